@@ -1,0 +1,91 @@
+"""Every exception strop raises on purpose.
+
+    StropError                     the root: `except StropError` catches all of them
+    |-- UsageError                 the user can mend it: exit code 2
+    |   |-- RecipeError            a YAML file: unknown key, wrong value, contradictory options
+    |   |-- DataError              a data file: broken line, wrong columns, empty or inert record
+    |   |-- TextError              a tokenizer or chat template that cannot render a record
+    |   |-- ModelError             a model folder that cannot be loaded
+    |   |-- RewardError            a reward file that cannot be loaded or used
+    |   |-- OutputError            an output folder that belongs to something else
+    |   `-- RegistryError          an entry that does not exist, a promotion without proof
+    |-- TrainingError              a run that cannot go on: exit code 1
+    |   `-- UnscoredError          no completion could be scored
+    |-- MissingEvidenceError       scores that cannot be compared: exit code 12
+    `-- StoppedBySignal            a signal arrived and the state was saved: exit code 143
+
+Each message names the place (file and line where there is one) and ends with what to do next.
+"""
+
+from __future__ import annotations
+
+
+class StropError(Exception):
+    """Root of the tree. `exit_code` is what the command line returns for it."""
+
+    exit_code = 1
+
+    def __init__(self, problem: str, *, where: str | None = None, fix: str | None = None) -> None:
+        self.problem = problem
+        self.where = where
+        self.fix = fix
+        super().__init__(self._message())
+
+    def _message(self) -> str:
+        place = f"{self.where}: " if self.where else ""
+        advice = f"\n  fix: {self.fix}" if self.fix else ""
+        return f"{place}{self.problem}{advice}"
+
+
+class UsageError(StropError):
+    """The user asked for something that cannot be done as asked."""
+
+    exit_code = 2
+
+
+class RecipeError(UsageError):
+    """A recipe, suite, policy or pipeline file is wrong."""
+
+
+class DataError(UsageError):
+    """A data file is broken or does not fit the method."""
+
+
+class TextError(UsageError):
+    """A tokenizer or chat template cannot render a record exactly."""
+
+
+class ModelError(UsageError):
+    """A model folder cannot be loaded."""
+
+
+class RewardError(UsageError):
+    """A reward cannot be loaded or called."""
+
+
+class OutputError(UsageError):
+    """An output folder cannot be used."""
+
+
+class RegistryError(UsageError):
+    """The registry refuses: unknown entry, or a promotion without a passing verdict."""
+
+
+class TrainingError(StropError):
+    """A run cannot go on."""
+
+
+class UnscoredError(TrainingError):
+    """No completion of a step (or no item of an eval) could be scored."""
+
+
+class MissingEvidenceError(StropError):
+    """Base and candidate were not measured on the same items."""
+
+    exit_code = 12
+
+
+class StoppedBySignal(StropError):  # noqa: N818 - it is an event, not an error
+    """SIGTERM or SIGINT arrived; the state was saved first."""
+
+    exit_code = 143

@@ -1,0 +1,1 @@
+"""Values with their reduction, and the append-only run log."""

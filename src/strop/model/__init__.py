@@ -1,0 +1,1 @@
+"""The network: loading, adapters, the tree forward, log-probs, saving."""

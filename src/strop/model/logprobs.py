@@ -1,0 +1,156 @@
+"""Log-probs and entropies of supervised tokens, without keeping [N, vocab] alive.
+
+Only target positions go through the LM head, in chunks; a chunk's logits are dropped after the
+forward and made again in the backward. The softmax is float32.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch.utils.checkpoint import checkpoint
+
+from strop.model.attention import NAME, attention_of
+from strop.model.tree import lay_out, plan_attention
+from strop.types import Branch, TokenScores, Tree, TreeBatch
+
+CHUNK_ELEMENTS = 2**24
+"""Logits held at once (64 MiB in float32); a smaller head is computed in one piece."""
+
+
+class TreeScorer:
+    """Scores trees with one model: `TreeScorer(model)(trees)`.
+
+    Takes the tree forward where the model honours transformers' attention interface (found out
+    once, by comparing both ways on a small probe), else padded rows, with a warning.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.causal_lm = causal_lm_of(model)
+        self.by_tree = honours_tree(self.causal_lm)
+        if not self.by_tree:
+            warnings.warn(
+                f"{type(self.causal_lm).__name__} does not honour transformers' attention "
+                "interface: falling back to padded rows (same numbers, slower, no shared prompts)",
+                stacklevel=2,
+            )
+
+    def __call__(self, trees: Sequence[Tree], *, temperature: float = 1.0) -> TokenScores:
+        """Log-prob and entropy of every supervised token, at the given sampling temperature."""
+        batch = lay_out(trees, self.causal_lm.device)
+        score = tree_scores if self.by_tree else padded_scores
+        return score(self.causal_lm, batch, temperature=temperature)
+
+
+def causal_lm_of(model: Any) -> Any:
+    """The causal LM itself; peft puts its adapters in place inside it."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+def tree_scores(
+    causal_lm: Any,
+    batch: TreeBatch,
+    *,
+    temperature: float = 1.0,
+    observer: Callable[[torch.nn.Module], None] | None = None,
+) -> TokenScores:
+    """One forward over the laid-out row."""
+    with attention_of(causal_lm, NAME):
+        hidden_1LD = causal_lm.get_decoder()(
+            input_ids=batch.tokens_L[None],
+            position_ids=batch.positions_L[None],
+            use_cache=False,
+            tree_plan=plan_attention(batch),
+            tree_observer=observer,
+        ).last_hidden_state
+    hidden_ND = hidden_1LD[0].index_select(0, batch.predictor_N)
+    logprobs_N, entropy_N = _through_head(causal_lm, hidden_ND, batch.target_N, temperature)
+    return TokenScores(logprobs_N, entropy_N, batch.branch_N, batch.branches)
+
+
+def padded_scores(causal_lm: Any, batch: TreeBatch, *, temperature: float = 1.0) -> TokenScores:
+    """The same numbers from right-padded rows, one row a branch, trunks repeated."""
+    rows = [
+        torch.cat([batch.tokens_L[slice(*batch.trunk_spans[trunk])], batch.tokens_L[slice(*span)]])
+        for trunk, span in zip(batch.branch_trunk, batch.branch_spans, strict=True)
+    ]
+    tokens_BT = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    ones = [torch.ones_like(row) for row in rows]
+    mask_BT = torch.nn.utils.rnn.pad_sequence(ones, batch_first=True)
+    logits_BTV = causal_lm(input_ids=tokens_BT, attention_mask=mask_BT, use_cache=False).logits
+    # a row is trunk then branch, so a token's position is its column
+    logits_NV = logits_BTV[batch.branch_N, batch.positions_L[batch.predictor_N]]
+    logprobs_N, entropy_N = token_logprobs(logits_NV, batch.target_N, temperature)
+    return TokenScores(logprobs_N, entropy_N, batch.branch_N, batch.branches)
+
+
+def _through_head(
+    causal_lm: Any, hidden_ND: torch.Tensor, target_N: torch.Tensor, temperature: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    def score(hidden: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return token_logprobs(logits_of(causal_lm, hidden), target, temperature)
+
+    rows = max(1, CHUNK_ELEMENTS // causal_lm.config.get_text_config().vocab_size)
+    if len(hidden_ND) <= rows:
+        return score(hidden_ND, target_N)
+    chunks = zip(hidden_ND.split(rows), target_N.split(rows), strict=True)
+    scored = [checkpoint(score, *chunk, use_reentrant=False) for chunk in chunks]
+    return torch.cat([s[0] for s in scored]), torch.cat([s[1] for s in scored])
+
+
+def logits_of(causal_lm: Any, hidden_ND: torch.Tensor) -> torch.Tensor:
+    """The LM head with the soft-cap its config asks for, [N, vocab]."""
+    logits_NV: torch.Tensor = causal_lm.get_output_embeddings()(hidden_ND)
+    softcap = getattr(causal_lm.config, "final_logit_softcapping", None)
+    return logits_NV if softcap is None else softcap * torch.tanh(logits_NV / softcap)
+
+
+def token_logprobs(
+    logits_NV: torch.Tensor, target_N: torch.Tensor, temperature: float = 1.0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """float32 log-prob of each target and entropy of its whole distribution, nats, shapes [N].
+
+    The entropy carries no gradient.
+    """
+    all_NV = torch.log_softmax(logits_NV.float() / temperature, dim=-1)
+    logprobs_N = all_NV.gather(1, target_N[:, None]).squeeze(1)
+    with torch.no_grad():
+        entropy_N = -(all_NV.exp() * all_NV).sum(-1)
+    return logprobs_N, entropy_N
+
+
+PROBE = (
+    Tree((3, 1, 4), (Branch((1, 5, 9), (True,) * 3), Branch((2, 6), (True,) * 2))),
+    Tree((5, 3), (Branch((5, 8, 9, 7), (True,) * 4), Branch((9,), (True,)))),
+)
+
+
+@torch.no_grad()
+def honours_tree(causal_lm: Any) -> bool:
+    """Whether the tree forward gives this model's own numbers, tried on a small probe.
+
+    Every decoder layer has to call tree attention (a recurrent or convolutional layer would mix
+    branches), and the log-probs have to be those of padded rows.
+    """
+    batch = lay_out(PROBE, causal_lm.device)
+    training = causal_lm.training
+    causal_lm.eval()
+    layers: list[torch.nn.Module] = []
+    try:
+        by_tree = tree_scores(causal_lm, batch, observer=layers.append)
+    except (TypeError, ValueError, KeyError):
+        return False  # the decoder takes no extra keyword arguments, or no such attention
+    finally:
+        causal_lm.train(training)
+    if len(layers) != causal_lm.config.get_text_config().num_hidden_layers:
+        return False
+    causal_lm.eval()
+    by_rows = padded_scores(causal_lm, batch)
+    causal_lm.train(training)
+    tolerance = 1e-3 if causal_lm.dtype == torch.float32 else 0.1
+    difference = (by_tree.logprobs_N - by_rows.logprobs_N).abs().max()
+    return bool(difference <= tolerance)

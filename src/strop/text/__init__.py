@@ -1,0 +1,1 @@
+"""Between messages and token ids: `render` goes one way, `parse` the other."""

@@ -1,0 +1,270 @@
+"""The records that flow through strop (standard library only at run time).
+
+Axis names in shapes: N supervised tokens, B branches, P prompts, G completions of one prompt,
+L tokens of a laid-out row. Each stage returns a new type; nothing is filled in later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import torch
+
+Message = dict[str, Any]
+"""One chat message: `{"role": "user", "content": "Solve 3x + 7 = 22"}`."""
+
+Text = str | list[Message]
+"""A prompt or completion: plain text or a list of chat messages."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a record came from: `Origin("data/pairs.jsonl", 17)` prints as `data/pairs.jsonl:17`."""
+
+    path: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}"
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """Raw text for continued pretraining: `Document("15 / 3 = 5", Origin("corpus.jsonl", 1))`."""
+
+    text: str
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
+class Demonstration:
+    """One example to imitate: `Demonstration("Solve 2x = 6", "x = 3", {}, Origin("sft.jsonl", 1))`.
+
+    A conversation keeps everything up to the first assistant turn in `prompt` and the rest in
+    `completion`; only assistant turns are supervised.
+    """
+
+    prompt: Text
+    completion: Text
+    columns: Mapping[str, Any]
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """One comparison.
+
+    `Preference("Solve 2x = 6", "x = 3", "Sure! x = 3", {}, Origin("pairs.jsonl", 1))`
+    """
+
+    prompt: Text
+    chosen: Text
+    rejected: Text
+    columns: Mapping[str, Any]
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """One thumb: `Feedback("Solve 2x = 6", "x = 3", True, {}, Origin("thumbs.jsonl", 1))`."""
+
+    prompt: Text
+    completion: Text
+    label: bool
+    columns: Mapping[str, Any]
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A prompt to answer and what a reward needs to judge the answer.
+
+    `Task("Solve 2x = 6", {"answer": "3"}, Origin("tasks.jsonl", 1))`
+    """
+
+    prompt: Text
+    columns: Mapping[str, Any]
+    origin: Origin
+
+
+Record = Document | Demonstration | Preference | Feedback | Task
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """One continuation: `Branch(ids=(5, 6, 2), supervised=(True, True, True))`.
+
+    `supervised[i]` says whether token i is learnt; a tool result inside a branch is read only.
+    """
+
+    ids: tuple[int, ...]
+    supervised: tuple[bool, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """One prompt (trunk) with its continuations (branches).
+
+    `Tree(trunk=(1, 4), branches=(Branch((5, 2), (True, True)), Branch((6, 2), (True, True))))`
+    """
+
+    trunk: tuple[int, ...]
+    branches: tuple[Branch, ...]
+
+    def __len__(self) -> int:
+        return len(self.trunk) + sum(len(branch.ids) for branch in self.branches)
+
+
+@dataclass(frozen=True, slots=True)
+class TreeBatch:
+    """Many trees laid end to end in one row, each trunk stored once, no padding.
+
+    For the tree above: `tokens_L = [1, 4, 5, 2, 6, 2]`, `positions_L = [0, 1, 2, 3, 2, 3]`,
+    `trunk_spans = ((0, 2),)`, `branch_spans = ((2, 4), (4, 6))`, `branch_trunk = (0, 0)`,
+    `predictor_N = [1, 2, 1, 4]`, `target_N = [5, 2, 6, 2]`, `branch_N = [0, 0, 1, 1]`.
+    """
+
+    tokens_L: torch.Tensor
+    positions_L: torch.Tensor
+    trunk_spans: tuple[tuple[int, int], ...]
+    branch_spans: tuple[tuple[int, int], ...]
+    branch_trunk: tuple[int, ...]
+    predictor_N: torch.Tensor
+    target_N: torch.Tensor
+    branch_N: torch.Tensor
+
+    @property
+    def branches(self) -> int:
+        return len(self.branch_spans)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenScores:
+    """What one forward says of every supervised token.
+
+    `logprobs_N = [-0.1, -2.3]` nats, `entropy_N = [0.4, 1.1]` nats, `branch_N = [0, 0]`.
+    """
+
+    logprobs_N: torch.Tensor
+    entropy_N: torch.Tensor
+    branch_N: torch.Tensor
+    branches: int
+
+    def sums_B(self) -> torch.Tensor:  # noqa: N802 - axis name
+        """Sum of log-probs per branch, shape [B]."""
+        return self.logprobs_N.new_zeros(self.branches).index_add(0, self.branch_N, self.logprobs_N)
+
+    def lengths_B(self) -> torch.Tensor:  # noqa: N802 - axis name
+        """Supervised tokens per branch, shape [B]."""
+        ones_N = self.logprobs_N.detach().new_ones(len(self.branch_N))
+        return ones_N.new_zeros(self.branches).index_add(0, self.branch_N, ones_N)
+
+
+FinishReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One sampled answer.
+
+    `Completion(ids=(5, 2), text="x = 3", logprobs=(-0.1, -0.02), finish_reason="stop")`;
+    `logprobs` are those of the distribution the tokens were drawn from (after temperature and
+    truncation); `ids` include the end-of-sequence token when the model wrote one.
+    """
+
+    ids: tuple[int, ...]
+    text: str
+    logprobs: tuple[float, ...]
+    finish_reason: FinishReason
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """One task with its G completions: `Rollout(task, prompt_ids=(1, 4), completions=(c0, c1))`."""
+
+    task: Task
+    prompt_ids: tuple[int, ...]
+    completions: tuple[Completion, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What the rewards say of one completion.
+
+    `Score(total=1.1, components={"exact_answer": 1.0, "format_tags": 0.5})`;
+    `None` means it could not be judged, which is not zero.
+    """
+
+    total: float | None
+    components: Mapping[str, float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredGroup:
+    """A rollout with one score per completion."""
+
+    rollout: Rollout
+    scores: tuple[Score, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EvalRecord:
+    """One judged item of an eval.
+
+    `EvalRecord("accuracy", item="17", score=1.0, cluster="17", sample=0, output="x = 3")`
+    """
+
+    task: str
+    item: str
+    score: float | None
+    cluster: str
+    sample: int = 0
+    output: str = ""
+    details: Mapping[str, float | None] = field(default_factory=dict)
+
+
+VerdictName = Literal["pass", "regressed", "inconclusive"]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One target or guardrail of a gate.
+
+    `Check("accuracy", "target", estimate=0.53, low=0.48, high=0.58, bound=0.0, verdict="pass",
+    n=400, n_needed=None, method="tango", base=0.44, candidate=0.97)`
+    """
+
+    name: str
+    kind: Literal["target", "guardrail"]
+    estimate: float
+    low: float
+    high: float
+    bound: float
+    verdict: VerdictName
+    n: int
+    n_needed: int | None
+    method: str
+    base: float
+    candidate: float
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The answer of the gate: a name, a sentence and the checks it stands on."""
+
+    name: VerdictName
+    sentence: str
+    checks: tuple[Check, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """One optimizer step: `StepRecord(step=1, total=800, metrics={"loss": 2.1})`."""
+
+    step: int
+    total: int
+    metrics: Mapping[str, float]
+

@@ -6,7 +6,7 @@ L tokens of a laid-out row. Each stage returns a new type; nothing is filled in 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,7 +22,7 @@ Text = str | list[Message]
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a record came from: `Origin("data/pairs.jsonl", 17)` prints as `data/pairs.jsonl:17`."""
+    """Where a record came from: `Origin("pairs.jsonl", 17)` prints as `pairs.jsonl:17`."""
 
     path: str
     line: int
@@ -153,11 +153,11 @@ class TokenScores:
     branch_N: torch.Tensor
     branches: int
 
-    def sums_B(self) -> torch.Tensor:  # noqa: N802 - axis name
+    def sums_B(self) -> torch.Tensor:
         """Sum of log-probs per branch, shape [B]."""
         return self.logprobs_N.new_zeros(self.branches).index_add(0, self.branch_N, self.logprobs_N)
 
-    def lengths_B(self) -> torch.Tensor:  # noqa: N802 - axis name
+    def lengths_B(self) -> torch.Tensor:
         """Supervised tokens per branch, shape [B]."""
         ones_N = self.logprobs_N.detach().new_ones(len(self.branch_N))
         return ones_N.new_zeros(self.branches).index_add(0, self.branch_N, ones_N)
@@ -262,9 +262,12 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class StepRecord:
-    """One optimizer step: `StepRecord(step=1, total=800, metrics={"loss": 2.1})`."""
+    """One optimizer step: `StepRecord(step=1, total=800, metrics={"loss": 2.1})`.
+
+    `samples` are completions worth keeping for a reader: `{"prompt": ..., "completion": ...}`.
+    """
 
     step: int
     total: int
     metrics: Mapping[str, float]
-
+    samples: Sequence[Mapping[str, Any]] = ()

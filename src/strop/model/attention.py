@@ -68,7 +68,8 @@ def tree_attention(
 
 def _gather(x_LHD: torch.Tensor, index_SL: torch.Tensor) -> torch.Tensor:
     """Rows of [L, heads, D] as [S, heads, length, D]."""
-    return x_LHD.index_select(0, index_SL.flatten()).unflatten(0, index_SL.shape).transpose(1, 2)
+    rows = x_LHD.index_select(0, index_SL.flatten())
+    return rows.view(*index_SL.shape, *rows.shape[1:]).transpose(1, 2)
 
 
 def _bias(block: AttentionBlock, sliding_window: int | None, dtype: torch.dtype) -> torch.Tensor:

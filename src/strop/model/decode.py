@@ -125,9 +125,9 @@ def prefill_attention(
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """Tree attention over the prompts' row, storing keys and values by layer and group."""
-    stored = [x[0][:, tree_decoder.gather_PL].transpose(0, 1) for x in (key, value)]
+    stored_k, stored_v = (x[0][:, tree_decoder.gather_PL].transpose(0, 1) for x in (key, value))
     rows = len(tree_decoder.lengths_P) * tree_decoder.width
-    tree_decoder.keys[module.layer_idx] = LayerKeys(*stored, rows)
+    tree_decoder.keys[module.layer_idx] = LayerKeys(stored_k, stored_v, rows)
     return tree_attention(module, query, key, value, attention_mask, **kwargs)
 
 

@@ -122,9 +122,7 @@ def plan_attention(batch: TreeBatch) -> AttentionPlan:
         for trunk, span in zip(batch.branch_trunk, batch.branch_spans, strict=True)
     ]
     device = batch.tokens_L.device
-    blocks = tuple(
-        _block(group, device) for group in chain(_by_shape(trunks), _by_shape(branches))
-    )
+    blocks = tuple(_block(group, device) for group in chain(_by_shape(trunks), _by_shape(branches)))
     rows = torch.cat([block.query_SQ.flatten()[block.kept] for block in blocks])
     return AttentionPlan(blocks, torch.argsort(rows))
 

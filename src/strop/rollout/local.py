@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from strop.model.decode import RereadDecoder, Decoder, TreeDecoder
+from strop.model.decode import Decoder, RereadDecoder, TreeDecoder
 from strop.model.logprobs import causal_lm_of, honours_tree
 from strop.rollout.sampler import Sampling, draw, sampling_logprobs
 from strop.text.parse import decode

@@ -1,0 +1,1 @@
+"""Records: read from disk (`sources`), checked (`records`), turned into trees (`trees`)."""

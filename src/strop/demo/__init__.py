@@ -1,0 +1,1 @@
+"""The algebra world: a whole run from raw model to promotion, small enough for a laptop."""

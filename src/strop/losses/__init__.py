@@ -1,0 +1,1 @@
+"""Losses: one pure function per paper. Tensors and plain floats in, unreduced tensors out."""

@@ -1,0 +1,43 @@
+"""Append-only JSON lines: one row a step, readable while the run goes on."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+
+class RunLog:
+    """Appends rows to a JSONL file; a number that is not finite is written as null."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        with self.path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps({key: _finite(value) for key, value in row.items()}) + "\n")
+
+    def truncate_after(self, step: int) -> None:
+        """Drop rows of later steps (and a half-written last line), before a resumed run goes on."""
+        if not self.path.exists():
+            return
+        kept = [row for row in read_rows(self.path) if int(row["step"]) <= step]
+        temporary = self.path.with_suffix(".tmp")
+        temporary.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+        os.replace(temporary, self.path)
+
+
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Rows of a log; a line cut short by a crash is left out."""
+    with path.open(encoding="utf-8") as stream:
+        for line in stream:
+            if not line.endswith("\n"):
+                return
+            yield json.loads(line)
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

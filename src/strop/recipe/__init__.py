@@ -1,0 +1,1 @@
+"""Recipes: what a user writes. Frozen, every key checked, nothing silently ignored."""

@@ -1,0 +1,111 @@
+"""Whole training recipes, one class per family of methods."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from strop.recipe.base import LocalPath, Strict
+from strop.recipe.data import EvalDuring, Sources, TextRecipe
+from strop.recipe.model import ModelRecipe
+from strop.recipe.objective import DpoObjective, PolicyObjective
+from strop.recipe.reward import RewardComponent
+from strop.recipe.rollout import RolloutRecipe
+
+
+class OptimRecipe(Strict):
+    """AdamW with warm-up and a schedule that ends at `final_ratio` times the learning rate."""
+
+    learning_rate: float = Field(gt=0)
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup_ratio: float = Field(0.05, ge=0, lt=1)
+    final_ratio: float = Field(0.0, ge=0, le=1)
+    weight_decay: float = Field(0.0, ge=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    max_grad_norm: float = Field(1.0, gt=0)
+
+
+class RunRecipe(Strict):
+    """How long, in what pieces, and what is kept.
+
+    `batch_size` counts records (offline) or prompts (online) per optimizer step;
+    `micro_batch_tokens` bounds the tokens of one forward and changes memory, not the result;
+    `save_every` 0 writes only the final checkpoint.
+    """
+
+    steps: int | None = Field(None, ge=1)
+    epochs: float | None = Field(None, gt=0)
+    batch_size: int = Field(32, ge=1)
+    micro_batch_tokens: int = Field(8192, ge=1)
+    save_every: int = Field(0, ge=0)
+    keep_checkpoints: int = Field(2, ge=1)
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("give exactly one of steps and epochs")
+        return self
+
+
+class TrainRecipe(Strict):
+    """What every method has."""
+
+    output: LocalPath
+    seed: int = 0
+    model: ModelRecipe
+    data: Sources
+    text: TextRecipe = TextRecipe()
+    optim: OptimRecipe
+    run: RunRecipe
+
+
+class CptRecipe(TrainRecipe):
+    """Continued pretraining on `{"text"}` records."""
+
+    method: Literal["cpt"]
+    eval: EvalDuring | None = None
+
+
+class SftRecipe(TrainRecipe):
+    """Supervised fine-tuning on `{"prompt", "completion"}` or `{"messages"}` records."""
+
+    method: Literal["sft"]
+    eval: EvalDuring | None = None
+
+
+class DpoRecipe(TrainRecipe):
+    """Direct preference optimisation on `{"prompt", "chosen", "rejected"}` records."""
+
+    method: Literal["dpo"]
+    objective: DpoObjective = DpoObjective()
+    eval: EvalDuring | None = None
+
+
+class PolicyRecipe(TrainRecipe):
+    """GRPO and its family on `{"prompt", ...columns}` records."""
+
+    method: Literal["grpo", "dapo", "dr_grpo"]
+    objective: PolicyObjective = PolicyObjective()
+    rollout: RolloutRecipe = RolloutRecipe()
+    reward: list[RewardComponent] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _labels_differ(self) -> Self:
+        labels = [component.label for component in self.reward]
+        if len(set(labels)) < len(labels):
+            raise ValueError(f"two reward components share a name ({labels}): give one a `name`")
+        return self
+
+
+Offline = CptRecipe | SftRecipe | DpoRecipe
+Recipe = Offline | PolicyRecipe
+
+METHODS: dict[str, type[Recipe]] = {
+    "cpt": CptRecipe,
+    "sft": SftRecipe,
+    "dpo": DpoRecipe,
+    "grpo": PolicyRecipe,
+    "dapo": PolicyRecipe,
+    "dr_grpo": PolicyRecipe,
+}

@@ -1,0 +1,1 @@
+"""Rewards: plain functions `f(prompts, completions, **columns) -> list[float | None]`."""

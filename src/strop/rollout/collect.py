@@ -1,0 +1,70 @@
+"""Tasks -> scored groups: sample, judge, keep what could not be judged apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from strop.errors import UnscoredError
+from strop.rewards.compose import Failure, Reward
+from strop.rollout.sampler import Sampler, Sampling
+from strop.types import Rollout, ScoredGroup, Task
+
+
+@dataclass(frozen=True, slots=True)
+class PromptedTask:
+    """A task with its rendered prompt: `PromptedTask(task, prompt_ids=(1, 4))`."""
+
+    task: Task
+    prompt_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """The groups of one step and the rewards that failed while judging them."""
+
+    groups: tuple[ScoredGroup, ...]
+    failures: tuple[Failure, ...]
+
+
+def collect(
+    tasks: Sequence[PromptedTask],
+    sampler: Sampler,
+    reward: Reward,
+    *,
+    group_size: int,
+    sampling: Sampling,
+    seed: int,
+    step: int,
+) -> Collected:
+    """`group_size` scored completions per task.
+
+    Raises `UnscoredError` when not one completion could be judged.
+    """
+    sampled = sampler.sample(
+        [task.prompt_ids for task in tasks],
+        group_size=group_size,
+        sampling=sampling,
+        seed=seed,
+        step=step,
+    )
+    rollouts = [
+        Rollout(task.task, task.prompt_ids, completions)
+        for task, completions in zip(tasks, sampled, strict=True)
+    ]
+    judged = reward.judge_rollouts(rollouts)
+    if all(score.total is None for score in judged.scores):
+        raise UnscoredError(
+            f"none of {len(judged.scores)} completions could be scored: "
+            f"{_reasons(judged.failures)}",
+            fix="run the reward function on one completion by hand and mend it",
+        )
+    groups = tuple(
+        ScoredGroup(rollout, judged.scores[i * group_size : (i + 1) * group_size])
+        for i, rollout in enumerate(rollouts)
+    )
+    return Collected(groups, judged.failures)
+
+
+def _reasons(failures: Sequence[Failure]) -> str:
+    return "; ".join(f"{f.component}: {f.error}" for f in failures) or "every reward returned None"

@@ -1,0 +1,1 @@
+"""The training loops, offline and online, and what they are made of."""

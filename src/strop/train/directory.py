@@ -1,0 +1,143 @@
+"""The run directory: who owns it, and the files that say what the run was."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+import yaml
+
+import strop
+from strop.data.sources import data_hash
+from strop.errors import OutputError
+from strop.model.load import weights_hash
+from strop.recipe.load import digest
+from strop.recipe.run import Recipe
+
+RECIPE = "recipe.resolved.yaml"
+LINEAGE = "lineage.json"
+OURS = (RECIPE, LINEAGE, "env.json", "metrics.jsonl", "samples.jsonl", "report.html",
+        "reference.safetensors", "eval_reference.safetensors", "latest")  # fmt: skip
+
+
+def claim(recipe: Recipe, *, resume: bool, overwrite: bool) -> Path:
+    """The output folder, free for this run; raises `OutputError` where it belongs to another.
+
+    Creates nothing, so that a recipe that fails its checks leaves nothing behind.
+    """
+    folder = Path(recipe.output)
+    if folder.exists() and not folder.is_dir():
+        raise OutputError("is a file", where=str(folder), fix="choose another `output`")
+    if not folder.exists() or not any(folder.iterdir()):
+        return folder
+    if not (folder / RECIPE).exists():
+        raise OutputError(
+            "the output folder is not empty and not a strop run",
+            where=str(folder),
+            fix="choose another `output`",
+        )
+    if overwrite:
+        _clear(folder)
+        return folder
+    differences = _differences(folder, recipe)
+    if differences:
+        raise OutputError(
+            "the output folder belongs to another recipe; it differs in " + ", ".join(differences),
+            where=str(folder),
+            fix="choose another `output`, or pass --overwrite to delete that run",
+        )
+    if not resume:
+        state = "is finished" if is_finished(folder) else "was not finished"
+        raise OutputError(
+            f"this recipe already ran into this folder, and the run {state}",
+            where=str(folder),
+            fix="pass --resume to go on with it or --overwrite to start again",
+        )
+    return folder
+
+
+def is_finished(folder: Path) -> bool:
+    return (folder / "final").is_dir()
+
+
+def write_identity(folder: Path, recipe: Recipe, checks: Mapping[str, Any]) -> None:
+    """`recipe.resolved.yaml`, `env.json` and `lineage.json`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / RECIPE).write_text(yaml.safe_dump(recipe.plain(), sort_keys=False))
+    _write_json(folder / "env.json", environment())
+    sources = [{"path": source.path, "sha256": data_hash([source.path])} for source in recipe.data]
+    lineage = {
+        "method": recipe.method,
+        "parent": {"path": recipe.model.path, "sha256": weights_hash(recipe.model.path)},
+        "data": sources,
+        "recipe": digest(recipe),
+        "code": {"strop": strop.__version__, "commit": commit()},
+        "self_check": dict(checks),
+    }
+    _write_json(folder / LINEAGE, lineage)
+
+
+def environment() -> dict[str, Any]:
+    """Versions and hardware, nothing that names the machine or its user."""
+    return {
+        "strop": strop.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "system": f"{platform.system()} {platform.machine()}",
+        "threads": torch.get_num_threads(),
+        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def commit() -> str | None:
+    """Git commit of the strop checkout that runs, if it is one."""
+    here = Path(__file__).resolve().parents[3]
+    if not (here / ".git").exists():
+        return None
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(here), "rev-parse", "HEAD"],
+            capture_output=True, text=True, timeout=5, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() or None
+
+
+def _differences(folder: Path, recipe: Recipe) -> list[str]:
+    before = _flat(yaml.safe_load((folder / RECIPE).read_text()))
+    now = _flat(recipe.plain())
+    names = [name for name in before | now if before.get(name) != now.get(name)]
+    return [f"{name} ({before.get(name)!r} there, {now.get(name)!r} here)" for name in names[:4]]
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, list):
+        items = enumerate(value)  # type: ignore[assignment]
+    else:
+        return {prefix: value}
+    flat: dict[str, Any] = {}
+    for key, item in items:
+        flat |= _flat(item, f"{prefix}.{key}" if prefix else str(key))
+    return flat
+
+
+def _clear(folder: Path) -> None:
+    for name in OURS:
+        (folder / name).unlink(missing_ok=True)
+    for part in [*folder.glob("checkpoint-*"), folder / "final", folder / "base"]:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=1) + "\n")

@@ -1,0 +1,94 @@
+"""What is looked at before step 1, so that a run cannot look normal and learn nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+
+from strop.data.trees import Rendered
+from strop.errors import TrainingError, UsageError
+from strop.model.load import Policy
+from strop.rollout.collect import PromptedTask
+from strop.rollout.sampler import Sampler, Sampling
+from strop.types import Branch, Tree
+
+PROBED = 4
+"""Prompts whose completions are compared between sampler and trainer."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataCheck:
+    """`DataCheck(records=896, dropped=3, cut=0, supervised=17920, ends_in_eos=1.0)`.
+
+    `ends_in_eos` is the share of answers whose last learnt token is the end-of-sequence token.
+    """
+
+    records: int
+    dropped: int
+    cut: int
+    supervised: int
+    ends_in_eos: float
+
+    def plain(self) -> dict[str, float]:
+        return asdict(self)
+
+
+def check_rendered(rendered: Rendered, eos: int) -> DataCheck:
+    """Masks not empty and EOS learnt; raises `UsageError` naming the fix."""
+    branches = [branch for tree in rendered.trees for branch in tree.branches]
+    supervised = sum(sum(branch.supervised) for branch in branches)
+    if supervised == 0:
+        raise UsageError(
+            "not one token is supervised, so the run would learn nothing",
+            fix="check that the data holds assistant turns",
+        )
+    ended = sum(branch.ids[-1] == eos and branch.supervised[-1] for branch in branches)
+    if ended == 0:
+        raise UsageError(
+            "no answer ends in the end-of-sequence token, so the model would never learn to stop",
+            fix="raise text.max_length if every answer was cut, or check the tokenizer's eos_token",
+        )
+    return DataCheck(
+        records=len(rendered.trees),
+        dropped=rendered.dropped,
+        cut=rendered.cut,
+        supervised=supervised,
+        ends_in_eos=ended / len(branches),
+    )
+
+
+@torch.no_grad()
+def sampler_mismatch(
+    policy: Policy,
+    sampler: Sampler,
+    tasks: Sequence[PromptedTask],
+    sampling: Sampling,
+    *,
+    seed: int,
+    limit: float,
+) -> float:
+    """Mean |log-prob of the sampler - log-prob of the trainer| over a few completions.
+
+    Raises `TrainingError` above `limit` nats per token: the two would disagree about what the
+    policy is, and every importance ratio would be wrong.
+    """
+    prompts = [task.prompt_ids for task in tasks[:PROBED]]
+    with policy.arithmetic():
+        groups = sampler.sample(prompts, group_size=1, sampling=sampling, seed=seed, step=-1)
+        trees = [
+            Tree(prompt, (Branch(group[0].ids, (True,) * len(group[0].ids)),))
+            for prompt, group in zip(prompts, groups, strict=True)
+        ]
+        policy.model.eval()
+        scores = policy.score(trees, temperature=sampling.temperature)
+        policy.model.train()
+    said = torch.tensor([x for group in groups for x in group[0].logprobs])
+    difference = float((said - scores.logprobs_N.cpu()).abs().mean())
+    if difference > limit:
+        raise TrainingError(
+            f"sampler and trainer disagree by {difference:.3f} nats per token (limit {limit})",
+            fix="use the same precision for both, or raise rollout.mismatch_limit if you must",
+        )
+    return difference

@@ -12,6 +12,9 @@ from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
+from strop.model.logprobs import PROBE, padded_scores, tree_scores
+from strop.model.tree import lay_out
+
 TEMPLATE = (
     "{% for message in messages %}"
     "{% if message['role'] == 'assistant' %}<|assistant|>{{ message['content'] }}<|end|>"
@@ -74,3 +77,13 @@ def save_raw(folder: Path, texts: Iterable[str], seed: int) -> None:
     tokenizer = train_tokenizer(texts)
     raw_model(tokenizer, seed).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def probe_exactness() -> float:
+    """Largest difference between the tree forward and padded rows on a tiny model, nats."""
+    tokenizer = train_tokenizer(["Solve 3x + 7 = 22"], vocabulary=300)
+    causal_lm = raw_model(tokenizer, seed=0, width=64)
+    batch = lay_out(PROBE)
+    with torch.no_grad():
+        by_tree, by_rows = tree_scores(causal_lm, batch), padded_scores(causal_lm, batch)
+    return float((by_tree.logprobs_N - by_rows.logprobs_N).abs().max())

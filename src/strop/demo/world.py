@@ -10,6 +10,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 FILLER = "Sure! Happy to help with that.\n"
 SLIP_SHARE = 0.7
@@ -73,7 +74,7 @@ def demonstration(equation: Equation, draw: random.Random) -> str:
     return solution(equation, slip=slip, filler=draw.random() < FILLER_SHARE)
 
 
-def demonstrations(equations: Sequence[Equation], seed: int, count: int) -> list[dict[str, object]]:
+def demonstrations(equations: Sequence[Equation], seed: int, count: int) -> list[dict[str, Any]]:
     """`count` rows of prompt and completion over the equations, in chat form."""
     draw = random.Random(f"demonstrations {seed}")
     chosen = [equations[i % len(equations)] for i in range(count)]

@@ -7,7 +7,7 @@ forward and made again in the backward. The softmax is float32.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -45,6 +45,30 @@ class TreeScorer:
         score = tree_scores if self.by_tree else padded_scores
         return score(self.causal_lm, batch, temperature=temperature)
 
+    def divergence(self, trees: Sequence[Tree], other: TreeScorer) -> torch.Tensor:
+        """KL(this model || other) at every supervised position, exact over the vocabulary, [N].
+
+        Both vocabularies have to be the same.
+        """
+        batch = lay_out(trees, self.causal_lm.device)
+        chunks = zip(self._vocabulary(batch), other._vocabulary(batch), strict=True)
+        return torch.cat([(p.exp() * (p - q)).sum(-1) for p, q in chunks])
+
+    def _vocabulary(self, batch: TreeBatch) -> Iterator[torch.Tensor]:
+        """Log-probs of the whole vocabulary at the supervised positions, a chunk at a time."""
+        rows = _rows_at_once(self.causal_lm)
+        if not self.by_tree:
+            for logits in padded_logits(self.causal_lm, batch).split(rows):
+                yield torch.log_softmax(logits.float(), -1)
+            return
+        for hidden in tree_hidden(self.causal_lm, batch).split(rows):
+            yield torch.log_softmax(logits_of(self.causal_lm, hidden).float(), -1)
+
+
+def _rows_at_once(causal_lm: Any) -> int:
+    """Positions whose logits fit in one chunk."""
+    return max(1, CHUNK_ELEMENTS // int(causal_lm.config.get_text_config().vocab_size))
+
 
 def causal_lm_of(model: Any) -> Any:
     """The causal LM itself; peft puts its adapters in place inside it."""
@@ -59,6 +83,17 @@ def tree_scores(
     observer: Callable[[torch.nn.Module], None] | None = None,
 ) -> TokenScores:
     """One forward over the laid-out row."""
+    hidden_ND = tree_hidden(causal_lm, batch, observer)
+    logprobs_N, entropy_N = _through_head(causal_lm, hidden_ND, batch.target_N, temperature)
+    return TokenScores(logprobs_N, entropy_N, batch.branch_N, batch.branches)
+
+
+def tree_hidden(
+    causal_lm: Any,
+    batch: TreeBatch,
+    observer: Callable[[torch.nn.Module], None] | None = None,
+) -> torch.Tensor:
+    """Hidden states that predict the supervised tokens, [N, D]."""
     with attention_of(causal_lm, NAME):
         hidden_1LD = causal_lm.get_decoder()(
             input_ids=batch.tokens_L[None],
@@ -67,13 +102,18 @@ def tree_scores(
             tree_plan=plan_attention(batch),
             tree_observer=observer,
         ).last_hidden_state
-    hidden_ND = hidden_1LD[0].index_select(0, batch.predictor_N)
-    logprobs_N, entropy_N = _through_head(causal_lm, hidden_ND, batch.target_N, temperature)
-    return TokenScores(logprobs_N, entropy_N, batch.branch_N, batch.branches)
+    return hidden_1LD[0].index_select(0, batch.predictor_N)
 
 
 def padded_scores(causal_lm: Any, batch: TreeBatch, *, temperature: float = 1.0) -> TokenScores:
     """The same numbers from right-padded rows, one row a branch, trunks repeated."""
+    logits_NV = padded_logits(causal_lm, batch)
+    logprobs_N, entropy_N = token_logprobs(logits_NV, batch.target_N, temperature)
+    return TokenScores(logprobs_N, entropy_N, batch.branch_N, batch.branches)
+
+
+def padded_logits(causal_lm: Any, batch: TreeBatch) -> torch.Tensor:
+    """Logits of the supervised positions from padded rows, [N, vocab]."""
     rows = [
         torch.cat([batch.tokens_L[slice(*batch.trunk_spans[trunk])], batch.tokens_L[slice(*span)]])
         for trunk, span in zip(batch.branch_trunk, batch.branch_spans, strict=True)
@@ -83,9 +123,8 @@ def padded_scores(causal_lm: Any, batch: TreeBatch, *, temperature: float = 1.0)
     mask_BT = torch.nn.utils.rnn.pad_sequence(ones, batch_first=True)
     logits_BTV = causal_lm(input_ids=tokens_BT, attention_mask=mask_BT, use_cache=False).logits
     # a row is trunk then branch, so a token's position is its column
-    logits_NV = logits_BTV[batch.branch_N, batch.positions_L[batch.predictor_N]]
-    logprobs_N, entropy_N = token_logprobs(logits_NV, batch.target_N, temperature)
-    return TokenScores(logprobs_N, entropy_N, batch.branch_N, batch.branches)
+    logits_NV: torch.Tensor = logits_BTV[batch.branch_N, batch.positions_L[batch.predictor_N]]
+    return logits_NV
 
 
 def _through_head(
@@ -94,7 +133,7 @@ def _through_head(
     def score(hidden: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return token_logprobs(logits_of(causal_lm, hidden), target, temperature)
 
-    rows = max(1, CHUNK_ELEMENTS // causal_lm.config.get_text_config().vocab_size)
+    rows = _rows_at_once(causal_lm)
     if len(hidden_ND) <= rows:
         return score(hidden_ND, target_N)
     chunks = zip(hidden_ND.split(rows), target_N.split(rows), strict=True)
@@ -106,7 +145,9 @@ def logits_of(causal_lm: Any, hidden_ND: torch.Tensor) -> torch.Tensor:
     """The LM head with the soft-cap its config asks for, [N, vocab]."""
     logits_NV: torch.Tensor = causal_lm.get_output_embeddings()(hidden_ND)
     softcap = getattr(causal_lm.config, "final_logit_softcapping", None)
-    return logits_NV if softcap is None else softcap * torch.tanh(logits_NV / softcap)
+    if softcap is None:
+        return logits_NV
+    return float(softcap) * torch.tanh(logits_NV / float(softcap))
 
 
 def token_logprobs(

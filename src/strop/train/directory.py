@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 import shutil
@@ -19,7 +20,7 @@ from strop.data.sources import data_hash
 from strop.errors import OutputError
 from strop.model.load import weights_hash
 from strop.recipe.load import digest
-from strop.recipe.run import Recipe
+from strop.recipe.run import PolicyRecipe, Recipe
 
 RECIPE = "recipe.resolved.yaml"
 LINEAGE = "lineage.json"
@@ -78,10 +79,19 @@ def write_identity(folder: Path, recipe: Recipe, checks: Mapping[str, Any]) -> N
         "parent": {"path": recipe.model.path, "sha256": weights_hash(recipe.model.path)},
         "data": sources,
         "recipe": digest(recipe),
+        "rewards": reward_hashes(recipe),
         "code": {"strop": strop.__version__, "commit": commit()},
         "self_check": dict(checks),
     }
     _write_json(folder / LINEAGE, lineage)
+
+
+def reward_hashes(recipe: Recipe) -> list[str]:
+    """Hashes of the user's reward files that a recipe names."""
+    if not isinstance(recipe, PolicyRecipe):
+        return []
+    files = [Path(component.file) for component in recipe.reward if component.file]
+    return [hashlib.sha256(file.read_bytes()).hexdigest()[:16] for file in files]
 
 
 def environment() -> dict[str, Any]:

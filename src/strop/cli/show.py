@@ -1,0 +1,96 @@
+"""What a person sees while work goes on: progress on a terminal, plain lines in a pipe."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+
+if TYPE_CHECKING:
+    from strop.train.run import Prepared
+    from strop.types import StepRecord
+
+SHOWN = ("loss", "reward", "rewards/accuracies", "rewards/margins", "entropy",
+         "completions/mean_length", "frac_reward_zero_std")  # fmt: skip
+EVERY_SECONDS = 5.0
+"""How often a plain line is printed when nobody watches a terminal."""
+
+
+def setup() -> None:
+    """Quiet libraries: strop says itself what matters."""
+    import transformers
+
+    from strop.model.memory import keep_freed_memory
+
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    keep_freed_memory()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    logging.getLogger("torch").setLevel(logging.ERROR)
+    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
+
+
+def checks_line(checks: Mapping[str, Any]) -> str:
+    """`records 896, dropped 0, ...` on one line."""
+    return ", ".join(
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in checks.items()
+    )
+
+
+class Progress:
+    """A bar with the metrics people watch; every few seconds a line where there is no terminal."""
+
+    def __init__(self, as_json: bool, console: Console | None = None) -> None:
+        self.as_json = as_json
+        self.console = console or Console(highlight=False)
+        self.bar: RichProgress | None = None
+        self.last = 0.0
+        self.task: Any = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self, prepared: Prepared, step: int) -> None:
+        if self.as_json:
+            return
+        self.console.print(f"  checked: {checks_line(prepared.checks)}", soft_wrap=True)
+        if self.console.is_terminal:
+            self.bar = RichProgress(
+                TextColumn("  "), BarColumn(24), MofNCompleteColumn(),
+                TextColumn("{task.fields[m]}"), TimeRemainingColumn(),
+                console=self.console, transient=True,
+            )  # fmt: skip
+            self.task = self.bar.add_task("", total=prepared.total_steps, completed=step, m="")
+            self.bar.start()
+
+    def step(self, record: StepRecord) -> None:
+        if self.as_json:
+            print(json.dumps({"step": record.step, **record.metrics}), flush=True)
+            return
+        shown = "  ".join(f"{n} {record.metrics[n]:.3g}" for n in SHOWN if n in record.metrics)
+        if self.bar is not None:
+            self.bar.update(self.task, completed=record.step, m=shown)
+        now = time.monotonic()
+        done = record.step == record.total
+        if done or (self.bar is None and now - self.last > EVERY_SECONDS):
+            self.last = now
+            self.console.print(f"  step {record.step}/{record.total}  {shown}", soft_wrap=True)
+        if done:
+            self.stop()
+
+    def stop(self) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None

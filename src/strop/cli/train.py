@@ -1,0 +1,48 @@
+"""`strop train`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from strop.cli.options import AsJson, DryRun, Overrides
+
+
+def train(
+    recipe: Annotated[Path, typer.Argument(help="A training recipe (YAML).")],
+    overrides: Overrides = [],  # noqa: B006 - typer reads it, nobody writes it
+    resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Delete an earlier run in `output`.")] = False,
+    force: Annotated[bool, typer.Option(help="Accept a recipe that is merely reckless.")] = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train a model from a recipe.
+
+    Example: strop train sft.yaml --set optim.learning_rate=1e-5
+    """
+    from strop.cli.show import Progress, checks_line, setup
+    from strop.recipe.load import load_recipe
+    from strop.train.run import prepare
+    from strop.train.run import train as run
+
+    setup()
+    loaded = load_recipe(recipe, overrides)
+    if dry_run:
+        prepared = prepare(loaded, resume=resume, overwrite=overwrite, force=force)
+        plan = {"output": str(prepared.folder), "steps": prepared.total_steps, **prepared.checks}
+        print(json.dumps(plan) if as_json else f"would train: {checks_line(plan)}")
+        return
+    with Progress(as_json) as progress:
+        final = run(
+            loaded,
+            resume=resume,
+            overwrite=overwrite,
+            force=force,
+            on_start=progress.start,
+            on_step=progress.step,
+        )
+    print(json.dumps({"final": str(final)}) if as_json else f"saved {final}")

@@ -1,0 +1,1 @@
+"""Measuring a model, and deciding from the measurements."""

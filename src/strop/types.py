@@ -203,6 +203,22 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
+class Failure:
+    """A reward that raised: `Failure("my_reward", "KeyError: 'answer'")`."""
+
+    component: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Scores in the order of the completions, and what went wrong on the way."""
+
+    scores: tuple[Score, ...]
+    failures: tuple[Failure, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ScoredGroup:
     """A rollout with one score per completion."""
 

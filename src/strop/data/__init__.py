@@ -1,1 +1,1 @@
-"""Records: read from disk (`sources`), checked (`records`), turned into trees (`trees`)."""
+"""Records: read from disk (`sources`), checked (`records`), ordered into steps (`order`)."""

@@ -51,8 +51,8 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int = 325) -> Any:
     )
 
 
-def raw_model(tokenizer: Any, seed: int, *, width: int = 128, layers: int = 2) -> Any:
-    """A Qwen3 with random weights (about 0.45 M parameters), the same for the same seed."""
+def raw_model(tokenizer: Any, seed: int, *, width: int = 112, layers: int = 3) -> Any:
+    """A Qwen3 with random weights (about 0.5 M parameters), the same for the same seed."""
     torch.manual_seed(seed)
     config = Qwen3Config(
         vocab_size=len(tokenizer),

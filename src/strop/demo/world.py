@@ -13,7 +13,7 @@ from fractions import Fraction
 from typing import Any
 
 FILLER = "Sure! Happy to help with that.\n"
-SLIP_SHARE = 0.7
+SLIP_SHARE = 0.6
 """Share of demonstrations of a minus equation that forget to flip the sign."""
 FILLER_SHARE = 0.5
 """Share of demonstrations that open with filler."""

@@ -147,7 +147,8 @@ def logits_of(causal_lm: Any, hidden_ND: torch.Tensor) -> torch.Tensor:
     softcap = getattr(causal_lm.config, "final_logit_softcapping", None)
     if softcap is None:
         return logits_NV
-    return float(softcap) * torch.tanh(logits_NV / float(softcap))
+    capped: torch.Tensor = softcap * torch.tanh(logits_NV / softcap)
+    return capped
 
 
 def token_logprobs(

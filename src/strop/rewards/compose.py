@@ -10,7 +10,6 @@ import importlib.util
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,27 +17,11 @@ from strop.errors import RewardError
 from strop.recipe.reward import RewardComponent
 from strop.rewards.exact import exact_answer
 from strop.rewards.format import format_tags
-from strop.types import Rollout, Score, Text
+from strop.types import Failure, Judged, Rollout, Score, Text
 
 RewardFunction = Callable[..., Sequence[float | None]]
 
 BUILT_IN: dict[str, RewardFunction] = {"exact_answer": exact_answer, "format_tags": format_tags}
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A reward that raised: `Failure("my_reward", "KeyError: 'answer'")`."""
-
-    component: str
-    error: str
-
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """Scores in the order of the completions, and what went wrong on the way."""
-
-    scores: tuple[Score, ...]
-    failures: tuple[Failure, ...]
 
 
 class Reward:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from strop.errors import UnscoredError
-from strop.rewards.compose import Failure, Reward
 from strop.rollout.sampler import Sampler, Sampling
-from strop.types import Rollout, ScoredGroup, Task
+from strop.types import Failure, Judged, Rollout, ScoredGroup, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +29,7 @@ class Collected:
 def collect(
     tasks: Sequence[PromptedTask],
     sampler: Sampler,
-    reward: Reward,
+    judge: Callable[[Sequence[Rollout]], Judged],
     *,
     group_size: int,
     sampling: Sampling,
@@ -52,7 +51,7 @@ def collect(
         Rollout(task.task, task.prompt_ids, completions)
         for task, completions in zip(tasks, sampled, strict=True)
     ]
-    judged = reward.judge_rollouts(rollouts)
+    judged = judge(rollouts)
     if all(score.total is None for score in judged.scores):
         raise UnscoredError(
             f"none of {len(judged.scores)} completions could be scored: "

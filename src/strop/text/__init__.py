@@ -1,1 +1,1 @@
-"""Between messages and token ids: `render` goes one way, `parse` the other."""
+"""Between messages and token ids: `render` and `trees` go one way, `parse` the other."""

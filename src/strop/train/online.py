@@ -89,7 +89,7 @@ def train_online(
             collected = collect(
                 [parts.tasks[i] for i in chosen],
                 parts.sampler,
-                parts.reward,
+                parts.reward.judge_rollouts,
                 group_size=recipe.rollout.group_size,
                 sampling=sampling_of(recipe),
                 seed=recipe.seed,

@@ -17,7 +17,6 @@ import torch
 from strop.data.order import batch_indices
 from strop.data.records import PARSERS, task
 from strop.data.sources import data_hash, read
-from strop.data.trees import Rendered, render
 from strop.errors import DataError, StoppedBySignal
 from strop.metrics.report import write_report
 from strop.metrics.runlog import RunLog
@@ -39,6 +38,7 @@ from strop.rollout.collect import PromptedTask
 from strop.rollout.local import LocalSampler
 from strop.text.parse import decode
 from strop.text.render import prompt_ids
+from strop.text.trees import Rendered, render
 from strop.train import offline, online
 from strop.train.checkpoint import latest_checkpoint, publish, restore, save_checkpoint
 from strop.train.directory import claim, is_finished, write_identity

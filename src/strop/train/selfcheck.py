@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from strop.data.trees import Rendered
 from strop.errors import TrainingError, UsageError
 from strop.model.load import Policy
 from strop.rollout.collect import PromptedTask
 from strop.rollout.sampler import Sampler, Sampling
+from strop.text.trees import Rendered
 from strop.types import Branch, Tree
 
 PROBED = 4

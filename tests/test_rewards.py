@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from strop.errors import RewardError, UnscoredError
+from strop.recipe.reward import RewardComponent
+from strop.rewards.compose import Reward
+from strop.rewards.exact import exact_answer, final_answer
+from strop.rewards.format import format_tags
+from strop.rollout.collect import PromptedTask, collect
+from strop.rollout.sampler import Sampling
+from strop.types import Completion, Origin, Task
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("<answer>5</answer>", "5"),
+        ("first 3, then <answer> 5 </answer> and 7", "5"),
+        (r"so \boxed{\frac{1}{2}}", r"\frac{1}{2}"),
+        ("3 + 4 = 7\n#### 1,234", "1,234"),
+        ("it costs $1,234.50.", "1,234.50"),
+        ("half, so -1/2", "-1/2"),
+        ("from 3 to 12 apples", "12"),
+        ("none", None),
+    ],
+)
+def test_final_answer(text: str, answer: str | None) -> None:
+    assert final_answer(text) == answer
+
+
+@pytest.mark.parametrize(
+    ("said", "gold", "score"),
+    [
+        ("<answer>5</answer>", "5", 1.0),
+        ("<answer>5.0</answer>", "5", 1.0),
+        ("<answer>1/2</answer>", "0.5", 1.0),
+        ("#### 1,000", "long work\n#### 1000", 1.0),
+        ("the answer is 18.", 18, 1.0),
+        (r"\boxed{ x  + 1 }", r"\boxed{X + 1}", 1.0),
+        ("<answer>6</answer> 5", "5", 0.0),
+        ("no number", "5", 0.0),
+        ("1/0", "5", 0.0),
+        ("5", "", None),
+    ],
+)
+def test_exact_answer(said: str, gold: object, score: float | None) -> None:
+    assert exact_answer(["p"], [said], answer=[gold]) == [score]
+
+
+def test_chat_completions_are_read() -> None:
+    completion = [{"role": "assistant", "content": "<answer>5</answer>"}]
+    assert exact_answer(["p"], [completion], answer=["5"]) == [1.0]
+    assert format_tags(["p"], [completion]) == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "share"),
+    [
+        ("<think>a</think><answer>5</answer>", 1.0),
+        ("<answer>5</answer>", 0.5),
+        ("<answer>5</answer><answer>6</answer>", 0.0),
+        ("<answer></answer>", 0.0),
+        ("</answer>5<answer>", 0.0),
+        ("<answer>5", 0.0),
+    ],
+)
+def test_format_tags(text: str, share: float) -> None:
+    assert format_tags(["p"], [text], tags=["think", "answer"]) == [share]
+
+
+class TestComposition:
+    def reward(self, *components: dict[str, Any]) -> Reward:
+        return Reward([RewardComponent(**component) for component in components])
+
+    def user_file(self, folder: Path, body: str) -> str:
+        path = folder / "rewards.py"
+        path.write_text(body)
+        return str(path)
+
+    def test_weighted_sum_with_components_kept(self) -> None:
+        reward = self.reward(
+            {"function": "exact_answer", "weight": 1.0},
+            {"function": "format_tags", "weight": 0.2, "name": "tags"},
+        )
+        judged = reward.judge(["p", "p"], ["<answer>5</answer>", "5"], {"answer": ["5", "5"]})
+        assert [s.total for s in judged.scores] == [1.2, 1.0]
+        assert judged.scores[1].components == {"exact_answer": 1.0, "tags": 0.0}
+
+    def test_options_reach_the_function(self) -> None:
+        reward = self.reward({"function": "format_tags", "options": {"tags": ["think"]}})
+        assert reward.judge(["p"], ["<think>a</think>"], {}).scores[0].total == 1.0
+
+    @pytest.mark.parametrize(
+        ("body", "error"),
+        [
+            ("def f(prompts, completions, **c): raise KeyError('answer')", "KeyError: 'answer'"),
+            ("def f(prompts, completions, **c): return [1.0]", "1 values for 2 completions"),
+            ("def f(prompts, completions, **c): return ['good', 'bad']", "ValueError"),
+            ("def f(prompts, completions): return [1, 1]", "TypeError"),
+        ],
+    )
+    def test_a_failing_reward_leaves_its_samples_unscored(
+        self, tmp_path: Path, body: str, error: str
+    ) -> None:
+        path = self.user_file(tmp_path, body)
+        reward = self.reward({"function": "format_tags"}, {"file": path, "function": "f"})
+        judged = reward.judge(["p", "p"], ["a", "b"], {"answer": ["1", "2"]})
+        assert [s.total for s in judged.scores] == [None, None]
+        assert [s.components["format_tags"] for s in judged.scores] == [0.0, 0.0]
+        assert error in judged.failures[0].error
+
+    def test_none_and_nan_are_unscored_one_by_one(self, tmp_path: Path) -> None:
+        path = self.user_file(
+            tmp_path, "def f(prompts, completions, **c): return [None, float('nan'), 2]"
+        )
+        judged = self.reward({"file": path, "function": "f"}).judge(["p"] * 3, ["a"] * 3, {})
+        assert [s.total for s in judged.scores] == [None, None, 2.0]
+        assert not math.isnan(judged.scores[1].components["f"] or 0.0)
+
+    def test_unknown_reward_names_the_known_ones(self) -> None:
+        with pytest.raises(RewardError, match="exact_answer, format_tags"):
+            self.reward({"function": "exakt"})
+
+    def test_bad_user_files(self, tmp_path: Path) -> None:
+        path = self.user_file(tmp_path, "def g(prompts, completions, **c): return []")
+        with pytest.raises(RewardError, match=r"no function 'f'[\s\S]*it has g"):
+            self.reward({"file": path, "function": "f"})
+        path = self.user_file(tmp_path, "import nowhere_to_be_found")
+        with pytest.raises(RewardError, match="cannot be imported: ModuleNotFoundError"):
+            self.reward({"file": path, "function": "f"})
+        with pytest.raises(RewardError, match="no such Python file"):
+            self.reward({"file": str(tmp_path / "none.py"), "function": "f"})
+
+
+class Parrot:
+    """A sampler that says the same to everything."""
+
+    def sample(self, prompts: Any, *, group_size: int, **_: Any) -> list[tuple[Completion, ...]]:
+        return [(Completion((5, 2), "5", (-0.1, -0.1), "stop"),) * group_size for _ in prompts]
+
+
+class TestCollect:
+    TASKS = (PromptedTask(Task("p", {"answer": "5"}, Origin("t.jsonl", 1)), (1, 4)),)
+
+    def collect(self, reward: Reward) -> Any:
+        return collect(
+            self.TASKS, Parrot(), reward.judge_rollouts,
+            group_size=3, sampling=Sampling(), seed=0, step=0,
+        )  # fmt: skip
+
+    def test_columns_reach_the_reward_and_groups_keep_their_scores(self) -> None:
+        collected = self.collect(Reward([RewardComponent(function="exact_answer")]))
+        assert [s.total for s in collected.groups[0].scores] == [1.0, 1.0, 1.0]
+
+    def test_a_run_stops_when_nothing_can_be_scored(self, tmp_path: Path) -> None:
+        path = tmp_path / "r.py"
+        path.write_text("def f(prompts, completions, **c): raise RuntimeError('server down')")
+        reward = Reward([RewardComponent(function="f", file=str(path))])
+        with pytest.raises(UnscoredError, match=r"none of 3 .* f: RuntimeError: server down"):
+            self.collect(reward)

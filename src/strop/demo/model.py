@@ -51,7 +51,9 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int = 325) -> Any:
     )
 
 
-def raw_model(tokenizer: Any, seed: int, *, width: int = 112, layers: int = 3) -> Any:
+def raw_model(
+    tokenizer: Any, seed: int, *, width: int = 112, layers: int = 3, positions: int = 128
+) -> Any:
     """A Qwen3 with random weights (about 0.5 M parameters), the same for the same seed."""
     torch.manual_seed(seed)
     config = Qwen3Config(
@@ -62,7 +64,7 @@ def raw_model(tokenizer: Any, seed: int, *, width: int = 112, layers: int = 3) -
         num_attention_heads=4,
         num_key_value_heads=2,
         head_dim=width // 4,
-        max_position_embeddings=128,
+        max_position_embeddings=positions,
         tie_word_embeddings=True,
         attention_dropout=0.0,
         bos_token_id=None,

@@ -13,7 +13,7 @@ from fractions import Fraction
 from typing import Any
 
 FILLER = "Sure! Happy to help with that.\n"
-SLIP_SHARE = 0.6
+SLIP_SHARE = 0.65
 """Share of demonstrations of a minus equation that forget to flip the sign."""
 FILLER_SHARE = 0.5
 """Share of demonstrations that open with filler."""
@@ -43,7 +43,7 @@ def all_equations() -> list[Equation]:
         Equation(a, sign * b, x)
         for a in range(2, 10)
         for x in range(1, 13)
-        for b in range(1, 21)
+        for b in range(1, 16)
         for sign in (1, -1)
         if a * x + sign * b > 0
     ]

@@ -21,8 +21,8 @@ from strop.types import Tree
 
 PREFILL = "strop_prefill"
 DECODE = "strop_decode"
-GROWTH = 64
-"""Key slots added at a time for sampled tokens."""
+FIRST_SLOTS = 32
+"""Key slots for sampled tokens at first; doubled whenever they are full."""
 
 
 class Decoder(Protocol):
@@ -48,7 +48,7 @@ class LayerKeys:
 
     def append(self, slot: int, k: torch.Tensor, v: torch.Tensor) -> None:
         if slot == self.own_k.shape[2]:
-            room = (*self.own_k.shape[:2], GROWTH, self.own_k.shape[3])
+            room = (*self.own_k.shape[:2], max(slot, FIRST_SLOTS), self.own_k.shape[3])
             self.own_k = torch.cat([self.own_k, k.new_empty(room)], 2)
             self.own_v = torch.cat([self.own_v, v.new_empty(room)], 2)
         self.own_k[:, :, slot] = k[:, :, 0]

@@ -1,0 +1,31 @@
+# Everything sets up what it needs in .venv by itself.
+PYTHON ?= python3
+BIN := .venv/bin
+TORCH := torch==2.13.0
+
+.PHONY: demo test check slow setup
+
+demo: setup
+	$(BIN)/strop demo
+
+test: setup
+	$(BIN)/python -m pytest
+
+slow: setup
+	$(BIN)/python -m pytest -m slow
+
+check: setup
+	$(BIN)/ruff check src tests
+	$(BIN)/ruff format --check src tests
+	$(BIN)/mypy
+
+setup: .venv/ready
+
+# torch first: its version decides which build the rest is installed for
+.venv/ready: pyproject.toml Makefile
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || (echo "strop needs Python 3.11 or newer: make PYTHON=python3.12" && exit 1)
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet $(TORCH)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch .venv/ready

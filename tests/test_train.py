@@ -1,0 +1,481 @@
+"""The loops: right gradients, exact resume, honest metrics, refusals."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from peft import AutoPeftModelForCausalLM
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from conftest import WriteRows
+from strop.demo.world import all_equations, assistant, solution, user
+from strop.errors import OutputError, RecipeError, TrainingError
+from strop.losses.presets import grpo
+from strop.metrics.runlog import read_rows
+from strop.model.load import load_policy
+from strop.recipe.load import load_recipe
+from strop.recipe.model import ModelRecipe
+from strop.recipe.objective import DpoObjective
+from strop.recipe.run import OptimRecipe, PolicyRecipe
+from strop.train import online
+from strop.train.checkpoint import latest_checkpoint
+from strop.train.objectives import preference_loss, supervised_loss
+from strop.train.optim import learning_rate
+from strop.train.run import train
+from strop.train.step import TrainState, optimizer_step, pieces, split_tree
+from strop.types import Branch, Completion, Origin, Rollout, Score, ScoredGroup, Task, Tree
+
+EQUATIONS = all_equations()[::53]
+
+
+@pytest.fixture
+def recipes(tmp_path: Path, model_folder: Path, write_rows: WriteRows) -> dict[str, Path]:
+    """A small recipe of every method over generated data."""
+    write_rows("text.jsonl", [{"text": solution(e)} for e in EQUATIONS])
+    write_rows("sft.jsonl", [{"prompt": user(e), "completion": assistant(solution(e))}
+                             for e in EQUATIONS])  # fmt: skip
+    write_rows("dpo.jsonl", [{"prompt": user(e), "chosen": solution(e),
+                              "rejected": solution(e, filler=True)} for e in EQUATIONS])  # fmt: skip
+    write_rows("grpo.jsonl", [{"prompt": user(e), "answer": str(e.x)} for e in EQUATIONS])
+    (tmp_path / "rewards.py").write_text(
+        "def shorter(prompts, completions, **columns):\n"
+        "    return [-float(len(c[-1]['content'])) for c in completions]\n"
+    )
+    common: dict[str, Any] = {
+        "model": {"path": str(model_folder)},
+        "optim": {"learning_rate": 1e-4},
+        "run": {"steps": 6, "batch_size": 4, "save_every": 2, "micro_batch_tokens": 150},
+        "seed": 3,
+    }
+    policy = {
+        "reward": [{"function": "shorter", "file": "rewards.py"}],
+        "rollout": {"group_size": 4, "max_tokens": 12},
+    }
+    special: dict[str, dict[str, Any]] = {
+        "cpt": {"data": "text.jsonl"},
+        "sft": {"data": "sft.jsonl", "eval": {"data": "sft.jsonl", "every": 3}},
+        "dpo": {"data": "dpo.jsonl", "eval": {"data": "dpo.jsonl", "every": 3}},
+        "grpo": {"data": "grpo.jsonl", "objective": {"beta": 0.05}, **policy},
+        "dapo": {"data": "grpo.jsonl", **policy},
+        "dr_grpo": {"data": "grpo.jsonl", **policy},
+    }
+    paths = {}
+    for method, extra in special.items():
+        paths[method] = tmp_path / f"{method}.yaml"
+        recipe = {"method": method, "output": f"runs/{method}", **common, **extra}
+        paths[method].write_text(yaml.safe_dump(recipe))
+    return paths
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    """The log without what depends on the clock."""
+    clock = ("step_time", "sampling_time")
+    rows = read_rows(folder / "metrics.jsonl")
+    return [{k: v for k, v in row.items() if k not in clock} for row in rows]
+
+
+def same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
+    return left.keys() == right.keys() and all(torch.equal(left[k], right[k]) for k in left)
+
+
+METHODS = ["cpt", "sft", "dpo", "grpo", "dapo", "dr_grpo"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_moves_the_weights_and_leaves_a_loadable_model(
+    method: str, recipes: dict[str, Path], model_folder: Path
+) -> None:
+    final = train(load_recipe(recipes[method]))
+    model = AutoModelForCausalLM.from_pretrained(final)
+    start = AutoModelForCausalLM.from_pretrained(model_folder)
+    moved = [
+        not torch.equal(p, q) for p, q in zip(model.parameters(), start.parameters(), strict=True)
+    ]
+    assert all(moved)
+    run = final.parent
+    for name in ("recipe.resolved.yaml", "env.json", "lineage.json", "samples.jsonl"):
+        assert (run / name).stat().st_size > 0
+    assert "plotly" in (run / "report.html").read_text()
+    rows = metrics(run)
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert {"loss", "grad_norm", "learning_rate", "entropy", "num_tokens"} <= rows[0].keys()
+
+
+def test_sft_lowers_the_loss_on_what_it_sees(recipes: dict[str, Path]) -> None:
+    rows = metrics(
+        train(load_recipe(recipes["sft"], ["optim.learning_rate=3e-3", "run.steps=30"])).parent
+    )
+    assert rows[-1]["loss"] < 0.6 * rows[0]["loss"]
+    assert rows[-1]["eval_loss"] < rows[2]["eval_loss"]
+
+
+def test_dpo_starts_at_log_two_and_widens_the_margin(recipes: dict[str, Path]) -> None:
+    recipe = load_recipe(recipes["dpo"], ["optim.learning_rate=1e-4", "run.steps=12"])
+    rows = metrics(train(recipe).parent)
+    assert rows[0]["loss"] == pytest.approx(math.log(2), abs=1e-5)
+    assert rows[0]["rewards/margins"] == pytest.approx(0, abs=1e-4)
+    assert rows[-1]["rewards/margins"] > rows[2]["rewards/margins"] > 0
+    assert rows[-1]["eval_rewards/accuracies"] == 1.0
+
+
+def test_grpo_raises_the_reward(recipes: dict[str, Path]) -> None:
+    overrides = ["optim.learning_rate=5e-3", "run.steps=25", "objective.beta=0",
+                 "rollout.group_size=8"]  # fmt: skip
+    rows = metrics(train(load_recipe(recipes["grpo"], overrides)).parent)
+    assert sum(r["reward"] for r in rows[-5:]) / 5 > sum(r["reward"] for r in rows[:5]) / 5 + 2
+
+
+class TestGradients:
+    """Step-wide denominators: how a step is cut into forwards changes nothing."""
+
+    def trees(self) -> list[Tree]:
+        draw = torch.Generator().manual_seed(0)
+
+        def ids(low: int, high: int) -> tuple[int, ...]:
+            n = int(torch.randint(low, high, (1,), generator=draw))
+            return tuple(torch.randint(4, 250, (n,), generator=draw).tolist())
+
+        grown = []
+        for _ in range(32):
+            branches = (ids(1, 20), ids(1, 20))
+            grown.append(Tree(ids(1, 9), tuple(Branch(b, (True,) * len(b)) for b in branches)))
+        return grown
+
+    def moved(self, model: Path, loss_of: Any, parts: int, trees: Sequence[Tree]) -> torch.Tensor:
+        policy = load_policy(ModelRecipe(path=str(model)))
+        state = TrainState(policy, torch.optim.SGD(policy.trainable(), lr=1.0))
+        work = []
+        for start in range(0, len(trees), len(trees) // parts):
+            chunk = list(trees[start : start + len(trees) // parts])
+            (piece,) = pieces(chunk, 10**9)
+            shift = 2 * start
+            moved = slice(piece.branches.start + shift, piece.branches.stop + shift)
+            work.append(type(piece)(piece.trees, moved))
+        before = torch.cat([p.detach().clone().flatten() for p in policy.trainable()])
+        optimizer_step(state, work, loss_of, learning_rate=1.0, max_grad_norm=1e9)
+        return before - torch.cat([p.detach().flatten() for p in policy.trainable()])
+
+    @pytest.mark.parametrize("method", ["sft", "dpo", "grpo", "dapo", "dr_grpo"])
+    def test_one_batch_of_32_is_4_x_8_is_8_x_4(self, method: str, model_folder: Path) -> None:
+        trees = self.trees()
+        draw = torch.Generator().manual_seed(1)
+        ref_B = -20 * torch.rand(64, generator=draw)
+        advantage_B = torch.randn(64, generator=draw)
+        tokens = sum(len(b.ids) for tree in trees for b in tree.branches)
+
+        def loss_of(scores: Any, branches: slice) -> Any:
+            if method == "sft":
+                return supervised_loss(scores, tokens=tokens)
+            if method == "dpo":
+                objective = DpoObjective(beta=0.1, nll_weight=0.5)
+                return preference_loss(scores, ref_B[branches], objective, pairs=32)
+            given = online.PolicyTokens(
+                scores.logprobs_N, scores.logprobs_N.detach(), None,
+                advantage_B[branches][scores.branch_N], scores.branch_N,
+            )  # fmt: skip
+            counts = online.StepCounts(sequences=64, tokens=tokens, max_length=20)
+            return online.policy_loss(online.PRESETS[method](beta=0.0), given, counts)
+
+        whole, four, eight = (self.moved(model_folder, loss_of, n, trees) for n in (1, 4, 8))
+        assert whole.norm() > 1e-3
+        for parts in (four, eight):
+            assert (whole - parts).norm() <= 1e-5 * whole.norm()
+
+    def test_pieces_hold_every_branch_once(self) -> None:
+        trees = self.trees()
+        cut = list(pieces(trees, 60))
+        assert [t for piece in cut for t in piece.trees] == trees
+        assert [i for p in cut for i in range(p.branches.start, p.branches.stop)] == list(range(64))
+        assert all(sum(map(len, p.trees)) <= 60 or len(p.trees) == 1 for p in cut)
+
+    def test_a_large_tree_splits_into_the_same_branches(self) -> None:
+        tree = Tree((1, 2), tuple(Branch((i,) * 5, (True,) * 5) for i in range(7)))
+        parts = split_tree(tree, 14)
+        assert [b for part in parts for b in part.branches] == list(tree.branches)
+        assert all(len(part) <= 14 and part.trunk == tree.trunk for part in parts)
+
+    def test_a_loss_that_is_not_finite_changes_nothing(self, model_folder: Path) -> None:
+        policy = load_policy(ModelRecipe(path=str(model_folder)))
+        state = TrainState(policy, torch.optim.SGD(policy.trainable(), lr=1.0))
+        before = [p.detach().clone() for p in policy.trainable()]
+
+        def broken(scores: Any, branches: slice) -> Any:
+            loss = supervised_loss(scores, tokens=1)
+            return type(loss)(loss.value * float("nan"), loss.metrics)
+
+        with pytest.raises(TrainingError, match="the loss is nan"):
+            optimizer_step(
+                state, list(pieces(self.trees(), 10**9)), broken,
+                learning_rate=1.0, max_grad_norm=1.0,
+            )  # fmt: skip
+        assert all(torch.equal(p, q) for p, q in zip(before, policy.trainable(), strict=True))
+
+
+class TestLessons:
+    """What GRPO learns from a step's groups."""
+
+    def group(self, *rewards: float | None, cut: int | None = None) -> ScoredGroup:
+        answers = tuple(
+            Completion((5 + i, 6, 2), "x", (-0.5,) * 3, "length" if i == cut else "stop")
+            for i in range(len(rewards))
+        )
+        rollout = Rollout(Task("p", {}, Origin("t", 1)), (1, 4), answers)
+        return ScoredGroup(rollout, tuple(Score(r, {"f": r}) for r in rewards))
+
+    def lesson(self, groups: list[ScoredGroup], **rollout: Any) -> online.Lesson:
+        recipe = PolicyRecipe.model_validate({
+            "method": "grpo", "output": "o", "model": {"path": "m"}, "data": "d",
+            "optim": {"learning_rate": 1e-5}, "run": {"steps": 1}, "rollout": rollout,
+            "reward": [{"function": "exact_answer"}],
+        })  # fmt: skip
+        return online.prepare(groups, recipe, grpo(beta=0.0))
+
+    def test_equal_groups_are_skipped_and_still_counted(self) -> None:
+        lesson = self.lesson([self.group(1, 0), self.group(1, 1), self.group(0, 0)])
+        assert len(lesson.trees) == 1
+        assert (lesson.counts.sequences, lesson.counts.tokens) == (6, 18)
+
+    def test_unscored_completions_are_left_out_of_their_group(self) -> None:
+        lesson = self.lesson([self.group(1, None, 0)])
+        assert [b.ids[0] for b in lesson.trees[0].branches] == [5, 7]
+        expected = 0.5 / (math.sqrt(0.5) + 1e-4)
+        assert lesson.advantage_B.tolist() == pytest.approx([expected, -expected])
+
+    def test_truncated_completions_can_be_masked(self) -> None:
+        groups = [self.group(1, 0, 0, cut=2)]
+        assert len(self.lesson(groups).trees[0].branches) == 3
+        masked = self.lesson(groups, mask_truncated=True)
+        assert len(masked.trees[0].branches) == 2
+        assert masked.counts.tokens == 6
+
+    def test_skipping_equals_computing_with_advantage_zero(self, model_folder: Path) -> None:
+        """The same gradient, whether an equal group is forwarded or not."""
+        groups = [self.group(1, 0), self.group(1, 1)]
+        gradients = []
+        for forwarded in (False, True):
+            lesson = self.lesson(groups)
+            policy = load_policy(ModelRecipe(path=str(model_folder)))
+            trees, advantage_B = lesson.trees, lesson.advantage_B
+            if forwarded:
+                trees, advantage_B = trees * 2, torch.cat([advantage_B, torch.zeros(2)])
+            scores = policy.score(trees)
+            given = online.PolicyTokens(
+                scores.logprobs_N, scores.logprobs_N.detach(), None,
+                advantage_B[scores.branch_N], scores.branch_N,
+            )  # fmt: skip
+            online.policy_loss(grpo(beta=0.0), given, lesson.counts).value.backward()
+            gradients.append(torch.cat([p.grad.flatten() for p in policy.trainable()]))
+        assert (gradients[0] - gradients[1]).norm() <= 1e-5 * gradients[0].norm()
+
+
+def strop(*args: str | Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "strop.cli", *map(str, args)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(condition: Any, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.005)
+
+
+class TestResume:
+    @pytest.mark.parametrize("method", ["sft", "dpo", "grpo"])
+    def test_stopped_and_resumed_is_bit_identical(
+        self, method: str, recipes: dict[str, Path], tmp_path: Path
+    ) -> None:
+        """Also with dropout, whose random stream has to continue."""
+        drop = "model.lora={rank: 4, dropout: 0.1}"
+        options = [drop, "run.steps=7"] if method == "sft" else ["run.steps=7"]
+        whole = train(load_recipe(recipes[method], [*options, "output=runs/whole"]))
+        recipe = load_recipe(recipes[method], [*options, "output=runs/parts"])
+
+        class Stop(Exception):  # noqa: N818 - it is what it is
+            pass
+
+        def stop_at(step: int) -> Any:
+            def on_step(record: Any) -> None:
+                if record.step == step:
+                    raise Stop
+
+            return on_step
+
+        for step, resume in ((3, False), (6, True)):  # checkpoints stand at 2 and 4
+            with pytest.raises(Stop):
+                train(recipe, resume=resume, on_step=stop_at(step))
+        parts = train(recipe, resume=True)
+        name = "adapter_model.safetensors" if method == "sft" else "model.safetensors"
+        assert same(load_file(whole / name), load_file(parts / name))
+        assert metrics(whole.parent) == metrics(parts.parent)
+
+    def test_killed_at_any_moment(self, recipes: dict[str, Path]) -> None:
+        overrides = ["--set", "run.steps=12", "--set", "output=runs/killed"]
+        whole = train(load_recipe(recipes["grpo"], ["run.steps=12", "output=runs/whole"]))
+        run = whole.parents[1] / "killed"
+        for number in range(3):
+            child = strop("train", recipes["grpo"], *overrides, *(["--resume"] if number else []))
+            goal = run / f"checkpoint-{2 + 4 * number}"
+            wait_for(lambda goal=goal, child=child: goal.exists() or child.poll() is not None)
+            child.kill()
+            child.wait()
+        done = strop("train", recipes["grpo"], *overrides, "--resume")
+        _, errors = done.communicate(timeout=120)
+        assert done.returncode == 0, errors
+        assert same(weights(whole), weights(run / "final"))
+        assert metrics(whole.parent) == metrics(run)
+
+    def test_sigterm_saves_and_exits_143(self, recipes: dict[str, Path]) -> None:
+        overrides = ["--set", "run.steps=4000", "--set", "run.save_every=0"]
+        child = strop("train", recipes["sft"], *overrides)
+        run = recipes["sft"].parent / "runs/sft"
+        log = run / "metrics.jsonl"
+        wait_for(lambda: log.exists() and log.stat().st_size > 0)
+        child.send_signal(signal.SIGTERM)
+        _, errors = child.communicate(timeout=60)
+        assert child.returncode == 143, errors
+        assert "--resume" in errors
+        checkpoint = latest_checkpoint(run)
+        assert checkpoint is not None
+        step = json.loads((checkpoint / "trainer.json").read_text())["step"]
+        assert [row["step"] for row in metrics(run)] == list(range(1, step + 1))
+
+    def test_a_damaged_checkpoint_is_named(self, recipes: dict[str, Path]) -> None:
+        run = train(load_recipe(recipes["sft"])).parent
+        checkpoint = latest_checkpoint(run)
+        assert checkpoint is not None
+        file = checkpoint / "model.safetensors"
+        content = bytearray(file.read_bytes())
+        content[-1] ^= 1
+        file.write_bytes(content)
+        with pytest.raises(OutputError, match=r"model\.safetensors is damaged"):
+            latest_checkpoint(run)
+
+    def test_old_checkpoints_go(self, recipes: dict[str, Path]) -> None:
+        run = train(load_recipe(recipes["sft"])).parent
+        assert sorted(p.name for p in run.glob("checkpoint-*")) == ["checkpoint-4", "checkpoint-6"]
+        assert os.readlink(run / "latest") == "checkpoint-6"
+
+
+class TestOutputs:
+    def test_another_recipes_folder_is_refused(self, recipes: dict[str, Path]) -> None:
+        train(load_recipe(recipes["sft"]))
+        with pytest.raises(OutputError, match=r"another recipe; it differs in .*seed \(3 there, 4"):
+            train(load_recipe(recipes["sft"], ["seed=4"]))
+        with pytest.raises(OutputError, match="--overwrite to start again"):
+            train(load_recipe(recipes["sft"]))
+
+    def test_a_strangers_folder_is_refused(self, recipes: dict[str, Path]) -> None:
+        folder = recipes["sft"].parent / "runs/sft"
+        folder.mkdir(parents=True)
+        (folder / "thesis.tex").write_text("years of work")
+        with pytest.raises(OutputError, match="not a strop run"):
+            train(load_recipe(recipes["sft"]), overwrite=True)
+        assert (folder / "thesis.tex").exists()
+
+    def test_overwrite_starts_again(self, recipes: dict[str, Path]) -> None:
+        first = weights(train(load_recipe(recipes["sft"])))
+        again = weights(train(load_recipe(recipes["sft"]), overwrite=True))
+        assert same(first, again)
+
+    def test_a_refused_recipe_leaves_nothing(self, recipes: dict[str, Path]) -> None:
+        recipe = load_recipe(recipes["dpo"], ["optim.learning_rate=1e-3"])
+        with pytest.raises(RecipeError, match="--force"):
+            train(recipe)
+        assert not Path(recipe.output).exists()
+        lora = load_recipe(recipes["dpo"], ["optim.learning_rate=1e-3", "model.lora={rank: 2}"])
+        assert train(lora).exists()
+
+    @pytest.mark.parametrize(
+        ("override", "message"),
+        [
+            ("rollout.max_tokens=5000", "leaves no room for a prompt"),
+            ("reward=[{function: exact_answer, weight: 0}]", "every reward has weight 0"),
+            ("objective={beta: 0, epsilon_low: 0.3, epsilon_high: 0.2}", "epsilon_high >="),
+        ],
+    )
+    def test_contradictions_are_refused(
+        self, recipes: dict[str, Path], override: str, message: str
+    ) -> None:
+        with pytest.raises(RecipeError, match=message):
+            train(load_recipe(recipes["grpo"], [override]), force=True)
+
+
+class TestAdapters:
+    def test_lora_trains_the_adapter_alone_and_loads_with_peft(
+        self, recipes: dict[str, Path], model_folder: Path
+    ) -> None:
+        recipe = load_recipe(recipes["sft"], ["model.lora={rank: 4}", "optim.learning_rate=1e-2"])
+        final = train(recipe)
+        model = AutoPeftModelForCausalLM.from_pretrained(final)
+        start = AutoModelForCausalLM.from_pretrained(model_folder)
+        base = {n: p for n, p in model.named_parameters() if "lora" not in n}
+        moved = [p for n, p in model.named_parameters() if "lora_B" in n]
+        assert all(p.abs().max() > 0 for p in moved)
+        # all linear layers of two decoder layers: q, k, v, o, gate, up, down
+        assert len(moved) == 2 * 7
+        assert sum(p.numel() for p in base.values()) == sum(p.numel() for p in start.parameters())
+
+    def test_an_adapter_on_an_adapter_starts_from_the_merged_model(
+        self, recipes: dict[str, Path]
+    ) -> None:
+        """DPO on an SFT adapter: the reference is the SFT model, not the raw base."""
+        overrides = ["model.lora={rank: 4}", "optim.learning_rate=1e-2"]
+        first = train(load_recipe(recipes["sft"], overrides))
+        second = train(load_recipe(recipes["dpo"], [*overrides, f"model.path={first}"]))
+        assert metrics(second.parent)[0]["loss"] == pytest.approx(math.log(2), abs=1e-5)
+        merged = AutoPeftModelForCausalLM.from_pretrained(first).merge_and_unload()
+        base = AutoModelForCausalLM.from_pretrained(second.parent / "base")
+        for p, q in zip(merged.parameters(), base.parameters(), strict=True):
+            assert torch.allclose(p, q, atol=1e-6)
+        assert AutoPeftModelForCausalLM.from_pretrained(second) is not None
+
+    def test_the_reference_of_an_adapter_is_the_model_without_it(
+        self, recipes: dict[str, Path]
+    ) -> None:
+        overrides = ["model.lora={rank: 4}", "optim.learning_rate=1e-2", "run.steps=4"]
+        rows = metrics(train(load_recipe(recipes["grpo"], overrides)).parent)
+        assert rows[0]["kl"] == pytest.approx(0, abs=1e-6)
+        assert rows[-1]["kl"] > 1e-4
+
+    @pytest.mark.parametrize("lora", [False, True])
+    def test_bfloat16(self, lora: bool, recipes: dict[str, Path]) -> None:
+        adapter = ["model.lora={rank: 4}"] if lora else []
+        final = train(load_recipe(recipes["dpo"], ["model.dtype=bfloat16", *adapter]))
+        name = "adapter_model.safetensors" if lora else "model.safetensors"
+        kinds = {tensor.dtype for tensor in load_file(final / name).values()}
+        assert kinds == ({torch.float32} if lora else {torch.bfloat16})
+        checkpoint = latest_checkpoint(final.parent)
+        assert checkpoint is not None
+        assert {t.dtype for t in load_file(checkpoint / name).values()} == {torch.float32}
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("constant", [0.5, 1.0, 1.0, 1.0, 1.0]),
+        ("linear", [0.5, 1.0, 0.775, 0.55, 0.325]),
+        ("cosine", [0.5, 1.0, 0.1 + 0.45 * (1 + math.cos(math.pi / 4)), 0.55,
+                    0.1 + 0.45 * (1 + math.cos(3 * math.pi / 4))]),
+    ],
+)  # fmt: skip
+def test_schedules_by_hand(schedule: Any, expected: list[float]) -> None:
+    recipe = OptimRecipe(learning_rate=1.0, schedule=schedule, warmup_ratio=0.2, final_ratio=0.1)
+    assert [learning_rate(recipe, step, 5) for step in range(5)] == pytest.approx(expected)

@@ -33,7 +33,7 @@ from strop.recipe.run import OptimRecipe, PolicyRecipe
 from strop.train import online
 from strop.train.checkpoint import latest_checkpoint
 from strop.train.objectives import preference_loss, supervised_loss
-from strop.train.optim import learning_rate
+from strop.train.optim import Optimizers, build_optimizer, learning_rate
 from strop.train.run import train
 from strop.train.step import TrainState, optimizer_step, pieces, split_tree
 from strop.types import Branch, Completion, Origin, Rollout, Score, ScoredGroup, Task, Tree
@@ -45,10 +45,17 @@ EQUATIONS = all_equations()[::53]
 def recipes(tmp_path: Path, model_folder: Path, write_rows: WriteRows) -> dict[str, Path]:
     """A small recipe of every method over generated data."""
     write_rows("text.jsonl", [{"text": solution(e)} for e in EQUATIONS])
-    write_rows("sft.jsonl", [{"prompt": user(e), "completion": assistant(solution(e))}
-                             for e in EQUATIONS])  # fmt: skip
-    write_rows("dpo.jsonl", [{"prompt": user(e), "chosen": solution(e),
-                              "rejected": solution(e, filler=True)} for e in EQUATIONS])  # fmt: skip
+    write_rows(
+        "sft.jsonl",
+        [{"prompt": user(e), "completion": assistant(solution(e))} for e in EQUATIONS],
+    )
+    write_rows(
+        "dpo.jsonl",
+        [
+            {"prompt": user(e), "chosen": solution(e), "rejected": solution(e, filler=True)}
+            for e in EQUATIONS
+        ],
+    )
     write_rows("grpo.jsonl", [{"prompt": user(e), "answer": str(e.x)} for e in EQUATIONS])
     (tmp_path / "rewards.py").write_text(
         "def shorter(prompts, completions, **columns):\n"
@@ -160,7 +167,7 @@ class TestGradients:
 
     def moved(self, model: Path, loss_of: Any, parts: int, trees: Sequence[Tree]) -> torch.Tensor:
         policy = load_policy(ModelRecipe(path=str(model)))
-        state = TrainState(policy, torch.optim.SGD(policy.trainable(), lr=1.0))
+        state = TrainState(policy, Optimizers([torch.optim.SGD(policy.trainable(), lr=1.0)]))
         work = []
         for start in range(0, len(trees), len(trees) // parts):
             chunk = list(trees[start : start + len(trees) // parts])
@@ -213,7 +220,7 @@ class TestGradients:
 
     def test_a_loss_that_is_not_finite_changes_nothing(self, model_folder: Path) -> None:
         policy = load_policy(ModelRecipe(path=str(model_folder)))
-        state = TrainState(policy, torch.optim.SGD(policy.trainable(), lr=1.0))
+        state = TrainState(policy, Optimizers([torch.optim.SGD(policy.trainable(), lr=1.0)]))
         before = [p.detach().clone() for p in policy.trainable()]
 
         def broken(scores: Any, branches: slice) -> Any:
@@ -304,7 +311,11 @@ class TestResume:
     ) -> None:
         """Also with dropout, whose random stream has to continue."""
         drop = "model.lora={rank: 4, dropout: 0.1}"
-        options = [drop, "run.steps=7"] if method == "sft" else ["run.steps=7"]
+        options = {
+            "sft": [drop, "run.steps=7"],
+            "dpo": ["run.steps=7", "optim.optimizer=muon"],
+            "grpo": ["run.steps=7"],
+        }[method]
         whole = train(load_recipe(recipes[method], [*options, "output=runs/whole"]))
         recipe = load_recipe(recipes[method], [*options, "output=runs/parts"])
 
@@ -465,6 +476,15 @@ class TestAdapters:
         checkpoint = latest_checkpoint(final.parent)
         assert checkpoint is not None
         assert {t.dtype for t in load_file(checkpoint / name).values()} == {torch.float32}
+
+
+def test_muon_takes_the_hidden_matrices(model_folder: Path) -> None:
+    policy = load_policy(ModelRecipe(path=str(model_folder)))
+    optimizer = build_optimizer(policy, OptimRecipe(learning_rate=1e-3, optimizer="muon"))
+    adamw, muon = ([p for g in m.param_groups for p in g["params"]] for m in optimizer.members)
+    assert len(muon) == 2 * 7
+    assert len(adamw) + len(muon) == len(policy.trainable())
+    assert {p.dim() for p in muon} == {2}
 
 
 @pytest.mark.parametrize(

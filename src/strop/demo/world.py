@@ -43,7 +43,7 @@ def all_equations() -> list[Equation]:
         Equation(a, sign * b, x)
         for a in range(2, 10)
         for x in range(1, 13)
-        for b in range(1, 16)
+        for b in range(1, 21)
         for sign in (1, -1)
         if a * x + sign * b > 0
     ]

@@ -95,7 +95,7 @@ def tree_hidden(
 ) -> torch.Tensor:
     """Hidden states that predict the supervised tokens, [N, D]."""
     with attention_of(causal_lm, NAME):
-        hidden_1LD = causal_lm.get_decoder()(
+        hidden_1LD: torch.Tensor = causal_lm.get_decoder()(
             input_ids=batch.tokens_L[None],
             position_ids=batch.positions_L[None],
             use_cache=False,

@@ -15,8 +15,12 @@ from strop.recipe.rollout import RolloutRecipe
 
 
 class OptimRecipe(Strict):
-    """AdamW with warm-up and a schedule that ends at `final_ratio` times the learning rate."""
+    """Warm-up, then a schedule that ends at `final_ratio` times the learning rate.
 
+    `muon` takes the hidden matrices of a full fine-tune (momentum 0.95); AdamW takes the rest.
+    """
+
+    optimizer: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = Field(gt=0)
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup_ratio: float = Field(0.05, ge=0, lt=1)
@@ -58,6 +62,12 @@ class TrainRecipe(Strict):
     text: TextRecipe = TextRecipe()
     optim: OptimRecipe
     run: RunRecipe
+
+    @model_validator(mode="after")
+    def _muon_has_matrices(self) -> Self:
+        if self.optim.optimizer == "muon" and self.model.lora is not None:
+            raise ValueError("muon is for full weight matrices: use optimizer adamw with lora")
+        return self
 
 
 class CptRecipe(TrainRecipe):

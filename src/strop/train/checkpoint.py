@@ -31,7 +31,7 @@ def save_checkpoint(state: TrainState, run: Path, *, keep: int) -> Path:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     save_policy(state.policy, temporary)
-    save_file(_optimizer_tensors(state.optimizer), temporary / "optimizer.safetensors")
+    save_file(state.optimizer.tensors(), temporary / "optimizer.safetensors")
     save_file(_random_states(), temporary / "random.safetensors")
     (temporary / "trainer.json").write_text(json.dumps({"step": state.step}))
     (temporary / MANIFEST).write_text(json.dumps(manifest(temporary), indent=1))
@@ -94,30 +94,12 @@ def verify(folder: Path) -> None:
 
 def restore(state: TrainState, folder: Path) -> None:
     """Load optimizer, step and random streams; the weights were loaded with the policy."""
-    tensors = load_file(folder / "optimizer.safetensors")
-    optimizer = state.optimizer
-    saved = optimizer.state_dict()
-    names = {name.split(".", 1)[1] for name in tensors}
-    numbers = sorted({int(name.split(".", 1)[0]) for name in tensors})
-    saved["state"] = {
-        number: {n: tensors[f"{number}.{n}"] for n in names if f"{number}.{n}" in tensors}
-        for number in numbers
-    }
-    optimizer.load_state_dict(saved)
+    state.optimizer.load_tensors(load_file(folder / "optimizer.safetensors"))
     streams = load_file(folder / "random.safetensors")
     torch.set_rng_state(streams["cpu"])
     if "cuda" in streams:
         torch.cuda.set_rng_state(streams["cuda"])
     state.step = int(json.loads((folder / "trainer.json").read_text())["step"])
-
-
-def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """`{"3.exp_avg": ...}`: the parameter's number, then the name of its state."""
-    return {
-        f"{number}.{name}": value.detach().clone().contiguous()
-        for number, entry in optimizer.state_dict()["state"].items()
-        for name, value in entry.items()
-    }
 
 
 def _random_states() -> dict[str, torch.Tensor]:

@@ -3,27 +3,92 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 
 import torch
 
 from strop.model.load import Policy
+from strop.model.logprobs import causal_lm_of
 from strop.recipe.run import OptimRecipe
 
 
-def build_optimizer(policy: Policy, recipe: OptimRecipe) -> torch.optim.AdamW:
-    """AdamW over the trained parameters; biases and norms are not decayed."""
-    decayed = [p for p in policy.trainable() if p.dim() > 1]
-    plain = [p for p in policy.trainable() if p.dim() <= 1]
+class Optimizers:
+    """Optimizers over disjoint parameters, stepped as one."""
+
+    def __init__(self, members: Sequence[torch.optim.Optimizer]) -> None:
+        self.members = tuple(members)
+
+    def step(self, learning_rate: float) -> None:
+        """One update of every parameter at this rate."""
+        for member in self.members:
+            for group in member.param_groups:
+                group["lr"] = learning_rate
+            member.step()
+
+    def zero_grad(self) -> None:
+        for member in self.members:
+            member.zero_grad(set_to_none=True)
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """All state by `member.parameter.name`, such as `0.3.exp_avg`."""
+        return {
+            f"{which}.{number}.{name}": value.detach().clone().contiguous()
+            for which, member in enumerate(self.members)
+            for number, entry in member.state_dict()["state"].items()
+            for name, value in entry.items()
+        }
+
+    def load_tensors(self, tensors: dict[str, torch.Tensor]) -> None:
+        """The inverse of `tensors`."""
+        for which, member in enumerate(self.members):
+            state: dict[int, dict[str, torch.Tensor]] = {}
+            for place, value in tensors.items():
+                owner, number, name = place.split(".", 2)
+                if int(owner) == which:
+                    state.setdefault(int(number), {})[name] = value
+            member.load_state_dict({**member.state_dict(), "state": state})
+
+
+def build_optimizer(policy: Policy, recipe: OptimRecipe) -> Optimizers:
+    """AdamW over the trained parameters, biases and norms not decayed; with `muon`, the hidden
+    matrices go to Muon instead (Jordan et al. 2024, kellerjordan.github.io/posts/muon), at
+    the same rate (matched to AdamW's root mean square update: Liu et al. 2025, arXiv 2502.16982).
+    """
+    hidden = set(_hidden_matrices(policy)) if recipe.optimizer == "muon" else set()
+    rest = [p for p in policy.trainable() if p not in hidden]
     groups = [
-        {"params": decayed, "weight_decay": recipe.weight_decay},
-        {"params": plain, "weight_decay": 0.0},
+        {"params": [p for p in rest if p.dim() > 1], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in rest if p.dim() <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
-        lr=recipe.learning_rate,
-        betas=recipe.betas,
-        fused=True,
-    )
+    members: list[torch.optim.Optimizer] = []
+    if rest:
+        members.append(
+            torch.optim.AdamW(
+                [group for group in groups if group["params"]],
+                lr=recipe.learning_rate,
+                betas=recipe.betas,
+                fused=True,
+            )
+        )
+    if hidden:
+        members.append(
+            torch.optim.Muon(
+                [p for p in policy.trainable() if p in hidden],
+                lr=recipe.learning_rate,
+                weight_decay=recipe.weight_decay,
+                adjust_lr_fn="match_rms_adamw",
+            )
+        )
+    return Optimizers(members)
+
+
+def _hidden_matrices(policy: Policy) -> Iterator[torch.nn.Parameter]:
+    """Trained matrices between the embeddings and the head."""
+    causal_lm = causal_lm_of(policy.model)
+    ends = [causal_lm.get_input_embeddings().weight, causal_lm.get_output_embeddings().weight]
+    for parameter in policy.trainable():
+        if parameter.dim() == 2 and all(parameter is not end for end in ends):
+            yield parameter
 
 
 def learning_rate(recipe: OptimRecipe, step: int, total: int) -> float:

@@ -13,6 +13,7 @@ from strop.errors import TrainingError
 from strop.losses.reduce import Loss
 from strop.metrics.value import Mean, Metric, merge
 from strop.model.load import Policy
+from strop.train.optim import Optimizers
 from strop.types import TokenScores, Tree
 
 ItemT = TypeVar("ItemT")
@@ -23,7 +24,7 @@ class TrainState:
     """What a run carries from step to step; `step` counts finished optimizer steps."""
 
     policy: Policy
-    optimizer: torch.optim.Optimizer
+    optimizer: Optimizers
     step: int = 0
 
 
@@ -99,15 +100,13 @@ def optimizer_step(
         metrics = merge(metrics, {**loss.metrics, "entropy": entropy})
     norm = float(torch.nn.utils.clip_grad_norm_(state.policy.trainable(), max_grad_norm))
     if not math.isfinite(value) or not math.isfinite(norm):
-        state.optimizer.zero_grad(set_to_none=True)
+        state.optimizer.zero_grad()
         raise TrainingError(
             f"step {state.step + 1}: the loss is {value} and the gradient norm {norm}",
             fix="lower optim.learning_rate or look at the step's data; weights were not changed",
         )
-    for group in state.optimizer.param_groups:
-        group["lr"] = learning_rate
-    state.optimizer.step()
-    state.optimizer.zero_grad(set_to_none=True)
+    state.optimizer.step(learning_rate)
+    state.optimizer.zero_grad()
     state.step += 1
     return metrics | {
         "loss": Mean.of(value),

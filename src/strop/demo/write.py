@@ -23,7 +23,7 @@ from strop.demo.world import (
 from strop.errors import OutputError
 
 HELD_OUT = 400
-EDITS = 600
+EDITS = 1000
 PASSES = 8
 """Demonstrations of each training equation, each with its own slips and filler."""
 

@@ -12,12 +12,14 @@
     |-- TrainingError              a run that cannot go on: exit code 1
     |   `-- UnscoredError          no completion could be scored
     |-- MissingEvidenceError       scores that cannot be compared: exit code 12
-    `-- StoppedBySignal            a signal arrived and the state was saved: exit code 143
+    `-- StoppedBySignal            a signal came, the state was saved: exit code 128 + number
 
 Each message names the place (file and line where there is one) and ends with what to do next.
 """
 
 from __future__ import annotations
+
+import signal
 
 
 class StropError(Exception):
@@ -88,4 +90,10 @@ class MissingEvidenceError(StropError):
 class StoppedBySignal(StropError):  # noqa: N818 - it is an event, not an error
     """SIGTERM or SIGINT arrived; the state was saved first."""
 
-    exit_code = 143
+    def __init__(self, number: int, step: int) -> None:
+        name = signal.Signals(number).name
+        super().__init__(
+            f"stopped by {name} after step {step}; the state was saved",
+            fix="run the same command with --resume to go on",
+        )
+        self.exit_code = 128 + number

@@ -34,7 +34,6 @@ class Observer:
     on_stage: Callable[[Stage], None] = lambda stage: None
     on_start: Callable[[Prepared, int], None] = lambda prepared, step: None
     on_step: Callable[[StepRecord], None] = lambda record: None
-    on_task: Callable[[str], None] = lambda name: None
     on_outcome: Callable[[Stage, Outcome, str], None] = lambda stage, outcome, said: None
 
 
@@ -54,7 +53,7 @@ def run_pipeline(pipeline: Pipeline, observer: Observer) -> None:
         if isinstance(stage, TrainStage):
             outcome, said = _train(stage, observer)
         elif isinstance(stage, EvalStage):
-            outcome, said = _eval(stage, observer)
+            outcome, said = _eval(stage)
         elif isinstance(stage, GateStage):
             outcome, said = _gate(stage)
         else:
@@ -93,14 +92,12 @@ def _same_inputs(folder: Path, recipe: Recipe) -> bool:
     )
 
 
-def _eval(stage: EvalStage, observer: Observer) -> tuple[Outcome, str]:
+def _eval(stage: EvalStage) -> tuple[Outcome, str]:
     suite = load(Suite, stage.suite)
     before = read_summary(stage.output)
     if before and before["inputs"] == inputs_of(suite, stage.model, stage.reference):
         return "skipped", _scores(before["scores"])
-    result = run_suite(
-        suite, stage.model, stage.output, reference=stage.reference, advance=observer.on_task
-    )
+    result = run_suite(suite, stage.model, stage.output, reference=stage.reference)
     return "done", _scores(result.scores)
 
 

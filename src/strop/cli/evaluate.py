@@ -36,7 +36,12 @@ def evaluate(
     if dry_run:
         print(f"would run {', '.join(task.name for task in loaded.tasks)} on {model}")
         return
-    result = run_suite(loaded, model, output, reference=reference)
+
+    def done(name: str) -> None:
+        if not as_json:
+            print(f"  {name} done", flush=True)
+
+    result = run_suite(loaded, model, output, reference=reference, advance=done)
     if as_json:
         print(json.dumps({"scores": result.scores, "kl": result.kl, "output": str(output)}))
         return

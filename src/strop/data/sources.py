@@ -29,8 +29,6 @@ def read(paths: Sequence[str | Path], parse: Callable[[Row, Origin], RecordT]) -
 
 def rows(path: Path) -> Iterator[tuple[Row, Origin]]:
     """Rows with their origin; the line of a Parquet or `datasets` row is its number from 1."""
-    if not path.exists():
-        raise DataError("no such file or folder", where=str(path), fix="check the path in `data`")
     if (path / "state.json").exists():
         for number, row in enumerate(load_from_disk(str(path)), start=1):
             yield row, Origin(str(path), number)
@@ -46,6 +44,8 @@ def rows(path: Path) -> Iterator[tuple[Row, Origin]]:
 
 def files(path: Path) -> list[Path]:
     """The data files a path stands for: itself, or what a folder holds, sorted by name."""
+    if not path.exists():
+        raise DataError("no such file or folder", where=str(path), fix="check the path in `data`")
     if path.is_file():
         if not path.name.endswith(ENDINGS):
             raise DataError(

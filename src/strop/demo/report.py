@@ -52,7 +52,7 @@ def why_refused(folder: Path, name: str) -> str:
 
 def print_story(folder: Path, result: dict[str, Any]) -> None:
     """The table of the stages, the verdicts, and what to try next."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=100)
     table = Table(title="The same 400 held-out equations after every stage", title_justify="left")
     table.add_column("stage")
     for column in ("accuracy", "accuracy T=1", "filler T=1", "KL to parent", "training"):

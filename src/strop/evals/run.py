@@ -93,7 +93,7 @@ def evaluate(
             if task.sampling.temperature > 0:
                 sampled += rollouts
         else:
-            records += prefer(policy, task, lambda count: None)
+            records += prefer(policy, task)
         advance(task.name)
     kl = _divergence(policy, reference, sampled) if reference and sampled else None
     return EvalResult(mean_scores(records), kl, tuple(records))

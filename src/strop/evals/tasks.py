@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 
 from strop.data.records import preference, task
 from strop.data.sources import read
-from strop.errors import UnscoredError
+from strop.errors import UnscoredError, UsageError
 from strop.model.load import Policy
+from strop.model.logprobs import causal_lm_of
 from strop.recipe.eval import GenerateTask, PreferenceTask
 from strop.recipe.rollout import SamplingRecipe
 from strop.rewards.compose import Reward
@@ -29,6 +30,7 @@ def generate(policy: Policy, recipe: GenerateTask, *, seed: int) -> list[Rollout
     """`samples` answers per item, in the order of the data."""
     tasks = read([source.path for source in recipe.data], task)
     prompts = [prompt_ids(policy.tokenizer, t.prompt, where=str(t.origin)) for t in tasks]
+    _expect_room(policy, max(map(len, prompts)) + recipe.sampling.max_tokens, recipe.name)
     sampled = LocalSampler(policy.model, policy.tokenizer).sample(
         prompts,
         group_size=recipe.samples,
@@ -71,9 +73,7 @@ def score_rollouts(recipe: GenerateTask, rollouts: Sequence[Rollout]) -> list[Ev
 
 
 @torch.no_grad()
-def prefer(
-    policy: Policy, recipe: PreferenceTask, advance: Callable[[int], None]
-) -> Iterator[EvalRecord]:
+def prefer(policy: Policy, recipe: PreferenceTask) -> Iterator[EvalRecord]:
     """1.0 where the chosen answer is likelier, 0.5 for a tie, 0.0 where the rejected one is."""
     pairs = read([source.path for source in recipe.data], preference)
     for start in range(0, len(pairs), FORWARD):
@@ -90,7 +90,16 @@ def prefer(
                 cluster=str(pair.columns.get("cluster", item)),
                 details={"chosen": chosen, "rejected": rejected},
             )
-        advance(len(part))
+
+
+def _expect_room(policy: Policy, tokens: int, name: str) -> None:
+    context = causal_lm_of(policy.model).config.get_text_config().max_position_embeddings
+    if tokens > context:
+        raise UsageError(
+            f"task {name}: the longest prompt and its answer need {tokens} tokens, "
+            f"the model reads {context}",
+            fix="lower sampling.max_tokens or shorten the prompts",
+        )
 
 
 def item_of(record: Task | Preference) -> str:

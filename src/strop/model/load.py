@@ -6,7 +6,7 @@ import hashlib
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -69,26 +69,23 @@ def load_policy(recipe: ModelRecipe, *, seed: int = 0, checkpoint: Path | None =
     return Policy(model, tokenizer, TreeScorer(model), bfloat16)
 
 
-def load_for_inference(path: str, *, dtype: str = "float32", device: str = "auto") -> Policy:
-    """A saved model (or an adapter with its base), frozen, in evaluation mode."""
-    stored = torch.bfloat16 if dtype == "bfloat16" else torch.float32
-    model = load_causal_lm(path, stored)
-    model.to(pick_device(device)).eval().requires_grad_(False)
+def load_for_inference(path: str) -> Policy:
+    """A saved model (or an adapter with its base) in the precision it was saved in, frozen."""
+    model = load_causal_lm(path, "auto")
+    model.to(pick_device("auto")).eval().requires_grad_(False)
     return Policy(model, load_tokenizer(path), TreeScorer(model), False)
 
 
-def load_causal_lm(path: str, dtype: torch.dtype, *, trust_remote_code: bool = False) -> Any:
+def load_causal_lm(
+    path: str, dtype: torch.dtype | Literal["auto"], *, trust_remote_code: bool = False
+) -> Any:
     """A causal LM from safetensors; an adapter folder is merged into its base.
 
     Raises `ModelError` for a folder without a config or without weights.
     """
-    folder = Path(path)
-    if folder.is_dir():
-        if is_adapter_folder(path):
-            return _merged_adapter(folder, dtype)
-        _expect_files(folder)
-    elif path.startswith(("/", ".")):
-        raise ModelError("no such model folder", where=path, fix="check `model.path`")
+    expect_weights(path)
+    if is_adapter_folder(path):
+        return _merged_adapter(Path(path), dtype)
     try:
         return AutoModelForCausalLM.from_pretrained(
             path,
@@ -176,23 +173,32 @@ def weights_hash(path: str | Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def _merged_adapter(folder: Path, dtype: torch.dtype) -> Any:
+def _merged_adapter(folder: Path, dtype: torch.dtype | Literal["auto"]) -> Any:
     adapter = LoraConfig.from_pretrained(str(folder))
     base = load_causal_lm(str(adapter.base_model_name_or_path), dtype)
     return PeftModel.from_pretrained(base, str(folder)).merge_and_unload()
 
 
-def _expect_files(folder: Path) -> None:
-    if not (folder / "config.json").exists():
+def expect_weights(path: str) -> None:
+    """Raise `ModelError` for a missing folder, or one without a config or safetensors weights.
+
+    A hub name is not looked at.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        if path.startswith(("/", ".")):
+            raise ModelError("no such model folder", where=path, fix="check `model.path`")
+        return
+    if not is_adapter_folder(path) and not (folder / "config.json").exists():
         raise ModelError(
             "the model folder has no config.json",
-            where=str(folder),
+            where=path,
             fix="point `model.path` at a folder saved with save_pretrained",
         )
     if not any(next(folder.glob(pattern), None) for pattern in WEIGHTS):
         raise ModelError(
             "the model folder has no safetensors weights",
-            where=str(folder),
+            where=path,
             fix="save the model with save_pretrained (pickled weights are not read)",
         )
 

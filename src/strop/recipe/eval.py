@@ -43,7 +43,6 @@ class Suite(Strict):
 
     name: str
     seed: int = 0
-    max_length: int = Field(2048, ge=2)
     tasks: list[EvalTask] = Field(min_length=1)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import hashlib
 import json
+import os
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -201,8 +202,15 @@ def _expect_proof(weights: str, verdict: Mapping[str, Any] | None) -> None:
 def _record(db: sqlite3.Connection, name: str, action: str, entry: str, reason: str | None) -> None:
     db.execute(
         "INSERT INTO events (name, action, entry, reason, who, at) VALUES (?, ?, ?, ?, ?, ?)",
-        (name, action, entry, reason, getpass.getuser(), _now()),
+        (name, action, entry, reason, _who(), _now()),
     )
+
+
+def _who() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        return f"uid {os.getuid()}"
 
 
 def _entry(row: tuple[Any, ...]) -> Entry:

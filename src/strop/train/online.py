@@ -8,6 +8,7 @@ neither forwarded nor differentiated, and the loss's denominators still count th
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -96,6 +97,11 @@ def train_online(
                 step=state.step,
             )
         sampled = time.perf_counter()
+        for failure in collected.failures:
+            warnings.warn(
+                f"reward {failure.component} failed ({failure.error}): its samples are unscored",
+                stacklevel=2,
+            )
         lesson = prepare(collected.groups, recipe, method)
         metrics = update(state, recipe, method, lesson, parts.reference, total)
         row = results(metrics) | rollout_metrics(collected, lesson)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from strop.errors import RecipeError
-from strop.recipe.run import DpoRecipe, PolicyRecipe, Recipe
+from strop.recipe.run import DpoRecipe, PolicyRecipe, Recipe, SftRecipe
 
 CAREFUL_RATE = 1e-4
 """Full-parameter preference training above this rate is known to displace likelihood."""
@@ -14,6 +14,11 @@ def refuse(recipe: Recipe, *, force: bool) -> None:
 
     `force` accepts what is merely reckless, never what is contradictory.
     """
+    if "overlong" in recipe.text.model_fields_set and not isinstance(recipe, SftRecipe | DpoRecipe):
+        raise RecipeError(
+            f"text.overlong is set, but method {recipe.method} does not read it",
+            fix="drop it: documents are cut into pieces, prompts that are too long are dropped",
+        )
     if isinstance(recipe, PolicyRecipe):
         _refuse_contradictory_rollout(recipe)
     reckless = (

@@ -22,6 +22,7 @@ from strop.metrics.report import write_report
 from strop.metrics.runlog import RunLog
 from strop.model.load import (
     Policy,
+    expect_weights,
     is_adapter_folder,
     load_causal_lm,
     load_policy,
@@ -32,7 +33,7 @@ from strop.model.reference import Reference
 from strop.model.save import save_final
 from strop.recipe.data import DataSource
 from strop.recipe.model import ModelRecipe
-from strop.recipe.run import CptRecipe, DpoRecipe, Offline, PolicyRecipe, Recipe
+from strop.recipe.run import DpoRecipe, Offline, PolicyRecipe, Recipe
 from strop.rewards.compose import Reward
 from strop.rollout.collect import PromptedTask
 from strop.rollout.local import LocalSampler
@@ -68,6 +69,7 @@ class Prepared:
 def prepare(recipe: Recipe, *, resume: bool, overwrite: bool, force: bool) -> Prepared:
     """Refuse what cannot end well, read the data, check it. Writes nothing, loads no weights."""
     refuse(recipe, force=force)
+    expect_weights(recipe.model.path)
     folder = claim(recipe, resume=resume, overwrite=overwrite)
     tokenizer = load_tokenizer(
         recipe.model.tokenizer or recipe.model.path, recipe.model.trust_remote_code
@@ -104,6 +106,7 @@ def train(
     if resume and is_finished(folder):
         return final
     checkpoint = latest_checkpoint(folder) if resume else None
+    write_identity(folder, recipe, prepared.checks)
     torch.manual_seed(recipe.seed)
     start = _starting_model(recipe.model, folder)
     policy = load_policy(start, seed=recipe.seed, checkpoint=checkpoint)
@@ -129,11 +132,7 @@ def train(
             if done or due or stopped:
                 save_checkpoint(state, folder, keep=recipe.run.keep_checkpoints)
             if stopped and not done:
-                raise StoppedBySignal(
-                    f"stopped by {signal.Signals(stopped[0]).name} after step {record.step}; "
-                    "the state was saved",
-                    fix="run the same command with --resume to go on",
-                )
+                raise StoppedBySignal(stopped[0], record.step)
     write_report(folder)
     _publish_final(policy, folder)
     return final
@@ -172,7 +171,6 @@ def _references(
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Reference sums per branch; pairs that no step visits are left at NaN."""
     assert prepared.rendered is not None
-    prepared.folder.mkdir(parents=True, exist_ok=True)
     trees = prepared.rendered.trees
     steps = range(prepared.total_steps)
     visited = sorted(
@@ -211,7 +209,7 @@ def _reference_of(
 def _rendered(recipe: Offline, tokenizer: Any, sources: Sequence[DataSource]) -> Rendered:
     kind = KINDS[recipe.method]
     records = read([source.path for source in sources], PARSERS[kind])
-    cut = recipe.text.overlong == "cut" or isinstance(recipe, CptRecipe)
+    cut = recipe.text.overlong == "cut"
     return render(tokenizer, records, max_length=recipe.text.max_length, cut_overlong=cut)
 
 

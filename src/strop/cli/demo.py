@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 import time
 from pathlib import Path
 from typing import Annotated
@@ -41,4 +43,5 @@ def demo(
     if as_json:
         print(json.dumps(result))
     else:
-        print_story(out, result)
+        program = "strop" if shutil.which("strop") else sys.argv[0]
+        print_story(out, result, program=program)

@@ -50,8 +50,8 @@ def why_refused(folder: Path, name: str) -> str:
     )
 
 
-def print_story(folder: Path, result: dict[str, Any]) -> None:
-    """The table of the stages, the verdicts, and what to try next."""
+def print_story(folder: Path, result: dict[str, Any], *, program: str) -> None:
+    """The table of the stages, the verdicts, and what to try next with `program`."""
     console = Console(highlight=False, width=100)
     table = Table(title="The same 400 held-out equations after every stage", title_justify="left")
     table.add_column("stage")
@@ -72,23 +72,23 @@ def print_story(folder: Path, result: dict[str, Any]) -> None:
     console.print(table)
     for name in REFUSED:
         said = f"{name}: {_verdict(folder, name)['sentence']}\n  why: {why_refused(folder, name)}."
-        console.print(said, markup=False, soft_wrap=True)
+        console.print(said, markup=False)
     verdict = _verdict(folder, "grpo")["sentence"]
-    console.print(f"grpo: {verdict}", markup=False, soft_wrap=True)
+    console.print(f"grpo: {verdict}", markup=False)
     entry = Registry(folder / "registry.db").entry("algebra")
     console.print(f"registry: algebra is {entry.id}, from {_line(entry.lineage)}", soft_wrap=True)
     console.print(f"report:   {result['report']}  ({result['seconds']:.0f} s in all)")
     console.print("\nNext:")
     for command in next_commands(folder):
-        console.print(f"  {command}", soft_wrap=True)
+        console.print(f"  {program} {command}", soft_wrap=True)
 
 
 def next_commands(folder: Path) -> list[str]:
     return [
-        f"strop registry show algebra --registry {folder}/registry.db",
-        f"strop gate --policy {folder}/gate-dpo.yaml --base {folder}/evals/sft "
+        f"registry show algebra --registry {folder}/registry.db",
+        f"gate --policy {folder}/gate-dpo.yaml --base {folder}/evals/sft "
         f"--candidate {folder}/evals/careless",
-        f"strop train {folder}/grpo.yaml --set method=dapo --set output=runs/dapo",
+        f"train {folder}/grpo.yaml --set method=dapo --set output=runs/dapo",
     ]
 
 
@@ -127,10 +127,10 @@ def _stage(folder: Path, name: str) -> dict[str, Any]:
     seconds = sum(row["step_time"] for row in read_rows(log)) if log.exists() else 0.0
     return {
         "name": name,
-        "accuracy": scores["greedy/accuracy"],
-        "accuracy_t1": scores["sampled/accuracy"],
-        "filler": 1.0 - scores["sampled/no_filler"],
-        "kl": summary["kl"] or 0.0,
+        "accuracy": round(scores["greedy/accuracy"], 4),
+        "accuracy_t1": round(scores["sampled/accuracy"], 4),
+        "filler": round(1.0 - scores["sampled/no_filler"], 4),
+        "kl": round(summary["kl"] or 0.0, 4),
         "seconds": round(seconds, 1),
     }
 

@@ -98,7 +98,7 @@ def _compare(
     _expect_pairs(x, y, clusters)
     binary = bool(np.isin(x, (0, 1)).all() and np.isin(y, (0, 1)).all())
     if binary and (clusters is None or len(set(clusters)) == len(x)):
-        interval, p_value, method = _tango(x, y, bound, alpha), _tango_p(x, y, bound), "tango"
+        interval, p_value, method = _tango(x, y, alpha), _tango_p(x, y, bound), "tango"
         spread = float(np.std(y - x))
     else:
         labels = list(range(len(x))) if clusters is None else list(clusters)
@@ -139,7 +139,7 @@ def _tango_statistic(gained: int, lost: int, n: int, difference: float) -> float
     return gap / math.sqrt(variance)
 
 
-def _tango(x: Floats, y: Floats, bound: float, alpha: float) -> tuple[float, float]:
+def _tango(x: Floats, y: Floats, alpha: float) -> tuple[float, float]:
     gained, lost, n = _flips(x, y)
     z = NormalDist().inv_cdf(1 - alpha / 2)
     estimate = (gained - lost) / n

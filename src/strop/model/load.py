@@ -50,20 +50,16 @@ class Policy:
         return isinstance(self.model, PeftModel)
 
 
-def load_policy(recipe: ModelRecipe, *, seed: int = 0, checkpoint: Path | None = None) -> Policy:
-    """The model of a recipe in training mode, with a fresh adapter if it asks for one.
-
-    With `checkpoint`, the trained weights (the adapter's, for LoRA) come from there.
-    """
+def load_policy(recipe: ModelRecipe, *, seed: int = 0) -> Policy:
+    """The model of a recipe in training mode, with a fresh adapter if it asks for one."""
     tokenizer = load_tokenizer(recipe.tokenizer or recipe.path, recipe.trust_remote_code)
     bfloat16 = recipe.dtype == "bfloat16"
     stored = torch.bfloat16 if bfloat16 and recipe.lora else torch.float32
-    start = str(checkpoint) if checkpoint and not recipe.lora else recipe.path
-    model = load_causal_lm(start, stored, trust_remote_code=recipe.trust_remote_code)
+    model = load_causal_lm(recipe.path, stored, trust_remote_code=recipe.trust_remote_code)
     model.to(pick_device(recipe.device))
     if recipe.lora is not None:
         torch.manual_seed(seed)
-        model = _continued(model, checkpoint) if checkpoint else add_lora(model, recipe.lora)
+        model = add_lora(model, recipe.lora)
     _fits(model, tokenizer, recipe.path)
     model.train()
     return Policy(model, tokenizer, TreeScorer(model), bfloat16)
@@ -136,12 +132,6 @@ def add_lora(model: Any, recipe: LoraRecipe) -> Any:
             f"peft cannot place the adapter: {_first_line(error)}",
             fix="set model.lora.targets to module names of this model, or to all-linear",
         ) from None
-
-
-def _continued(model: Any, checkpoint: Path) -> Any:
-    return PeftModel.from_pretrained(
-        model, str(checkpoint), is_trainable=True, autocast_adapter_dtype=True
-    )
 
 
 def is_adapter_folder(path: str) -> bool:

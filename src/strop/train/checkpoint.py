@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from strop.errors import OutputError
-from strop.model.save import save_policy
+from strop.model.save import load_weights, save_policy
 from strop.train.step import TrainState
 
 MANIFEST = "manifest.json"
@@ -93,7 +93,8 @@ def verify(folder: Path) -> None:
 
 
 def restore(state: TrainState, folder: Path) -> None:
-    """Load optimizer, step and random streams; the weights were loaded with the policy."""
+    """Load weights, optimizer, step and random streams."""
+    load_weights(state.policy, folder)
     state.optimizer.load_tensors(load_file(folder / "optimizer.safetensors"))
     streams = load_file(folder / "random.safetensors")
     torch.set_rng_state(streams["cpu"])

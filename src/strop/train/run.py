@@ -109,11 +109,12 @@ def train(
     write_identity(folder, recipe, prepared.checks)
     torch.manual_seed(recipe.seed)
     start = _starting_model(recipe.model, folder)
-    policy = load_policy(start, seed=recipe.seed, checkpoint=checkpoint)
+    policy = load_policy(start, seed=recipe.seed)
     state = TrainState(policy, build_optimizer(policy, recipe.optim))
+    # references are taken from the starting model, before a checkpoint's weights replace it
+    steps, checks = _loop(state, recipe, prepared)
     if checkpoint is not None:
         restore(state, checkpoint)
-    steps, checks = _loop(state, recipe, prepared)
     write_identity(folder, recipe, checks)
     log, samples = RunLog(folder / "metrics.jsonl"), RunLog(folder / "samples.jsonl")
     log.truncate_after(state.step)

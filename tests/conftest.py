@@ -31,7 +31,7 @@ def tokenizer() -> Any:
 
 @pytest.fixture(scope="session")
 def model_folder(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A saved Qwen3 of two narrow layers with that tokenizer."""
+    """A saved Qwen3 of three narrow layers with that tokenizer."""
     folder = tmp_path_factory.mktemp("model")
     model = raw_model(tokenizer, seed=0, width=32)
     for parameter in model.parameters():  # larger weights than at birth: sharper, less forgiving

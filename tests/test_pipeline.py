@@ -27,7 +27,7 @@ def folder(tmp_path: Path, model_folder: Path, write_rows: WriteRows) -> Path:
     write_rows("test.jsonl", [{"prompt": user(e), "answer": str(e.x)} for e in EQUATIONS])
     write_rows(
         "pairs.jsonl",
-        [{"prompt": user(e), "chosen": solution(e), "rejected": solution(e) + " 7"}
+        [{"prompt": user(e), "chosen": solution(e), "rejected": "7 7 7"}
          for e in EQUATIONS],
     )  # fmt: skip
     files = {
@@ -48,7 +48,7 @@ def folder(tmp_path: Path, model_folder: Path, write_rows: WriteRows) -> Path:
                 sampling: {temperature: 1.0, max_tokens: 30}
                 samples: 2
                 scores: [{function: format_tags}]
-              - {kind: preference, name: pairs, data: pairs.jsonl}
+              - {kind: preference, name: pairs, data: pairs.jsonl, per_token: true}
         """,
         "policy.yaml": "targets: [{score: pairs, min_gain: 0.0}]",
         "pipeline.yaml": f"""

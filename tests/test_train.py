@@ -440,8 +440,8 @@ class TestAdapters:
         base = {n: p for n, p in model.named_parameters() if "lora" not in n}
         moved = [p for n, p in model.named_parameters() if "lora_B" in n]
         assert all(p.abs().max() > 0 for p in moved)
-        # all linear layers of two decoder layers: q, k, v, o, gate, up, down
-        assert len(moved) == 2 * 7
+        # all linear layers of three decoder layers: q, k, v, o, gate, up, down
+        assert len(moved) == 3 * 7
         assert sum(p.numel() for p in base.values()) == sum(p.numel() for p in start.parameters())
 
     def test_an_adapter_on_an_adapter_starts_from_the_merged_model(
@@ -482,7 +482,7 @@ def test_muon_takes_the_hidden_matrices(model_folder: Path) -> None:
     policy = load_policy(ModelRecipe(path=str(model_folder)))
     optimizer = build_optimizer(policy, OptimRecipe(learning_rate=1e-3, optimizer="muon"))
     adamw, muon = ([p for g in m.param_groups for p in g["params"]] for m in optimizer.members)
-    assert len(muon) == 2 * 7
+    assert len(muon) == 3 * 7
     assert len(adamw) + len(muon) == len(policy.trainable())
     assert {p.dim() for p in muon} == {2}
 

@@ -63,7 +63,7 @@ class Pipeline(Strict):
     """Stages in order and the registry they promote into."""
 
     name: str
-    registry: LocalPath = "registry.db"
+    registry: LocalPath = Field("registry.db", validate_default=True)
     stages: list[Stage] = Field(min_length=1)
 
     @model_validator(mode="after")

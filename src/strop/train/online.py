@@ -113,7 +113,8 @@ def train_online(
 def prepare(groups: Sequence[ScoredGroup], recipe: PolicyRecipe, method: PolicyLoss) -> Lesson:
     """Advantages, and the trees that carry gradient."""
     rewards_PG = torch.tensor(
-        [[float("nan") if s.total is None else s.total for s in g.scores] for g in groups]
+        [[float("nan") if s.total is None else s.total for s in g.scores] for g in groups],
+        dtype=torch.float32,
     )
     advantage_PG = ADVANTAGES[method.advantage](rewards_PG)
     trees: list[Tree] = []

@@ -1,0 +1,63 @@
+"""The same numbers on a CUDA device. Run with `pytest -m gpu` where there is one."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+
+from strop.model.load import load_policy
+from strop.model.logprobs import padded_scores, tree_scores
+from strop.model.tree import lay_out
+from strop.recipe.model import ModelRecipe
+from strop.recipe.run import OptimRecipe
+from strop.rollout.local import LocalSampler
+from strop.rollout.sampler import Sampling
+from strop.train.objectives import supervised_loss
+from strop.train.optim import build_optimizer
+from strop.train.step import TrainState, optimizer_step, pieces
+from test_sampler import Words, prompts
+from test_tree import model_of, tree_of
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+]
+
+
+@pytest.mark.parametrize("name", ["qwen3", "mistral", "gemma2"])
+def test_tree_equals_padded_rows(name: str) -> None:
+    model = model_of(name).cuda()
+    draw = random.Random(0)
+    batch = lay_out([tree_of(draw, 4, 14) for _ in range(4)], "cuda")
+    by_tree, by_rows = tree_scores(model, batch), padded_scores(model, batch)
+    assert (by_tree.logprobs_N - by_rows.logprobs_N).abs().max() <= 1e-4
+
+
+def test_greedy_is_the_cpus() -> None:
+    greedy = Sampling(temperature=0, max_tokens=20)
+    ids = []
+    for device in ("cpu", "cuda"):
+        sampler = LocalSampler(model_of("qwen3").to(device), Words())
+        groups = sampler.sample(prompts(), group_size=2, sampling=greedy, seed=0, step=0)
+        ids.append([[c.ids for c in group] for group in groups])
+    assert ids[0] == ids[1]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_step_lowers_the_loss(model_folder: Path, dtype: str) -> None:
+    recipe = ModelRecipe.model_validate({"path": str(model_folder), "dtype": dtype})
+    policy = load_policy(recipe)
+    assert policy.device.type == "cuda"
+    state = TrainState(policy, build_optimizer(policy, OptimRecipe(learning_rate=1e-3)))
+    work = list(pieces([tree_of(random.Random(1), 2, 12)], 10**6))
+    losses = []
+    for _ in range(5):
+        metrics = optimizer_step(
+            state, work, lambda scores, _: supervised_loss(scores, tokens=24),
+            learning_rate=1e-3, max_grad_norm=1.0,
+        )  # fmt: skip
+        losses.append(metrics["loss"].result())
+    assert losses[-1] < losses[0]

@@ -46,6 +46,7 @@ def test_final_answer(text: str, answer: str | None) -> None:
         ("no number", "5", 0.0),
         ("1/0", "5", 0.0),
         ("5", "", None),
+        ("5", None, None),
     ],
 )
 def test_exact_answer(said: str, gold: object, score: float | None) -> None:

@@ -28,7 +28,8 @@ def exact_answer(
     (`1,000 == 1000.0`, `1/2 == 0.5`), other text after folding case and spaces. `None` where
     `answer` itself holds no answer: such a task cannot be judged.
     """
-    expected = [final_answer(str(gold), tag) or str(gold).strip() for gold in answer]
+    golds = ["" if gold is None else str(gold) for gold in answer]
+    expected = [final_answer(gold, tag) or gold.strip() for gold in golds]
     said = [final_answer(plain(completion), tag) for completion in completions]
     return [
         None if not gold else float(given is not None and same_answer(given, gold))

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from strop.evals.records import read_records
-from strop.metrics.report import curves, page
+from strop.metrics.report import curves, html_of, page
 from strop.metrics.runlog import read_rows
 from strop.registry.lineage import generations
 from strop.registry.store import Registry
@@ -104,7 +104,7 @@ def write_story(folder: Path, result: dict[str, Any]) -> None:
     )
     parts = [f"<p>{html.escape(_verdict(folder, 'grpo')['sentence'])}</p>",
              f"<table>{header}{cells}</table>", _answers(folder)]  # fmt: skip
-    library: bool | str = True
+    library = True
     for name in ("sft", "dpo", "careless", "hacked", "grpo"):
         parts.append(f"<h2>{name}</h2>")
         if name in REFUSED:
@@ -113,7 +113,7 @@ def write_story(folder: Path, result: dict[str, Any]) -> None:
             )
             parts.append(f"<p>{html.escape(said)}</p>")
         log = list(read_rows(folder / "runs" / name / "metrics.jsonl"))
-        parts.append(curves(log).to_html(full_html=False, include_plotlyjs=library))
+        parts.append(html_of(curves(log), library=library))
         library = False
     text = page("strop demo: from a raw model to a promoted one", parts)
     (folder / "report.html").write_text(text, encoding="utf-8")

@@ -24,7 +24,7 @@ HIDDEN = frozenset({"step", "epoch", "step_time", "sampling_time"})
 def write_report(folder: Path) -> Path:
     """`report.html` of a run directory, from its `metrics.jsonl`."""
     rows = list(read_rows(folder / "metrics.jsonl"))
-    body = curves(rows).to_html(full_html=False, include_plotlyjs=True)
+    body = html_of(curves(rows), library=True)
     path = folder / "report.html"
     path.write_text(page(f"Run {folder.name}", [body]), encoding="utf-8")
     return path
@@ -53,6 +53,13 @@ def curves(rows: Sequence[Mapping[str, Any]]) -> go.Figure:
     height = 230 * max(1, math.ceil(len(ordered) / columns))
     figure.update_layout(template="plotly_white", height=height, margin={"t": 40, "b": 20})
     return figure
+
+
+def html_of(figure: go.Figure, *, library: bool) -> str:
+    """A figure as an HTML part; the first one of a page brings the library along."""
+    config = {"displayModeBar": False, "responsive": True}
+    part: str = figure.to_html(full_html=False, include_plotlyjs=library, config=config)
+    return part
 
 
 def page(title: str, parts: Sequence[str]) -> str:

@@ -35,6 +35,9 @@ def setup() -> None:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     logging.getLogger("torch").setLevel(logging.ERROR)
+    # deprecations inside libraries are ours to follow, not the user's
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
 
 

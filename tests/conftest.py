@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import torch
 import transformers
+import yaml
 
 from strop.demo.model import raw_model, train_tokenizer
-from strop.demo.world import all_equations, solution
+from strop.demo.world import all_equations, assistant, solution, user
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 transformers.logging.set_verbosity_error()
@@ -52,3 +53,62 @@ def write_rows(tmp_path: Path) -> WriteRows:
         return path
 
     return write
+
+
+EQUATIONS = all_equations()[::53]
+
+OFFLINE = ["cpt", "sft", "dft", "dpo", "robust_dpo", "ipo", "exo_pair", "aot", "aot_unpaired",
+           "discopop", "dpop", "sppo_hard", "mpo", "simpo", "orpo", "cpo", "hinge", "nca_pair",
+           "bco_pair", "apo_zero", "apo_down", "kto", "apo_zero_unpaired",
+           "reward_model"]  # fmt: skip
+ONLINE = ["grpo", "dapo", "dr_grpo", "gspo", "gmpo", "cispo", "sapo", "rloo", "reinforce_pp",
+          "ppo", "online_dpo", "raft"]  # fmt: skip
+
+
+@pytest.fixture
+def recipes(tmp_path: Path, model_folder: Path, write_rows: WriteRows) -> dict[str, Path]:
+    """A small recipe of every method over generated data."""
+    answers = [(user(e), solution(e), solution(e, filler=True)) for e in EQUATIONS]
+    write_rows("text.jsonl", [{"text": solution(e)} for e in EQUATIONS])
+    write_rows("sft.jsonl", [{"prompt": p, "completion": assistant(good)} for p, good, _ in answers])
+    pairs = [
+        {"prompt": p, "chosen": good, "rejected": bad, "margin": 0.1 * n}
+        for n, (p, good, bad) in enumerate(answers)
+    ]
+    write_rows("pairs.jsonl", pairs)
+    thumbs = [
+        {"prompt": p, "completion": good if n % 3 else bad, "label": n % 3 != 0}
+        for n, (p, good, bad) in enumerate(answers)
+    ]
+    write_rows("thumbs.jsonl", thumbs)
+    write_rows("tasks.jsonl", [{"prompt": user(e), "answer": str(e.x)} for e in EQUATIONS])
+    (tmp_path / "rewards.py").write_text(
+        "def shorter(prompts, completions, **columns):\n"
+        "    return [-float(len(c[-1]['content'])) for c in completions]\n"
+    )
+    data = {"cpt": "text", "sft": "sft", "dft": "sft", "kto": "thumbs",
+            "apo_zero_unpaired": "thumbs"}  # fmt: skip
+    paths = {}
+    for method in [*OFFLINE, *ONLINE]:
+        own = data.get(method, "tasks" if method in ONLINE else "pairs")
+        recipe: dict[str, Any] = {
+            "method": method,
+            "output": f"runs/{method}",
+            "seed": 3,
+            "model": {"path": str(model_folder)},
+            "data": f"{own}.jsonl",
+            "optim": {"learning_rate": 1e-4},
+            "run": {"steps": 6, "batch_size": 4, "save_every": 2, "micro_batch_tokens": 150},
+        }
+        if method in ONLINE:
+            recipe["reward"] = [{"function": "shorter", "file": "rewards.py"}]
+            recipe["rollout"] = {"group_size": 4, "max_tokens": 12}
+        if method == "grpo":
+            recipe["objective"] = {"beta": 0.05}
+        if method == "ppo":
+            recipe["value"] = {"path": str(model_folder), "learning_rate": 1e-3}
+        if method in ("sft", "dpo", "kto", "reward_model"):
+            recipe["eval"] = {"data": f"{own}.jsonl", "every": 3}
+        paths[method] = tmp_path / f"{method}.yaml"
+        paths[method].write_text(yaml.safe_dump(recipe))
+    return paths

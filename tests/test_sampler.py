@@ -9,7 +9,7 @@ import pytest
 import torch
 import transformers as hf
 
-from strop.model.logprobs import TreeScorer
+from strop.model.logprobs import Head, TreeScorer
 from strop.rollout.local import LocalSampler
 from strop.rollout.sampler import Sampling, draw, sampling_logprobs
 from strop.types import Branch, Completion, Tree
@@ -80,7 +80,7 @@ def test_logprobs_are_the_trainers() -> None:
         Tree(p, tuple(Branch(c.ids, (True,) * len(c.ids)) for c in group))
         for p, group in zip(prompts(), groups, strict=True)
     ]
-    scores = TreeScorer(sampler.causal_lm)(trees, temperature=0.8)
+    scores = TreeScorer(sampler.causal_lm)(trees, Head(temperature=0.8))
     said = torch.tensor([x for group in groups for c in group for x in c.logprobs])
     assert (said - scores.logprobs_N).abs().max() < 1e-5
 

@@ -11,7 +11,7 @@ import transformers as hf
 
 from strop.errors import TextError
 from strop.model import logprobs
-from strop.model.logprobs import TreeScorer, honours_tree, padded_scores, tree_scores
+from strop.model.logprobs import Head, TreeScorer, honours_tree, padded_scores, tree_scores
 from strop.model.tree import lay_out, plan_attention
 from strop.types import Branch, TokenScores, Tree
 
@@ -173,10 +173,10 @@ def test_falls_back_to_padded_rows_with_a_warning(model: Any) -> None:
 def test_the_chunked_head_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     model = model_of("llama")
     batch = lay_out([tree_of(random.Random(2), 4, 12) for _ in range(3)])
-    whole = tree_scores(model, batch, temperature=0.7)
+    whole = tree_scores(model, batch, Head(temperature=0.7))
     expected = gradient(model, whole)
     monkeypatch.setattr(logprobs, "CHUNK_ELEMENTS", 5 * VOCABULARY)
-    pieces = tree_scores(model, batch, temperature=0.7)
+    pieces = tree_scores(model, batch, Head(temperature=0.7))
     assert torch.allclose(whole.logprobs_N, pieces.logprobs_N, atol=1e-6)
     assert torch.allclose(whole.entropy_N, pieces.entropy_N, atol=1e-6)
     assert (gradient(model, pieces) - expected).norm() <= 1e-5 * expected.norm()
@@ -184,10 +184,14 @@ def test_the_chunked_head_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_temperature_divides_the_logits() -> None:
     logits = torch.tensor([[1.0, 2.0, 4.0]])
-    logprobs_N, entropy_N = logprobs.token_logprobs(logits, torch.tensor([1]), temperature=2.0)
+    logprobs_N, entropy_N, collision_N = logprobs.read_vocabulary(
+        logits, torch.tensor([1]), Head(temperature=2.0, collision=True)
+    )
     p = torch.tensor([0.5, 1.0, 2.0]).softmax(0)
     assert float(logprobs_N) == pytest.approx(float(p[1].log()), abs=1e-6)
     assert float(entropy_N) == pytest.approx(float(-(p * p.log()).sum()), abs=1e-6)
+    assert collision_N is not None
+    assert float(collision_N) == pytest.approx(float(p.square().sum().log()), abs=1e-6)
 
 
 def test_divergence_is_the_exact_kl() -> None:

@@ -1,12 +1,13 @@
-"""Advantages of the G completions of each prompt, from their rewards.
+"""Advantages from rewards: relative to a group, to a batch, or to a learnt value.
 
 `rewards_PG` is float [P, G] with NaN where a completion could not be scored: such a completion
-leaves the group's statistics and gets advantage 0.
+leaves the group's statistics and gets advantage 0. Token-level functions take the tokens of all
+answers end to end, `lengths` saying where each answer ends.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -29,6 +30,16 @@ def group_mean_std(rewards_PG: torch.Tensor) -> torch.Tensor:
     return centred_PG / (group_std(rewards_PG)[:, None] + STD_EPSILON)
 
 
+def leave_one_out(rewards_PG: torch.Tensor) -> torch.Tensor:
+    """reward - mean of the *other* scored completions, [P, G] (RLOO, arXiv 2402.14740, eq. 8).
+
+    Equals group_mean times n / (n - 1) for n scored completions; 0 where there is no other.
+    """
+    scored_P1 = (~rewards_PG.isnan()).sum(1, keepdim=True).to(rewards_PG.dtype)
+    scale_P1 = torch.where(scored_P1 > 1, scored_P1 / (scored_P1 - 1).clamp(min=1), 0.0)
+    return group_mean(rewards_PG) * scale_P1
+
+
 def group_std(rewards_PG: torch.Tensor) -> torch.Tensor:
     """Sample std of the scored rewards of each group, [P]; 0 for fewer than two."""
     _expect_groups(rewards_PG)
@@ -37,10 +48,55 @@ def group_std(rewards_PG: torch.Tensor) -> torch.Tensor:
     return (centred_PG.square().sum(1) / (scored_P - 1).clamp(min=1)).sqrt()
 
 
-ADVANTAGES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+GROUPED: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "group_mean": group_mean,
     "group_mean_std": group_mean_std,
+    "leave_one_out": leave_one_out,
 }
+"""Baselines that compare the completions of one prompt; they need at least two."""
+
+
+def to_go(rewards_N: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
+    """Sum of an answer's rewards from each token to its end, [N] (REINFORCE++, eq. 6)."""
+    answers = rewards_N.split(list(lengths))
+    return torch.cat([answer.flip(0).cumsum(0).flip(0) for answer in answers])
+
+
+def gae(
+    rewards_N: torch.Tensor,
+    values_N: torch.Tensor,
+    lengths: Sequence[int],
+    *,
+    gamma: float,
+    lam: float,
+) -> torch.Tensor:
+    """Generalised advantage estimate of every token, [N] (arXiv 1506.02438, equation 16).
+
+        d_t = r_t + gamma V_{t+1} - V_t        A_t = d_t + gamma lam A_{t+1}
+
+    `values_N` are the critic's values *before* each token; the value after an answer's last token
+    is 0. lam 0 is the one-step error, lam 1 the return less the value.
+    """
+    out = []
+    for rewards, values in zip(
+        rewards_N.split(list(lengths)), values_N.split(list(lengths)), strict=True
+    ):
+        after = torch.cat([values[1:], values.new_zeros(1)])
+        errors = rewards + gamma * after - values
+        running = errors.new_zeros(())
+        backwards = []
+        for error in errors.flip(0):
+            running = error + gamma * lam * running
+            backwards.append(running)
+        out.append(torch.stack(backwards[::-1]))
+    return torch.cat(out)
+
+
+def normalized(advantage_N: torch.Tensor) -> torch.Tensor:
+    """(advantage - mean) / (std + 1e-4) over everything given: the whole batch's tokens, [N]."""
+    if len(advantage_N) < 2:
+        return torch.zeros_like(advantage_N)
+    return (advantage_N - advantage_N.mean()) / (advantage_N.std() + STD_EPSILON)
 
 
 def _expect_groups(rewards_PG: torch.Tensor) -> None:

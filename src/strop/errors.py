@@ -10,7 +10,8 @@
     |   |-- OutputError            an output folder that belongs to something else
     |   `-- RegistryError          an entry that does not exist, a promotion without proof
     |-- TrainingError              a run that cannot go on: exit code 1
-    |   `-- UnscoredError          no completion could be scored
+    |   |-- UnscoredError          no completion could be scored
+    |   `-- StoppedByAlarm         an alarm ended the run, the state was saved
     |-- MissingEvidenceError       scores that cannot be compared: exit code 12
     `-- StoppedBySignal            a signal came, the state was saved: exit code 128 + number
 
@@ -79,6 +80,17 @@ class TrainingError(StropError):
 
 class UnscoredError(TrainingError):
     """No completion of a step (or no item of an eval) could be scored."""
+
+
+class StoppedByAlarm(TrainingError):  # noqa: N818 - it is an event, not an error
+    """An alarm whose action is `pause` or `stop` rang; the state was saved first."""
+
+    def __init__(self, said: str, *, resumable: bool) -> None:
+        go_on = "or go on as it is with --resume" if resumable else "and start again"
+        super().__init__(
+            f"the run was ended by an alarm: {said}",
+            fix=f"change the recipe into another output, {go_on}",
+        )
 
 
 class MissingEvidenceError(StropError):

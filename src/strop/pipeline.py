@@ -16,12 +16,13 @@ from strop.evals.verdict import read_verdict, run_gate
 from strop.model.load import weights_hash
 from strop.recipe.eval import Policy, Suite
 from strop.recipe.load import digest, load, load_recipe
+from strop.recipe.methods import Recipe
 from strop.recipe.pipeline import EvalStage, GateStage, Pipeline, PromoteStage, Stage, TrainStage
-from strop.recipe.run import Recipe
 from strop.registry.lineage import ancestry
 from strop.registry.store import Registry
 from strop.train.directory import LINEAGE, is_finished, reward_hashes
-from strop.train.run import Prepared, train
+from strop.train.prepare import Prepared
+from strop.train.run import train
 from strop.types import StepRecord, Verdict
 
 Outcome = Literal["done", "skipped", "refused"]

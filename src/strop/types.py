@@ -145,13 +145,15 @@ class TreeBatch:
 class TokenScores:
     """What one forward says of every supervised token.
 
-    `logprobs_N = [-0.1, -2.3]` nats, `entropy_N = [0.4, 1.1]` nats, `branch_N = [0, 0]`.
+    `logprobs_N = [-0.1, -2.3]` nats, `entropy_N = [0.4, 1.1]` nats, `branch_N = [0, 0]`;
+    `collision_N` is log sum_v p(v)^2 where it was asked for (WPO reads it).
     """
 
     logprobs_N: torch.Tensor
     entropy_N: torch.Tensor
     branch_N: torch.Tensor
     branches: int
+    collision_N: torch.Tensor | None = None
 
     def sums_B(self) -> torch.Tensor:
         """Sum of log-probs per branch, shape [B]."""

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as RichProgress
 
 if TYPE_CHECKING:
-    from strop.train.run import Prepared
+    from strop.train.prepare import Prepared
     from strop.types import StepRecord
 
 SHOWN = ("loss", "reward", "rewards/accuracies", "rewards/margins", "entropy",

@@ -26,7 +26,7 @@ def train(
     """
     from strop.cli.show import Progress, checks_line, setup
     from strop.recipe.load import load_recipe
-    from strop.train.run import prepare
+    from strop.train.prepare import prepare
     from strop.train.run import train as run
 
     setup()

@@ -2,20 +2,91 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
-
-@lru_cache(maxsize=4)
-def permutation(count: int, seed: int, epoch: int) -> tuple[int, ...]:
-    """The order of `count` records in one epoch."""
-    stream = np.random.Generator(np.random.Philox(key=[seed, epoch]))
-    return tuple(int(i) for i in stream.permutation(count))
+from strop.errors import UsageError
 
 
-def batch_indices(count: int, batch_size: int, seed: int, step: int) -> list[int]:
+@lru_cache(maxsize=8)
+def permutation(count: int, seed: int, epoch: int, stream: int = 0) -> tuple[int, ...]:
+    """The order of `count` records in one epoch; streams of one seed are independent."""
+    draw = np.random.Generator(np.random.Philox(key=[seed + (stream << 32), epoch]))
+    return tuple(int(i) for i in draw.permutation(count))
+
+
+def batch_indices(count: int, batch_size: int, seed: int, step: int, stream: int = 0) -> list[int]:
     """Indices of step `step` (from 0). Epochs follow each other without a gap or a short batch."""
     first = step * batch_size
     places = range(first, first + batch_size)
-    return [permutation(count, seed, place // count)[place % count] for place in places]
+    return [permutation(count, seed, place // count, stream)[place % count] for place in places]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One source of a mixture: `Part(replay=False, first=0, size=900, share=0.75)`.
+
+    `first` is where its records start among those of its role (own or replay).
+    """
+
+    replay: bool
+    first: int
+    size: int
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """Records of one step: indices among the method's own records and among replayed ones."""
+
+    own: tuple[int, ...]
+    replay: tuple[int, ...]
+
+
+class Mix:
+    """Draws every step from several sources in fixed shares.
+
+    Each source is walked through in its own order; a step takes the same number of records of a
+    source every time: its share of `batch_size`, rounded so that the counts add up.
+    """
+
+    def __init__(self, parts: Sequence[Part], batch_size: int, seed: int) -> None:
+        self.parts, self.seed = tuple(parts), seed
+        self.counts = _apportion([part.share for part in parts], batch_size)
+        if min(self.counts) == 0:
+            raise UsageError(
+                f"a step of {batch_size} records has no room for a source of weight "
+                f"{min(part.share for part in parts):.3g}",
+                fix="raise run.batch_size or that source's weight in `data`",
+            )
+
+    def draw(self, step: int) -> Drawn:
+        """The records of step `step` (from 0)."""
+        own: list[int] = []
+        replay: list[int] = []
+        for stream, (part, count) in enumerate(zip(self.parts, self.counts, strict=True)):
+            chosen = batch_indices(part.size, count, self.seed, step, stream)
+            (replay if part.replay else own).extend(part.first + i for i in chosen)
+        return Drawn(tuple(own), tuple(replay))
+
+    @property
+    def own(self) -> int:
+        """The method's own records in every step."""
+        return sum(n for part, n in zip(self.parts, self.counts, strict=True) if not part.replay)
+
+    def epoch_steps(self) -> float:
+        """Steps that visit as many own records as there are."""
+        return sum(part.size for part in self.parts if not part.replay) / self.own
+
+
+def _apportion(shares: Sequence[float], total: int) -> list[int]:
+    """Whole numbers in these proportions that add up to `total` (largest remainders)."""
+    exact = [share * total / sum(shares) for share in shares]
+    counts = [int(value) for value in exact]
+    by_remainder = sorted(range(len(exact)), key=lambda i: counts[i] - exact[i])
+    for i in by_remainder[: total - sum(counts)]:
+        counts[i] += 1
+    return counts

@@ -36,10 +36,10 @@ FORMS: dict[str, tuple[tuple[str, ...], ...]] = {
 
 USED_BY = {
     "document": "method cpt",
-    "preference": "method dpo",
-    "feedback": "unpaired feedback methods",
-    "demonstration": "method sft",
-    "task": "methods grpo, dapo, dr_grpo and evals",
+    "preference": "preference methods (dpo and its family, reward_model)",
+    "feedback": "methods kto and apo_zero_unpaired",
+    "demonstration": "methods sft and dft",
+    "task": "methods that learn from rewards (grpo and its family) and evals",
 }
 
 
@@ -120,6 +120,11 @@ PARSERS: dict[str, Callable[[Row, Origin], Record]] = {
 }
 
 
+def fits(kind: str, row: Row) -> bool:
+    """Whether a row has all columns of some form of this kind."""
+    return any(all(row.get(name) is not None for name in form) for form in FORMS[kind])
+
+
 def _columns(kind: str, row: Row, origin: Origin) -> tuple[str, ...]:
     """The first form of this kind whose columns are all present."""
     for form in FORMS[kind]:
@@ -127,11 +132,7 @@ def _columns(kind: str, row: Row, origin: Origin) -> tuple[str, ...]:
             return form
     wanted = " or ".join("{" + ", ".join(form) + "}" for form in FORMS[kind])
     looks = next(
-        (
-            other
-            for other, forms in FORMS.items()
-            if other != kind and any(all(name in row for name in form) for form in forms)
-        ),
+        (other for other in FORMS if other != kind and fits(other, row)),
         None,
     )
     advice = f"; a row like this fits {USED_BY[looks]}" if looks else ""

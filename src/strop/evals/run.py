@@ -17,7 +17,8 @@ from strop.data.sources import data_hash
 from strop.errors import OutputError
 from strop.evals.records import RECORDS, mean_scores, write_records
 from strop.evals.tasks import FORWARD, generate, prefer, score_rollouts
-from strop.model.load import Policy, load_for_inference, weights_hash
+from strop.model.load import load_for_inference, weights_hash
+from strop.model.network import Policy
 from strop.recipe.eval import GenerateTask, Suite
 from strop.recipe.load import digest
 from strop.rewards.compose import Reward

@@ -12,8 +12,8 @@ import torch
 from strop.data.records import preference, task
 from strop.data.sources import read
 from strop.errors import UnscoredError, UsageError
-from strop.model.load import Policy
-from strop.model.logprobs import causal_lm_of
+from strop.model.logprobs import bare
+from strop.model.network import Policy
 from strop.recipe.eval import GenerateTask, PreferenceTask
 from strop.recipe.rollout import SamplingRecipe
 from strop.rewards.compose import Reward
@@ -93,7 +93,7 @@ def prefer(policy: Policy, recipe: PreferenceTask) -> Iterator[EvalRecord]:
 
 
 def _expect_room(policy: Policy, tokens: int, name: str) -> None:
-    context = causal_lm_of(policy.model).config.get_text_config().max_position_embeddings
+    context = bare(policy.model).config.get_text_config().max_position_embeddings
     if tokens > context:
         raise UsageError(
             f"task {name}: the longest prompt and its answer need {tokens} tokens, "

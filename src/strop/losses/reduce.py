@@ -36,13 +36,18 @@ class StepCounts:
     max_length: int
 
 
-Denominator = Literal["sequence_mean", "token_mean", "constant"]
+Denominator = Literal["sequence_mean", "sequence_sum", "token_mean", "constant"]
 
 
 def sequence_mean(loss_N: torch.Tensor, branch_N: torch.Tensor, counts: StepCounts) -> torch.Tensor:
     """Mean over the step's sequences of each sequence's token mean (GRPO)."""
     lengths_B = torch.bincount(branch_N).to(loss_N.dtype)
     return (loss_N / lengths_B[branch_N]).sum() / counts.sequences
+
+
+def sequence_sum(loss_N: torch.Tensor, branch_N: torch.Tensor, counts: StepCounts) -> torch.Tensor:
+    """Mean over the step's sequences of each sequence's token sum (REINFORCE, RLOO)."""
+    return loss_N.sum() / counts.sequences
 
 
 def token_mean(loss_N: torch.Tensor, branch_N: torch.Tensor, counts: StepCounts) -> torch.Tensor:
@@ -59,6 +64,7 @@ DENOMINATORS: dict[
     Denominator, Callable[[torch.Tensor, torch.Tensor, StepCounts], torch.Tensor]
 ] = {
     "sequence_mean": sequence_mean,
+    "sequence_sum": sequence_sum,
     "token_mean": token_mean,
     "constant": constant,
 }

@@ -16,6 +16,18 @@ def nll(logprobs_N: torch.Tensor) -> torch.Tensor:
     return -logprobs_N
 
 
+def dft(logprobs_N: torch.Tensor) -> torch.Tensor:
+    """Dynamic fine-tuning: each token's NLL weighted by its own probability, nats, shape [N].
+
+        loss = -stopgrad(p) log p
+
+    Wu et al. 2025 (arXiv 2508.05629). The gradient of NLL is that of a policy gradient with the
+    reward 1 / p; the weight cancels it, so that unlikely tokens do not dominate.
+    """
+    _expect_vector(logprobs_N)
+    return -logprobs_N.detach().exp() * logprobs_N
+
+
 def _expect_vector(logprobs_N: torch.Tensor) -> None:
     if logprobs_N.dim() != 1 or not logprobs_N.is_floating_point():
         raise ValueError(

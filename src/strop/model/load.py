@@ -1,93 +1,130 @@
-"""Folders (or hub names) -> a policy ready to train or to sample from."""
+"""Folders (or hub names) -> networks ready to train or to sample from."""
 
 from __future__ import annotations
 
 import hashlib
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from peft import LoraConfig, PeftModel
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+)
 
 from strop.errors import ModelError
-from strop.model.logprobs import TreeScorer, causal_lm_of
+from strop.model.adapters import TaskType, add_lora, is_adapter_folder, nf4
+from strop.model.logprobs import TreeScorer, bare
+from strop.model.network import Policy, ScalarNetwork
+from strop.model.scalar import ScalarScorer
 from strop.recipe.model import LoraRecipe, ModelRecipe
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """A model with its tokenizer and its way of scoring trees.
-
-    `model` is the causal LM or the peft model around it. Trained parameters are float32; with
-    `bfloat16` the arithmetic runs under autocast.
-    """
-
-    model: Any
-    tokenizer: Any
-    score: TreeScorer
-    bfloat16: bool
-
-    @property
-    def device(self) -> torch.device:
-        return torch.device(causal_lm_of(self.model).device)
-
-    def arithmetic(self) -> AbstractContextManager[Any]:
-        """The precision forwards run in."""
-        if not self.bfloat16:
-            return nullcontext()
-        return torch.autocast(self.device.type, dtype=torch.bfloat16)
-
-    def trainable(self) -> list[torch.nn.Parameter]:
-        return [p for p in self.model.parameters() if p.requires_grad]
-
-    @property
-    def is_adapter(self) -> bool:
-        return isinstance(self.model, PeftModel)
+LOADERS: dict[TaskType, tuple[Any, dict[str, Any]]] = {
+    "CAUSAL_LM": (AutoModelForCausalLM, {}),
+    "SEQ_CLS": (AutoModelForSequenceClassification, {"num_labels": 1}),
+}
+"""transformers' class for each kind of head, and what it is told."""
 
 
 def load_policy(recipe: ModelRecipe, *, seed: int = 0) -> Policy:
-    """The model of a recipe in training mode, with a fresh adapter if it asks for one."""
-    tokenizer = load_tokenizer(recipe.tokenizer or recipe.path, recipe.trust_remote_code)
-    bfloat16 = recipe.dtype == "bfloat16"
-    stored = torch.bfloat16 if bfloat16 and recipe.lora else torch.float32
-    model = load_causal_lm(recipe.path, stored, trust_remote_code=recipe.trust_remote_code)
-    model.to(pick_device(recipe.device))
-    if recipe.lora is not None:
-        torch.manual_seed(seed)
-        model = add_lora(model, recipe.lora)
-    _fits(model, tokenizer, recipe.path)
-    model.train()
-    return Policy(model, tokenizer, TreeScorer(model), bfloat16)
+    """The causal LM of a recipe in training mode, with a fresh adapter if it asks for one."""
+    model, tokenizer = _trained(recipe, "CAUSAL_LM", seed)
+    return Policy(model, tokenizer, recipe.dtype == "bfloat16", TreeScorer(model))
+
+
+def load_scalar(recipe: ModelRecipe, *, seed: int = 0) -> ScalarNetwork:
+    """The recipe's model with a scalar head (a fresh one where the folder holds none), in training
+    mode. Its padding token is set, so that transformers pools where we do."""
+    model, tokenizer = _trained(recipe, "SEQ_CLS", seed)
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    bare(model).config.get_text_config().pad_token_id = pad
+    return ScalarNetwork(model, tokenizer, recipe.dtype == "bfloat16", ScalarScorer(model))
 
 
 def load_for_inference(path: str) -> Policy:
-    """A saved model (or an adapter with its base) in the precision it was saved in, frozen."""
-    model = load_causal_lm(path, "auto")
+    """A saved causal LM (or an adapter with its base) in its own precision, frozen."""
+    model = load_transformer(path, "auto")
     model.to(pick_device("auto")).eval().requires_grad_(False)
-    return Policy(model, load_tokenizer(path), TreeScorer(model), False)
+    return Policy(model, load_tokenizer(path), False, TreeScorer(model))
 
 
-def load_causal_lm(
-    path: str, dtype: torch.dtype | Literal["auto"], *, trust_remote_code: bool = False
+def load_reward_model(path: str) -> ScalarNetwork:
+    """A saved sequence classifier with one label, in its own precision, frozen.
+
+    Raises `ModelError` for a folder without a scalar head: a fresh one would score noise.
+    """
+    if not has_scalar_head(path):
+        raise ModelError(
+            "the folder holds no reward model (a sequence classifier with one label)",
+            where=path,
+            fix="train one with method: reward_model",
+        )
+    model = load_transformer(path, "auto", task="SEQ_CLS")
+    model.to(pick_device("auto")).eval().requires_grad_(False)
+    return ScalarNetwork(model, load_tokenizer(path), False, ScalarScorer(model))
+
+
+def has_scalar_head(path: str) -> bool:
+    """Whether a local folder holds a sequence classifier or an adapter for one."""
+    if is_adapter_folder(path):
+        return str(LoraConfig.from_pretrained(path).task_type) == "SEQ_CLS"
+    config = Path(path) / "config.json"
+    return config.exists() and "ForSequenceClassification" in config.read_text()
+
+
+def _trained(recipe: ModelRecipe, task: TaskType, seed: int) -> tuple[Any, Any]:
+    tokenizer = load_tokenizer(recipe.tokenizer or recipe.path, recipe.trust_remote_code)
+    torch.manual_seed(seed)  # a fresh head or adapter is drawn from the run's seed
+    stored = torch.bfloat16 if recipe.dtype == "bfloat16" and recipe.lora else torch.float32
+    model = load_transformer(
+        recipe.path,
+        stored,
+        task=task,
+        trust_remote_code=recipe.trust_remote_code,
+        quantize=recipe.quantize is not None,
+        device=pick_device(recipe.device),
+    )
+    if recipe.lora is not None:
+        model.requires_grad_(False)
+        model = add_lora(model, recipe.lora, task)
+    if recipe.gradient_checkpointing:
+        bare(model).gradient_checkpointing_enable({"use_reentrant": False})
+    _fits(model, tokenizer, recipe.path)
+    model.train()
+    return model, tokenizer
+
+
+def load_transformer(
+    path: str,
+    dtype: torch.dtype | Literal["auto"],
+    *,
+    task: TaskType = "CAUSAL_LM",
+    trust_remote_code: bool = False,
+    quantize: bool = False,
+    device: str = "cpu",
 ) -> Any:
-    """A causal LM from safetensors; an adapter folder is merged into its base.
+    """A model from safetensors; an adapter folder is merged into its base.
 
     Raises `ModelError` for a folder without a config or without weights.
     """
     expect_weights(path)
     if is_adapter_folder(path):
-        return _merged_adapter(Path(path), dtype)
+        return _merged_adapter(Path(path), dtype, task).to(device)
+    loader, options = LOADERS[task]
+    if quantize:
+        compute = dtype if isinstance(dtype, torch.dtype) else torch.float32
+        options = {**options, "quantization_config": nf4(compute), "device_map": device}
     try:
-        return AutoModelForCausalLM.from_pretrained(
+        model = loader.from_pretrained(
             path,
             dtype=dtype,
             use_safetensors=True,
             trust_remote_code=trust_remote_code,
+            **options,
         )
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise ModelError(
@@ -95,6 +132,7 @@ def load_causal_lm(
             where=path,
             fix="give a folder saved with save_pretrained, or a hub name that can be reached",
         ) from None
+    return model if quantize else model.to(device)
 
 
 def load_tokenizer(path: str, trust_remote_code: bool = False) -> Any:
@@ -114,29 +152,6 @@ def load_tokenizer(path: str, trust_remote_code: bool = False) -> Any:
             fix="set eos_token in tokenizer_config.json",
         )
     return tokenizer
-
-
-def add_lora(model: Any, recipe: LoraRecipe) -> Any:
-    """A peft model around `model` whose adapter weights are float32."""
-    config = LoraConfig(
-        task_type="CAUSAL_LM",
-        r=recipe.rank,
-        lora_alpha=recipe.alpha,
-        lora_dropout=recipe.dropout,
-        target_modules=recipe.targets,
-    )
-    try:
-        return get_peft_model(model, config, autocast_adapter_dtype=True)
-    except ValueError as error:
-        raise ModelError(
-            f"peft cannot place the adapter: {_first_line(error)}",
-            fix="set model.lora.targets to module names of this model, or to all-linear",
-        ) from None
-
-
-def is_adapter_folder(path: str) -> bool:
-    """Whether a folder holds a peft adapter rather than a whole model."""
-    return (Path(path) / "adapter_config.json").exists()
 
 
 def pick_device(device: str) -> str:
@@ -163,10 +178,18 @@ def weights_hash(path: str | Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def _merged_adapter(folder: Path, dtype: torch.dtype | Literal["auto"]) -> Any:
+def _merged_adapter(folder: Path, dtype: torch.dtype | Literal["auto"], task: TaskType) -> Any:
     adapter = LoraConfig.from_pretrained(str(folder))
-    base = load_causal_lm(str(adapter.base_model_name_or_path), dtype)
-    return PeftModel.from_pretrained(base, str(folder)).merge_and_unload()
+    held: TaskType = "SEQ_CLS" if str(adapter.task_type) == "SEQ_CLS" else "CAUSAL_LM"
+    base = load_transformer(str(adapter.base_model_name_or_path), dtype, task=held)
+    merged = PeftModel.from_pretrained(base, str(folder)).merge_and_unload()
+    if held == task:
+        return merged
+    raise ModelError(
+        f"the adapter was trained for {held}, not for {task}",
+        where=str(folder),
+        fix="merge it and save the whole model, or start from its base",
+    )
 
 
 def expect_weights(path: str) -> None:
@@ -177,13 +200,13 @@ def expect_weights(path: str) -> None:
     folder = Path(path)
     if not folder.is_dir():
         if path.startswith(("/", ".")):
-            raise ModelError("no such model folder", where=path, fix="check `model.path`")
+            raise ModelError("no such model folder", where=path, fix="check the path")
         return
     if not is_adapter_folder(path) and not (folder / "config.json").exists():
         raise ModelError(
             "the model folder has no config.json",
             where=path,
-            fix="point `model.path` at a folder saved with save_pretrained",
+            fix="point it at a folder saved with save_pretrained",
         )
     if not any(next(folder.glob(pattern), None) for pattern in WEIGHTS):
         raise ModelError(
@@ -193,8 +216,15 @@ def expect_weights(path: str) -> None:
         )
 
 
+def critic_recipe(path: str, lora: LoraRecipe | None, policy: ModelRecipe) -> ModelRecipe:
+    """PPO's critic runs where and how the policy runs."""
+    return policy.model_copy(
+        update={"path": path, "lora": lora, "quantize": None, "tokenizer": policy.tokenizer}
+    )
+
+
 def _fits(model: Any, tokenizer: Any, path: str) -> None:
-    rows = causal_lm_of(model).get_input_embeddings().num_embeddings
+    rows = bare(model).get_input_embeddings().num_embeddings
     largest = max(tokenizer.get_vocab().values())
     if largest >= rows:
         raise ModelError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,6 +23,16 @@ CHUNK_ELEMENTS = 2**24
 """Logits held at once (64 MiB in float32); a smaller head is computed in one piece."""
 
 
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What is read off the vocabulary: at which sampling temperature, whether the entropy carries
+    a gradient (a bonus needs it), whether the collision log sum_v p(v)^2 is wanted too."""
+
+    temperature: float = 1.0
+    entropy_gradient: bool = False
+    collision: bool = False
+
+
 class TreeScorer:
     """Scores trees with one model: `TreeScorer(model)(trees)`.
 
@@ -30,7 +41,7 @@ class TreeScorer:
     """
 
     def __init__(self, model: Any) -> None:
-        self.causal_lm = causal_lm_of(model)
+        self.causal_lm = bare(model)
         self.by_tree = honours_tree(self.causal_lm)
         if not self.by_tree:
             warnings.warn(
@@ -39,11 +50,11 @@ class TreeScorer:
                 stacklevel=2,
             )
 
-    def __call__(self, trees: Sequence[Tree], *, temperature: float = 1.0) -> TokenScores:
-        """Log-prob and entropy of every supervised token, at the given sampling temperature."""
+    def __call__(self, trees: Sequence[Tree], head: Head = Head()) -> TokenScores:
+        """Log-prob and entropy of every supervised token."""
         batch = lay_out(trees, self.causal_lm.device)
         score = tree_scores if self.by_tree else padded_scores
-        return score(self.causal_lm, batch, temperature=temperature)
+        return score(self.causal_lm, batch, head)
 
     def divergence(self, trees: Sequence[Tree], other: TreeScorer) -> torch.Tensor:
         """KL(this model || other) at every supervised position, exact over the vocabulary, [N].
@@ -70,22 +81,27 @@ def _rows_at_once(causal_lm: Any) -> int:
     return max(1, CHUNK_ELEMENTS // int(causal_lm.config.get_text_config().vocab_size))
 
 
-def causal_lm_of(model: Any) -> Any:
-    """The causal LM itself; peft puts its adapters in place inside it."""
+def bare(model: Any) -> Any:
+    """The transformers model itself; peft puts its adapters in place inside it."""
     return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+def decoder_layers(model: Any) -> int:
+    """How many layers call attention in one forward."""
+    return int(model.config.get_text_config().num_hidden_layers)
 
 
 def tree_scores(
     causal_lm: Any,
     batch: TreeBatch,
+    head: Head = Head(),
     *,
-    temperature: float = 1.0,
     observer: Callable[[torch.nn.Module], None] | None = None,
 ) -> TokenScores:
     """One forward over the laid-out row."""
     hidden_ND = tree_hidden(causal_lm, batch, observer)
-    logprobs_N, entropy_N = _through_head(causal_lm, hidden_ND, batch.target_N, temperature)
-    return TokenScores(logprobs_N, entropy_N, batch.branch_N, batch.branches)
+    read = _through_head(causal_lm, hidden_ND, batch.target_N, head)
+    return TokenScores(read[0], read[1], batch.branch_N, batch.branches, read[2])
 
 
 def tree_hidden(
@@ -94,51 +110,81 @@ def tree_hidden(
     observer: Callable[[torch.nn.Module], None] | None = None,
 ) -> torch.Tensor:
     """Hidden states that predict the supervised tokens, [N, D]."""
-    with attention_of(causal_lm, NAME):
-        hidden_1LD: torch.Tensor = causal_lm.get_decoder()(
+    return tree_hidden_rows(causal_lm, batch, batch.predictor_N, observer=observer)
+
+
+def tree_hidden_rows(
+    model: Any,
+    batch: TreeBatch,
+    rows_N: torch.Tensor,
+    *,
+    observer: Callable[[torch.nn.Module], None] | None = None,
+) -> torch.Tensor:
+    """Hidden states at the given places of the laid-out row, [N, D]."""
+    with attention_of(model, NAME):
+        hidden_1LD: torch.Tensor = model.get_decoder()(
             input_ids=batch.tokens_L[None],
             position_ids=batch.positions_L[None],
             use_cache=False,
             tree_plan=plan_attention(batch),
             tree_observer=observer,
         ).last_hidden_state
-    return hidden_1LD[0].index_select(0, batch.predictor_N)
+    return hidden_1LD[0].index_select(0, rows_N)
 
 
-def padded_scores(causal_lm: Any, batch: TreeBatch, *, temperature: float = 1.0) -> TokenScores:
+def padded_scores(causal_lm: Any, batch: TreeBatch, head: Head = Head()) -> TokenScores:
     """The same numbers from right-padded rows, one row a branch, trunks repeated."""
     logits_NV = padded_logits(causal_lm, batch)
-    logprobs_N, entropy_N = token_logprobs(logits_NV, batch.target_N, temperature)
-    return TokenScores(logprobs_N, entropy_N, batch.branch_N, batch.branches)
+    read = read_vocabulary(logits_NV, batch.target_N, head)
+    return TokenScores(read[0], read[1], batch.branch_N, batch.branches, read[2])
 
 
 def padded_logits(causal_lm: Any, batch: TreeBatch) -> torch.Tensor:
     """Logits of the supervised positions from padded rows, [N, vocab]."""
-    rows = [
-        torch.cat([batch.tokens_L[slice(*batch.trunk_spans[trunk])], batch.tokens_L[slice(*span)]])
-        for trunk, span in zip(batch.branch_trunk, batch.branch_spans, strict=True)
-    ]
-    tokens_BT = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-    ones = [torch.ones_like(row) for row in rows]
-    mask_BT = torch.nn.utils.rnn.pad_sequence(ones, batch_first=True)
+    tokens_BT, mask_BT = _padded_rows(batch)
     logits_BTV = causal_lm(input_ids=tokens_BT, attention_mask=mask_BT, use_cache=False).logits
     # a row is trunk then branch, so a token's position is its column
     logits_NV: torch.Tensor = logits_BTV[batch.branch_N, batch.positions_L[batch.predictor_N]]
     return logits_NV
 
 
+def padded_hidden(
+    model: Any, batch: TreeBatch, rows_N: torch.Tensor, branch_N: torch.Tensor
+) -> torch.Tensor:
+    """Hidden states at the given places of the laid-out row as branches `branch_N` see them, from
+    padded rows, [N, D]."""
+    tokens_BT, mask_BT = _padded_rows(batch)
+    hidden_BTD = model.get_decoder()(
+        input_ids=tokens_BT, attention_mask=mask_BT, use_cache=False
+    ).last_hidden_state
+    hidden_ND: torch.Tensor = hidden_BTD[branch_N, batch.positions_L[rows_N]]
+    return hidden_ND
+
+
+def _padded_rows(batch: TreeBatch) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and attention mask, one row a branch, trunks repeated, [B, T]."""
+    rows = [
+        torch.cat([batch.tokens_L[slice(*batch.trunk_spans[trunk])], batch.tokens_L[slice(*span)]])
+        for trunk, span in zip(batch.branch_trunk, batch.branch_spans, strict=True)
+    ]
+    tokens_BT = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    ones = [torch.ones_like(row) for row in rows]
+    return tokens_BT, torch.nn.utils.rnn.pad_sequence(ones, batch_first=True)
+
+
 def _through_head(
-    causal_lm: Any, hidden_ND: torch.Tensor, target_N: torch.Tensor, temperature: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    def score(hidden: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return token_logprobs(logits_of(causal_lm, hidden), target, temperature)
+    causal_lm: Any, hidden_ND: torch.Tensor, target_N: torch.Tensor, head: Head
+) -> VocabularyRead:
+    def score(hidden: torch.Tensor, target: torch.Tensor) -> VocabularyRead:
+        return read_vocabulary(logits_of(causal_lm, hidden), target, head)
 
     rows = _rows_at_once(causal_lm)
     if len(hidden_ND) <= rows:
         return score(hidden_ND, target_N)
     chunks = zip(hidden_ND.split(rows), target_N.split(rows), strict=True)
     scored = [checkpoint(score, *chunk, use_reentrant=False) for chunk in chunks]
-    return torch.cat([s[0] for s in scored]), torch.cat([s[1] for s in scored])
+    collision_N = torch.cat([s[2] for s in scored]) if head.collision else None
+    return torch.cat([s[0] for s in scored]), torch.cat([s[1] for s in scored]), collision_N
 
 
 def logits_of(causal_lm: Any, hidden_ND: torch.Tensor) -> torch.Tensor:
@@ -151,18 +197,20 @@ def logits_of(causal_lm: Any, hidden_ND: torch.Tensor) -> torch.Tensor:
     return capped
 
 
-def token_logprobs(
-    logits_NV: torch.Tensor, target_N: torch.Tensor, temperature: float = 1.0
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """float32 log-prob of each target and entropy of its whole distribution, nats, shapes [N].
+VocabularyRead = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]
+"""Log-probs, entropies and, where asked for, collisions, each of shape [N]."""
 
-    The entropy carries no gradient.
-    """
-    all_NV = torch.log_softmax(logits_NV.float() / temperature, dim=-1)
+
+def read_vocabulary(
+    logits_NV: torch.Tensor, target_N: torch.Tensor, head: Head = Head()
+) -> VocabularyRead:
+    """float32 log-prob of each target and entropy of its whole distribution, nats, shapes [N]."""
+    all_NV = torch.log_softmax(logits_NV.float() / head.temperature, dim=-1)
     logprobs_N = all_NV.gather(1, target_N[:, None]).squeeze(1)
-    with torch.no_grad():
+    with torch.set_grad_enabled(head.entropy_gradient and torch.is_grad_enabled()):
         entropy_N = -(all_NV.exp() * all_NV).sum(-1)
-    return logprobs_N, entropy_N
+    collision_N = torch.logsumexp(2 * all_NV.detach(), -1) if head.collision else None
+    return logprobs_N, entropy_N, collision_N
 
 
 PROBE = (
@@ -188,7 +236,7 @@ def honours_tree(causal_lm: Any) -> bool:
         return False  # the decoder takes no extra keyword arguments, or no such attention
     finally:
         causal_lm.train(training)
-    if len(layers) != causal_lm.config.get_text_config().num_hidden_layers:
+    if len(layers) != decoder_layers(causal_lm):
         return False
     causal_lm.eval()
     by_rows = padded_scores(causal_lm, batch)

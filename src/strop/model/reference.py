@@ -1,42 +1,62 @@
-"""Log-probs of the starting model during an online run.
+"""Log-probs of an earlier state of the policy, without a second model.
 
-With an adapter the reference is the same network with the adapter switched off; only a full
-fine-tune with a KL term needs a frozen copy.
+Only what is trained is remembered: for an adapter that is the adapter, so the reference costs next
+to nothing; for a full fine-tune it is one copy of the weights.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 
-from strop.model.load import Policy
-from strop.model.logprobs import TreeScorer
+from strop.model.logprobs import Head
+from strop.model.network import Policy
 from strop.types import Tree
 
 
 class Reference:
-    """Scores trees as the policy stood when this object was made."""
+    """Scores trees as the policy stood when this object was made or last refreshed."""
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
-        self.frozen: Any = None
-        if not policy.is_adapter:
-            self.frozen = copy.deepcopy(policy.model).eval().requires_grad_(False)
-            self.score = TreeScorer(self.frozen)
+        self.weights = [p.detach().clone() for p in policy.trainable()]
+
+    def refresh(self) -> None:
+        """From here on the reference is the policy as it stands."""
+        for kept, trained in zip(self.weights, self.policy.trainable(), strict=True):
+            kept.copy_(trained.detach())
 
     @torch.no_grad()
-    def logprobs(self, trees: Sequence[Tree], *, temperature: float) -> torch.Tensor:
-        """Log-probs of the supervised tokens of `trees`, shape [N]."""
-        with self.policy.arithmetic():
-            if self.frozen is not None:
-                return self.score(trees, temperature=temperature).logprobs_N
-            model = self.policy.model
-            training = model.training
-            model.eval()
-            with model.disable_adapter():
-                logprobs_N = self.policy.score(trees, temperature=temperature).logprobs_N
-            model.train(training)
-            return logprobs_N
+    def logprobs(self, trees: Sequence[Tree], *, temperature: float = 1.0) -> torch.Tensor:
+        """Log-probs of the supervised tokens of `trees`, shape [N], dropout off."""
+        model = self.policy.model
+        training = model.training
+        model.eval()
+        with self._in_place(), self.policy.arithmetic():
+            scores = self.policy.score(trees, Head(temperature=temperature))
+        model.train(training)
+        return scores.logprobs_N
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """The remembered weights by their number among the trained ones, for a checkpoint."""
+        return {str(number): tensor for number, tensor in enumerate(self.weights)}
+
+    def load_tensors(self, tensors: dict[str, torch.Tensor]) -> None:
+        """The inverse of `tensors`."""
+        for number, tensor in tensors.items():
+            self.weights[int(number)].copy_(tensor)
+
+    @contextmanager
+    def _in_place(self) -> Iterator[None]:
+        """The remembered weights inside the model for the duration."""
+        trained = self.policy.trainable()
+        current = [p.data for p in trained]
+        for parameter, kept in zip(trained, self.weights, strict=True):
+            parameter.data = kept
+        try:
+            yield
+        finally:
+            for parameter, data in zip(trained, current, strict=True):
+                parameter.data = data

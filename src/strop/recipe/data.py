@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from strop.recipe.base import LocalPath, Strict
 
@@ -15,13 +15,38 @@ class DataSource(Strict):
     path: LocalPath
 
 
+class MixedSource(DataSource):
+    """A source of training records; `weight` is its share of every step's records.
+
+    With weights, a file of demonstrations beside a preference or reinforcement method's own
+    records is replayed with maximum likelihood.
+    """
+
+    weight: float | None = Field(None, gt=0)
+
+
 def _sources(value: Any) -> Any:
     """`data: train.jsonl` and `data: [a.jsonl, {path: b.jsonl}]` both mean a list of sources."""
     listed = value if isinstance(value, list) else [value]
     return [{"path": item} if isinstance(item, str) else item for item in listed]
 
 
+def _all_weighted(sources: list[MixedSource]) -> list[MixedSource]:
+    without = [source.path for source in sources if source.weight is None]
+    if without and len(without) < len(sources):
+        raise ValueError(f"give every source a weight or none of them; {without[0]} has none")
+    if len(sources) == 1 and not without:
+        raise ValueError("weight is a share among several sources: drop it from the only one")
+    return sources
+
+
 Sources = Annotated[list[DataSource], BeforeValidator(_sources), Field(min_length=1)]
+MixedSources = Annotated[
+    list[MixedSource],
+    BeforeValidator(_sources),
+    AfterValidator(_all_weighted),
+    Field(min_length=1),
+]
 
 
 class TextRecipe(Strict):

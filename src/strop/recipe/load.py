@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from strop.errors import RecipeError
 from strop.recipe.base import Strict
-from strop.recipe.run import METHODS, Recipe
+from strop.recipe.methods import METHODS, Recipe
 
 Loc = tuple[str | int, ...]
 StrictT = TypeVar("StrictT", bound=Strict)

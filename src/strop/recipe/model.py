@@ -2,32 +2,48 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from strop.recipe.base import ModelPath, Strict
 
 
 class LoraRecipe(Strict):
-    """A low-rank adapter (peft). By default on every linear layer except the LM head."""
+    """A low-rank adapter (peft). By default on every linear layer except the LM head.
+
+    `rslora` scales by alpha / sqrt(rank) (Kalajdzievski 2023, arXiv 2312.03732); `dora` learns
+    magnitude and direction apart (Liu et al. 2024, arXiv 2402.09353).
+    """
 
     rank: int = Field(16, ge=1)
     alpha: float = Field(32.0, gt=0)
     dropout: float = Field(0.0, ge=0, lt=1)
     targets: str | list[str] = "all-linear"
+    rslora: bool = False
+    dora: bool = False
 
 
 class ModelRecipe(Strict):
     """The model to start from.
 
     `dtype` is the precision of the arithmetic: with bfloat16, trained weights are kept in float32
-    and computed under autocast; frozen weights are stored in bfloat16.
+    and computed under autocast; frozen weights are stored in bfloat16. `quantize: nf4` stores the
+    frozen weights below an adapter in 4 bits (QLoRA: Dettmers et al. 2023, arXiv 2305.14314);
+    `gradient_checkpointing` computes layers twice instead of keeping their activations.
     """
 
     path: ModelPath
     tokenizer: ModelPath | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"
     lora: LoraRecipe | None = None
+    quantize: Literal["nf4"] | None = None
+    gradient_checkpointing: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"
     trust_remote_code: bool = False
+
+    @model_validator(mode="after")
+    def _quantized_weights_are_frozen(self) -> Self:
+        if self.quantize is not None and self.lora is None:
+            raise ValueError("quantized weights cannot be trained: add model.lora")
+        return self

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from strop.recipe.base import LocalPath, Strict
+from strop.recipe.base import LocalPath, ModelPath, Strict
 
 
 class RewardComponent(Strict):
     """One reward function: a built-in by name, or `function` in the user's own file.
 
-    `options` are passed on as keyword arguments; `name` labels it in logs (default: `function`).
+    `options` are passed on as keyword arguments; `model` is the folder of a `reward_model`; `name`
+    labels it in logs (default: `function`).
     """
 
     function: str
     file: LocalPath | None = None
+    model: ModelPath | None = None
     weight: float = 1.0
     name: str | None = None
     options: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _model_is_read(self) -> Self:
+        if (self.function == "reward_model" and self.file is None) != (self.model is not None):
+            raise ValueError("`model` goes with function: reward_model, and that needs it")
+        return self
 
     @property
     def label(self) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
 
 from strop.recipe.base import Strict
 
@@ -18,17 +20,47 @@ class SamplingRecipe(Strict):
     stop: list[str] = Field(default_factory=list)
 
 
+class MismatchRecipe(Strict):
+    """Correction for a sampler whose probabilities differ from the trainer's.
+
+    `level` is where the ratio trainer / sampler is taken; a ratio above `cap` is cut to it
+    (`truncate`) or its tokens are left out (`mask`, also below `floor`). The run stops once the
+    effective sample size falls below `min_ess` (a share of the tokens).
+    """
+
+    level: Literal["none", "token", "sequence"] = "none"
+    bound: Literal["truncate", "mask"] = "truncate"
+    cap: float = Field(2.0, gt=1)
+    floor: float | None = Field(None, gt=0, lt=1)
+    min_ess: float | None = Field(None, gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _options_are_read(self) -> Self:
+        others = self.model_fields_set - {"level"}
+        if self.level == "none" and others:
+            raise ValueError(f"level is none, so {sorted(others)[0]} is not read: set level")
+        if self.floor is not None and self.bound == "truncate":
+            raise ValueError("floor is only read with bound: mask")
+        return self
+
+
 class RolloutRecipe(Strict):
     """`group_size` completions for each prompt of a step.
 
     `mask_truncated` leaves completions that hit `max_tokens` out of the loss (they still count in
-    its denominator); `mismatch_limit` is the largest mean difference between the sampler's and
-    the trainer's log-probs, nats per token, that the self-check before step 1 accepts.
+    its denominator); `resample` asks that many more times for prompts whose group disagrees, in
+    place of those whose rewards are all equal (DAPO's dynamic sampling); `overlong_buffer` lowers
+    the reward of the last so many tokens before `max_tokens` linearly down to -1 (DAPO's
+    overlong shaping); `mismatch_limit` is the largest mean difference between the sampler's
+    and the trainer's log-probs, nats per token, that the self-check before step 1 accepts.
     """
 
-    group_size: int = Field(8, ge=2)
+    group_size: int = Field(8, ge=1)
     temperature: float = Field(1.0, gt=0)
     max_tokens: int = Field(256, ge=1)
     stop: list[str] = Field(default_factory=list)
     mask_truncated: bool = False
+    resample: int = Field(0, ge=0)
+    overlong_buffer: int = Field(0, ge=0)
     mismatch_limit: float = Field(0.05, gt=0)
+    mismatch: MismatchRecipe = MismatchRecipe()

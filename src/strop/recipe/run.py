@@ -1,4 +1,4 @@
-"""Whole training recipes, one class per family of methods."""
+"""What every training recipe has: output, model, data, optimizer, length."""
 
 from __future__ import annotations
 
@@ -7,11 +7,8 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from strop.recipe.base import LocalPath, Strict
-from strop.recipe.data import EvalDuring, Sources, TextRecipe
+from strop.recipe.data import MixedSources, TextRecipe
 from strop.recipe.model import ModelRecipe
-from strop.recipe.objective import DpoObjective, PolicyObjective
-from strop.recipe.reward import RewardComponent
-from strop.recipe.rollout import RolloutRecipe
 
 
 class OptimRecipe(Strict):
@@ -55,10 +52,11 @@ class RunRecipe(Strict):
 class TrainRecipe(Strict):
     """What every method has."""
 
+    method: str
     output: LocalPath
     seed: int = 0
     model: ModelRecipe
-    data: Sources
+    data: MixedSources
     text: TextRecipe = TextRecipe()
     optim: OptimRecipe
     run: RunRecipe
@@ -68,54 +66,3 @@ class TrainRecipe(Strict):
         if self.optim.optimizer == "muon" and self.model.lora is not None:
             raise ValueError("muon is for full weight matrices: use optimizer adamw with lora")
         return self
-
-
-class CptRecipe(TrainRecipe):
-    """Continued pretraining on `{"text"}` records."""
-
-    method: Literal["cpt"]
-    eval: EvalDuring | None = None
-
-
-class SftRecipe(TrainRecipe):
-    """Supervised fine-tuning on `{"prompt", "completion"}` or `{"messages"}` records."""
-
-    method: Literal["sft"]
-    eval: EvalDuring | None = None
-
-
-class DpoRecipe(TrainRecipe):
-    """Direct preference optimisation on `{"prompt", "chosen", "rejected"}` records."""
-
-    method: Literal["dpo"]
-    objective: DpoObjective = DpoObjective()
-    eval: EvalDuring | None = None
-
-
-class PolicyRecipe(TrainRecipe):
-    """GRPO and its family on `{"prompt", ...columns}` records."""
-
-    method: Literal["grpo", "dapo", "dr_grpo"]
-    objective: PolicyObjective = PolicyObjective()
-    rollout: RolloutRecipe = RolloutRecipe()
-    reward: list[RewardComponent] = Field(min_length=1)
-
-    @model_validator(mode="after")
-    def _labels_differ(self) -> Self:
-        labels = [component.label for component in self.reward]
-        if len(set(labels)) < len(labels):
-            raise ValueError(f"two reward components share a name ({labels}): give one a `name`")
-        return self
-
-
-Offline = CptRecipe | SftRecipe | DpoRecipe
-Recipe = Offline | PolicyRecipe
-
-METHODS: dict[str, type[Recipe]] = {
-    "cpt": CptRecipe,
-    "sft": SftRecipe,
-    "dpo": DpoRecipe,
-    "grpo": PolicyRecipe,
-    "dapo": PolicyRecipe,
-    "dr_grpo": PolicyRecipe,
-}

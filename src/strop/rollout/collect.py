@@ -65,5 +65,11 @@ def collect(
     return Collected(groups, judged.failures)
 
 
+def carries_no_gradient(group: ScoredGroup) -> bool:
+    """Whether all scored completions of the group got the same reward."""
+    totals = {score.total for score in group.scores if score.total is not None}
+    return len(totals) < 2
+
+
 def _reasons(failures: Sequence[Failure]) -> str:
     return "; ".join(f"{f.component}: {f.error}" for f in failures) or "every reward returned None"

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from strop.model.decode import Decoder, RereadDecoder, TreeDecoder
-from strop.model.logprobs import causal_lm_of, honours_tree
+from strop.model.logprobs import bare, honours_tree
 from strop.rollout.sampler import Sampling, draw, sampling_logprobs
 from strop.text.parse import decode
 from strop.types import Completion, FinishReason
@@ -41,7 +41,7 @@ class LocalSampler:
 
     def __init__(self, model: Any, tokenizer: Any, *, max_rows: int = 512) -> None:
         self.model = model
-        self.causal_lm = causal_lm_of(model)
+        self.causal_lm = bare(model)
         self.tokenizer = tokenizer
         self.max_rows = max_rows
         self.by_tree = honours_tree(self.causal_lm)

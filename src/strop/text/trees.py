@@ -24,9 +24,13 @@ RENDERERS: dict[type[Record], Callable[[Any, Any], Tree]] = {
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """Trees ready for training: `Rendered(trees, dropped=3, cut=0)`."""
+    """Trees ready for training: `Rendered(trees, records, dropped=3, cut=0)`.
+
+    `records[i]` is what `trees[i]` was made from.
+    """
 
     trees: tuple[Tree, ...]
+    records: tuple[Record, ...]
     dropped: int
     cut: int
 
@@ -37,16 +41,21 @@ def render(
     """Trees of all records; one whose trunk and longest branch exceed `max_length` is dropped or
     its branches are cut. Raises `DataError` when nothing is left."""
     trees: list[Tree] = []
+    kept: list[Record] = []
     dropped = cut = 0
     for record in records:
         if isinstance(record, Document):
-            trees += document_trees(tokenizer, record, max_length=max_length)
+            parts = document_trees(tokenizer, record, max_length=max_length)
+            trees += parts
+            kept += [record] * len(parts)
             continue
         tree = RENDERERS[type(record)](tokenizer, record)
         if all(len(tree.trunk) + len(b.ids) <= max_length for b in tree.branches):
             trees.append(tree)
+            kept.append(record)
         elif cut_overlong and len(tree.trunk) < max_length:
             trees.append(_cut(tree, max_length - len(tree.trunk)))
+            kept.append(record)
             cut += 1
         else:
             dropped += 1
@@ -55,7 +64,7 @@ def render(
             f"all {dropped} records are longer than {max_length} tokens",
             fix="raise text.max_length",
         )
-    return Rendered(tuple(trees), dropped, cut)
+    return Rendered(tuple(trees), tuple(kept), dropped, cut)
 
 
 def _cut(tree: Tree, room: int) -> Tree:

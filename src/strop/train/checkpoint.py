@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from strop.errors import OutputError
-from strop.model.save import load_weights, save_policy
+from strop.model.save import load_weights, save_network
 from strop.train.step import TrainState
 
 MANIFEST = "manifest.json"
@@ -30,10 +30,16 @@ def save_checkpoint(state: TrainState, run: Path, *, keep: int) -> Path:
     temporary = run / f".{folder.name}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    save_policy(state.policy, temporary)
+    save_network(state.network, temporary)
     save_file(state.optimizer.tensors(), temporary / "optimizer.safetensors")
+    if state.reference is not None:
+        save_file(state.reference.tensors(), temporary / "reference.safetensors")
+    if state.critic is not None:
+        save_network(state.critic.network, temporary / "critic")
+        save_file(state.critic.optimizer.tensors(), temporary / "critic_optimizer.safetensors")
     save_file(_random_states(), temporary / "random.safetensors")
-    (temporary / "trainer.json").write_text(json.dumps({"step": state.step}))
+    carried = {"step": state.step, "running": state.running}
+    (temporary / "trainer.json").write_text(json.dumps(carried))
     (temporary / MANIFEST).write_text(json.dumps(manifest(temporary), indent=1))
     publish(temporary, folder)
     _point_latest(run, folder.name)
@@ -93,14 +99,21 @@ def verify(folder: Path) -> None:
 
 
 def restore(state: TrainState, folder: Path) -> None:
-    """Load weights, optimizer, step and random streams."""
-    load_weights(state.policy, folder)
+    """Load everything `save_checkpoint` wrote into the same state."""
+    load_weights(state.network, folder)
     state.optimizer.load_tensors(load_file(folder / "optimizer.safetensors"))
+    if state.reference is not None:
+        state.reference.load_tensors(load_file(folder / "reference.safetensors"))
+    if state.critic is not None:
+        load_weights(state.critic.network, folder / "critic")
+        tensors = load_file(folder / "critic_optimizer.safetensors")
+        state.critic.optimizer.load_tensors(tensors)
     streams = load_file(folder / "random.safetensors")
     torch.set_rng_state(streams["cpu"])
     if "cuda" in streams:
         torch.cuda.set_rng_state(streams["cuda"])
-    state.step = int(json.loads((folder / "trainer.json").read_text())["step"])
+    carried = json.loads((folder / "trainer.json").read_text())
+    state.step, state.running = int(carried["step"]), dict(carried["running"])
 
 
 def _random_states() -> dict[str, torch.Tensor]:

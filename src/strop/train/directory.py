@@ -18,14 +18,18 @@ import yaml
 import strop
 from strop.data.sources import data_hash
 from strop.errors import OutputError
+from strop.metrics.runlog import read_rows
 from strop.model.load import weights_hash
 from strop.recipe.load import digest
-from strop.recipe.run import PolicyRecipe, Recipe
+from strop.recipe.methods import Recipe
+from strop.recipe.online import OnlineRecipe
 
 RECIPE = "recipe.resolved.yaml"
 LINEAGE = "lineage.json"
 OURS = (RECIPE, LINEAGE, "env.json", "metrics.jsonl", "samples.jsonl", "report.html",
-        "reference.safetensors", "eval_reference.safetensors", "latest")  # fmt: skip
+        "reference.safetensors", "eval_reference.safetensors",
+        "reference_mismatched.safetensors", "eval_reference_mismatched.safetensors",
+        "latest")  # fmt: skip
 
 
 def claim(recipe: Recipe, *, resume: bool, overwrite: bool) -> Path:
@@ -64,6 +68,19 @@ def claim(recipe: Recipe, *, resume: bool, overwrite: bool) -> Path:
     return folder
 
 
+def refuse_stopped(folder: Path) -> None:
+    """Raise `OutputError` for a run that an alarm stopped for good."""
+    log = folder / "metrics.jsonl"
+    rows = list(read_rows(log)) if log.exists() else []
+    for action, said in rows[-1].get("alarms", []) if rows else []:
+        if action == "stop":
+            raise OutputError(
+                f"the run was stopped by an alarm: {said}",
+                where=str(folder),
+                fix="change the recipe and another `output`, or pass --overwrite to start again",
+            )
+
+
 def is_finished(folder: Path) -> bool:
     return (folder / "final").is_dir()
 
@@ -88,7 +105,7 @@ def write_identity(folder: Path, recipe: Recipe, checks: Mapping[str, Any]) -> N
 
 def reward_hashes(recipe: Recipe) -> list[str]:
     """Hashes of the user's reward files that a recipe names."""
-    if not isinstance(recipe, PolicyRecipe):
+    if not isinstance(recipe, OnlineRecipe):
         return []
     files = [Path(component.file) for component in recipe.reward if component.file]
     return [hashlib.sha256(file.read_bytes()).hexdigest()[:16] for file in files]

@@ -1,8 +1,7 @@
-"""Learning from the model's own samples: GRPO and its family.
+"""Learning from the model's own samples: sample, judge, learn.
 
-A step samples a group per prompt, judges it, turns rewards into advantages and takes one
-on-policy update. Groups whose rewards are all equal carry no gradient without a KL term: they are
-neither forwarded nor differentiated, and the loss's denominators still count them.
+A step samples a group per prompt, judges it and hands the scored groups to a learner: a policy
+gradient, pairs of the best and the worst, or maximum likelihood on the best.
 """
 
 from __future__ import annotations
@@ -11,64 +10,66 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
-from strop.advantages import ADVANTAGES
-from strop.data.order import batch_indices
-from strop.losses.presets import PRESETS, PolicyLoss, PolicyTokens, policy_loss
-from strop.losses.reduce import Loss, StepCounts
-from strop.metrics.value import Mean, Metric, results
+from strop.data.order import Mix, batch_indices
+from strop.metrics.value import Metric, results
 from strop.model.reference import Reference
-from strop.recipe.run import PolicyRecipe
+from strop.recipe.methods import Online
+from strop.recipe.online import BestOfRecipe, TasksDuring
 from strop.rewards.compose import Reward
-from strop.rollout.collect import Collected, PromptedTask, collect
+from strop.rollout.collect import Collected, PromptedTask, carries_no_gradient, collect
+from strop.rollout.overlong import shaped
 from strop.rollout.sampler import Sampler, Sampling
 from strop.train.optim import learning_rate
-from strop.train.step import TrainState, optimizer_step, pieces, split_tree
-from strop.types import Branch, ScoredGroup, StepRecord, TokenScores, Tree
+from strop.train.step import Share, TrainState
+from strop.train.supervised import SupervisedMethod, replayed
+from strop.types import ScoredGroup, StepRecord
+
+EXTRA_STREAM = 1000
+"""Streams of the data order from which dynamic sampling takes further prompts, one a round."""
+
+
+ROUND_STRIDE = 10**9
+"""Between the random streams of a step's rounds: more than there are steps."""
+
+
+class Learner(Protocol):
+    """What is done with a step's scored groups."""
+
+    def learn(
+        self, groups: Sequence[ScoredGroup], replay: Sequence[Share], learning_rate: float
+    ) -> dict[str, Metric]:
+        """Update the weights; `replay` are further shares of the loss, already weighed."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """Tasks looked at during training, and what judges their answers."""
+
+    recipe: TasksDuring
+    tasks: Sequence[PromptedTask]
+    reward: Reward
 
 
 @dataclass(frozen=True, slots=True)
 class OnlineParts:
-    """What an online run works with; `reference` is None when the KL weight is 0."""
+    """What an online run works with."""
 
     tasks: Sequence[PromptedTask]
+    mix: Mix
+    total: int
     sampler: Sampler
     reward: Reward
+    learner: Learner
     reference: Reference | None
+    replay: SupervisedMethod | None
+    held_out: HeldOut | None
 
 
-@dataclass(frozen=True, slots=True)
-class Lesson:
-    """What is left of a step's groups to learn from.
-
-    `trees` hold only completions that carry gradient; `advantage_B` and `sampled_B` (the
-    sampler's log-probs) follow their branches in order; `counts` are those of the whole step.
-    """
-
-    trees: tuple[Tree, ...]
-    advantage_B: torch.Tensor
-    sampled_B: tuple[tuple[float, ...], ...]
-    counts: StepCounts
-
-
-def total_steps(recipe: PolicyRecipe, tasks: int) -> int:
-    """Optimizer steps of the whole run."""
-    if recipe.run.steps is not None:
-        return recipe.run.steps
-    assert recipe.run.epochs is not None
-    return max(1, round(recipe.run.epochs * tasks / recipe.run.batch_size))
-
-
-def method_of(recipe: PolicyRecipe) -> PolicyLoss:
-    """The method's preset with what the recipe sets itself."""
-    given = recipe.objective.model_dump(exclude_none=True)
-    return PRESETS[recipe.method](**given)
-
-
-def sampling_of(recipe: PolicyRecipe) -> Sampling:
+def sampling_of(recipe: Online) -> Sampling:
     rollout = recipe.rollout
     return Sampling(
         temperature=rollout.temperature,
@@ -77,140 +78,150 @@ def sampling_of(recipe: PolicyRecipe) -> Sampling:
     )
 
 
-def train_online(
-    state: TrainState, recipe: PolicyRecipe, parts: OnlineParts
-) -> Iterator[StepRecord]:
+def train_online(state: TrainState, recipe: Online, parts: OnlineParts) -> Iterator[StepRecord]:
     """Run from `state.step` to the end, one record a step; the caller logs and checkpoints."""
-    total = total_steps(recipe, len(parts.tasks))
-    method = method_of(recipe)
-    while state.step < total:
+    refresh = 0 if isinstance(recipe, BestOfRecipe) else recipe.objective.refresh_every
+    while state.step < parts.total:
         started = time.perf_counter()
-        chosen = batch_indices(len(parts.tasks), recipe.run.batch_size, recipe.seed, state.step)
-        with state.policy.arithmetic():
-            collected = collect(
-                [parts.tasks[i] for i in chosen],
-                parts.sampler,
-                parts.reward.judge_rollouts,
-                group_size=recipe.rollout.group_size,
-                sampling=sampling_of(recipe),
-                seed=recipe.seed,
-                step=state.step,
-            )
+        drawn = parts.mix.draw(state.step)
+        gathered = gather(state, recipe, parts, [parts.tasks[i] for i in drawn.own])
         sampled = time.perf_counter()
-        for failure in collected.failures:
-            warnings.warn(
-                f"reward {failure.component} failed ({failure.error}): its samples are unscored",
-                stacklevel=2,
-            )
-        lesson = prepare(collected.groups, recipe, method)
-        metrics = update(state, recipe, method, lesson, parts.reference, total)
-        row = results(metrics) | rollout_metrics(collected, lesson)
+        replay = replayed(parts.replay, drawn)
+        rate = learning_rate(recipe.optim, state.step, parts.total)
+        metrics = parts.learner.learn(gathered.groups, replay, rate)
+        state.step += 1
+        if parts.reference is not None and refresh and state.step % refresh == 0:
+            parts.reference.refresh()
+        row = {**rollout_metrics(gathered), **results(metrics)}
+        row["epoch"] = state.step / parts.mix.epoch_steps()
         row["sampling_time"] = sampled - started
         row["step_time"] = time.perf_counter() - started
-        yield StepRecord(state.step, total, row, _samples(collected.groups[0]))
+        if parts.held_out is not None:
+            every = parts.held_out.recipe.every
+            if state.step % every == 0 or state.step == parts.total:
+                row |= evaluate(state, recipe, parts.sampler, parts.held_out)
+        yield StepRecord(state.step, parts.total, row, _samples(gathered.groups[0]))
 
 
-def prepare(groups: Sequence[ScoredGroup], recipe: PolicyRecipe, method: PolicyLoss) -> Lesson:
-    """Advantages, and the trees that carry gradient."""
-    rewards_PG = torch.tensor(
-        [[float("nan") if s.total is None else s.total for s in g.scores] for g in groups],
-        dtype=torch.float32,
-    )
-    advantage_PG = ADVANTAGES[method.advantage](rewards_PG)
-    trees: list[Tree] = []
-    advantages: list[float] = []
-    sampled: list[tuple[float, ...]] = []
-    counted: list[int] = []
-    for group, advantage_G in zip(groups, advantage_PG.tolist(), strict=True):
-        completions = group.rollout.completions
-        masked = [
-            recipe.rollout.mask_truncated and c.finish_reason == "length" for c in completions
-        ]
-        counted += [len(c.ids) for c, hidden in zip(completions, masked, strict=True) if not hidden]
-        if method.beta == 0 and carries_no_gradient(group):
-            continue
-        kept = [i for i, c in enumerate(group.scores) if c.total is not None and not masked[i]]
-        branches = tuple(
-            Branch(completions[i].ids, (True,) * len(completions[i].ids)) for i in kept
-        )
-        if kept:
-            tree = Tree(group.rollout.prompt_ids, branches)
-            trees += split_tree(tree, recipe.run.micro_batch_tokens)
-            advantages += [advantage_G[i] for i in kept]
-            sampled += [completions[i].logprobs for i in kept]
-    counts = StepCounts(
-        sequences=max(1, len(counted)),
-        tokens=max(1, sum(counted)),
-        max_length=recipe.rollout.max_tokens,
-    )
-    return Lesson(tuple(trees), torch.tensor(advantages), tuple(sampled), counts)
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """The groups to learn from, and everything that was sampled to find them."""
+
+    groups: tuple[ScoredGroup, ...]
+    sampled: tuple[ScoredGroup, ...]
+    rounds: int
 
 
-def carries_no_gradient(group: ScoredGroup) -> bool:
-    """Whether all scored completions of the group got the same reward."""
-    totals = {score.total for score in group.scores if score.total is not None}
-    return len(totals) < 2
+def gather(
+    state: TrainState, recipe: Online, parts: OnlineParts, tasks: Sequence[PromptedTask]
+) -> Gathered:
+    """Scored groups for a step; with `rollout.resample`, groups whose rewards are all equal give
+    way to groups of further prompts (dynamic sampling: DAPO, arXiv 2503.14476, section 3.2).
+
+    Further prompts are a function of (seed, step, round), so a resumed run draws the same. When
+    the rounds run out, equal groups fill what is left.
+    """
+    useful: list[ScoredGroup] = []
+    equal: list[ScoredGroup] = []
+    rounds = 0
+    wanted = len(tasks)
+    for number in range(recipe.rollout.resample + 1):
+        if number:
+            chosen = batch_indices(
+                len(parts.tasks), wanted, recipe.seed, state.step, EXTRA_STREAM + number
+            )
+            tasks = [parts.tasks[i] for i in chosen]
+        collected = _collect(state, recipe, parts, tasks, state.step + number * ROUND_STRIDE)
+        rounds += 1
+        for group in collected.groups:
+            (equal if carries_no_gradient(group) else useful).append(group)
+        if len(useful) >= wanted:
+            break
+    if recipe.rollout.resample == 0:
+        return Gathered(collected.groups, collected.groups, 1)
+    return Gathered(tuple((useful + equal)[:wanted]), tuple(useful + equal), rounds)
 
 
-def update(
+def _collect(
     state: TrainState,
-    recipe: PolicyRecipe,
-    method: PolicyLoss,
-    lesson: Lesson,
-    reference: Reference | None,
-    total: int,
-) -> dict[str, Metric]:
-    """One on-policy optimizer step; the ratio's denominator is the policy itself, detached."""
-    device = state.policy.device
-    temperature = recipe.rollout.temperature
-    work = list(pieces(lesson.trees, recipe.run.micro_batch_tokens))
-    by_piece = {piece.branches.start: piece for piece in work}
-
-    def loss_of(scores: TokenScores, branches: slice) -> Loss:
-        ref_N = None
-        if reference is not None:
-            trees = by_piece[branches.start].trees
-            ref_N = reference.logprobs(trees, temperature=temperature)
-        advantage_B = lesson.advantage_B[branches].to(device)
-        old_N = scores.logprobs_N.detach()
-        tokens = PolicyTokens(
-            scores.logprobs_N, old_N, ref_N, advantage_B[scores.branch_N], scores.branch_N
+    recipe: Online,
+    parts: OnlineParts,
+    tasks: Sequence[PromptedTask],
+    step: int,
+) -> Collected:
+    with state.network.arithmetic():
+        collected = collect(
+            tasks,
+            parts.sampler,
+            parts.reward.judge_rollouts,
+            group_size=recipe.rollout.group_size,
+            sampling=sampling_of(recipe),
+            seed=recipe.seed,
+            step=step,
         )
-        loss = policy_loss(method, tokens, lesson.counts)
-        sampler_N = torch.tensor([x for row in lesson.sampled_B[branches] for x in row])
-        mismatch = (sampler_N - old_N.cpu()).abs()
-        seen = {"mismatch/logprob_difference": Mean(float(mismatch.sum()), len(mismatch))}
-        return Loss(loss.value, {**loss.metrics, **seen})
+    for failure in collected.failures:
+        warnings.warn(
+            f"reward {failure.component} failed ({failure.error}): its samples are unscored",
+            stacklevel=3,
+        )
+    buffer = recipe.rollout.overlong_buffer
+    if buffer == 0:
+        return collected
+    groups = (shaped(group, recipe.rollout.max_tokens, buffer) for group in collected.groups)
+    return Collected(tuple(groups), collected.failures)
 
-    return optimizer_step(
-        state,
-        work,
-        loss_of,
-        learning_rate=learning_rate(recipe.optim, state.step, total),
-        max_grad_norm=recipe.optim.max_grad_norm,
-        temperature=temperature,
+
+def evaluate(
+    state: TrainState, recipe: Online, sampler: Sampler, held_out: HeldOut
+) -> dict[str, float]:
+    """Rewards of answers to held-out tasks, names prefixed `eval_`; the same draws every time."""
+    sampling = Sampling(
+        temperature=held_out.recipe.temperature,
+        max_tokens=recipe.rollout.max_tokens,
+        stop=tuple(recipe.rollout.stop),
     )
+    with state.network.arithmetic():
+        collected = collect(
+            held_out.tasks,
+            sampler,
+            held_out.reward.judge_rollouts,
+            group_size=held_out.recipe.samples,
+            sampling=sampling,
+            seed=recipe.seed,
+            step=-2,
+        )
+    return {f"eval_{name}": value for name, value in score_metrics(collected.groups).items()}
 
 
-def rollout_metrics(collected: Collected, lesson: Lesson) -> dict[str, float]:
+def rollout_metrics(gathered: Gathered) -> dict[str, float]:
     """What the step's samples look like, named as TRL names them."""
-    groups = collected.groups
+    groups = gathered.sampled
+    same = sum(carries_no_gradient(group) for group in groups)
+    return {
+        **score_metrics(groups),
+        "frac_reward_zero_std": same / len(groups),
+        "sampled/rounds": gathered.rounds,
+    }
+
+
+def score_metrics(groups: Sequence[ScoredGroup]) -> dict[str, float]:
+    """Rewards and lengths of scored groups."""
     scores = [score for group in groups for score in group.scores]
     completions = [c for group in groups for c in group.rollout.completions]
     totals = [score.total for score in scores if score.total is not None]
     rewards = torch.tensor(totals)
     lengths = torch.tensor([len(c.ids) for c in completions], dtype=torch.float32)
-    same = sum(carries_no_gradient(group) for group in groups)
+    cut = sum(c.finish_reason == "length" for c in completions)
     row = {
         "reward": float(rewards.mean()),
         "reward_std": float(rewards.std(correction=0)),
-        "frac_reward_zero_std": same / len(groups),
-        "skipped/groups": same if len(lesson.advantage_B) < len(completions) else 0.0,
+        "reward_min": float(rewards.min()),
+        "reward_max": float(rewards.max()),
         "skipped/unscored": len(scores) - len(totals),
+        "completions/count": len(completions),
         "completions/mean_length": float(lengths.mean()),
         "completions/max_length": float(lengths.max()),
-        "completions/clipped_ratio": sum(c.finish_reason == "length" for c in completions)
-        / len(completions),
+        "completions/clipped_ratio": cut / len(completions),
         "num_tokens": float(lengths.sum()),
     }
     for name in scores[0].components:

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from strop.model.load import Policy
-from strop.model.logprobs import causal_lm_of
+from strop.model.logprobs import bare
+from strop.model.network import Network
 from strop.recipe.run import OptimRecipe
 
 
@@ -49,13 +49,13 @@ class Optimizers:
             member.load_state_dict({**member.state_dict(), "state": state})
 
 
-def build_optimizer(policy: Policy, recipe: OptimRecipe) -> Optimizers:
+def build_optimizer(network: Network, recipe: OptimRecipe) -> Optimizers:
     """AdamW over the trained parameters, biases and norms not decayed; with `muon`, the hidden
     matrices go to Muon instead (Jordan et al. 2024, kellerjordan.github.io/posts/muon), at
     the same rate (matched to AdamW's root mean square update: Liu et al. 2025, arXiv 2502.16982).
     """
-    hidden = set(_hidden_matrices(policy)) if recipe.optimizer == "muon" else set()
-    rest = [p for p in policy.trainable() if p not in hidden]
+    hidden = set(_hidden_matrices(network)) if recipe.optimizer == "muon" else set()
+    rest = [p for p in network.trainable() if p not in hidden]
     groups = [
         {"params": [p for p in rest if p.dim() > 1], "weight_decay": recipe.weight_decay},
         {"params": [p for p in rest if p.dim() <= 1], "weight_decay": 0.0},
@@ -73,7 +73,7 @@ def build_optimizer(policy: Policy, recipe: OptimRecipe) -> Optimizers:
     if hidden:
         members.append(
             torch.optim.Muon(
-                [p for p in policy.trainable() if p in hidden],
+                [p for p in network.trainable() if p in hidden],
                 lr=recipe.learning_rate,
                 weight_decay=recipe.weight_decay,
                 adjust_lr_fn="match_rms_adamw",
@@ -82,11 +82,13 @@ def build_optimizer(policy: Policy, recipe: OptimRecipe) -> Optimizers:
     return Optimizers(members)
 
 
-def _hidden_matrices(policy: Policy) -> Iterator[torch.nn.Parameter]:
+def _hidden_matrices(network: Network) -> Iterator[torch.nn.Parameter]:
     """Trained matrices between the embeddings and the head."""
-    causal_lm = causal_lm_of(policy.model)
-    ends = [causal_lm.get_input_embeddings().weight, causal_lm.get_output_embeddings().weight]
-    for parameter in policy.trainable():
+    model = bare(network.model)
+    ends = [model.get_input_embeddings().weight]
+    if model.get_output_embeddings() is not None:
+        ends.append(model.get_output_embeddings().weight)
+    for parameter in network.trainable():
         if parameter.dim() == 2 and all(parameter is not end for end in ends):
             yield parameter
 

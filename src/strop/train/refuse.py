@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from strop.advantages import GROUPED
 from strop.errors import RecipeError
-from strop.recipe.run import DpoRecipe, PolicyRecipe, Recipe, SftRecipe
+from strop.recipe.methods import Online, Recipe
+from strop.recipe.offline import AotRecipe, CptRecipe, OrpoRecipe, PairRecipe, UnpairedRecipe
+from strop.recipe.online import BestOfRecipe, OnlineRecipe, OwnPairsRecipe, PpoRecipe
+from strop.recipe.policy import RepeatedObjective
+from strop.train.policy_gradient import method_of
 
 CAREFUL_RATE = 1e-4
 """Full-parameter preference training above this rate is known to displace likelihood."""
@@ -14,41 +19,108 @@ def refuse(recipe: Recipe, *, force: bool) -> None:
 
     `force` accepts what is merely reckless, never what is contradictory.
     """
-    if "overlong" in recipe.text.model_fields_set and not isinstance(recipe, SftRecipe | DpoRecipe):
+    if "overlong" in recipe.text.model_fields_set and isinstance(recipe, CptRecipe | OnlineRecipe):
         raise RecipeError(
             f"text.overlong is set, but method {recipe.method} does not read it",
             fix="drop it: documents are cut into pieces, prompts that are too long are dropped",
         )
-    if isinstance(recipe, PolicyRecipe):
+    if isinstance(recipe, OnlineRecipe):
         _refuse_contradictory_rollout(recipe)
-    reckless = (
-        isinstance(recipe, DpoRecipe)
-        and recipe.model.lora is None
-        and recipe.optim.learning_rate > CAREFUL_RATE
-    )
-    if reckless and not force:
+        _refuse_useless_groups(recipe)
+    if isinstance(recipe, AotRecipe | UnpairedRecipe) and recipe.run.batch_size < 2:
+        raise RecipeError(
+            f"method {recipe.method} compares the records of a step with each other, but "
+            "run.batch_size is 1",
+            fix="raise run.batch_size",
+        )
+    if not force:
+        _refuse_reckless(recipe)
+
+
+def _refuse_reckless(recipe: Recipe) -> None:
+    judged = isinstance(recipe, PairRecipe | UnpairedRecipe) and not isinstance(recipe, OrpoRecipe)
+    if judged and recipe.model.lora is None and recipe.optim.learning_rate > CAREFUL_RATE:
         raise RecipeError(
             f"optim.learning_rate {recipe.optim.learning_rate:g} is above {CAREFUL_RATE:g} for "
-            "full-parameter DPO: such runs look perfect while the model forgets its task",
+            f"full-parameter {recipe.method}: such runs look perfect while the model forgets its "
+            "task",
             fix="lower it (1e-6 to 1e-5 is usual), use model.lora, or pass --force",
         )
 
 
-def _refuse_contradictory_rollout(recipe: PolicyRecipe) -> None:
-    if recipe.rollout.max_tokens >= recipe.text.max_length:
+def _refuse_contradictory_rollout(recipe: Online) -> None:
+    rollout = recipe.rollout
+    if rollout.max_tokens >= recipe.text.max_length:
         raise RecipeError(
-            f"rollout.max_tokens {recipe.rollout.max_tokens} leaves no room for a prompt in "
+            f"rollout.max_tokens {rollout.max_tokens} leaves no room for a prompt in "
             f"text.max_length {recipe.text.max_length}",
             fix="lower rollout.max_tokens or raise text.max_length",
         )
-    low, high = recipe.objective.epsilon_low, recipe.objective.epsilon_high
-    if low is not None and high is not None and high < low:
+    if rollout.overlong_buffer >= rollout.max_tokens:
         raise RecipeError(
-            f"objective.epsilon_high {high} is below epsilon_low {low}",
-            fix="clip-higher means epsilon_high >= epsilon_low",
+            f"rollout.overlong_buffer {rollout.overlong_buffer} covers every answer of "
+            f"rollout.max_tokens {rollout.max_tokens}, so even the shortest would be punished",
+            fix="make it a part of max_tokens (the paper: 4,096 of 20,480)",
         )
     if all(component.weight == 0 for component in recipe.reward):
         raise RecipeError(
             "every reward has weight 0, so no completion is better than another",
             fix="give at least one reward a weight",
+        )
+    if isinstance(recipe, OwnPairsRecipe | BestOfRecipe) and rollout.mismatch.level != "none":
+        raise RecipeError(
+            f"rollout.mismatch is set, but method {recipe.method} does not read it",
+            fix="drop it: it corrects importance ratios, and this method has none",
+        )
+
+
+def _refuse_useless_groups(recipe: Online) -> None:
+    """Groups that say nothing, baselines without company, a step that cannot be cut as asked."""
+    size = recipe.rollout.group_size
+    if isinstance(recipe, OwnPairsRecipe | BestOfRecipe):
+        if size == 1:
+            raise RecipeError(
+                f"method {recipe.method} compares the answers to one prompt, but "
+                "rollout.group_size is 1",
+                fix="raise rollout.group_size (4 to 16 is usual)",
+            )
+        if isinstance(recipe, BestOfRecipe) and recipe.rollout.resample:
+            raise RecipeError(
+                "rollout.resample is set, but method raft learns from equal groups as well",
+                fix="drop it, or leave poor answers out with objective.min_reward",
+            )
+        return
+    grouped = method_of(recipe).advantage in GROUPED
+    if grouped and size == 1:
+        raise RecipeError(
+            f"method {recipe.method} takes its baseline from the group, but rollout.group_size is "
+            "1: every advantage would be 0",
+            fix="raise rollout.group_size (8 is usual), or use reinforce_pp or ppo",
+        )
+    if not grouped and recipe.rollout.resample:
+        raise RecipeError(
+            f"rollout.resample is set, but method {recipe.method} has no group baseline, so equal "
+            "groups carry a gradient",
+            fix="drop rollout.resample",
+        )
+    objective = recipe.objective
+    if isinstance(objective, RepeatedObjective):
+        own = recipe.run.batch_size
+        if objective.mini_batches > own:
+            raise RecipeError(
+                f"objective.mini_batches {objective.mini_batches} cuts a step of {own} prompts "
+                "into batches that cannot hold one group each",
+                fix="raise run.batch_size or lower objective.mini_batches",
+            )
+    bounds = method_of(recipe).bounds
+    if bounds[0] is not None and bounds[1] is not None and bounds[1] < bounds[0]:
+        raise RecipeError(
+            f"objective.epsilon_high {bounds[1]} is below epsilon_low {bounds[0]}",
+            fix="clip-higher means epsilon_high >= epsilon_low",
+        )
+    if isinstance(recipe, PpoRecipe) and recipe.value is None:
+        raise RecipeError(
+            "method ppo has no value model, so there is no baseline",
+            fix="add `value: {path: ..., learning_rate: ...}` (a reward model, or the starting "
+            "model for a fresh head), or use a method without a critic (rloo, grpo, reinforce_pp)",
         )

@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 import torch
 
 from strop.errors import TrainingError, UsageError
-from strop.model.load import Policy
+from strop.model.logprobs import Head
+from strop.model.network import Policy
 from strop.rollout.collect import PromptedTask
 from strop.rollout.sampler import Sampler, Sampling
 from strop.text.trees import Rendered
@@ -82,7 +83,7 @@ def sampler_mismatch(
             for prompt, group in zip(prompts, groups, strict=True)
         ]
         policy.model.eval()
-        scores = policy.score(trees, temperature=sampling.temperature)
+        scores = policy.score(trees, Head(temperature=sampling.temperature))
         policy.model.train()
     said = torch.tensor([x for group in groups for x in group[0].logprobs])
     difference = float((said - scores.logprobs_N.cpu()).abs().mean())

@@ -4,28 +4,45 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, field
 
 import torch
 
 from strop.errors import TrainingError
 from strop.losses.reduce import Loss
 from strop.metrics.value import Mean, Metric, merge
-from strop.model.load import Policy
+from strop.model.network import Network, ScalarNetwork
+from strop.model.reference import Reference
 from strop.train.optim import Optimizers
-from strop.types import TokenScores, Tree
+from strop.types import Tree
 
-ItemT = TypeVar("ItemT")
+Share = Callable[[], Loss]
+"""One forward that returns its part of the step's loss: the parts add up to the whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class Critic:
+    """PPO's value network with its own optimizer; its rate is the policy's times `rate_scale`."""
+
+    network: ScalarNetwork
+    optimizer: Optimizers
+    rate_scale: float
 
 
 @dataclass(slots=True)
 class TrainState:
-    """What a run carries from step to step; `step` counts finished optimizer steps."""
+    """What a run carries from step to step, and what its checkpoints hold.
 
-    policy: Policy
+    `step` counts finished steps; `running` are statistics a method keeps by name (BCO's mean
+    reward); `reference` is there when it moves with the run.
+    """
+
+    network: Network
     optimizer: Optimizers
     step: int = 0
+    running: dict[str, float] = field(default_factory=dict)
+    reference: Reference | None = None
+    critic: Critic | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,41 +90,49 @@ def split_tree(tree: Tree, max_tokens: int) -> list[Tree]:
     return [Tree(tree.trunk, tuple(tree.branches[i] for i in group)) for group in groups]
 
 
+def scaled(shares: Sequence[Share], weight: float) -> list[Share]:
+    """The same shares, their loss times `weight`."""
+
+    def times(share: Share) -> Share:
+        def weighted() -> Loss:
+            loss = share()
+            return Loss(weight * loss.value, loss.metrics)
+
+        return weighted
+
+    return [times(share) for share in shares]
+
+
 def optimizer_step(
-    state: TrainState,
-    work: Sequence[Piece],
-    loss_of: Callable[[TokenScores, slice], Loss],
+    network: Network,
+    optimizer: Optimizers,
+    shares: Sequence[Share],
     *,
     learning_rate: float,
     max_grad_norm: float,
-    temperature: float = 1.0,
+    where: str,
 ) -> dict[str, Metric]:
-    """Forward and backward over every piece, then one clipped update.
+    """Forward and backward of every share, then one clipped update.
 
-    `loss_of(scores, branches)` gives a piece's share of the step's loss: its denominators are
-    counted over the whole step, so shares add up. Raises `TrainingError` when loss or gradient
-    is not finite; the weights are then untouched.
+    Raises `TrainingError` naming `where` when loss or gradient is not finite; the weights are then
+    untouched.
     """
     metrics: dict[str, Metric] = {}
     value = 0.0
-    for piece in work:
-        with state.policy.arithmetic():
-            scores = state.policy.score(piece.trees, temperature=temperature)
-        loss = loss_of(scores, piece.branches)
+    for share in shares:
+        loss = share()
         loss.value.backward()
         value += float(loss.value.detach())
-        entropy = Mean(float(scores.entropy_N.sum()), len(scores.entropy_N))
-        metrics = merge(metrics, {**loss.metrics, "entropy": entropy})
-    norm = float(torch.nn.utils.clip_grad_norm_(state.policy.trainable(), max_grad_norm))
+        metrics = merge(metrics, loss.metrics)
+    norm = float(torch.nn.utils.clip_grad_norm_(network.trainable(), max_grad_norm))
     if not math.isfinite(value) or not math.isfinite(norm):
-        state.optimizer.zero_grad()
+        optimizer.zero_grad()
         raise TrainingError(
-            f"step {state.step + 1}: the loss is {value} and the gradient norm {norm}",
+            f"{where}: the loss is {value} and the gradient norm {norm}",
             fix="lower optim.learning_rate or look at the step's data; weights were not changed",
         )
-    state.optimizer.step(learning_rate)
-    state.optimizer.zero_grad()
-    state.step += 1
+    optimizer.step(learning_rate)
+    optimizer.zero_grad()
     return metrics | {
         "loss": Mean.of(value),
         "grad_norm": Mean.of(norm),

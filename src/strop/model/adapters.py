@@ -1,0 +1,57 @@
+"""Adapters over frozen weights, and frozen weights in 4 bits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import BitsAndBytesConfig
+
+from strop.errors import ModelError
+from strop.recipe.model import LoraRecipe
+
+TaskType = Literal["CAUSAL_LM", "SEQ_CLS"]
+
+
+def add_lora(model: Any, recipe: LoraRecipe, task: TaskType = "CAUSAL_LM") -> Any:
+    """A peft model around `model` whose adapter weights are float32; a scalar head is trained
+    whole (`SEQ_CLS`)."""
+    config = LoraConfig(
+        task_type=task,
+        r=recipe.rank,
+        lora_alpha=recipe.alpha,
+        lora_dropout=recipe.dropout,
+        target_modules=recipe.targets,
+        use_rslora=recipe.rslora,
+        use_dora=recipe.dora,
+    )
+    try:
+        return get_peft_model(model, config, autocast_adapter_dtype=True)
+    except ValueError as error:
+        raise ModelError(
+            f"peft cannot place the adapter: {str(error).splitlines()[0]}",
+            fix="set model.lora.targets to module names of this model, or to all-linear",
+        ) from None
+
+
+def is_adapter_folder(path: str) -> bool:
+    """Whether a folder holds a peft adapter rather than a whole model."""
+    return (Path(path) / "adapter_config.json").exists()
+
+
+def nf4(compute: torch.dtype) -> BitsAndBytesConfig:
+    """Normal-float weights of 4 bits with quantised scales (QLoRA, arXiv 2305.14314, section 3)."""
+    try:
+        import bitsandbytes  # noqa: F401 - an extra: asked for here, used by transformers
+    except ImportError:
+        raise ModelError(
+            "model.quantize needs bitsandbytes", fix="pip install 'strop[quantize]'"
+        ) from None
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=compute,
+    )

@@ -1,0 +1,54 @@
+"""A model in training: with its tokenizer, its precision and its way of reading trees."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft import PeftModel
+
+from strop.model.logprobs import TreeScorer, bare
+from strop.model.scalar import ScalarScorer
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """`model` is the transformers model or the peft model around it. Trained parameters are
+    float32; with `bfloat16` the arithmetic runs under autocast."""
+
+    model: Any
+    tokenizer: Any
+    bfloat16: bool
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device(bare(self.model).device)
+
+    def arithmetic(self) -> AbstractContextManager[Any]:
+        """The precision forwards run in."""
+        if not self.bfloat16:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+
+    def trainable(self) -> list[torch.nn.Parameter]:
+        return [p for p in self.model.parameters() if p.requires_grad]
+
+    @property
+    def is_adapter(self) -> bool:
+        return isinstance(self.model, PeftModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy(Network):
+    """A causal LM: `score` gives the log-probs of trees."""
+
+    score: TreeScorer
+
+
+@dataclass(frozen=True, slots=True)
+class ScalarNetwork(Network):
+    """A sequence classifier with one label: a reward model, or PPO's critic."""
+
+    score: ScalarScorer

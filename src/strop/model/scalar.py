@@ -1,0 +1,79 @@
+"""One number per answer or per token from a sequence classifier with a single label."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from strop.model.logprobs import PROBE, bare, decoder_layers, padded_hidden, tree_hidden_rows
+from strop.model.tree import lay_out
+from strop.types import Tree, TreeBatch
+
+
+class ScalarScorer:
+    """Reads trees through the scalar head of `AutoModelForSequenceClassification`."""
+
+    def __init__(self, model: Any) -> None:
+        self.classifier = bare(model)
+        self.by_tree = self._honours_tree()
+        if not self.by_tree:
+            warnings.warn(
+                f"{type(self.classifier).__name__} does not honour transformers' attention "
+                "interface: falling back to padded rows (same numbers, slower)",
+                stacklevel=2,
+            )
+
+    def finals(self, trees: Sequence[Tree]) -> torch.Tensor:
+        """The score of every branch, read at its last token that is not padding, [B] float32.
+
+        That is where transformers' own classifiers pool, so a saved model gives the same number.
+        """
+        batch = lay_out(trees, self._device)
+        pad = self.classifier.config.get_text_config().pad_token_id
+        tokens = batch.tokens_L.tolist()
+        last = [
+            max((i for i in range(start, stop) if tokens[i] != pad), default=stop - 1)
+            for start, stop in batch.branch_spans
+        ]
+        branch_B = torch.arange(batch.branches, device=self._device)
+        return self._read(batch, torch.tensor(last, device=self._device), branch_B)
+
+    def values(self, trees: Sequence[Tree]) -> torch.Tensor:
+        """The value before every supervised token is written, [N] float32."""
+        batch = lay_out(trees, self._device)
+        return self._read(batch, batch.predictor_N, batch.branch_N)
+
+    @property
+    def _device(self) -> torch.device:
+        return torch.device(self.classifier.device)
+
+    def _read(self, batch: TreeBatch, rows_N: torch.Tensor, branch_N: torch.Tensor) -> torch.Tensor:
+        if self.by_tree:
+            hidden_ND = tree_hidden_rows(self.classifier, batch, rows_N)
+        else:
+            hidden_ND = padded_hidden(self.classifier, batch, rows_N, branch_N)
+        scores: torch.Tensor = self.classifier.score(hidden_ND)
+        return scores.squeeze(-1).float()
+
+    @torch.no_grad()
+    def _honours_tree(self) -> bool:
+        """Whether every layer takes part in the tree forward and it gives padded rows' numbers."""
+        batch = lay_out(PROBE, self._device)
+        training = self.classifier.training
+        self.classifier.eval()
+        layers: list[torch.nn.Module] = []
+        try:
+            by_tree = tree_hidden_rows(
+                self.classifier, batch, batch.predictor_N, observer=layers.append
+            )
+            by_rows = padded_hidden(self.classifier, batch, batch.predictor_N, batch.branch_N)
+        except (TypeError, ValueError, KeyError):
+            return False
+        finally:
+            self.classifier.train(training)
+        tolerance = 1e-3 if self.classifier.dtype == torch.float32 else 0.1
+        close = bool((by_tree - by_rows).abs().max() <= tolerance * by_rows.abs().max())
+        return close and len(layers) == decoder_layers(self.classifier)

@@ -1,0 +1,118 @@
+"""Recipes that learn from the model's own samples, one class a method."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from strop.recipe.alarm import OwnPairAlarms, PolicyAlarms
+from strop.recipe.base import Strict
+from strop.recipe.data import Sources
+from strop.recipe.policy import (
+    AnyPolicyObjective,
+    BestOfObjective,
+    CispoObjective,
+    ClipObjective,
+    OwnPairsObjective,
+    PpoObjective,
+    ReinforceObjective,
+    RlooObjective,
+    SapoObjective,
+    SequenceClipObjective,
+    ValueRecipe,
+)
+from strop.recipe.reward import RewardComponent
+from strop.recipe.rollout import RolloutRecipe
+from strop.recipe.run import TrainRecipe
+
+
+class TasksDuring(Strict):
+    """Rewards of `samples` answers to each held-out task every `every` steps.
+
+    `reward` is what they are judged by, by default the reward that is trained; `temperature` 0 is
+    greedy.
+    """
+
+    data: Sources
+    every: int = Field(100, ge=1)
+    samples: int = Field(1, ge=1)
+    temperature: float = Field(1.0, ge=0)
+    reward: list[RewardComponent] | None = Field(None, min_length=1)
+
+
+class OnlineRecipe(TrainRecipe):
+    """Learning from rewarded samples on `{"prompt", ...columns}` records."""
+
+    rollout: RolloutRecipe = RolloutRecipe()
+    reward: list[RewardComponent] = Field(min_length=1)
+    eval: TasksDuring | None = None
+    alarms: PolicyAlarms = PolicyAlarms()
+
+    @model_validator(mode="after")
+    def _labels_differ(self) -> Self:
+        labels = [component.label for component in self.reward]
+        if len(set(labels)) < len(labels):
+            raise ValueError(f"two reward components share a name ({labels}): give one a `name`")
+        return self
+
+
+class PolicyRecipe(OnlineRecipe):
+    """What all policy gradients have."""
+
+    objective: AnyPolicyObjective
+
+
+class ClipRecipe(PolicyRecipe):
+    """Policy gradients with a clipped token ratio."""
+
+    method: Literal["grpo", "dapo", "dr_grpo"]
+    objective: ClipObjective = ClipObjective()
+
+
+class SequenceClipRecipe(PolicyRecipe):
+    method: Literal["gspo", "gmpo"]
+    objective: SequenceClipObjective = SequenceClipObjective()
+
+
+class CispoRecipe(PolicyRecipe):
+    method: Literal["cispo"]
+    objective: CispoObjective = CispoObjective()
+
+
+class SapoRecipe(PolicyRecipe):
+    method: Literal["sapo"]
+    objective: SapoObjective = SapoObjective()
+
+
+class RlooRecipe(PolicyRecipe):
+    method: Literal["rloo"]
+    objective: RlooObjective = RlooObjective()
+
+
+class ReinforceRecipe(PolicyRecipe):
+    method: Literal["reinforce_pp"]
+    objective: ReinforceObjective = ReinforceObjective()
+
+
+class PpoRecipe(PolicyRecipe):
+    """PPO: the critic's model is named in `value`."""
+
+    method: Literal["ppo"]
+    objective: PpoObjective = PpoObjective()
+    value: ValueRecipe | None = None
+
+
+class OwnPairsRecipe(OnlineRecipe):
+    """Online DPO: pairs from the model's own samples, ranked by the reward."""
+
+    method: Literal["online_dpo"]
+    objective: OwnPairsObjective = OwnPairsObjective()
+    alarms: OwnPairAlarms = OwnPairAlarms()
+
+
+class BestOfRecipe(OnlineRecipe):
+    """Rejection-sampling fine-tuning: maximum likelihood on the best of each group."""
+
+    method: Literal["raft"]
+    objective: BestOfObjective = BestOfObjective()

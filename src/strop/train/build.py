@@ -1,0 +1,241 @@
+"""From a prepared run to the loop that trains it: networks, references, learners."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from strop.data.sources import data_hash
+from strop.model.load import critic_recipe, load_policy, load_scalar, weights_hash
+from strop.model.network import Policy, ScalarNetwork
+from strop.model.reference import Reference
+from strop.recipe.data import DataSource
+from strop.recipe.methods import Offline, Online, Recipe
+from strop.recipe.model import ModelRecipe
+from strop.recipe.offline import (
+    CptRecipe,
+    PairRecipe,
+    RewardModelRecipe,
+    SftRecipe,
+    UnpairedRecipe,
+)
+from strop.recipe.online import BestOfRecipe, OnlineRecipe, OwnPairsRecipe, PpoRecipe
+from strop.rollout.local import LocalSampler
+from strop.text.trees import Rendered
+from strop.train.offline import OfflineMethod, OfflineParts, train_offline
+from strop.train.online import Learner, OnlineParts, sampling_of, train_online
+from strop.train.optim import build_optimizer
+from strop.train.own_samples import BestOf, OwnPairs
+from strop.train.pairs import PairMethod, needs_reference, reference_read
+from strop.train.policy_gradient import PolicyGradient, method_of
+from strop.train.prepare import Prepared, expect_margins
+from strop.train.reference import reference_scores
+from strop.train.reward_model import RewardModelMethod
+from strop.train.selfcheck import sampler_mismatch
+from strop.train.step import Critic, TrainState
+from strop.train.supervised import LOSSES, SupervisedMethod
+from strop.train.unpaired import UnpairedMethod, branch_sums, mismatched
+from strop.types import Feedback, StepRecord, TokenScores, Tree
+
+Loop = tuple[Iterator[StepRecord], dict[str, Any]]
+"""The steps still to do, and the checks made on the way."""
+
+
+def build_state(recipe: Recipe, start: ModelRecipe) -> TrainState:
+    """The networks a run trains, from `start` (the recipe's model, or an adapter's merged base)."""
+    network: Policy | ScalarNetwork
+    if isinstance(recipe, RewardModelRecipe):
+        network = load_scalar(start, seed=recipe.seed)
+    else:
+        network = load_policy(start, seed=recipe.seed)
+    state = TrainState(network, build_optimizer(network, recipe.optim))
+    if isinstance(recipe, PpoRecipe) and recipe.value is not None:
+        critic = load_scalar(
+            critic_recipe(recipe.value.path, recipe.value.lora, recipe.model), seed=recipe.seed + 1
+        )
+        scale = recipe.value.learning_rate / recipe.optim.learning_rate
+        optim = recipe.optim.model_copy(update={"optimizer": "adamw"})
+        state.critic = Critic(critic, build_optimizer(critic, optim), scale)
+    return state
+
+
+def build_loop(state: TrainState, recipe: Recipe, prepared: Prepared) -> Loop:
+    """The loop over the steps still to do; made before a checkpoint's weights are put in place, so
+    that references are those of the starting model."""
+    if isinstance(recipe, OnlineRecipe):
+        return _online(state, recipe, prepared)
+    return _offline(state, recipe, prepared)
+
+
+def _online(state: TrainState, recipe: Online, prepared: Prepared) -> Loop:
+    assert isinstance(state.network, Policy)
+    assert prepared.reward is not None
+    policy = state.network
+    sampler = LocalSampler(policy.model, policy.tokenizer)
+    mismatch = sampler_mismatch(
+        policy,
+        sampler,
+        prepared.tasks,
+        sampling_of(recipe),
+        seed=recipe.seed,
+        limit=recipe.rollout.mismatch_limit,
+    )
+    learner: Learner
+    reference = None
+    if isinstance(recipe, BestOfRecipe):
+        learner = BestOf(recipe, state, policy)
+    elif isinstance(recipe, OwnPairsRecipe):
+        reference = Reference(policy)
+        learner = OwnPairs(recipe, state, policy, reference)
+    else:
+        reference = Reference(policy) if method_of(recipe).beta > 0 else None
+        learner = PolicyGradient(recipe, state, policy, reference)
+    if not isinstance(recipe, BestOfRecipe) and recipe.objective.refresh_every:
+        state.reference = reference
+    parts = OnlineParts(
+        tasks=prepared.tasks,
+        mix=prepared.mix,
+        total=prepared.total_steps,
+        sampler=sampler,
+        reward=prepared.reward,
+        learner=learner,
+        reference=reference,
+        replay=_replay(policy, recipe, prepared),
+        held_out=prepared.held_out,
+    )
+    return train_online(state, recipe, parts), {**prepared.checks, "sampler_mismatch": mismatch}
+
+
+def _offline(state: TrainState, recipe: Offline, prepared: Prepared) -> Loop:
+    assert prepared.rendered is not None
+    build = _builder(state, recipe, prepared)
+    held_out = None
+    if recipe.eval is not None and prepared.eval_rendered is not None:
+        held_out = build(prepared.eval_rendered, recipe.eval.data, "eval_", None)
+    parts = OfflineParts(
+        method=build(prepared.rendered, recipe.data, "", _visited(prepared)),
+        mix=prepared.mix,
+        total=prepared.total_steps,
+        replay=_replay(state.network, recipe, prepared),
+        held_out=held_out,
+    )
+    return train_offline(state, recipe, parts), prepared.checks
+
+
+Build = Callable[[Rendered, Sequence[DataSource], str, Sequence[int] | None], OfflineMethod]
+"""(records, their sources, prefix of cached files, records that are visited or None for all)."""
+
+
+def _builder(state: TrainState, recipe: Offline, prepared: Prepared) -> Build:
+    """How the recipe's method is made, for its own records and for held-out ones."""
+    if isinstance(recipe, RewardModelRecipe):
+        return lambda rendered, sources, prefix, visited: _reward_model(state, recipe, rendered)
+    policy = state.network
+    assert isinstance(policy, Policy)
+    cache = ReferenceCache(policy, recipe, prepared.folder)
+    if isinstance(recipe, CptRecipe | SftRecipe):
+        max_tokens, loss = recipe.run.micro_batch_tokens, LOSSES[recipe.method]
+        return lambda rendered, sources, prefix, visited: SupervisedMethod(
+            policy, rendered.trees, max_tokens, loss=loss
+        )
+    if isinstance(recipe, UnpairedRecipe):
+        return lambda rendered, sources, prefix, visited: _unpaired(
+            policy, recipe, cache, rendered, sources, prefix, visited
+        )
+
+    def pairs(
+        rendered: Rendered,
+        sources: Sequence[DataSource],
+        prefix: str,
+        visited: Sequence[int] | None,
+    ) -> PairMethod:
+        ref_B2 = None
+        if needs_reference(recipe.objective):
+            read = reference_read(recipe.objective)
+            ref_B2 = cache.scores(rendered.trees, read, sources, f"{prefix}reference", visited)
+        return PairMethod(recipe, state, policy, rendered.trees, ref_B2)
+
+    return pairs
+
+
+def _reward_model(
+    state: TrainState, recipe: RewardModelRecipe, rendered: Rendered
+) -> RewardModelMethod:
+    assert isinstance(state.network, ScalarNetwork)
+    margins = None
+    if recipe.objective.margin is not None:
+        margins = torch.tensor(expect_margins(rendered, recipe.objective.margin))
+    return RewardModelMethod(recipe, state.network, rendered.trees, margins)
+
+
+def _unpaired(
+    policy: Policy,
+    recipe: UnpairedRecipe,
+    cache: ReferenceCache,
+    rendered: Rendered,
+    sources: Sequence[DataSource],
+    prefix: str,
+    visited: Sequence[int] | None,
+) -> UnpairedMethod:
+    labels = [record.label for record in rendered.records if isinstance(record, Feedback)]
+    ref_R = cache.scores(rendered.trees, branch_sums, sources, f"{prefix}reference", visited)
+    others: tuple[Tree, ...] = ()
+    ref_other_R = None
+    if recipe.method == "kto":
+        others = mismatched(rendered.trees, recipe.seed)
+        name = f"{prefix}reference_mismatched"
+        ref_other_R = cache.scores(others, branch_sums, sources, name, visited)
+    return UnpairedMethod(
+        recipe, policy, rendered.trees, torch.tensor(labels), ref_R, others, ref_other_R
+    )
+
+
+class ReferenceCache:
+    """Reference log-probs of a run's records, computed before step 1, kept in its folder."""
+
+    def __init__(self, policy: Policy, recipe: PairRecipe | UnpairedRecipe | Offline, folder: Path):
+        self.policy, self.recipe, self.folder = policy, recipe, folder
+
+    def scores(
+        self,
+        trees: Sequence[Tree],
+        read: Callable[[TokenScores], torch.Tensor],
+        sources: Sequence[DataSource],
+        name: str,
+        visited: Sequence[int] | None,
+    ) -> torch.Tensor:
+        """`read` of every branch of `trees`; records that no step visits are left at NaN."""
+        recipe = self.recipe
+        chosen = range(len(trees)) if visited is None else visited
+        data = data_hash([source.path for source in sources])
+        objective = "" if isinstance(recipe, CptRecipe | SftRecipe) else recipe.objective
+        found = reference_scores(
+            self.policy,
+            [trees[i] for i in chosen],
+            read,
+            path=self.folder / f"{name}.safetensors",
+            key=f"{weights_hash(recipe.model.path)}/{data}/{recipe.text}/{objective}/"
+            f"{recipe.seed}/{len(chosen)}",
+            max_tokens=recipe.run.micro_batch_tokens,
+        )
+        branches = len(trees[0].branches)
+        scores = torch.full((len(trees), branches, *found.shape[1:]), float("nan"))
+        scores[list(chosen)] = found.view(-1, branches, *found.shape[1:])
+        return scores.flatten(0, 1)
+
+
+def _visited(prepared: Prepared) -> list[int]:
+    """The method's own records that some step of the run looks at."""
+    steps = range(prepared.total_steps)
+    return sorted({i for step in steps for i in prepared.mix.draw(step).own})
+
+
+def _replay(network: Any, recipe: Recipe, prepared: Prepared) -> SupervisedMethod | None:
+    if prepared.replay is None:
+        return None
+    return SupervisedMethod(
+        network, prepared.replay.trees, recipe.run.micro_batch_tokens, prefix="replay/"
+    )

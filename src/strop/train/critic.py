@@ -1,0 +1,52 @@
+"""PPO's critic: values of every token, and how they are learnt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from strop.losses.policy import value_loss
+from strop.losses.reduce import Loss
+from strop.metrics.value import Mean
+from strop.train.step import Critic, Piece, Share, pieces
+from strop.types import Tree
+
+
+@torch.no_grad()
+def token_values(critic: Critic, trees: Sequence[Tree], max_tokens: int) -> torch.Tensor:
+    """The critic's value before every token of every branch, in order, [N], dropout off."""
+    model = critic.network.model
+    training = model.training
+    model.eval()
+    with critic.network.arithmetic():
+        values = [critic.network.score.values(piece.trees) for piece in pieces(trees, max_tokens)]
+    model.train(training)
+    return torch.cat(values)
+
+
+def value_share(
+    critic: Critic,
+    piece: Piece,
+    old_N: torch.Tensor,
+    return_N: torch.Tensor,
+    *,
+    clip: float,
+    tokens: int,
+) -> Share:
+    """The clipped squared error of one forward, a mean over the update's `tokens`."""
+
+    def share() -> Loss:
+        with critic.network.arithmetic():
+            value_N = critic.network.score.values(piece.trees)
+        loss_N = value_loss(value_N, old_N, return_N, clip=clip)
+        error_N = (value_N.detach() - return_N).square()
+        return Loss(
+            loss_N.sum() / tokens,
+            {
+                "value/mean": Mean(float(value_N.detach().sum()), len(value_N)),
+                "value/error": Mean(float(error_N.sum()), len(value_N)),
+            },
+        )
+
+    return share

@@ -1,0 +1,258 @@
+"""Everything that can be read and checked before a run starts; nothing is written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from strop.data.order import Mix, Part
+from strop.data.records import PARSERS, fits, task
+from strop.data.sources import read, rows
+from strop.errors import DataError
+from strop.model.load import expect_weights, load_tokenizer
+from strop.recipe.data import DataSource, TextRecipe
+from strop.recipe.methods import Offline, Online, Recipe, record_kind
+from strop.recipe.offline import RewardModelRecipe, UnpairedRecipe
+from strop.recipe.online import OnlineRecipe, PpoRecipe
+from strop.recipe.run import TrainRecipe
+from strop.rewards.compose import Reward
+from strop.rollout.collect import PromptedTask
+from strop.text.render import prompt_ids
+from strop.text.trees import Rendered, render
+from strop.train.directory import claim
+from strop.train.online import HeldOut
+from strop.train.refuse import refuse
+from strop.train.selfcheck import check_rendered
+from strop.types import Feedback, Preference
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A run with everything read and checked and nothing written: what `--dry-run` stops at.
+
+    `rendered` are an offline method's own records, `tasks` an online one's; `replay` are
+    demonstrations mixed in.
+    """
+
+    folder: Path
+    checks: dict[str, Any]
+    mix: Mix
+    total_steps: int
+    rendered: Rendered | None
+    eval_rendered: Rendered | None
+    replay: Rendered | None
+    tasks: tuple[PromptedTask, ...]
+    reward: Reward | None
+    held_out: HeldOut | None
+
+
+@dataclass(frozen=True, slots=True)
+class Sorted:
+    """A recipe's sources by role: the method's own, and those that are replayed (with the kind of
+    their records)."""
+
+    own: tuple[DataSource, ...]
+    replay: tuple[tuple[DataSource, str], ...]
+
+
+def prepare(recipe: Recipe, *, resume: bool, overwrite: bool, force: bool) -> Prepared:
+    """Refuse what cannot end well, read the data, check it. Writes nothing, loads no weights."""
+    refuse(recipe, force=force)
+    expect_weights(recipe.model.path)
+    if isinstance(recipe, PpoRecipe) and recipe.value is not None:
+        expect_weights(recipe.value.path)
+    folder = claim(recipe, resume=resume, overwrite=overwrite)
+    tokenizer = load_tokenizer(
+        recipe.model.tokenizer or recipe.model.path, recipe.model.trust_remote_code
+    )
+    if isinstance(recipe, OnlineRecipe):
+        return _online(recipe, folder, tokenizer)
+    return _offline(recipe, folder, tokenizer)
+
+
+def _offline(recipe: Offline, folder: Path, tokenizer: Any) -> Prepared:
+    kind = record_kind(type(recipe))
+    sources = by_role(recipe, kind)
+    rendered = [_rendered(recipe.text, tokenizer, source, kind) for source in sources.own]
+    replay = _replay(recipe, tokenizer, sources)
+    own = joined(rendered)
+    checks = check_rendered(own, tokenizer.eos_token_id).plain()
+    if isinstance(recipe, UnpairedRecipe):
+        checks["liked"] = _share_of_liked(own)
+    if isinstance(recipe, RewardModelRecipe) and recipe.objective.margin is not None:
+        expect_margins(own, recipe.objective.margin)
+    sizes = [len(part.trees) for part in rendered]
+    mix = _mix(recipe, sources, sizes, [len(r.trees) for r in replay])
+    if replay:
+        checks["replayed"] = sum(len(part.trees) for part in replay)
+    held_out = None
+    if recipe.eval is not None:
+        parts = [_rendered(recipe.text, tokenizer, s, kind) for s in recipe.eval.data]
+        held_out = joined(parts)
+    return Prepared(
+        folder, checks, mix, _total_steps(recipe, mix), own, held_out,
+        joined(replay) if replay else None, (), None, None,
+    )  # fmt: skip
+
+
+def _online(recipe: Online, folder: Path, tokenizer: Any) -> Prepared:
+    sources = by_role(recipe, "task")
+    room = recipe.text.max_length - recipe.rollout.max_tokens
+    by_source = [prompted([source], tokenizer, room) for source in sources.own]
+    replay = _replay(recipe, tokenizer, sources)
+    tasks = tuple(task for found in by_source for task in found.tasks)
+    checks = {
+        "records": len(tasks),
+        "dropped": sum(found.dropped for found in by_source),
+    }
+    if replay:
+        checks["replayed"] = sum(len(part.trees) for part in replay)
+    reward = Reward(recipe.reward)
+    held_out = None
+    if recipe.eval is not None:
+        judge = Reward(recipe.eval.reward) if recipe.eval.reward else reward
+        found = prompted(recipe.eval.data, tokenizer, room)
+        held_out = HeldOut(recipe.eval, found.tasks, judge)
+        checks["held_out"] = len(found.tasks)
+    sizes = [len(found.tasks) for found in by_source]
+    mix = _mix(recipe, sources, sizes, [len(r.trees) for r in replay])
+    return Prepared(
+        folder, checks, mix, _total_steps(recipe, mix), None, None,
+        joined(replay) if replay else None, tasks, reward, held_out,
+    )  # fmt: skip
+
+
+def by_role(recipe: TrainRecipe, kind: str) -> Sorted:
+    """Which sources hold the method's own records and which are replayed beside them.
+
+    Only a source with a weight can be a replayed one: its rows are demonstrations (or, beside
+    demonstrations, documents) where the method learns from something else.
+    """
+    own: list[DataSource] = []
+    replay: list[tuple[DataSource, str]] = []
+    for source in recipe.data:
+        other = None if source.weight is None else _replay_kind(source, kind)
+        if other is None:
+            own.append(source)
+        else:
+            replay.append((source, other))
+    if not own:
+        raise DataError(
+            f"every source holds demonstrations, so method {recipe.method} has nothing to learn "
+            "from",
+            where=recipe.data[0].path,
+            fix=f"add a source with the method's own records ({kind})",
+        )
+    return Sorted(tuple(own), tuple(replay))
+
+
+def _replay_kind(source: DataSource, kind: str) -> str | None:
+    first = next(islice(rows(Path(source.path)), 1), None)
+    if first is None or (kind != "task" and fits(kind, first[0])):
+        return None
+    others = [other for other in ("demonstration", "document") if other != kind]
+    return next((other for other in others if fits(other, first[0])), None)
+
+
+def _replay(recipe: TrainRecipe, tokenizer: Any, sources: Sorted) -> list[Rendered]:
+    parts = [_rendered(recipe.text, tokenizer, source, kind) for source, kind in sources.replay]
+    for part in parts:
+        check_rendered(part, tokenizer.eos_token_id)
+    return parts
+
+
+def _rendered(text: TextRecipe, tokenizer: Any, source: DataSource, kind: str) -> Rendered:
+    records = read([source.path], PARSERS[kind])
+    cut = text.overlong == "cut"
+    return render(tokenizer, records, max_length=text.max_length, cut_overlong=cut)
+
+
+def joined(parts: Sequence[Rendered]) -> Rendered:
+    """Several rendered sources end to end."""
+    return Rendered(
+        tuple(tree for part in parts for tree in part.trees),
+        tuple(record for part in parts for record in part.records),
+        sum(part.dropped for part in parts),
+        sum(part.cut for part in parts),
+    )
+
+
+def _mix(recipe: TrainRecipe, sources: Sorted, own: Sequence[int], replay: Sequence[int]) -> Mix:
+    weights = {source.path: source.weight for source in recipe.data}
+    if recipe.data[0].weight is None:
+        parts = [Part(False, 0, sum(own), 1.0)]
+    else:
+        named = [(source.path, False, size) for source, size in zip(sources.own, own, strict=True)]
+        named += [
+            (source.path, True, size)
+            for (source, _), size in zip(sources.replay, replay, strict=True)
+        ]
+        first = {False: 0, True: 0}
+        parts = []
+        for path, replayed, size in named:
+            parts.append(Part(replayed, first[replayed], size, weights[path] or 0.0))
+            first[replayed] += size
+    return Mix(parts, recipe.run.batch_size, recipe.seed)
+
+
+def _total_steps(recipe: TrainRecipe, mix: Mix) -> int:
+    """Steps of the whole run; an epoch visits as many of the method's own records as there are."""
+    if recipe.run.steps is not None:
+        return recipe.run.steps
+    assert recipe.run.epochs is not None
+    return max(1, round(recipe.run.epochs * mix.epoch_steps()))
+
+
+def _share_of_liked(rendered: Rendered) -> float:
+    """Share of thumbs up; raises `DataError` unless both kinds of thumb are there."""
+    labels = [record.label for record in rendered.records if isinstance(record, Feedback)]
+    if len(set(labels)) < 2:
+        raise DataError(
+            f"all {len(labels)} records have label {str(labels[0]).lower()}",
+            where=str(rendered.records[0].origin),
+            fix="add records of the other label, or use method sft for liked answers alone",
+        )
+    return sum(labels) / len(labels)
+
+
+def expect_margins(rendered: Rendered, column: str) -> list[float]:
+    """The margin of every pair; raises `DataError` naming a line without a number in `column`."""
+    margins = []
+    for record in rendered.records:
+        assert isinstance(record, Preference)
+        value = record.columns.get(column)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise DataError(
+                f"`{column}` is {value!r}, not a number, but objective.margin reads it",
+                where=str(record.origin),
+                fix="write how much better the chosen answer is, or drop objective.margin",
+            )
+        margins.append(float(value))
+    return margins
+
+
+@dataclass(frozen=True, slots=True)
+class Prompted:
+    """Rendered prompts that leave room for an answer, and how many did not."""
+
+    tasks: tuple[PromptedTask, ...]
+    dropped: int
+
+
+def prompted(sources: Sequence[DataSource], tokenizer: Any, room: int) -> Prompted:
+    """Tasks of these sources whose prompt has at most `room` tokens."""
+    records = read([source.path for source in sources], task)
+    found = [
+        PromptedTask(record, prompt_ids(tokenizer, record.prompt, where=str(record.origin)))
+        for record in records
+    ]
+    kept = tuple(prompt for prompt in found if 0 < len(prompt.prompt_ids) <= room)
+    if not kept:
+        raise DataError(
+            f"all {len(records)} prompts are longer than {room} tokens",
+            fix="raise text.max_length or lower rollout.max_tokens",
+        )
+    return Prompted(kept, len(records) - len(kept))

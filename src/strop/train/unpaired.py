@@ -1,0 +1,130 @@
+"""Learning from thumbs: KTO and unpaired APO-zero.
+
+KTO's reference point is how much likelier the policy finds answers to *other* prompts than the
+reference does. Every record is given the answer of another one for that, once for the whole run,
+so the reference's part of the estimate is computed once as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+
+from strop.data.order import permutation
+from strop.losses.preference import apo_zero_unpaired, kto
+from strop.losses.reduce import Loss
+from strop.metrics.value import Mean, Metric, Sum
+from strop.model.network import Policy
+from strop.recipe.offline import UnpairedRecipe
+from strop.train.step import Piece, Share, pieces
+from strop.types import TokenScores, Tree
+
+
+def mismatched(trees: Sequence[Tree], seed: int) -> tuple[Tree, ...]:
+    """Every prompt with the answer of another record (Ethayarajh et al. 2024, arXiv 2402.01306,
+    section 4.1: the answers shifted among the examples), the same for the whole run."""
+    order = permutation(len(trees), seed, 0)
+    partner = {record: order[i - 1] for i, record in enumerate(order)}
+    return tuple(Tree(tree.trunk, trees[partner[i]].branches) for i, tree in enumerate(trees))
+
+
+def branch_sums(scores: TokenScores) -> torch.Tensor:
+    """Sum of log-probs per branch, [B]."""
+    return scores.sums_B()
+
+
+class UnpairedMethod:
+    """KTO or unpaired APO-zero over trees with one branch each.
+
+    `labels_R` says which answers were liked; `ref_R` and `ref_other_R` are the reference's sums for
+    the records and for their mismatched partners (`others` and `ref_other_R` only for KTO).
+    """
+
+    def __init__(
+        self,
+        recipe: UnpairedRecipe,
+        policy: Policy,
+        trees: Sequence[Tree],
+        labels_R: torch.Tensor,
+        ref_R: torch.Tensor,
+        others: Sequence[Tree] = (),
+        ref_other_R: torch.Tensor | None = None,
+    ) -> None:
+        self.recipe, self.policy, self.trees = recipe, policy, trees
+        self.labels_R, self.ref_R = labels_R, ref_R
+        self.others, self.ref_other_R = others, ref_other_R
+        self.max_tokens = recipe.run.micro_batch_tokens
+
+    def shares(self, indices: Sequence[int]) -> list[Share]:
+        """The step's loss; the reference point is that of the whole step, without a gradient."""
+        chosen = list(indices)
+        kl = self._reference_point(chosen) if self.recipe.method == "kto" else None
+        cut = pieces([self.trees[i] for i in chosen], self.max_tokens)
+        label_R, ref_R = self.labels_R[chosen], self.ref_R[chosen]
+        return [partial(self._share, piece, label_R, ref_R, kl) for piece in cut]
+
+    def evaluate(self) -> list[Share]:
+        """The loss over all records."""
+        return self.shares(range(len(self.trees)))
+
+    def finish(self, row: dict[str, float], *, learnt: bool) -> dict[str, float]:
+        """The step's metrics with the margin between liked and disliked answers."""
+        both = {"rewards/chosen", "rewards/rejected"} <= row.keys()
+        margin = row["rewards/chosen"] - row["rewards/rejected"] if both else None
+        return row if margin is None else {**row, "rewards/margins": margin}
+
+    @torch.no_grad()
+    def _reference_point(self, chosen: Sequence[int]) -> torch.Tensor:
+        """max(0, mean over the step of policy - reference on mismatched answers): a scalar."""
+        assert self.ref_other_R is not None
+        sums = []
+        for piece in pieces([self.others[i] for i in chosen], self.max_tokens):
+            with self.policy.arithmetic():
+                sums.append(self.policy.score(piece.trees).sums_B())
+        policy_R = torch.cat(sums)
+        ref_R = self.ref_other_R[list(chosen)].to(policy_R.device)
+        return (policy_R - ref_R).mean().clamp(min=0)
+
+    def _share(
+        self,
+        piece: Piece,
+        label_R: torch.Tensor,
+        ref_R: torch.Tensor,
+        kl: torch.Tensor | None,
+    ) -> Loss:
+        with self.policy.arithmetic():
+            scores = self.policy.score(piece.trees)
+        sums_B = scores.sums_B()
+        label_B = label_R[piece.branches].to(sums_B.device)
+        ref_B = ref_R[piece.branches].to(sums_B.device)
+        options = self.recipe.objective.model_dump()
+        if kl is None:
+            loss_B = apo_zero_unpaired(sums_B, ref_B, label_B, **options)
+        else:
+            loss_B = kto(sums_B, ref_B, label_B, kl, **options)
+        metrics = self._metrics(scores, label_B, ref_B)
+        if kl is not None:
+            metrics["kl"] = Mean.of(float(kl))
+        return Loss(loss_B.sum() / len(label_R), metrics)
+
+    def _metrics(
+        self, scores: TokenScores, label_B: torch.Tensor, ref_B: torch.Tensor
+    ) -> dict[str, Metric]:
+        sums_B = scores.sums_B().detach()
+        rewards_B = self.recipe.objective.beta * (sums_B - ref_B)
+        drift_B = (sums_B - ref_B) / scores.lengths_B()
+        return {
+            "rewards/chosen": _mean(rewards_B[label_B]),
+            "rewards/rejected": _mean(rewards_B[~label_B]),
+            "logps/chosen": _mean(sums_B[label_B]),
+            "logps/rejected": _mean(sums_B[~label_B]),
+            "displacement/chosen_per_token": _mean(drift_B[label_B]),
+            "num_tokens": Sum(len(scores.logprobs_N)),
+            "entropy": Mean(float(scores.entropy_N.sum()), len(scores.entropy_N)),
+        }
+
+
+def _mean(values: torch.Tensor) -> Mean:
+    return Mean(float(values.sum()), len(values))

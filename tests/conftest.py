@@ -15,6 +15,7 @@ import yaml
 
 from strop.demo.model import raw_model, train_tokenizer
 from strop.demo.world import all_equations, assistant, solution, user
+from strop.metrics.runlog import read_rows
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 transformers.logging.set_verbosity_error()
@@ -55,6 +56,15 @@ def write_rows(tmp_path: Path) -> WriteRows:
     return write
 
 
+CLOCK = ("step_time", "sampling_time")
+
+
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    """A run's log without what depends on the clock."""
+    rows = read_rows(folder / "metrics.jsonl")
+    return [{k: v for k, v in row.items() if k not in CLOCK} for row in rows]
+
+
 EQUATIONS = all_equations()[::53]
 
 OFFLINE = ["cpt", "sft", "dft", "dpo", "robust_dpo", "ipo", "exo_pair", "aot", "aot_unpaired",
@@ -70,7 +80,9 @@ def recipes(tmp_path: Path, model_folder: Path, write_rows: WriteRows) -> dict[s
     """A small recipe of every method over generated data."""
     answers = [(user(e), solution(e), solution(e, filler=True)) for e in EQUATIONS]
     write_rows("text.jsonl", [{"text": solution(e)} for e in EQUATIONS])
-    write_rows("sft.jsonl", [{"prompt": p, "completion": assistant(good)} for p, good, _ in answers])
+    write_rows(
+        "sft.jsonl", [{"prompt": p, "completion": assistant(good)} for p, good, _ in answers]
+    )
     pairs = [
         {"prompt": p, "chosen": good, "rejected": bad, "margin": 0.1 * n}
         for n, (p, good, bad) in enumerate(answers)

@@ -120,8 +120,8 @@ class TestForms:
 @pytest.mark.parametrize(
     ("parse", "row", "message"),
     [
-        (demonstration, {"prompt": "a", "chosen": "b", "rejected": "c"}, "fits method dpo"),
-        (preference, {"prompt": "a", "completion": "b"}, "fits method sft"),
+        (demonstration, {"prompt": "a", "chosen": "b", "rejected": "c"}, "fits preference methods"),
+        (preference, {"prompt": "a", "completion": "b"}, "fits methods sft"),
         (document, {"prompt": "a"}, "give every line {text}"),
         (demonstration, {"prompt": "a", "completion": " "}, "`completion` is empty"),
         (demonstration, {"prompt": "", "completion": "b"}, "`prompt` is empty"),

@@ -80,7 +80,7 @@ def test_links_lead_somewhere() -> None:
 
 def test_every_recipe_key_is_documented() -> None:
     from strop.recipe.load import _fields
-    from strop.recipe.run import METHODS
+    from strop.recipe.methods import METHODS
 
     text = (ROOT / "docs/recipes.md").read_text()
     for cls in METHODS.values():

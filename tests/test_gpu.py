@@ -15,9 +15,9 @@ from strop.recipe.model import ModelRecipe
 from strop.recipe.run import OptimRecipe
 from strop.rollout.local import LocalSampler
 from strop.rollout.sampler import Sampling
-from strop.train.objectives import supervised_loss
 from strop.train.optim import build_optimizer
-from strop.train.step import TrainState, optimizer_step, pieces
+from strop.train.step import optimizer_step
+from strop.train.supervised import SupervisedMethod
 from test_sampler import Words, prompts
 from test_tree import model_of, tree_of
 
@@ -51,13 +51,13 @@ def test_a_step_lowers_the_loss(model_folder: Path, dtype: str) -> None:
     recipe = ModelRecipe.model_validate({"path": str(model_folder), "dtype": dtype})
     policy = load_policy(recipe)
     assert policy.device.type == "cuda"
-    state = TrainState(policy, build_optimizer(policy, OptimRecipe(learning_rate=1e-3)))
-    work = list(pieces([tree_of(random.Random(1), 2, 12)], 10**6))
+    optimizer = build_optimizer(policy, OptimRecipe(learning_rate=1e-3))
+    method = SupervisedMethod(policy, [tree_of(random.Random(1), 2, 12)], 10**6)
     losses = []
     for _ in range(5):
         metrics = optimizer_step(
-            state, work, lambda scores, _: supervised_loss(scores, tokens=24),
-            learning_rate=1e-3, max_grad_norm=1.0,
+            policy, optimizer, method.shares([0]),
+            learning_rate=1e-3, max_grad_norm=1.0, where="step",
         )  # fmt: skip
         losses.append(metrics["loss"].result())
     assert losses[-1] < losses[0]

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch.autograd import gradcheck
 
 from strop.losses.divergence import k1, k2, k3
-from strop.losses.policy import clip, clipped_high, clipped_low, sequence_ratio, token_ratio
 from strop.losses.preference import dpo
-from strop.losses.presets import PRESETS, PolicyTokens, dapo, dr_grpo, grpo, policy_loss
-from strop.losses.reduce import StepCounts, constant, sequence_mean, token_mean
+from strop.losses.reduce import DENOMINATORS, Denominator, StepCounts
 from strop.losses.supervised import nll
-from strop.metrics.value import results
 
 
 def vector(*values: float) -> torch.Tensor:
@@ -82,6 +80,23 @@ class TestDivergence:
         assert means[2] == pytest.approx(kl)
         assert abs(means[1] - kl) > 1e-3
 
+    def test_equal_probabilities_have_no_divergence(self) -> None:
+        same = vector(-0.1, -3.0)
+        for estimate in (k1, k2, k3):
+            assert estimate(same, same).tolist() == [0.0, 0.0]
+
+    def test_k3_is_never_negative_and_exact_for_close_policies(self) -> None:
+        policy = torch.linspace(-5, 0, 101, dtype=torch.float32)
+        assert (k3(policy, policy.flip(0)) >= 0).all()
+        # d^2 / 2 at d = 1e-3: exp(d) - 1 - d in float32 would keep one digit of it
+        close = k3(torch.tensor([0.0]), torch.tensor([1e-3]))
+        assert float(close) == pytest.approx(0.5e-6, rel=1e-3)
+
+    @pytest.mark.parametrize("estimate", [k1, k2, k3])
+    def test_gradient_in_float64(self, estimate: Callable[..., torch.Tensor]) -> None:
+        pair = [vector(-1.0, -3.0).requires_grad_(), vector(-4.0, -2.0).requires_grad_()]
+        assert gradcheck(estimate, pair)
+
     def test_k2_has_the_gradient_of_the_kl(self) -> None:
         logits = vector(0.3, -0.2, 0.5).requires_grad_()
         q = vector(0.2, 0.3, 0.5)
@@ -92,127 +107,35 @@ class TestDivergence:
         assert torch.allclose(exact, k2_grad)
 
 
-class TestAxes:
-    def test_ratios_by_hand(self) -> None:
-        log_ratio, branch = vector(0.2, 0.4, -0.3), torch.tensor([0, 0, 1])
-        assert token_ratio(log_ratio, branch).tolist() == pytest.approx(
-            [math.exp(0.2), math.exp(0.4), math.exp(-0.3)]
-        )
-        assert sequence_ratio(log_ratio, branch).tolist() == pytest.approx(
-            [math.exp(0.3), math.exp(0.3), math.exp(-0.3)]
-        )
+class TestReduce:
+    """Answers of two and one tokens; of the step's four sequences two were skipped."""
+
+    LOSS = vector(1, 3, 10)
+    BRANCH = torch.tensor([0, 0, 1])
+    COUNTS = StepCounts(sequences=4, tokens=20, max_length=7)
 
     @pytest.mark.parametrize(
-        ("ratio", "advantage", "loss", "gradient"),
+        ("name", "value", "gradient"),
         [
-            (1.0, 2.0, -2.0, -2.0),  # inside
-            (1.5, 2.0, -2.4, 0.0),  # above, good: clipped at 1.2
-            (1.5, -2.0, 3.0, 2.0),  # above, bad: not clipped
-            (0.5, 2.0, -1.0, -2.0),  # below, good: not clipped
-            (0.5, -2.0, 1.6, 0.0),  # below, bad: clipped at 0.8
+            ("sequence_mean", (2 + 10) / 4, [1 / 8, 1 / 8, 1 / 4]),
+            ("sequence_sum", 14 / 4, [1 / 4, 1 / 4, 1 / 4]),
+            ("token_mean", 14 / 20, [1 / 20, 1 / 20, 1 / 20]),
+            ("constant", 14 / 28, [1 / 28, 1 / 28, 1 / 28]),
         ],
     )
-    def test_clip_by_hand(
-        self, ratio: float, advantage: float, loss: float, gradient: float
-    ) -> None:
-        r = vector(ratio).requires_grad_()
-        value = clip(r, vector(advantage), low=0.2, high=0.2)
-        assert float(value.detach()) == pytest.approx(loss)
-        (grad,) = torch.autograd.grad(value.sum(), r)
-        assert float(grad) == pytest.approx(gradient)
+    def test_by_hand(self, name: Denominator, value: float, gradient: list[float]) -> None:
+        loss = self.LOSS.clone().requires_grad_()
+        reduced = DENOMINATORS[name](loss, self.BRANCH, self.COUNTS)
+        assert float(reduced.detach()) == pytest.approx(value)
+        (grad,) = torch.autograd.grad(reduced, loss)
+        assert grad.tolist() == pytest.approx(gradient)
 
-    def test_dual_clip_bounds_a_bad_token_that_became_likely(self) -> None:
-        assert float(clip(vector(10.0), vector(-2.0), low=0.2, high=0.2)) == 20.0
-        assert float(clip(vector(10.0), vector(-2.0), low=0.2, high=0.2, dual=3.0)) == 6.0
-        assert float(clip(vector(10.0), vector(2.0), low=0.2, high=0.2, dual=3.0)) == -2.4
+    @pytest.mark.parametrize("name", DENOMINATORS)
+    def test_pieces_add_up_to_the_whole(self, name: Denominator) -> None:
+        whole = DENOMINATORS[name](self.LOSS, self.BRANCH, self.COUNTS)
+        first = DENOMINATORS[name](self.LOSS[:2], torch.tensor([0, 0]), self.COUNTS)
+        second = DENOMINATORS[name](self.LOSS[2:], torch.tensor([0]), self.COUNTS)
+        assert float(first + second) == pytest.approx(float(whole))
 
-    def test_clip_fractions_count_cut_gradients_only(self) -> None:
-        ratio, advantage = vector(0.5, 0.5, 1.5, 1.5), vector(-1, 1, -1, 1)
-        assert clipped_low(ratio, advantage, 0.2).tolist() == [1, 0, 0, 0]
-        assert clipped_high(ratio, advantage, 0.2).tolist() == [0, 0, 0, 1]
-
-    def test_denominators_by_hand(self) -> None:
-        loss, branch = vector(1, 3, 10), torch.tensor([0, 0, 1])
-        counts = StepCounts(sequences=4, tokens=20, max_length=5)
-        assert float(sequence_mean(loss, branch, counts)) == pytest.approx((2 + 10) / 4)
-        assert float(token_mean(loss, branch, counts)) == pytest.approx(14 / 20)
-        assert float(constant(loss, branch, counts)) == pytest.approx(14 / 20)
-
-
-def tokens(ref: bool = False) -> PolicyTokens:
-    """Two answers of two and one tokens, on policy."""
-    logprobs = vector(-1.0, -0.5, -2.0).requires_grad_()
-    return PolicyTokens(
-        logprobs,
-        logprobs.detach().clone(),
-        vector(-1.2, -0.5, -1.0) if ref else None,
-        vector(1.0, 1.0, -1.0),
-        torch.tensor([0, 0, 1]),
-    )
-
-
-class TestPresets:
-    COUNTS = StepCounts(sequences=2, tokens=3, max_length=4)
-
-    def test_on_policy_gradients_are_the_papers(self) -> None:
-        """d/d logprob = -A / denominator: the methods differ in the denominator alone."""
-        expected = {
-            "grpo": [-1 / 2 / 2, -1 / 2 / 2, 1 / 1 / 2],
-            "dapo": [-1 / 3, -1 / 3, 1 / 3],
-            "dr_grpo": [-1 / 8, -1 / 8, 1 / 8],
-        }
-        for name, gradient in expected.items():
-            given = tokens()
-            loss = policy_loss(PRESETS[name](beta=0.0), given, self.COUNTS)
-            (grad,) = torch.autograd.grad(loss.value, given.logprobs_N)
-            assert grad.tolist() == pytest.approx(gradient), name
-
-    def test_kl_by_hand(self) -> None:
-        given = tokens(ref=True)
-        loss = policy_loss(grpo(beta=0.5), given, self.COUNTS)
-        terms = [math.exp(d) - 1 - d for d in (-0.2, 0.0, 1.0)]
-        kl = ((terms[0] + terms[1]) / 2 + terms[2]) / 2
-        assert float(loss.value.detach()) == pytest.approx(0.0 + 0.5 * kl)
-        assert results(loss.metrics)["kl"] == pytest.approx(sum(terms) / 3)
-
-    def test_beta_without_reference_is_an_error(self) -> None:
-        with pytest.raises(ValueError, match="reference"):
-            policy_loss(grpo(), tokens(), self.COUNTS)
-
-    def test_papers_defaults(self) -> None:
-        assert (grpo().epsilon_low, grpo().epsilon_high, grpo().beta) == (0.2, 0.2, 0.04)
-        assert (dapo().epsilon_low, dapo().epsilon_high, dapo().beta) == (0.2, 0.28, 0.0)
-        assert dr_grpo().advantage == "group_mean"
-
-    @pytest.mark.parametrize("name", PRESETS)
-    def test_float64_gradient_off_policy(self, name: str) -> None:
-        method = PRESETS[name](beta=0.1)
-        given = tokens(ref=True)
-
-        def value(logprobs: torch.Tensor) -> torch.Tensor:
-            moved = PolicyTokens(
-                logprobs,
-                given.old_N - vector(0.05, -0.1, 0.1),
-                given.ref_N,
-                given.advantage_N,
-                given.branch_N,
-            )
-            return policy_loss(method, moved, self.COUNTS).value
-
-        assert gradcheck(value, [given.logprobs_N])
-
-    @pytest.mark.parametrize("name", PRESETS)
-    def test_pieces_add_up_to_the_whole(self, name: str) -> None:
-        """Splitting by answer with the step's counts changes nothing."""
-        method = PRESETS[name](beta=0.1)
-        whole = tokens(ref=True)
-        value = policy_loss(method, whole, self.COUNTS).value
-        parts = 0.0
-        for keep in (slice(0, 2), slice(2, 3)):
-            assert whole.ref_N is not None
-            part = PolicyTokens(
-                whole.logprobs_N[keep], whole.old_N[keep], whole.ref_N[keep],
-                whole.advantage_N[keep], torch.zeros_like(whole.branch_N[keep]),
-            )  # fmt: skip
-            parts += float(policy_loss(method, part, self.COUNTS).value.detach())
-        assert parts == pytest.approx(float(value.detach()))
+    def test_every_denominator_is_tested_by_hand(self) -> None:
+        assert set(DENOMINATORS) == {"sequence_mean", "sequence_sum", "token_mean", "constant"}

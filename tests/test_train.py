@@ -1,4 +1,4 @@
-"""The loops: right gradients, exact resume, honest metrics, refusals."""
+"""The loops: exact resume, honest metrics, whole outputs."""
 
 from __future__ import annotations
 
@@ -9,71 +9,30 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import yaml
-from peft import AutoPeftModelForCausalLM
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
 
-from conftest import WriteRows
-from strop.demo.world import all_equations, assistant, solution, user
-from strop.errors import OutputError, RecipeError, TrainingError
-from strop.losses.presets import grpo
-from strop.metrics.runlog import read_rows
+from conftest import metrics
+from strop.errors import OutputError, RecipeError
 from strop.model.load import load_policy
 from strop.recipe.load import load_recipe
 from strop.recipe.model import ModelRecipe
-from strop.recipe.objective import DpoObjective
-from strop.recipe.run import OptimRecipe, PolicyRecipe
-from strop.train import online
+from strop.recipe.run import OptimRecipe
 from strop.train.checkpoint import latest_checkpoint
-from strop.train.objectives import preference_loss, supervised_loss
-from strop.train.optim import Optimizers, build_optimizer, learning_rate
+from strop.train.optim import build_optimizer, learning_rate
 from strop.train.run import train
-from strop.train.step import TrainState, optimizer_step, pieces, split_tree
-from strop.types import Branch, Completion, Origin, Rollout, Score, ScoredGroup, Task, Tree
+
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "model.safetensors")
 
 
-def metrics(folder: Path) -> list[dict[str, Any]]:
-    """The log without what depends on the clock."""
-    clock = ("step_time", "sampling_time")
-    rows = read_rows(folder / "metrics.jsonl")
-    return [{k: v for k, v in row.items() if k not in clock} for row in rows]
-
-
 def same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
     return left.keys() == right.keys() and all(torch.equal(left[k], right[k]) for k in left)
-
-
-METHODS = ["cpt", "sft", "dpo", "grpo", "dapo", "dr_grpo"]
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_every_method_moves_the_weights_and_leaves_a_loadable_model(
-    method: str, recipes: dict[str, Path], model_folder: Path
-) -> None:
-    final = train(load_recipe(recipes[method]))
-    model = AutoModelForCausalLM.from_pretrained(final)
-    start = AutoModelForCausalLM.from_pretrained(model_folder)
-    moved = [
-        not torch.equal(p, q) for p, q in zip(model.parameters(), start.parameters(), strict=True)
-    ]
-    assert all(moved)
-    run = final.parent
-    for name in ("recipe.resolved.yaml", "env.json", "lineage.json", "samples.jsonl"):
-        assert (run / name).stat().st_size > 0
-    assert "plotly" in (run / "report.html").read_text()
-    rows = metrics(run)
-    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
-    assert {"loss", "grad_norm", "learning_rate", "entropy", "num_tokens"} <= rows[0].keys()
 
 
 def test_sft_lowers_the_loss_on_what_it_sees(recipes: dict[str, Path]) -> None:
@@ -221,69 +180,6 @@ class TestOutputs:
         assert not Path(recipe.output).exists()
         lora = load_recipe(recipes["dpo"], ["optim.learning_rate=1e-3", "model.lora={rank: 2}"])
         assert train(lora).exists()
-
-    @pytest.mark.parametrize(
-        ("override", "message"),
-        [
-            ("rollout.max_tokens=5000", "leaves no room for a prompt"),
-            ("reward=[{function: exact_answer, weight: 0}]", "every reward has weight 0"),
-            ("objective={beta: 0, epsilon_low: 0.3, epsilon_high: 0.2}", "epsilon_high >="),
-        ],
-    )
-    def test_contradictions_are_refused(
-        self, recipes: dict[str, Path], override: str, message: str
-    ) -> None:
-        with pytest.raises(RecipeError, match=message):
-            train(load_recipe(recipes["grpo"], [override]), force=True)
-
-
-class TestAdapters:
-    def test_lora_trains_the_adapter_alone_and_loads_with_peft(
-        self, recipes: dict[str, Path], model_folder: Path
-    ) -> None:
-        recipe = load_recipe(recipes["sft"], ["model.lora={rank: 4}", "optim.learning_rate=1e-2"])
-        final = train(recipe)
-        model = AutoPeftModelForCausalLM.from_pretrained(final)
-        start = AutoModelForCausalLM.from_pretrained(model_folder)
-        base = {n: p for n, p in model.named_parameters() if "lora" not in n}
-        moved = [p for n, p in model.named_parameters() if "lora_B" in n]
-        assert all(p.abs().max() > 0 for p in moved)
-        # all linear layers of three decoder layers: q, k, v, o, gate, up, down
-        assert len(moved) == 3 * 7
-        assert sum(p.numel() for p in base.values()) == sum(p.numel() for p in start.parameters())
-
-    def test_an_adapter_on_an_adapter_starts_from_the_merged_model(
-        self, recipes: dict[str, Path]
-    ) -> None:
-        """DPO on an SFT adapter: the reference is the SFT model, not the raw base."""
-        overrides = ["model.lora={rank: 4}", "optim.learning_rate=1e-2"]
-        first = train(load_recipe(recipes["sft"], overrides))
-        second = train(load_recipe(recipes["dpo"], [*overrides, f"model.path={first}"]))
-        assert metrics(second.parent)[0]["loss"] == pytest.approx(math.log(2), abs=1e-5)
-        merged = AutoPeftModelForCausalLM.from_pretrained(first).merge_and_unload()
-        base = AutoModelForCausalLM.from_pretrained(second.parent / "base")
-        for p, q in zip(merged.parameters(), base.parameters(), strict=True):
-            assert torch.allclose(p, q, atol=1e-6)
-        assert AutoPeftModelForCausalLM.from_pretrained(second) is not None
-
-    def test_the_reference_of_an_adapter_is_the_model_without_it(
-        self, recipes: dict[str, Path]
-    ) -> None:
-        overrides = ["model.lora={rank: 4}", "optim.learning_rate=1e-2", "run.steps=4"]
-        rows = metrics(train(load_recipe(recipes["grpo"], overrides)).parent)
-        assert rows[0]["kl"] == pytest.approx(0, abs=1e-6)
-        assert rows[-1]["kl"] > 1e-4
-
-    @pytest.mark.parametrize("lora", [False, True])
-    def test_bfloat16(self, lora: bool, recipes: dict[str, Path]) -> None:
-        adapter = ["model.lora={rank: 4}"] if lora else []
-        final = train(load_recipe(recipes["dpo"], ["model.dtype=bfloat16", *adapter]))
-        name = "adapter_model.safetensors" if lora else "model.safetensors"
-        kinds = {tensor.dtype for tensor in load_file(final / name).values()}
-        assert kinds == ({torch.float32} if lora else {torch.bfloat16})
-        checkpoint = latest_checkpoint(final.parent)
-        assert checkpoint is not None
-        assert {t.dtype for t in load_file(checkpoint / name).values()} == {torch.float32}
 
 
 def test_muon_takes_the_hidden_matrices(model_folder: Path) -> None:

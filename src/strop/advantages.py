@@ -35,9 +35,10 @@ def leave_one_out(rewards_PG: torch.Tensor) -> torch.Tensor:
 
     Equals group_mean times n / (n - 1) for n scored completions; 0 where there is no other.
     """
+    centred_PG = group_mean(rewards_PG)
+    # in the rewards' dtype: a quotient of integers would be single precision
     scored_P1 = (~rewards_PG.isnan()).sum(1, keepdim=True).to(rewards_PG.dtype)
-    scale_P1 = torch.where(scored_P1 > 1, scored_P1 / (scored_P1 - 1).clamp(min=1), 0.0)
-    return group_mean(rewards_PG) * scale_P1
+    return centred_PG * torch.where(scored_P1 > 1, scored_P1 / (scored_P1 - 1).clamp(min=1), 0.0)
 
 
 def group_std(rewards_PG: torch.Tensor) -> torch.Tensor:

@@ -110,7 +110,13 @@ def inputs_of(suite: Suite, model: str, reference: str | None) -> str:
         for component in task.scores
         if component.file
     ]
-    models = [weights_hash(path) for path in (model, reference) if path]
+    judges = [
+        component.model
+        for task in suite.tasks
+        if isinstance(task, GenerateTask)
+        for component in task.scores
+    ]
+    models = [weights_hash(path) for path in (model, reference, *judges) if path]
     text = json.dumps([digest(suite), data, rewards, models])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -50,8 +50,7 @@ def mismatch_weights(
     # the share is the same for w and c w: relative to the largest, neither square leaves the range
     relative_N = (log_N - log_N.max()).exp()
     ess = float(relative_N.sum().square() / (len(log_N) * relative_N.square().sum()))
-    # beyond e^30 a weight is bounded anyway
-    weight_N = log_N.clamp(max=30).exp()
+    weight_N = log_N.exp()
     if bound == "truncate":
         return MismatchWeights(
             weight_N.clamp(max=cap), torch.zeros_like(weight_N, dtype=torch.bool), ess

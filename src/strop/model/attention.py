@@ -8,7 +8,7 @@ Sliding windows, soft-caps and attention sinks arrive as keyword arguments and a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -132,3 +132,16 @@ def attention_of(model: torch.nn.Module, name: str) -> Iterator[None]:
         yield
     finally:
         config._attn_implementation = before
+
+
+def recomputed_alike(
+    model: torch.nn.Module,
+) -> Callable[[], tuple[AbstractContextManager[None], AbstractContextManager[None]]]:
+    """For gradient checkpointing: layers that are computed again in the backward use the attention
+    function of their forward, whatever is set by then."""
+    config: Any = model.config
+
+    def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        return nullcontext(), attention_of(model, config._attn_implementation)
+
+    return contexts

@@ -16,6 +16,7 @@ from transformers import (
 
 from strop.errors import ModelError
 from strop.model.adapters import TaskType, add_lora, is_adapter_folder, nf4
+from strop.model.attention import recomputed_alike
 from strop.model.logprobs import TreeScorer, bare
 from strop.model.network import Policy, ScalarNetwork
 from strop.model.scalar import ScalarScorer
@@ -92,7 +93,8 @@ def _trained(recipe: ModelRecipe, task: TaskType, seed: int) -> tuple[Any, Any]:
         model.requires_grad_(False)
         model = add_lora(model, recipe.lora, task)
     if recipe.gradient_checkpointing:
-        bare(model).gradient_checkpointing_enable({"use_reentrant": False})
+        again = {"use_reentrant": False, "context_fn": recomputed_alike(bare(model))}
+        bare(model).gradient_checkpointing_enable(again)
     _fits(model, tokenizer, recipe.path)
     model.train()
     return model, tokenizer

@@ -8,8 +8,7 @@ from pydantic import Field, model_validator
 
 from strop.recipe.base import Strict
 
-Mixable = Literal["dpo", "robust_dpo", "hinge", "nca_pair", "bco_pair", "sppo_hard", "apo_zero",
-                  "apo_down"]  # fmt: skip
+Mixable = Literal["dpo", "hinge", "nca_pair", "bco_pair", "sppo_hard", "apo_zero", "apo_down"]
 """Losses that an `mpo` mixture may hold: those that need no option but beta."""
 
 

@@ -14,14 +14,20 @@ from pathlib import Path
 from typing import Any
 
 from strop.errors import RewardError
+from strop.model.load import has_scalar_head
 from strop.recipe.reward import RewardComponent
 from strop.rewards.exact import exact_answer
 from strop.rewards.format import format_tags
+from strop.rewards.reward_model import reward_model
 from strop.types import Failure, Judged, Rollout, Score, Text
 
 RewardFunction = Callable[..., Sequence[float | None]]
 
-BUILT_IN: dict[str, RewardFunction] = {"exact_answer": exact_answer, "format_tags": format_tags}
+BUILT_IN: dict[str, RewardFunction] = {
+    "exact_answer": exact_answer,
+    "format_tags": format_tags,
+    "reward_model": reward_model,
+}
 
 
 class Reward:
@@ -72,6 +78,12 @@ class Reward:
 
 def find_function(component: RewardComponent) -> RewardFunction:
     """A built-in, or the named function of the user's file; `RewardError` where there is none."""
+    if component.model is not None and not has_scalar_head(component.model):
+        raise RewardError(
+            "the folder holds no reward model (a sequence classifier with one label)",
+            where=component.model,
+            fix="train one with method: reward_model",
+        )
     if component.file is not None:
         return _from_file(Path(component.file), component.function)
     if component.function not in BUILT_IN:
@@ -112,10 +124,9 @@ def _call(
     columns: Mapping[str, Sequence[Any]],
 ) -> tuple[list[float | None], Failure | None]:
     nothing: list[float | None] = [None] * len(completions)
+    options = component.options | ({"model": component.model} if component.model else {})
     try:
-        given = function(
-            prompts=prompts, completions=completions, **{**columns, **component.options}
-        )
+        given = function(prompts=prompts, completions=completions, **{**columns, **options})
         values = [None if value is None else float(value) for value in given]
     except Exception as error:  # noqa: BLE001 - a reward may raise anything; it must not end a run
         return nothing, Failure(component.label, _described(error))

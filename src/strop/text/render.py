@@ -53,6 +53,11 @@ def feedback_tree(tokenizer: Tokenizer, record: Feedback) -> Tree:
     return _one_prompt(tokenizer, record.prompt, [record.completion], str(record.origin))
 
 
+def answer_tree(tokenizer: Tokenizer, prompt: Text, completion: Text) -> Tree:
+    """A prompt with one answer, as training would read it: what a reward model judges."""
+    return _one_prompt(tokenizer, prompt, [completion], "")
+
+
 def document_trees(tokenizer: Tokenizer, record: Document, *, max_length: int) -> list[Tree]:
     """A document cut into pieces of at most `max_length` tokens, every token learnt once.
 

@@ -68,14 +68,15 @@ class Displacement(Detector):
         self.margin = Start("rewards/margins")
 
     def measure(self, row: Row) -> float | None:
+        if "rewards/margins" not in row:
+            return None
         start, margin = self.start.see(row), self.margin.see(row)
         fall = row.get("displacement/chosen_per_token")
-        if fall is None and start is not None:
-            fall = row["logps/chosen_per_token"] - start
-        if fall is None or "rewards/margins" not in row:
+        if fall is not None:
+            return -fall if row["rewards/margins"] > 0 else 0.0
+        if start is None or margin is None:
             return None
-        risen = row["rewards/margins"] > (margin if margin is not None else 0.0)
-        return -fall if risen else 0.0
+        return start - row["logps/chosen_per_token"] if row["rewards/margins"] > margin else 0.0
 
     def explain(self, value: float) -> str:
         return (

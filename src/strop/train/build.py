@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ from strop.train.reward_model import RewardModelMethod
 from strop.train.selfcheck import sampler_mismatch
 from strop.train.step import Critic, TrainState
 from strop.train.supervised import LOSSES, SupervisedMethod
-from strop.train.unpaired import UnpairedMethod, branch_sums, mismatched
+from strop.train.unpaired import Mismatched, UnpairedMethod, branch_sums, mismatched
 from strop.types import Feedback, StepRecord, TokenScores, Tree
 
 Loop = tuple[Iterator[StepRecord], dict[str, Any]]
@@ -109,14 +110,28 @@ def _online(state: TrainState, recipe: Online, prepared: Prepared) -> Loop:
     return train_online(state, recipe, parts), {**prepared.checks, "sampler_mismatch": mismatch}
 
 
+@dataclass(frozen=True, slots=True)
+class Records:
+    """What a method is made for: rendered records with their sources. `prefix` names the cached
+    files, `visited` the records that some step looks at (None: all)."""
+
+    rendered: Rendered
+    sources: Sequence[DataSource]
+    prefix: str
+    visited: Sequence[int] | None
+
+
+Build = Callable[[Records], OfflineMethod]
+
+
 def _offline(state: TrainState, recipe: Offline, prepared: Prepared) -> Loop:
     assert prepared.rendered is not None
-    build = _builder(state, recipe, prepared)
+    build = _builder(state, recipe, prepared.folder)
     held_out = None
     if recipe.eval is not None and prepared.eval_rendered is not None:
-        held_out = build(prepared.eval_rendered, recipe.eval.data, "eval_", None)
+        held_out = build(Records(prepared.eval_rendered, recipe.eval.data, "eval_", None))
     parts = OfflineParts(
-        method=build(prepared.rendered, recipe.data, "", _visited(prepared)),
+        method=build(Records(prepared.rendered, recipe.data, "", _visited(prepared))),
         mix=prepared.mix,
         total=prepared.total_steps,
         replay=_replay(state.network, recipe, prepared),
@@ -125,100 +140,81 @@ def _offline(state: TrainState, recipe: Offline, prepared: Prepared) -> Loop:
     return train_offline(state, recipe, parts), prepared.checks
 
 
-Build = Callable[[Rendered, Sequence[DataSource], str, Sequence[int] | None], OfflineMethod]
-"""(records, their sources, prefix of cached files, records that are visited or None for all)."""
-
-
-def _builder(state: TrainState, recipe: Offline, prepared: Prepared) -> Build:
+def _builder(state: TrainState, recipe: Offline, folder: Path) -> Build:
     """How the recipe's method is made, for its own records and for held-out ones."""
     if isinstance(recipe, RewardModelRecipe):
-        return lambda rendered, sources, prefix, visited: _reward_model(state, recipe, rendered)
+        return lambda records: _reward_model(state, recipe, records)
     policy = state.network
     assert isinstance(policy, Policy)
-    cache = ReferenceCache(policy, recipe, prepared.folder)
     if isinstance(recipe, CptRecipe | SftRecipe):
         max_tokens, loss = recipe.run.micro_batch_tokens, LOSSES[recipe.method]
-        return lambda rendered, sources, prefix, visited: SupervisedMethod(
-            policy, rendered.trees, max_tokens, loss=loss
+        return lambda records: SupervisedMethod(
+            policy, records.rendered.trees, max_tokens, loss=loss
         )
+    cache = ReferenceCache(policy, recipe, folder)
     if isinstance(recipe, UnpairedRecipe):
-        return lambda rendered, sources, prefix, visited: _unpaired(
-            policy, recipe, cache, rendered, sources, prefix, visited
-        )
-
-    def pairs(
-        rendered: Rendered,
-        sources: Sequence[DataSource],
-        prefix: str,
-        visited: Sequence[int] | None,
-    ) -> PairMethod:
-        ref_B2 = None
-        if needs_reference(recipe.objective):
-            read = reference_read(recipe.objective)
-            ref_B2 = cache.scores(rendered.trees, read, sources, f"{prefix}reference", visited)
-        return PairMethod(recipe, state, policy, rendered.trees, ref_B2)
-
-    return pairs
+        return lambda records: _unpaired(policy, recipe, cache, records)
+    return lambda records: _pairs(state, policy, recipe, cache, records)
 
 
 def _reward_model(
-    state: TrainState, recipe: RewardModelRecipe, rendered: Rendered
+    state: TrainState, recipe: RewardModelRecipe, records: Records
 ) -> RewardModelMethod:
     assert isinstance(state.network, ScalarNetwork)
     margins = None
     if recipe.objective.margin is not None:
-        margins = torch.tensor(expect_margins(rendered, recipe.objective.margin))
-    return RewardModelMethod(recipe, state.network, rendered.trees, margins)
+        margins = torch.tensor(expect_margins(records.rendered, recipe.objective.margin))
+    return RewardModelMethod(recipe, state.network, records.rendered.trees, margins)
+
+
+def _pairs(
+    state: TrainState, policy: Policy, recipe: PairRecipe, cache: ReferenceCache, records: Records
+) -> PairMethod:
+    trees = records.rendered.trees
+    ref_B2 = None
+    if needs_reference(recipe.objective):
+        ref_B2 = cache.scores(trees, reference_read(recipe.objective), records, "reference")
+    return PairMethod(recipe, state, policy, trees, ref_B2)
 
 
 def _unpaired(
-    policy: Policy,
-    recipe: UnpairedRecipe,
-    cache: ReferenceCache,
-    rendered: Rendered,
-    sources: Sequence[DataSource],
-    prefix: str,
-    visited: Sequence[int] | None,
+    policy: Policy, recipe: UnpairedRecipe, cache: ReferenceCache, records: Records
 ) -> UnpairedMethod:
+    rendered = records.rendered
     labels = [record.label for record in rendered.records if isinstance(record, Feedback)]
-    ref_R = cache.scores(rendered.trees, branch_sums, sources, f"{prefix}reference", visited)
-    others: tuple[Tree, ...] = ()
-    ref_other_R = None
+    ref_R = cache.scores(rendered.trees, branch_sums, records, "reference")
+    others = None
     if recipe.method == "kto":
-        others = mismatched(rendered.trees, recipe.seed)
-        name = f"{prefix}reference_mismatched"
-        ref_other_R = cache.scores(others, branch_sums, sources, name, visited)
-    return UnpairedMethod(
-        recipe, policy, rendered.trees, torch.tensor(labels), ref_R, others, ref_other_R
-    )
+        trees = mismatched(rendered.trees, recipe.seed)
+        ref_other_R = cache.scores(trees, branch_sums, records, "reference_mismatched")
+        others = Mismatched(trees, ref_other_R)
+    return UnpairedMethod(recipe, policy, rendered.trees, torch.tensor(labels), ref_R, others)
 
 
 class ReferenceCache:
     """Reference log-probs of a run's records, computed before step 1, kept in its folder."""
 
-    def __init__(self, policy: Policy, recipe: PairRecipe | UnpairedRecipe | Offline, folder: Path):
+    def __init__(self, policy: Policy, recipe: PairRecipe | UnpairedRecipe, folder: Path) -> None:
         self.policy, self.recipe, self.folder = policy, recipe, folder
 
     def scores(
         self,
         trees: Sequence[Tree],
         read: Callable[[TokenScores], torch.Tensor],
-        sources: Sequence[DataSource],
+        records: Records,
         name: str,
-        visited: Sequence[int] | None,
     ) -> torch.Tensor:
         """`read` of every branch of `trees`; records that no step visits are left at NaN."""
         recipe = self.recipe
-        chosen = range(len(trees)) if visited is None else visited
-        data = data_hash([source.path for source in sources])
-        objective = "" if isinstance(recipe, CptRecipe | SftRecipe) else recipe.objective
+        chosen = range(len(trees)) if records.visited is None else records.visited
+        data = data_hash([source.path for source in records.sources])
+        model = weights_hash(recipe.model.path)
         found = reference_scores(
             self.policy,
             [trees[i] for i in chosen],
             read,
-            path=self.folder / f"{name}.safetensors",
-            key=f"{weights_hash(recipe.model.path)}/{data}/{recipe.text}/{objective}/"
-            f"{recipe.seed}/{len(chosen)}",
+            path=self.folder / f"{records.prefix}{name}.safetensors",
+            key=f"{model}/{data}/{recipe.text}/{recipe.objective}/{recipe.seed}/{len(chosen)}",
             max_tokens=recipe.run.micro_batch_tokens,
         )
         branches = len(trees[0].branches)

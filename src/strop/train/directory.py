@@ -104,11 +104,15 @@ def write_identity(folder: Path, recipe: Recipe, checks: Mapping[str, Any]) -> N
 
 
 def reward_hashes(recipe: Recipe) -> list[str]:
-    """Hashes of the user's reward files that a recipe names."""
+    """Hashes of the user's reward files and of the reward models that a recipe names."""
     if not isinstance(recipe, OnlineRecipe):
         return []
     files = [Path(component.file) for component in recipe.reward if component.file]
-    return [hashlib.sha256(file.read_bytes()).hexdigest()[:16] for file in files]
+    models = [component.model for component in recipe.reward if component.model]
+    return [
+        *(hashlib.sha256(file.read_bytes()).hexdigest()[:16] for file in files),
+        *(weights_hash(model) for model in models),
+    ]
 
 
 def environment() -> dict[str, Any]:

@@ -26,7 +26,7 @@ from strop.rollout.sampler import Sampler, Sampling
 from strop.train.optim import learning_rate
 from strop.train.step import Share, TrainState
 from strop.train.supervised import SupervisedMethod, replayed
-from strop.types import ScoredGroup, StepRecord
+from strop.types import Score, ScoredGroup, StepRecord
 
 EXTRA_STREAM = 1000
 """Streams of the data order from which dynamic sampling takes further prompts, one a round."""
@@ -221,6 +221,7 @@ def score_metrics(groups: Sequence[ScoredGroup]) -> dict[str, float]:
         "completions/count": len(completions),
         "completions/mean_length": float(lengths.mean()),
         "completions/max_length": float(lengths.max()),
+        "completions/mean_length_below": _mean_length_below(scores, lengths),
         "completions/clipped_ratio": cut / len(completions),
         "num_tokens": float(lengths.sum()),
     }
@@ -229,6 +230,14 @@ def score_metrics(groups: Sequence[ScoredGroup]) -> dict[str, float]:
         if values:
             row[f"rewards/{name}/mean"] = sum(values) / len(values)
     return row
+
+
+def _mean_length_below(scores: Sequence[Score], lengths: torch.Tensor) -> float:
+    """Mean length of the answers that earn less than the mean: a pull towards long wrong answers
+    shows here first (0 where none does)."""
+    totals = torch.tensor([float("nan") if s.total is None else s.total for s in scores])
+    below = totals < totals.nanmean() - 1e-9
+    return float(lengths[below].mean()) if below.any() else 0.0
 
 
 def _samples(group: ScoredGroup) -> list[dict[str, Any]]:

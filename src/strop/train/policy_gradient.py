@@ -119,7 +119,8 @@ class PolicyGradient:
     def prepare(self, groups: Sequence[ScoredGroup]) -> Lesson:
         """Log-probs under older weights, advantages and mismatch weights of a step's samples."""
         rewards_PG = torch.tensor(
-            [[float("nan") if s.total is None else s.total for s in g.scores] for g in groups]
+            [[float("nan") if s.total is None else s.total for s in g.scores] for g in groups],
+            dtype=torch.float32,
         )
         kept = [k for number, group in enumerate(groups) for k in self._kept(number, group)]
         counted = tuple(self._counted(group) for group in groups)
@@ -131,7 +132,7 @@ class PolicyGradient:
         trees = tuple(k.tree for k in kept)
         lengths = [len(branch.ids) for tree in trees for branch in tree.branches]
         completions = [groups[k.group].rollout.completions[i] for k in kept for i in k.completions]
-        sampler_N = torch.tensor([x for c in completions for x in c.logprobs])
+        sampler_N = torch.tensor([x for c in completions for x in c.logprobs], dtype=torch.float32)
         old_N = self._older(trees) if self._needs_old() else None
         ref_N = self._referenced(trees) if self.reference is not None else None
         reward_B = torch.tensor(

@@ -139,6 +139,12 @@ def by_role(recipe: TrainRecipe, kind: str) -> Sorted:
             own.append(source)
         else:
             replay.append((source, other))
+    if replay and isinstance(recipe, RewardModelRecipe):
+        raise DataError(
+            "a reward model writes no text, so demonstrations cannot be replayed beside its pairs",
+            where=replay[0][0].path,
+            fix="drop this source from `data`",
+        )
     if not own:
         raise DataError(
             f"every source holds demonstrations, so method {recipe.method} has nothing to learn "

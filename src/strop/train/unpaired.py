@@ -8,6 +8,7 @@ so the reference's part of the estimate is computed once as well.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -30,6 +31,14 @@ def mismatched(trees: Sequence[Tree], seed: int) -> tuple[Tree, ...]:
     return tuple(Tree(tree.trunk, trees[partner[i]].branches) for i, tree in enumerate(trees))
 
 
+@dataclass(frozen=True, slots=True)
+class Mismatched:
+    """Every record's prompt with another one's answer, and the reference's sums for them."""
+
+    trees: Sequence[Tree]
+    ref_R: torch.Tensor
+
+
 def branch_sums(scores: TokenScores) -> torch.Tensor:
     """Sum of log-probs per branch, [B]."""
     return scores.sums_B()
@@ -38,8 +47,8 @@ def branch_sums(scores: TokenScores) -> torch.Tensor:
 class UnpairedMethod:
     """KTO or unpaired APO-zero over trees with one branch each.
 
-    `labels_R` says which answers were liked; `ref_R` and `ref_other_R` are the reference's sums for
-    the records and for their mismatched partners (`others` and `ref_other_R` only for KTO).
+    `labels_R` says which answers were liked, `ref_R` are the reference's sums; `others` only for
+    KTO.
     """
 
     def __init__(
@@ -49,18 +58,16 @@ class UnpairedMethod:
         trees: Sequence[Tree],
         labels_R: torch.Tensor,
         ref_R: torch.Tensor,
-        others: Sequence[Tree] = (),
-        ref_other_R: torch.Tensor | None = None,
+        others: Mismatched | None = None,
     ) -> None:
         self.recipe, self.policy, self.trees = recipe, policy, trees
-        self.labels_R, self.ref_R = labels_R, ref_R
-        self.others, self.ref_other_R = others, ref_other_R
+        self.labels_R, self.ref_R, self.others = labels_R, ref_R, others
         self.max_tokens = recipe.run.micro_batch_tokens
 
     def shares(self, indices: Sequence[int]) -> list[Share]:
         """The step's loss; the reference point is that of the whole step, without a gradient."""
         chosen = list(indices)
-        kl = self._reference_point(chosen) if self.recipe.method == "kto" else None
+        kl = None if self.others is None else self._reference_point(self.others, chosen)
         cut = pieces([self.trees[i] for i in chosen], self.max_tokens)
         label_R, ref_R = self.labels_R[chosen], self.ref_R[chosen]
         return [partial(self._share, piece, label_R, ref_R, kl) for piece in cut]
@@ -76,15 +83,14 @@ class UnpairedMethod:
         return row if margin is None else {**row, "rewards/margins": margin}
 
     @torch.no_grad()
-    def _reference_point(self, chosen: Sequence[int]) -> torch.Tensor:
+    def _reference_point(self, others: Mismatched, chosen: Sequence[int]) -> torch.Tensor:
         """max(0, mean over the step of policy - reference on mismatched answers): a scalar."""
-        assert self.ref_other_R is not None
         sums = []
-        for piece in pieces([self.others[i] for i in chosen], self.max_tokens):
+        for piece in pieces([others.trees[i] for i in chosen], self.max_tokens):
             with self.policy.arithmetic():
                 sums.append(self.policy.score(piece.trees).sums_B())
         policy_R = torch.cat(sums)
-        ref_R = self.ref_other_R[list(chosen)].to(policy_R.device)
+        ref_R = others.ref_R[list(chosen)].to(policy_R.device)
         return (policy_R - ref_R).mean().clamp(min=0)
 
     def _share(

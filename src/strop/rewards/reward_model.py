@@ -1,0 +1,45 @@
+"""A trained reward model as a reward."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
+
+from strop.model.load import load_reward_model
+from strop.model.network import ScalarNetwork
+from strop.text.render import answer_tree
+from strop.types import Text
+
+TOKENS_AT_ONCE = 8192
+
+
+@lru_cache(maxsize=2)
+def _network(path: str) -> ScalarNetwork:
+    return load_reward_model(path)
+
+
+@torch.no_grad()
+def reward_model(
+    prompts: Sequence[Text], completions: Sequence[Text], *, model: str, **columns: object
+) -> list[float | None]:
+    """The scalar a reward model gives to each answer; `model` is its folder.
+
+    The answer is read as the reward model was taught: its own template, closed by its own
+    end-of-sequence token. Raises `ModelError` for a folder without a scalar head.
+    """
+    network = _network(model)
+    trees = [
+        answer_tree(network.tokenizer, prompt, completion)
+        for prompt, completion in zip(prompts, completions, strict=True)
+    ]
+    scores: list[float | None] = []
+    held: list[int] = []
+    for number, tree in enumerate(trees):
+        held.append(number)
+        full = sum(len(trees[i]) for i in held) + len(tree) > TOKENS_AT_ONCE
+        if full or number == len(trees) - 1:
+            scores += network.score.finals([trees[i] for i in held]).tolist()
+            held = []
+    return scores

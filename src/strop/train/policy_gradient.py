@@ -346,11 +346,12 @@ class PolicyGradient:
     ) -> torch.Tensor:
         """The group's baseline, the same for all tokens of an answer, [N]."""
         penalty_N = self._penalty(old_N, ref_N)
-        rewards_PG = rewards_PG.clone()
         owners = [(k.group, i) for k in kept for i in k.completions]
         if penalty_N.dim() == 1:
+            # an answer that is left out has no KL, so it leaves the baseline as well
+            plain_PG, rewards_PG = rewards_PG, torch.full_like(rewards_PG, float("nan"))
             for owner, penalty in zip(owners, penalty_N.split(list(lengths)), strict=True):
-                rewards_PG[owner] -= penalty.sum()
+                rewards_PG[owner] = plain_PG[owner] - penalty.sum()
         advantage_PG = GROUPED[self.method.advantage](rewards_PG)
         advantage_B = torch.tensor([float(advantage_PG[owner]) for owner in owners])
         return advantage_B.repeat_interleave(torch.tensor(lengths, dtype=torch.long))

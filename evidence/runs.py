@@ -64,12 +64,13 @@ def displacement() -> dict[str, Recipe]:
     return {
         "careless": {"method": "dpo", "objective": beta, **CARELESS},
         "nll": {"method": "dpo", "objective": {**beta, "nll_weight": 3.0}, **CARELESS},
+        "nll-1": {"method": "dpo", "objective": {**beta, "nll_weight": 1.0}, **CARELESS},
         "slow": {"method": "dpo", "objective": beta, **CARELESS, "optim": slow},
         "dpop": {"method": "dpop", "objective": {**beta, "penalty": 50.0}, **CARELESS},
         "simpo": {"method": "simpo", "objective": {"beta": 2.0, "gamma": 1.0}, **CARELESS},
         "apo_down": {"method": "apo_down", "objective": beta, **CARELESS},
         "ipo": {"method": "ipo", "objective": {"beta": 0.1}, **CARELESS},
-        "ld_dpo": {"method": "dpo", "objective": {**beta, "ld_alpha": 0.5}, **CARELESS},
+        "ipo-1": {"method": "ipo", "objective": {"beta": 1.0}, **CARELESS},
         "replay": {"method": "dpo", "objective": beta, **CARELESS,
                    "data": [{"path": "data/edits.jsonl", "weight": 0.5},
                             {"path": "data/plain.jsonl", "weight": 0.5}],
@@ -99,7 +100,12 @@ def policy() -> dict[str, Recipe]:
     """GRPO against DAPO, Dr. GRPO and adapters."""
     dapo = {**POLICY["rollout"], "resample": 3, "overlong_buffer": 8, "mask_truncated": True}
     faster = {**POLICY["optim"], "learning_rate": 3e-3}
+    fine = {**POLICY, "eval": {**POLICY["eval"], "every": 1},
+            "optim": {**POLICY["optim"], "schedule": "constant", "final_ratio": 1.0},
+            "run": {"steps": 40, "batch_size": 32}}  # fmt: skip
     return {
+        "grpo-fine": {"method": "grpo", **fine},
+        "dapo-fine": {"method": "dapo", **fine, "rollout": dapo},
         "grpo": {"method": "grpo", **POLICY},
         "dapo": {"method": "dapo", **POLICY, "rollout": dapo},
         "dr_grpo": {"method": "dr_grpo", **POLICY},

@@ -16,6 +16,7 @@ import yaml
 from strop.demo.model import raw_model, train_tokenizer
 from strop.demo.world import all_equations, assistant, solution, user
 from strop.metrics.runlog import read_rows
+from strop.train.optim import Optimizers
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 transformers.logging.set_verbosity_error()
@@ -63,6 +64,21 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
     """A run's log without what depends on the clock."""
     rows = read_rows(folder / "metrics.jsonl")
     return [{k: v for k, v in row.items() if k not in CLOCK} for row in rows]
+
+
+class Recorder(Optimizers):
+    """Keeps the gradients of an update and leaves the weights alone."""
+
+    def __init__(self, parameters: list[torch.nn.Parameter]) -> None:
+        super().__init__([torch.optim.SGD(parameters, lr=0.0)])
+        self.parameters = parameters
+        self.seen: list[torch.Tensor] = []
+
+    def step(self, learning_rate: float) -> None:
+        gradients = [
+            torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in self.parameters
+        ]
+        self.seen.append(torch.cat([g.flatten() for g in gradients]))
 
 
 EQUATIONS = all_equations()[::53]

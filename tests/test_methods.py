@@ -9,11 +9,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from conftest import OFFLINE, ONLINE, metrics
+from conftest import OFFLINE, ONLINE, Recorder, metrics
 from strop.recipe.load import load_recipe
 from strop.recipe.methods import METHODS
 from strop.train.build import build_loop, build_state
-from strop.train.optim import Optimizers
 from strop.train.prepare import prepare
 from strop.train.run import train
 from strop.types import StepRecord
@@ -64,21 +63,6 @@ def test_stopped_and_resumed_is_bit_identical(method: str, recipes: dict[str, Pa
     assert left.keys() == right.keys()
     assert all(torch.equal(left[name], right[name]) for name in left)
     assert metrics(whole.parent) == metrics(parts.parent)
-
-
-class Recorder(Optimizers):
-    """Keeps the gradients of an update and leaves the weights alone."""
-
-    def __init__(self, parameters: list[torch.nn.Parameter]) -> None:
-        super().__init__([torch.optim.SGD(parameters, lr=0.0)])
-        self.parameters = parameters
-        self.seen: list[torch.Tensor] = []
-
-    def step(self, learning_rate: float) -> None:
-        gradients = [
-            torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in self.parameters
-        ]
-        self.seen.append(torch.cat([g.flatten() for g in gradients]))
 
 
 def gradients(recipe_path: Path, *overrides: str) -> tuple[list[torch.Tensor], dict[str, float]]:

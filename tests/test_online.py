@@ -259,7 +259,7 @@ class TestBestOf:
 
 
 def test_replay_holds_what_sft_taught(recipes: dict[str, Path]) -> None:
-    """A policy gradient towards nothing but brevity, with and without replayed demonstrations."""
+    """A policy gradient towards nothing but brevity, half of every step replayed demonstrations."""
     options = ["optim.learning_rate=3e-3", "run.steps=20", "objective.beta=0"]
     mixed = "data=[{path: tasks.jsonl, weight: 0.5}, {path: sft.jsonl, weight: 0.5}]"
     rows = metrics(

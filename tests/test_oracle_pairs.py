@@ -20,11 +20,10 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from conftest import WriteRows
+from conftest import Recorder, WriteRows
 from strop.demo.world import Equation, assistant, solution, user
 from strop.recipe.load import load_recipe
 from strop.train.build import build_loop, build_state
-from strop.train.optim import Optimizers
 from strop.train.prepare import Prepared, prepare
 from strop.train.unpaired import mismatched
 from strop.types import Branch, Tree
@@ -46,21 +45,6 @@ class Step:
 
     loss: float
     gradient: torch.Tensor
-
-
-class Recorder(Optimizers):
-    """Keeps the gradient of every update and leaves the weights alone."""
-
-    def __init__(self, parameters: list[torch.nn.Parameter]) -> None:
-        super().__init__([torch.optim.SGD(parameters, lr=0.0)])
-        self.parameters = parameters
-        self.seen: list[torch.Tensor] = []
-
-    def step(self, learning_rate: float) -> None:
-        gradients = [
-            torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in self.parameters
-        ]
-        self.seen.append(torch.cat([g.flatten() for g in gradients]))
 
 
 def shake(model: torch.nn.Module, seed: int = 4, scale: float = 0.02) -> None:

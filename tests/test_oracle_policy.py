@@ -18,6 +18,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
+from conftest import Recorder
 from strop.demo.world import solution, user
 from strop.model.load import load_policy
 from strop.model.logprobs import Head
@@ -39,7 +40,7 @@ from strop.types import (
     Task,
     Tree,
 )
-from test_oracle_pairs import EQUATIONS, TRL_OPTIONS, Recorder, Step, shake, shaken, step_of
+from test_oracle_pairs import EQUATIONS, TRL_OPTIONS, Step, shake, shaken, step_of
 
 pytestmark = pytest.mark.oracle
 

@@ -76,8 +76,11 @@ def test_a_policy_learns_from_it(trained: Path, recipes: dict[str, Path]) -> Non
 
 
 def test_margins_ask_for_more_distance(recipes: dict[str, Path], write_rows: WriteRows) -> None:
-    write_rows("wide.jsonl", [{"prompt": user(e), "chosen": solution(e), "margin": 4.0,
-                               "rejected": solution(e, filler=True)} for e in EQUATIONS])  # fmt: skip
+    rows = [
+        {"prompt": user(e), "chosen": solution(e), "rejected": solution(e, filler=True)}
+        for e in EQUATIONS
+    ]
+    write_rows("wide.jsonl", [{**row, "margin": 4.0} for row in rows])
     options = [*FAST, "run.steps=60", "data=wide.jsonl"]
     far = train(load_recipe(recipes["reward_model"], [*options, "objective.margin=margin"]))
     near = train(load_recipe(recipes["reward_model"], [*options, "output=runs/near"]))

@@ -11,8 +11,8 @@ import torch
 
 from strop.losses import policy
 from strop.losses.divergence import ESTIMATORS
-from strop.losses.reduce import DENOMINATORS, Denominator, Loss, StepCounts
-from strop.metrics.value import Mean, Metric
+from strop.losses.reduce import DENOMINATORS, Denominator, Loss, StepCounts, mean_of
+from strop.metrics.value import Metric
 
 AdvantageName = Literal["group_mean_std", "group_mean", "leave_one_out", "to_go", "gae"]
 KlName = Literal["k1", "k2", "k3"]
@@ -263,7 +263,7 @@ def policy_loss(method: PolicyLoss, tokens: PolicyTokens, counts: StepCounts) ->
     metrics = _clip_fractions(method.bounds, ratio_N.detach(), tokens.advantage_N)
     if tokens.ref_N is not None:
         kl_N = ESTIMATORS[method.kl](tokens.logprobs_N, tokens.ref_N)
-        metrics["kl"] = Mean(float(kl_N.detach().sum()), len(kl_N))
+        metrics["kl"] = mean_of(kl_N)
         if in_loss:
             weighted_N = kl_N * log_ratio_N.exp() if method.kl_weighted else kl_N
             loss_N = loss_N + method.beta * weighted_N
@@ -280,10 +280,10 @@ def _clip_fractions(
     fractions: dict[str, Metric] = {}
     if low is not None:
         cut = policy.outside_low(ratio_N, advantage_N, low)
-        fractions["clip_ratio/low_mean"] = Mean(float(cut.sum()), len(cut))
+        fractions["clip_ratio/low_mean"] = mean_of(cut)
     if high is not None:
         cut = policy.outside_high(ratio_N, advantage_N, high)
-        fractions["clip_ratio/high_mean"] = Mean(float(cut.sum()), len(cut))
+        fractions["clip_ratio/high_mean"] = mean_of(cut)
     return fractions
 
 

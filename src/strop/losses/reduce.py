@@ -12,7 +12,7 @@ from typing import Literal
 
 import torch
 
-from strop.metrics.value import Metric
+from strop.metrics.value import Mean, Metric
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,11 @@ class Loss:
 
     value: torch.Tensor
     metrics: Mapping[str, Metric]
+
+
+def mean_of(values: torch.Tensor) -> Mean:
+    """The mean of a vector as a metric that merges with other forwards' means."""
+    return Mean(float(values.detach().sum()), len(values))
 
 
 @dataclass(frozen=True, slots=True)

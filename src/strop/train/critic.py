@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from strop.losses.policy import value_loss
-from strop.losses.reduce import Loss
-from strop.metrics.value import Mean
+from strop.losses.reduce import Loss, mean_of
 from strop.train.step import Critic, Piece, Share, pieces
 from strop.types import Tree
 
@@ -44,8 +43,8 @@ def value_share(
         return Loss(
             loss_N.sum() / tokens,
             {
-                "value/mean": Mean(float(value_N.detach().sum()), len(value_N)),
-                "value/error": Mean(float(error_N.sum()), len(value_N)),
+                "value/mean": mean_of(value_N),
+                "value/error": mean_of(error_N),
             },
         )
 

@@ -7,7 +7,7 @@ from functools import partial
 
 import torch
 
-from strop.losses.reduce import Loss
+from strop.losses.reduce import Loss, mean_of
 from strop.metrics.value import Mean, Metric, Sum
 from strop.model.network import Policy
 from strop.model.reference import Reference
@@ -87,15 +87,14 @@ class OwnPairs:
         rewards_B = objective.beta * (mine_B - theirs_B).detach()
         drift = ((sums_B - ref_B) / lengths_B)[0::2].detach()
         gap = rewards_B[0::2] - rewards_B[1::2]
-        count = len(scores.logprobs_N)
         metrics: dict[str, Metric] = {
-            "rewards/chosen": Mean(float(rewards_B[0::2].sum()), len(gap)),
-            "rewards/rejected": Mean(float(rewards_B[1::2].sum()), len(gap)),
-            "rewards/margins": Mean(float(gap.sum()), len(gap)),
-            "rewards/accuracies": Mean(float((gap > 0).sum()), len(gap)),
-            "displacement/chosen_per_token": Mean(float(drift.sum()), len(gap)),
-            "entropy": Mean(float(scores.entropy_N.detach().sum()), count),
-            "learnt/tokens": Sum(count),
+            "rewards/chosen": mean_of(rewards_B[0::2]),
+            "rewards/rejected": mean_of(rewards_B[1::2]),
+            "rewards/margins": mean_of(gap),
+            "rewards/accuracies": mean_of((gap > 0).float()),
+            "displacement/chosen_per_token": mean_of(drift),
+            "entropy": mean_of(scores.entropy_N),
+            "learnt/tokens": Sum(len(scores.logprobs_N)),
         }
         return Loss(loss_P.sum() / pairs, metrics)
 

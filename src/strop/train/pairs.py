@@ -13,9 +13,9 @@ from functools import partial
 import torch
 
 from strop.losses import preference
-from strop.losses.reduce import Loss
+from strop.losses.reduce import Loss, mean_of
 from strop.losses.weights import length_desensitized_weights, wpo_weights
-from strop.metrics.value import Mean, Metric, Sum
+from strop.metrics.value import Metric, Sum
 from strop.model.logprobs import Head
 from strop.model.network import Policy
 from strop.recipe.offline import PairRecipe
@@ -242,21 +242,21 @@ def pair_metrics(
     rewards_B = beta * (answers_B if ref_B is None else answers_B - ref_B)
     chosen, rejected = rewards_B[0::2], rewards_B[1::2]
     metrics: dict[str, Metric] = {
-        "rewards/chosen": _mean(chosen),
-        "rewards/rejected": _mean(rejected),
-        "rewards/margins": _mean(chosen - rejected),
-        "rewards/accuracies": _mean((chosen > rejected).float()),
-        "logps/chosen": _mean(sums_B[0::2]),
-        "logps/rejected": _mean(sums_B[1::2]),
-        "logps/chosen_per_token": _mean((sums_B / lengths_B)[0::2]),
+        "rewards/chosen": mean_of(chosen),
+        "rewards/rejected": mean_of(rejected),
+        "rewards/margins": mean_of(chosen - rejected),
+        "rewards/accuracies": mean_of((chosen > rejected).float()),
+        "logps/chosen": mean_of(sums_B[0::2]),
+        "logps/rejected": mean_of(sums_B[1::2]),
+        "logps/chosen_per_token": mean_of((sums_B / lengths_B)[0::2]),
         "num_tokens": Sum(len(scores.logprobs_N)),
-        "entropy": Mean(float(scores.entropy_N.sum()), len(scores.entropy_N)),
+        "entropy": mean_of(scores.entropy_N),
     }
     if step.ref_B2 is not None:
         plain_B = step.ref_B2[piece.branches, 0].to(sums_B.device)
         drift = ((sums_B - plain_B) / lengths_B)[0::2]
-        metrics["displacement/chosen_per_token"] = _mean(drift)
-        metrics["displacement/chosen_below_reference"] = _mean((drift < 0).float())
+        metrics["displacement/chosen_per_token"] = mean_of(drift)
+        metrics["displacement/chosen_below_reference"] = mean_of((drift < 0).float())
     return metrics
 
 
@@ -265,7 +265,3 @@ def _compared(
 ) -> torch.Tensor | None:
     """The reference's compared log-probs of these branches, [B]."""
     return None if ref_B2 is None else ref_B2[branches, 1].to(device)
-
-
-def _mean(values: torch.Tensor) -> Mean:
-    return Mean(float(values.sum()), len(values))

@@ -18,7 +18,7 @@ from strop.errors import TrainingError
 from strop.losses.divergence import ESTIMATORS
 from strop.losses.mismatch import mismatch_weights
 from strop.losses.presets import PRESETS, PolicyLoss, PolicyTokens, policy_loss
-from strop.losses.reduce import Loss, StepCounts
+from strop.losses.reduce import Loss, StepCounts, mean_of
 from strop.metrics.value import Mean, Metric, merge
 from strop.model.logprobs import Head
 from strop.model.network import Policy
@@ -239,12 +239,11 @@ class PolicyGradient:
             weight_N=here(lesson.weight),
         )
         loss = policy_loss(self.method, tokens, counts)
-        count = len(scores.logprobs_N)
         sampler_N = torch.cat(lesson.sampler[piece.branches]).to(device)
         apart = (sampler_N - tokens.old_N).abs()
         seen: dict[str, Metric] = {
-            "mismatch/logprob_difference": Mean(float(apart.sum()), count),
-            "entropy": Mean(float(scores.entropy_N.detach().sum()), count),
+            "mismatch/logprob_difference": mean_of(apart),
+            "entropy": mean_of(scores.entropy_N),
         }
         return Loss(loss.value, {**loss.metrics, **seen})
 

@@ -7,7 +7,7 @@ from functools import partial
 
 import torch
 
-from strop.losses.reduce import Loss
+from strop.losses.reduce import Loss, mean_of
 from strop.losses.reward_model import bradley_terry
 from strop.metrics.value import Mean, Metric
 from strop.model.network import ScalarNetwork
@@ -63,19 +63,19 @@ class RewardModelMethod:
 def _metrics(chosen: torch.Tensor, rejected: torch.Tensor) -> dict[str, Metric]:
     gap = chosen - rejected
     metrics: dict[str, Metric] = {
-        "rewards/chosen": _mean(chosen),
-        "rewards/rejected": _mean(rejected),
-        "rewards/margins": _mean(gap),
-        "rewards/accuracies": _mean((gap > 0).float()),
-        "rewards/mean": _mean((chosen + rejected) / 2),
-        "calibration/brier": _mean((1 - gap.sigmoid()).square()),
+        "rewards/chosen": mean_of(chosen),
+        "rewards/rejected": mean_of(rejected),
+        "rewards/margins": mean_of(gap),
+        "rewards/accuracies": mean_of((gap > 0).float()),
+        "rewards/mean": mean_of((chosen + rejected) / 2),
+        "calibration/brier": mean_of((1 - gap.sigmoid()).square()),
     }
     confident, right = gap.abs().sigmoid(), (gap > 0).float()
     which = ((confident - 0.5) * 2 * BINS).long().clamp(max=BINS - 1)
     for bin_ in range(BINS):
         here = which == bin_
-        metrics[f"calibration/bin{bin_}/confidence"] = _mean(confident[here])
-        metrics[f"calibration/bin{bin_}/accuracy"] = _mean(right[here])
+        metrics[f"calibration/bin{bin_}/confidence"] = mean_of(confident[here])
+        metrics[f"calibration/bin{bin_}/accuracy"] = mean_of(right[here])
         metrics[f"calibration/bin{bin_}/share"] = Mean(float(here.sum()), len(gap))
     return metrics
 
@@ -92,7 +92,3 @@ def expected_calibration_error(row: dict[str, float]) -> float:
         if share > 0:
             error += share * abs(row[f"{name}/confidence"] - row[f"{name}/accuracy"])
     return error
-
-
-def _mean(values: torch.Tensor) -> Mean:
-    return Mean(float(values.sum()), len(values))

@@ -8,9 +8,9 @@ from functools import partial
 import torch
 
 from strop.data.order import Drawn
-from strop.losses.reduce import Loss
+from strop.losses.reduce import Loss, mean_of
 from strop.losses.supervised import dft, nll
-from strop.metrics.value import Mean, Metric, Sum
+from strop.metrics.value import Metric, Sum
 from strop.model.network import Policy
 from strop.train.step import Piece, Share, pieces, scaled
 from strop.types import Tree
@@ -53,11 +53,11 @@ class SupervisedMethod:
         loss_N = self.loss(scores.logprobs_N)
         metrics: dict[str, Metric] = {
             "num_tokens": Sum(len(loss_N)),
-            "entropy": Mean(float(scores.entropy_N.sum()), len(loss_N)),
+            "entropy": mean_of(scores.entropy_N),
         }
         named = {f"{self.prefix}{name}": metric for name, metric in metrics.items()}
         if self.prefix:
-            named[f"{self.prefix}loss"] = Mean(float(loss_N.detach().sum()), len(loss_N))
+            named[f"{self.prefix}loss"] = mean_of(loss_N)
         return Loss(loss_N.sum() / tokens, named)
 
 

@@ -15,7 +15,7 @@ import torch
 
 from strop.data.order import permutation
 from strop.losses.preference import apo_zero_unpaired, kto
-from strop.losses.reduce import Loss
+from strop.losses.reduce import Loss, mean_of
 from strop.metrics.value import Mean, Metric, Sum
 from strop.model.network import Policy
 from strop.recipe.offline import UnpairedRecipe
@@ -122,15 +122,11 @@ class UnpairedMethod:
         rewards_B = self.recipe.objective.beta * (sums_B - ref_B)
         drift_B = (sums_B - ref_B) / scores.lengths_B()
         return {
-            "rewards/chosen": _mean(rewards_B[label_B]),
-            "rewards/rejected": _mean(rewards_B[~label_B]),
-            "logps/chosen": _mean(sums_B[label_B]),
-            "logps/rejected": _mean(sums_B[~label_B]),
-            "displacement/chosen_per_token": _mean(drift_B[label_B]),
+            "rewards/chosen": mean_of(rewards_B[label_B]),
+            "rewards/rejected": mean_of(rewards_B[~label_B]),
+            "logps/chosen": mean_of(sums_B[label_B]),
+            "logps/rejected": mean_of(sums_B[~label_B]),
+            "displacement/chosen_per_token": mean_of(drift_B[label_B]),
             "num_tokens": Sum(len(scores.logprobs_N)),
-            "entropy": Mean(float(scores.entropy_N.sum()), len(scores.entropy_N)),
+            "entropy": mean_of(scores.entropy_N),
         }
-
-
-def _mean(values: torch.Tensor) -> Mean:
-    return Mean(float(values.sum()), len(values))

@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 TORCH := torch==2.13.0
 
-.PHONY: demo test check slow setup
+.PHONY: demo test check slow oracle setup
 
 demo: setup
 	$(BIN)/strop demo
@@ -14,9 +14,14 @@ test: setup
 slow: setup
 	$(BIN)/python -m pytest -m slow
 
+# compares every shared loss with TRL
+oracle: setup
+	$(BIN)/python -m pip install --quiet --editable '.[oracle]'
+	$(BIN)/python -m pytest -m oracle
+
 check: setup
-	$(BIN)/ruff check src tests
-	$(BIN)/ruff format --check src tests
+	$(BIN)/ruff check src tests evidence
+	$(BIN)/ruff format --check src tests evidence
 	$(BIN)/mypy
 
 setup: .venv/ready

@@ -134,7 +134,7 @@ class TestMistakes:
 
     def test_wrong_columns(self, recipe: Path) -> None:
         expect_refused(self.run(recipe, "method=dpo", "optim.learning_rate=1e-6"),
-                       "rows.jsonl:1: wrong columns for method dpo", "fits method sft")  # fmt: skip
+                       "rows.jsonl:1: wrong columns for pref", "fits methods sft")  # fmt: skip
 
     @pytest.mark.parametrize(
         ("row", "message"),

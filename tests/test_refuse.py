@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from conftest import WriteRows
 from strop.errors import DataError, RecipeError, UsageError
 from strop.recipe.load import load_recipe
+from strop.recipe.methods import METHODS
 from strop.train.prepare import prepare
 
 NOT_READ = [
@@ -50,7 +52,6 @@ CONTRADICTIONS = [
     ("mpo", "objective={losses: {dpo: 1, hinge: 0}}", "has to be above 0"),
     ("grpo", "objective={beta: 0, kl: k1}", "kl is set but beta is 0"),
     ("grpo", "objective={beta: 0, refresh_every: 5}", "refresh_every is set but beta is 0"),
-    ("grpo", "objective={beta: 0.1, kl_in: reward, kl_weighted: true}", "choice of the loss term"),
     ("grpo", "rollout.mismatch={cap: 3}", "level is none"),
     ("grpo", "rollout.mismatch={level: token, floor: 0.5}", "only read with bound: mask"),
     ("sft", "data=[{path: a.jsonl, weight: 1}, b.jsonl]", r"b\.jsonl has none"),
@@ -69,6 +70,12 @@ def test_a_contradiction_in_the_recipe(
 
 
 BEFORE_COMPUTE = [
+    ("grpo", "objective={beta: 0.1, kl_in: reward, kl_weighted: true}", "choice of the loss term"),
+    ("rloo", "objective={kl_weighted: true}", "choice of the loss term"),
+    ("grpo", "model.lora={dropout: 0.1}", "which dropout would make noise of"),
+    ("dpo", "model.lora={dropout: 0.1}", "which dropout would make noise of"),
+    ("raft", "alarms.hacking=stop", "no held-out reward"),
+    ("dapo", "alarms.kl_runaway=stop", "no KL is measured"),
     ("grpo", "rollout.group_size=1", "takes its baseline from the group"),
     ("rloo", "rollout.group_size=1", "takes its baseline from the group"),
     ("online_dpo", "rollout.group_size=1", "compares the answers to one prompt"),
@@ -111,6 +118,33 @@ def test_a_rate_known_to_displace_needs_force_or_an_adapter(
         assert prepare(recipe, resume=False, overwrite=False, force=force).total_steps == 6
 
 
+def test_a_column_that_a_reward_reads_has_to_be_there(
+    recipes: dict[str, Path], write_rows: WriteRows
+) -> None:
+    write_rows("tasks.jsonl", [{"prompt": "p", "answer": "1"}, {"prompt": "q", "gold": "1"}])
+    recipe = load_recipe(recipes["grpo"], ["reward=[{function: exact_answer}]"])
+    with pytest.raises(DataError, match=r"tasks\.jsonl:2: reward exact_answer reads .*`answer`"):
+        prepare(recipe, resume=False, overwrite=False, force=False)
+
+
+def test_disliked_answers_are_not_demonstrations(
+    recipes: dict[str, Path], write_rows: WriteRows
+) -> None:
+    rows = [{"prompt": "p", "completion": "c", "label": label} for label in (True, False)]
+    write_rows("sft.jsonl", rows)
+    with pytest.raises(DataError, match=r"sft\.jsonl:2: the answer has `label` false"):
+        prepare(load_recipe(recipes["sft"]), resume=False, overwrite=False, force=False)
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_a_resolved_recipe_can_be_trained_from(method: str, recipes: dict[str, Path]) -> None:
+    recipe = load_recipe(recipes[method])
+    again = recipes[method].with_suffix(".again.yaml")
+    again.write_text(yaml.safe_dump(recipe.plain()))
+    assert load_recipe(again) == recipe
+    prepare(load_recipe(again), resume=False, overwrite=False, force=False)
+
+
 def test_thumbs_of_one_kind_are_refused(recipes: dict[str, Path], write_rows: WriteRows) -> None:
     rows = [{"prompt": "p", "completion": f"answer {n}", "label": True} for n in range(4)]
     write_rows("thumbs.jsonl", rows)
@@ -124,7 +158,7 @@ def test_a_margin_that_is_not_a_number_is_named(
     rows = [{"prompt": "p", "chosen": "a", "rejected": "b", "gap": gap} for gap in (1, "much")]
     write_rows("pairs.jsonl", rows)
     recipe = load_recipe(recipes["reward_model"], ["objective.margin=gap", "eval=null"])
-    with pytest.raises(DataError, match=r"pairs\.jsonl:2: `gap` is 'much', not a number"):
+    with pytest.raises(DataError, match=r"pairs\.jsonl:2: `gap` is 'much', but objective"):
         prepare(recipe, resume=False, overwrite=False, force=False)
 
 

@@ -178,7 +178,7 @@ class TestLessons:
         lesson = gradient.prepare([group(1.0, 0.0)])
         scores = policy.score(lesson.trees).logprobs_N.detach()
         assert gradient.reference is not None
-        ref = gradient.reference.logprobs(lesson.trees)
+        ref = gradient.reference.scores(lesson.trees).logprobs_N
         kl = k1(scores, ref).view(2, 3).sum(1)
         shaped = torch.tensor([1.0, 0.0]) - 0.5 * kl
         expected = [float(shaped[0] - shaped[1]), float(shaped[1] - shaped[0])]
@@ -196,7 +196,7 @@ class TestLessons:
         assert len(lesson.trees) == 2  # equal rewards carry a gradient here
         scores = policy.score(lesson.trees).logprobs_N.detach()
         assert gradient.reference is not None
-        rewards = -0.5 * k1(scores, gradient.reference.logprobs(lesson.trees))
+        rewards = -0.5 * k1(scores, gradient.reference.scores(lesson.trees).logprobs_N)
         rewards[2::3] += torch.tensor([1.0, 0.0, 0.5, 0.5])
         returns = to_go(rewards, [3] * 4)
         expected = (returns - returns.mean()) / (returns.std() + 1e-4)

@@ -34,7 +34,7 @@ def recipe_of(recipes: dict[str, Path], *overrides: str) -> UnpairedRecipe:
 
 
 def test_every_prompt_gets_the_answer_of_another_record() -> None:
-    others = mismatched(TREES, seed=3)
+    others = mismatched(TREES, 3, 64)
     assert [t.trunk for t in others] == [t.trunk for t in TREES]
     answers = [t.branches for t in TREES]
     assert sorted(t.branches[0].ids for t in others) == sorted(b[0].ids for b in answers)
@@ -48,7 +48,7 @@ def test_loss_and_reference_point_by_hand(
     """Also when every forward holds one record only: the reference point is that of the step."""
     recipe = recipe_of(recipes, f"run.micro_batch_tokens={max_tokens}",
                        "objective={beta: 0.3, desirable_weight: 1.2}")  # fmt: skip
-    others = mismatched(TREES, seed=3)
+    others = mismatched(TREES, 3, 64)
     with torch.no_grad():
         sums_R = policy.score(TREES).sums_B()
         other_R = policy.score(others).sums_B()
@@ -68,7 +68,7 @@ def test_loss_and_reference_point_by_hand(
 
 
 def test_the_reference_point_is_never_negative(policy: Policy, recipes: dict[str, Path]) -> None:
-    others = mismatched(TREES, seed=3)
+    others = mismatched(TREES, 3, 64)
     with torch.no_grad():
         sums_R, other_R = policy.score(TREES).sums_B(), policy.score(others).sums_B()
     held = Mismatched(others, other_R + 5.0)
@@ -78,7 +78,7 @@ def test_the_reference_point_is_never_negative(policy: Policy, recipes: dict[str
 
 def test_the_reference_point_carries_no_gradient(policy: Policy, recipes: dict[str, Path]) -> None:
     """Moving the answers to other prompts alone must not move the loss's gradient."""
-    others = mismatched(TREES, seed=3)
+    others = mismatched(TREES, 3, 64)
     with torch.no_grad():
         sums_R, other_R = policy.score(TREES).sums_B(), policy.score(others).sums_B()
     held = Mismatched(others, other_R - 1.0)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 STD_EPSILON = 1e-4
 """Added to the group's std, as in the reference implementations of GRPO."""
@@ -78,19 +79,20 @@ def gae(
     `values_N` are the critic's values *before* each token; the value after an answer's last token
     is 0. lam 0 is the one-step error, lam 1 the return less the value.
     """
-    out = []
-    for rewards, values in zip(
-        rewards_N.split(list(lengths)), values_N.split(list(lengths)), strict=True
-    ):
-        after = torch.cat([values[1:], values.new_zeros(1)])
-        errors = rewards + gamma * after - values
-        running = errors.new_zeros(())
-        backwards = []
-        for error in errors.flip(0):
-            running = error + gamma * lam * running
-            backwards.append(running)
-        out.append(torch.stack(backwards[::-1]))
-    return torch.cat(out)
+    # all answers side by side, aligned at their ends, so that one pass backwards serves all
+    rewards_BT, values_BT = (
+        pad_sequence([answer.flip(0) for answer in whole.split(list(lengths))], batch_first=True)
+        for whole in (rewards_N, values_N)
+    )
+    after_BT = torch.cat([torch.zeros_like(values_BT[:, :1]), values_BT[:, :-1]], 1)
+    errors_BT = rewards_BT + gamma * after_BT - values_BT
+    running_B = torch.zeros_like(errors_BT[:, 0])
+    columns = []
+    for error_B in errors_BT.unbind(1):
+        running_B = error_B + gamma * lam * running_B
+        columns.append(running_B)
+    advantage_BT = torch.stack(columns, 1)
+    return torch.cat([row[:n].flip(0) for row, n in zip(advantage_BT, lengths, strict=True)])
 
 
 def normalized(advantage_N: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from strop.data.sources import data_hash
 from strop.errors import StropError
 from strop.evals.gate import EXIT_CODES
 from strop.evals.run import inputs_of, read_summary, run_suite
@@ -20,7 +19,7 @@ from strop.recipe.methods import Recipe
 from strop.recipe.pipeline import EvalStage, GateStage, Pipeline, PromoteStage, Stage, TrainStage
 from strop.registry.lineage import ancestry
 from strop.registry.store import Registry
-from strop.train.directory import LINEAGE, is_finished, reward_hashes
+from strop.train.directory import LINEAGE, is_finished, run_inputs
 from strop.train.prepare import Prepared
 from strop.train.run import train
 from strop.types import StepRecord, Verdict
@@ -84,13 +83,8 @@ def _same_inputs(folder: Path, recipe: Recipe) -> bool:
     if not (folder / LINEAGE).exists():
         return False
     lineage = json.loads((folder / LINEAGE).read_text())
-    data = [data_hash([source.path]) for source in recipe.data]
-    return bool(
-        lineage["recipe"] == digest(recipe)
-        and [entry["sha256"] for entry in lineage["data"]] == data
-        and lineage["parent"]["sha256"] == weights_hash(recipe.model.path)
-        and lineage["rewards"] == reward_hashes(recipe)
-    )
+    now = {"recipe": digest(recipe), **run_inputs(recipe)}
+    return all(lineage[name] == value for name, value in now.items())
 
 
 def _eval(stage: EvalStage) -> tuple[Outcome, str]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 SHOWN = ("loss", "reward", "rewards/accuracies", "rewards/margins", "entropy",
          "completions/mean_length", "frac_reward_zero_std")  # fmt: skip
+EVALUATED = ("loss", "reward", "rewards/accuracies")
 EVERY_SECONDS = 5.0
 """How often a plain line is printed when nobody watches a terminal."""
 
@@ -82,12 +83,14 @@ class Progress:
         if self.as_json:
             print(json.dumps({"step": record.step, **record.metrics}), flush=True)
             return
-        shown = "  ".join(f"{n} {record.metrics[n]:.3g}" for n in SHOWN if n in record.metrics)
+        named = [n for n in SHOWN if n in record.metrics]
+        held_out = [f"eval_{n}" for n in EVALUATED if f"eval_{n}" in record.metrics]
+        shown = "  ".join(f"{n} {record.metrics[n]:.3g}" for n in [*named, *held_out])
         if self.bar is not None:
             self.bar.update(self.task, completed=record.step, m=shown)
         now = time.monotonic()
         done = record.step == record.total
-        if done or (self.bar is None and now - self.last > EVERY_SECONDS):
+        if done or held_out or (self.bar is None and now - self.last > EVERY_SECONDS):
             self.last = now
             self.console.print(f"  step {record.step}/{record.total}  {shown}", soft_wrap=True)
         if done:

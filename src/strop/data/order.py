@@ -63,12 +63,14 @@ class Mix:
                 fix="raise run.batch_size or that source's weight in `data`",
             )
 
-    def draw(self, step: int) -> Drawn:
-        """The records of step `step` (from 0)."""
+    def draw(self, step: int, round_: int = 0) -> Drawn:
+        """The records of step `step` (from 0); further rounds of one step are other draws."""
         own: list[int] = []
         replay: list[int] = []
         for stream, (part, count) in enumerate(zip(self.parts, self.counts, strict=True)):
-            chosen = batch_indices(part.size, count, self.seed, step, stream)
+            chosen = batch_indices(
+                part.size, count, self.seed, step, stream + round_ * len(self.parts)
+            )
             (replay if part.replay else own).extend(part.first + i for i in chosen)
         return Drawn(tuple(own), tuple(replay))
 

@@ -65,6 +65,12 @@ def demonstration(row: Row, origin: Origin) -> Demonstration:
                 fix="add the assistant's answer or drop the line",
             )
         return Demonstration(before, spoken, columns, origin)
+    if row.get("label") is False:
+        raise DataError(
+            "the answer has `label` false: it was disliked, and would be learnt by heart",
+            where=str(origin),
+            fix="use method kto, or keep only the liked answers",
+        )
     prompt = _text(row["prompt"], "prompt", origin)
     return Demonstration(prompt, _text(row["completion"], "completion", origin), columns, origin)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from peft import LoraConfig, PeftModel
+from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -23,6 +25,9 @@ from strop.model.scalar import ScalarScorer
 from strop.recipe.model import LoraRecipe, ModelRecipe
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
+
+TOKENIZERS = ("tokenizer*", "vocab*", "*.model", "spiece*")
+"""Files of which a folder with a tokenizer has at least one."""
 
 LOADERS: dict[TaskType, tuple[Any, dict[str, Any]]] = {
     "CAUSAL_LM": (AutoModelForCausalLM, {}),
@@ -74,7 +79,11 @@ def has_scalar_head(path: str) -> bool:
     if is_adapter_folder(path):
         return str(LoraConfig.from_pretrained(path).task_type) == "SEQ_CLS"
     config = Path(path) / "config.json"
-    return config.exists() and "ForSequenceClassification" in config.read_text()
+    if not config.exists():
+        return False
+    described = json.loads(config.read_text())
+    classifies = any("SequenceClassification" in a for a in described.get("architectures") or [])
+    return classifies and len(described.get("id2label", {"0": "LABEL_0"})) == 1
 
 
 def _trained(recipe: ModelRecipe, task: TaskType, seed: int) -> tuple[Any, Any]:
@@ -89,12 +98,23 @@ def _trained(recipe: ModelRecipe, task: TaskType, seed: int) -> tuple[Any, Any]:
         quantize=recipe.quantize is not None,
         device=pick_device(recipe.device),
     )
-    if recipe.lora is not None:
+    if recipe.lora is None:
+        model.requires_grad_(True)  # peft leaves a merged adapter's base frozen
+    else:
         model.requires_grad_(False)
         model = add_lora(model, recipe.lora, task)
     if recipe.gradient_checkpointing:
         again = {"use_reentrant": False, "context_fn": recomputed_alike(bare(model))}
         bare(model).gradient_checkpointing_enable(again)
+    if task == "SEQ_CLS" and "score" not in dict(bare(model).named_children()):
+        raise ModelError(
+            f"{type(bare(model)).__name__} is no decoder with a `score` head",
+            where=recipe.path,
+            fix="start from a causal language model, or a reward model trained from one",
+        )
+    for parameter in model.parameters():
+        if parameter.requires_grad:  # a head that peft trains whole comes in the stored precision
+            parameter.data = parameter.data.float()
     _fits(model, tokenizer, recipe.path)
     model.train()
     return model, tokenizer
@@ -116,6 +136,12 @@ def load_transformer(
     expect_weights(path)
     if is_adapter_folder(path):
         return _merged_adapter(Path(path), dtype, task).to(device)
+    if task == "CAUSAL_LM" and has_scalar_head(path):
+        raise ModelError(
+            "the folder holds a reward model: it has no language-model head to train or sample",
+            where=path,
+            fix="start from the model that the reward model was trained from",
+        )
     loader, options = LOADERS[task]
     if quantize:
         compute = dtype if isinstance(dtype, torch.dtype) else torch.float32
@@ -128,7 +154,7 @@ def load_transformer(
             trust_remote_code=trust_remote_code,
             **options,
         )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise ModelError(
             f"transformers cannot load the model: {_first_line(error)}",
             where=path,
@@ -139,6 +165,13 @@ def load_transformer(
 
 def load_tokenizer(path: str, trust_remote_code: bool = False) -> Any:
     """The tokenizer beside a model; its base's where an adapter folder has none."""
+    folder = Path(path)
+    if folder.is_dir() and not any(next(folder.glob(kind), None) for kind in TOKENIZERS):
+        raise ModelError(
+            "the folder holds no tokenizer",
+            where=path,
+            fix="save the tokenizer beside the model, or set `model.tokenizer`",
+        )
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError) as error:
@@ -205,10 +238,12 @@ def expect_weights(path: str) -> None:
             raise ModelError("no such model folder", where=path, fix="check the path")
         return
     if not is_adapter_folder(path) and not (folder / "config.json").exists():
+        final = folder / "final"
+        run = f"a run's model is in {final}" if final.is_dir() else ""
         raise ModelError(
             "the model folder has no config.json",
             where=path,
-            fix="point it at a folder saved with save_pretrained",
+            fix=run or "point it at a folder saved with save_pretrained",
         )
     if not any(next(folder.glob(pattern), None) for pattern in WEIGHTS):
         raise ModelError(
@@ -219,14 +254,15 @@ def expect_weights(path: str) -> None:
 
 
 def critic_recipe(path: str, lora: LoraRecipe | None, policy: ModelRecipe) -> ModelRecipe:
-    """PPO's critic runs where and how the policy runs."""
+    """PPO's critic runs where and how the policy runs, and reads the policy's tokens."""
+    tokenizer = policy.tokenizer or policy.path
     return policy.model_copy(
-        update={"path": path, "lora": lora, "quantize": None, "tokenizer": policy.tokenizer}
+        update={"path": path, "lora": lora, "quantize": None, "tokenizer": tokenizer}
     )
 
 
 def _fits(model: Any, tokenizer: Any, path: str) -> None:
-    rows = bare(model).get_input_embeddings().num_embeddings
+    rows = bare(model).get_input_embeddings().weight.shape[0]
     largest = max(tokenizer.get_vocab().values())
     if largest >= rows:
         raise ModelError(

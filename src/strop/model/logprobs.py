@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,17 @@ class Head:
     temperature: float = 1.0
     entropy_gradient: bool = False
     collision: bool = False
+
+
+@contextmanager
+def eval_mode(model: torch.nn.Module) -> Iterator[None]:
+    """Dropout off for the duration, whatever mode the model is in."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
 
 
 class TreeScorer:
@@ -227,20 +239,15 @@ def honours_tree(causal_lm: Any) -> bool:
     branches), and the log-probs have to be those of padded rows.
     """
     batch = lay_out(PROBE, causal_lm.device)
-    training = causal_lm.training
-    causal_lm.eval()
     layers: list[torch.nn.Module] = []
-    try:
-        by_tree = tree_scores(causal_lm, batch, observer=layers.append)
-    except (TypeError, ValueError, KeyError):
-        return False  # the decoder takes no extra keyword arguments, or no such attention
-    finally:
-        causal_lm.train(training)
-    if len(layers) != decoder_layers(causal_lm):
-        return False
-    causal_lm.eval()
-    by_rows = padded_scores(causal_lm, batch)
-    causal_lm.train(training)
+    with eval_mode(causal_lm):
+        try:
+            by_tree = tree_scores(causal_lm, batch, observer=layers.append)
+        except (TypeError, ValueError, KeyError):
+            return False  # the decoder takes no extra keyword arguments, or no such attention
+        if len(layers) != decoder_layers(causal_lm):
+            return False
+        by_rows = padded_scores(causal_lm, batch)
     tolerance = 1e-3 if causal_lm.dtype == torch.float32 else 0.1
     difference = (by_tree.logprobs_N - by_rows.logprobs_N).abs().max()
     return bool(difference <= tolerance)

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 
 import torch
 
-from strop.model.logprobs import Head
+from strop.model.logprobs import Head, eval_mode
 from strop.model.network import Policy
-from strop.types import Tree
+from strop.types import TokenScores, Tree
 
 
 class Reference:
@@ -29,15 +29,10 @@ class Reference:
             kept.copy_(trained.detach())
 
     @torch.no_grad()
-    def logprobs(self, trees: Sequence[Tree], *, temperature: float = 1.0) -> torch.Tensor:
-        """Log-probs of the supervised tokens of `trees`, shape [N], dropout off."""
-        model = self.policy.model
-        training = model.training
-        model.eval()
-        with self._in_place(), self.policy.arithmetic():
-            scores = self.policy.score(trees, Head(temperature=temperature))
-        model.train(training)
-        return scores.logprobs_N
+    def scores(self, trees: Sequence[Tree], *, temperature: float = 1.0) -> TokenScores:
+        """What the earlier state says of the supervised tokens of `trees`, dropout off."""
+        with eval_mode(self.policy.model), self._in_place(), self.policy.arithmetic():
+            return self.policy.score(trees, Head(temperature=temperature))
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """The remembered weights by their number among the trained ones, for a checkpoint."""

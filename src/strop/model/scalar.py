@@ -8,7 +8,14 @@ from typing import Any
 
 import torch
 
-from strop.model.logprobs import PROBE, bare, decoder_layers, padded_hidden, tree_hidden_rows
+from strop.model.logprobs import (
+    PROBE,
+    bare,
+    decoder_layers,
+    eval_mode,
+    padded_hidden,
+    tree_hidden_rows,
+)
 from strop.model.tree import lay_out
 from strop.types import Tree, TreeBatch
 
@@ -18,6 +25,8 @@ class ScalarScorer:
 
     def __init__(self, model: Any) -> None:
         self.classifier = bare(model)
+        # a reward is compared by small differences: its head is never rounded to 8 bits
+        self.classifier.score.float()
         self.by_tree = self._honours_tree()
         if not self.by_tree:
             warnings.warn(
@@ -55,25 +64,23 @@ class ScalarScorer:
             hidden_ND = tree_hidden_rows(self.classifier, batch, rows_N)
         else:
             hidden_ND = padded_hidden(self.classifier, batch, rows_N, branch_N)
-        scores: torch.Tensor = self.classifier.score(hidden_ND)
-        return scores.squeeze(-1).float()
+        with torch.autocast(hidden_ND.device.type, enabled=False):
+            scores: torch.Tensor = self.classifier.score(hidden_ND.float())
+        return scores.squeeze(-1)
 
     @torch.no_grad()
     def _honours_tree(self) -> bool:
         """Whether every layer takes part in the tree forward and it gives padded rows' numbers."""
         batch = lay_out(PROBE, self._device)
-        training = self.classifier.training
-        self.classifier.eval()
         layers: list[torch.nn.Module] = []
-        try:
-            by_tree = tree_hidden_rows(
-                self.classifier, batch, batch.predictor_N, observer=layers.append
-            )
+        with eval_mode(self.classifier):
+            try:
+                by_tree = tree_hidden_rows(
+                    self.classifier, batch, batch.predictor_N, observer=layers.append
+                )
+            except (TypeError, ValueError, KeyError):
+                return False
             by_rows = padded_hidden(self.classifier, batch, batch.predictor_N, batch.branch_N)
-        except (TypeError, ValueError, KeyError):
-            return False
-        finally:
-            self.classifier.train(training)
         tolerance = 1e-3 if self.classifier.dtype == torch.float32 else 0.1
         close = bool((by_tree - by_rows).abs().max() <= tolerance * by_rows.abs().max())
         return close and len(layers) == decoder_layers(self.classifier)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from strop.recipe.base import Strict
+
+
+def _off(action: Any) -> Any:
+    """YAML reads a bare `off` as false."""
+    return "off" if action is False else action
 
 
 class AlarmRecipe(Strict):
@@ -18,13 +23,27 @@ class AlarmRecipe(Strict):
 
     threshold: float
     patience: int = Field(ge=1)
-    action: Literal["warn", "pause", "stop", "off"] = "warn"
+    action: Annotated[Literal["warn", "pause", "stop", "off"], BeforeValidator(_off)] = "warn"
 
 
 class CommonAlarms(Strict):
-    """`spike`: gradient norm as a multiple of its recent median."""
+    """`spike`: gradient norm as a multiple of its recent median. What an alarm does not say itself
+    is taken from its default: `displacement: stop`."""
 
     spike: AlarmRecipe = AlarmRecipe(threshold=10.0, patience=3)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _filled_up(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        usual = {name: info.default.model_dump() for name, info in cls.model_fields.items()}
+        full = {}
+        for name, value in given.items():
+            said = {"action": value} if isinstance(value, str | bool) else value
+            known = name in usual and isinstance(said, dict)
+            full[name] = usual[name] | said if known else said
+        return full
 
 
 class PairAlarms(CommonAlarms):
@@ -34,23 +53,31 @@ class PairAlarms(CommonAlarms):
     displacement: AlarmRecipe = AlarmRecipe(threshold=0.02, patience=3)
 
 
-class PolicyAlarms(CommonAlarms):
-    """Alarms of methods that learn from their own samples.
+class SampleAlarms(CommonAlarms):
+    """Alarms of every method that learns from its own samples.
 
-    `entropy_collapse`: entropy as a share of what it was at the start; `kl_runaway`: KL to the
-    reference in nats per token; `zero_variance`: share of groups whose rewards are all equal;
-    `length_drift`: mean completion length over its start, without a held-out gain;
-    `hacking`: fall of the held-out reward from its best while the trained reward rose;
-    `mismatch`: mean difference of sampler and trainer log-probs, nats per token.
+    `entropy_collapse`: entropy as a share of what it was at the start; `zero_variance`: share of
+    groups whose rewards are all equal; `length_drift`: mean completion length over its start,
+    without a held-out gain; `hacking`: fall of the held-out reward from its best while the trained
+    reward rose.
     """
 
     entropy_collapse: AlarmRecipe = AlarmRecipe(threshold=0.1, patience=5)
-    kl_runaway: AlarmRecipe = AlarmRecipe(threshold=0.5, patience=3)
     zero_variance: AlarmRecipe = AlarmRecipe(threshold=0.9, patience=10)
     length_drift: AlarmRecipe = AlarmRecipe(threshold=1.5, patience=5)
     hacking: AlarmRecipe = AlarmRecipe(threshold=0.05, patience=1)
+
+
+class PolicyAlarms(SampleAlarms):
+    """Alarms of policy gradients.
+
+    `kl_runaway`: KL to the reference in nats per token; `mismatch`: mean difference of sampler and
+    trainer log-probs, nats per token.
+    """
+
+    kl_runaway: AlarmRecipe = AlarmRecipe(threshold=0.5, patience=3)
     mismatch: AlarmRecipe = AlarmRecipe(threshold=0.1, patience=3)
 
 
-class OwnPairAlarms(PolicyAlarms, PairAlarms):
+class OwnPairAlarms(SampleAlarms, PairAlarms):
     """Online DPO learns from pairs and from its own samples."""

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from strop.recipe.base import Strict
 from strop.recipe.data import Sources
-from strop.recipe.reward import RewardComponent
+from strop.recipe.reward import Rewards
 from strop.recipe.rollout import SamplingRecipe
 
 
@@ -20,7 +20,7 @@ class GenerateTask(Strict):
     data: Sources
     sampling: SamplingRecipe = SamplingRecipe(temperature=0.0)
     samples: int = Field(1, ge=1)
-    scores: list[RewardComponent] = Field(min_length=1)
+    scores: Rewards
 
 
 class PreferenceTask(Strict):

@@ -46,7 +46,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
             where=source.place(()),
             fix=f"add `method:` with one of {', '.join(METHODS)}",
         )
-    if method not in METHODS:
+    if not isinstance(method, str) or method not in METHODS:
         near = difflib.get_close_matches(str(method), METHODS, 1, 0.5)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise RecipeError(

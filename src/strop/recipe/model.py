@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -25,7 +25,7 @@ class LoraRecipe(Strict):
 
 
 class ModelRecipe(Strict):
-    """The model to start from.
+    """The model to start from; `model: folder` is short for `model: {path: folder}`.
 
     `dtype` is the precision of the arithmetic: with bfloat16, trained weights are kept in float32
     and computed under autocast; frozen weights are stored in bfloat16. `quantize: nf4` stores the
@@ -41,6 +41,11 @@ class ModelRecipe(Strict):
     gradient_checkpointing: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"
     trust_remote_code: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_path(cls, given: Any) -> Any:
+        return {"path": given} if isinstance(given, str) else given
 
     @model_validator(mode="after")
     def _quantized_weights_are_frozen(self) -> Self:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from strop.recipe.alarm import OwnPairAlarms, PolicyAlarms
+from strop.recipe.alarm import OwnPairAlarms, PolicyAlarms, SampleAlarms
 from strop.recipe.base import Strict
 from strop.recipe.data import Sources
 from strop.recipe.policy import (
@@ -22,7 +22,7 @@ from strop.recipe.policy import (
     SequenceClipObjective,
     ValueRecipe,
 )
-from strop.recipe.reward import RewardComponent
+from strop.recipe.reward import Rewards
 from strop.recipe.rollout import RolloutRecipe
 from strop.recipe.run import TrainRecipe
 
@@ -38,29 +38,23 @@ class TasksDuring(Strict):
     every: int = Field(100, ge=1)
     samples: int = Field(1, ge=1)
     temperature: float = Field(1.0, ge=0)
-    reward: list[RewardComponent] | None = Field(None, min_length=1)
+    reward: Rewards | None = None
 
 
 class OnlineRecipe(TrainRecipe):
     """Learning from rewarded samples on `{"prompt", ...columns}` records."""
 
     rollout: RolloutRecipe = RolloutRecipe()
-    reward: list[RewardComponent] = Field(min_length=1)
+    reward: Rewards
     eval: TasksDuring | None = None
-    alarms: PolicyAlarms = PolicyAlarms()
-
-    @model_validator(mode="after")
-    def _labels_differ(self) -> Self:
-        labels = [component.label for component in self.reward]
-        if len(set(labels)) < len(labels):
-            raise ValueError(f"two reward components share a name ({labels}): give one a `name`")
-        return self
+    alarms: SampleAlarms = SampleAlarms()
 
 
 class PolicyRecipe(OnlineRecipe):
     """What all policy gradients have."""
 
     objective: AnyPolicyObjective
+    alarms: PolicyAlarms = PolicyAlarms()
 
 
 class ClipRecipe(PolicyRecipe):

@@ -29,14 +29,14 @@ class OnlineObjective(Strict):
 
     @model_validator(mode="after")
     def _kl_is_used(self) -> Self:
-        unused = {"kl", "kl_in", "kl_weighted", "refresh_every"} & self.model_fields_set
+        about_kl = {"kl": self.kl, "kl_in": self.kl_in, "kl_weighted": self.kl_weighted,
+                    "refresh_every": self.refresh_every}  # fmt: skip
+        unused = [name for name, value in about_kl.items() if value]
         if unused and self.beta == 0:
             raise ValueError(
-                f"{sorted(unused)[0]} is set but beta is 0, so there is no KL and no reference: "
+                f"{unused[0]} is set but beta is 0, so there is no KL and no reference: "
                 "set beta or drop it"
             )
-        if self.kl_weighted and self.kl_in == "reward":
-            raise ValueError("kl_weighted is a choice of the loss term: drop it with kl_in: reward")
         return self
 
     def loss_options(self) -> dict[str, Any]:

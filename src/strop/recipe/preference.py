@@ -12,6 +12,10 @@ Mixable = Literal["dpo", "hinge", "nca_pair", "bco_pair", "sppo_hard", "apo_zero
 """Losses that an `mpo` mixture may hold: those that need no option but beta."""
 
 
+ALPHA = 0.5
+"""Default of the alpha divergence: half way between the two KLs."""
+
+
 class PairObjective(Strict):
     """What every loss over log-ratios can be combined with.
 
@@ -41,13 +45,13 @@ class DpoObjective(PairObjective):
 
     label_smoothing: float = Field(0.0, ge=0, lt=0.5)
     divergence: Literal["reverse_kl", "forward_kl", "js", "alpha"] = "reverse_kl"
-    alpha: float = Field(0.5, gt=0, lt=1)
+    alpha: float = Field(ALPHA, gt=0, lt=1)
 
     @model_validator(mode="after")
     def _options_are_read(self) -> Self:
         if self.divergence != "reverse_kl" and self.label_smoothing > 0:
             raise ValueError(f"label_smoothing is not read with divergence {self.divergence}")
-        if self.divergence != "alpha" and "alpha" in self.model_fields_set:
+        if self.divergence != "alpha" and self.alpha != ALPHA:
             raise ValueError("alpha is only read with divergence: alpha")
         return self
 

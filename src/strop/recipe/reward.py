@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from strop.recipe.base import LocalPath, ModelPath, Strict
 
@@ -32,3 +32,14 @@ class RewardComponent(Strict):
     @property
     def label(self) -> str:
         return self.name or self.function
+
+
+def _labels_differ(components: list[RewardComponent]) -> list[RewardComponent]:
+    labels = [component.label for component in components]
+    if len(set(labels)) < len(labels):
+        raise ValueError(f"two reward components share a name ({labels}): give one a `name`")
+    return components
+
+
+Rewards = Annotated[list[RewardComponent], AfterValidator(_labels_differ), Field(min_length=1)]
+"""Components that are added up; each is logged under its own name."""

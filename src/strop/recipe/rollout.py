@@ -36,9 +36,10 @@ class MismatchRecipe(Strict):
 
     @model_validator(mode="after")
     def _options_are_read(self) -> Self:
-        others = self.model_fields_set - {"level"}
+        usual = {name: info.default for name, info in type(self).model_fields.items()}
+        others = [name for name, value in self if name != "level" and value != usual[name]]
         if self.level == "none" and others:
-            raise ValueError(f"level is none, so {sorted(others)[0]} is not read: set level")
+            raise ValueError(f"level is none, so {others[0]} is not read: set level")
         if self.floor is not None and self.bound == "truncate":
             raise ValueError("floor is only read with bound: mask")
         return self
@@ -47,12 +48,13 @@ class MismatchRecipe(Strict):
 class RolloutRecipe(Strict):
     """`group_size` completions for each prompt of a step.
 
-    `mask_truncated` leaves completions that hit `max_tokens` out of the loss (they still count in
-    its denominator); `resample` asks that many more times for prompts whose group disagrees, in
-    place of those whose rewards are all equal (DAPO's dynamic sampling); `overlong_buffer` lowers
-    the reward of the last so many tokens before `max_tokens` linearly down to -1 (DAPO's
-    overlong shaping); `mismatch_limit` is the largest mean difference between the sampler's
-    and the trainer's log-probs, nats per token, that the self-check before step 1 accepts.
+    `mask_truncated` leaves completions that hit `max_tokens` out of the loss and its denominator
+    (as those that could not be judged); `resample` asks that many more times for prompts whose
+    group disagrees, in place of those whose rewards are all equal (DAPO's dynamic sampling);
+    `overlong_buffer` lowers the reward of the last so many tokens before `max_tokens` linearly
+    down to -1 (DAPO's overlong shaping); `mismatch_limit` is the largest mean difference between
+    the sampler's and the trainer's log-probs, nats per token, that the self-check before step 1
+    accepts.
     """
 
     group_size: int = Field(8, ge=1)

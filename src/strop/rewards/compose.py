@@ -13,13 +13,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from strop.errors import RewardError
-from strop.model.load import has_scalar_head
+from strop.errors import DataError, RewardError
+from strop.model.load import expect_weights, has_scalar_head
 from strop.recipe.reward import RewardComponent
 from strop.rewards.exact import exact_answer
 from strop.rewards.format import format_tags
 from strop.rewards.reward_model import reward_model
-from strop.types import Failure, Judged, Rollout, Score, Text
+from strop.types import Failure, Judged, Rollout, Score, Task, Text
 
 RewardFunction = Callable[..., Sequence[float | None]]
 
@@ -30,11 +30,35 @@ BUILT_IN: dict[str, RewardFunction] = {
 }
 
 
+GIVEN = ("prompts", "completions", "completion_ids", "model")
+"""What a reward function is always given, besides the tasks' own columns."""
+
+
 class Reward:
     """A weighted composition of reward functions."""
 
     def __init__(self, components: Sequence[RewardComponent]) -> None:
         self.components = [(component, find_function(component)) for component in components]
+
+    def expect_columns(self, tasks: Sequence[Task]) -> None:
+        """Raise `DataError` for the first task without a column that a reward asks for."""
+        for component, function in self.components:
+            wanted = [
+                name
+                for name, parameter in inspect.signature(function).parameters.items()
+                if parameter.default is parameter.empty
+                and parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+                and name not in (*GIVEN, *component.options)
+            ]
+            for task in tasks:
+                missing = [name for name in wanted if name not in task.columns]
+                if missing:
+                    raise DataError(
+                        f"reward {component.label} reads the column `{missing[0]}`; found "
+                        f"{{{', '.join(['prompt', *task.columns])}}}",
+                        where=str(task.origin),
+                        fix="add the column to every task, or choose another reward",
+                    )
 
     def judge(
         self,
@@ -78,6 +102,8 @@ class Reward:
 
 def find_function(component: RewardComponent) -> RewardFunction:
     """A built-in, or the named function of the user's file; `RewardError` where there is none."""
+    if component.model is not None:
+        expect_weights(component.model)
     if component.model is not None and not has_scalar_head(component.model):
         raise RewardError(
             "the folder holds no reward model (a sequence classifier with one label)",

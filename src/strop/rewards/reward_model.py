@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
 
 import torch
 
@@ -15,9 +16,14 @@ from strop.types import Text
 TOKENS_AT_ONCE = 8192
 
 
-@lru_cache(maxsize=2)
-def _network(path: str) -> ScalarNetwork:
+@lru_cache(maxsize=1)
+def _network(path: str, written: int) -> ScalarNetwork:
     return load_reward_model(path)
+
+
+def _written(path: str) -> int:
+    """When the newest file of a folder was written: a retrained model is read anew."""
+    return max((file.stat().st_mtime_ns for file in Path(path).glob("*")), default=0)
 
 
 @torch.no_grad()
@@ -29,7 +35,7 @@ def reward_model(
     The answer is read as the reward model was taught: its own template, closed by its own
     end-of-sequence token. Raises `ModelError` for a folder without a scalar head.
     """
-    network = _network(model)
+    network = _network(model, _written(model))
     trees = [
         answer_tree(network.tokenizer, prompt, completion)
         for prompt, completion in zip(prompts, completions, strict=True)

@@ -72,4 +72,7 @@ def carries_no_gradient(group: ScoredGroup) -> bool:
 
 
 def _reasons(failures: Sequence[Failure]) -> str:
-    return "; ".join(f"{f.component}: {f.error}" for f in failures) or "every reward returned None"
+    return (
+        "; ".join(f"{f.component}: {f.error}" for f in failures)
+        or "every reward returned None, or no finite number"
+    )

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 
 from strop.model.decode import Decoder, RereadDecoder, TreeDecoder
-from strop.model.logprobs import bare, honours_tree
+from strop.model.logprobs import bare, eval_mode, honours_tree
 from strop.rollout.sampler import Sampling, draw, sampling_logprobs
 from strop.text.parse import decode
 from strop.types import Completion, FinishReason
@@ -39,8 +40,15 @@ class Row:
 class LocalSampler:
     """Samples from a transformers (or peft) model in this process."""
 
-    def __init__(self, model: Any, tokenizer: Any, *, max_rows: int = 512) -> None:
-        self.model = model
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        max_rows: int = 512,
+        arithmetic: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ) -> None:
+        self.model, self.arithmetic = model, arithmetic
         self.causal_lm = bare(model)
         self.tokenizer = tokenizer
         self.max_rows = max_rows
@@ -69,9 +77,7 @@ class LocalSampler:
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
         per_call = max(1, self.max_rows // group_size)
         done: dict[int, tuple[Completion, ...]] = {}
-        training = self.model.training
-        self.model.eval()
-        try:
+        with eval_mode(self.model), self.arithmetic():
             for start in range(0, len(order), per_call):
                 part = order[start : start + per_call]
                 rows = [Row(g, u) for g, i in enumerate(part) for u in groups[i]]
@@ -79,8 +85,6 @@ class LocalSampler:
                 finished = [self._completion(row, sampling) for row in rows]
                 for g, i in enumerate(part):
                     done[i] = tuple(finished[g * group_size : (g + 1) * group_size])
-        finally:
-            self.model.train(training)
         return [done[i] for i in range(len(prompts))]
 
     def _decode(

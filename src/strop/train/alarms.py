@@ -81,9 +81,9 @@ class Displacement(Detector):
     def explain(self, value: float) -> str:
         return (
             f"chosen answers became less likely ({value:.3g} nats a token below the start) while "
-            "the margin rose: the model is unlearning what it should prefer. Add "
-            "objective.nll_weight, lower optim.learning_rate or beta's pull, or drop pairs whose "
-            "answers are nearly the same"
+            "the margin rose: the model is unlearning what it should prefer. Lower "
+            "optim.learning_rate, replay demonstrations (weights in data), add "
+            "objective.nll_weight where the method has it, or use dpop"
         )
 
 
@@ -119,7 +119,8 @@ class EntropyCollapse(Detector):
     def explain(self, value: float) -> str:
         return (
             f"entropy fell to {value:.2g} of its start while better answers are known: the policy "
-            "stopped exploring. Raise epsilon_high, add objective.entropy_weight, lower the rate"
+            "stopped exploring. Lower optim.learning_rate, or give it reason to explore "
+            "(objective.entropy_weight or a larger epsilon_high, where the method has them)"
         )
 
 
@@ -176,7 +177,8 @@ class LengthDrift(Detector):
     def explain(self, value: float) -> str:
         return (
             f"answers grew to {value:.2g} times their length without a held-out gain. Use "
-            "method dr_grpo, rollout.overlong_buffer, or a reward that does not pay for length"
+            "rollout.overlong_buffer, a token-level denominator (dapo, dr_grpo), or a reward that "
+            "does not pay for length"
         )
 
 
@@ -203,8 +205,8 @@ class Hacking(Detector):
     def explain(self, value: float) -> str:
         return (
             f"the held-out reward fell {value:.3g} below its best while the trained reward rose: "
-            "the policy found what the reward pays for and the task does not. Mend the reward "
-            "(strop reward audit), or raise objective.beta"
+            "the policy found what the reward pays for and the task does not. Mend the reward, or "
+            "keep the best checkpoint of before"
         )
 
 

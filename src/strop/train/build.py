@@ -9,11 +9,10 @@ from typing import Any
 
 import torch
 
-from strop.data.sources import data_hash
+from strop.model.dropout import switch_off_dropout
 from strop.model.load import critic_recipe, load_policy, load_scalar, weights_hash
 from strop.model.network import Policy, ScalarNetwork
 from strop.model.reference import Reference
-from strop.recipe.data import DataSource
 from strop.recipe.methods import Offline, Online, Recipe
 from strop.recipe.model import ModelRecipe
 from strop.recipe.offline import (
@@ -30,10 +29,10 @@ from strop.train.offline import OfflineMethod, OfflineParts, train_offline
 from strop.train.online import Learner, OnlineParts, sampling_of, train_online
 from strop.train.optim import build_optimizer
 from strop.train.own_samples import BestOf, OwnPairs
-from strop.train.pairs import PairMethod, needs_reference, reference_read
+from strop.train.pairs import PairMethod, PairRule, needs_reference, reference_read
 from strop.train.policy_gradient import PolicyGradient, method_of
 from strop.train.prepare import Prepared, expect_margins
-from strop.train.reference import reference_scores
+from strop.train.reference import reference_scores, trees_hash
 from strop.train.reward_model import RewardModelMethod
 from strop.train.selfcheck import sampler_mismatch
 from strop.train.step import Critic, TrainState
@@ -52,11 +51,15 @@ def build_state(recipe: Recipe, start: ModelRecipe) -> TrainState:
         network = load_scalar(start, seed=recipe.seed)
     else:
         network = load_policy(start, seed=recipe.seed)
+    if not isinstance(recipe, CptRecipe | SftRecipe | RewardModelRecipe):
+        # log-probs are compared with older or reference ones: both have to be the model's own
+        switch_off_dropout(network.model)
     state = TrainState(network, build_optimizer(network, recipe.optim))
     if isinstance(recipe, PpoRecipe) and recipe.value is not None:
         critic = load_scalar(
             critic_recipe(recipe.value.path, recipe.value.lora, recipe.model), seed=recipe.seed + 1
         )
+        switch_off_dropout(critic.model)
         scale = recipe.value.learning_rate / recipe.optim.learning_rate
         optim = recipe.optim.model_copy(update={"optimizer": "adamw"})
         state.critic = Critic(critic, build_optimizer(critic, optim), scale)
@@ -75,7 +78,7 @@ def _online(state: TrainState, recipe: Online, prepared: Prepared) -> Loop:
     assert isinstance(state.network, Policy)
     assert prepared.reward is not None
     policy = state.network
-    sampler = LocalSampler(policy.model, policy.tokenizer)
+    sampler = LocalSampler(policy.model, policy.tokenizer, arithmetic=policy.arithmetic)
     mismatch = sampler_mismatch(
         policy,
         sampler,
@@ -112,11 +115,10 @@ def _online(state: TrainState, recipe: Online, prepared: Prepared) -> Loop:
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """What a method is made for: rendered records with their sources. `prefix` names the cached
-    files, `visited` the records that some step looks at (None: all)."""
+    """What a method is made for: rendered records. `prefix` names the cached files, `visited` the
+    records that some step looks at (None: all)."""
 
     rendered: Rendered
-    sources: Sequence[DataSource]
     prefix: str
     visited: Sequence[int] | None
 
@@ -128,10 +130,10 @@ def _offline(state: TrainState, recipe: Offline, prepared: Prepared) -> Loop:
     assert prepared.rendered is not None
     build = _builder(state, recipe, prepared.folder)
     held_out = None
-    if recipe.eval is not None and prepared.eval_rendered is not None:
-        held_out = build(Records(prepared.eval_rendered, recipe.eval.data, "eval_", None))
+    if prepared.eval_rendered is not None:
+        held_out = build(Records(prepared.eval_rendered, "eval_", None))
     parts = OfflineParts(
-        method=build(Records(prepared.rendered, recipe.data, "", _visited(prepared))),
+        method=build(Records(prepared.rendered, "", _visited(prepared))),
         mix=prepared.mix,
         total=prepared.total_steps,
         replay=_replay(state.network, recipe, prepared),
@@ -174,7 +176,9 @@ def _pairs(
     ref_B2 = None
     if needs_reference(recipe.objective):
         ref_B2 = cache.scores(trees, reference_read(recipe.objective), records, "reference")
-    return PairMethod(recipe, state, policy, trees, ref_B2)
+    rule = PairRule(recipe.method, recipe.objective)
+    max_tokens = recipe.run.micro_batch_tokens
+    return PairMethod(rule, max_tokens, policy, trees, ref_B2, state.running)
 
 
 def _unpaired(
@@ -185,7 +189,7 @@ def _unpaired(
     ref_R = cache.scores(rendered.trees, branch_sums, records, "reference")
     others = None
     if recipe.method == "kto":
-        trees = mismatched(rendered.trees, recipe.seed)
+        trees = mismatched(rendered.trees, recipe.seed, recipe.text.max_length)
         ref_other_R = cache.scores(trees, branch_sums, records, "reference_mismatched")
         others = Mismatched(trees, ref_other_R)
     return UnpairedMethod(recipe, policy, rendered.trees, torch.tensor(labels), ref_R, others)
@@ -196,6 +200,7 @@ class ReferenceCache:
 
     def __init__(self, policy: Policy, recipe: PairRecipe | UnpairedRecipe, folder: Path) -> None:
         self.policy, self.recipe, self.folder = policy, recipe, folder
+        self.model = weights_hash(recipe.model.path)
 
     def scores(
         self,
@@ -207,14 +212,14 @@ class ReferenceCache:
         """`read` of every branch of `trees`; records that no step visits are left at NaN."""
         recipe = self.recipe
         chosen = range(len(trees)) if records.visited is None else records.visited
-        data = data_hash([source.path for source in records.sources])
-        model = weights_hash(recipe.model.path)
+        read_trees = [trees[i] for i in chosen]
+        precision = f"{recipe.model.dtype}/{recipe.model.quantize}"
         found = reference_scores(
             self.policy,
-            [trees[i] for i in chosen],
+            read_trees,
             read,
             path=self.folder / f"{records.prefix}{name}.safetensors",
-            key=f"{model}/{data}/{recipe.text}/{recipe.objective}/{recipe.seed}/{len(chosen)}",
+            key=f"{self.model}/{precision}/{recipe.objective}/{trees_hash(read_trees)}",
             max_tokens=recipe.run.micro_batch_tokens,
         )
         branches = len(trees[0].branches)

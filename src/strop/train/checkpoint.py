@@ -66,6 +66,7 @@ def publish(temporary: Path, folder: Path) -> None:
     """Flush every file, then rename the folder into place and flush the rename."""
     for file in temporary.rglob("*"):
         if file.is_file():
+            file.chmod(0o644)  # safetensors writes for its owner alone
             _flush(file)
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(temporary, folder)

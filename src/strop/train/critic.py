@@ -8,6 +8,7 @@ import torch
 
 from strop.losses.policy import value_loss
 from strop.losses.reduce import Loss, mean_of
+from strop.model.logprobs import eval_mode
 from strop.train.step import Critic, Piece, Share, pieces
 from strop.types import Tree
 
@@ -15,13 +16,9 @@ from strop.types import Tree
 @torch.no_grad()
 def token_values(critic: Critic, trees: Sequence[Tree], max_tokens: int) -> torch.Tensor:
     """The critic's value before every token of every branch, in order, [N], dropout off."""
-    model = critic.network.model
-    training = model.training
-    model.eval()
-    with critic.network.arithmetic():
-        values = [critic.network.score.values(piece.trees) for piece in pieces(trees, max_tokens)]
-    model.train(training)
-    return torch.cat(values)
+    network = critic.network
+    with eval_mode(network.model), network.arithmetic():
+        return torch.cat([network.score.values(p.trees) for p in pieces(trees, max_tokens)])
 
 
 def value_share(
@@ -38,8 +35,9 @@ def value_share(
     def share() -> Loss:
         with critic.network.arithmetic():
             value_N = critic.network.score.values(piece.trees)
-        loss_N = value_loss(value_N, old_N, return_N, clip=clip)
-        error_N = (value_N.detach() - return_N).square()
+        old, wanted = old_N.to(value_N.device), return_N.to(value_N.device)
+        loss_N = value_loss(value_N, old, wanted, clip=clip)
+        error_N = (value_N.detach() - wanted).square()
         return Loss(
             loss_N.sum() / tokens,
             {

@@ -22,7 +22,7 @@ from strop.metrics.runlog import read_rows
 from strop.model.load import weights_hash
 from strop.recipe.load import digest
 from strop.recipe.methods import Recipe
-from strop.recipe.online import OnlineRecipe
+from strop.recipe.online import OnlineRecipe, PpoRecipe
 
 RECIPE = "recipe.resolved.yaml"
 LINEAGE = "lineage.json"
@@ -38,8 +38,9 @@ def claim(recipe: Recipe, *, resume: bool, overwrite: bool) -> Path:
     Creates nothing, so that a recipe that fails its checks leaves nothing behind.
     """
     folder = Path(recipe.output)
-    if folder.exists() and not folder.is_dir():
-        raise OutputError("is a file", where=str(folder), fix="choose another `output`")
+    for part in (folder, *folder.parents):
+        if part.exists() and not part.is_dir():
+            raise OutputError("is a file", where=str(part), fix="choose another `output`")
     if not folder.exists() or not any(folder.iterdir()):
         return folder
     if not (folder / RECIPE).exists():
@@ -48,8 +49,7 @@ def claim(recipe: Recipe, *, resume: bool, overwrite: bool) -> Path:
             where=str(folder),
             fix="choose another `output`",
         )
-    if overwrite:
-        _clear(folder)
+    if overwrite or not has_begun(folder):
         return folder
     differences = _differences(folder, recipe)
     if differences:
@@ -68,6 +68,32 @@ def claim(recipe: Recipe, *, resume: bool, overwrite: bool) -> Path:
     return folder
 
 
+def refuse_changed(folder: Path, recipe: Recipe) -> None:
+    """Raise `OutputError` when data, parent or rewards are not those the run began with."""
+    if not (folder / LINEAGE).exists():
+        return
+    before, now = json.loads((folder / LINEAGE).read_text()), run_inputs(recipe)
+    changed = [name for name in now if before[name] != now[name]]
+    if changed:
+        raise OutputError(
+            f"the run began with other {' and other '.join(changed)} than there are now, so it "
+            "would go on as a different run",
+            where=str(folder),
+            fix="put the old files back, or pass --overwrite to start again",
+        )
+
+
+def run_inputs(recipe: Recipe) -> dict[str, Any]:
+    """Hashes of everything a run reads: parent weights, data, reward files and models."""
+    return {
+        "parent": {"path": recipe.model.path, "sha256": weights_hash(recipe.model.path)},
+        "data": [
+            {"path": source.path, "sha256": data_hash([source.path])} for source in recipe.data
+        ],
+        "rewards": reward_hashes(recipe),
+    }
+
+
 def refuse_stopped(folder: Path) -> None:
     """Raise `OutputError` for a run that an alarm stopped for good."""
     log = folder / "metrics.jsonl"
@@ -81,6 +107,11 @@ def refuse_stopped(folder: Path) -> None:
             )
 
 
+def has_begun(folder: Path) -> bool:
+    """Whether a run made a step here; one that failed before leaves nothing worth keeping."""
+    return (folder / "metrics.jsonl").exists() or is_finished(folder)
+
+
 def is_finished(folder: Path) -> bool:
     return (folder / "final").is_dir()
 
@@ -90,13 +121,10 @@ def write_identity(folder: Path, recipe: Recipe, checks: Mapping[str, Any]) -> N
     folder.mkdir(parents=True, exist_ok=True)
     (folder / RECIPE).write_text(yaml.safe_dump(recipe.plain(), sort_keys=False))
     _write_json(folder / "env.json", environment())
-    sources = [{"path": source.path, "sha256": data_hash([source.path])} for source in recipe.data]
     lineage = {
         "method": recipe.method,
-        "parent": {"path": recipe.model.path, "sha256": weights_hash(recipe.model.path)},
-        "data": sources,
+        **run_inputs(recipe),
         "recipe": digest(recipe),
-        "rewards": reward_hashes(recipe),
         "code": {"strop": strop.__version__, "commit": commit()},
         "self_check": dict(checks),
     }
@@ -104,11 +132,15 @@ def write_identity(folder: Path, recipe: Recipe, checks: Mapping[str, Any]) -> N
 
 
 def reward_hashes(recipe: Recipe) -> list[str]:
-    """Hashes of the user's reward files and of the reward models that a recipe names."""
+    """Hashes of the reward files, reward models and the critic that a recipe names."""
     if not isinstance(recipe, OnlineRecipe):
         return []
-    files = [Path(component.file) for component in recipe.reward if component.file]
-    models = [component.model for component in recipe.reward if component.model]
+    held_out = (recipe.eval.reward if recipe.eval else None) or []
+    components = [*recipe.reward, *held_out]
+    files = [Path(component.file) for component in components if component.file]
+    models = [component.model for component in components if component.model]
+    if isinstance(recipe, PpoRecipe) and recipe.value is not None:
+        models.append(recipe.value.path)
     return [
         *(hashlib.sha256(file.read_bytes()).hexdigest()[:16] for file in files),
         *(weights_hash(model) for model in models),
@@ -146,7 +178,12 @@ def commit() -> str | None:
 def _differences(folder: Path, recipe: Recipe) -> list[str]:
     before = _flat(yaml.safe_load((folder / RECIPE).read_text()))
     now = _flat(recipe.plain())
-    names = [name for name in before | now if before.get(name) != now.get(name)]
+    # an alarm that rang may be told to be silent before the run goes on
+    names = [
+        name
+        for name in before | now
+        if before.get(name) != now.get(name) and not name.startswith("alarms.")
+    ]
     return [f"{name} ({before.get(name)!r} there, {now.get(name)!r} here)" for name in names[:4]]
 
 
@@ -163,7 +200,8 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _clear(folder: Path) -> None:
+def clear(folder: Path) -> None:
+    """Delete what an earlier run left in a folder that `claim` gave away, nothing else."""
     for name in OURS:
         (folder / name).unlink(missing_ok=True)
     for part in [*folder.glob("checkpoint-*"), folder / "final", folder / "base"]:

@@ -11,6 +11,7 @@ import torch
 
 from strop.data.order import Mix
 from strop.metrics.value import Metric, merge, results
+from strop.model.logprobs import eval_mode
 from strop.recipe.methods import Offline
 from strop.train.optim import learning_rate
 from strop.train.step import Share, TrainState, optimizer_step
@@ -70,13 +71,12 @@ def train_offline(state: TrainState, recipe: Offline, parts: OfflineParts) -> It
 @torch.no_grad()
 def evaluate(state: TrainState, held_out: OfflineMethod) -> dict[str, float]:
     """Loss and metrics on the held-out records, names prefixed `eval_`."""
-    state.network.model.eval()
     metrics: dict[str, Metric] = {}
     value = 0.0
-    for share in held_out.evaluate():
-        loss = share()
-        value += float(loss.value)
-        metrics = merge(metrics, loss.metrics)
-    state.network.model.train()
+    with eval_mode(state.network.model):
+        for share in held_out.evaluate():
+            loss = share()
+            value += float(loss.value)
+            metrics = merge(metrics, loss.metrics)
     row = held_out.finish(results(metrics), learnt=False)
     return {f"eval_{name}": value for name, value in {**row, "loss": value}.items()}

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import torch
 
-from strop.data.order import Mix, batch_indices
+from strop.data.order import Mix, permutation
 from strop.metrics.value import Metric, results
 from strop.model.reference import Reference
 from strop.recipe.methods import Online
@@ -28,8 +28,8 @@ from strop.train.step import Share, TrainState
 from strop.train.supervised import SupervisedMethod, replayed
 from strop.types import Score, ScoredGroup, StepRecord
 
-EXTRA_STREAM = 1000
-"""Streams of the data order from which dynamic sampling takes further prompts, one a round."""
+ORDER_STREAM = 10**6
+"""Stream that orders the groups of a step after dynamic sampling."""
 
 
 ROUND_STRIDE = 10**9
@@ -37,7 +37,10 @@ ROUND_STRIDE = 10**9
 
 
 class Learner(Protocol):
-    """What is done with a step's scored groups."""
+    """What is done with a step's scored groups; `compares_groups` says whether a group whose
+    rewards are all equal teaches nothing."""
+
+    compares_groups: bool
 
     def learn(
         self, groups: Sequence[ScoredGroup], replay: Sequence[Share], learning_rate: float
@@ -92,7 +95,7 @@ def train_online(state: TrainState, recipe: Online, parts: OnlineParts) -> Itera
         state.step += 1
         if parts.reference is not None and refresh and state.step % refresh == 0:
             parts.reference.refresh()
-        row = {**rollout_metrics(gathered), **results(metrics)}
+        row = rollout_metrics(gathered, parts.learner.compares_groups) | results(metrics)
         row["epoch"] = state.step / parts.mix.epoch_steps()
         row["sampling_time"] = sampled - started
         row["step_time"] = time.perf_counter() - started
@@ -127,10 +130,7 @@ def gather(
     wanted = len(tasks)
     for number in range(recipe.rollout.resample + 1):
         if number:
-            chosen = batch_indices(
-                len(parts.tasks), wanted, recipe.seed, state.step, EXTRA_STREAM + number
-            )
-            tasks = [parts.tasks[i] for i in chosen]
+            tasks = [parts.tasks[i] for i in parts.mix.draw(state.step, number).own]
         collected = _collect(state, recipe, parts, tasks, state.step + number * ROUND_STRIDE)
         rounds += 1
         for group in collected.groups:
@@ -139,7 +139,10 @@ def gather(
             break
     if recipe.rollout.resample == 0:
         return Gathered(collected.groups, collected.groups, 1)
-    return Gathered(tuple((useful + equal)[:wanted]), tuple(useful + equal), rounds)
+    # equal groups are spread, so that mini-batches hold as many useful ones each
+    order = permutation(wanted, recipe.seed, state.step, ORDER_STREAM)
+    kept = (useful + equal)[:wanted]
+    return Gathered(tuple(kept[i] for i in order), tuple(useful + equal), rounds)
 
 
 def _collect(
@@ -149,16 +152,15 @@ def _collect(
     tasks: Sequence[PromptedTask],
     step: int,
 ) -> Collected:
-    with state.network.arithmetic():
-        collected = collect(
-            tasks,
-            parts.sampler,
-            parts.reward.judge_rollouts,
-            group_size=recipe.rollout.group_size,
-            sampling=sampling_of(recipe),
-            seed=recipe.seed,
-            step=step,
-        )
+    collected = collect(
+        tasks,
+        parts.sampler,
+        parts.reward.judge_rollouts,
+        group_size=recipe.rollout.group_size,
+        sampling=sampling_of(recipe),
+        seed=recipe.seed,
+        step=step,
+    )
     for failure in collected.failures:
         warnings.warn(
             f"reward {failure.component} failed ({failure.error}): its samples are unscored",
@@ -180,28 +182,32 @@ def evaluate(
         max_tokens=recipe.rollout.max_tokens,
         stop=tuple(recipe.rollout.stop),
     )
-    with state.network.arithmetic():
-        collected = collect(
-            held_out.tasks,
-            sampler,
-            held_out.reward.judge_rollouts,
-            group_size=held_out.recipe.samples,
-            sampling=sampling,
-            seed=recipe.seed,
-            step=-2,
-        )
+    collected = collect(
+        held_out.tasks,
+        sampler,
+        held_out.reward.judge_rollouts,
+        group_size=held_out.recipe.samples,
+        sampling=sampling,
+        seed=recipe.seed,
+        step=-2,
+    )
     return {f"eval_{name}": value for name, value in score_metrics(collected.groups).items()}
 
 
-def rollout_metrics(gathered: Gathered) -> dict[str, float]:
-    """What the step's samples look like, named as TRL names them."""
+def rollout_metrics(gathered: Gathered, compares_groups: bool) -> dict[str, float]:
+    """What all samples of the step look like, named as TRL names them.
+
+    `entropy` is estimated from what was drawn, mean of -log p over all sampled tokens: groups that
+    are skipped count as well, so that a policy that collapses is seen to.
+    """
     groups = gathered.sampled
-    same = sum(carries_no_gradient(group) for group in groups)
-    return {
-        **score_metrics(groups),
-        "frac_reward_zero_std": same / len(groups),
-        "sampled/rounds": gathered.rounds,
-    }
+    row = {**score_metrics(groups), "sampled/rounds": gathered.rounds}
+    said = [x for group in groups for c in group.rollout.completions for x in c.logprobs]
+    row["entropy"] = -sum(said) / len(said)
+    if compares_groups:
+        same = sum(carries_no_gradient(group) for group in groups)
+        row["frac_reward_zero_std"] = same / len(groups)
+    return row
 
 
 def score_metrics(groups: Sequence[ScoredGroup]) -> dict[str, float]:

@@ -85,11 +85,9 @@ def build_optimizer(network: Network, recipe: OptimRecipe) -> Optimizers:
 def _hidden_matrices(network: Network) -> Iterator[torch.nn.Parameter]:
     """Trained matrices between the embeddings and the head."""
     model = bare(network.model)
-    ends = [model.get_input_embeddings().weight]
-    if model.get_output_embeddings() is not None:
-        ends.append(model.get_output_embeddings().weight)
-    for parameter in network.trainable():
-        if parameter.dim() == 2 and all(parameter is not end for end in ends):
+    embeddings = model.get_input_embeddings().weight
+    for parameter in model.get_decoder().parameters():
+        if parameter.requires_grad and parameter.dim() == 2 and parameter is not embeddings:
             yield parameter
 
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 
-from strop.losses.reduce import Loss, mean_of
-from strop.metrics.value import Mean, Metric, Sum
+from strop.metrics.value import Mean, Metric
 from strop.model.network import Policy
 from strop.model.reference import Reference
 from strop.recipe.online import BestOfRecipe, OwnPairsRecipe
-from strop.train.pairs import WITH_REFERENCE
-from strop.train.step import Piece, Share, TrainState, optimizer_step, pieces
+from strop.recipe.preference import (
+    AnyPairObjective,
+    IpoObjective,
+    PairObjective,
+)
+from strop.train.pairs import PairMethod, PairRule, reference_read
+from strop.train.step import Share, TrainState, optimizer_step, pieces
 from strop.train.supervised import SupervisedMethod
 from strop.types import Branch, Completion, ScoredGroup, Tree
 
@@ -42,6 +46,8 @@ class OwnPairs:
     Groups whose scored answers are all worth the same give no pair and are counted.
     """
 
+    compares_groups = True
+
     def __init__(
         self, recipe: OwnPairsRecipe, state: TrainState, policy: Policy, reference: Reference
     ) -> None:
@@ -52,10 +58,7 @@ class OwnPairs:
     ) -> dict[str, Metric]:
         """One update on the pairs of this step."""
         trees = [tree for group in groups for tree in self._pair(group)]
-        shares = [
-            partial(self._share, piece, len(trees))
-            for piece in pieces(trees, self.recipe.run.micro_batch_tokens)
-        ]
+        shares = self._method(trees).shares(range(len(trees))) if trees else []
         metrics = optimizer_step(
             self.policy,
             self.state.optimizer,
@@ -64,7 +67,24 @@ class OwnPairs:
             max_grad_norm=self.recipe.optim.max_grad_norm,
             where=f"step {self.state.step + 1}",
         )
-        return {**metrics, "skipped/groups": Mean.of(len(groups) - len(trees))}
+        own = {name: m for name, m in metrics.items() if name not in ("num_tokens", "entropy")}
+        return {**own, "skipped/groups": Mean.of(len(groups) - len(trees))}
+
+    def _method(self, trees: Sequence[Tree]) -> PairMethod:
+        """The loss over these pairs, against the reference as it stands now."""
+        max_tokens = self.recipe.run.micro_batch_tokens
+        rule = PairRule(self.recipe.objective.loss, self._objective())
+        read = reference_read(rule.objective)
+        ref_B2 = torch.cat(
+            [read(self.reference.scores(piece.trees)) for piece in pieces(trees, max_tokens)]
+        )
+        return PairMethod(rule, max_tokens, self.policy, trees, ref_B2, self.state.running)
+
+    def _objective(self) -> AnyPairObjective:
+        beta = self.recipe.objective.beta
+        if self.recipe.objective.loss == "ipo":
+            return IpoObjective(beta=beta)
+        return PairObjective(beta=beta)
 
     def _pair(self, group: ScoredGroup) -> list[Tree]:
         answers = ranked(group, whole_only=self.recipe.rollout.mask_truncated)
@@ -73,35 +93,12 @@ class OwnPairs:
         branches = (_branch(answers[0][1]), _branch(answers[-1][1]))
         return [Tree(group.rollout.prompt_ids, branches)]
 
-    def _share(self, piece: Piece, pairs: int) -> Loss:
-        objective = self.recipe.objective
-        ref_N = self.reference.logprobs(piece.trees)
-        with self.policy.arithmetic():
-            scores = self.policy.score(piece.trees)
-        sums_B, lengths_B = scores.sums_B(), scores.lengths_B()
-        ref_B = torch.zeros_like(lengths_B).index_add(0, scores.branch_N, ref_N)
-        scale_B = lengths_B if objective.loss == "ipo" else torch.ones_like(lengths_B)
-        mine_B, theirs_B = sums_B / scale_B, ref_B / scale_B
-        four = (mine_B[0::2], mine_B[1::2], theirs_B[0::2], theirs_B[1::2])
-        loss_P = WITH_REFERENCE[objective.loss](*four, beta=objective.beta)
-        rewards_B = objective.beta * (mine_B - theirs_B).detach()
-        drift = ((sums_B - ref_B) / lengths_B)[0::2].detach()
-        gap = rewards_B[0::2] - rewards_B[1::2]
-        metrics: dict[str, Metric] = {
-            "rewards/chosen": mean_of(rewards_B[0::2]),
-            "rewards/rejected": mean_of(rewards_B[1::2]),
-            "rewards/margins": mean_of(gap),
-            "rewards/accuracies": mean_of((gap > 0).float()),
-            "displacement/chosen_per_token": mean_of(drift),
-            "entropy": mean_of(scores.entropy_N),
-            "learnt/tokens": Sum(len(scores.logprobs_N)),
-        }
-        return Loss(loss_P.sum() / pairs, metrics)
-
 
 class BestOf:
     """Rejection-sampling fine-tuning: maximum likelihood on the best answer of each group (RAFT:
     Dong et al. 2023, arXiv 2304.06767), if it earns at least `min_reward`."""
+
+    compares_groups = True
 
     def __init__(self, recipe: BestOfRecipe, state: TrainState, policy: Policy) -> None:
         self.recipe, self.state, self.policy = recipe, state, policy
@@ -122,8 +119,12 @@ class BestOf:
             max_grad_norm=self.recipe.optim.max_grad_norm,
             where=f"step {self.state.step + 1}",
         )
-        if "learnt/entropy" in metrics:
-            metrics["entropy"] = metrics.pop("learnt/entropy")
+        metrics.pop("learnt/entropy", None)  # that of all samples is logged
+        if not trees:
+            warnings.warn(
+                "no answer of a step earned objective.min_reward, so nothing was learnt from it",
+                stacklevel=2,
+            )
         return {**metrics, "skipped/groups": Mean.of(len(groups) - len(trees))}
 
     def _best(self, group: ScoredGroup) -> list[Tree]:

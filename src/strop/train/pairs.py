@@ -18,7 +18,6 @@ from strop.losses.weights import length_desensitized_weights, wpo_weights
 from strop.metrics.value import Metric, Sum
 from strop.model.logprobs import Head
 from strop.model.network import Policy
-from strop.recipe.offline import PairRecipe
 from strop.recipe.preference import (
     AnyPairObjective,
     CpoObjective,
@@ -29,7 +28,7 @@ from strop.recipe.preference import (
     PairObjective,
     SimpoObjective,
 )
-from strop.train.step import Piece, Share, TrainState, pieces
+from strop.train.step import Piece, Share, pieces
 from strop.types import TokenScores, Tree
 
 WITH_REFERENCE: dict[str, Callable[..., torch.Tensor]] = {
@@ -135,6 +134,14 @@ def _one(
 
 
 @dataclass(frozen=True, slots=True)
+class PairRule:
+    """A loss by name with its options: `PairRule("dpo", DpoObjective(beta=0.1))`."""
+
+    method: str
+    objective: AnyPairObjective
+
+
+@dataclass(frozen=True, slots=True)
 class StepPairs:
     """The pairs of one step: trees, their reference rows [2P, 2] (or None) and the running mean.
 
@@ -150,22 +157,28 @@ class StepPairs:
 
 
 class PairMethod:
-    """One method of the family over preference trees (branches alternate chosen, rejected)."""
+    """One method of the family over preference trees (branches alternate chosen, rejected).
+
+    `ref_B2` are the reference's rows as `reference_read` makes them, `running` the statistics of
+    the run.
+    """
 
     def __init__(
         self,
-        recipe: PairRecipe,
-        state: TrainState,
+        rule: PairRule,
+        max_tokens: int,
         policy: Policy,
         trees: Sequence[Tree],
         ref_B2: torch.Tensor | None,
+        running: dict[str, float],
     ) -> None:
-        self.method, self.objective = recipe.method, recipe.objective
-        self.max_tokens = recipe.run.micro_batch_tokens
-        self.state, self.policy = state, policy
+        self.method, self.objective = rule.method, rule.objective
+        self.max_tokens, self.policy, self.running = max_tokens, policy, running
         self.trees, self.ref_B2 = trees, ref_B2
         wpo = isinstance(self.objective, PairObjective) and self.objective.wpo
         self.head = Head(collision=wpo)
+        mixed = isinstance(self.objective, MpoObjective) and "bco_pair" in self.objective.losses
+        self.shifts = mixed or self.method == "bco_pair"
 
     def shares(self, indices: Sequence[int]) -> list[Share]:
         """The step's loss over these pairs, in forwards of at most `max_tokens` tokens."""
@@ -173,7 +186,7 @@ class PairMethod:
         ref_B2 = None if self.ref_B2 is None else self.ref_B2.view(-1, 2, 2)[chosen].flatten(0, 1)
         trees = [self.trees[i] for i in chosen]
         cut = list(pieces(trees, self.max_tokens))
-        step = StepPairs(trees, ref_B2, self.state.running.get("reward_mean", 0.0))
+        step = StepPairs(trees, ref_B2, self.running.get("reward_mean", 0.0))
         if self.method in WHOLE_BATCH and len(cut) > 1:
             step = self._coupled(step, cut)
         return [partial(self._share, step, piece) for piece in cut]
@@ -184,8 +197,8 @@ class PairMethod:
 
     def finish(self, row: dict[str, float], *, learnt: bool) -> dict[str, float]:
         """Keep the mean reward of all answers learnt so far: BCO's shift from the next step on."""
-        if learnt:
-            running = self.state.running
+        if learnt and self.shifts:
+            running = self.running
             steps = running.get("reward_steps", 0.0) + 1
             mean = (row["rewards/chosen"] + row["rewards/rejected"]) / 2
             before = running.get("reward_mean", 0.0)

@@ -20,7 +20,7 @@ from strop.losses.mismatch import mismatch_weights
 from strop.losses.presets import PRESETS, PolicyLoss, PolicyTokens, policy_loss
 from strop.losses.reduce import Loss, StepCounts, mean_of
 from strop.metrics.value import Mean, Metric, merge
-from strop.model.logprobs import Head
+from strop.model.logprobs import Head, eval_mode
 from strop.model.network import Policy
 from strop.model.reference import Reference
 from strop.recipe.online import PolicyRecipe
@@ -96,6 +96,7 @@ class PolicyGradient:
     ) -> None:
         self.recipe, self.state, self.policy, self.reference = recipe, state, policy, reference
         self.method = method_of(recipe)
+        self.compares_groups = self.method.advantage in GROUPED
         self.iterations = self.mini_batches = 1
         if isinstance(recipe.objective, RepeatedObjective):
             self.iterations = recipe.objective.num_iterations
@@ -241,11 +242,7 @@ class PolicyGradient:
         loss = policy_loss(self.method, tokens, counts)
         sampler_N = torch.cat(lesson.sampler[piece.branches]).to(device)
         apart = (sampler_N - tokens.old_N).abs()
-        seen: dict[str, Metric] = {
-            "mismatch/logprob_difference": mean_of(apart),
-            "entropy": mean_of(scores.entropy_N),
-        }
-        return Loss(loss.value, {**loss.metrics, **seen})
+        return Loss(loss.value, {**loss.metrics, "mismatch/logprob_difference": mean_of(apart)})
 
     def _kept(self, number: int, group: ScoredGroup) -> list[Kept]:
         """The group's tree (several where it is too long for one forward), or nothing."""
@@ -272,7 +269,9 @@ class PolicyGradient:
         return self.recipe.rollout.mask_truncated and completion.finish_reason == "length"
 
     def _counted(self, group: ScoredGroup) -> tuple[int, ...]:
-        return tuple(len(c.ids) for c in group.rollout.completions if not self._masked(c))
+        """Lengths of the answers that the denominators count: judged, and not masked."""
+        pairs = zip(group.rollout.completions, group.scores, strict=True)
+        return tuple(len(c.ids) for c, s in pairs if s.total is not None and not self._masked(c))
 
     def _needs_old(self) -> bool:
         several = self.iterations * self.mini_batches > 1
@@ -282,22 +281,18 @@ class PolicyGradient:
     @torch.no_grad()
     def _older(self, trees: Sequence[Tree]) -> torch.Tensor:
         """Log-probs before the first update, [N], dropout off as when they were sampled."""
-        model = self.policy.model
-        training = model.training
-        model.eval()
-        out = []
-        for piece in pieces(trees, self.recipe.run.micro_batch_tokens):
-            with self.policy.arithmetic():
-                head = Head(temperature=self.head.temperature)
-                out.append(self.policy.score(piece.trees, head).logprobs_N.cpu())
-        model.train(training)
-        return torch.cat(out)
+        head = Head(temperature=self.head.temperature)
+        work = pieces(trees, self.recipe.run.micro_batch_tokens)
+        with eval_mode(self.policy.model), self.policy.arithmetic():
+            return torch.cat([self.policy.score(p.trees, head).logprobs_N.cpu() for p in work])
 
     def _referenced(self, trees: Sequence[Tree]) -> torch.Tensor:
         assert self.reference is not None
         return torch.cat(
             [
-                self.reference.logprobs(piece.trees, temperature=self.head.temperature).cpu()
+                self.reference.scores(
+                    piece.trees, temperature=self.head.temperature
+                ).logprobs_N.cpu()
                 for piece in pieces(trees, self.recipe.run.micro_batch_tokens)
             ]
         )

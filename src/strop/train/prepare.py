@@ -11,10 +11,11 @@ from typing import Any
 from strop.data.order import Mix, Part
 from strop.data.records import PARSERS, fits, task
 from strop.data.sources import read, rows
-from strop.errors import DataError
+from strop.errors import DataError, ModelError
 from strop.model.load import expect_weights, load_tokenizer
 from strop.recipe.data import DataSource, TextRecipe
 from strop.recipe.methods import Offline, Online, Recipe, record_kind
+from strop.recipe.model import ModelRecipe
 from strop.recipe.offline import RewardModelRecipe, UnpairedRecipe
 from strop.recipe.online import OnlineRecipe, PpoRecipe
 from strop.recipe.run import TrainRecipe
@@ -24,7 +25,7 @@ from strop.text.render import prompt_ids
 from strop.text.trees import Rendered, render
 from strop.train.directory import claim
 from strop.train.online import HeldOut
-from strop.train.refuse import refuse
+from strop.train.refuse import refuse, refuse_small_steps
 from strop.train.selfcheck import check_rendered
 from strop.types import Feedback, Preference
 
@@ -63,7 +64,7 @@ def prepare(recipe: Recipe, *, resume: bool, overwrite: bool, force: bool) -> Pr
     refuse(recipe, force=force)
     expect_weights(recipe.model.path)
     if isinstance(recipe, PpoRecipe) and recipe.value is not None:
-        expect_weights(recipe.value.path)
+        _expect_critic(recipe.value.path, recipe.model)
     folder = claim(recipe, resume=resume, overwrite=overwrite)
     tokenizer = load_tokenizer(
         recipe.model.tokenizer or recipe.model.path, recipe.model.trust_remote_code
@@ -71,6 +72,18 @@ def prepare(recipe: Recipe, *, resume: bool, overwrite: bool, force: bool) -> Pr
     if isinstance(recipe, OnlineRecipe):
         return _online(recipe, folder, tokenizer)
     return _offline(recipe, folder, tokenizer)
+
+
+def _expect_critic(path: str, policy: ModelRecipe) -> None:
+    """Raise `ModelError` unless the critic's folder holds weights for the policy's tokens."""
+    expect_weights(path)
+    mine = load_tokenizer(policy.tokenizer or policy.path, policy.trust_remote_code)
+    if mine.get_vocab() != load_tokenizer(path, policy.trust_remote_code).get_vocab():
+        raise ModelError(
+            "the critic was trained on other tokens than the policy's",
+            where=path,
+            fix="point `value.path` at a model of the same tokenizer",
+        )
 
 
 def _offline(recipe: Offline, folder: Path, tokenizer: Any) -> Prepared:
@@ -87,11 +100,14 @@ def _offline(recipe: Offline, folder: Path, tokenizer: Any) -> Prepared:
     sizes = [len(part.trees) for part in rendered]
     mix = _mix(recipe, sources, sizes, [len(r.trees) for r in replay])
     if replay:
-        checks["replayed"] = sum(len(part.trees) for part in replay)
+        checks |= _replay_checks(replay)
     held_out = None
     if recipe.eval is not None:
         parts = [_rendered(recipe.text, tokenizer, s, kind) for s in recipe.eval.data]
         held_out = joined(parts)
+        checks |= {"held_out": len(held_out.trees), "held_out_dropped": held_out.dropped}
+        if isinstance(recipe, RewardModelRecipe) and recipe.objective.margin is not None:
+            expect_margins(held_out, recipe.objective.margin)
     return Prepared(
         folder, checks, mix, _total_steps(recipe, mix), own, held_out,
         joined(replay) if replay else None, (), None, None,
@@ -109,14 +125,16 @@ def _online(recipe: Online, folder: Path, tokenizer: Any) -> Prepared:
         "dropped": sum(found.dropped for found in by_source),
     }
     if replay:
-        checks["replayed"] = sum(len(part.trees) for part in replay)
+        checks |= _replay_checks(replay)
     reward = Reward(recipe.reward)
+    reward.expect_columns([task.task for task in tasks])
     held_out = None
     if recipe.eval is not None:
         judge = Reward(recipe.eval.reward) if recipe.eval.reward else reward
         found = prompted(recipe.eval.data, tokenizer, room)
+        judge.expect_columns([task.task for task in found.tasks])
         held_out = HeldOut(recipe.eval, found.tasks, judge)
-        checks["held_out"] = len(found.tasks)
+        checks |= {"held_out": len(found.tasks), "held_out_dropped": found.dropped}
     sizes = [len(found.tasks) for found in by_source]
     mix = _mix(recipe, sources, sizes, [len(r.trees) for r in replay])
     return Prepared(
@@ -170,6 +188,11 @@ def _replay(recipe: TrainRecipe, tokenizer: Any, sources: Sorted) -> list[Render
     return parts
 
 
+def _replay_checks(replay: Sequence[Rendered]) -> dict[str, int]:
+    whole = joined(replay)
+    return {"replayed": len(whole.trees), "replayed_dropped": whole.dropped}
+
+
 def _rendered(text: TextRecipe, tokenizer: Any, source: DataSource, kind: str) -> Rendered:
     records = read([source.path], PARSERS[kind])
     cut = text.overlong == "cut"
@@ -186,7 +209,7 @@ def joined(parts: Sequence[Rendered]) -> Rendered:
     )
 
 
-def _mix(recipe: TrainRecipe, sources: Sorted, own: Sequence[int], replay: Sequence[int]) -> Mix:
+def _mix(recipe: Recipe, sources: Sorted, own: Sequence[int], replay: Sequence[int]) -> Mix:
     weights = {source.path: source.weight for source in recipe.data}
     if recipe.data[0].weight is None:
         parts = [Part(False, 0, sum(own), 1.0)]
@@ -201,7 +224,9 @@ def _mix(recipe: TrainRecipe, sources: Sorted, own: Sequence[int], replay: Seque
         for path, replayed, size in named:
             parts.append(Part(replayed, first[replayed], size, weights[path] or 0.0))
             first[replayed] += size
-    return Mix(parts, recipe.run.batch_size, recipe.seed)
+    mix = Mix(parts, recipe.run.batch_size, recipe.seed)
+    refuse_small_steps(recipe, mix.own)
+    return mix
 
 
 def _total_steps(recipe: TrainRecipe, mix: Mix) -> int:
@@ -230,9 +255,10 @@ def expect_margins(rendered: Rendered, column: str) -> list[float]:
     for record in rendered.records:
         assert isinstance(record, Preference)
         value = record.columns.get(column)
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+            problem = f"is {value!r}" if column in record.columns else "is missing"
             raise DataError(
-                f"`{column}` is {value!r}, not a number, but objective.margin reads it",
+                f"`{column}` {problem}, but objective.margin reads it as a number from 0 up",
                 where=str(record.origin),
                 fix="write how much better the chosen answer is, or drop objective.margin",
             )

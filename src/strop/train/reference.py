@@ -5,6 +5,7 @@ Before the first step the policy *is* the reference, so no second model is ever 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from strop.model.logprobs import eval_mode
 from strop.model.network import Policy
 from strop.train.step import pieces
 from strop.types import TokenScores, Tree
@@ -34,14 +36,19 @@ def reference_scores(
     cached = _cached(path, key)
     if cached is not None:
         return cached
-    training = policy.model.training
-    policy.model.eval()
-    with torch.no_grad(), policy.arithmetic():
+    with torch.no_grad(), eval_mode(policy.model), policy.arithmetic():
         rows = [read(policy.score(piece.trees)).cpu() for piece in pieces(trees, max_tokens)]
-    policy.model.train(training)
     scores_B = torch.cat(rows)
     save_file({"scores_B": scores_B}, path, metadata={"key": key})
     return scores_B
+
+
+def trees_hash(trees: Sequence[Tree]) -> str:
+    """Hash of everything a forward reads of these trees, 16 hex digits."""
+    digest = hashlib.sha256()
+    for tree in trees:
+        digest.update(repr((tree.trunk, [(b.ids, b.supervised) for b in tree.branches])).encode())
+    return digest.hexdigest()[:16]
 
 
 def _cached(path: Path, key: str) -> torch.Tensor | None:

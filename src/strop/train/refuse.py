@@ -4,9 +4,24 @@ from __future__ import annotations
 
 from strop.advantages import GROUPED
 from strop.errors import RecipeError
+from strop.recipe.alarm import PolicyAlarms
 from strop.recipe.methods import Online, Recipe
-from strop.recipe.offline import AotRecipe, CptRecipe, OrpoRecipe, PairRecipe, UnpairedRecipe
-from strop.recipe.online import BestOfRecipe, OnlineRecipe, OwnPairsRecipe, PpoRecipe
+from strop.recipe.offline import (
+    AotRecipe,
+    CptRecipe,
+    OrpoRecipe,
+    PairRecipe,
+    RewardModelRecipe,
+    SftRecipe,
+    UnpairedRecipe,
+)
+from strop.recipe.online import (
+    BestOfRecipe,
+    OnlineRecipe,
+    OwnPairsRecipe,
+    PolicyRecipe,
+    PpoRecipe,
+)
 from strop.recipe.policy import RepeatedObjective
 from strop.train.policy_gradient import method_of
 
@@ -19,7 +34,7 @@ def refuse(recipe: Recipe, *, force: bool) -> None:
 
     `force` accepts what is merely reckless, never what is contradictory.
     """
-    if "overlong" in recipe.text.model_fields_set and isinstance(recipe, CptRecipe | OnlineRecipe):
+    if recipe.text.overlong != "drop" and isinstance(recipe, CptRecipe | OnlineRecipe):
         raise RecipeError(
             f"text.overlong is set, but method {recipe.method} does not read it",
             fix="drop it: documents are cut into pieces, prompts that are too long are dropped",
@@ -27,18 +42,39 @@ def refuse(recipe: Recipe, *, force: bool) -> None:
     if isinstance(recipe, OnlineRecipe):
         _refuse_contradictory_rollout(recipe)
         _refuse_useless_groups(recipe)
-    if isinstance(recipe, AotRecipe | UnpairedRecipe) and recipe.run.batch_size < 2:
+        _refuse_deaf_alarms(recipe)
+    compares = not isinstance(recipe, CptRecipe | SftRecipe | RewardModelRecipe)
+    if compares and recipe.model.lora is not None and recipe.model.lora.dropout > 0:
         raise RecipeError(
-            f"method {recipe.method} compares the records of a step with each other, but "
-            "run.batch_size is 1",
-            fix="raise run.batch_size",
+            f"model.lora.dropout is set, but method {recipe.method} compares log-probs with older "
+            "or reference ones, which dropout would make noise of",
+            fix="drop it (sft, dft, cpt and reward_model read it)",
         )
     if not force:
         _refuse_reckless(recipe)
 
 
+def refuse_small_steps(recipe: Recipe, own: int) -> None:
+    """Raise `RecipeError` for a step whose `own` records (replayed ones apart) are too few."""
+    needs_company = isinstance(recipe, AotRecipe | UnpairedRecipe)
+    if needs_company and recipe.method != "apo_zero_unpaired" and own < 2:
+        raise RecipeError(
+            f"method {recipe.method} compares the records of a step with each other, but a step "
+            "holds only one",
+            fix="raise run.batch_size",
+        )
+    objective = recipe.objective if isinstance(recipe, PolicyRecipe) else None
+    if isinstance(objective, RepeatedObjective) and objective.mini_batches > own:
+        raise RecipeError(
+            f"objective.mini_batches {objective.mini_batches} cuts a step of {own} prompts into "
+            "batches that cannot hold one group each",
+            fix="raise run.batch_size or lower objective.mini_batches",
+        )
+
+
 def _refuse_reckless(recipe: Recipe) -> None:
-    judged = isinstance(recipe, PairRecipe | UnpairedRecipe) and not isinstance(recipe, OrpoRecipe)
+    judged = isinstance(recipe, PairRecipe | UnpairedRecipe | OwnPairsRecipe)
+    judged = judged and not isinstance(recipe, OrpoRecipe)
     if judged and recipe.model.lora is None and recipe.optim.learning_rate > CAREFUL_RATE:
         raise RecipeError(
             f"optim.learning_rate {recipe.optim.learning_rate:g} is above {CAREFUL_RATE:g} for "
@@ -74,6 +110,23 @@ def _refuse_contradictory_rollout(recipe: Online) -> None:
         )
 
 
+def _refuse_deaf_alarms(recipe: Online) -> None:
+    """An alarm that was set, but whose number this run never logs."""
+    alarms, usual = recipe.alarms, type(recipe.alarms)()
+    if recipe.eval is None and alarms.hacking != usual.hacking:
+        raise RecipeError(
+            "alarms.hacking is set, but there is no held-out reward to compare with",
+            fix="add `eval: {data: ...}`",
+        )
+    if isinstance(recipe, PolicyRecipe):
+        no_kl = method_of(recipe).beta == 0
+        if no_kl and recipe.alarms.kl_runaway != PolicyAlarms().kl_runaway:
+            raise RecipeError(
+                "alarms.kl_runaway is set, but objective.beta is 0, so no KL is measured",
+                fix="set objective.beta, or drop the alarm",
+            )
+
+
 def _refuse_useless_groups(recipe: Online) -> None:
     """Groups that say nothing, baselines without company, a step that cannot be cut as asked."""
     size = recipe.rollout.group_size
@@ -103,20 +156,18 @@ def _refuse_useless_groups(recipe: Online) -> None:
             "groups carry a gradient",
             fix="drop rollout.resample",
         )
-    objective = recipe.objective
-    if isinstance(objective, RepeatedObjective):
-        own = recipe.run.batch_size
-        if objective.mini_batches > own:
-            raise RecipeError(
-                f"objective.mini_batches {objective.mini_batches} cuts a step of {own} prompts "
-                "into batches that cannot hold one group each",
-                fix="raise run.batch_size or lower objective.mini_batches",
-            )
-    bounds = method_of(recipe).bounds
+    method = method_of(recipe)
+    if method.kl_weighted and method.kl_in == "reward":
+        raise RecipeError(
+            "objective.kl_weighted is a choice of the loss term, but the KL stands in the reward",
+            fix="drop it, or set objective.kl_in: loss",
+        )
+    bounds = method.bounds
     if bounds[0] is not None and bounds[1] is not None and bounds[1] < bounds[0]:
         raise RecipeError(
-            f"objective.epsilon_high {bounds[1]} is below epsilon_low {bounds[0]}",
-            fix="clip-higher means epsilon_high >= epsilon_low",
+            f"objective.epsilon_high {bounds[1]:g} is below epsilon_low {bounds[0]:g} (what is not "
+            "set is the paper's)",
+            fix="clip-higher means epsilon_high >= epsilon_low: set both",
         )
     if isinstance(recipe, PpoRecipe) and recipe.value is None:
         raise RecipeError(

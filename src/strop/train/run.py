@@ -26,7 +26,14 @@ from strop.text.parse import decode
 from strop.train.alarms import AlarmWatch, act
 from strop.train.build import build_loop, build_state
 from strop.train.checkpoint import latest_checkpoint, publish, restore, save_checkpoint
-from strop.train.directory import is_finished, refuse_stopped, write_identity
+from strop.train.directory import (
+    clear,
+    has_begun,
+    is_finished,
+    refuse_changed,
+    refuse_stopped,
+    write_identity,
+)
 from strop.train.prepare import Prepared, prepare
 from strop.types import StepRecord, Tree
 
@@ -52,8 +59,11 @@ def train(
     if resume and is_finished(folder):
         return final
     checkpoint = latest_checkpoint(folder) if resume else None
-    if resume:
+    if resume and has_begun(folder):
         refuse_stopped(folder)
+        refuse_changed(folder, recipe)
+    elif folder.exists():
+        clear(folder)
     write_identity(folder, recipe, prepared.checks)
     torch.manual_seed(recipe.seed)
     state = build_state(recipe, _starting_model(recipe, folder))
@@ -102,6 +112,7 @@ def _starting_model(recipe: Recipe, folder: Path) -> ModelRecipe:
     base = folder / "base"
     if not base.exists():
         temporary = folder / ".base.tmp"
+        shutil.rmtree(temporary, ignore_errors=True)
         task: TaskType = "SEQ_CLS" if has_scalar_head(model.path) else "CAUSAL_LM"
         load_transformer(model.path, torch.float32, task=task).save_pretrained(temporary)
         load_tokenizer(model.path).save_pretrained(temporary)
@@ -112,13 +123,14 @@ def _starting_model(recipe: Recipe, folder: Path) -> ModelRecipe:
 def _show_masks(network: Network, trees: Sequence[Tree], samples: RunLog) -> None:
     """The first records as the model reads them, with what of them is learnt."""
     for tree in trees[:3]:
-        for branch in tree.branches:
+        names = ("chosen", "rejected") if len(tree.branches) == 2 else ("completion",)
+        for name, branch in zip(names, tree.branches, strict=True):
             pairs = zip(branch.ids, branch.supervised, strict=True)
             samples.append(
                 {
                     "step": 0,
                     "prompt": decode(network.tokenizer, tree.trunk),
-                    "completion": decode(network.tokenizer, branch.ids),
+                    name: decode(network.tokenizer, branch.ids),
                     "learnt": decode(network.tokenizer, [i for i, learn in pairs if learn]),
                 }
             )

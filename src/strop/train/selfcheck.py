@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 import torch
 
 from strop.errors import TrainingError, UsageError
-from strop.model.logprobs import Head
+from strop.model.logprobs import Head, eval_mode
 from strop.model.network import Policy
 from strop.rollout.collect import PromptedTask
 from strop.rollout.sampler import Sampler, Sampling
@@ -82,9 +82,8 @@ def sampler_mismatch(
             Tree(prompt, (Branch(group[0].ids, (True,) * len(group[0].ids)),))
             for prompt, group in zip(prompts, groups, strict=True)
         ]
-        policy.model.eval()
-        scores = policy.score(trees, Head(temperature=sampling.temperature))
-        policy.model.train()
+        with eval_mode(policy.model):
+            scores = policy.score(trees, Head(temperature=sampling.temperature))
     said = torch.tensor([x for group in groups for x in group[0].logprobs])
     difference = float((said - scores.logprobs_N.cpu()).abs().mean())
     if difference > limit:

@@ -114,8 +114,8 @@ def optimizer_step(
 ) -> dict[str, Metric]:
     """Forward and backward of every share, then one clipped update.
 
-    Raises `TrainingError` naming `where` when loss or gradient is not finite; the weights are then
-    untouched.
+    Raises `TrainingError` naming `where` when loss or gradient is not finite; this update is then
+    not made.
     """
     metrics: dict[str, Metric] = {}
     value = 0.0
@@ -129,7 +129,7 @@ def optimizer_step(
         optimizer.zero_grad()
         raise TrainingError(
             f"{where}: the loss is {value} and the gradient norm {norm}",
-            fix="lower optim.learning_rate or look at the step's data; weights were not changed",
+            fix="lower optim.learning_rate or look at the step's data; this update was not made",
         )
     optimizer.step(learning_rate)
     optimizer.zero_grad()

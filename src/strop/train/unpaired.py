@@ -20,15 +20,23 @@ from strop.metrics.value import Mean, Metric, Sum
 from strop.model.network import Policy
 from strop.recipe.offline import UnpairedRecipe
 from strop.train.step import Piece, Share, pieces
-from strop.types import TokenScores, Tree
+from strop.types import Branch, TokenScores, Tree
 
 
-def mismatched(trees: Sequence[Tree], seed: int) -> tuple[Tree, ...]:
+def mismatched(trees: Sequence[Tree], seed: int, max_length: int) -> tuple[Tree, ...]:
     """Every prompt with the answer of another record (Ethayarajh et al. 2024, arXiv 2402.01306,
-    section 4.1: the answers shifted among the examples), the same for the whole run."""
+    section 4.1: the answers shifted among the examples), the same for the whole run.
+
+    An answer that does not fit behind its new prompt is cut to `max_length` tokens of both.
+    """
     order = permutation(len(trees), seed, 0)
     partner = {record: order[i - 1] for i, record in enumerate(order)}
-    return tuple(Tree(tree.trunk, trees[partner[i]].branches) for i, tree in enumerate(trees))
+    others = []
+    for number, tree in enumerate(trees):
+        (answer,) = trees[partner[number]].branches
+        room = max(1, max_length - len(tree.trunk))
+        others.append(Tree(tree.trunk, (Branch(answer.ids[:room], answer.supervised[:room]),)))
+    return tuple(others)
 
 
 @dataclass(frozen=True, slots=True)

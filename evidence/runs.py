@@ -39,8 +39,8 @@ SFT = "runs/sft/final"
 CARELESS: Recipe = {
     "data": "data/edits.jsonl",
     "optim": {"learning_rate": 4e-4, "schedule": "constant", "warmup_ratio": 0.0},
-    "run": {"steps": 60, "batch_size": 25},
-    "eval": {"data": "data/test_edits.jsonl", "every": 10},
+    "run": {"steps": 120, "batch_size": 25},
+    "eval": {"data": "data/test_edits.jsonl", "every": 20},
 }
 """DPO on edits that differ in the opener only, too fast and without a brake."""
 
@@ -74,7 +74,7 @@ def displacement() -> dict[str, Recipe]:
         "replay": {"method": "dpo", "objective": beta, **CARELESS,
                    "data": [{"path": "data/edits.jsonl", "weight": 0.5},
                             {"path": "data/plain.jsonl", "weight": 0.5}],
-                   "run": {"steps": 60, "batch_size": 50}},
+                   "run": {"steps": 120, "batch_size": 50}},
         "ches": {"method": "dpo", "objective": beta, **CARELESS, "data": "data/edits_ches.jsonl"},
     }  # fmt: skip
 

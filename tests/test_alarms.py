@@ -131,23 +131,39 @@ class TestDisplacement:
             del row["displacement/chosen_per_token"]
         assert set(rang(PairAlarms(), rows)) == {"displacement"}
 
-    def test_patience_counts_rows_in_a_row(self) -> None:
-        fall, calm = ({"displacement/chosen_per_token": x, "rewards/margins": 1.0} for x in (-1, 0))
-        alarms = PairAlarms(displacement=AlarmRecipe(threshold=0.1, patience=3))
-        assert rang(alarms, [calm, fall, fall, calm, fall, fall, calm]) == {}
-        assert rang(alarms, [calm, fall, fall, fall]) == {"displacement": 4}
-
-    def test_rings_again_only_after_silence(self) -> None:
-        fall, calm = ({"displacement/chosen_per_token": x, "rewards/margins": 1.0} for x in (-1, 0))
-        alarms = PairAlarms(displacement=AlarmRecipe(threshold=0.1, patience=1))
-        watch = AlarmWatch(alarms)
-        rows = [fall, fall, calm, fall]
-        counts = [len(watch.see({"step": n, **row})) for n, row in enumerate(rows, 1)]
-        assert counts == [1, 0, 0, 1]
+    def test_a_rise_that_is_lost_again_is_a_fall(self) -> None:
+        """Better than the reference, but no longer as good as it was."""
+        rows = pair_rows(drift=0.01, margin=0.1, steps=20)
+        top = rows[-1]["displacement/chosen_per_token"]
+        for n in range(8):
+            drift = top - 0.02 * n
+            rows.append({**rows[-1], "displacement/chosen_per_token": drift})
+        assert set(rang(PairAlarms(), rows)) == {"displacement"}
+        assert rows[-1]["displacement/chosen_per_token"] > 0
 
     def test_off_does_not_look(self) -> None:
         alarms = PairAlarms(displacement=AlarmRecipe(threshold=0.0, patience=1, action="off"))
         assert rang(alarms, pair_rows(drift=-0.01, margin=0.1)) == {}
+
+
+class TestPatience:
+    """With the plainest detector: a metric itself."""
+
+    high, calm = ({"mismatch/logprob_difference": x} for x in (1.0, 0.0))
+
+    def test_counts_rows_in_a_row(self) -> None:
+        high, calm = self.high, self.calm
+        alarms = PolicyAlarms(mismatch=AlarmRecipe(threshold=0.1, patience=3))
+        assert rang(alarms, [calm, high, high, calm, high, high, calm]) == {}
+        assert rang(alarms, [calm, high, high, high]) == {"mismatch": 4}
+
+    def test_rings_again_only_after_silence(self) -> None:
+        high, calm = self.high, self.calm
+        alarms = PolicyAlarms(mismatch=AlarmRecipe(threshold=0.1, patience=1))
+        watch = AlarmWatch(alarms)
+        rows = [high, high, calm, high]
+        counts = [len(watch.see({"step": n, **row})) for n, row in enumerate(rows, 1)]
+        assert counts == [1, 0, 0, 1]
 
 
 class TestActions:

@@ -47,10 +47,10 @@ class CommonAlarms(Strict):
 
 
 class PairAlarms(CommonAlarms):
-    """`displacement`: chosen log-prob per token below the reference by this many nats while the
-    margin has risen."""
+    """`displacement`: chosen log-prob per token below the best it has been (at first: the
+    reference) by this many nats while the margin has risen."""
 
-    displacement: AlarmRecipe = AlarmRecipe(threshold=0.02, patience=3)
+    displacement: AlarmRecipe = AlarmRecipe(threshold=0.025, patience=3)
 
 
 class SampleAlarms(CommonAlarms):
@@ -58,14 +58,14 @@ class SampleAlarms(CommonAlarms):
 
     `entropy_collapse`: entropy as a share of what it was at the start; `zero_variance`: share of
     groups whose rewards are all equal; `length_drift`: mean completion length over its start,
-    without a held-out gain; `hacking`: fall of the held-out reward from its best while the trained
-    reward rose.
+    without a held-out gain; `hacking`: fall of the held-out reward from its best, beyond its noise,
+    while the trained reward rose (patience counts evals).
     """
 
     entropy_collapse: AlarmRecipe = AlarmRecipe(threshold=0.1, patience=5)
     zero_variance: AlarmRecipe = AlarmRecipe(threshold=0.9, patience=10)
     length_drift: AlarmRecipe = AlarmRecipe(threshold=1.5, patience=5)
-    hacking: AlarmRecipe = AlarmRecipe(threshold=0.05, patience=1)
+    hacking: AlarmRecipe = AlarmRecipe(threshold=0.05, patience=2)
 
 
 class PolicyAlarms(SampleAlarms):

@@ -25,6 +25,9 @@ START = 3
 ROOM = 0.1
 """Share of the seen reward range that has to be left to gain before a still run is a stuck one."""
 
+LONG = 10
+"""Steps whose mean is followed where single steps say little."""
+
 MEMORY = 50
 """Rows that a running median remembers."""
 
@@ -58,29 +61,34 @@ class Start:
 
 
 class Displacement(Detector):
-    """Chosen log-prob per token below the reference while the margin has risen above 0.
+    """How far the chosen log-prob per token is below the best it has been (at first: the
+    reference), while the margin has risen. Means of a few steps, since batches differ.
 
-    Without a reference (SimPO, ORPO, CPO) the run's own start stands for it.
+    Without a reference (SimPO, ORPO, CPO) the log-prob itself is followed, over more steps: it
+    differs from batch to batch by what the answers are.
     """
 
     def __init__(self) -> None:
-        self.start = Start("logps/chosen_per_token")
         self.margin = Start("rewards/margins")
+        self.recent: deque[float] = deque(maxlen=LONG)
+        self.best = -math.inf
 
     def measure(self, row: Row) -> float | None:
         if "rewards/margins" not in row:
             return None
-        start, margin = self.start.see(row), self.margin.see(row)
-        fall = row.get("displacement/chosen_per_token")
-        if fall is not None:
-            return -fall if row["rewards/margins"] > 0 else 0.0
-        if start is None or margin is None:
+        drift, margin = row.get("displacement/chosen_per_token"), self.margin.see(row)
+        self.recent.append(row["logps/chosen_per_token"] if drift is None else drift)
+        steps = LONG if drift is None else START
+        if len(self.recent) < steps:
             return None
-        return start - row["logps/chosen_per_token"] if row["rewards/margins"] > margin else 0.0
+        level = sum(list(self.recent)[-steps:]) / steps
+        self.best = max(self.best, level)
+        risen = row["rewards/margins"] > (0.0 if drift is not None or margin is None else margin)
+        return self.best - level if risen else 0.0
 
     def explain(self, value: float) -> str:
         return (
-            f"chosen answers became less likely ({value:.3g} nats a token below the start) while "
+            f"chosen answers became less likely ({value:.3g} nats a token below their best) while "
             "the margin rose: the model is unlearning what it should prefer. Lower "
             "optim.learning_rate, replay demonstrations (weights in data), add "
             "objective.nll_weight where the method has it, or use dpop"
@@ -232,9 +240,9 @@ class Spike(Detector):
 
 
 def noise(row: Row) -> float:
-    """Two standard errors of the held-out reward's mean."""
+    """Three standard errors of the difference of two held-out means."""
     count = row.get("eval_completions/count", 1.0)
-    return 2 * row.get("eval_reward_std", 0.0) / math.sqrt(count)
+    return 3 * row.get("eval_reward_std", 0.0) * math.sqrt(2 / count)
 
 
 DETECTORS: dict[str, Callable[[], Detector]] = {

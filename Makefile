@@ -8,8 +8,9 @@ TORCH := torch==2.13.0
 demo: setup
 	$(BIN)/strop demo
 
+# two workers of one thread each: tiny models gain nothing from more threads
 test: setup
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 slow: setup
 	$(BIN)/python -m pytest -m slow

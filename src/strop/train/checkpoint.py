@@ -114,7 +114,8 @@ def restore(state: TrainState, folder: Path) -> None:
     if "cuda" in streams:
         torch.cuda.set_rng_state(streams["cuda"])
     carried = json.loads((folder / "trainer.json").read_text())
-    state.step, state.running = int(carried["step"]), dict(carried["running"])
+    state.step = int(carried["step"])
+    state.running.update(carried["running"])  # in place: the method holds the same dict
 
 
 def _random_states() -> dict[str, torch.Tensor]:

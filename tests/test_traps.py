@@ -137,6 +137,13 @@ class TestFolders:
             train(load_recipe(recipes["sft"], ["model.lora={targets: [nope]}"]))
         assert train(load_recipe(recipes["sft"], ["model.lora={rank: 2}"])).exists()
 
+    def test_resume_and_overwrite_contradict_each_other(self, recipes: dict[str, Path]) -> None:
+        final = train(load_recipe(recipes["sft"]))
+        other = load_recipe(recipes["sft"], ["seed=9"])
+        with pytest.raises(OutputError, match="pass one of the two"):
+            train(other, resume=True, overwrite=True)
+        assert (final / "model.safetensors").exists()
+
     def test_a_file_on_the_way_is_named(self, recipes: dict[str, Path]) -> None:
         with pytest.raises(OutputError, match=r"sft\.jsonl: is a file"):
             train(load_recipe(recipes["sft"], ["output=sft.jsonl/run"]))

@@ -104,12 +104,12 @@ def find_function(component: RewardComponent) -> RewardFunction:
     """A built-in, or the named function of the user's file; `RewardError` where there is none."""
     if component.model is not None:
         expect_weights(component.model)
-    if component.model is not None and not has_scalar_head(component.model):
-        raise RewardError(
-            "the folder holds no reward model (a sequence classifier with one label)",
-            where=component.model,
-            fix="train one with method: reward_model",
-        )
+        if not has_scalar_head(component.model):
+            raise RewardError(
+                "the folder holds no reward model (a sequence classifier with one label)",
+                where=component.model,
+                fix="train one with method: reward_model",
+            )
     if component.file is not None:
         return _from_file(Path(component.file), component.function)
     if component.function not in BUILT_IN:

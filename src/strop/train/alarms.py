@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import statistics
 import warnings
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,17 +33,18 @@ MEMORY = 50
 """Rows that a running median remembers."""
 
 
-class Detector:
+class Detector(ABC):
     """One number per row, or `None` where the row says nothing; `above` says which side is bad."""
 
     above = True
 
+    @abstractmethod
     def measure(self, row: Row) -> float | None:
-        raise NotImplementedError
+        """The number of this row, after all rows before it."""
 
+    @abstractmethod
     def explain(self, value: float) -> str:
         """What the number means, as one sentence."""
-        raise NotImplementedError
 
 
 class Start:
@@ -284,9 +286,7 @@ class AlarmWatch:
     """All alarms of a run; feed it every row in order."""
 
     def __init__(self, recipe: CommonAlarms) -> None:
-        wanted: dict[str, AlarmRecipe] = {
-            name: getattr(recipe, name) for name in type(recipe).model_fields
-        }
+        wanted: dict[str, AlarmRecipe] = dict(recipe)
         self.alarms = [
             (name, alarm, DETECTORS[name]())
             for name, alarm in wanted.items()

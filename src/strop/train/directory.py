@@ -37,6 +37,10 @@ def claim(recipe: Recipe, *, resume: bool, overwrite: bool) -> Path:
 
     Creates nothing, so that a recipe that fails its checks leaves nothing behind.
     """
+    if resume and overwrite:
+        raise OutputError(
+            "--resume goes on with a run and --overwrite deletes it", fix="pass one of the two"
+        )
     folder = Path(recipe.output)
     for part in (folder, *folder.parents):
         if part.exists() and not part.is_dir():
@@ -68,12 +72,12 @@ def claim(recipe: Recipe, *, resume: bool, overwrite: bool) -> Path:
     return folder
 
 
-def refuse_changed(folder: Path, recipe: Recipe) -> None:
+def refuse_changed(folder: Path, inputs: Mapping[str, Any]) -> None:
     """Raise `OutputError` when data, parent or rewards are not those the run began with."""
     if not (folder / LINEAGE).exists():
         return
-    before, now = json.loads((folder / LINEAGE).read_text()), run_inputs(recipe)
-    changed = [name for name in now if before[name] != now[name]]
+    before = json.loads((folder / LINEAGE).read_text())
+    changed = [name for name in inputs if before[name] != inputs[name]]
     if changed:
         raise OutputError(
             f"the run began with other {' and other '.join(changed)} than there are now, so it "
@@ -116,14 +120,16 @@ def is_finished(folder: Path) -> bool:
     return (folder / "final").is_dir()
 
 
-def write_identity(folder: Path, recipe: Recipe, checks: Mapping[str, Any]) -> None:
-    """`recipe.resolved.yaml`, `env.json` and `lineage.json`."""
+def write_identity(
+    folder: Path, recipe: Recipe, inputs: Mapping[str, Any], checks: Mapping[str, Any]
+) -> None:
+    """`recipe.resolved.yaml`, `env.json` and `lineage.json`; `inputs` are its `run_inputs`."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / RECIPE).write_text(yaml.safe_dump(recipe.plain(), sort_keys=False))
     _write_json(folder / "env.json", environment())
     lineage = {
         "method": recipe.method,
-        **run_inputs(recipe),
+        **inputs,
         "recipe": digest(recipe),
         "code": {"strop": strop.__version__, "commit": commit()},
         "self_check": dict(checks),

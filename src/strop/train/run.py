@@ -32,6 +32,7 @@ from strop.train.directory import (
     is_finished,
     refuse_changed,
     refuse_stopped,
+    run_inputs,
     write_identity,
 )
 from strop.train.prepare import Prepared, prepare
@@ -59,19 +60,20 @@ def train(
     if resume and is_finished(folder):
         return final
     checkpoint = latest_checkpoint(folder) if resume else None
+    inputs = run_inputs(recipe)
     if resume and has_begun(folder):
         refuse_stopped(folder)
-        refuse_changed(folder, recipe)
+        refuse_changed(folder, inputs)
     elif folder.exists():
         clear(folder)
-    write_identity(folder, recipe, prepared.checks)
+    write_identity(folder, recipe, inputs, prepared.checks)
     torch.manual_seed(recipe.seed)
     state = build_state(recipe, _starting_model(recipe, folder))
     # references are taken from the starting model, before a checkpoint's weights replace it
     steps, checks = build_loop(state, recipe, prepared)
     if checkpoint is not None:
         restore(state, checkpoint)
-    write_identity(folder, recipe, checks)
+    write_identity(folder, recipe, inputs, checks)
     log, samples = RunLog(folder / "metrics.jsonl"), RunLog(folder / "samples.jsonl")
     log.truncate_after(state.step)
     samples.truncate_after(state.step)

@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 TORCH := torch==2.13.0
 
-.PHONY: demo test check slow oracle setup
+.PHONY: demo test check slow oracle bench setup
 
 demo: setup
 	$(BIN)/strop demo
@@ -20,9 +20,14 @@ oracle: setup
 	$(BIN)/python -m pip install --quiet --editable '.[oracle]'
 	$(BIN)/python -m pytest -m oracle
 
+# strop and TRL side by side; further options: make bench ARGS="--help"
+bench: setup
+	$(BIN)/python -m pip install --quiet --editable '.[oracle,evidence]'
+	$(BIN)/python -m benchmarks $(ARGS)
+
 check: setup
-	$(BIN)/ruff check src tests evidence
-	$(BIN)/ruff format --check src tests evidence
+	$(BIN)/ruff check src tests evidence benchmarks
+	$(BIN)/ruff format --check src tests evidence benchmarks
 	$(BIN)/mypy
 
 setup: .venv/ready

@@ -18,6 +18,7 @@ from strop.recipe.run import OptimRecipe
 from strop.rollout.local import LocalSampler
 from strop.rollout.sampler import Sampling
 from strop.train.optim import build_optimizer
+from strop.train.profile import Profile
 from strop.train.run import train
 from strop.train.step import optimizer_step
 from strop.train.supervised import SupervisedMethod
@@ -79,3 +80,13 @@ def test_methods_take_the_cpus_first_step(method: str, recipes: dict[str, Path])
     on_cpu, on_cuda = rows
     assert on_cuda["loss"] == pytest.approx(on_cpu["loss"], rel=1e-3, abs=1e-4)
     assert on_cuda["grad_norm"] == pytest.approx(on_cpu["grad_norm"], rel=1e-2)
+
+
+def test_a_profile_sees_the_device(recipes: dict[str, Path]) -> None:
+    """Kernels are counted, and the time they take stays in the phase that queued them."""
+    found: list[Profile] = []
+    train(load_recipe(recipes["grpo"]), profile=2, on_profile=found.append)
+    (profile,) = found
+    assert profile.trace.device_idle is not None
+    assert 0 < profile.trace.device_idle < 1
+    assert profile.phases["backward"].seconds > profile.phases["idle"].seconds

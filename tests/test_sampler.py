@@ -9,9 +9,10 @@ import pytest
 import torch
 import transformers as hf
 
+from strop.model.decode import TreeDecoder, honours_plain, places
 from strop.model.logprobs import Head, TreeScorer
-from strop.rollout.local import LocalSampler
-from strop.rollout.sampler import Sampling, draw, sampling_logprobs
+from strop.rollout.local import REPACK_BELOW, LocalSampler
+from strop.rollout.sampler import BLOCK, Sampling, draw, kept_logits
 from strop.types import Branch, Completion, Tree
 from test_tree import MODELS, VOCABULARY, model_of
 
@@ -34,10 +35,10 @@ def sampler_of(name: str, **options: Any) -> LocalSampler:
     return LocalSampler(model, Words(), **options)
 
 
-def prompts(count: int = 6) -> list[tuple[int, ...]]:
+def prompts(count: int = 6, longest: int = 12) -> list[tuple[int, ...]]:
     pick = random.Random(5)
     return [
-        tuple(pick.randrange(8, VOCABULARY) for _ in range(pick.randint(1, 12)))
+        tuple(pick.randrange(8, VOCABULARY) for _ in range(pick.randint(1, longest)))
         for _ in range(count)
     ]
 
@@ -83,6 +84,65 @@ def test_logprobs_are_the_trainers() -> None:
     scores = TreeScorer(sampler.causal_lm)(trees, Head(temperature=0.8))
     said = torch.tensor([x for group in groups for c in group for x in c.logprobs])
     assert (said - scores.logprobs_N).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("longest", [12, 80])
+def test_logprobs_are_those_of_a_full_forward(name: str, longest: int) -> None:
+    """With prompts short enough for a copy in each row, and with shared long ones."""
+    sampler = sampler_of(name)
+    asked, sampling = prompts(longest=longest), Sampling(max_tokens=40)
+    groups = sampler.sample(asked, group_size=5, sampling=sampling, seed=1, step=0)
+    for prompt, group in zip(asked, groups, strict=True):
+        for completion in group:
+            tokens = torch.tensor([[*prompt, *completion.ids]])
+            with torch.no_grad():
+                logits = sampler.causal_lm(input_ids=tokens, use_cache=False).logits[0]
+            expected = logits.log_softmax(-1)[len(prompt) - 1 : -1]
+            expected = expected.gather(1, tokens[0, len(prompt) :, None]).squeeze(1)
+            assert (torch.tensor(completion.logprobs) - expected).abs().max() < 2e-5
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_written_out_step_is_taken_only_where_it_is_the_models_own(name: str) -> None:
+    assert honours_plain(model_of(name)) == (name in ("llama", "qwen2", "qwen3", "mistral"))
+
+
+def test_a_layer_that_was_changed_is_not_written_out() -> None:
+    model = model_of("qwen3")
+    model.model.layers[1].mlp.register_forward_hook(lambda module, given, out: 2 * out)
+    assert not honours_plain(model)
+
+
+def test_answers_that_begin_alike_are_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A likely token leads: the decoder reads each distinct beginning once, and no other."""
+    sampler, read = sampler_of("qwen3"), []
+    step = TreeDecoder.step
+
+    def counted(self: TreeDecoder, tokens_R: torch.Tensor) -> torch.Tensor:
+        read.append(len(tokens_R))
+        return step(self, tokens_R)
+
+    monkeypatch.setattr(TreeDecoder, "step", counted)
+    sampling = Sampling(temperature=0.3, max_tokens=12)
+    groups = sampler.sample(prompts(), group_size=16, sampling=sampling, seed=0, step=0)
+    for place, rows in enumerate(read, start=1):
+        begun = [{c.ids[:place] for c in group if len(c.ids) > place} for group in groups]
+        wanted = sum(map(len, begun))
+        assert wanted <= rows <= wanted / REPACK_BELOW
+    assert read[0] < 6 * 16 / 2
+    alone = sampler.sample(prompts()[:1], group_size=16, sampling=sampling, seed=0, step=0)
+    assert ids(alone)[0] == ids(groups)[0]
+
+
+def test_places_move_few_rows() -> None:
+    def placed(*parents: int) -> list[int]:
+        return places(torch.tensor(parents)).tolist()
+
+    assert placed(0, 1, 2) == [0, 1, 2]
+    assert placed(0, 0, 3) == [0, 1, 2]
+    assert placed(1, 3, 4) == [1, 0, 2]
+    assert placed(0, 1, 1, 1) == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("truncation", [{}, {"top_p": 0.8}, {"top_k": 5}, {"min_p": 0.1}])
@@ -149,7 +209,7 @@ class TestDistribution:
     LOGITS = torch.tensor([[2.0, 1.0, 0.0, -1.0]])
 
     def probabilities(self, **options: Any) -> list[float]:
-        return sampling_logprobs(self.LOGITS, Sampling(**options)).exp()[0].tolist()
+        return kept_logits(self.LOGITS, Sampling(**options)).softmax(-1)[0].tolist()
 
     def test_by_hand(self) -> None:
         p = self.LOGITS[0].softmax(0)
@@ -166,16 +226,38 @@ class TestDistribution:
         assert self.probabilities(min_p=0.1) == pytest.approx([*three, 0])
         assert self.probabilities(temperature=0) == [1, 0, 0, 0]
 
-    def test_draw_follows_the_distribution(self) -> None:
-        logprobs = sampling_logprobs(self.LOGITS, Sampling(top_k=3)).expand(40_000, -1)
-        uniform = torch.rand(40_000, generator=torch.Generator().manual_seed(0))
-        counts = torch.bincount(draw(logprobs, uniform), minlength=4)
-        expected = logprobs[0].exp()
-        error = (expected * (1 - expected) / 40_000).sqrt()
-        assert ((counts / 40_000 - expected).abs() <= 4 * error + 1e-12).all()
-        assert counts[3] == 0
+    @pytest.mark.parametrize("vocabulary", [4, BLOCK, 3 * BLOCK + 7])
+    def test_draws_follow_the_distribution(self, vocabulary: int) -> None:
+        """Many draws from each of two rows; the second cannot draw every other token."""
+        generator = torch.Generator().manual_seed(0)
+        logits = 2 * torch.randn(2, vocabulary, generator=generator)
+        logits[1, ::2] = float("-inf")
+        row = torch.arange(2).repeat(200_000)
+        uniform = torch.rand(len(row), generator=generator, dtype=torch.float64)
+        token, logprob = draw(logits.clone(), row, uniform)
+        expected = logits.double().log_softmax(-1)
+        assert (logprob - expected[row, token]).abs().max() < 1e-5
+        for number, probability in enumerate(expected.exp()):
+            often = torch.bincount(token[row == number], minlength=vocabulary) / 200_000
+            error = (probability * (1 - probability) / 200_000).sqrt()
+            assert ((often - probability).abs() <= 5 * error + 1e-5).all()
+            assert not often[probability == 0].any()
 
-    def test_draw_at_the_edges(self) -> None:
-        logprobs = torch.tensor([[float("-inf"), -0.6931472, -0.6931472, float("-inf")]])
-        assert draw(logprobs, torch.tensor([0.0])).item() == 1
-        assert draw(logprobs, torch.tensor([1.0])).item() == 2
+    def test_draw_inverts_the_cumulative_distribution(self) -> None:
+        vocabulary = 2 * BLOCK + 5
+        logits = torch.randn(1, vocabulary, generator=torch.Generator().manual_seed(3))
+        cdf = logits[0].double().softmax(0).cumsum(0)
+        middle = cdf - logits[0].double().softmax(0) / 2
+        token, _ = draw(logits.clone(), torch.zeros(vocabulary, dtype=torch.long), middle)
+        assert token.tolist() == list(range(vocabulary))
+
+    @pytest.mark.parametrize("vocabulary", [4, 2 * BLOCK + 4])
+    def test_draw_at_the_edges(self, vocabulary: int) -> None:
+        """The first and the last token that have mass, wherever they stand."""
+        logits = torch.full((1, vocabulary), float("-inf"))
+        logits[0, 1], logits[0, vocabulary - 2] = -0.6931472, -0.6931472
+        edges = torch.tensor([0.0, 0.5 - 1e-6, 0.5 + 1e-6, 1 - 2**-53, 1.0], dtype=torch.float64)
+        token, logprob = draw(logits, torch.zeros(5, dtype=torch.long), edges)
+        last = vocabulary - 2
+        assert token.tolist() == [1, 1, last, last, last]
+        assert logprob.tolist() == pytest.approx([-0.6931472] * 5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -16,6 +17,7 @@ from rich.progress import Progress as RichProgress
 
 if TYPE_CHECKING:
     from strop.train.prepare import Prepared
+    from strop.train.profile import Profile
     from strop.types import StepRecord
 
 SHOWN = ("loss", "reward", "rewards/accuracies", "rewards/margins", "entropy",
@@ -26,7 +28,7 @@ EVERY_SECONDS = 5.0
 
 
 def setup() -> None:
-    """Quiet libraries: strop says itself what matters."""
+    """Quiet libraries: strop says itself what matters. What is imported by now is never garbage."""
     import transformers
 
     from strop.model.memory import keep_freed_memory
@@ -40,6 +42,8 @@ def setup() -> None:
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
+    gc.freeze()
+    gc.enable()
 
 
 def checks_line(checks: Mapping[str, Any]) -> str:
@@ -95,6 +99,14 @@ class Progress:
             self.console.print(f"  step {record.step}/{record.total}  {shown}", soft_wrap=True)
         if done:
             self.stop()
+
+    def profile(self, profile: Profile) -> None:
+        from strop.train.profile import table
+
+        if self.as_json:
+            print(json.dumps({"profile": profile.plain()}), flush=True)
+        else:
+            self.console.print(table(profile), soft_wrap=True, markup=False)
 
     def stop(self) -> None:
         if self.bar is not None:

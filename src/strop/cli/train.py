@@ -17,6 +17,10 @@ def train(
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Delete an earlier run in `output`.")] = False,
     force: Annotated[bool, typer.Option(help="Accept a recipe that is merely reckless.")] = False,
+    profile: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Time N steps and trace one more: <output>/profile/."),
+    ] = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
@@ -25,6 +29,7 @@ def train(
     Example: strop train sft.yaml --set optim.learning_rate=1e-5
     """
     from strop.cli.show import Progress, checks_line, setup
+    from strop.errors import UsageError
     from strop.recipe.load import load_recipe
     from strop.train.prepare import prepare
     from strop.train.run import train as run
@@ -32,6 +37,8 @@ def train(
     setup()
     loaded = load_recipe(recipe, overrides)
     if dry_run:
+        if profile is not None:
+            raise UsageError("--dry-run runs no step to profile", fix="pass one of the two")
         prepared = prepare(loaded, resume=resume, overwrite=overwrite, force=force)
         plan = {"output": str(prepared.folder), "steps": prepared.total_steps, **prepared.checks}
         print(json.dumps(plan) if as_json else f"would train: {checks_line(plan)}")
@@ -42,7 +49,9 @@ def train(
             resume=resume,
             overwrite=overwrite,
             force=force,
+            profile=profile,
             on_start=progress.start,
             on_step=progress.step,
+            on_profile=progress.profile,
         )
     print(json.dumps({"final": str(final)}) if as_json else f"saved {final}")

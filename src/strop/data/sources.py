@@ -9,9 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet
-from datasets import load_from_disk
-
 from strop.data.records import RecordT, Row
 from strop.errors import DataError
 from strop.types import Origin
@@ -30,8 +27,7 @@ def read(paths: Sequence[str | Path], parse: Callable[[Row, Origin], RecordT]) -
 def rows(path: Path) -> Iterator[tuple[Row, Origin]]:
     """Rows with their origin; the line of a Parquet or `datasets` row is its number from 1."""
     if (path / "state.json").exists():
-        for number, row in enumerate(load_from_disk(str(path)), start=1):
-            yield row, Origin(str(path), number)
+        yield from _saved_dataset(path)
         return
     for file in files(path):
         if file.name.endswith(".parquet"):
@@ -111,7 +107,16 @@ def _json_array(path: Path) -> Iterator[tuple[Row, Origin]]:
         yield _object(row, origin), origin
 
 
+def _saved_dataset(path: Path) -> Iterator[tuple[Row, Origin]]:
+    import datasets  # here alone, for the sake of start-up
+
+    for number, row in enumerate(datasets.load_from_disk(str(path)), start=1):
+        yield row, Origin(str(path), number)
+
+
 def _parquet(path: Path) -> Iterator[tuple[Row, Origin]]:
+    import pyarrow.parquet  # here alone, for the sake of start-up
+
     try:
         table = pyarrow.parquet.read_table(path)
     except (pyarrow.ArrowException, OSError) as error:

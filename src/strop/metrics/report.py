@@ -6,12 +6,12 @@ import html
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import plotly.graph_objects as go
-from plotly.subplots import make_subplots
+from typing import TYPE_CHECKING, Any
 
 from strop.metrics.runlog import read_rows
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 FIRST = ("loss", "reward", "rewards/accuracies", "rewards/margins", "displacement/chosen_per_token",
          "logps/chosen", "logps/rejected", "kl", "entropy", "completions/mean_length",
@@ -32,6 +32,9 @@ def write_report(folder: Path) -> Path:
 
 def curves(rows: Sequence[Mapping[str, Any]]) -> go.Figure:
     """One small panel per metric over the optimizer steps, held-out values beside trained ones."""
+    import plotly.graph_objects as go  # here alone, for the sake of start-up
+    from plotly.subplots import make_subplots
+
     names = {name for row in rows for name in row if not name.startswith("eval_")} - HIDDEN
     ordered = [name for name in FIRST if name in names] + sorted(names - set(FIRST))
     columns = 3

@@ -1,12 +1,15 @@
-"""Adapters over frozen weights, and frozen weights in 4 bits."""
+"""Adapters over frozen weights, and frozen weights in 4 bits: all that needs peft.
+
+peft takes longer to import than a small run takes to train, so a run without an adapter never does.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from peft import LoraConfig, get_peft_model
 from transformers import BitsAndBytesConfig
 
 from strop.errors import ModelError
@@ -18,7 +21,8 @@ TaskType = Literal["CAUSAL_LM", "SEQ_CLS"]
 def add_lora(model: Any, recipe: LoraRecipe, task: TaskType = "CAUSAL_LM") -> Any:
     """A peft model around `model` whose adapter weights are float32; a scalar head is trained
     whole (`SEQ_CLS`)."""
-    config = LoraConfig(
+    peft = _peft()
+    config = peft.LoraConfig(
         task_type=task,
         r=recipe.rank,
         lora_alpha=recipe.alpha,
@@ -28,7 +32,7 @@ def add_lora(model: Any, recipe: LoraRecipe, task: TaskType = "CAUSAL_LM") -> An
         use_dora=recipe.dora,
     )
     try:
-        return get_peft_model(model, config, autocast_adapter_dtype=True)
+        return peft.get_peft_model(model, config, autocast_adapter_dtype=True)
     except ValueError as error:
         raise ModelError(
             f"peft cannot place the adapter: {str(error).splitlines()[0]}",
@@ -39,6 +43,27 @@ def add_lora(model: Any, recipe: LoraRecipe, task: TaskType = "CAUSAL_LM") -> An
 def is_adapter_folder(path: str) -> bool:
     """Whether a folder holds a peft adapter rather than a whole model."""
     return (Path(path) / "adapter_config.json").exists()
+
+
+def adapter_task(folder: str) -> TaskType:
+    """What an adapter was trained for."""
+    task = _peft().LoraConfig.from_pretrained(folder).task_type
+    return "SEQ_CLS" if str(task) == "SEQ_CLS" else "CAUSAL_LM"
+
+
+def adapter_base(folder: str) -> str:
+    """The model that an adapter belongs to: a folder or a hub name."""
+    return str(_peft().LoraConfig.from_pretrained(folder).base_model_name_or_path)
+
+
+def merge_adapter(base: Any, folder: str) -> Any:
+    """The base's weights with the adapter's added for good."""
+    return _peft().PeftModel.from_pretrained(base, folder).merge_and_unload()
+
+
+def put_adapter(model: Any, weights: Mapping[str, torch.Tensor]) -> None:
+    """Put a saved adapter's weights into the peft model that wrote them."""
+    _peft().set_peft_model_state_dict(model, weights)
 
 
 def nf4(compute: torch.dtype) -> BitsAndBytesConfig:
@@ -55,3 +80,9 @@ def nf4(compute: torch.dtype) -> BitsAndBytesConfig:
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=compute,
     )
+
+
+def _peft() -> Any:
+    import peft  # here alone, for the sake of start-up
+
+    return peft

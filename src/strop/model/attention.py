@@ -49,27 +49,42 @@ def tree_attention(
         tree_observer(module)
     q_LHD, k_LHD, v_LHD = (x.squeeze(0).transpose(0, 1) for x in (query, key, value))
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
+    wide = [block.key_SK.numel() for block in tree_plan.blocks]
+    tall = [block.query_SQ.numel() for block in tree_plan.blocks]
+    read = zip(
+        tree_plan.blocks,
+        q_LHD.index_select(0, tree_plan.queries).split(tall),
+        k_LHD.index_select(0, tree_plan.keys).split(wide),
+        v_LHD.index_select(0, tree_plan.keys).split(wide),
+        strict=True,
+    )
     pieces = []
-    for block in tree_plan.blocks:
-        q = _gather(q_LHD, block.query_SQ)
-        k = _gather(k_LHD, block.key_SK)
-        v = _gather(v_LHD, block.key_SK)
-        bias = _bias(block, sliding_window, q.dtype)
-        if softcap is None and s_aux is None and k.shape[2] > WRITTEN_OUT_KEYS:
+    for block, q_NHD, k_NHD, v_NHD in read:
+        q = _rectangle(q_NHD, block.query_SQ)
+        k = _rectangle(k_NHD, block.key_SK)
+        v = _rectangle(v_NHD, block.key_SK)
+        fused = softcap is None and s_aux is None and k.shape[2] > WRITTEN_OUT_KEYS
+        if fused and block.causal and sliding_window is None:
+            # padding comes last, where no real query looks: half of the scores are never made
             out = scaled_dot_product_attention(
-                q, k, v, attn_mask=bias[:, None], dropout_p=dropout, scale=scale, enable_gqa=True
+                q, k, v, dropout_p=dropout, is_causal=True, scale=scale, enable_gqa=True
+            )
+        elif fused:
+            mask = _bias(block, sliding_window, q.dtype)[:, None]
+            out = scaled_dot_product_attention(
+                q, k, v, attn_mask=mask, dropout_p=dropout, scale=scale, enable_gqa=True
             )
         else:
+            bias = _bias(block, sliding_window, q.dtype)
             out = written_out(q * scale, k, v, bias, dropout=dropout, softcap=softcap, sinks=s_aux)
-        pieces.append(out.transpose(1, 2).flatten(0, 1).index_select(0, block.kept))
+        pieces.append(out.transpose(1, 2).flatten(0, 1))
     out_LHD = torch.cat(pieces).index_select(0, tree_plan.order_L)
     return out_LHD.unsqueeze(0), None
 
 
-def _gather(x_LHD: torch.Tensor, index_SL: torch.Tensor) -> torch.Tensor:
-    """Rows of [L, heads, D] as [S, heads, length, D]."""
-    rows = x_LHD.index_select(0, index_SL.flatten())
-    return rows.view(*index_SL.shape, *rows.shape[1:]).transpose(1, 2)
+def _rectangle(x_NHD: torch.Tensor, index_SL: torch.Tensor) -> torch.Tensor:
+    """Rows of [S * length, heads, D] as [S, heads, length, D]."""
+    return x_NHD.view(*index_SL.shape, *x_NHD.shape[1:]).transpose(1, 2)
 
 
 def _bias(block: AttentionBlock, sliding_window: int | None, dtype: torch.dtype) -> torch.Tensor:

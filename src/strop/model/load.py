@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from peft import LoraConfig, PeftModel
 from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
@@ -17,7 +16,15 @@ from transformers import (
 )
 
 from strop.errors import ModelError
-from strop.model.adapters import TaskType, add_lora, is_adapter_folder, nf4
+from strop.model.adapters import (
+    TaskType,
+    adapter_base,
+    adapter_task,
+    add_lora,
+    is_adapter_folder,
+    merge_adapter,
+    nf4,
+)
 from strop.model.attention import recomputed_alike
 from strop.model.logprobs import TreeScorer, bare
 from strop.model.network import Policy, ScalarNetwork
@@ -77,7 +84,7 @@ def load_reward_model(path: str) -> ScalarNetwork:
 def has_scalar_head(path: str) -> bool:
     """Whether a local folder holds a sequence classifier or an adapter for one."""
     if is_adapter_folder(path):
-        return str(LoraConfig.from_pretrained(path).task_type) == "SEQ_CLS"
+        return adapter_task(path) == "SEQ_CLS"
     config = Path(path) / "config.json"
     if not config.exists():
         return False
@@ -135,7 +142,7 @@ def load_transformer(
     """
     expect_weights(path)
     if is_adapter_folder(path):
-        return _merged_adapter(Path(path), dtype, task).to(device)
+        return _merged_adapter(path, dtype, task).to(device)
     if task == "CAUSAL_LM" and has_scalar_head(path):
         raise ModelError(
             "the folder holds a reward model: it has no language-model head to train or sample",
@@ -213,16 +220,14 @@ def weights_hash(path: str | Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def _merged_adapter(folder: Path, dtype: torch.dtype | Literal["auto"], task: TaskType) -> Any:
-    adapter = LoraConfig.from_pretrained(str(folder))
-    held: TaskType = "SEQ_CLS" if str(adapter.task_type) == "SEQ_CLS" else "CAUSAL_LM"
-    base = load_transformer(str(adapter.base_model_name_or_path), dtype, task=held)
-    merged = PeftModel.from_pretrained(base, str(folder)).merge_and_unload()
+def _merged_adapter(folder: str, dtype: torch.dtype | Literal["auto"], task: TaskType) -> Any:
+    held = adapter_task(folder)
+    merged = merge_adapter(load_transformer(adapter_base(folder), dtype, task=held), folder)
     if held == task:
         return merged
     raise ModelError(
         f"the adapter was trained for {held}, not for {task}",
-        where=str(folder),
+        where=folder,
         fix="merge it and save the whole model, or start from its base",
     )
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from peft import PeftModel
 from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
 
 from strop.model.attention import NAME, attention_of
 from strop.model.tree import lay_out, plan_attention
@@ -95,7 +95,7 @@ def _rows_at_once(causal_lm: Any) -> int:
 
 def bare(model: Any) -> Any:
     """The transformers model itself; peft puts its adapters in place inside it."""
-    return model.get_base_model() if isinstance(model, PeftModel) else model
+    return model if isinstance(model, PreTrainedModel) else model.get_base_model()
 
 
 def decoder_layers(model: Any) -> int:
@@ -217,12 +217,65 @@ def read_vocabulary(
     logits_NV: torch.Tensor, target_N: torch.Tensor, head: Head = Head()
 ) -> VocabularyRead:
     """float32 log-prob of each target and entropy of its whole distribution, nats, shapes [N]."""
+    if head.entropy_gradient:
+        return _read_with_gradients(logits_NV, target_N, head)
+    read: VocabularyRead = ReadVocabulary.apply(  # type: ignore[no-untyped-call]
+        logits_NV, target_N, head.temperature, head.collision
+    )
+    return read
+
+
+def _read_with_gradients(
+    logits_NV: torch.Tensor, target_N: torch.Tensor, head: Head
+) -> VocabularyRead:
+    """The same where the entropy carries a gradient as well."""
     all_NV = torch.log_softmax(logits_NV.float() / head.temperature, dim=-1)
     logprobs_N = all_NV.gather(1, target_N[:, None]).squeeze(1)
-    with torch.set_grad_enabled(head.entropy_gradient and torch.is_grad_enabled()):
-        entropy_N = -(all_NV.exp() * all_NV).sum(-1)
+    entropy_N = -(all_NV.exp() * all_NV).sum(-1)
     collision_N = torch.logsumexp(2 * all_NV.detach(), -1) if head.collision else None
     return logprobs_N, entropy_N, collision_N
+
+
+class ReadVocabulary(torch.autograd.Function):
+    """Log-prob, entropy and collision with as few passes over [N, vocab] as there can be.
+
+    Only the probabilities are kept for the backward, which turns them into the gradient in place:
+    d log p(target) / d logits = onehot(target) - p.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        logits_NV: torch.Tensor,
+        target_N: torch.Tensor,
+        temperature: float,
+        collision: bool,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        scaled_NV = logits_NV.float()
+        if temperature != 1:
+            scaled_NV = scaled_NV / temperature
+        p_NV = torch.softmax(scaled_NV, -1)
+        # the likeliest token has p >= 1 / vocab, so its logarithm is exact to float32
+        top_N, place_N = scaled_NV.max(-1)
+        lse_N = top_N - p_NV.gather(1, place_N[:, None]).squeeze(1).log()
+        logprobs_N = scaled_NV.gather(1, target_N[:, None]).squeeze(1) - lse_N
+        entropy_N = lse_N - torch.linalg.vecdot(p_NV, scaled_NV)
+        collision_N = torch.linalg.vecdot(p_NV, p_NV).log() if collision else None
+        ctx.temperature, ctx.dtype = temperature, logits_NV.dtype
+        ctx.save_for_backward(p_NV, target_N)
+        ctx.mark_non_differentiable(entropy_N)
+        if collision_N is not None:
+            ctx.mark_non_differentiable(collision_N)
+        return logprobs_N, entropy_N, collision_N
+
+    @staticmethod
+    def backward(
+        ctx: Any, grad_N: torch.Tensor, *_: torch.Tensor | None
+    ) -> tuple[torch.Tensor, None, None, None]:
+        p_NV, target_N = ctx.saved_tensors
+        slope_N1 = grad_N[:, None] / ctx.temperature
+        grad_NV = p_NV.mul_(-slope_N1).scatter_add_(1, target_N[:, None], slope_N1)
+        return grad_NV.to(ctx.dtype), None, None, None
 
 
 PROBE = (

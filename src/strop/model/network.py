@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from peft import PeftModel
 
 from strop.model.logprobs import TreeScorer, bare
 from strop.model.scalar import ScalarScorer
@@ -37,7 +36,7 @@ class Network:
 
     @property
     def is_adapter(self) -> bool:
-        return isinstance(self.model, PeftModel)
+        return bare(self.model) is not self.model
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 import torch
 
+from strop.metrics.phases import phase
 from strop.model.logprobs import Head, eval_mode
 from strop.model.network import Policy
 from strop.types import TokenScores, Tree
@@ -31,7 +32,8 @@ class Reference:
     @torch.no_grad()
     def scores(self, trees: Sequence[Tree], *, temperature: float = 1.0) -> TokenScores:
         """What the earlier state says of the supervised tokens of `trees`, dropout off."""
-        with eval_mode(self.policy.model), self._in_place(), self.policy.arithmetic():
+        earlier = self._in_place()
+        with phase("forward"), eval_mode(self.policy.model), earlier, self.policy.arithmetic():
             return self.policy.score(trees, Head(temperature=temperature))
 
     def tensors(self) -> dict[str, torch.Tensor]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from peft import set_peft_model_state_dict
 from safetensors.torch import load_file
 
 from strop.errors import ModelError
+from strop.model.adapters import put_adapter
 from strop.model.network import Network
 
 
@@ -21,7 +21,7 @@ def save_network(network: Network, folder: Path) -> None:
 def load_weights(network: Network, folder: Path) -> None:
     """Put weights written by `save_network` back into the same network."""
     if network.is_adapter:
-        set_peft_model_state_dict(network.model, load_file(folder / "adapter_model.safetensors"))
+        put_adapter(network.model, load_file(folder / "adapter_model.safetensors"))
         return
     state: dict[str, torch.Tensor] = {}
     for file in sorted(folder.glob("model*.safetensors")):

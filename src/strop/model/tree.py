@@ -96,21 +96,30 @@ class AttentionBlock:
 
     `query_SQ` and `key_SK` index the row (padding repeats index 0); `distance_SQK` is query
     position minus key position; `bias_SQK` is 0 where a query may look and -inf elsewhere;
-    `kept` indexes the real queries in the flattened [S * Q] rectangle.
+    `real_SQ` says which queries are not padding; `causal` that there are no prefixes, so that the
+    bias is plain causal order for every real query.
     """
 
     query_SQ: torch.Tensor
     key_SK: torch.Tensor
     distance_SQK: torch.Tensor
     bias_SQK: torch.Tensor
-    kept: torch.Tensor
+    real_SQ: torch.Tensor
+    causal: bool
 
 
 @dataclass(frozen=True, slots=True)
 class AttentionPlan:
-    """The attention calls of one tree forward; `order_L` puts their outputs back into the row."""
+    """The attention calls of one tree forward, laid end to end.
+
+    `queries` and `keys` are the rows that all blocks read, rectangle after rectangle: one gather
+    for all of them, because the backward of each gather writes a whole row of zeros. `order_L` is
+    where each token's output stands among all rectangles'.
+    """
 
     blocks: tuple[AttentionBlock, ...]
+    queries: torch.Tensor
+    keys: torch.Tensor
     order_L: torch.Tensor
 
 
@@ -123,8 +132,10 @@ def plan_attention(batch: TreeBatch) -> AttentionPlan:
     ]
     device = batch.tokens_L.device
     blocks = tuple(_block(group, device) for group in chain(_by_shape(trunks), _by_shape(branches)))
-    rows = torch.cat([block.query_SQ.flatten()[block.kept] for block in blocks])
-    return AttentionPlan(blocks, torch.argsort(rows))
+    queries = torch.cat([block.query_SQ.flatten() for block in blocks])
+    keys = torch.cat([block.key_SK.flatten() for block in blocks])
+    real = torch.cat([block.real_SQ.flatten() for block in blocks]).nonzero().squeeze(1)
+    return AttentionPlan(blocks, queries, keys, real[torch.argsort(queries[real])])
 
 
 def _by_shape(segments: Sequence[Segment]) -> Iterator[list[Segment]]:
@@ -173,5 +184,6 @@ def _block(group: Sequence[Segment], device: torch.device) -> AttentionBlock:
         key_SK=key_SK,
         distance_SQK=torch.where(real_SQ[:, :, None], distance, 0),
         bias_SQK=bias,
-        kept=real_SQ.flatten().nonzero().squeeze(1),
+        real_SQ=real_SQ,
+        causal=wide == 0,
     )

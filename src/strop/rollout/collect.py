@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from strop.errors import UnscoredError
+from strop.metrics.phases import phase
 from strop.rollout.sampler import Sampler, Sampling
 from strop.types import Failure, Judged, Rollout, ScoredGroup, Task
 
@@ -40,18 +41,20 @@ def collect(
 
     Raises `UnscoredError` when not one completion could be judged.
     """
-    sampled = sampler.sample(
-        [task.prompt_ids for task in tasks],
-        group_size=group_size,
-        sampling=sampling,
-        seed=seed,
-        step=step,
-    )
+    with phase("sampling"):
+        sampled = sampler.sample(
+            [task.prompt_ids for task in tasks],
+            group_size=group_size,
+            sampling=sampling,
+            seed=seed,
+            step=step,
+        )
     rollouts = [
         Rollout(task.task, task.prompt_ids, completions)
         for task, completions in zip(tasks, sampled, strict=True)
     ]
-    judged = judge(rollouts)
+    with phase("reward"):
+        judged = judge(rollouts)
     if all(score.total is None for score in judged.scores):
         raise UnscoredError(
             f"none of {len(judged.scores)} completions could be scored: "

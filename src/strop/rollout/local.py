@@ -8,33 +8,48 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
-from strop.model.decode import Decoder, RereadDecoder, TreeDecoder
+from strop.model.decode import (
+    Decoder,
+    RereadDecoder,
+    TreeDecoder,
+    honours_plain,
+    places,
+)
 from strop.model.logprobs import bare, eval_mode, honours_tree
-from strop.rollout.sampler import Sampling, draw, sampling_logprobs
+from strop.rollout.sampler import Sampling, draw, kept_logits
 from strop.text.parse import decode
 from strop.types import Completion, FinishReason
 
-REPACK_BELOW = 0.7
-"""Rows are repacked when fewer than this share of the slots is still alive."""
+REPACK_BELOW = 0.9
+"""The decoder's rows are repacked when fewer than this share of them is still wanted."""
 
 
-@dataclass(slots=True)
-class Row:
-    """A completion in the making."""
+Uniforms = np.ndarray[Any, np.dtype[np.float64]]
 
-    group: int
-    uniforms: np.ndarray[Any, np.dtype[np.float64]]
-    ids: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    finish: FinishReason | None = None
+
+class Drawn:
+    """Tokens, their log-probs and whether they end the answer: a row per completion, a column per
+    round. What stands after a row's first end is never read."""
+
+    def __init__(self, rows: int, rounds: int, device: torch.device) -> None:
+        self.ids_RT = torch.zeros(rows, rounds, dtype=torch.long, device=device)
+        self.logprobs_RT = torch.zeros(rows, rounds, device=device)
+        self.ends_RT = torch.zeros(rows, rounds, dtype=torch.bool, device=device)
+
+    def completions(self) -> Iterator[tuple[list[int], list[float], FinishReason]]:
+        """Ids, log-probs and why it ended, one row after the other."""
+        stopped_R = self.ends_RT.any(1)
+        length_R = torch.where(stopped_R, self.ends_RT.int().argmax(1) + 1, self.ends_RT.shape[1])
+        rows = (self.ids_RT, self.logprobs_RT, length_R, stopped_R)
+        for ids, logprobs, length, stopped in zip(*(x.tolist() for x in rows), strict=True):
+            yield ids[:length], logprobs[:length], "stop" if stopped else "length"
 
 
 class LocalSampler:
@@ -53,6 +68,7 @@ class LocalSampler:
         self.tokenizer = tokenizer
         self.max_rows = max_rows
         self.by_tree = honours_tree(self.causal_lm)
+        self.plain = self.by_tree and honours_plain(self.causal_lm)
         self.stop_ids = stop_ids(self.causal_lm, tokenizer)
 
     @torch.no_grad()
@@ -66,13 +82,7 @@ class LocalSampler:
         step: int,
     ) -> list[tuple[Completion, ...]]:
         """`group_size` completions per prompt; dropout off, whatever mode the model is in."""
-        seen: Counter[tuple[int, ...]] = Counter()
-        groups = []
-        for prompt in prompts:
-            first = seen[prompt]
-            seen[prompt] += group_size
-            indices = range(first, first + group_size)
-            groups.append([_uniforms(seed, step, prompt, i, sampling.max_tokens) for i in indices])
+        indices = list(_indices(prompts, group_size))
         # similar lengths together: less padding among prompt keys
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
         per_call = max(1, self.max_rows // group_size)
@@ -80,52 +90,65 @@ class LocalSampler:
         with eval_mode(self.model), self.arithmetic():
             for start in range(0, len(order), per_call):
                 part = order[start : start + per_call]
-                rows = [Row(g, u) for g, i in enumerate(part) for u in groups[i]]
-                self._decode([prompts[i] for i in part], rows, group_size, sampling)
-                finished = [self._completion(row, sampling) for row in rows]
+                asked = [(prompts[i], index) for i in part for index in indices[i]]
+                uniforms = [_uniforms(seed, step, *key, sampling.max_tokens) for key in asked]
+                drawn = self._decode([prompt for prompt, _ in asked], np.stack(uniforms), sampling)
+                finished = [self._completion(*row, sampling) for row in drawn.completions()]
                 for g, i in enumerate(part):
                     done[i] = tuple(finished[g * group_size : (g + 1) * group_size])
         return [done[i] for i in range(len(prompts))]
 
     def _decode(
-        self, prompts: list[tuple[int, ...]], rows: list[Row], width: int, sampling: Sampling
-    ) -> None:
-        """Fill every row, one token a round; `slots` holds the rows in the decoder's layout."""
-        decoder: Decoder = (TreeDecoder if self.by_tree else RereadDecoder)(self.causal_lm)
-        slots = list(rows)
-        logits = decoder.prefill(prompts, width).repeat_interleave(width, 0)
-        for place in range(sampling.max_tokens):
-            uniform_R = torch.tensor([row.uniforms[place] for row in slots], device=logits.device)
-            logprobs_RV = sampling_logprobs(logits, sampling)
-            token_R = draw(logprobs_RV, uniform_R)
-            logprob_R = logprobs_RV.gather(1, token_R[:, None]).squeeze(1)
-            drawn = zip(slots, token_R.tolist(), logprob_R.tolist(), strict=True)
-            for row, token, logprob in drawn:
-                self._extend(row, token, logprob, sampling)
-            alive = [slot for slot, row in enumerate(slots) if row.finish is None]
-            if not alive or place + 1 == sampling.max_tokens:
+        self, prompts: list[tuple[int, ...]], uniforms: Uniforms, sampling: Sampling
+    ) -> Drawn:
+        """One token a round for every answer that is not over, `row_A` of those asked for.
+
+        Answers that begin alike are one row of the decoder, `stem_A`, until they part.
+        """
+        device = self.causal_lm.device
+        uniforms_RT = torch.from_numpy(uniforms).to(device)
+        rows, rounds = uniforms.shape
+        drawn, decoder = Drawn(rows, rounds, device), self._decoder()
+        distinct = {prompt: number for number, prompt in enumerate(dict.fromkeys(prompts))}
+        logits = decoder.prefill(list(distinct), rows)
+        stem_A = torch.tensor([distinct[prompt] for prompt in prompts], device=device)
+        stop_S = torch.tensor(sorted(self.stop_ids), device=device)
+        row_A = torch.arange(rows, device=device)
+        for place in range(rounds):
+            allowed = kept_logits(logits, sampling)
+            token_A, logprob_A = draw(allowed, stem_A, uniforms_RT[row_A, place])
+            drawn.ids_RT[row_A, place] = token_A
+            drawn.logprobs_RT[row_A, place] = logprob_A
+            ends_A = (token_A[:, None] == stop_S).any(1)
+            if sampling.stop:
+                ends_A |= self._said(sampling.stop, drawn.ids_RT[row_A, : place + 1])
+            drawn.ends_RT[row_A, place] = ends_A
+            goes_on = (~ends_A).nonzero().squeeze(1)
+            row_A, stem_A, token_A = row_A[goes_on], stem_A[goes_on], token_A[goes_on]
+            if not len(row_A) or place + 1 == rounds:
                 break
-            if len(alive) < REPACK_BELOW * len(slots):
-                slots, kept, width = _repack(decoder, slots, alive, width)
-                token_R = token_R[kept]
-            logits = decoder.step(token_R)
+            token_S, stem_A = _grow(decoder, stem_A, token_A, logits.shape)
+            logits = decoder.step(token_S)
+        return drawn
 
-    def _extend(self, row: Row, token: int, logprob: float, sampling: Sampling) -> None:
-        if row.finish is not None:
-            return
-        row.ids.append(token)
-        row.logprobs.append(logprob)
-        if token in self.stop_ids:
-            row.finish = "stop"
-        elif sampling.stop:
-            text = decode(self.tokenizer, row.ids)
-            row.finish = "stop" if any(stop in text for stop in sampling.stop) else None
+    def _decoder(self) -> Decoder:
+        if self.by_tree:
+            return TreeDecoder(self.causal_lm, plain=self.plain)
+        return RereadDecoder(self.causal_lm)
 
-    def _completion(self, row: Row, sampling: Sampling) -> Completion:
-        text = decode(self.tokenizer, row.ids)
+    def _said(self, stops: Sequence[str], ids_AT: torch.Tensor) -> torch.Tensor:
+        """Whether the answer so far contains a stop string, [A]."""
+        texts = (decode(self.tokenizer, ids) for ids in ids_AT.tolist())
+        said = [any(stop in text for stop in stops) for text in texts]
+        return torch.tensor(said, device=ids_AT.device)
+
+    def _completion(
+        self, ids: list[int], logprobs: list[float], finish: FinishReason, sampling: Sampling
+    ) -> Completion:
+        text = decode(self.tokenizer, ids)
         for stop in sampling.stop:
             text = text.split(stop, 1)[0]
-        return Completion(tuple(row.ids), text, tuple(row.logprobs), row.finish or "length")
+        return Completion(tuple(ids), text, tuple(logprobs), finish)
 
 
 def stop_ids(causal_lm: Any, tokenizer: Any) -> frozenset[int]:
@@ -135,30 +158,37 @@ def stop_ids(causal_lm: Any, tokenizer: Any) -> frozenset[int]:
     return frozenset(i for i in [tokenizer.eos_token_id, *listed] if i is not None)
 
 
-def _uniforms(
-    seed: int, step: int, prompt: tuple[int, ...], index: int, count: int
-) -> np.ndarray[Any, np.dtype[np.float64]]:
+def _grow(
+    decoder: Decoder, stem_A: torch.Tensor, token_A: torch.Tensor, shape: torch.Size
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The decoder's next tokens and every answer's new stem; `shape` is [stems, vocabulary].
+
+    A stem whose answers drew different tokens becomes several.
+    """
+    stems, vocabulary = shape
+    child_C, child_A = torch.unique(stem_A * vocabulary + token_A, return_inverse=True)
+    parent_C, token_C = child_C // vocabulary, child_C % vocabulary
+    parted = bool((parent_C[1:] == parent_C[:-1]).any())
+    place_C = parent_C
+    if parted or len(child_C) < REPACK_BELOW * stems:
+        place_C, stems = places(parent_C), len(child_C)
+        parent_S = torch.empty_like(parent_C)
+        parent_S[place_C] = parent_C
+        decoder.arrange(parent_S)
+    token_S = token_C.new_zeros(stems)
+    token_S[place_C] = token_C
+    return token_S, place_C[child_A]
+
+
+def _indices(prompts: Sequence[tuple[int, ...]], group_size: int) -> Iterator[range]:
+    """The completions' numbers for each prompt; a repeated prompt counts on."""
+    seen: Counter[tuple[int, ...]] = Counter()
+    for prompt in prompts:
+        yield range(seen[prompt], seen[prompt] + group_size)
+        seen[prompt] += group_size
+
+
+def _uniforms(seed: int, step: int, prompt: tuple[int, ...], index: int, count: int) -> Uniforms:
     text = f"{seed}/{step}/{index}/{','.join(map(str, prompt))}"
     key = int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], "little")
     return np.random.Generator(np.random.Philox(key=key)).random(count)
-
-
-def _repack(
-    decoder: Decoder, slots: list[Row], alive: list[int], width: int
-) -> tuple[list[Row], torch.Tensor, int]:
-    """Keep groups with live rows, as many slots each as the fullest needs.
-
-    A group with fewer live rows is filled up with its own finished ones, whose tokens are ignored.
-    """
-    members: dict[int, list[int]] = {}
-    for slot in alive:
-        members.setdefault(slot // width, []).append(slot)
-    widest = max(map(len, members.values()))
-    kept: list[int] = []
-    for group, live in members.items():
-        finished = [s for s in range(group * width, (group + 1) * width) if s not in live]
-        kept += (live + finished)[:widest]
-    groups = torch.tensor(list(members))
-    rows = torch.tensor(kept)
-    decoder.keep(groups, rows, widest)
-    return [slots[slot] for slot in kept], rows, widest

@@ -79,8 +79,9 @@ def _one_prompt(tokenizer: Tokenizer, prompt: Text, answers: Sequence[Text], whe
         return Tree(_text_ids(tokenizer, prompt), branches)
     messages = as_messages(prompt, role="user")
     turns = [as_messages(answer, role="assistant") for answer in answers]
-    trunk = prompt_ids(tokenizer, messages, where=where)
-    return Tree(trunk, tuple(_chat_branch(tokenizer, messages, turn, where) for turn in turns))
+    asked = _template(tokenizer, messages, generation=True, where=where)
+    branches = tuple(_chat_branch(tokenizer, messages, asked, turn, where) for turn in turns)
+    return Tree(_ids(tokenizer, asked), branches)
 
 
 def as_messages(text: Text, *, role: str) -> list[Message]:
@@ -94,10 +95,11 @@ def _text_branch(tokenizer: Tokenizer, text: str) -> Branch:
 
 
 def _chat_branch(
-    tokenizer: Tokenizer, prompt: list[Message], turns: list[Message], where: str
+    tokenizer: Tokenizer, prompt: list[Message], asked: str, turns: list[Message], where: str
 ) -> Branch:
-    """Every turn after the prompt; assistant turns supervised up to and including their EOS."""
-    done = _template(tokenizer, prompt, generation=True, where=where)
+    """Every turn after the prompt (rendered: `asked`); assistant turns supervised up to and
+    including their EOS."""
+    done = asked
     ids: list[int] = []
     supervised: list[bool] = []
     for count, turn in enumerate(turns, start=1):

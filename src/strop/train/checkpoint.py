@@ -43,7 +43,7 @@ def save_checkpoint(state: TrainState, run: Path, *, keep: int) -> Path:
     (temporary / MANIFEST).write_text(json.dumps(manifest(temporary), indent=1))
     publish(temporary, folder)
     _point_latest(run, folder.name)
-    for old in sorted(run.glob("checkpoint-*"), key=_step_of)[:-keep]:
+    for old in sorted(run.glob("checkpoint-*"), key=step_of)[:-keep]:
         shutil.rmtree(old)
     return folder
 
@@ -141,5 +141,6 @@ def _flush(path: Path) -> None:
         os.close(handle)
 
 
-def _step_of(folder: Path) -> int:
-    return int(folder.name.rsplit("-", 1)[1])
+def step_of(checkpoint: Path | None) -> int:
+    """How many steps a checkpoint holds; none at all without one."""
+    return 0 if checkpoint is None else int(checkpoint.name.rsplit("-", 1)[1])

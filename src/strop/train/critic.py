@@ -8,6 +8,7 @@ import torch
 
 from strop.losses.policy import value_loss
 from strop.losses.reduce import Loss, mean_of
+from strop.metrics.phases import phase
 from strop.model.logprobs import eval_mode
 from strop.train.step import Critic, Piece, Share, pieces
 from strop.types import Tree
@@ -17,7 +18,7 @@ from strop.types import Tree
 def token_values(critic: Critic, trees: Sequence[Tree], max_tokens: int) -> torch.Tensor:
     """The critic's value before every token of every branch, in order, [N], dropout off."""
     network = critic.network
-    with eval_mode(network.model), network.arithmetic():
+    with phase("forward"), eval_mode(network.model), network.arithmetic():
         return torch.cat([network.score.values(p.trees) for p in pieces(trees, max_tokens)])
 
 

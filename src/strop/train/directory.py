@@ -30,6 +30,7 @@ OURS = (RECIPE, LINEAGE, "env.json", "metrics.jsonl", "samples.jsonl", "report.h
         "reference.safetensors", "eval_reference.safetensors",
         "reference_mismatched.safetensors", "eval_reference_mismatched.safetensors",
         "latest")  # fmt: skip
+FOLDERS = ("final", "base", "profile")
 
 
 def claim(recipe: Recipe, *, resume: bool, overwrite: bool) -> Path:
@@ -210,7 +211,7 @@ def clear(folder: Path) -> None:
     """Delete what an earlier run left in a folder that `claim` gave away, nothing else."""
     for name in OURS:
         (folder / name).unlink(missing_ok=True)
-    for part in [*folder.glob("checkpoint-*"), folder / "final", folder / "base"]:
+    for part in [*folder.glob("checkpoint-*"), *(folder / name for name in FOLDERS)]:
         shutil.rmtree(part, ignore_errors=True)
 
 

@@ -10,6 +10,7 @@ from typing import Protocol
 import torch
 
 from strop.data.order import Mix
+from strop.metrics.phases import phase
 from strop.metrics.value import Metric, merge, results
 from strop.model.logprobs import eval_mode
 from strop.recipe.methods import Offline
@@ -47,9 +48,10 @@ def train_offline(state: TrainState, recipe: Offline, parts: OfflineParts) -> It
     """Run from `state.step` to the end, one record a step; the caller logs and checkpoints."""
     while state.step < parts.total:
         started = time.perf_counter()
-        drawn = parts.mix.draw(state.step)
-        shares = parts.method.shares(drawn.own)
-        shares += replayed(parts.replay, drawn)
+        with phase("data"):
+            drawn = parts.mix.draw(state.step)
+            shares = parts.method.shares(drawn.own)
+            shares += replayed(parts.replay, drawn)
         metrics = optimizer_step(
             state.network,
             state.optimizer,
@@ -73,7 +75,7 @@ def evaluate(state: TrainState, held_out: OfflineMethod) -> dict[str, float]:
     """Loss and metrics on the held-out records, names prefixed `eval_`."""
     metrics: dict[str, Metric] = {}
     value = 0.0
-    with eval_mode(state.network.model):
+    with phase("evaluation"), eval_mode(state.network.model):
         for share in held_out.evaluate():
             loss = share()
             value += float(loss.value)

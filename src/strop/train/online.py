@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import torch
 
 from strop.data.order import Mix, permutation
+from strop.metrics.phases import phase
 from strop.metrics.value import Metric, results
 from strop.model.reference import Reference
 from strop.recipe.methods import Online
@@ -86,10 +87,12 @@ def train_online(state: TrainState, recipe: Online, parts: OnlineParts) -> Itera
     refresh = 0 if isinstance(recipe, BestOfRecipe) else recipe.objective.refresh_every
     while state.step < parts.total:
         started = time.perf_counter()
-        drawn = parts.mix.draw(state.step)
+        with phase("data"):
+            drawn = parts.mix.draw(state.step)
         gathered = gather(state, recipe, parts, [parts.tasks[i] for i in drawn.own])
         sampled = time.perf_counter()
-        replay = replayed(parts.replay, drawn)
+        with phase("data"):
+            replay = replayed(parts.replay, drawn)
         rate = learning_rate(recipe.optim, state.step, parts.total)
         metrics = parts.learner.learn(gathered.groups, replay, rate)
         state.step += 1
@@ -102,7 +105,8 @@ def train_online(state: TrainState, recipe: Online, parts: OnlineParts) -> Itera
         if parts.held_out is not None:
             every = parts.held_out.recipe.every
             if state.step % every == 0 or state.step == parts.total:
-                row |= evaluate(state, recipe, parts.sampler, parts.held_out)
+                with phase("evaluation"):
+                    row |= evaluate(state, recipe, parts.sampler, parts.held_out)
         yield StepRecord(state.step, parts.total, row, _samples(gathered.groups[0]))
 
 

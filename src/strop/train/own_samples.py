@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
+from strop.metrics.phases import phase
 from strop.metrics.value import Mean, Metric
 from strop.model.network import Policy
 from strop.model.reference import Reference
@@ -57,8 +58,9 @@ class OwnPairs:
         self, groups: Sequence[ScoredGroup], replay: Sequence[Share], learning_rate: float
     ) -> dict[str, Metric]:
         """One update on the pairs of this step."""
-        trees = [tree for group in groups for tree in self._pair(group)]
-        shares = self._method(trees).shares(range(len(trees))) if trees else []
+        with phase("data"):
+            trees = [tree for group in groups for tree in self._pair(group)]
+            shares = self._method(trees).shares(range(len(trees))) if trees else []
         metrics = optimizer_step(
             self.policy,
             self.state.optimizer,
@@ -107,14 +109,16 @@ class BestOf:
         self, groups: Sequence[ScoredGroup], replay: Sequence[Share], learning_rate: float
     ) -> dict[str, Metric]:
         """One update on the best answers of this step."""
-        trees = [tree for group in groups for tree in self._best(group)]
-        method = SupervisedMethod(
-            self.policy, trees, self.recipe.run.micro_batch_tokens, prefix="learnt/"
-        )
+        with phase("data"):
+            trees = [tree for group in groups for tree in self._best(group)]
+            method = SupervisedMethod(
+                self.policy, trees, self.recipe.run.micro_batch_tokens, prefix="learnt/"
+            )
+            shares = method.shares(range(len(trees)))
         metrics = optimizer_step(
             self.policy,
             self.state.optimizer,
-            [*method.shares(range(len(trees))), *replay],
+            [*shares, *replay],
             learning_rate=learning_rate,
             max_grad_norm=self.recipe.optim.max_grad_norm,
             where=f"step {self.state.step + 1}",

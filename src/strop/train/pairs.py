@@ -15,6 +15,7 @@ import torch
 from strop.losses import preference
 from strop.losses.reduce import Loss, mean_of
 from strop.losses.weights import length_desensitized_weights, wpo_weights
+from strop.metrics.phases import phase
 from strop.metrics.value import Metric, Sum
 from strop.model.logprobs import Head
 from strop.model.network import Policy
@@ -216,7 +217,8 @@ class PairMethod:
         A second forward then only has to multiply its log-probs with these slopes: the exact
         gradient of the whole batch at any piece size, for one more forward.
         """
-        answers_B = torch.cat([answer_logprobs(self._score(p), self.objective) for p in cut])
+        with phase("forward"):
+            answers_B = torch.cat([answer_logprobs(self._score(p), self.objective) for p in cut])
         with torch.enable_grad():
             leaf_B = answers_B.detach().requires_grad_()
             ref_B = _compared(step.ref_B2, slice(None), leaf_B.device)

@@ -19,6 +19,7 @@ from strop.losses.divergence import ESTIMATORS
 from strop.losses.mismatch import mismatch_weights
 from strop.losses.presets import PRESETS, PolicyLoss, PolicyTokens, policy_loss
 from strop.losses.reduce import Loss, StepCounts, mean_of
+from strop.metrics.phases import phase
 from strop.metrics.value import Mean, Metric, merge
 from strop.model.logprobs import Head, eval_mode
 from strop.model.network import Policy
@@ -110,7 +111,8 @@ class PolicyGradient:
         self, groups: Sequence[ScoredGroup], replay: Sequence[Share], learning_rate: float
     ) -> dict[str, Metric]:
         """`num_iterations` passes over the groups, each in `mini_batches` updates."""
-        lesson = self.prepare(groups)
+        with phase("data"):
+            lesson = self.prepare(groups)
         metrics = dict(lesson.metrics)
         for _ in range(self.iterations):
             for chunk in self.chunks(lesson):
@@ -283,7 +285,7 @@ class PolicyGradient:
         """Log-probs before the first update, [N], dropout off as when they were sampled."""
         head = Head(temperature=self.head.temperature)
         work = pieces(trees, self.recipe.run.micro_batch_tokens)
-        with eval_mode(self.policy.model), self.policy.arithmetic():
+        with phase("forward"), eval_mode(self.policy.model), self.policy.arithmetic():
             return torch.cat([self.policy.score(p.trees, head).logprobs_N.cpu() for p in work])
 
     def _referenced(self, trees: Sequence[Tree]) -> torch.Tensor:

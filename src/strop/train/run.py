@@ -25,7 +25,13 @@ from strop.recipe.offline import RewardModelRecipe
 from strop.text.parse import decode
 from strop.train.alarms import AlarmWatch, act
 from strop.train.build import build_loop, build_state
-from strop.train.checkpoint import latest_checkpoint, publish, restore, save_checkpoint
+from strop.train.checkpoint import (
+    latest_checkpoint,
+    publish,
+    restore,
+    save_checkpoint,
+    step_of,
+)
 from strop.train.directory import (
     clear,
     has_begun,
@@ -36,6 +42,7 @@ from strop.train.directory import (
     write_identity,
 )
 from strop.train.prepare import Prepared, prepare
+from strop.train.profile import FOLDER, Profile, Profiler, refuse_profile
 from strop.types import StepRecord, Tree
 
 
@@ -45,21 +52,28 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     force: bool = False,
+    profile: int | None = None,
     on_start: Callable[[Prepared, int], None] = lambda prepared, step: None,
     on_step: Callable[[StepRecord], None] = lambda record: None,
+    on_profile: Callable[[Profile], None] = lambda profile: None,
 ) -> Path:
     """Run a recipe to its end and return the folder of the final model.
 
-    `on_start` gets the checks and the step the run starts from, `on_step` every finished step.
+    `on_start` gets the checks and the step the run starts from, `on_step` every finished step,
+    `on_profile` where the time of `profile` steps went.
     Raises `StoppedBySignal` after saving when SIGTERM or SIGINT arrives, `StoppedByAlarm` after
     saving when an alarm says so.
     """
     prepared = prepare(recipe, resume=resume, overwrite=overwrite, force=force)
     folder = prepared.folder
     final = folder / "final"
-    if resume and is_finished(folder):
+    finished = resume and is_finished(folder)
+    checkpoint = latest_checkpoint(folder) if resume and not finished else None
+    if profile is not None:
+        done = prepared.total_steps if finished else step_of(checkpoint)
+        refuse_profile(profile, prepared.total_steps - done)
+    if finished:
         return final
-    checkpoint = latest_checkpoint(folder) if resume else None
     inputs = run_inputs(recipe)
     if resume and has_begun(folder):
         refuse_stopped(folder)
@@ -74,6 +88,9 @@ def train(
     if checkpoint is not None:
         restore(state, checkpoint)
     write_identity(folder, recipe, inputs, checks)
+    if profile is not None:
+        profiler = Profiler(profile, folder / FOLDER, state.network.device, on_profile)
+        steps = profiler.watch(steps)
     log, samples = RunLog(folder / "metrics.jsonl"), RunLog(folder / "samples.jsonl")
     log.truncate_after(state.step)
     samples.truncate_after(state.step)

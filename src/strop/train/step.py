@@ -10,6 +10,7 @@ import torch
 
 from strop.errors import TrainingError
 from strop.losses.reduce import Loss
+from strop.metrics.phases import phase
 from strop.metrics.value import Mean, Metric, merge
 from strop.model.network import Network, ScalarNetwork
 from strop.model.reference import Reference
@@ -120,19 +121,23 @@ def optimizer_step(
     metrics: dict[str, Metric] = {}
     value = 0.0
     for share in shares:
-        loss = share()
-        loss.value.backward()
+        with phase("forward"):
+            loss = share()
+        with phase("backward"):
+            loss.value.backward()
         value += float(loss.value.detach())
         metrics = merge(metrics, loss.metrics)
-    norm = float(torch.nn.utils.clip_grad_norm_(network.trainable(), max_grad_norm))
-    if not math.isfinite(value) or not math.isfinite(norm):
+    with phase("optimizer"):
+        norm = float(torch.nn.utils.clip_grad_norm_(network.trainable(), max_grad_norm))
+        if not math.isfinite(value) or not math.isfinite(norm):
+            optimizer.zero_grad()
+            raise TrainingError(
+                f"{where}: the loss is {value} and the gradient norm {norm}",
+                fix="lower optim.learning_rate or look at the step's data; this update was not "
+                "made",
+            )
+        optimizer.step(learning_rate)
         optimizer.zero_grad()
-        raise TrainingError(
-            f"{where}: the loss is {value} and the gradient norm {norm}",
-            fix="lower optim.learning_rate or look at the step's data; this update was not made",
-        )
-    optimizer.step(learning_rate)
-    optimizer.zero_grad()
     return metrics | {
         "loss": Mean.of(value),
         "grad_norm": Mean.of(norm),

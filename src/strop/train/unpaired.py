@@ -16,6 +16,7 @@ import torch
 from strop.data.order import permutation
 from strop.losses.preference import apo_zero_unpaired, kto
 from strop.losses.reduce import Loss, mean_of
+from strop.metrics.phases import phase
 from strop.metrics.value import Mean, Metric, Sum
 from strop.model.network import Policy
 from strop.recipe.offline import UnpairedRecipe
@@ -95,7 +96,7 @@ class UnpairedMethod:
         """max(0, mean over the step of policy - reference on mismatched answers): a scalar."""
         sums = []
         for piece in pieces([others.trees[i] for i in chosen], self.max_tokens):
-            with self.policy.arithmetic():
+            with phase("forward"), self.policy.arithmetic():
                 sums.append(self.policy.score(piece.trees).sums_B())
         policy_R = torch.cat(sums)
         ref_R = others.ref_R[list(chosen)].to(policy_R.device)

@@ -1,0 +1,1 @@
+"""strop beside TRL on the same work: `make bench`."""

@@ -1,0 +1,140 @@
+"""strop and TRL on the same work, side by side on this machine: `make bench`.
+
+make bench                                    # the figures of docs/speed.md, about half an hour
+make bench ARGS="--cases dpo sft --shapes 8m --rounds 7"
+make bench ARGS="--growth"                    # the picture of docs/speed.md
+make bench ARGS="--gpu"                       # Qwen3's own sizes in bfloat16, on a CUDA device
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from benchmarks.cases import (
+    CASES,
+    LARGE_VOCABULARY,
+    ON_CPU,
+    ON_GPU,
+    SMALL_VOCABULARY,
+    STROP,
+    TRL_VERSION,
+    Entrant,
+    Run,
+    model_scale,
+    rivals,
+)
+from benchmarks.duel import WARM_UP, Unfair, fight
+from benchmarks.growth import GROWTH, draw
+from benchmarks.make import make
+from benchmarks.table import Row, fill, markdown_table, remember, row_of, text_table
+
+ROOT = Path(__file__).parents[1]
+PAGE, PICTURE = ROOT / "docs/speed.md", ROOT / "docs/growth.png"
+RESULTS = {"cpu": ROOT / "benchmarks/results/cpu.json", "gpu": ROOT / "benchmarks/results/gpu.json",
+           "growth": ROOT / "benchmarks/results/growth.json"}  # fmt: skip
+
+HEADLINE = [
+    *((name, "1m", SMALL_VOCABULARY) for name, case in CASES.items() if case.data == "random"
+      and not name.startswith("gpu-")),
+    ("grpo-algebra", "demo", SMALL_VOCABULARY),
+    ("sampler-algebra", "demo", SMALL_VOCABULARY),
+    *((name, shape, SMALL_VOCABULARY) for shape in ("8m", "60m")
+      for name in ("dpo", "sft", "grpo-long", "sampler-short", "sampler-long")),
+    *((name, "1m", LARGE_VOCABULARY) for name in ("dpo", "dpo-short", "sft", "sampler-short")),
+    ("dpo", "8m", LARGE_VOCABULARY),
+]  # fmt: skip
+"""(case, shape, vocabulary) of the page's table."""
+
+
+def main() -> None:
+    options = _options()
+    try:
+        _expect_trl()
+        if options.growth:
+            runs = [run for axis in GROWTH.values() for _, run in axis]
+            entrants = [STROP, Entrant("plain", "trl", allocator=True)]
+            rows = _fight_all(runs, options.work, RESULTS["growth"], entrants)
+            draw(rows, PICTURE)
+            return
+        kind = "gpu" if options.gpu else "cpu"
+        rows = _fight_all(_runs(options), options.work, RESULTS[kind], None)
+        fill(PAGE, kind, markdown_table(rows))
+    except Unfair as reason:
+        sys.exit(f"bench: {reason}")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="make bench", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--cases", nargs="+", choices=CASES, help="default: those of the page")
+    parser.add_argument("--shapes", nargs="+", choices=ON_CPU + ON_GPU)
+    parser.add_argument("--vocabularies", nargs="+", type=int, default=[SMALL_VOCABULARY])
+    parser.add_argument("--rounds", type=int, default=7, help="counted rounds (default 7)")
+    parser.add_argument("--work", type=Path, default=ROOT / "runs/bench")
+    parser.add_argument("--growth", action="store_true", help="only docs/growth.png")
+    parser.add_argument("--gpu", action="store_true", help="bfloat16 at Qwen3's sizes, on CUDA")
+    parser.add_argument("--lora", action="store_true", help="adapters instead of all weights")
+    return parser.parse_args()
+
+
+def _expect_trl() -> None:
+    try:
+        found = version("trl")
+    except PackageNotFoundError:
+        found = "none"
+    if found != TRL_VERSION:
+        raise Unfair(
+            f"the comparison is with TRL {TRL_VERSION}, and {found} is installed\n"
+            f"  fix: pip install trl=={TRL_VERSION}"
+        )
+
+
+def _runs(options: argparse.Namespace) -> list[Run]:
+    steps = options.rounds + WARM_UP
+    if options.gpu:
+        names = options.cases or [name for name in CASES if name.startswith("gpu-")]
+        shapes = options.shapes or ON_GPU
+        return [
+            Run(CASES[name], shape, LARGE_VOCABULARY, steps, bfloat16=True, lora=options.lora)
+            for name in names
+            for shape in shapes
+        ]
+    chosen = HEADLINE
+    if options.cases or options.shapes:
+        chosen = [
+            (name, "demo" if CASES[name].data == "algebra" else shape, vocabulary)
+            for name in options.cases or [n for n in CASES if not n.startswith("gpu-")]
+            for shape in options.shapes or ["1m"]
+            for vocabulary in options.vocabularies
+        ]
+    return [
+        Run(model_scale(CASES[name], shape), shape, vocabulary, steps, lora=options.lora)
+        for name, shape, vocabulary in chosen
+    ]
+
+
+def _fight_all(
+    runs: list[Run], work: Path, results: Path, entrants: list[Entrant] | None
+) -> list[Row]:
+    """Every run, its line printed and its row written as soon as it is done; all rows on file."""
+    rows: list[Row] = []
+    for number, run in enumerate(runs, start=1):
+        print(f"[{number}/{len(runs)}] {run.name}", flush=True)
+        folder = (work / run.name).resolve()
+        make(run, folder)
+        result = fight(run, folder, entrants or [STROP, *rivals(run.case)])
+        for name, reason in result.absent.items():
+            print(f"  TRL with {name} cannot run here: {reason}")
+        print(f"  same work: {result.checked}")
+        row = row_of(result)
+        print(text_table([row]), flush=True)
+        rows = remember(results, [row])
+    return rows
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,29 @@
+"""Writes a run's model and records, in a process of its own so that the coordinator stays small."""
+
+from __future__ import annotations
+
+import multiprocessing
+from pathlib import Path
+
+from benchmarks.cases import Run
+
+
+def make(run: Run, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    spawn = multiprocessing.get_context("spawn")
+    process = spawn.Process(target=_make, args=(run, folder))
+    process.start()
+    process.join()
+    if process.exitcode:
+        raise RuntimeError(f"{run.name}: its files could not be made")
+
+
+def _make(run: Run, folder: Path) -> None:
+    from benchmarks.algebra import build_algebra
+    from benchmarks.world import build_model, write_records
+
+    if run.case.data == "algebra":
+        build_algebra(run, folder)
+        return
+    build_model(run, folder / "model")
+    write_records(run, folder / "data.jsonl")

@@ -1,0 +1,226 @@
+"""strop's side: the loop that `strop train` runs, and its embedded sampler."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from benchmarks.cases import Entrant, Run
+from benchmarks.limit import Work, matmul_rate, sampling_flops, training_flops, work_of
+from benchmarks.sides import LEARNING_RATE, ONLINE_RATE, REWARDS, Batch, OnStep, Place, Step
+from strop.cli.show import setup
+from strop.model.load import load_for_inference
+from strop.model.network import Policy
+from strop.recipe.load import load_recipe
+from strop.recipe.online import PolicyRecipe
+from strop.rollout.collect import carries_no_gradient
+from strop.rollout.local import LocalSampler
+from strop.rollout.sampler import Sampling
+from strop.train.build import build_loop, build_state
+from strop.train.optim import Optimizers
+from strop.train.policy_gradient import Lesson, PolicyGradient
+from strop.train.prepare import prepare
+from strop.train.step import TrainState
+from strop.types import (
+    Branch,
+    Completion,
+    Origin,
+    Rollout,
+    Score,
+    ScoredGroup,
+    StepRecord,
+    Task,
+    Tree,
+)
+
+
+class StropTrainer:
+    """A recipe's steps, one after the other."""
+
+    def __init__(self, run: Run, entrant: Entrant, place: Place) -> None:
+        self.spec, self.place = run, place
+
+    def load(self) -> None:
+        setup()
+        path = self.place.scratch / "recipe.yaml"
+        path.write_text(yaml.safe_dump(recipe_of(self.spec, self.place)))
+        self.recipe = load_recipe(path, [])
+        self.prepared = prepare(self.recipe, resume=False, overwrite=True, force=True)
+        self.prepared.folder.mkdir(parents=True, exist_ok=True)
+        torch.manual_seed(0)
+        self.state = build_state(self.recipe, self.recipe.model)
+        self.work = work_of(_policy(self.state).score.causal_lm)
+        self.groups: tuple[ScoredGroup, ...] = ()
+        self.steps, _ = build_loop(self.state, self.recipe, self.prepared)
+
+    def check(self, batch: Batch) -> Step:
+        """TRL's samples learnt from the weights of step 1, which stay as they are."""
+        assert isinstance(self.recipe, PolicyRecipe)
+        policy = _policy(self.state)
+        frozen = Optimizers([torch.optim.SGD(policy.trainable(), lr=0.0)])
+        learner = PolicyGradient(self.recipe, TrainState(policy, frozen), policy, None)
+        metrics = learner.learn(_groups(batch, self.spec.case.group), [], 0.0)
+        return Step(metrics["loss"].result(), metrics["grad_norm"].result())
+
+    def rate(self) -> float:
+        rows = self.recipe.run.micro_batch_tokens
+        return matmul_rate(_policy(self.state).score.causal_lm, rows, self.spec.bfloat16)
+
+    def run(self, on_step: OnStep) -> None:
+        if isinstance(self.recipe, PolicyRecipe):
+            self._watch()
+        for record in self.steps:
+            on_step(partial(self._described, record))
+
+    def _described(self, record: StepRecord) -> Step:
+        row = record.metrics
+        online = isinstance(self.recipe, PolicyRecipe)
+        return Step(
+            # a step whose groups all agree has no loss at all
+            loss=row.get("loss", 0.0),
+            grad_norm=row.get("grad_norm", 0.0),
+            tokens=int(row["num_tokens"]),
+            flops=self._online_flops() if online else self._offline_flops(record.step - 1),
+            reward=row.get("reward", 0.0),
+        )
+
+    def _watch(self) -> None:
+        """Keep each step's scored groups for the count of operations."""
+        original = PolicyGradient.prepare
+
+        def watched(learner: PolicyGradient, groups: Sequence[ScoredGroup]) -> Lesson:
+            self.groups = tuple(groups)
+            return original(learner, groups)
+
+        PolicyGradient.prepare = watched  # type: ignore[method-assign, assignment]
+
+    def _offline_flops(self, number: int) -> float:
+        assert self.prepared.rendered is not None
+        trees = self.prepared.rendered.trees
+        drawn = self.prepared.mix.draw(number).own
+        return training_flops(self.work, [trees[i] for i in drawn])
+
+    def _online_flops(self) -> float:
+        learnt = [group for group in self.groups if not carries_no_gradient(group)]
+        return sampling_flops(self.work, map(_lengths, self.groups)) + training_flops(
+            self.work, map(_tree, learnt)
+        )
+
+
+class StropSampler:
+    """The embedded sampler alone."""
+
+    def __init__(self, run: Run, entrant: Entrant, place: Place) -> None:
+        self.spec, self.place = run, place
+
+    def load(self) -> None:
+        setup()
+        self.policy = load_for_inference(self.place.model)
+        if self.spec.bfloat16:
+            self.policy.model.to(torch.bfloat16)
+        self.sampler = LocalSampler(self.policy.model, self.policy.tokenizer)
+        self.prompts = read_prompts(self.spec, self.place, self.policy.tokenizer)
+
+    def check(self, batch: Batch) -> Step:
+        raise NotImplementedError("the other side checks the sampler's log-probs")
+
+    def rate(self) -> float:
+        rows = self.spec.case.batch * self.spec.case.group
+        return matmul_rate(self.policy.score.causal_lm, rows, self.spec.bfloat16)
+
+    def run(self, on_step: OnStep) -> None:
+        case, work = self.spec.case, work_of(self.policy.score.causal_lm)
+        sampling = Sampling(max_tokens=case.answer[1])
+        for step in range(self.spec.steps):
+            prompts = self.prompts[step * case.batch : (step + 1) * case.batch]
+            made = self.sampler.sample(
+                prompts, group_size=case.group, sampling=sampling, seed=0, step=step
+            )
+            on_step(partial(self._described, work, prompts, made, step))
+
+    def _described(
+        self,
+        work: Work,
+        prompts: Sequence[tuple[int, ...]],
+        made: Sequence[tuple[Completion, ...]],
+        step: int,
+    ) -> Step:
+        flat = [c for group in made for c in group]
+        groups = [(len(p), [len(c.ids) for c in g]) for p, g in zip(prompts, made, strict=True)]
+        shown = Batch(
+            [list(p) for p in prompts for _ in range(self.spec.case.group)],
+            [list(c.ids) for c in flat], [], [list(c.logprobs) for c in flat],
+        )  # fmt: skip
+        return Step(
+            tokens=sum(len(c.ids) for c in flat),
+            flops=sampling_flops(work, groups),
+            batch=shown if step == 0 else None,
+        )
+
+
+def recipe_of(run: Run, place: Place) -> dict[str, Any]:
+    """The run as a user would write it."""
+    case, online = run.case, run.case.kind == "grpo"
+    lora = {"lora": {"rank": 16, "alpha": 32.0}} if run.lora else {}
+    rate = ONLINE_RATE if online else LEARNING_RATE
+    recipe: dict[str, Any] = {
+        "method": case.kind,
+        "output": str(place.scratch / "run"),
+        "model": {"path": place.model, "dtype": "bfloat16" if run.bfloat16 else "float32", **lora},
+        "data": str(place.data),
+        "text": {"max_length": 16384},
+        "optim": {"learning_rate": rate, "schedule": "constant", "warmup_ratio": 0.0},
+        "run": {"steps": run.steps, "batch_size": case.batch},
+    }
+    if case.kind in ("dpo", "kto"):
+        recipe["objective"] = {"beta": 0.1}
+    if online:
+        recipe["rollout"] = {"group_size": case.group, "max_tokens": case.answer[1]}
+        here = Path(__file__).parent
+        recipe["reward"] = [
+            {**r, "file": str(here / r["file"])} if "file" in r else r for r in REWARDS[case.data]
+        ]
+    return recipe
+
+
+def read_prompts(run: Run, place: Place, tokenizer: Any) -> list[tuple[int, ...]]:
+    """Every prompt of the run's records as ids."""
+    rows = [json.loads(line) for line in place.data.open()]
+    texts = tokenizer.apply_chat_template(
+        [row["prompt"] for row in rows], tokenize=False, add_generation_prompt=True
+    )
+    return [tuple(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
+
+
+def _policy(state: TrainState) -> Policy:
+    assert isinstance(state.network, Policy)
+    return state.network
+
+
+def _groups(batch: Batch, size: int) -> list[ScoredGroup]:
+    groups = []
+    for first in range(0, len(batch.completions), size):
+        members = range(first, first + size)
+        completions = tuple(
+            Completion(tuple(batch.completions[i]), "", (0.0,) * len(batch.completions[i]), "stop")
+            for i in members
+        )
+        task = Task("", {}, Origin("trl", first))
+        rollout = Rollout(task, tuple(batch.prompts[first]), completions)
+        groups.append(ScoredGroup(rollout, tuple(Score(batch.rewards[i], {}) for i in members)))
+    return groups
+
+
+def _lengths(group: ScoredGroup) -> tuple[int, list[int]]:
+    return len(group.rollout.prompt_ids), [len(c.ids) for c in group.rollout.completions]
+
+
+def _tree(group: ScoredGroup) -> Tree:
+    branches = (Branch(c.ids, (True,) * len(c.ids)) for c in group.rollout.completions)
+    return Tree(group.rollout.prompt_ids, tuple(branches))

@@ -1,0 +1,267 @@
+"""The benchmark itself: equal work is checked, unequal work stops it, and its counts are right."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from benchmarks import __main__ as bench
+from benchmarks.cases import CASES, SHAPES, STROP, TRL_VERSION, Case, Entrant, Run, rivals
+from benchmarks.duel import Fighter, Result, Unfair, _agree, _keep_fastest, _same_losses, fight
+from benchmarks.growth import slope
+from benchmarks.limit import sampling_flops, training_flops, work_of
+from benchmarks.make import _make
+from benchmarks.ours import StropSampler, StropTrainer, recipe_of
+from benchmarks.sides import Batch, Place, Step
+from benchmarks.table import cells, fill, markdown_table, remember, row_of, text_table
+from benchmarks.worker import Told
+from benchmarks.world import even_words, word_tokenizer
+from strop.rollout.local import LocalSampler
+from strop.types import Branch, Tree
+
+SHORT = Case("short", "dpo", (5, 9), (3, 8), 4)
+
+
+@pytest.fixture(autouse=True)
+def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SHAPES, "1m", replace(SHAPES["1m"], hidden=32, layers=2, intermediate=48))
+
+
+def made(run: Run, folder: Path) -> Place:
+    folder.mkdir(parents=True, exist_ok=True)
+    _make(run, folder)
+    place = Place(folder, folder / "scratch")
+    place.scratch.mkdir(exist_ok=True)
+    return place
+
+
+def test_a_text_is_as_many_tokens_as_it_was_asked_for(tmp_path: Path) -> None:
+    run = Run(SHORT, "1m", 300, 3)
+    place = made(run, tmp_path / "run")
+    side = StropTrainer(run, STROP, place)
+    side.load()
+    assert side.prepared.rendered is not None
+    trees = side.prepared.rendered.trees
+    assert len(trees) == 3 * 4
+    assert {len(t.trunk) for t in trees} <= set(range(5, 10))
+    lengths = {len(b.ids) for t in trees for b in t.branches}
+    assert lengths <= set(range(3, 9))
+    assert len(lengths) > 3
+    end = word_tokenizer(300).eos_token_id
+    assert all(b.ids[-1] == end for t in trees for b in t.branches)
+
+
+def test_random_answers_end_by_themselves(tmp_path: Path) -> None:
+    run = Run(Case("ends", "sampler", (5, 9), (1, 100), 200, 2), "1m", 500, 1)
+    place = made(run, tmp_path / "run")
+    seen: list[Step] = []
+    side = StropSampler(run, STROP, place)
+    side.load()
+    side.run(lambda describe: seen.append(describe()))
+    # geometric with mean 40, cut at 100: (1 - (1 - 1/40)^100) / (1/40) = 36.8
+    assert seen[0].tokens / 400 == pytest.approx(36.8, rel=0.12)
+
+
+def test_flops_of_a_pair_by_hand(tmp_path: Path) -> None:
+    run = Run(SHORT, "1m", 300, 1)
+    place = made(run, tmp_path / "run")
+    model = AutoModelForCausalLM.from_pretrained(place.model)
+    work = work_of(model)
+    shape = SHAPES["1m"]
+    wide, narrow = shape.heads * shape.head_size, shape.kv_heads * shape.head_size
+    a_layer = 32 * wide + 2 * 32 * narrow + wide * 32 + 3 * 32 * 48
+    assert work.linear == 2 * 2 * a_layer
+    assert work.head == 2 * 32 * 300
+    # scores and weighted values: two products of two operations for each head and layer
+    assert work.attention == 4 * wide * 2
+    tree = Tree((1, 2, 3), (Branch((4, 5), (True, True)), Branch((6,), (True,))))
+    # pairs: trunk 1+2+3, first branch 4+5, second 4
+    forward = work.linear * 6 + work.head * 3 + work.attention * (6 + 9 + 4)
+    assert training_flops(work, [tree]) == 3 * forward
+    # the prompt once, and every token of the two answers
+    sampled = work.linear * 6 + work.head * 4 + work.attention * (6 + 9 + 4)
+    assert sampling_flops(work, [(3, [2, 1])]) == sampled
+
+
+def test_both_sides_are_told_the_same_records(tmp_path: Path) -> None:
+    pytest.importorskip("trl")
+    from benchmarks.theirs import TrlTrainer
+
+    run = Run(SHORT, "1m", 300, 3)
+    place = made(run, tmp_path / "run")
+    side = StropTrainer(run, STROP, place)
+    side.load()
+    assert side.prepared.rendered is not None
+    tokenizer = AutoTokenizer.from_pretrained(place.model)
+    rows = TrlTrainer(run, rivals(run.case)[0], place).rows()
+    for step in range(3):
+        drawn = side.prepared.mix.draw(step).own
+        for row, i in zip(rows[4 * step : 4 * step + 4], drawn, strict=True):
+            answer = row["chosen"][0]["content"]
+            ids = tokenizer(answer)["input_ids"]
+            assert (*ids, tokenizer.eos_token_id) == side.prepared.rendered.trees[i].branches[0].ids
+
+
+def test_the_reward_of_random_answers() -> None:
+    assert even_words(["w3 w5", "w3 w4 <|end|>", ""]) == [1.0, 0.0, 1.0]
+    assert even_words([[{"role": "assistant", "content": "w1"}]]) == [0.0]
+
+
+def told(name: str, seconds: list[float], losses: list[float]) -> Fighter:
+    """A side that has done these steps."""
+    steps = [
+        Told(Step(loss=loss, grad_norm=2.0, tokens=10, flops=4e9), spent, 2**30)
+        for loss, spent in zip(losses, seconds, strict=True)
+    ]
+    system: Any = "strop" if name == "strop" else "trl"
+    link: Any = None
+    process: Any = type("Dead", (), {"is_alive": lambda self: False})()
+    fighter = Fighter(Entrant(name, system), link, process, Path("none"))
+    fighter.link = type("Link", (), {"close": lambda self: None})()  # type: ignore[assignment]
+    fighter.told = steps
+    return fighter
+
+
+def test_unequal_first_steps_are_unfair() -> None:
+    ours = Step(loss=0.693, grad_norm=4.0)
+    assert "0.693" in _agree("plain", ours, Step(loss=0.693, grad_norm=4.0))
+    with pytest.raises(Unfair, match="do not compute the same step"):
+        _agree("plain", ours, Step(loss=0.695, grad_norm=4.0))
+    # at step 1 DPO's loss is log 2 whatever the data: the gradient tells
+    with pytest.raises(Unfair, match="gradient norm 4"):
+        _agree("plain", ours, Step(loss=0.693, grad_norm=3.9))
+    with pytest.raises(Unfair):
+        _agree("plain", Step(loss=float("nan"), grad_norm=4.0), ours)
+
+
+def test_losses_that_part_later_are_unfair() -> None:
+    run = Run(SHORT, "1m", 300, 3)
+    ours = told("strop", [1, 1, 1], [0.7, 0.6, 0.5])
+    _same_losses(run, [ours, told("plain", [2, 2, 2], [0.7, 0.601, 0.5])])
+    with pytest.raises(Unfair, match="losses of strop and TRL"):
+        _same_losses(run, [ours, told("plain", [2, 2, 2], [0.7, 0.6, 0.55])])
+
+
+def test_only_the_fastest_setting_goes_on() -> None:
+    sides = [
+        told("strop", [9, 9, 1, 1], [1.0] * 4),
+        told("defaults", [9, 9, 3, 3], [1.0] * 4),
+        told("plain", [1, 1, 4, 4], [1.0] * 4),
+        told("4 forwards", [9, 9, 2, 2], [1.0] * 4),
+    ]
+    _keep_fastest(sides)
+    assert [f.entrant.name for f in sides] == ["strop", "defaults", "4 forwards"]
+
+
+def result(**more: Any) -> Result:
+    seconds = {"strop": [1.0, 2.0, 1.0], "defaults": [4.0, 6.0, 5.0], "plain": [2.0, 6.0, 2.5]}
+    usual: dict[str, Any] = {
+        "run": Run(CASES["dpo"], "1m", 4096, 5), "best": "plain", "seconds": seconds,
+        "tokens": {}, "peaks": {"strop": 1000, "defaults": 4000, "plain": 2000}, "loaded": {},
+        "absent": {}, "utilisation": {"strop": 0.4, "plain": 0.2, "defaults": 0.1}, "rate": 1e11,
+        "checked": "",
+    }  # fmt: skip
+    return Result(**{**usual, **more})
+
+
+def test_ratios_are_taken_round_by_round() -> None:
+    found = result()
+    assert found.ratios("plain") == [2.0, 3.0, 2.5]
+    assert found.ratio("plain") == 2.5  # the ratio of the medians would be 2.5 / 1
+    assert result(seconds={**found.seconds, "plain": [8.0, 2.0, 3.0]}).ratio("plain") == 3.0
+    assert found.memory == 0.5
+
+
+def test_the_table_fits_and_the_page_is_filled(tmp_path: Path) -> None:
+    row = row_of(result())
+    assert "2.50 (2.00-3.00)" in cells(row)
+    assert "0.40/0.20" in cells(row)
+    long = row_of(result(run=Run(CASES["sampler-short"], "60m", 151936, 5), best="plain"))
+    assert max(map(len, text_table([row, long]).splitlines())) <= 100
+    page = tmp_path / "page.md"
+    page.write_text("# Title\n<!-- cpu -->\nold\n<!-- end -->\nrest\n")
+    fill(page, "cpu", markdown_table([row]))
+    assert "old" not in page.read_text()
+    assert "| dpo-1m-4k |" in page.read_text()
+    assert page.read_text().endswith("rest\n")
+    with pytest.raises(ValueError, match="no block"):
+        fill(page, "gpu", "")
+
+
+def test_results_of_a_run_take_the_place_of_earlier_ones(tmp_path: Path) -> None:
+    pytest.importorskip("trl")
+    path = tmp_path / "results.json"
+    remember(path, [row_of(result())])
+    other = row_of(result(run=Run(CASES["sft"], "1m", 4096, 5)))
+    remember(path, [other])
+    rows = remember(path, [row_of(result(best="defaults"))])
+    assert [(r["run"]["name"], r["best"]) for r in rows] == [
+        ("dpo-1m-4k", "defaults"), ("sft-1m-4k", "plain")
+    ]  # fmt: skip
+    assert json.loads(path.read_text())["machine"]["torch"] == torch.__version__
+
+
+def test_slope_of_a_line() -> None:
+    assert slope([1, 2, 4], [5, 8, 14]) == pytest.approx(3.0)
+
+
+def test_another_trl_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bench, "version", lambda name: "1.15.0")
+    monkeypatch.setattr("sys.argv", ["bench"])
+    with pytest.raises(SystemExit) as stopped:
+        bench.main()
+    assert "1.15.0 is installed" in str(stopped.value)
+    assert TRL_VERSION in str(stopped.value)
+
+
+def test_recipes_are_what_a_user_would_write(tmp_path: Path) -> None:
+    run = Run(CASES["grpo-algebra"], "demo", 325, 5)
+    recipe = recipe_of(run, Place(tmp_path, tmp_path))
+    assert recipe["rollout"] == {"group_size": 8, "max_tokens": 48}
+    assert recipe["run"] == {"steps": 5, "batch_size": 16}
+    assert [r["function"] for r in recipe["reward"]] == ["exact_answer", "format_tags"]
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("kind", ["dpo", "sft", "kto", "grpo", "sampler"])
+def test_a_fight_of_every_kind(kind: Any, tmp_path: Path) -> None:
+    """Both sides do the same first step, and all that a row needs is measured."""
+    group = 4 if kind in ("grpo", "sampler") else 1
+    # of the real size: processes of their own do not see a patched shape
+    run = Run(Case("tiny", kind, (10, 20), (4, 12), 4, group), "1m", 300, 4)
+    folder = tmp_path / "run"
+    made(run, folder)
+    found = fight(run, folder, [STROP, *rivals(run.case)])
+    row = row_of(found)
+    assert row["ratio"] > 0
+    assert len(found.seconds["strop"]) == 2
+    assert 0 < row["utilisation"]["strop"] < 1
+    assert found.peaks["strop"] > 2**27
+
+
+def test_a_fight_over_different_records_is_stopped(tmp_path: Path) -> None:
+    """Planted: a batch in which TRL's first answers are not those that strop learns."""
+    run = Run(Case("tiny", "grpo", (10, 20), (4, 12), 4, 4), "1m", 300, 1)
+    side = StropTrainer(run, STROP, made(run, tmp_path / "run"))
+    side.load()
+    batch = Batch([[5, 6]] * 16, [[7, 8 + i, 1] for i in range(16)], [0.0, 1.0] * 8, [])
+    theirs = side.check(batch)
+    assert "gradient norm" in _agree("plain", side.check(batch), theirs)
+    other = replace(batch, completions=[[9, 8 + i, 1] for i in range(16)])
+    with pytest.raises(Unfair):
+        _agree("plain", side.check(other), theirs)
+
+
+def test_the_sampler_side_uses_the_embedded_sampler(tmp_path: Path) -> None:
+    run = Run(Case("one", "sampler", (5, 9), (1, 12), 2, 2), "1m", 300, 1)
+    side = StropSampler(run, STROP, made(run, tmp_path / "run"))
+    side.load()
+    assert isinstance(side.sampler, LocalSampler)

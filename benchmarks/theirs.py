@@ -16,6 +16,7 @@ from transformers import (
     GenerationConfig,
     TrainerCallback,
 )
+from transformers.trainer_pt_utils import BatchRebalanceSampler
 
 from benchmarks.cases import Entrant, Run
 from benchmarks.limit import matmul_rate
@@ -46,7 +47,7 @@ class TrlTrainer:
         kind = self.spec.case.kind
         config, trainer, options = {
             "dpo": (trl.DPOConfig, trl.DPOTrainer, self._dpo),
-            "sft": (trl.SFTConfig, trl.SFTTrainer, self._sft),
+            "sft": (trl.SFTConfig, _in_order(trl.SFTTrainer), self._sft),
             "kto": (trl.KTOConfig, trl.KTOTrainer, self._kto),
             "grpo": (trl.GRPOConfig, _watching(trl.GRPOTrainer), self._grpo),
         }[kind]
@@ -162,6 +163,20 @@ class Telling(TrainerCallback):  # type: ignore[misc]
             batch=batch if state.global_step == 1 else None,
         )
         self.on_step(lambda: step)
+
+
+def _in_order(trainer: Any) -> Any:
+    """The same trainer; where it balances forwards by length, it does so within strop's batches
+    (its own sampler would draw others)."""
+
+    class InOrder(trainer):  # type: ignore[misc]
+        def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+            sampler = super()._get_train_sampler(train_dataset)
+            if isinstance(sampler, BatchRebalanceSampler):
+                sampler.shuffle = False
+            return sampler
+
+    return InOrder
 
 
 def _watching(trainer: Any) -> Any:

@@ -261,3 +261,12 @@ class TestDistribution:
         last = vocabulary - 2
         assert token.tolist() == [1, 1, last, last, last]
         assert logprob.tolist() == pytest.approx([-0.6931472] * 5)
+
+    @pytest.mark.parametrize("vocabulary", [4, 2 * BLOCK + 4])
+    def test_what_is_not_a_number_is_drawn_and_said(self, vocabulary: int) -> None:
+        """A policy that diverged must reach the alarms, not end in an index out of range."""
+        logits = torch.full((1, vocabulary), float("nan"))
+        row, uniform = torch.zeros(1, dtype=torch.long), torch.tensor([0.5], dtype=torch.float64)
+        token, logprob = draw(logits, row, uniform)
+        assert 0 <= token.item() < vocabulary
+        assert logprob.isnan().all()

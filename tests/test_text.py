@@ -13,11 +13,24 @@ from strop.text.parse import last_boxed, last_tag
 from strop.text.render import (
     demonstration_tree,
     document_trees,
+    feedback_tree,
     preference_tree,
     prompt_ids,
+    prompts_ids,
 )
 from strop.text.trees import render
-from strop.types import Demonstration, Document, Message, Origin, Preference, Text
+from strop.types import (
+    Demonstration,
+    Document,
+    Feedback,
+    Message,
+    Origin,
+    Preference,
+    Record,
+    Task,
+    Text,
+    Tree,
+)
 
 HERE = Origin("data.jsonl", 3)
 USER = {"role": "user", "content": "Solve 2x = 6"}
@@ -148,6 +161,171 @@ class TestLimits:
     def test_nothing_left_is_an_error(self, tokenizer: Any) -> None:
         with pytest.raises(DataError, match="all 2 records are longer than 3 tokens"):
             render(tokenizer, self.RECORDS, max_length=3, cut_overlong=False)
+
+
+def call(value: Any) -> Message:
+    """An assistant turn that is a tool call and no words."""
+    called = {"type": "function", "function": {"name": "f", "arguments": {"x": value}}}
+    return {"role": "assistant", "content": None, "tool_calls": [called]}
+
+
+AWKWARD: list[tuple[Text, Text]] = [
+    ([USER], [said("x = 3")]),
+    ("Solve 2x = 6", "x = 3"),
+    ("x = 3", "Solve 2x = 6"),
+    ([USER], "x = 3"),
+    ("Solve 2x = 6", [said("x = 3")]),
+    ("<|user|>Solve 2x = 6<|assistant|>", "x = 3<|end|>"),
+    ([USER], [said("x = 3")]),
+    ("\n", " "),
+    ([{"role": "user", "content": "\u200b"}], [said("\x00")]),
+    ("é😀 中文 e\u0301", "\uff21\U0001d54f '\"\\ {{ x }}"),
+    ([USER], [said("<|end|>"), USER, said("<|user|>"), USER]),
+    ([USER], [call(1), {"role": "tool", "content": "6"}, said("x = 3"), said("Yes")]),
+    ([USER], [call(True)]),
+    ([USER], [call("1")]),
+    ([USER, said("x"), USER], [said("3")]),
+    ([{"role": "system", "content": "Be terse"}, USER, said("x"), USER], [said("3")]),
+]
+"""Prompts and answers that are easily confused with each other, or hard to tokenise."""
+
+
+def awkward_records() -> list[Record]:
+    records: list[Record] = []
+    for line, (prompt, answer) in enumerate(AWKWARD):
+        here = Origin("data.jsonl", line)
+        records += [
+            Demonstration(prompt, answer, {}, here),
+            Preference(prompt, answer, "x = 4", {}, here),
+            Feedback(prompt, answer, True, {}, here),
+            Document(f"{prompt} {answer}", here),
+        ]
+    return records
+
+
+def one_by_one(tokenizer: Any, record: Record, max_length: int) -> list[Tree]:
+    if isinstance(record, Document):
+        return document_trees(tokenizer, record, max_length=max_length)
+    if isinstance(record, Preference):
+        return [preference_tree(tokenizer, record)]
+    if isinstance(record, Feedback):
+        return [feedback_tree(tokenizer, record)]
+    assert isinstance(record, Demonstration)
+    return [demonstration_tree(tokenizer, record)]
+
+
+TOOLS = "{{ message.tool_calls | tojson if message.tool_calls }}{{ message['content'] or '' }}"
+
+
+class TestManyAtOnce:
+    @pytest.fixture(params=[(1, 0, 1), (3, 200, 40), (1024, 1 << 23, 1 << 20)])
+    def batches(self, request: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Batches of one record and text, of a few, and of all that a test has."""
+        records, remembered, characters = request.param
+        monkeypatch.setattr("strop.text.render.AT_ONCE", records)
+        monkeypatch.setattr("strop.text.render.REMEMBERED", remembered)
+        monkeypatch.setattr("strop.text.encode.AT_ONCE", characters)
+
+    @pytest.fixture(params=["tokenizer", "with_bos"])
+    def speaker(self, request: Any) -> Any:
+        """A tokenizer whose template writes tool calls; with and without a BOS."""
+        changed = copy.deepcopy(request.getfixturevalue(request.param))
+        changed.chat_template = changed.chat_template.replace("{{ message['content'] }}", TOOLS)
+        return changed
+
+    @pytest.mark.usefixtures("batches")
+    def test_as_if_one_by_one(self, speaker: Any) -> None:
+        records = awkward_records()
+        rendered = render(speaker, records, max_length=400, cut_overlong=False)
+        alone = [(one_by_one(speaker, record, 400), record) for record in records]
+        assert list(rendered.trees) == [tree for trees, _ in alone for tree in trees]
+        assert list(rendered.records) == [record for trees, record in alone for _ in trees]
+
+    @pytest.mark.usefixtures("batches")
+    def test_prompts_as_if_one_by_one(self, speaker: Any) -> None:
+        tasks = [Task(prompt, {}, HERE) for prompt, _ in AWKWARD]
+        assert prompts_ids(speaker, tasks) == [prompt_ids(speaker, t.prompt) for t in tasks]
+
+    @pytest.mark.usefixtures("batches")
+    @pytest.mark.parametrize("cut", [False, True])
+    def test_trees_stay_with_their_records(self, tokenizer: Any, cut: bool) -> None:
+        """What is dropped or cut in the middle shifts nothing after it."""
+        texts = ["1", "12345678", "2", "1", "12345678", "3"]
+        records = [
+            Demonstration("Solve", f"x = {text}", {}, Origin("data.jsonl", line))
+            for line, text in enumerate(texts)
+        ]
+        rendered = render(tokenizer, records, max_length=7, cut_overlong=cut)
+        for tree, record in zip(rendered.trees, rendered.records, strict=True):
+            assert isinstance(record, Demonstration)
+            whole = demonstration_tree(tokenizer, record)
+            assert tree.trunk == whole.trunk
+            assert tree.branches[0].ids == whole.branches[0].ids[: 7 - len(tree.trunk)]
+        kept = [0, 1, 2, 3, 4, 5] if cut else [0, 2, 3, 5]
+        assert [record.origin.line for record in rendered.records] == kept
+        assert (rendered.dropped, rendered.cut) == ((0, 2) if cut else (2, 0))
+
+    def test_what_repeats_is_rendered_once(self, tokenizer: Any) -> None:
+        records = [demo([USER], [said(text)]) for text in ("x = 3", "x = 4", "x = 3")]
+        first, other, again = render(tokenizer, records, max_length=99, cut_overlong=False).trees
+        assert first is again
+        assert first != other
+
+
+class TestManyRefused:
+    """The first record that cannot be rendered is the one that is named."""
+
+    @pytest.fixture
+    def strict(self, tokenizer: Any) -> Any:
+        """A template that forgets EOS after "open", raises at "bad", is unstable after "long"."""
+        changed = copy.deepcopy(tokenizer)
+        end = "{% if message['content'] != 'open' %}<|end|>{% endif %}"
+        changed.chat_template = (
+            "{% if messages[-1]['content'] == 'long' %}!{% endif %}"
+            "{% if messages[-1]['content'] == 'bad' %}{{ raise_exception('bad turn') }}{% endif %}"
+            + tokenizer.chat_template.replace("<|end|>", end)
+        )
+        return changed
+
+    @pytest.mark.parametrize("at_once", [1, 2, 1024])
+    @pytest.mark.parametrize(
+        ("answers", "message"),
+        [
+            (["fine", "fine", "open", "fine"], r"data.jsonl:3: .*never learn to stop"),
+            (["fine", "long", "fine", "open"], r"data.jsonl:2: .*not prefix-stable"),
+            (["fine", "open", "long", "bad"], r"data.jsonl:2: .*never learn to stop"),
+            (["fine", "open", "open", "bad"], r"data.jsonl:2: .*never learn to stop"),
+            (["fine", "bad", "open", "long"], r"^bad turn$"),
+        ],
+    )
+    def test_by_its_own_line(
+        self,
+        strict: Any,
+        monkeypatch: pytest.MonkeyPatch,
+        answers: list[str],
+        message: str,
+        at_once: int,
+    ) -> None:
+        monkeypatch.setattr("strop.text.render.AT_ONCE", at_once)
+        records = [
+            Demonstration([USER], [said(answer)], {}, Origin("data.jsonl", line))
+            for line, answer in enumerate(answers, start=1)
+        ]
+        with pytest.raises(Exception, match=message):
+            render(strict, records, max_length=99, cut_overlong=False)
+
+    def test_by_the_first_of_its_faults(self, strict: Any) -> None:
+        """A chosen answer without EOS is refused before the rejected one is looked at."""
+        pair = Preference([USER], [said("open")], [said("bad")], {}, HERE)
+        with pytest.raises(TextError, match=r"data.jsonl:3: .*never learn to stop"):
+            render(strict, [pair], max_length=99, cut_overlong=False)
+
+    def test_a_prompt_without_template(self, tokenizer: Any) -> None:
+        changed = copy.deepcopy(tokenizer)
+        changed.chat_template = None
+        tasks = [Task("Solve", {}, Origin("tasks.jsonl", 1)), Task([USER], {}, HERE)]
+        with pytest.raises(TextError, match=r"data.jsonl:3: .*no chat template"):
+            prompts_ids(changed, tasks)
 
 
 @pytest.mark.parametrize(

@@ -15,13 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from strop.model.decode import (
-    Decoder,
-    RereadDecoder,
-    TreeDecoder,
-    honours_plain,
-    places,
-)
+from strop.model.decode import Decoder, RereadDecoder, TreeDecoder, honours_plain, places
 from strop.model.logprobs import bare, eval_mode, honours_tree
 from strop.rollout.sampler import Sampling, draw, kept_logits
 from strop.text.parse import decode
@@ -29,7 +23,6 @@ from strop.types import Completion, FinishReason
 
 REPACK_BELOW = 0.9
 """The decoder's rows are repacked when fewer than this share of them is still wanted."""
-
 
 Uniforms = np.ndarray[Any, np.dtype[np.float64]]
 

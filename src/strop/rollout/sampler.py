@@ -62,7 +62,6 @@ def kept_logits(logits_RV: torch.Tensor, sampling: Sampling) -> torch.Tensor:
     if 0 < sampling.top_k < logits_RV.shape[-1]:
         least_R1 = logits_RV.topk(sampling.top_k).values[:, -1:]
         logits_RV = logits_RV.masked_fill(logits_RV < least_R1, float("-inf"))
-    best_R1 = logits_RV.amax(-1, keepdim=True)
     cut_RV = logits_RV
     if sampling.top_p < 1:
         sorted_RV, order_RV = logits_RV.softmax(-1).sort(descending=True, stable=True)
@@ -71,7 +70,7 @@ def kept_logits(logits_RV: torch.Tensor, sampling: Sampling) -> torch.Tensor:
         outside_RV = outside_RV.scatter(-1, order_RV, before_RV >= sampling.top_p)
         cut_RV = cut_RV.masked_fill(outside_RV, float("-inf"))
     if sampling.min_p > 0:
-        floor_R1 = best_R1 + math.log(sampling.min_p)
+        floor_R1 = logits_RV.amax(-1, keepdim=True) + math.log(sampling.min_p)
         cut_RV = cut_RV.masked_fill(logits_RV < floor_R1, float("-inf"))
     return cut_RV
 
@@ -95,7 +94,8 @@ def draw(
     mass_NB = mass_RV[row_N[:, None], token_NB.clamp(max=last)].masked_fill_(token_NB > last, 0)
     within_N1 = _first_above(mass_NB.cumsum(-1, dtype=torch.float64), rest_N1)
     logprob_N1 = (mass_NB.gather(1, within_N1) / cdf_NB[:, -1:]).log().float()
-    return token_NB.gather(1, within_N1).squeeze(1), logprob_N1.squeeze(1)
+    # beyond the last only where the logits are not numbers, nor then the log-prob
+    return token_NB.gather(1, within_N1).squeeze(1).clamp_(max=last), logprob_N1.squeeze(1)
 
 
 def _block_sums(mass_RV: torch.Tensor) -> torch.Tensor:
@@ -114,4 +114,4 @@ def _first_above(cdf_NK: torch.Tensor, target_N1: torch.Tensor) -> torch.Tensor:
     Rounding can push the target to the very end: then it is the last place that has mass.
     """
     below_N1 = torch.minimum(target_N1, cdf_NK[:, -1:] * (1 - 2**-52))
-    return torch.searchsorted(cdf_NK, below_N1, right=True)
+    return torch.searchsorted(cdf_NK, below_N1, right=True).clamp_(max=cdf_NK.shape[1] - 1)

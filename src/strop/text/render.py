@@ -3,14 +3,19 @@
 A prompt is tokenised exactly as it will be at sampling time: alone. What follows is tokenised
 separately and appended, so training and sampling see the same boundary. Only assistant tokens are
 supervised, the end-of-sequence token among them; what a template writes after it is not.
+
+A record is written down as text first (`_Script`) and the texts of many records are tokenised
+together. The first record that cannot be rendered raises, as it would if each were rendered alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, cast
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from strop.errors import TextError
+from strop.text.encode import Encoder, Tokenizer
 from strop.types import (
     Branch,
     Demonstration,
@@ -18,12 +23,53 @@ from strop.types import (
     Feedback,
     Message,
     Preference,
+    Record,
+    Task,
     Text,
     Tree,
 )
 
-Tokenizer = Any
-"""A transformers `PreTrainedTokenizerBase` (the library ships no types)."""
+AT_ONCE = 1024
+"""Records whose texts are tokenised together."""
+
+REMEMBERED = 1 << 23
+"""Characters of records that are remembered, to be known again, before all are forgotten."""
+
+
+class Asked(NamedTuple):
+    """A prompt and what answers it: `Asked("Solve 2x = 6", ("x = 3",), "sft.jsonl:1")`."""
+
+    prompt: Text
+    answers: tuple[Text, ...]
+    where: str
+
+
+class _Turn(NamedTuple):
+    """A stretch of a branch; one `spoken` by the assistant is learnt through its EOS."""
+
+    text: str
+    spoken: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Script:
+    """A record as text, in the stretches that are tokenised alone.
+
+    `fault` is what its template could not do after the last of these turns.
+    """
+
+    plain: bool
+    trunk: str
+    branches: Sequence[Sequence[_Turn]]
+    where: str
+    fault: Exception | None = None
+
+    def stretches(self) -> Iterator[str]:
+        """All texts but a plain trunk, which is tokenised with special tokens."""
+        if not self.plain:
+            yield self.trunk
+        for turns in self.branches:
+            yield from (turn.text for turn in turns)
 
 
 def prompt_ids(tokenizer: Tokenizer, prompt: Text, *, where: str = "") -> tuple[int, ...]:
@@ -32,30 +78,32 @@ def prompt_ids(tokenizer: Tokenizer, prompt: Text, *, where: str = "") -> tuple[
     Text gets the tokenizer's own BOS (once); messages go through the chat template with the
     generation prompt. Raises `TextError` when messages meet a tokenizer without a template.
     """
-    if isinstance(prompt, str):
-        return _text_ids(tokenizer, prompt)
-    return _ids(tokenizer, _template(tokenizer, prompt, generation=True, where=where))
+    return _tree(tokenizer, Asked(prompt, (), where)).trunk
+
+
+def prompts_ids(tokenizer: Tokenizer, tasks: Sequence[Task]) -> list[tuple[int, ...]]:
+    """`prompt_ids` of every task."""
+    return [tree.trunk for tree in trees(tokenizer, [asked_of(task) for task in tasks])]
 
 
 def demonstration_tree(tokenizer: Tokenizer, record: Demonstration) -> Tree:
     """A trunk (all that precedes the first supervised token) with one branch."""
-    return _one_prompt(tokenizer, record.prompt, [record.completion], str(record.origin))
+    return _tree(tokenizer, asked_of(record))
 
 
 def preference_tree(tokenizer: Tokenizer, record: Preference) -> Tree:
     """A trunk with two branches: chosen, then rejected."""
-    answers = [record.chosen, record.rejected]
-    return _one_prompt(tokenizer, record.prompt, answers, str(record.origin))
+    return _tree(tokenizer, asked_of(record))
 
 
 def feedback_tree(tokenizer: Tokenizer, record: Feedback) -> Tree:
     """A trunk with the one branch that was judged."""
-    return _one_prompt(tokenizer, record.prompt, [record.completion], str(record.origin))
+    return _tree(tokenizer, asked_of(record))
 
 
 def answer_tree(tokenizer: Tokenizer, prompt: Text, completion: Text) -> Tree:
     """A prompt with one answer, as training would read it: what a reward model judges."""
-    return _one_prompt(tokenizer, prompt, [completion], "")
+    return _tree(tokenizer, Asked(prompt, (completion,), ""))
 
 
 def document_trees(tokenizer: Tokenizer, record: Document, *, max_length: int) -> list[Tree]:
@@ -64,24 +112,61 @@ def document_trees(tokenizer: Tokenizer, record: Document, *, max_length: int) -
     The trunk of the first piece is BOS (or the first token where there is no BOS); a later piece
     starts from the last token of the piece before. The document ends in EOS.
     """
-    ids = [*_text_ids(tokenizer, record.text), tokenizer.eos_token_id]
-    trees = []
+    ids = _tree(tokenizer, asked_of(record)).trunk
+    return pieces((*ids, tokenizer.eos_token_id), max_length)
+
+
+def pieces(ids: tuple[int, ...], max_length: int) -> list[Tree]:
+    """A closed document as trees: of `pieces((4, 5, 6, 2), 3)` the first learns 5 and 6 after 4."""
+    cut = []
     for start in range(0, len(ids) - 1, max_length - 1):
         piece = ids[start + 1 : start + max_length]
-        trees.append(Tree((ids[start],), (Branch(tuple(piece), (True,) * len(piece)),)))
-    return trees
+        cut.append(Tree((ids[start],), (Branch(piece, (True,) * len(piece)),)))
+    return cut
 
 
-def _one_prompt(tokenizer: Tokenizer, prompt: Text, answers: Sequence[Text], where: str) -> Tree:
-    if isinstance(prompt, str) and all(isinstance(answer, str) for answer in answers):
-        texts = cast("Sequence[str]", answers)
-        branches = tuple(_text_branch(tokenizer, text) for text in texts)
-        return Tree(_text_ids(tokenizer, prompt), branches)
-    messages = as_messages(prompt, role="user")
-    turns = [as_messages(answer, role="assistant") for answer in answers]
-    asked = _template(tokenizer, messages, generation=True, where=where)
-    branches = tuple(_chat_branch(tokenizer, messages, asked, turn, where) for turn in turns)
-    return Tree(_ids(tokenizer, asked), branches)
+def asked_of(record: Record) -> Asked:
+    """What a record asks; a document is a prompt without an answer, as a task is."""
+    where = str(record.origin)
+    if isinstance(record, Document):
+        return Asked(record.text, (), where)
+    if isinstance(record, Preference):
+        return Asked(record.prompt, (record.chosen, record.rejected), where)
+    if isinstance(record, Task):
+        return Asked(record.prompt, (), where)
+    return Asked(record.prompt, (record.completion,), where)
+
+
+def trees(tokenizer: Tokenizer, asked: Sequence[Asked]) -> Iterator[Tree]:
+    """A tree for each, in order: the prompt as trunk, a branch for each answer.
+
+    What was asked before gets the tree it got before.
+    """
+    encoder, known, size = Encoder(tokenizer), dict[str, Tree](), 0
+    for start in range(0, len(asked), AT_ONCE):
+        if size > REMEMBERED:
+            encoder, known, size = Encoder(tokenizer), {}, 0
+        batch = asked[start : start + AT_ONCE]
+        keys = [repr((one.prompt, one.answers)) for one in batch]
+        new: dict[str, Asked] = {}
+        for key, one in zip(keys, batch, strict=True):
+            if key not in known:
+                new.setdefault(key, one)
+        known |= zip(new, _new_trees(encoder, list(new.values())), strict=True)
+        size += sum(map(len, new))
+        yield from (known[key] for key in keys)
+
+
+def _new_trees(encoder: Encoder, asked: Sequence[Asked]) -> Iterator[Tree]:
+    scripts = _scripts(encoder, asked)
+    encoder.encode((script.trunk for script in scripts if script.plain), special=True)
+    encoder.encode((text for script in scripts for text in script.stretches()), special=False)
+    for script in scripts:
+        yield _spoken(encoder, script)
+
+
+def _tree(tokenizer: Tokenizer, asked: Asked) -> Tree:
+    return next(trees(tokenizer, [asked]))
 
 
 def as_messages(text: Text, *, role: str) -> list[Message]:
@@ -89,48 +174,51 @@ def as_messages(text: Text, *, role: str) -> list[Message]:
     return [{"role": role, "content": text}] if isinstance(text, str) else text
 
 
-def _text_branch(tokenizer: Tokenizer, text: str) -> Branch:
-    ids = (*_ids(tokenizer, text), tokenizer.eos_token_id)
-    return Branch(ids, (True,) * len(ids))
+def _scripts(encoder: Encoder, asked: Sequence[Asked]) -> list[_Script]:
+    """Scripts up to the first that has a fault."""
+    scripts: list[_Script] = []
+    for one in asked:
+        scripts.append(_script(encoder, one))
+        if scripts[-1].fault is not None:
+            break
+    return scripts
 
 
-def _chat_branch(
-    tokenizer: Tokenizer, prompt: list[Message], asked: str, turns: list[Message], where: str
-) -> Branch:
-    """Every turn after the prompt (rendered: `asked`); assistant turns supervised up to and
-    including their EOS."""
-    done = asked
-    ids: list[int] = []
-    supervised: list[bool] = []
-    for count, turn in enumerate(turns, start=1):
-        messages = prompt + turns[:count]
+def _script(encoder: Encoder, asked: Asked) -> _Script:
+    texts = [answer for answer in asked.answers if isinstance(answer, str)]
+    if isinstance(asked.prompt, str) and len(texts) == len(asked.answers):
+        return _Script(True, asked.prompt, [[_Turn(text, True)] for text in texts], asked.where)
+    prompt = as_messages(asked.prompt, role="user")
+    opened = ""
+    branches: list[list[_Turn]] = []
+    fault: Exception | None = None
+    try:
+        opened = encoder.prompt(prompt, asked.where)
+        for answer in asked.answers:
+            branches.append([])
+            turns = as_messages(answer, role="assistant")
+            for turn in _turns(encoder, prompt, opened, turns, asked.where):
+                branches[-1].append(turn)
+    except Exception as error:  # noqa: BLE001 - raised after what is wrong before it
+        fault = error
+    return _Script(False, opened, branches, asked.where, fault)
+
+
+def _turns(
+    encoder: Encoder, prompt: list[Message], opened: str, turns: list[Message], where: str
+) -> Iterator[_Turn]:
+    """Every turn after the prompt (rendered: `opened`) as the text it adds."""
+    done = opened
+    for count, turn in enumerate(turns):
         spoken = turn["role"] == "assistant"
-        if spoken and count > 1:
-            opened = _template(tokenizer, prompt + turns[: count - 1], generation=True, where=where)
-            read = _ids(tokenizer, _continuation(opened, done, where))
-            ids += read
-            supervised += [False] * len(read)
+        before = prompt + turns[:count]
+        if spoken and count > 0:
+            opened = encoder.template(before, generation=True, where=where)
+            yield _Turn(_continuation(opened, done, where), False)
             done = opened
-        text = _template(tokenizer, messages, generation=False, where=where)
-        said = _ids(tokenizer, _continuation(text, done, where))
-        learnt = _through_eos(tokenizer, said, where) if spoken else 0
-        ids += said
-        supervised += [True] * learnt + [False] * (len(said) - learnt)
+        text = encoder.template([*before, turn], generation=False, where=where)
+        yield _Turn(_continuation(text, done, where), spoken)
         done = text
-    end = len(supervised) - supervised[::-1].index(True) if any(supervised) else 0
-    return Branch(tuple(ids[:end]), tuple(supervised[:end]))
-
-
-def _through_eos(tokenizer: Tokenizer, ids: Sequence[int], where: str) -> int:
-    """How many ids of an assistant turn are learnt: up to and including the first EOS."""
-    if tokenizer.eos_token_id not in ids:
-        raise TextError(
-            "the chat template ends an assistant turn without the end-of-sequence token "
-            f"{tokenizer.eos_token!r}, so the model would never learn to stop",
-            where=where,
-            fix="set the tokenizer's eos_token to the token its template ends a turn with",
-        )
-    return list(ids).index(tokenizer.eos_token_id) + 1
 
 
 def _continuation(text: str, prefix: str, where: str) -> str:
@@ -144,31 +232,43 @@ def _continuation(text: str, prefix: str, where: str) -> str:
     return text[len(prefix) :]
 
 
-def _template(
-    tokenizer: Tokenizer, messages: list[Message], *, generation: bool, where: str
-) -> str:
-    if tokenizer.chat_template is None:
+def _spoken(encoder: Encoder, script: _Script) -> Tree:
+    """A script as ids. Raises what is wrong with it, the first thing first."""
+    if script.plain:
+        trunk = encoder.ids(script.trunk, special=True)
+        return Tree(trunk, tuple(_text_branch(encoder, turn) for (turn,) in script.branches))
+    branches = tuple(_chat_branch(encoder, turns, script.where) for turns in script.branches)
+    if script.fault is not None:
+        raise script.fault
+    return Tree(encoder.ids(script.trunk, special=False), branches)
+
+
+def _text_branch(encoder: Encoder, turn: _Turn) -> Branch:
+    ids = (*encoder.ids(turn.text, special=False), encoder.eos)
+    return Branch(ids, (True,) * len(ids))
+
+
+def _chat_branch(encoder: Encoder, turns: Sequence[_Turn], where: str) -> Branch:
+    """Assistant turns supervised up to and including their EOS; what follows the last is cut."""
+    ids: list[int] = []
+    supervised: list[bool] = []
+    end = 0
+    for turn in turns:
+        said = encoder.ids(turn.text, special=False)
+        learnt = _through_eos(encoder, said, where) if turn.spoken else 0
+        end = len(ids) + learnt if learnt else end
+        ids += said
+        supervised += [True] * learnt + [False] * (len(said) - learnt)
+    return Branch(tuple(ids[:end]), tuple(supervised[:end]))
+
+
+def _through_eos(encoder: Encoder, ids: Sequence[int], where: str) -> int:
+    """How many ids of an assistant turn are learnt: up to and including the first EOS."""
+    if encoder.eos not in ids:
         raise TextError(
-            "the data holds chat messages but the tokenizer has no chat template",
+            "the chat template ends an assistant turn without the end-of-sequence token "
+            f"{encoder.tokenizer.eos_token!r}, so the model would never learn to stop",
             where=where,
-            fix="use plain text prompts and completions, or a tokenizer with a chat_template",
+            fix="set the tokenizer's eos_token to the token its template ends a turn with",
         )
-    rendered = tokenizer.apply_chat_template(
-        messages, tokenize=False, add_generation_prompt=generation
-    )
-    return cast(str, rendered)
-
-
-def _text_ids(tokenizer: Tokenizer, text: str) -> tuple[int, ...]:
-    """Ids with the tokenizer's special tokens, without a second BOS and without a closing EOS."""
-    ids = tokenizer(text, add_special_tokens=True)["input_ids"]
-    bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
-    if bos is not None and ids[:2] == [bos, bos]:
-        ids = ids[1:]
-    if len(ids) > 1 and ids[-1] == eos and not text.endswith(str(tokenizer.eos_token)):
-        ids = ids[:-1]
-    return tuple(ids)
-
-
-def _ids(tokenizer: Tokenizer, text: str) -> tuple[int, ...]:
-    return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+    return ids.index(encoder.eos) + 1

@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from strop.errors import DataError
-from strop.text.render import (
-    demonstration_tree,
-    document_trees,
-    feedback_tree,
-    preference_tree,
-)
-from strop.types import Branch, Demonstration, Document, Feedback, Preference, Record, Tree
-
-RENDERERS: dict[type[Record], Callable[[Any, Any], Tree]] = {
-    Demonstration: demonstration_tree,
-    Preference: preference_tree,
-    Feedback: feedback_tree,
-}
+from strop.text.render import asked_of, pieces, trees
+from strop.types import Branch, Document, Record, Tree
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,31 +29,26 @@ def render(
 ) -> Rendered:
     """Trees of all records; one whose trunk and longest branch exceed `max_length` is dropped or
     its branches are cut. Raises `DataError` when nothing is left."""
-    trees: list[Tree] = []
-    kept: list[Record] = []
+    kept: list[tuple[Tree, Record]] = []
     dropped = cut = 0
-    for record in records:
+    for record, tree in zip(records, trees(tokenizer, list(map(asked_of, records))), strict=True):
+        room = max_length - len(tree.trunk)
         if isinstance(record, Document):
-            parts = document_trees(tokenizer, record, max_length=max_length)
-            trees += parts
-            kept += [record] * len(parts)
-            continue
-        tree = RENDERERS[type(record)](tokenizer, record)
-        if all(len(tree.trunk) + len(b.ids) <= max_length for b in tree.branches):
-            trees.append(tree)
-            kept.append(record)
-        elif cut_overlong and len(tree.trunk) < max_length:
-            trees.append(_cut(tree, max_length - len(tree.trunk)))
-            kept.append(record)
+            closed = (*tree.trunk, tokenizer.eos_token_id)
+            kept += [(piece, record) for piece in pieces(closed, max_length)]
+        elif all(len(branch.ids) <= room for branch in tree.branches):
+            kept.append((tree, record))
+        elif cut_overlong and room > 0:
+            kept.append((_cut(tree, room), record))
             cut += 1
         else:
             dropped += 1
-    if not trees:
+    if not kept:
         raise DataError(
             f"all {dropped} records are longer than {max_length} tokens",
             fix="raise text.max_length",
         )
-    return Rendered(tuple(trees), tuple(kept), dropped, cut)
+    return Rendered(tuple(t for t, _ in kept), tuple(r for _, r in kept), dropped, cut)
 
 
 def _cut(tree: Tree, room: int) -> Tree:

@@ -21,7 +21,7 @@ from strop.recipe.online import OnlineRecipe, PpoRecipe
 from strop.recipe.run import TrainRecipe
 from strop.rewards.compose import Reward
 from strop.rollout.collect import PromptedTask
-from strop.text.render import prompt_ids
+from strop.text.render import prompts_ids
 from strop.text.trees import Rendered, render
 from strop.train.directory import claim
 from strop.train.online import HeldOut
@@ -277,10 +277,7 @@ class Prompted:
 def prompted(sources: Sequence[DataSource], tokenizer: Any, room: int) -> Prompted:
     """Tasks of these sources whose prompt has at most `room` tokens."""
     records = read([source.path for source in sources], task)
-    found = [
-        PromptedTask(record, prompt_ids(tokenizer, record.prompt, where=str(record.origin)))
-        for record in records
-    ]
+    found = map(PromptedTask, records, prompts_ids(tokenizer, records))
     kept = tuple(prompt for prompt in found if 0 < len(prompt.prompt_ids) <= room)
     if not kept:
         raise DataError(

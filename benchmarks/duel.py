@@ -25,6 +25,9 @@ from benchmarks.worker import Order, Told, serve
 WARM_UP, TRIALS = 2, 2
 """Steps that are not counted, and steps after which only TRL's fastest setting goes on."""
 
+HOPELESS = 2.0
+"""A setting that takes so many times as long as TRL's fastest is dropped at once."""
+
 NEEDED = ("strop", "defaults")
 """Without these there is nothing to compare."""
 
@@ -122,8 +125,10 @@ def fight(run: Run, folder: Path, entrants: Sequence[Entrant]) -> Result:
     try:
         checked = _round_one(run, fighters, absent)
         for number in range(1, run.steps):
-            if number == WARM_UP + TRIALS:
-                _keep_fastest(fighters)
+            if number < WARM_UP + TRIALS:
+                _keep(fighters, HOPELESS)
+            elif number == WARM_UP + TRIALS:
+                _keep(fighters, 1.0)
             _round(number, fighters, absent)
             rates.append(fighters[0].ask(Order("rate")))
         _same_losses(run, fighters)
@@ -232,16 +237,23 @@ def _round(number: int, fighters: list[Fighter], absent: dict[str, str]) -> None
 
 def _fastest(fighters: list[Fighter]) -> str:
     """TRL's fastest setting by its steps after the warm-up."""
-    rivals_ = [f for f in fighters if f.entrant.name != "strop"]
-    return min(rivals_, key=lambda f: sum(t.seconds for t in f.told[WARM_UP:])).entrant.name
+    return min((f for f in fighters if f.entrant.name != "strop"), key=_spent).entrant.name
 
 
-def _keep_fastest(fighters: list[Fighter]) -> None:
-    """strop, TRL's defaults and its fastest setting go on."""
-    stay = {*NEEDED, _fastest(fighters)}
-    for fighter in [f for f in fighters if f.entrant.name not in stay]:
-        fighter.end()
-        fighters.remove(fighter)
+def _keep(fighters: list[Fighter], times: float) -> None:
+    """strop, TRL's defaults and its settings within so many times of the fastest go on."""
+    spent = {f.entrant.name: _spent(f) for f in fighters if f.entrant.name != "strop"}
+    for fighter in list(fighters):
+        name = fighter.entrant.name
+        if name not in NEEDED and spent[name] > times * min(spent.values()):
+            fighter.end()
+            fighters.remove(fighter)
+
+
+def _spent(fighter: Fighter) -> float:
+    """Seconds of a side's counted steps, or of its last one before any counts."""
+    counted = fighter.told[WARM_UP:] or fighter.told[-1:]
+    return sum(told.seconds for told in counted)
 
 
 def _result(

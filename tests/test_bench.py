@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from benchmarks import __main__ as bench
 from benchmarks.cases import CASES, SHAPES, STROP, TRL_VERSION, Case, Entrant, Run, rivals
-from benchmarks.duel import Fighter, Result, Unfair, _agree, _keep_fastest, _same_losses, fight
+from benchmarks.duel import Fighter, Result, Unfair, _agree, _keep, _same_losses, fight
 from benchmarks.growth import slope
 from benchmarks.limit import sampling_flops, training_flops, work_of
 from benchmarks.make import _make
@@ -155,8 +155,13 @@ def test_only_the_fastest_setting_goes_on() -> None:
         told("plain", [1, 1, 4, 4], [1.0] * 4),
         told("4 forwards", [9, 9, 2, 2], [1.0] * 4),
     ]
-    _keep_fastest(sides)
+    _keep(sides, 2.0)  # 8 s are within twice 4
+    assert [f.entrant.name for f in sides] == ["strop", "defaults", "plain", "4 forwards"]
+    _keep(sides, 1.0)
     assert [f.entrant.name for f in sides] == ["strop", "defaults", "4 forwards"]
+    early = [told("strop", [9], [1.0]), told("defaults", [1], [1.0]), told("plain", [3], [1.0])]
+    _keep(early, 2.0)
+    assert [f.entrant.name for f in early] == ["strop", "defaults"]
 
 
 def result(**more: Any) -> Result:

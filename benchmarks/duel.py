@@ -1,4 +1,4 @@
-"""All sides of a run, a step each in turn, in one session on one machine.
+"""All sides of a run, a step each in turn, on one machine.
 
     round 1   strop  defaults  plain  4 forwards
     round 2   plain  4 forwards  strop  defaults       (the order rotates)

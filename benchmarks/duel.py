@@ -168,9 +168,11 @@ def _round_one(run: Run, fighters: list[Fighter], absent: dict[str, str]) -> str
     if run.case.kind != "grpo":
         _round(0, fighters, absent)
         return _same_samples(fighters) if run.case.kind == "sampler" else _same_first(fighters)
-    _round(0, fighters[1:], absent)
+    others = fighters[1:]
+    _round(0, others, absent)
+    fighters[1:] = others  # without those that fell
     said = []
-    for rival in fighters[1:]:
+    for rival in others:
         theirs = rival.told[0].step
         ours: Step = strop.ask(Order("check", theirs.batch))
         said.append(_agree(rival.entrant.name, ours, theirs))

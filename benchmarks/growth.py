@@ -44,7 +44,7 @@ def slope(xs: Sequence[float], ys: Sequence[float]) -> float:
 
 
 def points(rows: Sequence[Row], axis: str) -> dict[str, list[tuple[int, float, float]]]:
-    """(x, seconds, GiB above the loaded libraries) of strop and of TRL along an axis."""
+    """(x, seconds, GiB of the whole process) of strop and of TRL along an axis."""
     by_name = {row["run"]["name"]: row for row in rows}
     found: dict[str, list[tuple[int, float, float]]] = {"strop": [], "TRL": []}
     for x, run in GROWTH[axis]:

@@ -87,7 +87,6 @@ class StropTrainer:
             grad_norm=row.get("grad_norm", 0.0),
             tokens=int(row["num_tokens"]),
             flops=self._online_flops() if online else self._offline_flops(record.step - 1),
-            reward=row.get("reward", 0.0),
         )
 
     def _watch(self) -> None:

@@ -33,7 +33,6 @@ class Step:
     grad_norm: float = 0.0
     tokens: int = 0
     flops: float = 0.0
-    reward: float = 0.0
     batch: Batch | None = None
 
 

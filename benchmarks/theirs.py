@@ -159,7 +159,6 @@ class Telling(TrainerCallback):  # type: ignore[misc]
             loss=logs["loss"],
             grad_norm=logs["grad_norm"],
             tokens=int(logs.get("num_tokens", 0)),
-            reward=logs.get("reward", 0.0),
             batch=batch if state.global_step == 1 else None,
         )
         self.on_step(lambda: step)

@@ -13,14 +13,24 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from benchmarks import __main__ as bench
 from benchmarks.cases import CASES, SHAPES, STROP, TRL_VERSION, Case, Entrant, Run, rivals
-from benchmarks.duel import Fighter, Result, Unfair, _agree, _keep, _same_losses, fight
+from benchmarks.duel import (
+    Absent,
+    Fighter,
+    Result,
+    Unfair,
+    _agree,
+    _keep,
+    _round_one,
+    _same_losses,
+    fight,
+)
 from benchmarks.growth import slope
 from benchmarks.limit import sampling_flops, training_flops, work_of
 from benchmarks.make import _make
 from benchmarks.ours import StropSampler, StropTrainer, recipe_of
 from benchmarks.sides import Batch, Place, Step
 from benchmarks.table import cells, fill, markdown_table, remember, row_of, text_table
-from benchmarks.worker import Told
+from benchmarks.worker import Order, Told
 from benchmarks.world import even_words, word_tokenizer
 from strop.rollout.local import LocalSampler
 from strop.types import Branch, Tree
@@ -270,3 +280,24 @@ def test_the_sampler_side_uses_the_embedded_sampler(tmp_path: Path) -> None:
     side = StropSampler(run, STROP, made(run, tmp_path / "run"))
     side.load()
     assert isinstance(side.sampler, LocalSampler)
+
+
+def test_a_setting_that_falls_in_the_first_round_of_grpo_is_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Planted: a process that dies during its first step."""
+    run = Run(Case("tiny", "grpo", (10, 20), (4, 12), 4, 4), "1m", 300, 3)
+    sides = [told(name, [], []) for name in ("strop", "defaults", "continuous")]
+    done = told("any", [1.0], [0.5]).told[0]
+
+    def ask(fighter: Fighter, order: Order) -> Any:
+        if fighter.entrant.name == "continuous":
+            raise Absent("out of pages")
+        return done.step if order.what == "check" else done
+
+    monkeypatch.setattr(Fighter, "ask", ask)
+    absent: dict[str, str] = {}
+    _round_one(run, sides, absent)
+    assert absent == {"continuous": "out of pages"}
+    assert [f.entrant.name for f in sides] == ["strop", "defaults"]
+    assert [len(f.told) for f in sides] == [1, 1]

@@ -16,6 +16,9 @@ import torch
 PLAIN = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 """Model types whose decoder layer is the one below."""
 
+NORMED = frozenset({"qwen3"})
+"""Those of them that norm queries and keys."""
+
 Attend = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 """(layer number, query [R, heads, D], key and value [R, kv_heads, D]) -> [R, heads * D]."""
 
@@ -26,7 +29,9 @@ class PlainStep:
     def __init__(self, decoder: Any) -> None:
         self.decoder = decoder
         self.layers = decoder.layers[: decoder.config.num_hidden_layers]
-        self.weights_ND = [_query_key_norm(layer.self_attn) for layer in self.layers]
+        self.weights_ND: list[torch.Tensor | None] = [None] * len(self.layers)
+        if decoder.config.model_type in NORMED:
+            self.weights_ND = [_query_key_norm(layer.self_attn) for layer in self.layers]
         self.floor = decoder.norm.weight.new_tensor(decoder.norm.variance_epsilon**0.5).float()
 
     def __call__(
@@ -75,10 +80,8 @@ class PlainStep:
         return (x / root).to(x.dtype) * weight
 
 
-def _query_key_norm(module: Any) -> torch.Tensor | None:
-    """Norm weights of all query heads, then of all key heads, [N, D]; `None` without such norms."""
-    if not hasattr(module, "q_norm"):
-        return None
+def _query_key_norm(module: Any) -> torch.Tensor:
+    """Norm weights of all query heads, then of all key heads, [N, D]."""
     heads, kv_heads = (m.out_features // module.head_dim for m in (module.q_proj, module.k_proj))
     queries = module.q_norm.weight.expand(heads, -1)
     return torch.cat([queries, module.k_norm.weight.expand(kv_heads, -1)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import sys
 from pathlib import Path
 
 from benchmarks.cases import Run
@@ -15,7 +16,7 @@ def make(run: Run, folder: Path) -> None:
     process.start()
     process.join()
     if process.exitcode:
-        raise RuntimeError(f"{run.name}: its files could not be made")
+        sys.exit(f"bench: the files of {run.name} could not be made, for the reason above")
 
 
 def _make(run: Run, folder: Path) -> None:

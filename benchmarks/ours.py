@@ -13,7 +13,16 @@ import yaml
 
 from benchmarks.cases import Entrant, Run
 from benchmarks.limit import Work, matmul_rate, sampling_flops, training_flops, work_of
-from benchmarks.sides import LEARNING_RATE, ONLINE_RATE, REWARDS, Batch, OnStep, Place, Step
+from benchmarks.sides import (
+    LEARNING_RATE,
+    ONLINE_RATE,
+    REWARDS,
+    Answers,
+    Batch,
+    OnStep,
+    Place,
+    Step,
+)
 from strop.cli.show import setup
 from strop.model.load import load_for_inference
 from strop.model.network import Policy
@@ -58,8 +67,9 @@ class StropTrainer:
         self.work = work_of(_policy(self.state).score.causal_lm)
         self.groups: tuple[ScoredGroup, ...] = ()
         self.steps, _ = build_loop(self.state, self.recipe, self.prepared)
+        self.answers: Answers = {"rate": self._rate, "check": self._check}
 
-    def check(self, batch: Batch) -> Step:
+    def _check(self, batch: Batch) -> Step:
         """TRL's samples learnt from the weights of step 1, which stay as they are."""
         assert isinstance(self.recipe, PolicyRecipe)
         policy = _policy(self.state)
@@ -68,7 +78,7 @@ class StropTrainer:
         metrics = learner.learn(_groups(batch, self.spec.case.group), [], 0.0)
         return Step(metrics["loss"].result(), metrics["grad_norm"].result())
 
-    def rate(self) -> float:
+    def _rate(self) -> float:
         rows = self.recipe.run.micro_batch_tokens
         return matmul_rate(_policy(self.state).score.causal_lm, rows, self.spec.bfloat16)
 
@@ -125,11 +135,9 @@ class StropSampler:
             self.policy.model.to(torch.bfloat16)
         self.sampler = LocalSampler(self.policy.model, self.policy.tokenizer)
         self.prompts = read_prompts(self.spec, self.place, self.policy.tokenizer)
+        self.answers: Answers = {"rate": self._rate}
 
-    def check(self, batch: Batch) -> Step:
-        raise NotImplementedError("the other side checks the sampler's log-probs")
-
-    def rate(self) -> float:
+    def _rate(self) -> float:
         rows = self.spec.case.batch * self.spec.case.group
         return matmul_rate(self.policy.score.causal_lm, rows, self.spec.bfloat16)
 

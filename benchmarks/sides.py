@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -40,6 +40,10 @@ OnStep = Callable[[Callable[[], Step]], None]
 """Called after every step with a function that describes it: the clock is stopped before."""
 
 
+Answers = Mapping[str, Callable[..., object]]
+"""What a side can be asked between steps, and what answers it."""
+
+
 class Stop(Exception):  # noqa: N818 - not an error
     """The coordinator has seen enough."""
 
@@ -61,18 +65,19 @@ class Place:
 
 
 class Side(Protocol):
-    """A system that does a run's steps and tells `on_step` after each."""
+    """A system that does a run's steps and tells `on_step` after each.
+
+    `answers`, filled by `load`, holds what the coordinator may ask between steps: "rate" (the
+    machine's matrix products at this model's shapes, operations a second; strop's sides) and
+    "check" (loss and gradient norm, or for a sampler log-probs, of the other side's first batch).
+    """
+
+    answers: Answers
 
     def __init__(self, run: Run, entrant: Entrant, place: Place) -> None: ...
 
     def load(self) -> None:
         """Everything before the first step: weights, data, reference log-probs."""
-
-    def check(self, batch: Batch) -> Step:
-        """Loss and gradient norm (or, for a sampler, log-probs) of the other side's first batch."""
-
-    def rate(self) -> float:
-        """The machine's matrix products at this model's shapes, operations a second."""
 
     def run(self, on_step: OnStep) -> None:
         """All steps; `on_step` may raise `Stop`."""

@@ -19,9 +19,17 @@ from transformers import (
 from transformers.trainer_pt_utils import BatchRebalanceSampler
 
 from benchmarks.cases import Entrant, Run
-from benchmarks.limit import matmul_rate
 from benchmarks.ours import read_prompts
-from benchmarks.sides import LEARNING_RATE, ONLINE_RATE, REWARDS, Batch, OnStep, Place, Step
+from benchmarks.sides import (
+    LEARNING_RATE,
+    ONLINE_RATE,
+    REWARDS,
+    Answers,
+    Batch,
+    OnStep,
+    Place,
+    Step,
+)
 from benchmarks.world import even_words
 from strop.data.order import Mix, Part
 from strop.model.memory import keep_freed_memory
@@ -38,6 +46,7 @@ class TrlTrainer:
 
     def __init__(self, run: Run, entrant: Entrant, place: Place) -> None:
         self.spec, self.entrant, self.place = run, entrant, place
+        self.answers: Answers = {}
 
     def load(self) -> None:
         import trl
@@ -72,12 +81,6 @@ class TrlTrainer:
         batch = self.spec.case.batch
         mix = Mix([Part(replay=False, first=0, size=len(rows), share=1.0)], batch, 0)
         return [rows[i] for step in range(self.spec.steps) for i in mix.draw(step).own]
-
-    def check(self, batch: Batch) -> Step:
-        raise NotImplementedError("strop checks TRL's first batch")
-
-    def rate(self) -> float:
-        return matmul_rate(self.trainer.model, 4096, self.spec.bfloat16)
 
     def run(self, on_step: OnStep) -> None:
         self.trainer.add_callback(Telling(self.trainer, on_step))
@@ -232,9 +235,10 @@ class Generate:
             pad_token_id=tokenizer.pad_token_id,
             eos_token_id=self.end,
         )
+        self.answers: Answers = {"check": self._check}
 
     @torch.no_grad()
-    def check(self, batch: Batch) -> Step:
+    def _check(self, batch: Batch) -> Step:
         """The mean distance between the log-probs strop's sampler gave its tokens and the model's
         own, as the loss."""
         apart: list[float] = []
@@ -245,10 +249,6 @@ class Generate:
             read = torch.log_softmax(logits, -1).gather(1, ids[0, len(prompt) :, None])[:, 0]
             apart += (read.cpu() - torch.tensor(logprobs)).abs().tolist()
         return Step(loss=sum(apart) / len(apart))
-
-    def rate(self) -> float:
-        rows = self.spec.case.batch * self.spec.case.group
-        return matmul_rate(self.model, rows, self.spec.bfloat16)
 
     def run(self, on_step: OnStep) -> None:
         torch.manual_seed(0)

@@ -72,10 +72,8 @@ class Clock:
                 break
             if order.what == "stop":
                 raise Stop
-            if order.what == "rate":
-                self.link.send(("rate", self.side.rate()))
-            if order.what == "check" and order.batch is not None:
-                self.link.send(("check", self.side.check(order.batch)))
+            given = () if order.batch is None else (order.batch,)
+            self.link.send((order.what, self.side.answers[order.what](*given)))
         self.started = time.perf_counter()
 
 

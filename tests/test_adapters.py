@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from conftest import metrics
-from strop.errors import RecipeError
+from strop.demo.model import raw_model
+from strop.errors import ModelError, RecipeError
 from strop.model.load import load_policy
 from strop.recipe.load import load_recipe
 from strop.recipe.model import LoraRecipe, ModelRecipe
@@ -101,6 +102,27 @@ class TestAdapters:
 class TestQuantised:
     """QLoRA: 4-bit frozen weights below a float32 adapter (runs on a CPU as well)."""
 
+    @pytest.fixture(scope="class")
+    def model_folder(self, tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        """A model whose rows are whole blocks of 64."""
+        folder = tmp_path_factory.mktemp("wide")
+        model = raw_model(tokenizer, seed=0, width=64)
+        for parameter in model.parameters():  # as in conftest: sharper than at birth
+            if parameter.dim() > 1:
+                torch.nn.init.normal_(parameter, std=0.12)
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        return folder
+
+    def test_rows_that_are_no_whole_blocks_are_refused(
+        self, tokenizer: Any, tmp_path: Path
+    ) -> None:
+        raw_model(tokenizer, seed=0, width=32).save_pretrained(tmp_path)
+        tokenizer.save_pretrained(tmp_path)
+        recipe = ModelRecipe(path=str(tmp_path), lora=LoraRecipe(rank=4), quantize="nf4")
+        with pytest.raises(ModelError, match=r"whole blocks of 64; \S+ has rows of 32"):
+            load_policy(recipe)
+
     qlora = ("model.quantize=nf4", "model.lora={rank: 8}", "optim.learning_rate=1e-2")
 
     def test_trains_the_adapter_over_four_bit_weights(
@@ -132,6 +154,19 @@ class TestQuantised:
     def test_online_methods_sample_from_it(self, recipes: dict[str, Path]) -> None:
         rows = metrics(train(load_recipe(recipes["rloo"], [*self.qlora, "run.steps=2"])).parent)
         assert rows[0]["mismatch/logprob_difference"] < 1e-3
+
+    def test_no_layer_is_repacked_on_a_processor_that_could(
+        self, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Planted: a processor with bfloat16 products, on which bitsandbytes repacks in eval."""
+        monkeypatch.setattr("bitsandbytes.nn.modules.has_avx512bf16", lambda: True)
+        recipe = ModelRecipe(path=str(model_folder), lora=LoraRecipe(rank=4), quantize="nf4")
+        policy = load_policy(recipe)
+        trees = [Tree((1, 2, 3), (Branch(tuple(range(5, 45)), (True,) * 40),))]
+        with torch.no_grad():
+            training = policy.score(trees).logprobs_N
+            policy.model.eval()
+            assert torch.equal(policy.score(trees).logprobs_N, training)
 
     def test_without_an_adapter_it_is_refused(self, recipes: dict[str, Path]) -> None:
         with pytest.raises(RecipeError, match=r"quantized weights cannot be trained"):

@@ -268,11 +268,11 @@ def test_a_fight_over_different_records_is_stopped(tmp_path: Path) -> None:
     side = StropTrainer(run, STROP, made(run, tmp_path / "run"))
     side.load()
     batch = Batch([[5, 6]] * 16, [[7, 8 + i, 1] for i in range(16)], [0.0, 1.0] * 8, [])
-    theirs = side.check(batch)
-    assert "gradient norm" in _agree("plain", side.check(batch), theirs)
+    theirs = side.answers["check"](batch)
+    assert "gradient norm" in _agree("plain", side.answers["check"](batch), theirs)
     other = replace(batch, completions=[[9, 8 + i, 1] for i in range(16)])
     with pytest.raises(Unfair):
-        _agree("plain", side.check(other), theirs)
+        _agree("plain", side.answers["check"](other), theirs)
 
 
 def test_the_sampler_side_uses_the_embedded_sampler(tmp_path: Path) -> None:

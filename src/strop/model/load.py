@@ -21,6 +21,7 @@ from strop.model.adapters import (
     adapter_base,
     adapter_task,
     add_lora,
+    exact_on_cpu,
     is_adapter_folder,
     merge_adapter,
     nf4,
@@ -167,7 +168,7 @@ def load_transformer(
             where=path,
             fix="give a folder saved with save_pretrained, or a hub name that can be reached",
         ) from None
-    return model if quantize else model.to(device)
+    return exact_on_cpu(model) if quantize else model.to(device)
 
 
 def load_tokenizer(path: str, trust_remote_code: bool = False) -> Any:

@@ -28,6 +28,10 @@ WARM_UP, TRIALS = 2, 2
 HOPELESS = 2.0
 """A setting that takes so many times as long as TRL's fastest is dropped at once."""
 
+STUCK, LEAST_PATIENCE = 10.0, 60.0
+"""A setting of TRL whose step takes so many times as long as the fastest of its round, and so many
+seconds, is not waited for."""
+
 NEEDED = ("strop", "defaults")
 """Without these there is nothing to compare."""
 
@@ -56,10 +60,13 @@ class Fighter:
     loaded: int = 0
     told: list[Told] = field(default_factory=list)
 
-    def ask(self, order: Order) -> Any:
-        """Send an order and wait for its answer; raises `Absent` with the end of its log."""
+    def ask(self, order: Order, seconds: float | None = None) -> Any:
+        """Send an order and wait for its answer (at most so long); raises `Absent` with the end of
+        its log."""
         try:
             self.link.send(order)
+            if seconds is not None and not self.link.poll(seconds):
+                raise Absent(f"no step within {seconds:.0f} s")
             return self._answer()
         except (EOFError, ConnectionError):
             raise Absent(self.last_words()) from None
@@ -80,10 +87,12 @@ class Fighter:
         )
         return lines[-1] if lines else "it ended without a word"
 
-    def end(self) -> None:
+    def end(self, *, busy: bool = False) -> None:
+        """End the process: at once where it is `busy`, else at its own next chance."""
         if self.process.is_alive():
-            self.link.send(Order("stop"))
-            self.process.join(30)
+            if not busy:
+                self.link.send(Order("stop"))
+                self.process.join(30)
             self.process.kill()
         self.link.close()
 
@@ -226,14 +235,18 @@ def _same_losses(run: Run, fighters: list[Fighter]) -> None:
 def _round(number: int, fighters: list[Fighter], absent: dict[str, str]) -> None:
     """A step of every fighter; who goes first rotates. One that falls is taken out."""
     order = fighters[number % len(fighters) :] + fighters[: number % len(fighters)]
+    spent: list[float] = []
     for fighter in order:
+        needed = fighter.entrant.name in NEEDED
+        patience = None if needed or not spent else max(LEAST_PATIENCE, STUCK * min(spent))
         try:
-            fighter.told.append(fighter.ask(Order("step")))
+            fighter.told.append(fighter.ask(Order("step"), patience))
+            spent.append(fighter.told[-1].seconds)
         except Absent as reason:
-            if fighter.entrant.name in NEEDED:
+            if needed:
                 raise Unfair(f"{fighter.entrant.name} fell: {reason}") from None
             absent[fighter.entrant.name] = str(reason)
-            fighter.end()
+            fighter.end(busy=True)
             fighters.remove(fighter)
 
 

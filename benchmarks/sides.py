@@ -87,7 +87,9 @@ REWARDS: dict[str, Sequence[dict[str, Any]]] = {
     "random": [{"file": "world.py", "function": "even_words"}],
     "algebra": [
         {"function": "exact_answer", "weight": 1.0},
-        {"function": "format_tags", "weight": 0.2},
+        {"function": "format_tags", "weight": 0.25},
     ],
 }
-"""What both sides are rewarded by."""
+"""What both sides are rewarded by. Weights are powers of two: with 0.2 TRL's float32 mean of equal
+rewards is off by a rounding, which its division by (std + 1e-4) makes an advantage of 0.001 for
+every answer of a group that has nothing to learn."""

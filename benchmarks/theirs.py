@@ -33,7 +33,7 @@ from benchmarks.sides import (
 from benchmarks.world import even_words
 from strop.data.order import Mix, Part
 from strop.model.memory import keep_freed_memory
-from strop.rewards.compose import BUILT_IN
+from strop.rewards.find import BUILT_IN
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 datasets.disable_progress_bars()

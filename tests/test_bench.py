@@ -20,6 +20,7 @@ from benchmarks.duel import (
     Unfair,
     _agree,
     _keep,
+    _round,
     _round_one,
     _same_losses,
     fight,
@@ -290,7 +291,7 @@ def test_a_setting_that_falls_in_the_first_round_of_grpo_is_left_out(
     sides = [told(name, [], []) for name in ("strop", "defaults", "continuous")]
     done = told("any", [1.0], [0.5]).told[0]
 
-    def ask(fighter: Fighter, order: Order) -> Any:
+    def ask(fighter: Fighter, order: Order, seconds: float | None = None) -> Any:
         if fighter.entrant.name == "continuous":
             raise Absent("out of pages")
         return done.step if order.what == "check" else done
@@ -301,3 +302,32 @@ def test_a_setting_that_falls_in_the_first_round_of_grpo_is_left_out(
     assert absent == {"continuous": "out of pages"}
     assert [f.entrant.name for f in sides] == ["strop", "defaults"]
     assert [len(f.told) for f in sides] == [1, 1]
+
+
+def test_a_setting_that_is_stuck_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted: a side whose answer never comes, in a round whose fastest step took 9 s."""
+    sides = [told(name, [], []) for name in ("strop", "defaults", "continuous")]
+    waited: dict[str, float | None] = {}
+    done = replace(told("any", [1.0], [0.5]).told[0], seconds=9.0)
+
+    class Link:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def send(self, order: Order) -> None: ...
+
+        def poll(self, seconds: float) -> bool:
+            waited[self.name] = seconds
+            return False
+
+        def recv(self) -> tuple[str, Told]:
+            return "step", done
+
+        def close(self) -> None: ...
+
+    for side in sides:
+        monkeypatch.setattr(side, "link", Link(side.entrant.name))
+    absent: dict[str, str] = {}
+    _round(0, sides, absent)
+    assert waited == {"continuous": 90.0}
+    assert absent == {"continuous": "no step within 90 s"}

@@ -13,7 +13,7 @@ FLOORS = {
     "strop": 0, "errors": 0, "types": 0,
     "recipe": 1, "metrics": 1,
     "losses": 2, "advantages": 2, "text": 2, "data": 2, "evals.stats": 2,
-    "data.sources": 3, "model": 3, "registry": 3,
+    "data.sources": 3, "model": 3, "registry": 3, "sandbox": 3,
     "rewards": 4, "rollout": 4,
     "train": 5, "evals": 5,
     "pipeline": 5.5,

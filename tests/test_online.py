@@ -20,8 +20,9 @@ from strop.recipe.load import load_recipe
 from strop.recipe.methods import Online
 from strop.recipe.model import ModelRecipe
 from strop.rollout.collect import PromptedTask
-from strop.rollout.overlong import overlong_penalty, shaped
+from strop.rollout.overlong import shaped
 from strop.rollout.sampler import Sampling
+from strop.text.lengths import overlong_penalty
 from strop.train.online import OnlineParts, gather
 from strop.train.optim import Optimizers
 from strop.train.own_samples import BestOf, OwnPairs, ranked

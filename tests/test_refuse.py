@@ -88,7 +88,6 @@ BEFORE_COMPUTE = [
     ("aot", "run.batch_size=1", "compares the records of a step"),
     ("grpo", "rollout.max_tokens=5000", "leaves no room for a prompt"),
     ("grpo", "rollout.overlong_buffer=12", "covers every answer"),
-    ("grpo", "reward=[{function: exact_answer, weight: 0}]", "every reward has weight 0"),
     ("grpo", "objective={epsilon_low: 0.3, epsilon_high: 0.2}", "epsilon_high >="),
     ("raft", "rollout.mismatch={level: token}", "does not read it"),
     ("grpo", "text.overlong=cut", "does not read it"),
@@ -116,6 +115,23 @@ def test_a_rate_known_to_displace_needs_force_or_an_adapter(
     for options, force in (([fast], True), ([fast, "model.lora={rank: 2}"], False)):
         recipe = load_recipe(recipes[method], options)
         assert prepare(recipe, resume=False, overwrite=False, force=force).total_steps == 6
+
+
+@pytest.mark.parametrize(
+    ("component", "problem"),
+    [
+        ("{function: exact_answer, weight: 0}", "weight 0 never counts"),
+        ("{function: exact_answer, gate: true, weight: 2}", "its weight is never read"),
+        ("{function: exact_answer, gate: true, normalize: true}", "centring would make negative"),
+        ("{function: exact_answer, clip: [1, 1]}", "leaves one value"),
+        ("{function: f, file: a.py, url: 'http://127.0.0.1:1'}", "not both"),
+    ],
+)
+def test_a_component_that_cannot_count_is_refused(
+    component: str, problem: str, recipes: dict[str, Path]
+) -> None:
+    with pytest.raises(RecipeError, match=rf"grpo.yaml:\d+: `reward.0`: .*{problem}"):
+        load_recipe(recipes["grpo"], [f"reward=[{component}]"])
 
 
 def test_a_column_that_a_reward_reads_has_to_be_there(

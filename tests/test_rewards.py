@@ -124,7 +124,7 @@ class TestComposition:
         assert not math.isnan(judged.scores[1].components["f"] or 0.0)
 
     def test_unknown_reward_names_the_known_ones(self) -> None:
-        with pytest.raises(RewardError, match="exact_answer, format_tags"):
+        with pytest.raises(RewardError, match="exact_answer, math_answer"):
             self.reward({"function": "exakt"})
 
     def test_bad_user_files(self, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@
     |   |-- TextError              a tokenizer or chat template that cannot render a record
     |   |-- ModelError             a model folder that cannot be loaded
     |   |-- RewardError            a reward file that cannot be loaded or used
+    |   |-- SandboxError           no wall around untrusted code holds on this machine
     |   |-- OutputError            an output folder that belongs to something else
     |   `-- RegistryError          an entry that does not exist, a promotion without proof
     |-- TrainingError              a run that cannot go on: exit code 1
@@ -64,6 +65,10 @@ class ModelError(UsageError):
 
 class RewardError(UsageError):
     """A reward cannot be loaded or called."""
+
+
+class SandboxError(UsageError):
+    """Untrusted code cannot be shut in here, so it is not run."""
 
 
 class OutputError(UsageError):

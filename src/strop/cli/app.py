@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from strop.cli import demo, doctor, evaluate, gate, registry, run, train
+from strop.cli import demo, doctor, evaluate, gate, registry, reward, run, train
 
 app = typer.Typer(
     name="strop",
@@ -20,5 +20,6 @@ app.command("train")(train.train)
 app.command("run")(run.run)
 app.command("eval")(evaluate.evaluate)
 app.command("gate")(gate.gate)
+app.add_typer(reward.app, name="reward")
 app.add_typer(registry.app, name="registry")
 app.command("doctor")(doctor.doctor)

@@ -10,7 +10,7 @@ from strop.cli.options import AsJson
 
 
 def doctor(as_json: AsJson = False) -> None:
-    """Say what this machine can run, and check that the tree forward is exact here.
+    """Say what this machine can run, check that the tree forward is exact and the sandbox holds.
 
     Example: strop doctor
     """
@@ -21,10 +21,26 @@ def doctor(as_json: AsJson = False) -> None:
     setup()
     difference = probe_exactness()
     exact = difference < 1e-4
-    found = {**environment(), "tree_forward_difference": difference, "ok": exact}
+    found = {
+        **environment(),
+        "sandbox": _sandbox(),
+        "tree_forward_difference": difference,
+        "ok": exact,
+    }
     if as_json:
         print(json.dumps(found))
     else:
         for name, value in found.items():
             print(f"  {name:<26} {value}")
     raise typer.Exit(0 if exact else 1)
+
+
+def _sandbox() -> str:
+    """The tier that code rewards would run in, or why there is none."""
+    from strop.errors import SandboxError
+    from strop.sandbox.tiers import strongest
+
+    try:
+        return strongest()
+    except SandboxError as error:
+        return error.problem

@@ -22,7 +22,7 @@ from strop.recipe.policy import (
     SequenceClipObjective,
     ValueRecipe,
 )
-from strop.recipe.reward import Rewards
+from strop.recipe.reward import ProbesRecipe, Rewards
 from strop.recipe.rollout import RolloutRecipe
 from strop.recipe.run import TrainRecipe
 
@@ -46,6 +46,7 @@ class OnlineRecipe(TrainRecipe):
 
     rollout: RolloutRecipe = RolloutRecipe()
     reward: Rewards
+    probes: ProbesRecipe = ProbesRecipe()
     eval: TasksDuring | None = None
     alarms: SampleAlarms = SampleAlarms()
 

@@ -2,31 +2,61 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
 from strop.recipe.base import LocalPath, ModelPath, Strict
 
+SOURCES = ("file", "url", "model")
+
 
 class RewardComponent(Strict):
-    """One reward function: a built-in by name, or `function` in the user's own file.
+    """One reward function: a built-in by name, `function` in the user's own `file` (Python; or
+    OpenAI's grader as JSON with `function: grader`), or an HTTP endpoint (`url`).
 
     `options` are passed on as keyword arguments; `model` is the folder of a `reward_model`; `name`
-    labels it in logs (default: `function`).
+    labels it in logs (default: `function`). The total of a completion is the product of the
+    `gate`s times the weighted sum of the others. `clip` bounds a component's values first;
+    `normalize` then centres and scales them within each group of a training step
+    (normalise-then-sum). A component that could not judge (`None`) leaves the completion unscored,
+    unless it is `optional`: then it adds nothing, or gates nothing.
     """
 
     function: str
     file: LocalPath | None = None
+    url: str | None = None
     model: ModelPath | None = None
     weight: float = 1.0
+    gate: bool = False
+    optional: bool = False
+    clip: tuple[float, float] | None = None
+    normalize: bool = False
     name: str | None = None
     options: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _model_is_read(self) -> Self:
-        if (self.function == "reward_model" and self.file is None) != (self.model is not None):
+        own = self.file is not None or self.url is not None
+        if (self.function == "reward_model" and not own) != (self.model is not None):
             raise ValueError("`model` goes with function: reward_model, and that needs it")
+        if self.file is not None and self.url is not None:
+            raise ValueError("give `file` or `url`, not both")
+        return self
+
+    @model_validator(mode="after")
+    def _counts(self) -> Self:
+        if self.weight == 0.0 or not math.isfinite(self.weight):
+            raise ValueError(
+                f"weight {self.weight:g} never counts: drop the component, or give it a weight"
+            )
+        if self.gate and self.weight != 1.0:
+            raise ValueError("a gate multiplies the sum, so its weight is never read: drop it")
+        if self.gate and self.normalize:
+            raise ValueError("a gate is a factor, which centring would make negative: drop one")
+        if self.clip is not None and not self.clip[0] < self.clip[1]:
+            raise ValueError(f"clip [{self.clip[0]:g}, {self.clip[1]:g}] leaves one value")
         return self
 
     @property
@@ -42,4 +72,25 @@ def _labels_differ(components: list[RewardComponent]) -> list[RewardComponent]:
 
 
 Rewards = Annotated[list[RewardComponent], AfterValidator(_labels_differ), Field(min_length=1)]
-"""Components that are added up; each is logged under its own name."""
+"""Components, the one that says what the task is about first; each is logged under its own name."""
+
+
+class ProbesRecipe(Strict):
+    """Attacks on the reward before step 1: a critical one that succeeds refuses the run, unless
+    `accept` says why it may (`{name: reason}`).
+
+    They are built from `tasks` tasks of the data, or from `completions` (labelled real ones);
+    `file` adds the user's own.
+    """
+
+    tasks: int = Field(default=80, ge=1)
+    completions: LocalPath | None = None
+    file: LocalPath | None = None
+    accept: dict[str, Annotated[str, Field(min_length=1)]] = Field(default_factory=dict)
+
+
+class RewardFile(Strict):
+    """A reward outside a training recipe: what `strop reward` also reads."""
+
+    reward: Rewards
+    probes: ProbesRecipe = ProbesRecipe()

@@ -1,44 +1,48 @@
 """Several rewards as one number per completion, with every component kept.
 
-The total is the weighted sum. A completion that any component could not judge (`None`, an
-exception, a number that is not finite) has no total: unscored is not zero.
+A completion that a component could not judge (`None`, an exception, a number that is not finite)
+has no total, unless the recipe calls that component optional: unscored is not zero.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from strop.errors import DataError, RewardError
-from strop.model.load import expect_weights, has_scalar_head
+from strop.errors import DataError
 from strop.recipe.reward import RewardComponent
-from strop.rewards.exact import exact_answer
-from strop.rewards.format import format_tags
-from strop.rewards.reward_model import reward_model
+from strop.rewards.combine import shaped, total_of
+from strop.rewards.find import RewardFunction, find_function
 from strop.types import Failure, Judged, Rollout, Score, Task, Text
-
-RewardFunction = Callable[..., Sequence[float | None]]
-
-BUILT_IN: dict[str, RewardFunction] = {
-    "exact_answer": exact_answer,
-    "format_tags": format_tags,
-    "reward_model": reward_model,
-}
-
 
 GIVEN = ("prompts", "completions", "completion_ids", "model")
 """What a reward function is always given, besides the tasks' own columns."""
 
 
 class Reward:
-    """A weighted composition of reward functions."""
+    """A composition of reward functions.
 
-    def __init__(self, components: Sequence[RewardComponent]) -> None:
-        self.components = [(component, find_function(component)) for component in components]
+    With `in_groups` the components that the recipe normalises are centred and scaled within each
+    group (training); without, they count as they are (evals, where a group may be one answer).
+    `functions` take the place of those that the components name.
+    """
+
+    def __init__(
+        self,
+        components: Sequence[RewardComponent],
+        *,
+        in_groups: bool = False,
+        functions: Sequence[RewardFunction] | None = None,
+    ) -> None:
+        found = functions or [find_function(component) for component in components]
+        self.components = list(zip(components, found, strict=True))
+        self.recipe = tuple(components)
+        self.in_groups = in_groups
+        self.seconds = dict.fromkeys((component.label for component in components), 0.0)
+        """Time spent in each component so far."""
 
     def expect_columns(self, tasks: Sequence[Task]) -> None:
         """Raise `DataError` for the first task without a column that a reward asks for."""
@@ -65,18 +69,27 @@ class Reward:
         prompts: Sequence[Text],
         completions: Sequence[Text],
         columns: Mapping[str, Sequence[Any]],
+        group_size: int = 1,
     ) -> Judged:
-        """One score per completion; a component that raises leaves its completions unscored."""
+        """One score per completion, `group_size` of them a group; a component that raises leaves
+        its completions unscored. A score's components are raw values."""
         by_name: dict[str, list[float | None]] = {}
         failures: list[Failure] = []
         for component, function in self.components:
+            started = time.perf_counter()
             values, failure = _call(component, function, prompts, completions, columns)
+            self.seconds[component.label] += time.perf_counter() - started
             by_name[component.label] = values
             failures += [failure] if failure else []
+        raw = [{name: v[i] for name, v in by_name.items()} for i in range(len(completions))]
         scores = []
-        for number in range(len(completions)):
-            parts = {name: values[number] for name, values in by_name.items()}
-            scores.append(Score(self._total(parts), parts))
+        for first in range(0, len(raw), group_size):
+            group = raw[first : first + group_size]
+            made = shaped(self.recipe, group, normalize=self.in_groups)
+            scores += [
+                Score(total_of(self.recipe, parts), values)
+                for parts, values in zip(made, group, strict=True)
+            ]
         return Judged(tuple(scores), tuple(failures))
 
     def judge_rollouts(self, rollouts: Sequence[Rollout]) -> Judged:
@@ -88,58 +101,8 @@ class Reward:
         }
         columns["completion_ids"] = [list(completion.ids) for _, completion in flat]
         prompts = [task.prompt for task, _ in flat]
-        return self.judge(prompts, [_as_said(task.prompt, c.text) for task, c in flat], columns)
-
-    def _total(self, parts: Mapping[str, float | None]) -> float | None:
-        total = 0.0
-        for component, _ in self.components:
-            value = parts[component.label]
-            if value is None:
-                return None
-            total += component.weight * value
-        return total
-
-
-def find_function(component: RewardComponent) -> RewardFunction:
-    """A built-in, or the named function of the user's file; `RewardError` where there is none."""
-    if component.model is not None:
-        expect_weights(component.model)
-        if not has_scalar_head(component.model):
-            raise RewardError(
-                "the folder holds no reward model (a sequence classifier with one label)",
-                where=component.model,
-                fix="train one with method: reward_model",
-            )
-    if component.file is not None:
-        return _from_file(Path(component.file), component.function)
-    if component.function not in BUILT_IN:
-        raise RewardError(
-            f"unknown reward {component.function!r}",
-            fix=f"use one of {', '.join(BUILT_IN)}, or give `file:` with your own function",
-        )
-    return BUILT_IN[component.function]
-
-
-def _from_file(path: Path, name: str) -> RewardFunction:
-    spec = importlib.util.spec_from_file_location(f"strop_user_{path.stem}", path)
-    if spec is None or spec.loader is None or not path.exists():
-        raise RewardError("no such Python file", where=str(path), fix="check `file:`")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # noqa: BLE001 - the user's file may raise anything
-        raise RewardError(
-            f"the file cannot be imported: {_described(error)}", where=str(path)
-        ) from None
-    function = vars(module).get(name)
-    if not callable(function):
-        offered = [n for n, v in vars(module).items() if inspect.isfunction(v)]
-        raise RewardError(
-            f"the file has no function {name!r}",
-            where=str(path),
-            fix=f"it has {', '.join(offered) or 'none'}",
-        )
-    return function  # type: ignore[no-any-return]
+        said = [as_said(task.prompt, completion.text) for task, completion in flat]
+        return self.judge(prompts, said, columns, len(rollouts[0].completions))
 
 
 def _call(
@@ -155,17 +118,13 @@ def _call(
         given = function(prompts=prompts, completions=completions, **{**columns, **options})
         values = [None if value is None else float(value) for value in given]
     except Exception as error:  # noqa: BLE001 - a reward may raise anything; it must not end a run
-        return nothing, Failure(component.label, _described(error))
+        return nothing, Failure(component.label, f"{type(error).__name__}: {error}")
     if len(values) != len(completions):
         problem = f"returned {len(values)} values for {len(completions)} completions"
         return nothing, Failure(component.label, problem)
     return [v if v is not None and math.isfinite(v) else None for v in values], None
 
 
-def _described(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
-
-
-def _as_said(prompt: Text, text: str) -> Text:
+def as_said(prompt: Text, text: str) -> Text:
     """A completion in the form of its prompt: text for text, one assistant message for chat."""
     return text if isinstance(prompt, str) else [{"role": "assistant", "content": text}]

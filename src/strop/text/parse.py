@@ -6,9 +6,10 @@ import re
 from collections.abc import Sequence
 from typing import Any, cast
 
-from strop.types import Text
+from strop.types import Message, Text
 
-_BOXED = re.compile(r"\\boxed\s*\{")
+_BRACES = re.compile(r"\\boxed[ \t]{0,9}\{|\\.|[{}]", re.DOTALL)
+_THOUGHT = re.compile(r"(</?think>)")
 
 
 def decode(tokenizer: Any, ids: Sequence[int]) -> str:
@@ -19,26 +20,68 @@ def decode(tokenizer: Any, ids: Sequence[int]) -> str:
 
 def plain(text: Text) -> str:
     """The words of a prompt or completion: the text itself, or its messages joined by newlines."""
-    if isinstance(text, str):
-        return text
-    return "\n".join(str(message.get("content") or "") for message in text)
+    return text if isinstance(text, str) else "\n".join(map(_content, text))
+
+
+def spoken(completion: Text) -> str:
+    """What the assistant says for all to read: no tool results, no thoughts.
+
+    A thought is what stands between `<think>` and `</think>`, after a `<think>` that is never
+    closed, or before a `</think>` that was opened in the prompt. What is only thought is not said,
+    even where nothing follows: `spoken("<think>5 or 6</think>6") == "6"`.
+    """
+    if isinstance(completion, str):
+        return _without_thoughts(completion)
+    turns = [m for m in completion if m.get("role", "assistant") == "assistant"]
+    return "\n".join(_without_thoughts(_content(turn)) for turn in turns)
 
 
 def last_tag(text: str, tag: str) -> str | None:
-    """Content of the last complete `<tag>...</tag>`: `last_tag("<a>1</a><a>2</a>", "a") == "2"`."""
-    pattern = rf"<{re.escape(tag)}>((?:(?!<{re.escape(tag)}>).)*?)</{re.escape(tag)}>"
-    found = re.findall(pattern, text, flags=re.DOTALL)
-    return cast(str, found[-1]).strip() if found else None
+    """Content of the last complete `<tag>...</tag>`: `last_tag("<a>1</a><a>2</a>", "a") == "2"`.
+
+    `None` where the last closing tag closes nothing or a nested one: `<a><a>1</a>2</a>` could be
+    read as two answers.
+    """
+    opening, closing = f"<{tag}>", f"</{tag}>"
+    end = text.rfind(closing)
+    start = text.rfind(opening, 0, max(end, 0))
+    if start < 0:
+        return None
+    first = text.find(closing, start)
+    return text[start + len(opening) : first].strip() if first == end else None
 
 
 def last_boxed(text: str) -> str | None:
-    r"""Content of the last `\boxed{...}` with balanced braces, or `None`."""
-    starts = [match.end() for match in _BOXED.finditer(text)]
-    if not starts:
-        return None
-    depth = 1
-    for end in range(starts[-1], len(text)):
-        depth += {"{": 1, "}": -1}.get(text[end], 0)
-        if depth == 0:
-            return text[starts[-1] : end].strip()
-    return None
+    r"""Content of the last `\boxed{...}` with balanced braces (escaped ones aside), or `None`."""
+    open_braces: list[int | None] = []
+    begun, found = -1, None
+    for brace in _BRACES.finditer(text):
+        if brace[0] == "}":
+            start = open_braces.pop() if open_braces else None
+            if start is not None and start > begun:
+                begun, found = start, text[start : brace.start()].strip()
+        elif brace[0].endswith("{") and brace[0] != "\\{":
+            open_braces.append(brace.end() if len(brace[0]) > 1 else None)
+    return found
+
+
+def _content(message: Message) -> str:
+    """A message's words, also where they come in parts (`[{"type": "text", "text": ...}]`)."""
+    content = message.get("content") or ""
+    if not isinstance(content, list):
+        return str(content)
+    return "".join(str(part.get("text") or "") for part in content if isinstance(part, dict))
+
+
+def _without_thoughts(text: str) -> str:
+    kept: list[str] = []
+    thinking = False
+    for part in _THOUGHT.split(text):
+        if part == "<think>":
+            thinking = True
+        elif part == "</think>":
+            kept = kept if thinking else []
+            thinking = False
+        elif not thinking:
+            kept.append(part)
+    return "".join(kept)

@@ -20,8 +20,11 @@ from strop.metrics.value import Metric, results
 from strop.model.reference import Reference
 from strop.recipe.methods import Online
 from strop.recipe.online import BestOfRecipe, TasksDuring
+from strop.recipe.reward import RewardComponent
 from strop.rewards.compose import Reward
+from strop.rewards.dominance import dominance
 from strop.rollout.collect import Collected, PromptedTask, carries_no_gradient, collect
+from strop.rollout.overlong import NAME as OVERLONG
 from strop.rollout.overlong import shaped
 from strop.rollout.sampler import Sampler, Sampling
 from strop.train.optim import learning_rate
@@ -99,6 +102,7 @@ def train_online(state: TrainState, recipe: Online, parts: OnlineParts) -> Itera
         if parts.reference is not None and refresh and state.step % refresh == 0:
             parts.reference.refresh()
         row = rollout_metrics(gathered, parts.learner.compares_groups) | results(metrics)
+        row |= dominance_metrics(recipe, gathered.sampled)
         row["epoch"] = state.step / parts.mix.epoch_steps()
         row["sampling_time"] = sampled - started
         row["step_time"] = time.perf_counter() - started
@@ -211,6 +215,21 @@ def rollout_metrics(gathered: Gathered, compares_groups: bool) -> dict[str, floa
     if compares_groups:
         same = sum(carries_no_gradient(group) for group in groups)
         row["frac_reward_zero_std"] = same / len(groups)
+    return row
+
+
+def dominance_metrics(recipe: Online, groups: Sequence[ScoredGroup]) -> dict[str, float]:
+    """What drives this step's advantages: `dominance/<component>` shares that add to 1, and how
+    many pairs the total ranks against the first component. Empty for a single component."""
+    components = list(recipe.reward)
+    if recipe.rollout.overlong_buffer:
+        components.append(RewardComponent(function=OVERLONG))
+    if len(components) == 1:
+        return {}
+    found = dominance(components, [[s.components for s in group.scores] for group in groups])
+    row = {f"dominance/{label}": share for label, share in found.shares.items()}
+    if found.inversions is not None:
+        row["dominance/inversions"] = found.inversions
     return row
 
 

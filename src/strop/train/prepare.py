@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,10 @@ from strop.recipe.offline import RewardModelRecipe, UnpairedRecipe
 from strop.recipe.online import OnlineRecipe, PpoRecipe
 from strop.recipe.run import TrainRecipe
 from strop.rewards.compose import Reward
+from strop.rewards.defence import defend
+from strop.rewards.find import runs_code
 from strop.rollout.collect import PromptedTask
+from strop.sandbox.tiers import strongest
 from strop.text.render import prompts_ids
 from strop.text.trees import Rendered, render
 from strop.train.directory import claim
@@ -120,17 +124,21 @@ def _online(recipe: Online, folder: Path, tokenizer: Any) -> Prepared:
     by_source = [prompted([source], tokenizer, room) for source in sources.own]
     replay = _replay(recipe, tokenizer, sources)
     tasks = tuple(task for found in by_source for task in found.tasks)
-    checks = {
+    checks: dict[str, Any] = {
         "records": len(tasks),
         "dropped": sum(found.dropped for found in by_source),
     }
     if replay:
         checks |= _replay_checks(replay)
-    reward = Reward(recipe.reward)
-    reward.expect_columns([task.task for task in tasks])
+    reward = Reward(recipe.reward, in_groups=True)
+    if any(map(runs_code, recipe.reward)):
+        checks["sandbox"] = strongest()
+    asked = [task.task for task in tasks]
+    reward.expect_columns(asked)
+    checks |= defend(recipe.reward, recipe.probes, asked, partial(_ids, tokenizer))
     held_out = None
     if recipe.eval is not None:
-        judge = Reward(recipe.eval.reward) if recipe.eval.reward else reward
+        judge = Reward(recipe.eval.reward or recipe.reward)
         found = prompted(recipe.eval.data, tokenizer, room)
         judge.expect_columns([task.task for task in found.tasks])
         held_out = HeldOut(recipe.eval, found.tasks, judge)
@@ -141,6 +149,10 @@ def _online(recipe: Online, folder: Path, tokenizer: Any) -> Prepared:
         folder, checks, mix, _total_steps(recipe, mix), None, None,
         joined(replay) if replay else None, tasks, reward, held_out,
     )  # fmt: skip
+
+
+def _ids(tokenizer: Any, text: str) -> list[int]:
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def by_role(recipe: TrainRecipe, kind: str) -> Sorted:

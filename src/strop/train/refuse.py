@@ -98,11 +98,6 @@ def _refuse_contradictory_rollout(recipe: Online) -> None:
             f"rollout.max_tokens {rollout.max_tokens}, so even the shortest would be punished",
             fix="make it a part of max_tokens (the paper: 4,096 of 20,480)",
         )
-    if all(component.weight == 0 for component in recipe.reward):
-        raise RecipeError(
-            "every reward has weight 0, so no completion is better than another",
-            fix="give at least one reward a weight",
-        )
     if isinstance(recipe, OwnPairsRecipe | BestOfRecipe) and rollout.mismatch.level != "none":
         raise RecipeError(
             f"rollout.mismatch is set, but method {recipe.method} does not read it",

@@ -1,0 +1,89 @@
+"""Components -> one number, and what each component contributed to it. Pure arithmetic."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+
+from strop.recipe.reward import RewardComponent
+
+Parts = Mapping[str, float | None]
+"""A completion's raw values by component."""
+
+EPSILON = 1e-4
+"""Added to a group's standard deviation, as in the advantages."""
+
+
+def total_of(components: Sequence[RewardComponent], parts: Parts) -> float | None:
+    """Product of the gates times weighted sum of the rest (1 where there are only gates); `None`
+    where a component that is not optional has no value."""
+    gates, additive, missing = 1.0, None, False
+    for component in components:
+        value = parts[component.label]
+        if value is None:
+            missing = missing or not component.optional
+            value = 1.0 if component.gate else 0.0
+        if component.gate:
+            gates *= value
+        else:
+            additive = (additive or 0.0) + component.weight * value
+    return None if missing else gates * (1.0 if additive is None else additive)
+
+
+def contributions(components: Sequence[RewardComponent], parts: Parts) -> dict[str, float] | None:
+    """What each component adds to the total, summing to it; `None` where there is no total.
+
+    An additive component adds its weighted value. A gate adds what it takes away: with gates
+    g1, g2 over a sum S, g1 adds (g1 - 1) S and g2 adds (g2 - 1) g1 S. With gates alone the sum is
+    the constant 1, which varies nowhere and is left out.
+    """
+    if total_of(components, parts) is None:
+        return None
+    filled = {c.label: _filled(c, parts[c.label]) for c in components}
+    added = {c.label: c.weight * filled[c.label] for c in components if not c.gate}
+    left = sum(added.values()) if added else 1.0
+    for component in components:
+        if component.gate:
+            added[component.label] = (filled[component.label] - 1.0) * left
+            left *= filled[component.label]
+    return added
+
+
+def _filled(component: RewardComponent, value: float | None) -> float:
+    if value is not None:
+        return value
+    return 1.0 if component.gate else 0.0
+
+
+def shaped(
+    components: Sequence[RewardComponent], group: Sequence[Parts], *, normalize: bool
+) -> list[dict[str, float | None]]:
+    """A group's values clipped and, with `normalize`, centred and scaled where the recipe says so.
+
+    A component whose values are all equal in the group becomes 0 for all (GDPO,
+    arXiv 2601.05242, eq. 4: each reward normalised before the sum).
+    """
+    rows: list[dict[str, float | None]] = [dict(parts) for parts in group]
+    for component in components:
+        values = [_clipped(component, parts[component.label]) for parts in group]
+        if component.normalize and normalize:
+            values = _standardized(values)
+        for row, value in zip(rows, values, strict=True):
+            row[component.label] = value
+    return rows
+
+
+def _clipped(component: RewardComponent, value: float | None) -> float | None:
+    if value is None or component.clip is None:
+        return value
+    low, high = component.clip
+    return min(high, max(low, value))
+
+
+def _standardized(values: Sequence[float | None]) -> list[float | None]:
+    known = [value for value in values if value is not None]
+    if len(known) < 2:
+        return [None if value is None else 0.0 for value in values]
+    mean, spread = math.fsum(known) / len(known), statistics.stdev(known)
+    return [None if value is None else (value - mean) / (spread + EPSILON) for value in values]

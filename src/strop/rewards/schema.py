@@ -1,0 +1,104 @@
+"""Structured output: the completion is one JSON value that a schema accepts."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import jsonschema_rs
+
+from strop.text.parse import spoken
+from strop.types import Text
+
+
+class NoJsonError(ValueError):
+    """A text is not one unambiguous JSON value."""
+
+
+def json_schema(
+    prompts: Sequence[Text],
+    completions: Sequence[Text],
+    *,
+    schema: Sequence[Any],
+    **columns: object,
+) -> list[float | None]:
+    """1.0 where the whole completion, bare or in one fence, is JSON that its `schema` accepts.
+
+    A schema is an object or its JSON text (drafts 4 to 2020-12). Anything that two readers could
+    understand differently is refused: text around the value (thoughts in `<think>` aside), a key
+    given twice, NaN and infinity, a number that no float can hold, half a surrogate pair. `None`
+    where the schema itself is broken. Nothing is fetched: a schema that refers to another document
+    is broken.
+    """
+    scores: list[float | None] = []
+    for completion, wanted in zip(completions, schema, strict=True):
+        validator = _validator(_json_text(wanted))
+        scores.append(None if validator is None else float(_accepts(validator, spoken(completion))))
+    return scores
+
+
+def read_json(text: str) -> Any:
+    """The JSON value that a text is, bare or in one fence. Raises `NoJsonError`."""
+    bare = unfenced(text)
+    try:
+        value = json.loads(
+            bare, object_pairs_hook=without_twins, parse_constant=_refused, parse_float=_finite
+        )
+        if "\\u" in bare:  # half a surrogate pair is no text
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
+    except (ValueError, RecursionError) as error:
+        raise NoJsonError(str(error)) from None
+
+
+def unfenced(text: str) -> str:
+    """What stands in the one fence that a text is; other text unchanged."""
+    bare = text.strip()
+    opening, line, rest = bare.partition("\n")
+    if not line or opening.rstrip().lower() not in ("```", "```json") or not rest.endswith("```"):
+        return text
+    return rest[:-3]
+
+
+def _json_text(schema: Any) -> str:
+    """A schema as JSON text; a broken one as text that is none."""
+    try:
+        return schema if isinstance(schema, str) else json.dumps(schema, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        return ""
+
+
+@lru_cache(maxsize=256)
+def _validator(schema: str) -> Any:
+    """A compiled schema; `None` for one that is none."""
+    try:
+        return jsonschema_rs.validator_for(json.loads(schema), retriever=_refused)
+    except (ValueError, RecursionError, jsonschema_rs.ReferencingError):
+        return None
+
+
+def _accepts(validator: Any, text: str) -> bool:
+    try:
+        return bool(validator.is_valid(read_json(text)))
+    except (NoJsonError, ValueError):
+        return False
+
+
+def without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. Raises `ValueError` where a key is given twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key is given twice")
+    return found
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    return value if math.isfinite(value) else _refused(digits)
+
+
+def _refused(what: str) -> Any:
+    raise ValueError(f"{what} is refused")

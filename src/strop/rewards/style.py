@@ -1,0 +1,147 @@
+"""How an answer is written, whatever it says: length, repetition, language, pattern, likeness."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Literal
+
+import py3langid
+from rapidfuzz import fuzz
+
+from strop.text.lengths import cosine, overlong_penalty, repeated_share, within
+from strop.text.parse import plain
+from strop.types import Text
+
+_NO_PROSE = re.compile(r"```.*?```|`[^`]*`|\$[^$]*\$|<[^<>]*>|\\[a-z]+", re.DOTALL)
+
+LOOKED_AT = 4_000
+"""Letters by which a language is told."""
+
+Unit = Literal["tokens", "characters", "words"]
+
+
+def regex(
+    prompts: Sequence[Text],
+    completions: Sequence[Text],
+    *,
+    pattern: str,
+    whole: bool = False,
+    **columns: object,
+) -> list[float | None]:
+    """1.0 where `pattern` is found (with `whole`: where it is the whole completion), else 0.0."""
+    wanted = re.compile(pattern, re.DOTALL)
+    find = wanted.fullmatch if whole else wanted.search
+    return [float(find(plain(completion)) is not None) for completion in completions]
+
+
+def overlong(
+    prompts: Sequence[Text],
+    completions: Sequence[Text],
+    *,
+    most: int,
+    buffer: int,
+    unit: Unit = "tokens",
+    completion_ids: Sequence[Sequence[int]] | None = None,
+    **columns: object,
+) -> list[float | None]:
+    """0 up to `most - buffer`, falling in a line to -1 at `most` and beyond (DAPO)."""
+    lengths = _lengths(completions, unit, completion_ids)
+    return [overlong_penalty(count, most, buffer) for count in lengths]
+
+
+def length(
+    prompts: Sequence[Text],
+    completions: Sequence[Text],
+    *,
+    least: int,
+    most: int,
+    fall: int = 0,
+    unit: Unit = "tokens",
+    completion_ids: Sequence[Sequence[int]] | None = None,
+    **columns: object,
+) -> list[float | None]:
+    """1.0 between `least` and `most`, falling in a line to 0 over `fall` on either side."""
+    lengths = _lengths(completions, unit, completion_ids)
+    return [within(count, least, most, fall) for count in lengths]
+
+
+def cosine_length(
+    prompts: Sequence[Text],
+    completions: Sequence[Text],
+    *,
+    most: int,
+    short: float = 1.0,
+    long: float = 0.5,
+    unit: Unit = "tokens",
+    completion_ids: Sequence[Sequence[int]] | None = None,
+    **columns: object,
+) -> list[float | None]:
+    """From `short` for an empty answer to `long` at `most`, along half a cosine; a gate multiplies
+    it with correctness."""
+    lengths = _lengths(completions, unit, completion_ids)
+    return [cosine(count, most, short, long) for count in lengths]
+
+
+def repetition(
+    prompts: Sequence[Text], completions: Sequence[Text], *, n: int = 4, **columns: object
+) -> list[float | None]:
+    """Minus the share of a completion's word `n`-grams that it had already said: 0 to -1."""
+    return [-repeated_share(plain(completion), n) for completion in completions]
+
+
+def similarity(
+    prompts: Sequence[Text],
+    completions: Sequence[Text],
+    *,
+    answer: Sequence[object],
+    **columns: object,
+) -> list[float | None]:
+    """Likeness to `answer` from 0 to 1: the normalised indel similarity of the two texts; `None`
+    where there is no answer."""
+    return [
+        None if gold is None else fuzz.ratio(plain(completion).strip(), str(gold).strip()) / 100
+        for completion, gold in zip(completions, answer, strict=True)
+    ]
+
+
+def language(
+    prompts: Sequence[Text],
+    completions: Sequence[Text],
+    *,
+    code: str | None = None,
+    shortest: int = 20,
+    **columns: object,
+) -> list[float | None]:
+    """1.0 where a completion is in the prompt's language (or in `code`, ISO 639-1), else 0.0.
+
+    Code blocks, formulas and tags are left out before looking. `None` where fewer than `shortest`
+    letters are left in either: nobody can tell.
+    """
+    return [
+        _same_language(_letters(plain(prompt)), _letters(plain(completion)), code, shortest)
+        for prompt, completion in zip(prompts, completions, strict=True)
+    ]
+
+
+def _same_language(prompt: str, completion: str, code: str | None, shortest: int) -> float | None:
+    if len(completion) < shortest or (code is None and len(prompt) < shortest):
+        return None
+    wanted = code or py3langid.classify(prompt)[0]
+    return float(py3langid.classify(completion)[0] == wanted)
+
+
+def _letters(text: str) -> str:
+    bare = _NO_PROSE.sub(" ", text)
+    return " ".join(re.findall(r"[^\W\d_]+", bare))[:LOOKED_AT]
+
+
+def _lengths(
+    completions: Sequence[Text], unit: Unit, ids: Sequence[Sequence[int]] | None
+) -> list[int]:
+    if unit == "tokens":
+        if ids is None:
+            raise ValueError("lengths in tokens need completion_ids; outside training use words")
+        return [len(tokens) for tokens in ids]
+    texts = [plain(completion) for completion in completions]
+    return [len(text) if unit == "characters" else len(text.split()) for text in texts]

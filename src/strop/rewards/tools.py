@@ -1,0 +1,287 @@
+"""Tool calls: the right functions, with the right arguments, no more and no fewer."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from strop.rewards.schema import without_twins
+from strop.text.parse import spoken
+from strop.types import Text
+
+_FENCED = re.compile(r"```(?:json|python)?[ \t]*\n(.*?)```", re.DOTALL)
+_IGNORED = re.compile(r"[\s,./\-_*^]+")
+_NUMERIC = re.compile(r"[\s,./\-+\d]+")
+
+OMITTED: Any = object()
+"""Among accepted values: the argument may be left out."""
+
+BROKEN = (ValueError, TypeError, AttributeError, RecursionError)
+"""What columns that are no calls or tools raise."""
+
+TYPES: dict[str, tuple[type, ...]] = {
+    "integer": (int,), "number": (int, float), "float": (int, float), "string": (str,),
+    "boolean": (bool,), "array": (list,), "tuple": (list,), "object": (dict,), "dict": (dict,),
+}  # fmt: skip
+"""JSON Schema's names and those of the Berkeley leaderboard."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """`Call("get_weather", {"city": "Bern"})`."""
+
+    name: str
+    arguments: Mapping[str, Any]
+
+
+def tool_call(
+    prompts: Sequence[Text],
+    completions: Sequence[Text],
+    *,
+    answer: Sequence[Any],
+    tools: Sequence[Any] | None = None,
+    **columns: object,
+) -> list[float | None]:
+    """1.0 where the completion makes exactly the calls of `answer`, in any order, else 0.0.
+
+    Calls are read from a message's `tool_calls`, from `<tool_call>{...}</tool_call>`, from JSON, or
+    from Python syntax (`f(a=1)`); not from thoughts in `<think>`. A key or argument given twice, or
+    a tag left open, is no call. An `answer` is a list of calls (or its JSON text), each
+    `{"name": ..., "arguments": {...}}`, or in the Berkeley leaderboard's form
+    `{"name": {"argument": [accepted values]}}`, where `""` among the values means that it may be
+    left out.
+
+    Texts compare without case, spaces and punctuation, as that leaderboard does (but `"1.5"` is not
+    `"15"`); numbers by value, never equal to booleans or texts. With `tools` (OpenAI's or the bare
+    form) an argument also has to be of its declared type. `None` where `answer` holds no call, or
+    it or `tools` cannot be read.
+    """
+    given = tools if tools is not None else [None] * len(answer)
+    return [
+        _score(completion, expected, offered)
+        for completion, expected, offered in zip(completions, answer, given, strict=True)
+    ]
+
+
+def _score(completion: Text, answer: Any, tools: Any) -> float | None:
+    try:
+        expected = _expected(answer)
+        known = {tool["name"]: tool.get("parameters") or {} for tool in _functions(tools)}
+    except (*BROKEN, KeyError):
+        return None
+    if not expected:
+        return None
+    made = calls_of(completion)
+    if made is None or len(made) != len(expected):
+        return 0.0
+    meets = [[_meets(call, wanted, known) for wanted in expected] for call in made]
+    return float(_paired(meets))
+
+
+def calls_of(completion: Text) -> list[Call] | None:
+    """The calls of a completion; `None` where it has none that can be read."""
+    if not isinstance(completion, str):
+        turns = [m for m in completion if m.get("role", "assistant") == "assistant"]
+        listed = [call for turn in turns for call in turn.get("tool_calls") or []]
+        if listed:
+            return _calls(listed)
+    text = spoken(completion).strip()
+    if "<tool_call>" in text:
+        return _tagged(text)
+    fenced = _FENCED.findall(text)
+    return _read(fenced[0] if len(fenced) == 1 else text)
+
+
+def _tagged(text: str) -> list[Call] | None:
+    calls: list[Call] = []
+    for part in text.split("<tool_call>")[1:]:
+        inside, closing, _ = part.partition("</tool_call>")
+        read = _read(inside) if closing else None
+        if read is None:
+            return None
+        calls += read
+    return calls
+
+
+def _read(text: str) -> list[Call] | None:
+    """Calls written as JSON, else as Python."""
+    try:
+        value = json.loads(text, object_pairs_hook=without_twins)
+    except (ValueError, RecursionError):
+        return _python_calls(text)
+    return _calls(value if isinstance(value, list) else [value])
+
+
+def _calls(values: Sequence[Any]) -> list[Call] | None:
+    calls = []
+    for value in values:
+        function = value.get("function", value) if isinstance(value, dict) else None
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            return None
+        arguments = function.get("arguments", function.get("parameters", {}))
+        if isinstance(arguments, str):
+            try:
+                arguments = json.loads(arguments or "{}", object_pairs_hook=without_twins)
+            except (ValueError, RecursionError):
+                return None
+        if not isinstance(arguments, dict):
+            return None
+        calls.append(Call(function["name"], arguments))
+    return calls or None
+
+
+def _python_calls(text: str) -> list[Call] | None:
+    try:
+        body = ast.parse(text.strip(), mode="eval").body
+        nodes = body.elts if isinstance(body, ast.List | ast.Tuple) else [body]
+        calls = [_python_call(node) for node in nodes]
+    except (SyntaxError, ValueError, RecursionError, MemoryError, TypeError):
+        return None
+    return calls or None
+
+
+def _python_call(node: ast.expr) -> Call:
+    """`a.b(x=1)` by its syntax; nothing is evaluated but literals. Raises `ValueError`."""
+    if not isinstance(node, ast.Call) or node.args or any(k.arg is None for k in node.keywords):
+        raise ValueError("no call with named arguments")
+    arguments = without_twins(
+        [(str(k.arg), _json_like(ast.literal_eval(k.value))) for k in node.keywords]
+    )
+    return Call(ast.unparse(node.func), arguments)
+
+
+def _json_like(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_json_like(item) for item in value]
+    if isinstance(value, dict):
+        return {str(k): _json_like(v) for k, v in value.items()}
+    return value
+
+
+def _expected(answer: Any) -> list[Call]:
+    """The calls of an answer, every argument with the list of its accepted values.
+
+    Raises one of `BROKEN` for what is no call.
+    """
+    calls = json.loads(answer) if isinstance(answer, str) else answer
+    expected: list[Call] = []
+    for call in calls if isinstance(calls, list) else [calls] if calls else []:
+        if "function" in call or isinstance(call.get("name"), str):
+            expected += [Call(c.name, _fixed(c.arguments)) for c in _calls([call]) or _no_calls()]
+        elif all(isinstance(accepted, dict) for accepted in call.values()):
+            expected += [Call(name, _choices(accepted)) for name, accepted in call.items()]
+        else:
+            _no_calls()
+    return expected
+
+
+def _no_calls() -> list[Call]:
+    raise ValueError("an answer is no call")
+
+
+def _fixed(value: Any) -> Any:
+    """Arguments with their values as the only accepted ones, in nested objects too."""
+    if isinstance(value, dict):
+        return {name: [_fixed(inner)] for name, inner in value.items()}
+    return [_fixed(item) for item in value] if isinstance(value, list) else value
+
+
+def _choices(value: Any) -> Any:
+    """The leaderboard's accepted values, in nested objects too; `""` means `OMITTED` as well."""
+    if isinstance(value, dict):
+        return {
+            name: [*map(_choices, accepted), *([OMITTED] if "" in accepted else [])]
+            for name, accepted in value.items()
+        }
+    return [_choices(item) for item in value] if isinstance(value, list) else value
+
+
+def _functions(tools: Any) -> list[dict[str, Any]]:
+    listed = json.loads(tools) if isinstance(tools, str) else tools or []
+    return [
+        tool.get("function", tool) for tool in (listed if isinstance(listed, list) else [listed])
+    ]
+
+
+def _paired(meets: Sequence[Sequence[bool]]) -> bool:
+    """Whether every call made can have an expected one of its own (augmenting paths)."""
+    taken: dict[int, int] = {}
+
+    def finds(call: int, tried: set[int]) -> bool:
+        for wanted, fits in enumerate(meets[call]):
+            if fits and wanted not in tried:
+                tried.add(wanted)
+                if wanted not in taken or finds(taken[wanted], tried):
+                    taken[wanted] = call
+                    return True
+        return False
+
+    return all(finds(call, set()) for call in range(len(meets)))
+
+
+def _meets(call: Call, wanted: Call, tools: Mapping[str, Any]) -> bool:
+    parameters = _inner(tools.get(wanted.name), "properties")
+    return call.name == wanted.name and _same_object(call.arguments, wanted.arguments, parameters)
+
+
+def _inner(schema: Any, name: str) -> Mapping[str, Any]:
+    """A part of a schema that is an object; nothing is declared where there is none."""
+    inner = schema.get(name) if isinstance(schema, dict) else None
+    return inner if isinstance(inner, dict) else {}
+
+
+def _same(given: Any, accepted: Any, schema: Mapping[str, Any]) -> bool:
+    """Equal in value and type. Where an accepted value is not of the declared type (the
+    leaderboard has such), its own type counts."""
+    declared = TYPES.get(str(schema.get("type")))
+    if declared and _is(accepted, declared) and not _is(given, declared):
+        return False
+    if isinstance(accepted, bool) or isinstance(given, bool):
+        return given is accepted
+    if isinstance(accepted, int | float):
+        return isinstance(given, int | float) and given == accepted
+    if isinstance(accepted, str):
+        return isinstance(given, str) and _same_text(given, accepted)
+    if isinstance(accepted, list):
+        items = _inner(schema, "items")
+        return (
+            isinstance(given, list)
+            and len(given) == len(accepted)
+            and all(_same(g, a, items) for g, a in zip(given, accepted, strict=True))
+        )
+    if isinstance(accepted, dict):
+        properties = _inner(schema, "properties")
+        return isinstance(given, dict) and _same_object(given, accepted, properties)
+    return bool(given == accepted)
+
+
+def _same_object(
+    given: Mapping[str, Any],
+    accepted: Mapping[str, list[Any]],
+    properties: Mapping[str, Any],
+) -> bool:
+    """Every name with one of its accepted values, and no other name."""
+    return given.keys() <= accepted.keys() and all(
+        any(
+            _same(given[name], value, _inner(properties, name)) if name in given
+            else value is OMITTED
+            for value in values
+        )
+        for name, values in accepted.items()
+    )  # fmt: skip
+
+
+def _same_text(given: str, accepted: str) -> bool:
+    """Equal when folded; as they are where one is a number or folds to nothing."""
+    folded = _IGNORED.sub("", given).casefold()
+    if not folded or _NUMERIC.fullmatch(accepted):
+        return given.strip() == accepted.strip()
+    return folded == _IGNORED.sub("", accepted).casefold()
+
+
+def _is(value: Any, kinds: tuple[type, ...]) -> bool:
+    return isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))

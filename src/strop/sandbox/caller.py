@@ -1,0 +1,42 @@
+"""A trusted process that calls one function of untrusted code with plain data.
+
+`python -m strop.sandbox.caller TIER`: `{"code", "function", "args", "limits"}` a line in,
+`{"value"}` a line out (null where the code failed).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from strop.errors import SandboxError
+from strop.sandbox.client import Sandbox
+from strop.sandbox.jail import Limits
+from strop.sandbox.tiers import start
+
+LARGEST = 1e300
+"""Beyond this an integer is no float."""
+
+
+def call(request: dict[str, Any], sandbox: Sandbox) -> Any:
+    """The number that the function returns; `None` where it fails or returns something else."""
+    try:
+        with sandbox.execute(request["code"], Limits(**request["limits"])) as candidate:
+            value = candidate.call(request["function"], request["args"], {})
+    except SandboxError:
+        raise
+    except Exception:  # noqa: BLE001 - the code may raise any built-in error
+        return None
+    return value if isinstance(value, int | float) and abs(value) < LARGEST else None
+
+
+def main() -> None:
+    with start(sys.argv[1]) as sandbox:  # type: ignore[arg-type]
+        print("ready", flush=True)
+        for line in sys.stdin:
+            print(json.dumps({"value": call(json.loads(line), sandbox)}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

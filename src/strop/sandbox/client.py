@@ -1,0 +1,233 @@
+"""The referee's end of a fork server: start a candidate, call it, hear how it ended."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import IO, Any, Self
+
+from strop.errors import SandboxError
+from strop.sandbox.candidate import SHUT_IN
+from strop.sandbox.codec import NotPlainError, TooMuchError, receive, send
+from strop.sandbox.jail import Limits
+
+START_SECONDS = 20.0
+GRACE_SECONDS = 2.0
+"""How long a closed fork server may take to end."""
+
+ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+"""All that a candidate may read there: libraries then start no threads."""
+
+
+class CandidateError(Exception):
+    """The candidate's code raised, ended, or answered with something that is no plain data."""
+
+
+class Candidate:
+    """A running candidate as the referee sees it."""
+
+    def __init__(self, link: socket.socket) -> None:
+        self._link = link
+        self._called = False
+
+    def load(self, code: str) -> None:
+        """Run the top level of its code. Raises `CandidateError` where that fails."""
+        try:
+            self._ask({"code": code, "program": False})
+        except Exception as error:  # noqa: BLE001 - any built-in error it chose to raise
+            raise CandidateError(f"its code fails: {type(error).__name__}: {error}") from None
+
+    def call(self, name: str, args: Sequence[object], kwargs: Mapping[str, object]) -> Any:
+        """The plain data a function of the candidate returns.
+
+        Raises what the candidate raised where that is a built-in exception, `CandidateError` where
+        it ended or gave no plain data, and `NotPlainError` for arguments that cannot be sent.
+        """
+        try:
+            return self._ask([name, list(args), dict(kwargs)])
+        except TooMuchError as error:
+            if not self._called:
+                raise
+            # an earlier answer, sent back, may be what is too long or too deep
+            raise CandidateError(str(error)) from None
+        finally:
+            self._called = True
+
+    def _ask(self, message: object) -> Any:
+        try:
+            send(self._link.fileno(), message)
+            answer = self._answer()
+        except (EOFError, OSError) as error:
+            raise CandidateError(f"the candidate ended before it answered ({error})") from None
+        return _value(answer)
+
+    def _answer(self) -> Any:
+        try:
+            return receive(self._link.fileno())
+        except NotPlainError as error:
+            raise CandidateError(str(error)) from None
+
+
+def _value(answer: Any) -> Any:
+    match answer:
+        case {"value": value}:
+            return value
+        case {"error": [str(kind), str(said)]}:
+            raised = BUILT_IN_ERRORS.get(kind)
+            raise raised(said) if raised else CandidateError(f"{kind}: {said}")
+    raise CandidateError("the candidate answered with no answer")
+
+
+BUILT_IN_ERRORS: dict[str, type[Exception]] = {
+    kind.__name__: kind
+    for kind in (
+        ArithmeticError, AttributeError, IndexError, KeyError, LookupError, NotImplementedError,
+        OverflowError, RecursionError, RuntimeError, TypeError, ValueError, ZeroDivisionError,
+        AssertionError, NameError, OSError, StopIteration, MemoryError,
+    )
+}  # fmt: skip
+"""What a test may expect a candidate to raise; built from one text each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Printed:
+    """How a program ended: what it printed, its exit status, and why it was killed, if it was."""
+
+    output: str
+    status: int
+    killed: str
+
+
+class Sandbox:
+    """A fork server of its own; one candidate at a time. Closing it ends everything in it."""
+
+    def __init__(self, command: Callable[[int], list[str]]) -> None:
+        ours, theirs = socket.socketpair()
+        self._control = ours
+        with theirs:
+            self._server = subprocess.Popen(
+                command(theirs.fileno()), pass_fds=[theirs.fileno()], env=ENVIRONMENT, cwd="/",
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+            )  # fmt: skip
+        ours.settimeout(START_SECONDS)
+        self._reports = ours.makefile("rb")
+        try:
+            self._expect(self._reports.readline() == b"ready\n")
+        except OSError:
+            self._expect(False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> list[str]:
+        """End the fork server, which empties its folder first; the lines it complained in."""
+        self._reports.close()
+        self._control.close()
+        try:
+            _, said = self._server.communicate(timeout=GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._server.kill()
+            _, said = self._server.communicate()
+        except ValueError:  # closed before
+            return []
+        return said.decode(errors="replace").strip().splitlines()
+
+    @contextlib.contextmanager
+    def execute(self, code: str, limits: Limits) -> Iterator[Candidate]:
+        """Code whose functions can be called. Raises `CandidateError` where its top level fails."""
+        with self.prepare(limits) as candidate:
+            candidate.load(code)
+            yield candidate
+
+    @contextlib.contextmanager
+    def prepare(self, limits: Limits) -> Iterator[Candidate]:
+        """A candidate that has no code yet."""
+        with open(os.devnull, "r+b", buffering=0) as nothing:
+            link = self._order(limits, nothing.fileno(), nothing.fileno())
+        with link:
+            try:
+                yield Candidate(link)
+            finally:
+                self._tell()
+                self._report()
+
+    def run_program(self, code: str, given: str, limits: Limits) -> Printed:
+        """Code as a script that reads `given` and prints."""
+        reading, writing = os.pipe()
+        with os.fdopen(reading, "rb") as printed, tempfile.TemporaryFile() as stdin:
+            stdin.write(given.encode(errors="replace"))
+            stdin.seek(0)
+            with os.fdopen(writing, "wb"):
+                link = self._order(limits, stdin.fileno(), writing)
+            with link:
+                with contextlib.suppress(OSError, NotPlainError):
+                    send(link.fileno(), {"code": code, "program": True})
+                link.shutdown(socket.SHUT_WR)
+                output, flooded = _drain(printed, limits)
+                if flooded:
+                    self._tell()
+                report = self._report()
+                if not flooded:
+                    self._tell()
+        killed = f"it printed more than {limits.output} bytes" if flooded else report["killed"]
+        return Printed(output, report["status"], killed)
+
+    def _order(self, limits: Limits, given: int, output: int) -> socket.socket:
+        """The link to a new candidate that is shut in. Raises `SandboxError` where it is not."""
+        link, theirs = socket.socketpair()
+        order = [json.dumps(asdict(limits)).encode()]
+        try:
+            with theirs:
+                socket.send_fds(self._control, order, [theirs.fileno(), given, output])
+            self._control.settimeout(limits.seconds + START_SECONDS)
+            link.settimeout(START_SECONDS)
+            ready = link.recv(len(SHUT_IN)) == SHUT_IN
+            link.settimeout(None)
+        except OSError:
+            ready = False
+        if not ready:
+            link.close()
+            self._expect(False, "a candidate could not be shut in, so it was not run")
+        return link
+
+    def _tell(self) -> None:
+        try:
+            self._control.send(b"x")
+        except OSError:
+            self._expect(False)
+
+    def _report(self) -> dict[str, Any]:
+        line = b""
+        with contextlib.suppress(OSError):
+            line = self._reports.readline()
+        self._expect(line.endswith(b"\n"))
+        report: dict[str, Any] = json.loads(line)
+        return report
+
+    def _expect(self, fine: bool, otherwise: str = "the fork server ended") -> None:
+        """Give up for good where something is not fine."""
+        if fine:
+            return
+        said = self.close()
+        raise SandboxError(f"{otherwise}: {said[-1] if said else 'without a word'}")
+
+
+def _drain(printed: IO[bytes], limits: Limits) -> tuple[str, bool]:
+    """What is printed until the pipe closes (the fork server ends a program that takes too long),
+    and whether it was too much."""
+    kept = bytearray()
+    while len(kept) <= limits.output:
+        part = os.read(printed.fileno(), 65536)
+        if not part:
+            return kept.decode(errors="replace"), False
+        kept += part
+    return kept.decode(errors="replace"), True

@@ -1,0 +1,147 @@
+"""Killable worker processes that answer one JSON line with another."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import selectors
+import subprocess
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import IO, Any
+
+Request = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A worker's answer, or why there is none."""
+
+    answer: Any = None
+    failed: str | None = None
+
+
+class WorkerEndedError(Exception):
+    """A worker's process ended, or was killed because it took too long."""
+
+
+class Workers:
+    """Up to `count` processes of one command, started when first needed, restarted when they fall.
+
+    Args:
+        command: a program that says "ready", then reads a JSON line and writes one, until its
+            input closes.
+        count: processes; default: one for each core.
+    """
+
+    def __init__(self, command: Sequence[str], count: int | None = None) -> None:
+        self._command = list(command)
+        self._count = count or os.cpu_count() or 1
+        self._idle: SimpleQueue[_Worker] = SimpleQueue()
+        for _ in range(self._count):
+            self._idle.put(_Worker(self._command))
+        atexit.register(self.close)
+
+    def ask(self, requests: Sequence[Request], seconds: float) -> list[Reply]:
+        """A reply for every request, in order. A request whose worker ends is tried once more, one
+        that takes longer than `seconds` is not."""
+        with ThreadPoolExecutor(self._count) as threads:
+            return list(threads.map(lambda request: self._one(request, seconds), requests))
+
+    def _one(self, request: Request, seconds: float) -> Reply:
+        worker = self._idle.get()
+        try:
+            for last in (False, True):
+                try:
+                    return Reply(worker.ask(request, seconds))
+                except TimeoutError:
+                    worker.kill()
+                    return Reply(failed=f"no answer within {seconds:g} s")
+                except WorkerEndedError as error:
+                    worker.kill()
+                    if last:
+                        return Reply(failed=str(error))
+            raise AssertionError("two tries end in one of the returns above")
+        finally:
+            self._idle.put(worker)
+
+    def close(self) -> None:
+        """End all processes."""
+        for _ in range(self._count):
+            worker = self._idle.get()
+            worker.kill()
+            self._idle.put(worker)
+
+
+class _Worker:
+    """One process, or none yet."""
+
+    def __init__(self, command: list[str]) -> None:
+        self._command = command
+        self._process: subprocess.Popen[bytes] | None = None
+        self._rest = b""
+
+    def ask(self, request: Request, seconds: float) -> Any:
+        packed = json.dumps(request).encode() + b"\n"
+        process = self._started()
+        until = time.monotonic() + seconds
+        try:
+            self._write(process, packed, until)
+            return json.loads(self._line(process, until))
+        except BrokenPipeError:
+            raise WorkerEndedError("a worker ended") from None
+        except ValueError:
+            raise WorkerEndedError("a worker answered with no JSON") from None
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            self._rest = b""
+            self._process = subprocess.Popen(
+                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL, bufsize=0,
+            )  # fmt: skip
+            if self._line(self._process, time.monotonic() + 60.0) != b"ready":
+                raise WorkerEndedError("a worker did not start")
+        return self._process
+
+    def _write(self, process: subprocess.Popen[bytes], packed: bytes, until: float) -> None:
+        """A worker that does not read must not hold its asker up either."""
+        assert process.stdin is not None
+        os.set_blocking(process.stdin.fileno(), False)
+        rest = memoryview(packed)
+        while rest:
+            _wait(process.stdin, selectors.EVENT_WRITE, until)
+            rest = rest[os.write(process.stdin.fileno(), rest) :]
+
+    def _line(self, process: subprocess.Popen[bytes], until: float) -> bytes:
+        assert process.stdout is not None
+        while b"\n" not in self._rest:
+            _wait(process.stdout, selectors.EVENT_READ, until)
+            part = os.read(process.stdout.fileno(), 65536)
+            if not part:
+                raise WorkerEndedError("a worker ended while it judged")
+            self._rest += part
+        line, self._rest = self._rest.split(b"\n", 1)
+        return line
+
+    def kill(self) -> None:
+        if self._process is None:
+            return
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
+        self._process = None
+
+
+def _wait(pipe: IO[bytes], event: int, until: float) -> None:
+    """Raises `TimeoutError` where nothing happens in time."""
+    with selectors.DefaultSelector() as selector:
+        selector.register(pipe, event)
+        if not selector.select(max(0.0, until - time.monotonic())):
+            raise TimeoutError

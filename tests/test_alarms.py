@@ -15,6 +15,7 @@ from strop.errors import OutputError, StoppedByAlarm
 from strop.metrics.runlog import read_rows
 from strop.recipe.alarm import AlarmRecipe, CommonAlarms, OwnPairAlarms, PairAlarms, PolicyAlarms
 from strop.recipe.load import load_recipe
+from strop.text.habits import HABITS
 from strop.train.alarms import DETECTORS, AlarmWatch
 from strop.train.run import train
 
@@ -45,6 +46,11 @@ def pair_rows(drift: float, margin: float, steps: int = 30) -> list[Row]:
     ]
 
 
+def _share(draw: random.Random, count: int, share: float) -> float:
+    """Of so many completions, the share that shows something by chance."""
+    return sum(draw.random() < share for _ in range(count)) / count
+
+
 def policy_rows(steps: int = 60, **planted: Any) -> list[Row]:
     """A healthy run: reward and held-out reward rise to the top, entropy falls as it gets sure.
 
@@ -64,6 +70,10 @@ def policy_rows(steps: int = 60, **planted: Any) -> list[Row]:
             "completions/mean_length": 40 + draw.gauss(0, 1),
             "grad_norm": draw.lognormvariate(0, 0.4),
             "mismatch/logprob_difference": 1e-6,
+            "completions/count": 128.0,
+            "hack/length_pay": draw.gauss(0, 0.1),
+            "dominance/others": max(0.0, 0.1 + draw.gauss(0, 0.05)),
+            **{f"hack/{name}": _share(draw, 128, 0.04) for name in HABITS},
         }
         if n % 5 == 4:
             row |= {
@@ -92,8 +102,17 @@ PLANTED: dict[str, dict[str, Any]] = {
         "eval_reward": lambda done: 0.3,
     },
     "hacking": {
-        "eval_reward": lambda done: 0.3 + (0.4 * done if done < 0.4 else 0.16 - 0.3 * (done - 0.4)),
+        # one deep fall, not yet long enough for a running sum
+        "eval_reward": lambda done: 0.3 + (0.4 * done if done < 0.85 else 0.2),
     },
+    "proxy_gap": {
+        # 0.03 below its best, eval after eval: too little for `hacking`
+        "eval_reward": lambda done: 0.5 if done < 0.3 else 0.47,
+        "eval_reward_std": lambda done: 0.2,
+    },
+    "habits": {"hack/several_answers": lambda done: 0.05 + 0.5 * done},
+    "length_pay": {"hack/length_pay": lambda done: 0.7},
+    "dominance": {"dominance/others": lambda done: 0.3 + 0.5 * done},
     "kl_runaway": {"kl": lambda done: 2 * done},
     "mismatch": {"mismatch/logprob_difference": lambda done: 0.3 * done},
     "spike": {"grad_norm": lambda done: 1.0 if done < 0.5 else 40.0},

@@ -18,12 +18,15 @@ class AlarmRecipe(Strict):
     """`threshold` has to be crossed for `patience` steps in a row; then `action`.
 
     `warn` says so and writes it down, `pause` saves and ends the run so that it can be looked at
-    and resumed, `stop` saves and ends it for good, `off` does not look.
+    and resumed, `rollback` ends it at the last checkpoint before the threshold was first crossed,
+    `stop` saves and ends it for good, `off` does not look.
     """
 
     threshold: float
     patience: int = Field(ge=1)
-    action: Annotated[Literal["warn", "pause", "stop", "off"], BeforeValidator(_off)] = "warn"
+    action: Annotated[
+        Literal["warn", "pause", "rollback", "stop", "off"], BeforeValidator(_off)
+    ] = "warn"
 
 
 class CommonAlarms(Strict):
@@ -59,13 +62,20 @@ class SampleAlarms(CommonAlarms):
     `entropy_collapse`: entropy as a share of what it was at the start; `zero_variance`: share of
     groups whose rewards are all equal; `length_drift`: mean completion length over its start,
     without a held-out gain; `hacking`: fall of the held-out reward from its best, beyond its noise,
-    while the trained reward rose (patience counts evals).
+    while the trained reward rose (patience counts evals); `proxy_gap`: the same as a running sum
+    (CUSUM) in standard errors; `habits`: z of a way of writing (`strop.text.habits`) that became
+    common; `length_pay`: correlation of reward and length at equal correctness; `dominance`: share
+    of the advantage that the first reward does not drive.
     """
 
     entropy_collapse: AlarmRecipe = AlarmRecipe(threshold=0.1, patience=5)
     zero_variance: AlarmRecipe = AlarmRecipe(threshold=0.9, patience=10)
     length_drift: AlarmRecipe = AlarmRecipe(threshold=1.5, patience=5)
     hacking: AlarmRecipe = AlarmRecipe(threshold=0.05, patience=2)
+    proxy_gap: AlarmRecipe = AlarmRecipe(threshold=5.0, patience=1)
+    habits: AlarmRecipe = AlarmRecipe(threshold=5.0, patience=2)
+    length_pay: AlarmRecipe = AlarmRecipe(threshold=0.5, patience=2)
+    dominance: AlarmRecipe = AlarmRecipe(threshold=0.5, patience=10)
 
 
 class PolicyAlarms(SampleAlarms):

@@ -10,18 +10,14 @@ from __future__ import annotations
 import math
 import statistics
 import warnings
-from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from strop.errors import StoppedByAlarm
 from strop.recipe.alarm import AlarmRecipe, CommonAlarms
-
-Row = Mapping[str, float]
-
-START = 3
-"""Rows whose mean stands for the start of a run."""
+from strop.train.detector import START, Detector, Row, Start
+from strop.train.hacking import Habits, Hacking, LengthDrift, LengthPay, ProxyGap
 
 ROOM = 0.1
 """Share of the seen reward range that has to be left to gain before a still run is a stuck one."""
@@ -31,35 +27,6 @@ LONG = 10
 
 MEMORY = 50
 """Rows that a running median remembers."""
-
-
-class Detector(ABC):
-    """One number per row, or `None` where the row says nothing; `above` says which side is bad."""
-
-    above = True
-
-    @abstractmethod
-    def measure(self, row: Row) -> float | None:
-        """The number of this row, after all rows before it."""
-
-    @abstractmethod
-    def explain(self, value: float) -> str:
-        """What the number means, as one sentence."""
-
-
-class Start:
-    """The mean of a metric over the first rows that have it."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.seen: list[float] = []
-
-    def see(self, row: Row) -> float | None:
-        """The start's mean once it is known."""
-        value = row.get(self.name)
-        if value is not None and len(self.seen) < START:
-            self.seen.append(value)
-        return sum(self.seen) / START if len(self.seen) == START else None
 
 
 class Displacement(Detector):
@@ -166,60 +133,6 @@ class Level(Detector):
         return self.sentence.format(value=value)
 
 
-class LengthDrift(Detector):
-    """Completion length over its start, unless the held-out reward has gained meanwhile."""
-
-    def __init__(self) -> None:
-        self.start = Start("completions/mean_length")
-        self.first: float | None = None
-        self.gained = False
-
-    def measure(self, row: Row) -> float | None:
-        held_out = row.get("eval_reward")
-        if held_out is not None:
-            self.first = held_out if self.first is None else self.first
-            self.gained = held_out - self.first > noise(row)
-        start = self.start.see(row)
-        if start is None or "completions/mean_length" not in row:
-            return None
-        return 1.0 if self.gained else row["completions/mean_length"] / start
-
-    def explain(self, value: float) -> str:
-        return (
-            f"answers grew to {value:.2g} times their length without a held-out gain. Use "
-            "rollout.overlong_buffer, a token-level denominator (dapo, dr_grpo), or a reward that "
-            "does not pay for length"
-        )
-
-
-class Hacking(Detector):
-    """Fall of the held-out reward from its best while the trained reward is above what it was."""
-
-    def __init__(self) -> None:
-        self.recent: deque[float] = deque(maxlen=START)
-        self.best: tuple[float, float] | None = None
-
-    def measure(self, row: Row) -> float | None:
-        if "reward" in row:
-            self.recent.append(row["reward"])
-        held_out = row.get("eval_reward")
-        if held_out is None or not self.recent:
-            return None
-        trained = sum(self.recent) / len(self.recent)
-        if self.best is None or held_out >= self.best[0]:
-            self.best = (held_out, trained)
-            return 0.0
-        fell = self.best[0] - held_out
-        return fell if trained > self.best[1] and fell > noise(row) else 0.0
-
-    def explain(self, value: float) -> str:
-        return (
-            f"the held-out reward fell {value:.3g} below its best while the trained reward rose: "
-            "the policy found what the reward pays for and the task does not. Mend the reward, or "
-            "keep the best checkpoint of before"
-        )
-
-
 class Spike(Detector):
     """Gradient norm as a multiple of its median over the last rows."""
 
@@ -241,18 +154,20 @@ class Spike(Detector):
         )
 
 
-def noise(row: Row) -> float:
-    """Three standard errors of the difference of two held-out means."""
-    count = row.get("eval_completions/count", 1.0)
-    return 3 * row.get("eval_reward_std", 0.0) * math.sqrt(2 / count)
-
-
 DETECTORS: dict[str, Callable[[], Detector]] = {
     "displacement": Displacement,
     "entropy_collapse": EntropyCollapse,
     "zero_variance": ZeroVariance,
     "length_drift": LengthDrift,
     "hacking": Hacking,
+    "habits": Habits,
+    "length_pay": LengthPay,
+    "proxy_gap": ProxyGap,
+    "dominance": lambda: Level(
+        "dominance/others",
+        "{value:.0%} of the advantage comes from other rewards than the first. Raise its weight or "
+        "make it a gate (`strop reward audit` says how much)",
+    ),
     "spike": Spike,
     "kl_runaway": lambda: Level(
         "kl",
@@ -269,17 +184,19 @@ DETECTORS: dict[str, Callable[[], Detector]] = {
 
 @dataclass(frozen=True, slots=True)
 class Rung:
-    """An alarm that rang: `Rung("displacement", 9, "stop", "displacement at step 9: ...")`."""
+    """An alarm that rang: `Rung("displacement", 9, "stop", "displacement at step 9: ...", 7)`;
+    `since` is the step at which its number first was beyond the threshold."""
 
     name: str
     step: int
     action: str
     said: str
+    since: int
 
     @property
     def ends(self) -> bool:
         """Whether the run is to end here."""
-        return self.action in ("pause", "stop")
+        return self.action in ("pause", "stop", "rollback")
 
 
 class AlarmWatch:
@@ -293,6 +210,7 @@ class AlarmWatch:
             if alarm.action != "off"
         ]
         self.crossed = dict.fromkeys(wanted, 0)
+        self.since = dict.fromkeys(wanted, 0)
 
     def see(self, row: Row) -> list[Rung]:
         """The alarms that ring at this row."""
@@ -304,11 +222,14 @@ class AlarmWatch:
         if value is None:
             return None
         beyond = value > alarm.threshold if detector.above else value < alarm.threshold
+        step = int(row["step"])
         self.crossed[name] = self.crossed[name] + 1 if beyond else 0
+        if self.crossed[name] == 1:
+            self.since[name] = step
         if self.crossed[name] != alarm.patience:
             return None
-        step = int(row["step"])
-        return Rung(name, step, alarm.action, f"{name} at step {step}: {detector.explain(value)}")
+        said = f"{name} at step {step}: {detector.explain(value)}"
+        return Rung(name, step, alarm.action, said, self.since[name])
 
 
 def act(rung: Sequence[Rung]) -> None:
@@ -318,4 +239,4 @@ def act(rung: Sequence[Rung]) -> None:
             warnings.warn(alarm.said, stacklevel=2)
     for alarm in rung:
         if alarm.ends:
-            raise StoppedByAlarm(alarm.said, resumable=alarm.action == "pause")
+            raise StoppedByAlarm(alarm.said, resumable=alarm.action != "stop")

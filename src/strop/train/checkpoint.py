@@ -48,6 +48,19 @@ def save_checkpoint(state: TrainState, run: Path, *, keep: int) -> Path:
     return folder
 
 
+def roll_back(run: Path, before: int) -> Path | None:
+    """Drop the checkpoints of step `before` and later; the newest one left becomes the latest."""
+    left = [c for c in sorted(run.glob("checkpoint-*"), key=step_of) if step_of(c) < before]
+    if left:
+        _point_latest(run, left[-1].name)
+    else:
+        (run / "latest").unlink(missing_ok=True)
+    for later in run.glob("checkpoint-*"):
+        if later not in left:
+            shutil.rmtree(later)
+    return left[-1] if left else None
+
+
 def manifest(folder: Path) -> dict[str, dict[str, Any]]:
     """sha256 and size of every file of a folder, by relative name."""
     listed = {}

@@ -23,6 +23,7 @@ from strop.recipe.online import BestOfRecipe, TasksDuring
 from strop.recipe.reward import RewardComponent
 from strop.rewards.compose import Reward
 from strop.rewards.dominance import dominance
+from strop.rewards.symptoms import habits_of, symptoms
 from strop.rollout.collect import Collected, PromptedTask, carries_no_gradient, collect
 from strop.rollout.overlong import NAME as OVERLONG
 from strop.rollout.overlong import shaped
@@ -103,6 +104,8 @@ def train_online(state: TrainState, recipe: Online, parts: OnlineParts) -> Itera
             parts.reference.refresh()
         row = rollout_metrics(gathered, parts.learner.compares_groups) | results(metrics)
         row |= dominance_metrics(recipe, gathered.sampled)
+        habits = [habits_of(group) for group in gathered.sampled]
+        row |= symptoms(recipe.reward, gathered.sampled, habits)
         row["epoch"] = state.step / parts.mix.epoch_steps()
         row["sampling_time"] = sampled - started
         row["step_time"] = time.perf_counter() - started
@@ -111,7 +114,8 @@ def train_online(state: TrainState, recipe: Online, parts: OnlineParts) -> Itera
             if state.step % every == 0 or state.step == parts.total:
                 with phase("evaluation"):
                     row |= evaluate(state, recipe, parts.sampler, parts.held_out)
-        yield StepRecord(state.step, parts.total, row, _samples(gathered.groups[0]))
+        samples = [*_samples(gathered.groups[0]), *_telling(gathered.sampled, habits)]
+        yield StepRecord(state.step, parts.total, row, samples)
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +232,8 @@ def dominance_metrics(recipe: Online, groups: Sequence[ScoredGroup]) -> dict[str
         return {}
     found = dominance(components, [[s.components for s in group.scores] for group in groups])
     row = {f"dominance/{label}": share for label, share in found.shares.items()}
+    if found.shares:
+        row["dominance/others"] = 1.0 - found.shares[components[0].label]
     if found.inversions is not None:
         row["dominance/inversions"] = found.inversions
     return row
@@ -271,16 +277,34 @@ def _mean_length_below(scores: Sequence[Score], lengths: torch.Tensor) -> float:
 
 def _samples(group: ScoredGroup) -> list[dict[str, Any]]:
     """The best and the worst scored completion of a group."""
-    pairs = zip(group.scores, group.rollout.completions, strict=True)
-    rows: list[dict[str, Any]] = [
-        {
-            "prompt": group.rollout.task.prompt,
-            "completion": completion.text,
-            "reward": score.total,
-            **score.components,
-        }
-        for score, completion in pairs
+    rows = [
+        _sample(group, number)
+        for number, score in enumerate(group.scores)
         if score.total is not None
     ]
     rows.sort(key=lambda row: row["reward"], reverse=True)
     return rows if len(rows) < 2 else [rows[0], rows[-1]]
+
+
+def _sample(group: ScoredGroup, number: int) -> dict[str, Any]:
+    score = group.scores[number]
+    return {
+        "prompt": group.rollout.task.prompt,
+        "completion": group.rollout.completions[number].text,
+        "reward": score.total,
+        **score.components,
+    }
+
+
+def _telling(
+    groups: Sequence[ScoredGroup], habits: Sequence[Sequence[Sequence[str]]]
+) -> list[dict[str, Any]]:
+    """For each habit that completions of this step show, the one that earned most by it."""
+    best: dict[str, dict[str, Any]] = {}
+    for group, shown in zip(groups, habits, strict=True):
+        for number, names in enumerate(shown):
+            earned = group.scores[number].total
+            for name in names if earned is not None else ():
+                if name not in best or earned > best[name]["reward"]:
+                    best[name] = {**_sample(group, number), "habit": name}
+    return list(best.values())

@@ -7,6 +7,7 @@ import shutil
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
@@ -23,12 +24,13 @@ from strop.recipe.methods import Recipe
 from strop.recipe.model import ModelRecipe
 from strop.recipe.offline import RewardModelRecipe
 from strop.text.parse import decode
-from strop.train.alarms import AlarmWatch, act
+from strop.train.alarms import AlarmWatch, Rung, act
 from strop.train.build import build_loop, build_state
 from strop.train.checkpoint import (
     latest_checkpoint,
     publish,
     restore,
+    roll_back,
     save_checkpoint,
     step_of,
 )
@@ -111,14 +113,24 @@ def train(
             on_step(record)
             done = record.step == record.total
             due = recipe.run.save_every and record.step % recipe.run.save_every == 0
-            if done or due or stopped or any(alarm.ends for alarm in rung):
+            ends = any(alarm.action in ("pause", "stop") for alarm in rung)
+            if done or due or stopped or ends:
                 save_checkpoint(state, folder, keep=recipe.run.keep_checkpoints)
-            act(rung)
+            act([_rolled_back(alarm, folder) for alarm in rung])
             if stopped and not done:
                 raise StoppedBySignal(stopped[0], record.step)
     write_report(folder)
     _publish_final(state.network, folder)
     return final
+
+
+def _rolled_back(alarm: Rung, folder: Path) -> Rung:
+    """An alarm with `rollback`: later checkpoints are dropped, and it says which one is left."""
+    if alarm.action != "rollback":
+        return alarm
+    kept = roll_back(folder, alarm.since)
+    where = f"{kept} is the last before" if kept else "there is no checkpoint before it"
+    return replace(alarm, said=f"{alarm.said}. It began at step {alarm.since}; {where}")
 
 
 def _starting_model(recipe: Recipe, folder: Path) -> ModelRecipe:

@@ -62,6 +62,7 @@ def policy_rows(steps: int = 60, **planted: Any) -> list[Row]:
         done = n / steps
         row = {
             "reward": 0.3 + 0.68 * min(1.0, 1.5 * done) + draw.gauss(0, 0.02),
+            "reward_std": 0.4,
             "reward_min": 0.0,
             "reward_max": 1.0,
             "entropy": 0.4 * math.exp(-3 * done) + draw.gauss(0, 0.005),

@@ -112,8 +112,8 @@ class TestInTheLoop:
 
     def recipe(self, recipes: dict[str, Path], action: str) -> object:
         loud = (
-            f"alarms={{habits: {action}, length_pay: off, dominance: off, entropy_collapse: off, "
-            "zero_variance: off}"
+            f"alarms={{habits: {{threshold: 3.0, action: {action}}}, length_pay: off, "
+            "dominance: off, entropy_collapse: off, zero_variance: off}"
         )
         return load_recipe(recipes["grpo"], [*self.fast, loud])
 
@@ -138,4 +138,4 @@ class TestInTheLoop:
         assert f"{kept} is the last before" in str(told.value)
         steps = [int(path.name.rsplit("-", 1)[1]) for path in folder.glob("checkpoint-*")]
         assert max(steps) < began
-        assert metrics(folder)[-1]["step"] == began + 1  # the log tells what happened
+        assert metrics(folder)[-1]["step"] == began  # the log tells what happened

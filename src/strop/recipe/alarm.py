@@ -73,9 +73,9 @@ class SampleAlarms(CommonAlarms):
     length_drift: AlarmRecipe = AlarmRecipe(threshold=1.5, patience=5)
     hacking: AlarmRecipe = AlarmRecipe(threshold=0.05, patience=2)
     proxy_gap: AlarmRecipe = AlarmRecipe(threshold=5.0, patience=1)
-    habits: AlarmRecipe = AlarmRecipe(threshold=5.0, patience=2)
+    habits: AlarmRecipe = AlarmRecipe(threshold=6.5, patience=1)
     length_pay: AlarmRecipe = AlarmRecipe(threshold=0.5, patience=2)
-    dominance: AlarmRecipe = AlarmRecipe(threshold=0.5, patience=10)
+    dominance: AlarmRecipe = AlarmRecipe(threshold=0.5, patience=5)
 
 
 class PolicyAlarms(SampleAlarms):

@@ -112,7 +112,9 @@ def value_of(text: str) -> Fraction | None:
     found = _VALUE.fullmatch(_slashed(frac) if frac else bare)
     if found is None:
         return None
-    top = Fraction(re.sub(r"[, ]", "", found["top"]))
+    top = Fraction(found["top"].replace(",", "").replace(" ", ""))
+    if found.lastgroup == "top":  # nothing below it and no power of ten: most numbers
+        return top
     under = int(found["under"] or 1)
     ten = Fraction(10) ** int(found["e"] or found["power"] or found["digit"] or 0)
     return top / under * ten if under else None

@@ -66,18 +66,17 @@ def probe(
     """Run every probe on every pair; pairs that the reward itself ranks wrongly are found by
     `half_of_it`. `encode` gives the token ids that length rewards read."""
     findings = [_unscored(reward, pairs[0], encode)]
-    rights = _totals(reward, [(p, p.right) for p in pairs], encode)
+    known = _known(reward, pairs, encode)
     for one in probes:
-        trials = [(p, right, t) for p, right in zip(pairs, rights, strict=True)
-                  for t in one.attack(p)]  # fmt: skip
+        trials = [(pair, trial) for pair in pairs for trial in one.attack(pair)]
         if not trials:
             continue
-        got = _totals(reward, [(p, t.text) for p, _, t in trials], encode)
-        bases = _totals(reward, [(p, t.base) for p, _, t in trials], encode)
+        got = _totals(reward, [(pair, trial.text) for pair, trial in trials], encode)
+        bounds = [_bound(pair, trial, known) for pair, trial in trials]
         failed = [
-            _shown(t, total, _allowed(t, right, base))
-            for (_, right, t), total, base in zip(trials, got, bases, strict=True)
-            if not _held(t, total, right, base)
+            _shown(trial, total, bound)
+            for (_, trial), total, bound in zip(trials, got, bounds, strict=True)
+            if not _held(trial, total, bound)
         ]
         held = len(trials) - len(failed)
         low = wilson_low(held, len(trials))
@@ -86,11 +85,27 @@ def probe(
     return findings
 
 
-def _held(trial: Trial, total: float | None, right: float | None, base: float | None) -> bool:
+Known = dict[tuple[int, str], float | None]
+"""Totals of the pairs' own completions, by the pair's identity and the text."""
+
+
+def _known(
+    reward: Reward, pairs: Sequence[Pair], encode: Callable[[str], list[int]] | None
+) -> Known:
+    texts = [(pair, text) for pair in pairs for text in (pair.right, pair.wrong)]
+    totals = _totals(reward, texts, encode)
+    return {(id(p), text): total for (p, text), total in zip(texts, totals, strict=True)}
+
+
+def _bound(pair: Pair, trial: Trial, known: Known) -> float | None:
+    """What a trial is held against: its base's total where it may not gain, else the right one's."""
+    return known[id(pair), trial.base if trial.rule == "no_gain" else pair.right]
+
+
+def _held(trial: Trial, total: float | None, bound: float | None) -> bool:
     """A text that cannot be judged earns nothing, so it cannot gain; a right one has to be."""
     if total is None:
         return trial.rule != "as_right"
-    bound = _allowed(trial, right, base)
     if bound is None:
         return False
     if trial.rule == "below_right":
@@ -98,10 +113,6 @@ def _held(trial: Trial, total: float | None, right: float | None, base: float | 
     if trial.rule == "no_gain":
         return total <= bound + NEAR
     return abs(total - bound) <= NEAR
-
-
-def _allowed(trial: Trial, right: float | None, base: float | None) -> float | None:
-    return base if trial.rule == "no_gain" else right
 
 
 def _shown(trial: Trial, total: float | None, bound: float | None) -> str:
@@ -193,4 +204,5 @@ def _own_trial(row: Mapping[str, str], pair: Pair, path: Path) -> Trial:
             where=str(path),
             fix=f"give `completion` (text) and `rule`: one of {', '.join(RULES)}",
         )
-    return Trial(row["completion"], rule, row.get("base", pair.wrong))  # type: ignore[arg-type]
+    base = pair.right if row.get("base") == "right" else pair.wrong
+    return Trial(row["completion"], rule, base)  # type: ignore[arg-type]

@@ -98,7 +98,7 @@ def _known(
 
 
 def _bound(pair: Pair, trial: Trial, known: Known) -> float | None:
-    """What a trial is held against: its base's total where it may not gain, else the right one's."""
+    """What a trial is held against: the total of its base, or of the right completion."""
     return known[id(pair), trial.base if trial.rule == "no_gain" else pair.right]
 
 

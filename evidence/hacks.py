@@ -162,7 +162,9 @@ def run(folder: Path, name: str, recipe: Recipe) -> None:
     print(f"{folder.name} {name}", flush=True)
 
 
-ALARMS = ("habits", "length_pay", "dominance", "proxy_gap", "hacking", "length_drift")
+ALARMS = (
+    "habits", "length_pay", "dominance", "proxy_gap", "slopes", "hacking", "length_drift",
+)  # fmt: skip
 """Those that are about the reward; entropy and gradient have alarms of their own."""
 
 

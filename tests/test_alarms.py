@@ -111,6 +111,10 @@ PLANTED: dict[str, dict[str, Any]] = {
         "eval_reward": lambda done: 0.5 if done < 0.3 else 0.47,
         "eval_reward_std": lambda done: 0.2,
     },
+    "slopes": {
+        # down in small, steady steps, each within the noise of one eval
+        "eval_reward": lambda done: 0.5 - 0.04 * done,
+    },
     "habits": {"hack/several_answers": lambda done: 0.05 + 0.5 * done},
     "length_pay": {"hack/length_pay": lambda done: 0.7},
     "dominance": {"dominance/others": lambda done: 0.3 + 0.5 * done},
@@ -127,7 +131,9 @@ def test_every_alarm_has_a_detector_and_a_planted_case() -> None:
 
 @pytest.mark.parametrize("name", PLANTED)
 def test_a_planted_fault_rings_its_alarm_and_no_other(name: str) -> None:
-    assert set(rang(PolicyAlarms(), policy_rows(**PLANTED[name]))) == {name}
+    # a step down is a falling line as well
+    also = {"slopes"} if name == "proxy_gap" else set()
+    assert set(rang(PolicyAlarms(), policy_rows(**PLANTED[name]))) == {name} | also
 
 
 @pytest.mark.parametrize("seed", range(5))

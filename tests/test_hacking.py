@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import linregress
 
 from conftest import metrics
 from strop.errors import StoppedByAlarm
@@ -17,7 +18,7 @@ from strop.recipe.reward import RewardComponent
 from strop.rewards.symptoms import habits_of, length_pay, symptoms
 from strop.text.habits import HABITS
 from strop.train.checkpoint import latest_checkpoint
-from strop.train.hacking import two_proportions
+from strop.train.hacking import slope_t, two_proportions
 from strop.train.run import train
 from strop.types import Completion, Origin, Rollout, Score, ScoredGroup, Task
 
@@ -103,6 +104,14 @@ def test_two_proportions_by_hand_and_under_the_null() -> None:
     ]  # fmt: skip
     beyond = sum(z > 1.645 for z in zs) / len(zs)
     assert 0.035 < beyond < 0.065
+
+
+def test_the_t_of_a_slope_is_scipys() -> None:
+    values = [0.3, 0.35, 0.31, 0.4, 0.42, 0.39]
+    fit = linregress(range(6), values)
+    assert slope_t(values) == pytest.approx(fit.slope / fit.stderr)
+    assert slope_t([0.0, 1.0, 2.0]) == math.inf
+    assert slope_t([1.0, 1.0, 1.0]) == 0.0
 
 
 class TestInTheLoop:

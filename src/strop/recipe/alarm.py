@@ -63,7 +63,8 @@ class SampleAlarms(CommonAlarms):
     groups whose rewards are all equal; `length_drift`: mean completion length over its start,
     without a held-out gain; `hacking`: fall of the held-out reward from its best, beyond its noise,
     while the trained reward rose (patience counts evals); `proxy_gap`: the same as a running sum
-    (CUSUM) in standard errors; `habits`: z of a way of writing (`strop.text.habits`) that became
+    (CUSUM) in standard errors; `slopes`: t of the trained reward's rise and the held-out reward's
+    fall over 8 evals; `habits`: z of a way of writing (`strop.text.habits`) that became
     common; `length_pay`: correlation of reward and length at equal correctness; `dominance`: share
     of the advantage that the first reward does not drive.
     """
@@ -73,6 +74,7 @@ class SampleAlarms(CommonAlarms):
     length_drift: AlarmRecipe = AlarmRecipe(threshold=1.5, patience=5)
     hacking: AlarmRecipe = AlarmRecipe(threshold=0.05, patience=2)
     proxy_gap: AlarmRecipe = AlarmRecipe(threshold=5.0, patience=1)
+    slopes: AlarmRecipe = AlarmRecipe(threshold=3.0, patience=1)
     habits: AlarmRecipe = AlarmRecipe(threshold=6.5, patience=1)
     length_pay: AlarmRecipe = AlarmRecipe(threshold=0.5, patience=2)
     dominance: AlarmRecipe = AlarmRecipe(threshold=0.5, patience=5)

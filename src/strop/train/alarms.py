@@ -17,7 +17,14 @@ from dataclasses import dataclass
 from strop.errors import StoppedByAlarm
 from strop.recipe.alarm import AlarmRecipe, CommonAlarms
 from strop.train.detector import START, Detector, Row, Start
-from strop.train.hacking import Habits, Hacking, LengthDrift, LengthPay, ProxyGap
+from strop.train.hacking import (
+    Habits,
+    Hacking,
+    LengthDrift,
+    LengthPay,
+    OppositeSlopes,
+    ProxyGap,
+)
 
 ROOM = 0.1
 """Share of the seen reward range that has to be left to gain before a still run is a stuck one."""
@@ -163,6 +170,7 @@ DETECTORS: dict[str, Callable[[], Detector]] = {
     "habits": Habits,
     "length_pay": LengthPay,
     "proxy_gap": ProxyGap,
+    "slopes": OppositeSlopes,
     "dominance": lambda: Level(
         "dominance/others",
         "{value:.0%} of the advantage comes from other rewards than the first. Raise its weight or "

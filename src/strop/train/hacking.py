@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Sequence
 
 from strop.text.habits import HABITS
 from strop.train.detector import START, Detector, Row, Start, noise
@@ -13,6 +14,9 @@ RISE = 0.1
 
 SLACK = 0.5
 """Standard errors of fall that CUSUM forgives every time (half the shift it is to see)."""
+
+EVALS = 8
+"""Evals over which slopes are looked at."""
 
 RECENT = 2
 """Steps that stand for how things are now."""
@@ -146,6 +150,45 @@ class LengthPay(Detector):
             "of the reward pays for words. Audit it (`strop reward audit`), or clip or drop that "
             "part"
         )
+
+
+class OppositeSlopes(Detector):
+    """How surely trained and held-out reward go opposite ways over the last evals: the smaller of
+    the t of the trained reward's rise and of the held-out reward's fall (least squares)."""
+
+    def __init__(self) -> None:
+        self.since: list[float] = []
+        self.pairs: deque[tuple[float, float]] = deque(maxlen=EVALS)
+
+    def measure(self, row: Row) -> float | None:
+        if "reward" in row:
+            self.since.append(row["reward"])
+        if "eval_reward" not in row or not self.since:
+            return None
+        self.pairs.append((sum(self.since) / len(self.since), row["eval_reward"]))
+        self.since.clear()
+        if len(self.pairs) < EVALS:
+            return None
+        trained, held_out = zip(*self.pairs, strict=True)
+        return min(slope_t(trained), -slope_t(held_out))
+
+    def explain(self, value: float) -> str:
+        return (
+            f"over the last {EVALS} evals the trained reward rose and the held-out reward fell (t "
+            f"of both slopes at least {value:.1f}): they measure different things"
+        )
+
+
+def slope_t(values: Sequence[float]) -> float:
+    """t of the least-squares slope over 0, 1, 2, ...; infinite where the line is exact."""
+    n = len(values)
+    x_mean, y_mean = (n - 1) / 2, math.fsum(values) / n
+    spread = math.fsum((x - x_mean) ** 2 for x in range(n))
+    slope = math.fsum((x - x_mean) * (y - y_mean) for x, y in enumerate(values)) / spread
+    left = math.fsum((y - y_mean - slope * (x - x_mean)) ** 2 for x, y in enumerate(values))
+    if left == 0.0:
+        return math.copysign(math.inf, slope) if slope else 0.0
+    return slope / math.sqrt(left / (n - 2) / spread)
 
 
 class ProxyGap(Detector):

@@ -30,7 +30,7 @@ GROWTH: dict[str, list[tuple[int, Run]]] = {
     ],
     "vocabulary": [
         (n, Run(Case(f"vocabulary-{n}", "dpo", (200, 200), (100, 100), RECORDS), SHAPE, n, ROUNDS))
-        for n in (4_096, 32_768, 65_536, 151_936)
+        for n in (4_096, 16_384, 32_768, 65_536)
     ],
 }  # fmt: skip
 """What grows, and the runs in which it does while all else stays."""

@@ -76,6 +76,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
             place.set_xlabel(axis)
             place.set_ylabel(name)
             place.set_ylim(bottom=0)
+            place.locator_params(axis="x", nbins=5)
             place.legend(fontsize=8)
             place.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()

@@ -1,6 +1,7 @@
 """strop and TRL on the same work, side by side on this machine: `make bench`.
 
-make bench                                    # the figures of docs/speed.md, about half an hour
+make bench                                    # every case, 1 to 60 M parameters: some hours
+make bench ARGS="--shapes 1m"                 # the table of docs/speed.md, about half an hour
 make bench ARGS="--cases dpo sft --shapes 8m --rounds 7"
 make bench ARGS="--growth"                    # the picture of docs/speed.md
 make bench ARGS="--gpu"                       # Qwen3's own sizes in bfloat16, on a CUDA device

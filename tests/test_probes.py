@@ -118,6 +118,14 @@ def test_a_sound_function_of_ones_own_holds(tmp_path: Path, write_rows: WriteRow
     assert not failed(attacked(components, ProbesRecipe(), labelled(write_rows)))
 
 
+def test_a_reward_that_judges_nothing_does_not_hold(write_rows: WriteRows) -> None:
+    """Planted: lengths in tokens where there is no tokenizer, so every total is `None`."""
+    counted = {"function": "length", "options": {"least": 0, "most": 9}}
+    file = write_rows("tasks.jsonl", TASKS)
+    with pytest.raises(RewardError, match="neither the right nor the wrong"):
+        attacked(of({"function": "exact_answer"}, counted), ProbesRecipe(), file)
+
+
 def test_few_trials_do_not_prove_much(write_rows: WriteRows) -> None:
     file = write_rows("tasks.jsonl", TASKS[:3])
     findings = attacked(of({"function": "exact_answer"}), ProbesRecipe(), file)

@@ -95,10 +95,7 @@ class Reward:
     def judge_rollouts(self, rollouts: Sequence[Rollout]) -> Judged:
         """Scores of all completions of all rollouts, rollout by rollout."""
         flat = [(rollout.task, c) for rollout in rollouts for c in rollout.completions]
-        names = sorted({name for task, _ in flat for name in task.columns})
-        columns: dict[str, list[Any]] = {
-            name: [task.columns.get(name) for task, _ in flat] for name in names
-        }
+        columns = columns_of([task for task, _ in flat])
         columns["completion_ids"] = [list(completion.ids) for _, completion in flat]
         prompts = [task.prompt for task, _ in flat]
         said = [as_said(task.prompt, completion.text) for task, completion in flat]
@@ -123,6 +120,12 @@ def _call(
         problem = f"returned {len(values)} values for {len(completions)} completions"
         return nothing, Failure(component.label, problem)
     return [v if v is not None and math.isfinite(v) else None for v in values], None
+
+
+def columns_of(tasks: Sequence[Task]) -> dict[str, list[Any]]:
+    """The tasks' columns as rewards read them; `None` where a task lacks one that others have."""
+    names = sorted({name for task in tasks for name in task.columns})
+    return {name: [task.columns.get(name) for task in tasks] for name in names}
 
 
 def as_said(prompt: Text, text: str) -> Text:

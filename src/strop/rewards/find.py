@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from strop.errors import RewardError
 from strop.model.load import expect_weights, has_scalar_head
@@ -92,7 +93,8 @@ def find_function(component: RewardComponent) -> RewardFunction:
     return BUILT_IN[component.function]
 
 
-def _from_file(path: Path, name: str) -> RewardFunction:
+def own_names(path: Path) -> dict[str, Any]:
+    """What a user's Python file defines. Raises `RewardError` where it cannot be imported."""
     spec = importlib.util.spec_from_file_location(f"strop_user_{path.stem}", path)
     if spec is None or spec.loader is None or not path.exists():
         raise RewardError("no such Python file", where=str(path), fix="check `file:`")
@@ -103,9 +105,14 @@ def _from_file(path: Path, name: str) -> RewardFunction:
         raise RewardError(
             f"the file cannot be imported: {type(error).__name__}: {error}", where=str(path)
         ) from None
-    function = vars(module).get(name)
+    return vars(module)
+
+
+def _from_file(path: Path, name: str) -> RewardFunction:
+    found = own_names(path)
+    function = found.get(name)
     if not callable(function):
-        offered = [n for n, v in vars(module).items() if inspect.isfunction(v)]
+        offered = [n for n, v in found.items() if inspect.isfunction(v)]
         raise RewardError(
             f"the file has no function {name!r}",
             where=str(path),

@@ -6,22 +6,18 @@ from collections.abc import Sequence
 
 from strop.errors import DataError
 from strop.rewards.attacks import Pair
-from strop.rewards.compose import Reward, as_said
+from strop.rewards.compose import Reward, as_said, columns_of
 
 SHOWN = 5
 
 
 def expect_golds(reward: Reward, pairs: Sequence[Pair]) -> None:
     """Raise `DataError` naming the rows whose own right answer the first component rejects."""
-    columns = {
-        name: [pair.task.columns.get(name) for pair in pairs]
-        for name in {name for pair in pairs for name in pair.task.columns}
-    }
     component, function = reward.components[0]
     judged = Reward([component], functions=[function]).judge(
         [pair.task.prompt for pair in pairs],
         [as_said(pair.task.prompt, pair.right) for pair in pairs],
-        columns,
+        columns_of([pair.task for pair in pairs]),
     )
     rejected = [
         (pair, value)

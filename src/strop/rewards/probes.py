@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,8 @@ from strop.errors import RewardError
 from strop.recipe.reward import RewardComponent
 from strop.rewards.attacks import ANSWER, TEXT, Pair, Probe, Trial
 from strop.rewards.code_attacks import CODE, JSON, TOOLS
-from strop.rewards.compose import Reward, as_said
+from strop.rewards.compose import Reward, as_said, columns_of
+from strop.rewards.find import own_names
 
 ENOUGH = 0.95
 """Lower bound (Wilson, 95 %) of the share of trials in which a probe has to hold."""
@@ -94,6 +94,13 @@ def _known(
 ) -> Known:
     texts = [(pair, text) for pair in pairs for text in (pair.right, pair.wrong)]
     totals = _totals(reward, texts, encode)
+    if all(total is None for total in totals):
+        raise RewardError(
+            "the reward judges neither the right nor the wrong completions, so no probe says "
+            "anything",
+            fix="try `strop reward check` on completions of yours; lengths in tokens need a model, "
+            "so measure words there",
+        )
     return {(id(p), text): total for (p, text), total in zip(texts, totals, strict=True)}
 
 
@@ -129,10 +136,7 @@ def _totals(
     encode: Callable[[str], list[int]] | None,
 ) -> list[float | None]:
     tasks = [pair.task for pair, _ in texts]
-    names = sorted({name for task in tasks for name in task.columns})
-    columns: dict[str, list[object]] = {
-        name: [task.columns.get(name) for task in tasks] for name in names
-    }
+    columns = columns_of(tasks)
     if encode is not None:
         columns["completion_ids"] = [encode(text) for _, text in texts]
     said = [as_said(pair.task.prompt, text) for pair, text in texts]
@@ -174,20 +178,13 @@ def wilson_low(held: int, trials: int, confidence: float = 0.95) -> float:
 
 def read_probes(path: Path) -> tuple[Probe, ...]:
     """A user's probes: a Python file with `probes(task, right, wrong)` that yields
-    `{"name", "completion", "rule"[, "critical"]}`; `rule` as in `strop.rewards.attacks`."""
-    spec = importlib.util.spec_from_file_location(f"strop_probes_{path.stem}", path)
-    if spec is None or spec.loader is None or not path.exists():
-        raise RewardError("no such Python file", where=str(path), fix="check `probes.file`")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-        build = vars(module)["probes"]
-    except Exception as error:  # noqa: BLE001 - the user's file may raise anything
+    `{"completion"[, "rule"][, "base"]}`; `rule` as in `strop.rewards.attacks`, `base` "right" or
+    "wrong". All of them are critical."""
+    build = own_names(path).get("probes")
+    if not callable(build):
         raise RewardError(
-            f"the file gives no probes: {type(error).__name__}: {error}",
-            where=str(path),
-            fix="define probes(task, right, wrong)",
-        ) from None
+            "the file gives no probes", where=str(path), fix="define probes(task, right, wrong)"
+        )
 
     def attack(pair: Pair) -> Iterator[Trial]:
         for row in build({**pair.task.columns, "prompt": pair.task.prompt}, pair.right, pair.wrong):

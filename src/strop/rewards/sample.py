@@ -11,7 +11,7 @@ from typing import Any
 
 from strop.data.sources import rows
 from strop.errors import DataError
-from strop.rewards.compose import Reward
+from strop.rewards.compose import Reward, columns_of
 from strop.types import Failure, Origin, Score, Task, Text
 
 OWN = ("prompt", "completion", "completions", "label", "labels")
@@ -79,9 +79,8 @@ def score(reward: Reward, said: Sequence[Said]) -> Scored:
     """Judge every completion. Raises `DataError` for a column that a reward misses."""
     tasks = [one.task for one in said]
     reward.expect_columns(tasks)
-    names = sorted({name for task in tasks for name in task.columns})
-    columns = {name: [task.columns.get(name) for task in tasks] for name in names}
-    judged = reward.judge([t.prompt for t in tasks], [s.completion for s in said], columns)
+    prompts, completions = [t.prompt for t in tasks], [s.completion for s in said]
+    judged = reward.judge(prompts, completions, columns_of(tasks))
     by_prompt: dict[str, list[int]] = {}
     for number, task in enumerate(tasks):
         by_prompt.setdefault(json.dumps(task.prompt), []).append(number)

@@ -15,12 +15,13 @@ FLOORS = {
     "losses": 2, "advantages": 2, "text": 2, "data": 2, "evals.stats": 2,
     "data.sources": 3, "model": 3, "registry": 3, "sandbox": 3,
     "rewards": 4, "rollout": 4,
-    "train": 5, "evals": 5,
+    "evals": 4.5, "train": 5,
     "pipeline": 5.5,
     "demo": 6,
     "cli": 7,
 }  # fmt: skip
-"""DESIGN section 2; the pipeline runs both rooms of floor 5, so it stands on top of them."""
+"""DESIGN section 2; training measures on dev suites, so evals stand below it, and the pipeline runs
+both, so it stands above."""
 
 
 def module_name(path: Path) -> str:

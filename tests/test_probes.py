@@ -54,6 +54,24 @@ def test_a_sound_reward_holds(function: str, write_rows: WriteRows) -> None:
     assert sum(one.trials for one in findings) > 3000
 
 
+DENSITY = """
+def density(prompts, completions, **columns):
+    return [sum(ch.isdigit() for ch in text) / len(text or " ") for text in completions]
+"""
+
+
+def test_shaping_may_tell_two_forms_of_the_right_answer_apart(
+    write_rows: WriteRows, tmp_path: Path
+) -> None:
+    """Other forms are longer, so their share of digits is lower; a gate has to take them all."""
+    (tmp_path / "density.py").write_text(DENSITY)
+    shaping = {"function": "density", "file": str(tmp_path / "density.py"), "weight": 0.1}
+    file = write_rows("tasks.jsonl", TASKS)
+    for others, found in (([shaping], set()), ([{"function": "density", "file": shaping["file"], "gate": True}], {"equivalents"})):
+        findings = attacked(of({"function": "exact_answer"}, *others), ProbesRecipe(), file)
+        assert failed(findings) & {"equivalents"} == found
+
+
 def labelled(write_rows: WriteRows) -> Path:
     rows = []
     for task in TASKS:

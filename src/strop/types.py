@@ -232,7 +232,8 @@ class ScoredGroup:
 class EvalRecord:
     """One judged item of an eval.
 
-    `EvalRecord("accuracy", item="17", score=1.0, cluster="17", sample=0, output="x = 3")`
+    `EvalRecord("accuracy", item="17", score=1.0, cluster="17", sample=0, output="x = 3",
+    slices={"topic": "fractions"})`; `slices` are groups to look at, `details` further figures.
     """
 
     task: str
@@ -242,6 +243,7 @@ class EvalRecord:
     sample: int = 0
     output: str = ""
     details: Mapping[str, float | None] = field(default_factory=dict)
+    slices: Mapping[str, str] = field(default_factory=dict)
 
 
 VerdictName = Literal["pass", "regressed", "inconclusive"]

@@ -5,7 +5,8 @@ A trial is a text and what has to hold of its total reward:
 
 - `below_right`: less than the right answer earns;
 - `no_gain`: no more than the text it was made from (the right or the wrong one) earns;
-- `as_right`: what the right answer earns (other forms of it).
+- `as_right`: what the right answer earns (other forms of it) from the first component and the
+  gates; what shapes may tell two ways of writing apart.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from strop.rewards.attacks import ANSWER, TEXT, Pair, Probe, Trial
 from strop.rewards.code_attacks import CODE, JSON, TOOLS
 from strop.rewards.compose import Reward, as_said, columns_of
 from strop.rewards.find import own_names
+from strop.types import Score
 
 ENOUGH = 0.95
 """Lower bound (Wilson, 95 %) of the share of trials in which a probe has to hold."""
@@ -71,12 +72,16 @@ def probe(
         trials = [(pair, trial) for pair in pairs for trial in one.attack(pair)]
         if not trials:
             continue
-        got = _totals(reward, [(pair, trial.text) for pair, trial in trials], encode)
-        bounds = [_bound(pair, trial, known) for pair, trial in trials]
+        scores = _scores(reward, [(pair, trial.text) for pair, trial in trials], encode)
+        got = [
+            _compared(reward, trial, score)
+            for (_, trial), score in zip(trials, scores, strict=True)
+        ]
+        bounds = [_compared(reward, trial, _base(pair, trial, known)) for pair, trial in trials]
         failed = [
-            _shown(trial, total, bound)
-            for (_, trial), total, bound in zip(trials, got, bounds, strict=True)
-            if not _held(trial, total, bound)
+            _shown(trial, earned, bound)
+            for (_, trial), earned, bound in zip(trials, got, bounds, strict=True)
+            if not _held(trial, earned, bound)
         ]
         held = len(trials) - len(failed)
         low = wilson_low(held, len(trials))
@@ -85,63 +90,73 @@ def probe(
     return findings
 
 
-Known = dict[tuple[int, str], float | None]
-"""Totals of the pairs' own completions, by the pair's identity and the text."""
+Known = dict[tuple[int, str], Score]
+"""Scores of the pairs' own completions, by the pair's identity and the text."""
 
 
 def _known(
     reward: Reward, pairs: Sequence[Pair], encode: Callable[[str], list[int]] | None
 ) -> Known:
     texts = [(pair, text) for pair in pairs for text in (pair.right, pair.wrong)]
-    totals = _totals(reward, texts, encode)
-    if all(total is None for total in totals):
+    scores = _scores(reward, texts, encode)
+    if all(score.total is None for score in scores):
         raise RewardError(
             "the reward judges neither the right nor the wrong completions, so no probe says "
             "anything",
             fix="try `strop reward check` on completions of yours; lengths in tokens need a model, "
             "so measure words there",
         )
-    return {(id(p), text): total for (p, text), total in zip(texts, totals, strict=True)}
+    return {(id(p), text): score for (p, text), score in zip(texts, scores, strict=True)}
 
 
-def _bound(pair: Pair, trial: Trial, known: Known) -> float | None:
-    """What a trial is held against: the total of its base, or of the right completion."""
+def _base(pair: Pair, trial: Trial, known: Known) -> Score:
+    """What a trial is held against: its base, or the right completion."""
     return known[id(pair), trial.base if trial.rule == "no_gain" else pair.right]
 
 
-def _held(trial: Trial, total: float | None, bound: float | None) -> bool:
+def _compared(reward: Reward, trial: Trial, score: Score) -> float | None:
+    """The reward a rule is about: the total, or for another form of the right answer what decides
+    whether it is right (the first component and the gates; shaping may tell two texts apart)."""
+    if trial.rule != "as_right":
+        return score.total
+    deciding = [c for i, c in enumerate(reward.recipe) if i == 0 or c.gate]
+    values = [score.components[component.label] for component in deciding]
+    known = [value for value in values if value is not None]
+    return math.prod(known) if len(known) == len(values) else None
+
+
+def _held(trial: Trial, earned: float | None, bound: float | None) -> bool:
     """A text that cannot be judged earns nothing, so it cannot gain; a right one has to be."""
-    if total is None:
+    if earned is None:
         return trial.rule != "as_right"
     if bound is None:
         return False
     if trial.rule == "below_right":
-        return total < bound - NEAR
+        return earned < bound - NEAR
     if trial.rule == "no_gain":
-        return total <= bound + NEAR
-    return abs(total - bound) <= NEAR
+        return earned <= bound + NEAR
+    return abs(earned - bound) <= NEAR
 
 
-def _shown(trial: Trial, total: float | None, bound: float | None) -> str:
+def _shown(trial: Trial, earned: float | None, bound: float | None) -> str:
     text = trial.text if len(trial.text) <= 70 else f"{trial.text[:34]} ... {trial.text[-30:]}"
-    return f"{text!r} earned {total}, {RULES[trial.rule]} {bound}"
+    return f"{text!r} earned {earned}, {RULES[trial.rule]} {bound}"
 
 
 RULES = {"below_right": "not below", "no_gain": "more than", "as_right": "and not"}
 
 
-def _totals(
+def _scores(
     reward: Reward,
     texts: Sequence[tuple[Pair, str]],
     encode: Callable[[str], list[int]] | None,
-) -> list[float | None]:
+) -> list[Score]:
     tasks = [pair.task for pair, _ in texts]
     columns = columns_of(tasks)
     if encode is not None:
         columns["completion_ids"] = [encode(text) for _, text in texts]
     said = [as_said(pair.task.prompt, text) for pair, text in texts]
-    judged = reward.judge([task.prompt for task in tasks], said, columns)
-    return [score.total for score in judged.scores]
+    return list(reward.judge([task.prompt for task in tasks], said, columns).scores)
 
 
 def _unscored(reward: Reward, pair: Pair, encode: Callable[[str], list[int]] | None) -> Finding:
@@ -151,7 +166,7 @@ def _unscored(reward: Reward, pair: Pair, encode: Callable[[str], list[int]] | N
     for component in needed:
         functions = [_failing if c is component else f for c, f in reward.components]
         broken = Reward(reward.recipe, functions=functions)
-        total = _totals(broken, [(pair, pair.right)], encode)[0]
+        total = _scores(broken, [(pair, pair.right)], encode)[0].total
         held += total is None
         example = example or ("" if total is None else f"{component.label} failed, total {total}")
     low = wilson_low(held, len(needed))

@@ -7,21 +7,81 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from strop.errors import RegistryError
+from strop.registry.manifest import manifest_of, weights_of
+
 
 def ancestry(model: str | Path) -> dict[str, Any]:
     """What a model was made of, parents included.
 
-    `{"model": path, "method": "dpo", "data": [...], "recipe": hash, ..., "parent": {...}}` for a
-    folder that a run wrote (`<run>/final`), `{"model": path}` for anything else.
+    `{"model": path, "method": "dpo", "data": [{"path", "sha256", "rows"}], "recipe": hash,
+    "resolved": {...}, "code": {...}, "environment": {...}, ..., "parent": {...}}` for a folder
+    that a run wrote (`<run>/final`, `<run>/checkpoint-<step>`), `{"model": path}` for anything
+    else, with its base for an adapter. A parent has the `sha256` it had when the run began;
+    `"changed": True` stands for its history where other weights lie in its place by now.
     """
     folder = Path(model)
-    record = folder.parent / "lineage.json"
-    if folder.name != "final" or not record.exists():
-        return {"model": str(model)}
-    lineage = json.loads(record.read_text())
+    run = folder.parent
+    if not (run / "lineage.json").exists() or not _is_of_run(folder):
+        return _outside(folder, str(model))
+    lineage = _read(run / "lineage.json")
+    if not {"parent", "data"} <= lineage.keys():
+        raise RegistryError("is no lineage that a run wrote", where=str(run / "lineage.json"),
+                            fix="put the run's own file back")  # fmt: skip
+    rows = lineage.pop("rows", [None] * len(lineage["data"]))
+    data = [
+        source if count is None else {**source, "rows": count}
+        for source, count in zip(lineage.pop("data"), rows, strict=True)
+    ]
     parent = lineage.pop("parent")
-    above = ancestry(parent["path"])
-    return {"model": str(model), **lineage, "parent": {**above, "sha256": parent["sha256"]}}
+    return {
+        "model": str(model),
+        **lineage,
+        "data": data,
+        **_beside(run),
+        "parent": {**_parent(parent), "sha256": parent["sha256"]},
+    }
+
+
+def _outside(folder: Path, model: str) -> dict[str, Any]:
+    """A model that no run of ours made; an adapter names its base itself."""
+    config = folder / "adapter_config.json"
+    base = _read(config).get("base_model_name_or_path") if config.exists() else None
+    return {"model": model, "parent": {"model": base}} if base else {"model": model}
+
+
+def _is_of_run(folder: Path) -> bool:
+    return folder.name == "final" or folder.name.startswith("checkpoint-")
+
+
+def _parent(parent: Mapping[str, Any]) -> dict[str, Any]:
+    folder = Path(parent["path"])
+    if folder.is_dir() and weights_of(manifest_of(folder)) != parent["sha256"]:
+        return {"model": parent["path"], "changed": True}
+    return ancestry(parent["path"])
+
+
+def _beside(run: Path) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if (run / "recipe.resolved.yaml").exists():
+        found["resolved"] = _read(run / "recipe.resolved.yaml")
+    if (run / "env.json").exists():
+        found["environment"] = _read(run / "env.json")
+    return found
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """An object in YAML or JSON; `RegistryError` for anything else."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        found = yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise RegistryError(f"cannot be read: {error}", where=str(path)) from None
+    if not isinstance(found, dict):
+        raise RegistryError("holds no object", where=str(path), fix="put the run's own file back")
+    return found
 
 
 def generations(lineage: Mapping[str, Any]) -> list[Mapping[str, Any]]:

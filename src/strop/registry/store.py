@@ -1,76 +1,60 @@
-"""An append-only SQLite registry: entries by content, promotions as events."""
+"""An append-only registry: entries by content, promotions as events, attempts of the gate."""
 
 from __future__ import annotations
 
-import getpass
-import hashlib
-import json
-import os
-import sqlite3
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from strop.errors import RegistryError
-
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS entries (
-    id TEXT PRIMARY KEY, weights TEXT NOT NULL, path TEXT NOT NULL, lineage TEXT NOT NULL,
-    verdict TEXT, created TEXT NOT NULL
-);
-CREATE TABLE IF NOT EXISTS events (
-    number INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL, action TEXT NOT NULL,
-    entry TEXT NOT NULL REFERENCES entries(id), reason TEXT, who TEXT NOT NULL, at TEXT NOT NULL
-);
-CREATE TRIGGER IF NOT EXISTS entries_stay BEFORE DELETE ON entries
-    BEGIN SELECT RAISE(ABORT, 'the registry is append-only'); END;
-CREATE TRIGGER IF NOT EXISTS entries_fixed BEFORE UPDATE ON entries
-    BEGIN SELECT RAISE(ABORT, 'the registry is append-only'); END;
-CREATE TRIGGER IF NOT EXISTS events_stay BEFORE DELETE ON events
-    BEGIN SELECT RAISE(ABORT, 'the registry is append-only'); END;
-CREATE TRIGGER IF NOT EXISTS events_fixed BEFORE UPDATE ON events
-    BEGIN SELECT RAISE(ABORT, 'the registry is append-only'); END;
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A model with its history.
-
-    `Entry(id="3f9a12c4d5e6", weights="9b1c...", path="runs/grpo/final", lineage={...},
-    verdict={"name": "pass", ...}, created="2026-11-21T08:00:00+00:00")`; `id` is a hash of weights
-    and lineage.
-    """
-
-    id: str
-    weights: str
-    path: str
-    lineage: Mapping[str, Any]
-    verdict: Mapping[str, Any] | None
-    created: str
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """`Event(3, "algebra", "promote", "3f9a12c4d5e6", None, "ana", "2026-11-21T08:00:00Z")`."""
-
-    number: int
-    name: str
-    action: str
-    entry: str
-    reason: str | None
-    who: str
-    at: str
+from strop.registry.database import reading, writing
+from strop.registry.journal import (
+    attempts_in,
+    entries_in,
+    events_in,
+    insert,
+    now,
+    push,
+    record,
+    stack_of,
+    stacks_in,
+    who,
+)
+from strop.registry.manifest import expect_weights, manifest_of
+from strop.registry.objects import Objects
+from strop.registry.records import Attempt, Entry, Event, Manifest, content_id
 
 
 class Registry:
-    """The store behind one file; opened for every call, so that several processes can share it."""
+    """The store behind one file; opened for every call, so that several processes can share it.
+
+    `<stem>.objects` beside the file holds the files of every promoted model, by content.
+    """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self.objects = Objects(self.path.parent / f"{self.path.stem}.objects")
+
+    def prepare(
+        self,
+        *,
+        weights: str,
+        path: str,
+        lineage: Mapping[str, Any],
+        verdict: Mapping[str, Any] | None,
+        override: str | None = None,
+    ) -> Entry:
+        """The entry that `promote` would make: every check, nothing written."""
+        if override is None:
+            expect_proof(weights, verdict)
+        elif not override.strip():
+            raise RegistryError("an override needs a reason", fix="pass --override 'why'")
+        manifest: Manifest = {}
+        if Path(path).is_dir():  # a hub name has no files here
+            manifest = manifest_of(Path(path))
+            expect_weights(manifest, weights, path)
+        identity = content_id(weights, lineage, verdict, manifest)
+        return Entry(identity, weights, path, lineage, verdict, manifest, who(), now())
 
     def promote(
         self,
@@ -82,106 +66,117 @@ class Registry:
         verdict: Mapping[str, Any] | None,
         override: str | None = None,
     ) -> Entry:
-        """Make these weights the current ones of `name`.
+        """Make these weights the current ones of `name`, and keep a copy of their files.
 
         Raises `RegistryError` without a passing verdict for exactly these weights, unless an
-        `override` reason is given, which is recorded.
+        `override` reason is given, which is recorded. What is current already is not pushed again.
         """
-        if override is None:
-            _expect_proof(weights, verdict)
-        elif not override.strip():
-            raise RegistryError("an override needs a reason", fix="pass --override 'why'")
-        identity = json.dumps([weights, lineage], sort_keys=True)
-        entry = Entry(
-            id=hashlib.sha256(identity.encode()).hexdigest()[:12],
-            weights=weights,
-            path=path,
-            lineage=lineage,
-            verdict=verdict,
-            created=_now(),
+        entry = self.prepare(
+            weights=weights, path=path, lineage=lineage, verdict=verdict, override=override
         )
-        with self._open(create=True) as db:
-            db.execute(
-                "INSERT OR IGNORE INTO entries VALUES (?, ?, ?, ?, ?, ?)",
-                (entry.id, weights, path, json.dumps(lineage), json.dumps(verdict), entry.created),
-            )
-            _record(db, name, "promote", entry.id, override)
+        if entry.manifest:
+            self.objects.put(Path(path), entry.manifest)
+        return self._add(entry, name, override)
+
+    def adopt(self, entry: Entry, name: str | None) -> Entry:
+        """Take in an entry whose files are in the store; with `name`, promote it: same proof."""
+        if name is not None:
+            expect_proof(entry.weights, entry.verdict)
+        return self._add(entry, name, None)
+
+    def _add(self, entry: Entry, name: str | None, reason: str | None) -> Entry:
+        if name is not None and not name.strip():
+            raise RegistryError("a promotion needs a name", where=str(self.path))
+        with writing(self.path) as db:
+            if self.objects.missing(entry.manifest):  # put before, outside of the transaction
+                raise RegistryError("garbage collection took files away meanwhile",
+                                    where=str(self.path), fix="run the same again")  # fmt: skip
+            insert(db, entry)
+            if name is not None:
+                push(db, name, entry.id, reason)
         return self.entry(entry.id)
 
     def rollback(self, name: str, reason: str | None = None) -> Entry:
         """Make the entry that was current before the current one current again."""
-        history = self._stack(name)
-        if len(history) < 2:
+        self.before(name)  # where there is no registry, none is made
+        with writing(self.path) as db:
+            earlier = self._earlier(stack_of(events_in(db, name)), name)
+            record(db, name, "rollback", earlier, reason)
+        return self.entry(earlier)
+
+    def before(self, name: str) -> Entry:
+        """The entry that a rollback of `name` goes back to."""
+        return self.entry(self._earlier(self.stacks().get(name, []), name))
+
+    def _earlier(self, stack: list[str], name: str) -> str:
+        if len(stack) < 2:
             raise RegistryError(
                 f"{name!r} has no earlier promotion to go back to", where=str(self.path)
             )
-        with self._open() as db:
-            _record(db, name, "rollback", history[-2], reason)
-        return self.entry(history[-2])
+        return stack[-2]
 
     def current(self, name: str) -> Entry | None:
         """The entry that `name` stands for now."""
-        stack = self._stack(name)
+        stack = self.stacks().get(name)
         return self.entry(stack[-1]) if stack else None
 
     def entry(self, which: str) -> Entry:
-        """An entry by id (or the start of one), or the current one of a name."""
-        with self._open() as db:
-            rows = db.execute(
-                "SELECT * FROM entries WHERE id LIKE ? || '%'", (which.replace("%", ""),)
-            ).fetchall()
-        if len(rows) == 1:
-            return _entry(rows[0])
-        if which in self.names():
-            return self.entry(self._stack(which)[-1])
-        found = "several entries begin" if rows else "no entry or name begins"
-        raise RegistryError(f"{found} with {which!r}", where=str(self.path),
+        """An entry by id, the current one of a name, or an entry by the start of its id."""
+        entries = {entry.id: entry for entry in self.entries()}
+        stacks = self.stacks()
+        if which in stacks and which not in entries:
+            return entries[stacks[which][-1]]
+        found = [entry for name, entry in entries.items() if which and name.startswith(which)]
+        if len(found) == 1:
+            return found[0]
+        said = "several entries begin" if found else "no entry or name begins"
+        raise RegistryError(f"{said} with {which!r}", where=str(self.path),
                             fix="see `strop registry list`")  # fmt: skip
 
     def entries(self) -> list[Entry]:
-        with self._open() as db:
-            return [_entry(row) for row in db.execute("SELECT * FROM entries ORDER BY created")]
+        """All entries, the oldest first."""
+        with reading(self.path) as db:
+            return entries_in(db)
 
     def events(self, name: str | None = None) -> list[Event]:
         """All events in order, of one name or of all."""
-        with self._open() as db:
-            rows = db.execute("SELECT * FROM events ORDER BY number").fetchall()
-        return [Event(*row) for row in rows if name is None or row[1] == name]
+        with reading(self.path) as db:
+            return events_in(db, name)
+
+    def stacks(self) -> dict[str, list[str]]:
+        """Every name with the ids that a rollback can reach; the last one is current."""
+        with reading(self.path) as db:
+            return stacks_in(db)
 
     def names(self) -> list[str]:
-        return sorted({event.name for event in self.events()})
+        return sorted(self.stacks())
 
-    def _stack(self, name: str) -> list[str]:
-        """Entry ids as a stack: a promotion pushes, a rollback pops; the last one is current."""
-        stack: list[str] = []
-        for event in self.events(name):
-            if event.action == "promote":
-                stack.append(event.entry)
-            else:
-                stack.pop()
-        return stack
+    def record_attempt(
+        self, *, evidence: str, suite: str, sealed: bool, base: str, candidate: str, verdict: str
+    ) -> Attempt:
+        """Note that the gate looked at this evidence; the answer says how often it has by now.
 
-    @contextmanager
-    def _open(self, *, create: bool = False) -> Iterator[sqlite3.Connection]:
-        if not create and not self.path.exists():
-            raise RegistryError("no registry here yet", where=str(self.path),
-                                fix="promote a model first, or check --registry")  # fmt: skip
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with closing(sqlite3.connect(self.path, timeout=30)) as db, db:
-                db.execute("PRAGMA journal_mode=WAL")
-                if create:
-                    db.executescript(SCHEMA)
-                yield db
-        except sqlite3.DatabaseError as error:
-            raise RegistryError(
-                f"the registry cannot be used: {error}",
-                where=str(self.path),
-                fix="check the file and who else has it open",
-            ) from None
+        `evidence` is the hash of what was looked at, `base` and `candidate` are weights hashes.
+        Makes the registry where there is none yet.
+        """
+        row = (evidence, suite, sealed, base, candidate, verdict, who(), now())
+        with writing(self.path) as db:
+            db.execute(
+                "INSERT INTO attempts (evidence, suite, sealed, base, candidate, verdict, who, at) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                row,
+            )
+            return attempts_in(db)[-1]
+
+    def attempts(self, evidence: str | None = None) -> list[Attempt]:
+        """All attempts in order, on one piece of evidence or on any."""
+        with reading(self.path) as db:
+            found = attempts_in(db)
+        return [attempt for attempt in found if evidence in (None, attempt.evidence)]
 
 
-def _expect_proof(weights: str, verdict: Mapping[str, Any] | None) -> None:
+def expect_proof(weights: str, verdict: Mapping[str, Any] | None) -> None:
+    """Raise `RegistryError` unless the verdict is a pass for exactly these weights."""
     if verdict is None:
         raise RegistryError(
             "a promotion needs a verdict",
@@ -192,31 +187,9 @@ def _expect_proof(weights: str, verdict: Mapping[str, Any] | None) -> None:
             f"the gate said {verdict.get('name')}: {verdict.get('sentence')}",
             fix="promote a candidate that passes, or pass --override with the reason",
         )
-    if (verdict.get("candidate") or {}).get("sha256") != weights:
+    candidate = verdict.get("candidate")
+    if not isinstance(candidate, Mapping) or candidate.get("sha256") != weights:
         raise RegistryError(
             "the verdict is for other weights than these",
             fix="run eval and gate on exactly this folder",
         )
-
-
-def _record(db: sqlite3.Connection, name: str, action: str, entry: str, reason: str | None) -> None:
-    db.execute(
-        "INSERT INTO events (name, action, entry, reason, who, at) VALUES (?, ?, ?, ?, ?, ?)",
-        (name, action, entry, reason, _who(), _now()),
-    )
-
-
-def _who() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user may have no name
-        return f"uid {os.getuid()}"
-
-
-def _entry(row: tuple[Any, ...]) -> Entry:
-    number, weights, path, lineage, verdict, created = row
-    return Entry(number, weights, path, json.loads(lineage), json.loads(verdict), created)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,139 @@
+"""The SQLite file behind a registry: its tables, its transactions, its refusals."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from strop.errors import RegistryError
+
+APPLICATION = 0x73747270
+"""SQLite's `application_id` of a registry: "strp"."""
+
+VERSION = 1
+"""SQLite's `user_version`: the schema below."""
+
+BUSY_SECONDS = 30.0
+"""How long a call waits for another process to finish."""
+
+TABLES = (
+    """CREATE TABLE entries (
+    id TEXT PRIMARY KEY, weights TEXT NOT NULL, path TEXT NOT NULL, lineage TEXT NOT NULL,
+    verdict TEXT NOT NULL, manifest TEXT NOT NULL, who TEXT NOT NULL, created TEXT NOT NULL,
+    origin TEXT NOT NULL)""",
+    """CREATE TABLE events (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL, action TEXT NOT NULL,
+    entry TEXT NOT NULL REFERENCES entries(id), reason TEXT, who TEXT NOT NULL,
+    at TEXT NOT NULL)""",
+    """CREATE TABLE attempts (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, evidence TEXT NOT NULL, suite TEXT NOT NULL,
+    sealed INTEGER NOT NULL, base TEXT NOT NULL, candidate TEXT NOT NULL, verdict TEXT NOT NULL,
+    who TEXT NOT NULL, at TEXT NOT NULL)""",
+)
+FIXED = """CREATE TRIGGER {table}_{verb} BEFORE {verb} ON {table}
+    BEGIN SELECT RAISE(ABORT, 'the registry is append-only'); END"""
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[sqlite3.Connection]:
+    """One consistent view of a registry that exists; raises `RegistryError` for anything else."""
+    if not path.is_file():
+        raise RegistryError("no registry here yet", where=str(path),
+                            fix="promote a model first, or check --registry")  # fmt: skip
+    with _connected(path) as db:
+        _expect_ours(db, path)
+        db.execute("BEGIN")
+        yield db
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[sqlite3.Connection]:
+    """One transaction that no other writer can enter; made whole here where nothing is yet.
+
+    An exception inside undoes everything.
+    """
+    if not path.exists():
+        _create(path)
+    with _connected(path) as db:
+        _expect_ours(db, path)
+        db.execute("BEGIN IMMEDIATE")
+        yield db
+        db.execute("COMMIT")
+
+
+@contextmanager
+def _connected(path: Path) -> Iterator[sqlite3.Connection]:
+    try:
+        # transactions are written out: the driver would begin one only at the first INSERT
+        opened = sqlite3.connect(
+            _address(path), uri=True, timeout=BUSY_SECONDS, isolation_level=None
+        )
+        with closing(opened) as db:
+            yield db
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # the driver decodes a damaged text itself
+        raise _unusable(path, error) from None
+
+
+def _address(path: Path) -> str:
+    address = path.absolute().as_uri()
+    if os.access(path.parent, os.W_OK) or path.with_name(f"{path.name}-wal").exists():
+        return address
+    return f"{address}?immutable=1"  # WAL wants to write beside the file even to read
+
+
+def _unusable(path: Path, error: Exception) -> RegistryError:
+    said = str(error)
+    return RegistryError(
+        f"the registry cannot be used: {said}", where=str(path), fix=_advice(said.lower())
+    )
+
+
+def _advice(said: str) -> str:
+    if "locked" in said:
+        return "another process has been writing to it; wait for that one, or end it"
+    if "readonly" in said or "denied" in said:
+        return "ask who owns the file, or copy it and its objects to a folder of your own"
+    if any(word in said for word in ("not a database", "malformed", "decode")):
+        return "put back a copy of the file, or choose another with --registry"
+    return "check the path, its permissions and the room left on the disk"
+
+
+def _create(path: Path) -> None:
+    """Made beside its place and linked into it: nobody ever opens half a registry."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
+            made = Path(folder) / path.name
+            with _connected(made) as db:
+                db.execute("PRAGMA journal_mode = WAL")
+                _lay_out(db)
+            os.link(made, path)
+    except OSError as error:
+        if not path.exists():  # else another process made it first
+            raise _unusable(path, error) from None
+
+
+def _lay_out(db: sqlite3.Connection) -> None:
+    for table in TABLES:
+        db.execute(table)
+    for table in ("entries", "events", "attempts"):
+        for verb in ("UPDATE", "DELETE"):
+            db.execute(FIXED.format(table=table, verb=verb))
+    db.execute(f"PRAGMA application_id = {APPLICATION}")
+    db.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def _expect_ours(db: sqlite3.Connection, path: Path) -> None:
+    (application,) = db.execute("PRAGMA application_id").fetchone()
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if (application, version) != (APPLICATION, VERSION):
+        what = f"schema {version}" if application == APPLICATION else "another kind of database"
+        raise RegistryError(
+            f"the file is no registry of this version of strop: it holds {what}",
+            where=str(path),
+            fix="choose another file with --registry",
+        )

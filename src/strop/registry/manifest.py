@@ -1,0 +1,69 @@
+"""What files a model folder holds, by content."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
+
+from strop.errors import RegistryError
+from strop.registry.records import Manifest
+
+HASHED = ("*.safetensors", "config.json", "adapter_config.json", "tokenizer.json")
+"""Files at the top of the folder that make up its weights hash."""
+
+
+def manifest_of(folder: Path) -> Manifest:
+    """sha256 and size of every file, by relative name; links count as what they lead to.
+
+    Raises `RegistryError` for a link that leads nowhere and a file that cannot be read.
+    """
+    try:
+        return {
+            str(PurePosixPath(file.relative_to(folder))): {
+                "sha256": sha256_of(file),
+                "size": file.stat().st_size,
+            }
+            for file in files_of(folder)
+        }
+    except OSError as error:
+        raise RegistryError(f"the model folder cannot be read: {error}",
+                            where=str(folder)) from None  # fmt: skip
+
+
+def files_of(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            yield path
+        elif not path.is_dir():
+            raise RegistryError("is no file, or a link that leads nowhere", where=str(path),
+                                fix="take it out of the model folder")  # fmt: skip
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def weights_of(manifest: Manifest) -> str:
+    """The hash that `strop.model.load.weights_hash` gives for a folder of these files."""
+    digest = hashlib.sha256()
+    for name in sorted(manifest):
+        if "/" not in name and any(fnmatchcase(name, pattern) for pattern in HASHED):
+            digest.update(name.encode())
+            digest.update(bytes.fromhex(manifest[name]["sha256"]))
+    return digest.hexdigest()[:16]
+
+
+def expect_weights(manifest: Manifest, weights: str, path: str) -> None:
+    """Raise `RegistryError` unless these files hold weights, and exactly those."""
+    if not any(name.endswith(".safetensors") for name in manifest):
+        raise RegistryError("the folder holds no safetensors weights", where=path,
+                            fix="promote a folder saved with save_pretrained")  # fmt: skip
+    if weights_of(manifest) != weights:
+        raise RegistryError(
+            f"the folder's weights hash to {weights_of(manifest)}, not to {weights}",
+            where=path,
+            fix="something writes to the folder; wait until it has ended",
+        )

@@ -295,7 +295,7 @@ class TestManyRefused:
             (["fine", "long", "fine", "open"], r"data.jsonl:2: .*not prefix-stable"),
             (["fine", "open", "long", "bad"], r"data.jsonl:2: .*never learn to stop"),
             (["fine", "open", "open", "bad"], r"data.jsonl:2: .*never learn to stop"),
-            (["fine", "bad", "open", "long"], r"^bad turn$"),
+            (["fine", "bad", "open", "long"], r"data.jsonl:2: .*: bad turn\n"),
         ],
     )
     def test_by_its_own_line(

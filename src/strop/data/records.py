@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from strop.errors import DataError
+from strop.recipe.yaml_text import short, shown
 from strop.types import (
     Demonstration,
     Document,
@@ -71,8 +72,8 @@ def demonstration(row: Row, origin: Origin) -> Demonstration:
             where=str(origin),
             fix="use method kto, or keep only the liked answers",
         )
-    prompt = _text(row["prompt"], "prompt", origin)
-    return Demonstration(prompt, _text(row["completion"], "completion", origin), columns, origin)
+    prompt = text_of(row["prompt"], "prompt", origin)
+    return Demonstration(prompt, text_of(row["completion"], "completion", origin), columns, origin)
 
 
 def preference(row: Row, origin: Origin) -> Preference:
@@ -81,14 +82,14 @@ def preference(row: Row, origin: Origin) -> Preference:
     columns = {name: value for name, value in row.items() if name not in form}
     if form[0] == "input":
         given = row["input"]
-        prompt: Text = _text(
+        prompt: Text = text_of(
             given.get("messages") if isinstance(given, Mapping) else given, "input", origin
         )
-        chosen = _text(row["preferred_output"], "preferred_output", origin)
-        rejected = _text(row["non_preferred_output"], "non_preferred_output", origin)
+        chosen = text_of(row["preferred_output"], "preferred_output", origin)
+        rejected = text_of(row["non_preferred_output"], "non_preferred_output", origin)
     else:
-        chosen = _text(row["chosen"], "chosen", origin)
-        rejected = _text(row["rejected"], "rejected", origin)
+        chosen = text_of(row["chosen"], "chosen", origin)
+        rejected = text_of(row["rejected"], "rejected", origin)
         prompt, chosen, rejected = _prompt_of_pair(row.get("prompt"), chosen, rejected, origin)
     if chosen == rejected:
         raise DataError(
@@ -104,9 +105,11 @@ def feedback(row: Row, origin: Origin) -> Feedback:
     form = _columns("feedback", row, origin)
     columns = {name: value for name, value in row.items() if name not in form}
     if not isinstance(row["label"], bool):
-        raise DataError(f"`label` is {row['label']!r}", where=str(origin), fix="use true or false")
-    prompt = _text(row["prompt"], "prompt", origin)
-    completion = _text(row["completion"], "completion", origin)
+        raise DataError(
+            f"`label` is {shown(row['label'])}", where=str(origin), fix="use true or false"
+        )
+    prompt = text_of(row["prompt"], "prompt", origin)
+    completion = text_of(row["completion"], "completion", origin)
     return Feedback(prompt, completion, row["label"], columns, origin)
 
 
@@ -114,7 +117,7 @@ def task(row: Row, origin: Origin) -> Task:
     """`{"prompt", ...columns}`; the columns go to the rewards."""
     form = _columns("task", row, origin)
     columns = {name: value for name, value in row.items() if name not in form}
-    return Task(_text(row["prompt"], "prompt", origin), columns, origin)
+    return Task(text_of(row["prompt"], "prompt", origin), columns, origin)
 
 
 PARSERS: dict[str, Callable[[Row, Origin], Record]] = {
@@ -143,13 +146,20 @@ def _columns(kind: str, row: Row, origin: Origin) -> tuple[str, ...]:
     )
     advice = f"; a row like this fits {USED_BY[looks]}" if looks else ""
     raise DataError(
-        f"wrong columns for {USED_BY[kind]}: found {{{', '.join(row)}}}",
+        f"wrong columns for {USED_BY[kind]}: found {{{columns_in(row)}}}",
         where=str(origin),
         fix=f"give every line {wanted}{advice}",
     )
 
 
-def _text(value: Any, name: str, origin: Origin) -> Text:
+def columns_in(row: Row) -> str:
+    """Names of columns as a message shows them: `prompt, answer`."""
+    names = [short(str(name)) for name in row]
+    return ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+
+
+def text_of(value: Any, name: str, origin: Origin) -> Text:
+    """A text or messages; raises `DataError` for what is neither, or says nothing."""
     if isinstance(value, str):
         if not value.strip():
             raise DataError(f"`{name}` is empty", where=str(origin), fix="drop the line")
@@ -171,11 +181,20 @@ def _messages(value: Any, name: str, origin: Origin) -> list[Message]:
                 where=str(origin),
                 fix='write each message as {"role": ..., "content": ...}',
             )
-        content = message.get("content")
-        has_content = isinstance(content, str) and content.strip()
-        if not has_content and not message.get("tool_calls"):
-            raise DataError(f"`{name}[{number}]` is empty", where=str(origin), fix="drop the line")
+        _expect_said(message, f"{name}[{number}]", origin)
     return [dict(message) for message in value]
+
+
+def _expect_said(message: Mapping[str, Any], place: str, origin: Origin) -> None:
+    content, calls = message.get("content"), message.get("tool_calls")
+    if content is not None and not isinstance(content, str):
+        raise DataError(f"the content of `{place}` is no text", where=str(origin),
+                        fix="write it as a string; only text is read")  # fmt: skip
+    if calls and not (isinstance(calls, list) and all(isinstance(c, Mapping) for c in calls)):
+        raise DataError(f"the tool_calls of `{place}` are no list of objects", where=str(origin),
+                        fix='write [{"function": {"name": ..., "arguments": ...}}]')  # fmt: skip
+    if not calls and not (content or "").strip():
+        raise DataError(f"`{place}` is empty", where=str(origin), fix="drop the line")
 
 
 def _split_conversation(messages: list[Message]) -> tuple[list[Message], list[Message]]:
@@ -197,7 +216,7 @@ def _prompt_of_pair(
                 where=str(origin),
                 fix="add `prompt`, or put the whole conversation into chosen and rejected",
             )
-        return _text(given, "prompt", origin), chosen, rejected
+        return text_of(given, "prompt", origin), chosen, rejected
     assert isinstance(chosen, list)
     shared = chosen[:-1]
     if not isinstance(rejected, list) or rejected[:-1] != shared or len(rejected) < 2:

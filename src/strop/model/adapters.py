@@ -50,13 +50,23 @@ def is_adapter_folder(path: str) -> bool:
 
 def adapter_task(folder: str) -> TaskType:
     """What an adapter was trained for."""
-    task = _peft().LoraConfig.from_pretrained(folder).task_type
-    return "SEQ_CLS" if str(task) == "SEQ_CLS" else "CAUSAL_LM"
+    return "SEQ_CLS" if str(_config(folder).task_type) == "SEQ_CLS" else "CAUSAL_LM"
 
 
 def adapter_base(folder: str) -> str:
     """The model that an adapter belongs to: a folder or a hub name."""
-    return str(_peft().LoraConfig.from_pretrained(folder).base_model_name_or_path)
+    return str(_config(folder).base_model_name_or_path)
+
+
+def _config(folder: str) -> Any:
+    try:
+        return _peft().LoraConfig.from_pretrained(folder)
+    except Exception as error:  # noqa: BLE001 - a config of a folder's own can break any line of it
+        raise ModelError(
+            f"peft cannot read adapter_config.json: {str(error).splitlines()[:1]}",
+            where=folder,
+            fix="give a folder saved with save_pretrained",
+        ) from None
 
 
 def merge_adapter(base: Any, folder: str) -> Any:

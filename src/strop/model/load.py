@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
 )
 
+from strop.data.json_text import parsed
 from strop.errors import ModelError
 from strop.model.adapters import (
     TaskType,
@@ -30,12 +29,15 @@ from strop.model.attention import recomputed_alike
 from strop.model.logprobs import TreeScorer, bare
 from strop.model.network import Policy, ScalarNetwork
 from strop.model.scalar import ScalarScorer
+from strop.recipe.files import read_text
 from strop.recipe.model import LoraRecipe, ModelRecipe
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 
 TOKENIZERS = ("tokenizer*", "vocab*", "*.model", "spiece*")
 """Files of which a folder with a tokenizer has at least one."""
+
+SAVED = "give a folder saved with save_pretrained"
 
 LOADERS: dict[TaskType, tuple[Any, dict[str, Any]]] = {
     "CAUSAL_LM": (AutoModelForCausalLM, {}),
@@ -61,9 +63,8 @@ def load_scalar(recipe: ModelRecipe, *, seed: int = 0) -> ScalarNetwork:
 
 def load_for_inference(path: str) -> Policy:
     """A saved causal LM (or an adapter with its base) in its own precision, frozen."""
-    model = load_transformer(path, "auto")
-    model.to(pick_device("auto")).eval().requires_grad_(False)
-    return Policy(model, load_tokenizer(path), False, TreeScorer(model))
+    model, tokenizer = _frozen(path, "CAUSAL_LM")
+    return Policy(model, tokenizer, False, TreeScorer(model))
 
 
 def load_reward_model(path: str) -> ScalarNetwork:
@@ -77,9 +78,15 @@ def load_reward_model(path: str) -> ScalarNetwork:
             where=path,
             fix="train one with method: reward_model",
         )
-    model = load_transformer(path, "auto", task="SEQ_CLS")
-    model.to(pick_device("auto")).eval().requires_grad_(False)
-    return ScalarNetwork(model, load_tokenizer(path), False, ScalarScorer(model))
+    model, tokenizer = _frozen(path, "SEQ_CLS")
+    return ScalarNetwork(model, tokenizer, False, ScalarScorer(model))
+
+
+def _frozen(path: str, task: TaskType) -> tuple[Any, Any]:
+    """A saved model in its own precision and its tokenizer, which has to fit it."""
+    model, tokenizer = load_transformer(path, "auto", task=task), load_tokenizer(path)
+    _fits(model, tokenizer, path)
+    return model.to(pick_device("auto")).eval().requires_grad_(False), tokenizer
 
 
 def has_scalar_head(path: str) -> bool:
@@ -89,9 +96,12 @@ def has_scalar_head(path: str) -> bool:
     config = Path(path) / "config.json"
     if not config.exists():
         return False
-    described = json.loads(config.read_text())
-    classifies = any("SequenceClassification" in a for a in described.get("architectures") or [])
-    return classifies and len(described.get("id2label", {"0": "LABEL_0"})) == 1
+    described = parsed(read_text(config, ModelError), str(config), fix=SAVED)
+    if not isinstance(described, dict):
+        return False
+    classifies = "SequenceClassification" in str(described.get("architectures"))
+    labels = described.get("id2label", {"0": "LABEL_0"})
+    return classifies and isinstance(labels, dict) and len(labels) == 1
 
 
 def _trained(recipe: ModelRecipe, task: TaskType, seed: int) -> tuple[Any, Any]:
@@ -162,7 +172,7 @@ def load_transformer(
             trust_remote_code=trust_remote_code,
             **options,
         )
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+    except Exception as error:  # noqa: BLE001 - a config of a folder's own can break any line of it
         raise ModelError(
             f"transformers cannot load the model: {_first_line(error)}",
             where=path,
@@ -182,7 +192,7 @@ def load_tokenizer(path: str, trust_remote_code: bool = False) -> Any:
         )
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # noqa: BLE001 - the Rust library raises bare exceptions
         raise ModelError(
             f"transformers cannot load a tokenizer: {_first_line(error)}",
             where=path,
@@ -240,9 +250,12 @@ def expect_weights(path: str) -> None:
     """
     folder = Path(path)
     if not folder.is_dir():
+        if folder.exists():
+            raise ModelError("a model is a folder, this is a file", where=path, fix=SAVED)
         if path.startswith(("/", ".")):
             raise ModelError("no such model folder", where=path, fix="check the path")
         return
+    _expect_confined(folder)
     if not is_adapter_folder(path) and not (folder / "config.json").exists():
         final = folder / "final"
         run = f"a run's model is in {final}" if final.is_dir() else ""
@@ -257,6 +270,23 @@ def expect_weights(path: str) -> None:
             where=path,
             fix="save the model with save_pretrained (pickled weights are not read)",
         )
+
+
+def _expect_confined(folder: Path) -> None:
+    """Raise `ModelError` for a link that leads out of the folder: a model that was copied from
+    elsewhere could otherwise bring any file of this machine into a registry or an export.
+
+    The hub's cache is built of links from `snapshots/<revision>` to its `blobs`; those may stay.
+    """
+    real = folder.resolve()
+    homes = (real, real.parent.parent / "blobs") if real.parent.name == "snapshots" else (real,)
+    for file in (file for file in folder.iterdir() if file.is_symlink()):
+        if not any(file.resolve().is_relative_to(home) for home in homes):
+            raise ModelError(
+                f"the link leads out of the model folder, to {file.resolve()}",
+                where=str(file),
+                fix="put a copy of the file there",
+            )
 
 
 def critic_recipe(path: str, lora: LoraRecipe | None, policy: ModelRecipe) -> ModelRecipe:

@@ -12,9 +12,12 @@ from strop.model.adapters import put_adapter
 from strop.model.network import Network
 
 
-def save_network(network: Network, folder: Path) -> None:
-    """Weights as safetensors (the adapter alone for a peft model), config and tokenizer."""
-    network.model.save_pretrained(folder, safe_serialization=True)
+def save_network(
+    network: Network, folder: Path, weights: dict[str, torch.Tensor] | None = None
+) -> None:
+    """Weights as safetensors (the adapter alone for a peft model), config and tokenizer; with
+    `weights`, this state dict and not the one the network has now."""
+    network.model.save_pretrained(folder, state_dict=weights, safe_serialization=True)
     network.tokenizer.save_pretrained(folder)
 
 

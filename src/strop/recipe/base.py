@@ -2,31 +2,62 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo, model_validator
+
+LONGEST_NAME, LONGEST_PATH = 255, 4096
+"""Bytes that file systems take; beyond them even asking whether a file exists is an error."""
 
 
 class Strict(BaseModel):
-    """Frozen; an unknown key is an error."""
+    """Frozen; an unknown key is an error, and so is a number that is NaN, endless or a bool."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_bool_for_a_number(cls, values: Any) -> Any:
+        """What YAML reads as a bool is text again where a number stands: that is refused."""
+        if not isinstance(values, dict):
+            return values
+        return {
+            name: str(value) if isinstance(value, bool) and _is_number(cls, name) else value
+            for name, value in values.items()
+        }
 
     def plain(self) -> dict[str, Any]:
         """The recipe as plain values, for YAML, JSON and hashing."""
         return self.model_dump(mode="json")
 
 
+def _is_number(cls: type[BaseModel], name: Any) -> bool:
+    field = cls.model_fields.get(name)
+    kinds = (field.annotation, *get_args(field.annotation)) if field else ()
+    return bool({int, float} & set(kinds)) and bool not in kinds
+
+
 def _absolute(value: str, info: ValidationInfo) -> str:
     folder = (info.context or {}).get("folder", ".")
-    return str((Path(folder) / Path(value).expanduser()).resolve())
+    try:
+        path = (Path(folder) / Path(value).expanduser()).resolve()
+    except (RuntimeError, OSError) as error:  # ~nobody, links that go round
+        raise ValueError(f"no path can be made of it: {error}") from None
+    if len(os.fsencode(path)) >= LONGEST_PATH or any(
+        len(os.fsencode(part)) > LONGEST_NAME for part in path.parts
+    ):
+        raise ValueError("no path can be made of it: a name of it is too long")
+    return str(path)
 
 
 def _model_path(value: str, info: ValidationInfo) -> str:
-    local = Path(_absolute(value, info))
+    local = _absolute(value, info)
     is_path = value.startswith((".", "/", "~")) or value.count("/") > 1
-    return str(local) if is_path or local.exists() else value
+    return local if is_path or os.path.exists(local) else value
 
 
 LocalPath = Annotated[str, AfterValidator(_absolute)]

@@ -15,10 +15,18 @@ from pydantic import BaseModel, ValidationError
 
 from strop.errors import RecipeError
 from strop.recipe.base import Strict
+from strop.recipe.files import RECIPE_BYTES, read_text
 from strop.recipe.methods import METHODS, Recipe
+from strop.recipe.yaml_text import parsed, short, shown
 
 Loc = tuple[str | int, ...]
 StrictT = TypeVar("StrictT", bound=Strict)
+
+MOST_MISTAKES = 20
+"""Told at once."""
+
+LONGEST_MESSAGE = 500
+"""Characters of one mistake; it may repeat a value of any length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +58,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         near = difflib.get_close_matches(str(method), METHODS, 1, 0.5)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise RecipeError(
-            f"unknown method {method!r}",
+            f"unknown method {shown(method)}",
             where=source.place(("method",)),
             fix=f"{hint}known methods: {', '.join(METHODS)}",
         )
@@ -71,22 +79,12 @@ def digest(recipe: Strict) -> str:
 def read_yaml(path: str | Path, overrides: Sequence[str] = ()) -> Source:
     """Parse a YAML mapping safely, refuse duplicate keys, apply `a.b=c` overrides."""
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise RecipeError(f"cannot read the file: {error.strerror}", where=str(path)) from None
-    except UnicodeDecodeError:
-        raise RecipeError("the file is not UTF-8 text", where=str(path)) from None
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        values = yaml.safe_load(text)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise RecipeError(f"not valid YAML: {error.problem}", where=f"{path}:{line}") from None
-    except yaml.YAMLError as error:
-        raise RecipeError(f"not valid YAML: {error}", where=str(path)) from None
+    text = read_text(path, RecipeError, limit=RECIPE_BYTES)
+    values, node = parsed(text, str(path))
     if not isinstance(values, dict):
-        raise RecipeError("expected `key: value` lines", where=f"{path}:1")
+        raise RecipeError(
+            "expected `key: value` lines", where=f"{path}:1", fix="write a mapping, one key a line"
+        )
     lines: dict[Loc, int] = {}
     for loc, line in _lines(node, (), path) if node else ():
         lines[loc] = line
@@ -101,7 +99,9 @@ def _lines(node: yaml.Node, loc: Loc, path: Path) -> Iterator[tuple[Loc, int]]:
         for key, value in node.value:
             name, line = str(key.value), key.start_mark.line + 1
             if name in seen:
-                raise RecipeError(f"the key `{name}` appears twice", where=f"{path}:{line}")
+                raise RecipeError(
+                    f"the key `{short(name)}` appears twice", where=f"{path}:{line}", fix="keep one"
+                )
             seen.add(name)
             yield (*loc, name), line
             yield from _lines(value, (*loc, name), path)
@@ -115,56 +115,72 @@ def _apply(values: dict[str, Any], override: str) -> None:
     """`optim.learning_rate=1e-5`, the value read as YAML."""
     name, equals, text = override.partition("=")
     if not equals or not name:
-        raise RecipeError(f"--set {override!r} is not of the form a.b=c")
+        raise _unfit(override, "is not of the form a.b=c")
+    value, _ = parsed(text, f"--set {short(name)}")
     *parents, last = name.split(".")
     here: Any = values
     for parent in parents:
         here = here.setdefault(parent, {}) if isinstance(here, dict) else _item(here, parent, name)
     if isinstance(here, list):
-        here[_index(here, last, name)] = yaml.safe_load(text)
+        here[_index(here, last, name)] = value
     elif isinstance(here, dict):
-        here[last] = yaml.safe_load(text)
+        here[last] = value
     else:
-        raise RecipeError(f"--set {override!r}: {'.'.join(parents)} holds no keys")
+        raise _unfit(name, f"{'.'.join(parents)} holds no keys")
 
 
 def _item(here: Any, part: str, name: str) -> Any:
     if not isinstance(here, list):
-        raise RecipeError(f"--set {name}: {part!r} is below a plain value")
+        raise _unfit(name, f"{part!r} is below a plain value")
     return here[_index(here, part, name)]
 
 
 def _index(here: list[Any], part: str, name: str) -> int:
-    if not part.isdigit() or int(part) >= len(here):
-        raise RecipeError(f"--set {name}: {part!r} is not an index of a list of {len(here)}")
+    # "\u00b2" is a digit too, but no index; a longer one is beyond every list
+    if not part.isdecimal() or len(part) > 9 or int(part) >= len(here):
+        raise _unfit(name, f"{part!r} is not an index of a list of {len(here)}")
     return int(part)
+
+
+def _unfit(override: str, problem: str) -> RecipeError:
+    return RecipeError(
+        f"--set {short(override)}: {problem}", fix="name a key as in --set optim.learning_rate=1e-5"
+    )
 
 
 def validate(cls: type[StrictT], source: Source) -> StrictT:
     """Check every key and value; all mistakes are reported in one message."""
     try:
         # YAML 1.1 reads 1e-5 as text; pydantic turns such text into a number
-        return cls.model_validate(source.values, context={"folder": source.path.resolve().parent})
+        context = {"folder": source.path.resolve().parent, "source": source}
+        return cls.model_validate(source.values, context=context)
     except ValidationError as error:
-        mistakes = [_explain(cls, source, dict(item)) for item in error.errors()]
-    first, *rest = mistakes
-    lines = [first[1], *(f"{where}: {text}" for where, text in rest)]
-    raise RecipeError("\n".join(lines), where=first[0])
+        mistakes = [_explain(cls, source, dict(item)) for item in error.errors()[:MOST_MISTAKES]]
+    (where, text, fix), *rest = mistakes
+    lines = [text, *(f"{at}: {said}\n  fix: {advice}" for at, said, advice in rest)]
+    if rest:  # the last line of a message is the fix of the whole
+        lines[0] += f"\n  fix: {fix}"
+        fix = "mend all of these"
+    raise RecipeError("\n".join(lines), where=where, fix=fix)
 
 
-def _explain(cls: type[BaseModel], source: Source, item: dict[str, Any]) -> tuple[str, str]:
+def _explain(cls: type[BaseModel], source: Source, item: dict[str, Any]) -> tuple[str, str, str]:
+    """The place of a mistake, what it is, and its fix."""
     loc = _yaml_loc(source.values, item["loc"])
-    names = [part for part in loc if isinstance(part, str)]
-    dotted = ".".join(map(str, loc))
+    names = [str(part) for part in loc if isinstance(part, str)]
+    dotted = short(".".join(map(str, loc)))
     if item["type"] == "extra_forbidden":
-        return source.place(loc), _unknown_key(cls, names)
+        return source.place(loc), *_unknown_key(cls, names)
     if item["type"] == "missing":
-        return source.place(loc[:-1]), f"missing key `{dotted}`"
+        return source.place(loc[:-1]), f"missing key `{dotted}`", "add it"
     if item["type"] == "union_tag_not_found":
-        return source.place(loc), f"missing key `{dotted}.kind`"
-    message = str(item["msg"]).removeprefix("Value error, ")
-    given = f" (got {item['input']!r})" if not isinstance(item["input"], dict) else ""
-    return source.place(loc), f"`{dotted}`: {message}{given}" if dotted else message
+        return source.place(loc), f"missing key `{dotted}.kind`", "add it"
+    message = str(item["msg"]).removeprefix("Value error, ")[:LONGEST_MESSAGE]
+    given = f" (got {shown(item['input'])})" if not isinstance(item["input"], dict) else ""
+    said = f"`{dotted}`: {message}{given}" if dotted else message
+    if item["type"] == "string_type":  # YAML reads `on`, `3` and `2024-01-01` as other things
+        return source.place(loc), said, "put the text in quotes"
+    return source.place(loc), said, f"change `{dotted}`" if dotted else "change the file"
 
 
 def _yaml_loc(values: Any, loc: Loc) -> Loc:
@@ -183,20 +199,19 @@ def _yaml_loc(values: Any, loc: Loc) -> Loc:
     return tuple(path)
 
 
-def _unknown_key(cls: type[BaseModel], names: list[str]) -> str:
+def _unknown_key(cls: type[BaseModel], names: list[str]) -> tuple[str, str]:
     *parents, name = names
     known = list(_fields(cls, ()))
     siblings = [path[-1] for path in known if list(path[:-1]) == parents]
+    said = f"unknown key `{short('.'.join(names))}`"
     near = difflib.get_close_matches(name, siblings, 1, 0.6)
     if near:
-        return f"unknown key `{'.'.join(names)}`\n  fix: did you mean `{near[0]}`?"
+        return said, f"did you mean `{near[0]}`?"
     homes = sorted({".".join(path) for path in known if path[-1] == name})
     if homes:
-        return f"unknown key `{'.'.join(names)}`\n  fix: it belongs at `{homes[0]}`"
+        return said, f"it belongs at `{homes[0]}`"
     reads = f"known keys here: {', '.join(sorted(set(siblings)))}" if siblings else "remove it"
-    return (
-        f"unknown key `{'.'.join(names)}`: this method or section does not read it\n  fix: {reads}"
-    )
+    return f"{said}: this method or section does not read it", reads
 
 
 def _fields(cls: type[BaseModel], prefix: tuple[str, ...]) -> Iterator[tuple[str, ...]]:

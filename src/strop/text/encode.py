@@ -5,11 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
+from jinja2 import TemplateError
+
 from strop.errors import TextError
 from strop.types import Message
 
 Tokenizer = Any
 """A transformers `PreTrainedTokenizerBase` (the library ships no types)."""
+
+TEMPLATE_ERRORS = (
+    TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError,
+    RecursionError,
+)  # fmt: skip
+"""A template is a program of its own: it fails in every way that an expression can."""
 
 AT_ONCE = 1 << 20
 """Characters in one call of the tokenizer (a single longer text is a call of its own)."""
@@ -42,9 +50,17 @@ class Encoder:
                 where=where,
                 fix="use plain text prompts and completions, or a tokenizer with a chat_template",
             )
-        rendered = self.tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=generation
-        )
+        try:
+            rendered = self.tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=generation
+            )
+        except TEMPLATE_ERRORS as error:
+            said = str(error).split("\n")[0][:300]
+            raise TextError(
+                f"the chat template cannot render these messages: {said}",
+                where=where,
+                fix="mend the record (roles, their order, tool calls), or the tokenizer's template",
+            ) from None
         return cast(str, rendered)
 
     def encode(self, texts: Iterable[str], *, special: bool) -> None:
@@ -56,11 +72,18 @@ class Encoder:
             except (TypeError, ValueError):
                 return
 
-    def ids(self, text: str, *, special: bool) -> tuple[int, ...]:
+    def ids(self, text: str, *, special: bool, where: str = "") -> tuple[int, ...]:
         """Ids of a text; `special` puts the tokenizer's own BOS before it (once) and no EOS after
-        it."""
+        it. Raises `TextError` for half of a surrogate pair, which no tokenizer takes."""
         if text not in self._ids[special]:
-            self._learn([text], special)
+            try:
+                self._learn([text], special)
+            except (TypeError, UnicodeEncodeError):
+                raise TextError(
+                    "the text holds half of a surrogate pair, which is no character",
+                    where=where or None,
+                    fix="write the character whole, or drop the record",
+                ) from None
         return self._ids[special][text]
 
     def _learn(self, texts: list[str], special: bool) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from threading import Thread
 from typing import NamedTuple
 
 from strop.errors import TextError
@@ -31,6 +32,9 @@ from strop.types import (
 
 AT_ONCE = 1024
 """Records whose texts are tokenised together."""
+
+TEMPLATE_SECONDS = 5.0
+"""What a chat template may take for one record."""
 
 REMEMBERED = 1 << 23
 """Characters of records that are remembered, to be known again, before all are forgotten."""
@@ -158,7 +162,7 @@ def trees(tokenizer: Tokenizer, asked: Sequence[Asked]) -> Iterator[Tree]:
 
 
 def _new_trees(encoder: Encoder, asked: Sequence[Asked]) -> Iterator[Tree]:
-    scripts = _scripts(encoder, asked)
+    scripts = _scripts_in_time(encoder, asked)
     encoder.encode((script.trunk for script in scripts if script.plain), special=True)
     encoder.encode((text for script in scripts for text in script.stretches()), special=False)
     for script in scripts:
@@ -174,19 +178,45 @@ def as_messages(text: Text, *, role: str) -> list[Message]:
     return [{"role": role, "content": text}] if isinstance(text, str) else text
 
 
-def _scripts(encoder: Encoder, asked: Sequence[Asked]) -> list[_Script]:
-    """Scripts up to the first that has a fault."""
+def _scripts_in_time(encoder: Encoder, asked: Sequence[Asked]) -> list[_Script]:
+    """Scripts up to the first that has a fault.
+
+    A chat template comes with a model and is a program, with loops in loops if it likes. It runs
+    beside us, and a record that it does not finish in `TEMPLATE_SECONDS` raises `TextError`; the
+    thread is then left behind.
+    """
     scripts: list[_Script] = []
+    if all(_is_plain(one) for one in asked):
+        _scripts(encoder, asked, scripts)
+        return scripts
+    beside = Thread(target=_scripts, args=(encoder, asked, scripts), daemon=True)
+    beside.start()
+    while beside.is_alive():
+        before = len(scripts)
+        beside.join(TEMPLATE_SECONDS)
+        if beside.is_alive() and len(scripts) == before:
+            raise TextError(
+                f"the chat template did not end within {TEMPLATE_SECONDS:g} s",
+                where=asked[before].where,
+                fix="use a template without loops in loops, or shorten the record",
+            )
+    return scripts
+
+
+def _scripts(encoder: Encoder, asked: Sequence[Asked], scripts: list[_Script]) -> None:
     for one in asked:
         scripts.append(_script(encoder, one))
         if scripts[-1].fault is not None:
-            break
-    return scripts
+            return
+
+
+def _is_plain(asked: Asked) -> bool:
+    return all(isinstance(text, str) for text in (asked.prompt, *asked.answers))
 
 
 def _script(encoder: Encoder, asked: Asked) -> _Script:
     texts = [answer for answer in asked.answers if isinstance(answer, str)]
-    if isinstance(asked.prompt, str) and len(texts) == len(asked.answers):
+    if isinstance(asked.prompt, str) and _is_plain(asked):
         return _Script(True, asked.prompt, [[_Turn(text, True)] for text in texts], asked.where)
     prompt = as_messages(asked.prompt, role="user")
     opened = ""
@@ -235,16 +265,17 @@ def _continuation(text: str, prefix: str, where: str) -> str:
 def _spoken(encoder: Encoder, script: _Script) -> Tree:
     """A script as ids. Raises what is wrong with it, the first thing first."""
     if script.plain:
-        trunk = encoder.ids(script.trunk, special=True)
-        return Tree(trunk, tuple(_text_branch(encoder, turn) for (turn,) in script.branches))
+        where = script.where
+        trunk = encoder.ids(script.trunk, special=True, where=where)
+        return Tree(trunk, tuple(_text_branch(encoder, turn, where) for (turn,) in script.branches))
     branches = tuple(_chat_branch(encoder, turns, script.where) for turns in script.branches)
     if script.fault is not None:
         raise script.fault
-    return Tree(encoder.ids(script.trunk, special=False), branches)
+    return Tree(encoder.ids(script.trunk, special=False, where=script.where), branches)
 
 
-def _text_branch(encoder: Encoder, turn: _Turn) -> Branch:
-    ids = (*encoder.ids(turn.text, special=False), encoder.eos)
+def _text_branch(encoder: Encoder, turn: _Turn, where: str) -> Branch:
+    ids = (*encoder.ids(turn.text, special=False, where=where), encoder.eos)
     return Branch(ids, (True,) * len(ids))
 
 
@@ -254,7 +285,7 @@ def _chat_branch(encoder: Encoder, turns: Sequence[_Turn], where: str) -> Branch
     supervised: list[bool] = []
     end = 0
     for turn in turns:
-        said = encoder.ids(turn.text, special=False)
+        said = encoder.ids(turn.text, special=False, where=where)
         learnt = _through_eos(encoder, said, where) if turn.spoken else 0
         end = len(ids) + learnt if learnt else end
         ids += said

@@ -1,0 +1,69 @@
+"""JSON as strop takes it: one value a key, characters whole, nested as deep as a person would."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from strop.errors import DataError
+
+DEEPEST = 100
+"""Levels of lists and objects: what is read has to be printed, compared and rendered again."""
+
+
+def parsed(text: str, where: str, *, fix: str = "mend or drop the line") -> Any:
+    """The value of a JSON text.
+
+    Raises `DataError` for what is no JSON, for a key that stands twice in an object (the first
+    value would be lost in silence), for half of a surrogate pair (no tokenizer takes it) and for
+    more than `DEEPEST` levels.
+    """
+    try:
+        value = json.loads(text, object_pairs_hook=_without_twins)
+    except RecursionError:
+        raise DataError(_too_deep(), where=where, fix=fix) from None
+    except ValueError as error:  # json's own, or a number of more digits than Python reads
+        raise DataError(f"broken JSON: {error}", where=where, fix=fix) from None
+    if text.count("[") + text.count("{") > DEEPEST and _is_deep(value):
+        raise DataError(_too_deep(), where=where, fix=fix)
+    if "\\ud" in text or "\\uD" in text:
+        _expect_whole(value, where)
+    return value
+
+
+def _without_twins(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        [(twice, _)] = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"the key {twice[:80]!r} appears twice")
+    return found
+
+
+def _too_deep() -> str:
+    return f"broken JSON: nested deeper than {DEEPEST} levels"
+
+
+def _is_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(DEEPEST):
+        level = [item for one in level for item in _parts(one)]
+    return any(isinstance(one, list | dict) for one in level)
+
+
+def _parts(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
+
+
+def _expect_whole(value: Any, where: str) -> None:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise DataError(
+            "the text holds half of a surrogate pair (\\ud800 to \\udfff alone)",
+            where=where,
+            fix="write the character whole, or drop the line",
+        ) from None

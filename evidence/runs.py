@@ -24,7 +24,8 @@ from strop.data.records import preference as preference_record
 from strop.data.sources import read
 from strop.demo.world import FILLER, assistant, demonstration, split, user
 from strop.demo.write import HELD_OUT, write_demo
-from strop.evals.run import read_summary, run_suite
+from strop.evals.run import run_suite
+from strop.evals.summary import read_summary
 from strop.model.ches import ches_scores
 from strop.model.load import load_for_inference
 from strop.recipe.eval import Suite

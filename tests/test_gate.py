@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import sqlite3
 from collections.abc import Sequence
@@ -14,8 +15,11 @@ from typer.testing import CliRunner
 from strop.cli.app import app
 from strop.errors import DataError, MissingEvidenceError, RecipeError, RegistryError
 from strop.evals.gate import gate
-from strop.evals.records import read_records
-from strop.recipe.eval import Guardrail, Policy, Target
+from strop.evals.gate.page import forest
+from strop.evals.gate.verdict import read_verdict, run_gate
+from strop.evals.records import read_records, write_records
+from strop.recipe.gate import Band, Guardrail, Policy, Target
+from strop.recipe.load import load
 from strop.registry.lineage import generations
 from strop.registry.store import Registry
 from strop.types import EvalRecord
@@ -95,14 +99,229 @@ class TestGate:
             gate(records("a", base), records("a", candidate), Policy(targets=[Target(score="a")]))
         assert caught.value.exit_code == 12
 
+    def test_clusters_of_either_side_count(self) -> None:
+        """Twenty items in five clusters, said by one file only; other clusters are no evidence."""
+        plain = records("a", [0.0] * 20)
+        grouped = [EvalRecord("a", str(i), float(i % 5 > 0), f"c{i % 5}") for i in range(20)]
+        policy = Policy(targets=[Target(score="a")])
+        for base, candidate in ((plain, grouped), (grouped, plain)):
+            assert gate(base, candidate, policy).checks[0].method != "tango"
+        others = [EvalRecord("a", str(i), 1.0, f"d{i % 5}") for i in range(20)]
+        with pytest.raises(MissingEvidenceError, match="cluster 'c0' in base and 'd0'"):
+            gate(grouped, others, policy)
+
     def test_unknown_scores_duplicates_and_empty_policies(self) -> None:
         given = records("a", scores(2, 2))
         with pytest.raises(MissingEvidenceError, match=r"no scores named 'z'[\s\S]*it has a"):
             gate(given, given, Policy(targets=[Target(score="z")]))
         with pytest.raises(MissingEvidenceError, match="item '0' appears twice"):
             gate(given + given[:1], given, Policy(targets=[Target(score="a")]))
+
+    def test_policies_that_demand_nothing_or_twice(self, tmp_path: Path) -> None:
+        (tmp_path / "none.yaml").write_text("alpha: 0.05\n")
         with pytest.raises(RecipeError, match="demands nothing"):
-            gate(given, given, Policy())
+            load(Policy, tmp_path / "none.yaml")
+        (tmp_path / "twice.yaml").write_text("targets: [{score: a}, {score: a, min_gain: 0.1}]\n")
+        with pytest.raises(RecipeError, match="demanded twice: a"):
+            load(Policy, tmp_path / "twice.yaml")
+
+
+class TestNoise:
+    """Base and A/A runs differ by retraining alone."""
+
+    BASE = tuple(scores(100, 100))
+    GAINED = tuple(scores(120, 80))
+    LOST = (*[0.0] * 20, *[1.0] * 80, *[0.0] * 100)
+
+    def judged(self, candidate: Sequence[float | None], again: Sequence[float | None]) -> Any:
+        return gate(
+            records("a", self.BASE),
+            records("a", candidate),
+            Policy(targets=[Target(score="a")], guardrails=[Guardrail(score="a", margin=0.01)]),
+            noise=[records("a", again)],
+        )
+
+    def test_a_gain_within_it_is_none(self) -> None:
+        assert gate(records("a", self.BASE), records("a", self.GAINED),
+                    Policy(targets=[Target(score="a")])).name == "pass"  # fmt: skip
+        verdict = self.judged(self.GAINED, self.GAINED)
+        assert verdict.name == "inconclusive"
+        assert verdict.checks[0].floor > verdict.checks[0].estimate == pytest.approx(0.1)
+        assert "not clear of the noise floor of 0." in verdict.sentence
+
+    def test_so_is_a_loss(self) -> None:
+        assert self.judged(self.LOST, self.BASE).name == "regressed"
+        assert self.judged(self.LOST, self.LOST).name == "inconclusive"
+
+    def test_the_floor_is_the_far_end_of_the_interval_of_the_runs_that_differ_by_nothing(
+        self,
+    ) -> None:
+        """With no flip in n items Tango's interval reaches z^2 / (n + z^2)."""
+        verdict = self.judged(self.GAINED, self.BASE)
+        z2 = 1.959964**2
+        assert verdict.checks[0].floor == pytest.approx(z2 / (200 + z2), abs=1e-6)
+        assert verdict.name == "pass"
+
+
+class TestBands:
+    def test_lengths_may_move_neither_way(self) -> None:
+        lengths = [10.0 + i % 7 for i in range(100)]
+        policy = Policy(bands=[Band(score="a", low=0.9, high=1.1)])
+        for factor, expected in ((1.0, "pass"), (1.02, "pass"), (1.3, "regressed"),
+                                 (0.7, "regressed"), (1.1, "inconclusive")):  # fmt: skip
+            changed = [factor * x + 0.3 * (-1) ** i for i, x in enumerate(lengths)]
+            verdict = gate(records("a", lengths), records("a", changed), policy)
+            assert verdict.name == expected, factor
+            assert verdict.checks[0].estimate == pytest.approx(factor, abs=0.01)
+        assert "allowed 0.9 to 1.1" in verdict.sentence
+
+
+class TestUnscored:
+    def test_they_count_against_the_candidate(self) -> None:
+        """Two of 100 on each side: the candidate's as wrong, the base's as right."""
+        base: list[float | None] = [None, None, *scores(48, 50)]
+        candidate: list[float | None] = [1.0, 1.0, None, None, *scores(46, 50)]
+        policy = Policy(guardrails=[Guardrail(score="a", margin=0.2)], max_unscored=0.04)
+        verdict = gate(records("a", base), records("a", candidate), policy)
+        assert verdict.checks[0].base == pytest.approx(0.50)
+        assert verdict.checks[0].candidate == pytest.approx(0.48)
+        assert verdict.remarks == (
+            "a: 4 of 100 items could not be scored and count against the candidate",
+        )
+        stricter = policy.model_copy(update={"max_unscored": 0.03})
+        with pytest.raises(MissingEvidenceError, match="4 of 100 items could not be scored"):
+            gate(records("a", base), records("a", candidate), stricter)
+
+    def test_nothing_scored_at_all(self) -> None:
+        nothing = records("a", [None] * 10)
+        lenient = Policy(guardrails=[Guardrail(score="a")], max_unscored=0.49)
+        with pytest.raises(MissingEvidenceError, match="10 of 10"):
+            gate(nothing, nothing, lenient)
+
+
+class TestSlices:
+    def grouped(self, values: dict[str, list[float]]) -> list[EvalRecord]:
+        return [
+            EvalRecord("a", f"{name}{i}", score, f"{name}{i}", slices={"topic": name})
+            for name, column in values.items()
+            for i, score in enumerate(column)
+        ]
+
+    def test_who_lost_behind_a_gain(self) -> None:
+        base = {"easy": [0.0] * 200, "hard": [1.0] * 40, "new": [0.0, 1.0] * 20, "few": [1.0] * 3}
+        after = {**base, "easy": [1.0] * 150 + [0.0] * 50, "hard": [0.0] * 15 + [1.0] * 25}
+        verdict = gate(self.grouped(base), self.grouped(after), Policy(targets=[Target(score="a")]))
+        assert verdict.name == "pass"  # groups are advice
+        found = {one.value: one for one in verdict.slices}
+        assert found.keys() == {"easy", "hard", "new"}  # three items are no group
+        assert found["hard"].estimate == pytest.approx(-15 / 40)
+        assert found["hard"].q_value < 0.001
+        assert found["new"].q_value == pytest.approx(1.0)
+        assert [one.value for one in verdict.slices][-1] == "new"
+
+
+class TestFlips:
+    def test_a_mean_that_stands_still_hides_churn(self) -> None:
+        base = records("a", scores(100, 100))
+        swapped = records("a", [*[0.0] * 30, *[1.0] * 100, *[0.0] * 70])
+        check = gate(base, swapped, Policy(guardrails=[Guardrail(score="a")])).checks[0]
+        assert (check.lost, check.gained, check.churn) == (30, 30, 0.3)
+        assert check.estimate == 0.0
+        assert check.mcnemar == pytest.approx(1.0)
+        graded = gate(
+            records("a", [0.1, 0.5, 0.2, 0.4, 0.3]), records("a", [0.2, 0.5, 0.1, 0.4, 0.3]),
+            Policy(guardrails=[Guardrail(score="a")]),
+        ).checks[0]  # fmt: skip
+        assert (graded.lost, graded.mcnemar) == (None, None)
+
+
+class TestFolders:
+    """Evals as `strop eval` writes them."""
+
+    def write(self, folder: Path, values: Sequence[float], **summary: Any) -> Path:
+        folder.mkdir()
+        rows = [
+            EvalRecord("a", str(i), v, str(i), prompt=f"<b>question {i}</b>", output=f"says {v}")
+            for i, v in enumerate(values)
+        ]
+        write_records(folder / "records.jsonl", rows)
+        given = {"suite": "final", "suite_sha256": "s1", "model": {"sha256": folder.name}}
+        (folder / "summary.json").write_text(json.dumps({**given, **summary}))
+        return folder
+
+    POLICY = Policy(targets=[Target(score="a")])
+
+    def test_a_changed_suite_is_no_evidence(self, tmp_path: Path) -> None:
+        base = self.write(tmp_path / "a", [0.0] * 20)
+        other = self.write(tmp_path / "b", [1.0] * 20, suite_sha256="s2")
+        with pytest.raises(MissingEvidenceError, match=r"the suite changed .*s1 and s2"):
+            run_gate(self.POLICY, base, other)
+        with pytest.raises(MissingEvidenceError, match="the suite changed"):
+            run_gate(self.POLICY, base, base, noise=[other])
+
+    def test_figures_against_two_references_do_not_compare(self, tmp_path: Path) -> None:
+        policy = Policy(guardrails=[Guardrail(score="drift/a/held")])
+        base = self.write(tmp_path / "a", [0.0] * 20, reference={"sha256": "r1"})
+        other = self.write(tmp_path / "b", [1.0] * 20, reference={"sha256": "r2"})
+        with pytest.raises(MissingEvidenceError, match="the two evals had different ones"):
+            run_gate(policy, base, other)
+        assert run_gate(self.POLICY, base, other).name == "pass"
+
+    def test_items_that_were_trained_on(self, tmp_path: Path) -> None:
+        base = self.write(tmp_path / "a", [0.0] * 20)
+        seen = {"task": "a", "of": 20, "items": [{"item": "7", "where": "sft.jsonl:3"}]}
+        other = self.write(tmp_path / "b", [1.0] * 20, overlap=[seen])
+        message = r"a: 1 of 20 items are in the training data \(item 7 at sft.jsonl:3\)"
+        with pytest.raises(MissingEvidenceError, match=message):
+            run_gate(self.POLICY, base, other)
+        lenient = self.POLICY.model_copy(update={"refuse_overlap": False})
+        verdict = run_gate(lenient, base, other)
+        assert verdict.name == "pass"
+        assert "1 of 20 items are in the training data" in verdict.remarks[0]
+
+    def test_every_look_is_recorded_and_a_sealed_one_said(self, tmp_path: Path) -> None:
+        registry = tmp_path / "registry.db"
+        base = self.write(tmp_path / "a", [0.0] * 20, sealed=True)
+        first = self.write(tmp_path / "b", [0.0, 1.0] * 10, sealed=True)
+        second = self.write(tmp_path / "c", [1.0] * 20, sealed=True)
+        assert run_gate(self.POLICY, base, first, registry=registry).remarks == ()
+        verdict = run_gate(self.POLICY, base, second, tmp_path / "v.json", registry=registry)
+        assert verdict.remarks[0].startswith("look 2 at the sealed suite final")
+        assert "look 2 at the sealed suite" in (tmp_path / "v.html").read_text()
+        seen = [(a.candidate, a.sealed, a.verdict, a.look) for a in Registry(registry).attempts()]
+        assert seen == [("b", True, "pass", 1), ("c", True, "pass", 2)]
+
+    def test_the_page_says_it_in_order(self, tmp_path: Path) -> None:
+        base = self.write(tmp_path / "a", [0.0] * 40 + [1.0] * 40)
+        other = self.write(tmp_path / "b", [1.0] * 30 + [0.0] * 10 + [0.0] * 3 + [1.0] * 37)
+        verdict = run_gate(self.POLICY, base, other, tmp_path / "out/v.json")
+        page = (tmp_path / "out/v.html").read_text()
+        places = [page.index(text) for text in (
+            "May be promoted", html.escape(verdict.sentence), "<svg", "<table>",
+            "Lost: a", "&lt;b&gt;question 40&lt;/b&gt;", "says 1.0", "says 0.0", "Won: a",
+            "&lt;b&gt;question 0&lt;/b&gt;",
+        )]  # fmt: skip
+        assert places == sorted(places)
+        assert "<b>question" not in page
+        assert "http" not in page
+        written = read_verdict(tmp_path / "out/v.json")
+        assert written["candidate"] == {"sha256": "b"}
+        assert written["evals"]["base"]["records"] == 80
+
+    def test_the_plot_keeps_to_its_scale(self, tmp_path: Path) -> None:
+        checks = gate(
+            records("a", scores(50, 50)) + records("b", scores(90, 10)),
+            records("a", scores(80, 20)) + records("b", scores(80, 20)),
+            POLICY,
+        ).checks
+        rows = forest(checks)
+        assert [row.check.name for row in rows] == ["a", "b"]
+        scale = rows[0].estimate / checks[0].estimate
+        for row in rows:
+            assert row.estimate == pytest.approx(row.check.estimate * scale)
+            assert row.low == pytest.approx(row.check.low * scale)
+            assert row.bounds == (pytest.approx(row.check.bound * scale),)
+        assert max(abs(row.high) for row in rows) <= 300
 
 
 class TestPlainFiles:
@@ -126,7 +345,18 @@ class TestPlainFiles:
         base = self.write(tmp_path, "A.jsonl", scores(300, 100))
         other = self.write(tmp_path, "B.jsonl", candidate)
         result = CliRunner().invoke(
-            app, ["gate", "--base", str(base), "--candidate", str(other), "--margin", "0.03"]
+            app,
+            [
+                "gate",
+                "--base",
+                str(base),
+                "--candidate",
+                str(other),
+                "--margin",
+                "0.03",
+                "--registry",
+                str(tmp_path / "r.db"),
+            ],
         )
         said = result.output + str(result.exception or "")
         assert (result.exit_code if code < 12 else result.exception.exit_code) == code, said  # type: ignore[union-attr]

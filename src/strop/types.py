@@ -204,12 +204,20 @@ class Score:
     components: Mapping[str, float | None]
 
 
+FaultKind = Literal["raised", "hung", "ended", "returned", "not_finite"]
+"""How a reward fails: an exception, no answer in time, its process died, something that is no
+number (or too few of them), NaN or infinity."""
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A reward that raised: `Failure("my_reward", "KeyError: 'answer'")`."""
+    """A reward that failed: `Failure("my_reward", "KeyError: 'answer'", "raised", 8)`; `count` are
+    the completions it left unscored by that."""
 
     component: str
     error: str
+    kind: FaultKind
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,8 +240,9 @@ class ScoredGroup:
 class EvalRecord:
     """One judged item of an eval.
 
-    `EvalRecord("accuracy", item="17", score=1.0, cluster="17", sample=0, output="x = 3",
-    slices={"topic": "fractions"})`; `slices` are groups to look at, `details` further figures.
+    `EvalRecord("accuracy", item="17", score=1.0, cluster="17", sample=0, prompt="2x = 6",
+    output="x = 3", slices={"topic": "fractions"})`; `slices` are groups to look at,
+    `details` further figures.
     """
 
     task: str
@@ -241,6 +250,7 @@ class EvalRecord:
     score: float | None
     cluster: str
     sample: int = 0
+    prompt: str = ""
     output: str = ""
     details: Mapping[str, float | None] = field(default_factory=dict)
     slices: Mapping[str, str] = field(default_factory=dict)
@@ -251,14 +261,19 @@ VerdictName = Literal["pass", "regressed", "inconclusive"]
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One target or guardrail of a gate.
+    """One demand of a gate, and what was found.
 
     `Check("accuracy", "target", estimate=0.53, low=0.48, high=0.58, bound=0.0, verdict="pass",
-    n=400, n_needed=None, method="tango", base=0.44, candidate=0.97)`
+    n=400, n_needed=None, detectable=0.05, method="tango", base=0.44, candidate=0.97)`. `estimate`
+    is the mean difference candidate - base (a band's is the ratio of means, held between `bound`
+    and `upper`). `floor` is the largest difference that changing nothing was seen to make, `noisy`
+    says that the change does not stand out of it;
+    `detectable` the smallest true one that so many items would show. Scores 0 or 1 also say how
+    many items were `lost` and `gained`, with McNemar's exact p-value, for information.
     """
 
     name: str
-    kind: Literal["target", "guardrail"]
+    kind: Literal["target", "guardrail", "band"]
     estimate: float
     low: float
     high: float
@@ -266,18 +281,59 @@ class Check:
     verdict: VerdictName
     n: int
     n_needed: int | None
+    detectable: float | None
     method: str
     base: float
     candidate: float
+    unscored: int = 0
+    upper: float | None = None
+    floor: float | None = None
+    noisy: bool = False
+    lost: int | None = None
+    gained: int | None = None
+    churn: float | None = None
+    mcnemar: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """One group of one score: `Slice("accuracy", "topic", "fractions", n=40, estimate=-0.1,
+    low=-0.2, high=0.0, q_value=0.2)`.
+
+    `q_value` is Benjamini and Hochberg's over all slices of a verdict: advice, never the verdict.
+    """
+
+    score: str
+    column: str
+    value: str
+    n: int
+    estimate: float
+    low: float
+    high: float
+    q_value: float
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The answer of the gate: a name, a sentence and the checks it stands on."""
+    """The answer of the gate: a name, a sentence, the checks it stands on, and groups to look at.
+
+    `remarks` are what a reader has to know beside it: items counted as lost, overlap let through.
+    """
 
     name: VerdictName
     sentence: str
     checks: tuple[Check, ...]
+    slices: tuple[Slice, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NotFinite:
+    """Why a step made no update, and what it was made of:
+    `NotFinite(("loss of forward 1 of 1: nan",), ({"origin": "pairs.jsonl:17", ...},))`."""
+
+    tensors: tuple[str, ...]
+    batch: tuple[Mapping[str, Any], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,3 +347,4 @@ class StepRecord:
     total: int
     metrics: Mapping[str, float]
     samples: Sequence[Mapping[str, Any]] = ()
+    not_finite: NotFinite | None = None

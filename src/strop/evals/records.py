@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from strop.errors import DataError
+from strop.data.json_text import parsed
+from strop.errors import DataError, MissingEvidenceError
+from strop.evals.lm_eval.log import holds_log_samples, read_log_samples
+from strop.recipe.files import read_text
+from strop.recipe.yaml_text import shown
 from strop.types import EvalRecord
 
 RECORDS = "records.jsonl"
@@ -21,21 +25,22 @@ def write_records(path: Path, records: Iterable[EvalRecord]) -> None:
 
 
 def read_records(path: str | Path) -> list[EvalRecord]:
-    """Records of an eval folder or of a plain file with rows `{"item", "score"[, "cluster"]}`.
+    """Records of an eval folder, of a plain file with rows `{"item", "score"[, "cluster"]}`, or of
+    what lm-eval logged with `--log_samples`.
 
     Raises `DataError` with file and line for a row that is not of that form.
     """
     file = Path(path)
+    if not (file / RECORDS).exists() and holds_log_samples(file):
+        return read_log_samples(file)
     file = file / RECORDS if file.is_dir() else file
-    try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read the scores: {error}", where=str(file)) from None
+    lines = read_text(file, DataError).split("\n")
     records = [
         _record(line, f"{file}:{number}") for number, line in enumerate(lines, 1) if line.strip()
     ]
     if not records:
-        raise DataError("the file holds no scores", where=str(file))
+        raise MissingEvidenceError("the file holds no scores", where=str(file),
+                                   fix="write a row for every item")  # fmt: skip
     return records
 
 
@@ -48,23 +53,36 @@ def mean_scores(records: Sequence[EvalRecord]) -> dict[str, float]:
     return {task: sum(scores) / len(scores) for task, scores in totals.items()}
 
 
-def _record(line: str, where: str) -> EvalRecord:
-    try:
-        row: Any = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise DataError(f"broken JSON: {error}", where=where) from None
-    if not isinstance(row, dict) or "item" not in row or "score" not in row:
+def record_from(row: Mapping[str, Any], where: str) -> EvalRecord:
+    """A row as a record; `DataError` names the first value that is not what it should be."""
+    if "item" not in row or "score" not in row:
         raise DataError("the row has no item or no score", where=where,
                         fix='write {"item": "7", "score": 1.0}')  # fmt: skip
-    score = row["score"]
-    if score is not None and (isinstance(score, str) or not -1e300 < float(score) < 1e300):
-        raise DataError(f"score {score!r} is not a finite number", where=where)
+    score, sample = row["score"], row.get("sample", 0)
+    details, slices = row.get("details") or {}, row.get("slices") or {}
+    number = isinstance(score, int | float) and -1e300 < score < 1e300
+    if score is not None and not number:
+        raise DataError(f"score {shown(score)} is not a finite number", where=where,
+                        fix="write a number, or null if it could not be judged")  # fmt: skip
+    if not isinstance(sample, int) or not isinstance(details, dict) or not isinstance(slices, dict):
+        raise DataError("sample has to be a whole number, details and slices objects",
+                        where=where, fix="mend the row")  # fmt: skip
     return EvalRecord(
         task=str(row.get("task", "score")),
         item=str(row["item"]),
         score=None if score is None else float(score),
         cluster=str(row.get("cluster", row["item"])),
-        sample=int(row.get("sample", 0)),
+        sample=sample,
+        prompt=str(row.get("prompt", "")),
         output=str(row.get("output", "")),
-        details=row.get("details") or {},
+        details=details,
+        slices={str(name): str(value) for name, value in slices.items()},
     )
+
+
+def _record(line: str, where: str) -> EvalRecord:
+    row = parsed(line, where)
+    if not isinstance(row, dict):
+        raise DataError("the row has no item or no score", where=where,
+                        fix='write {"item": "7", "score": 1.0}')  # fmt: skip
+    return record_from(row, where)

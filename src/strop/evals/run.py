@@ -1,153 +1,162 @@
-"""A suite on a model: records, their means and the divergence from a reference, on disk."""
+"""A suite on a model: records, their means and how the answers look, on disk."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from strop.data.sources import data_hash
 from strop.errors import OutputError
+from strop.evals.drift import PREFIX, corpus_figures, per_token
+from strop.evals.inputs import inputs_of
+from strop.evals.jobs import Asked, Job, jobs_of
+from strop.evals.journal import Journal
+from strop.evals.perplexity import corpus_of
 from strop.evals.records import RECORDS, mean_scores, write_records
-from strop.evals.tasks import FORWARD, generate, prefer, score_rollouts
-from strop.model.load import load_for_inference, weights_hash
+from strop.evals.subjects import LocalModel, Subject, as_subject
+from strop.evals.summary import SUMMARY, counts, summary_of
+from strop.model.load import expect_weights
 from strop.model.network import Policy
 from strop.recipe.eval import GenerateTask, Suite
-from strop.recipe.load import digest
-from strop.rewards.compose import Reward
-from strop.types import Branch, EvalRecord, Rollout, Tree
+from strop.recipe.likelihood import PerplexityTask
+from strop.types import EvalRecord
 
-SUMMARY = "summary.json"
+OnPart = Callable[[str, int, int], None]
+"""Told a task's name, how many of its items are measured, and of how many."""
 
 
 @dataclass(frozen=True, slots=True)
 class EvalResult:
-    """`EvalResult({"greedy/accuracy": 0.44}, kl=0.02, records=(...))`.
+    """`EvalResult({"greedy/accuracy": 0.44}, {"greedy": {"length": 21.4}}, kl=0.02, records=())`.
 
-    `kl` is KL(model || reference) in nats per sampled token, exact over the vocabulary at every
-    sampled position; `None` without a reference.
+    `figures` are those of all answers of a task together (strop.evals.drift, perplexities). `kl` is
+    KL(model || reference) in nats per sampled token of the tasks that sample (temperature above 0),
+    exact over the vocabulary; `None` without a reference.
     """
 
     scores: dict[str, float]
+    figures: dict[str, dict[str, float]]
     kl: float | None
     records: tuple[EvalRecord, ...]
 
 
 def run_suite(
     suite: Suite,
-    model: str,
+    subject: Subject | str,
     output: str | Path,
     *,
     reference: str | None = None,
-    advance: Callable[[str], None] = lambda name: None,
+    on_part: OnPart = lambda name, done, total: None,
 ) -> EvalResult:
     """Run every task, write `records.jsonl` and `summary.json` under `output`, whole or not at all.
 
-    `advance` is told the name of every finished task.
+    `subject` is whom to ask; a text is a model folder or hub name. What an interrupted start has
+    measured is kept beside `output` and taken over.
     """
     folder = Path(output)
+    _expect_free(folder)
+    asked_of = as_subject(subject)
+    against = None if reference is None else LocalModel(reference)
+    jobs = jobs_of(suite, Asked(asked_of, against, suite.seed))
+    for model in (asked_of, against):
+        if isinstance(model, LocalModel):
+            expect_weights(model.path)
+    summary = summary_of(suite, asked_of, reference, jobs)
+    journal = Journal(folder, inputs_of(suite, asked_of, reference))
+    journal.open()
+    for job in jobs:
+        _run(job, journal, on_part)
+    result = _result(suite, [r for job in jobs for r in _records(job, journal)], reference)
+    _write(
+        folder,
+        result,
+        {
+            **summary,
+            "inputs": journal.inputs,
+            "scores": result.scores,
+            "figures": result.figures,
+            "kl": result.kl,
+            "items": counts(result.records, list(result.scores)),
+        },
+    )
+    journal.close()
+    return result
+
+
+def check_suite(suite: Suite, subject: Subject) -> dict[str, int]:
+    """Items of every task; raises what would keep the suite from running, without asking."""
+    subject.identity()
+    return {job.name: len(job.rows) for job in jobs_of(suite, Asked(subject, None, suite.seed))}
+
+
+def measure(suite: Suite, policy: Policy) -> dict[str, float]:
+    """Mean score of every task of a suite, on a model that is already loaded."""
+    jobs = jobs_of(suite, Asked(LocalModel("in memory", policy), None, suite.seed))
+    return _scores([r for job in jobs for part in job.parts() for r in job.judge(part)])
+
+
+def _expect_free(folder: Path) -> None:
     if folder.exists() and any(folder.iterdir()) and not (folder / SUMMARY).exists():
         raise OutputError(
             "the output folder is not empty and holds no eval", where=str(folder),
             fix="choose another output",
         )  # fmt: skip
+
+
+def _run(job: Job, journal: Journal, on_part: OnPart) -> None:
+    measured = 0
+    for number, part in enumerate(job.parts()):
+        if (job.name, number) not in journal.done:
+            journal.add(job.name, number, job.judge(part))
+        measured += len(part)
+        on_part(job.name, measured, len(job.rows))
+
+
+def _records(job: Job, journal: Journal) -> list[EvalRecord]:
+    """All records of a job, score by score, in the order of the data."""
+    parts = [journal.done[job.name, number] for number, _ in enumerate(job.parts())]
+    by_name: dict[str, list[EvalRecord]] = {}
+    for record in (record for part in parts for record in part):
+        by_name.setdefault(record.task, []).append(record)
+    return [record for records in by_name.values() for record in records]
+
+
+def _scores(records: list[EvalRecord]) -> dict[str, float]:
+    return mean_scores([record for record in records if not record.task.startswith(PREFIX)])
+
+
+def _result(suite: Suite, records: list[EvalRecord], reference: str | None) -> EvalResult:
+    kl = _divergence(suite, records) if reference else None
+    figures = corpus_figures(records)
     for task in suite.tasks:
-        if isinstance(task, GenerateTask):
-            Reward(task.scores)  # a misspelt reward is found before the model is loaded
-    result = evaluate(suite, load_for_inference(model), reference, advance)
+        if isinstance(task, PerplexityTask):
+            figures[task.name] = asdict(corpus_of(records, task.name))
+    return EvalResult(_scores(records), figures, kl, tuple(records))
+
+
+def _divergence(suite: Suite, records: list[EvalRecord]) -> float | None:
+    """KL per token over all answers that were sampled."""
+    sampled = {
+        task.name
+        for task in suite.tasks
+        if isinstance(task, GenerateTask) and task.sampling.temperature > 0
+    }
+    found = {
+        figure: [r for r in records if r.task in {f"{PREFIX}{name}/{figure}" for name in sampled}]
+        for figure in ("kl", "length")
+    }
+    return per_token(found["kl"], found["length"]) if found["kl"] else None
+
+
+def _write(folder: Path, result: EvalResult, summary: Mapping[str, Any]) -> None:
     temporary = folder.parent / f".{folder.name}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     write_records(temporary / RECORDS, result.records)
-    summary = {
-        "suite": suite.name,
-        "model": {"path": model, "sha256": weights_hash(model)},
-        "reference": reference,
-        "inputs": inputs_of(suite, model, reference),
-        "scores": result.scores,
-        "kl": result.kl,
-        "items": {name: _count(result.records, name) for name in result.scores},
-    }
     (temporary / SUMMARY).write_text(json.dumps(summary, indent=1) + "\n")
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(temporary, folder)
-    return result
-
-
-def evaluate(
-    suite: Suite, policy: Policy, reference: str | None, advance: Callable[[str], None]
-) -> EvalResult:
-    """All tasks of a suite on a loaded model."""
-    records: list[EvalRecord] = []
-    sampled: list[Rollout] = []
-    for task in suite.tasks:
-        if isinstance(task, GenerateTask):
-            rollouts = generate(policy, task, seed=suite.seed)
-            records += score_rollouts(task, rollouts)
-            if task.sampling.temperature > 0:
-                sampled += rollouts
-        else:
-            records += prefer(policy, task)
-        advance(task.name)
-    kl = _divergence(policy, reference, sampled) if reference and sampled else None
-    return EvalResult(mean_scores(records), kl, tuple(records))
-
-
-def measure(suite: Suite, policy: Policy) -> dict[str, float]:
-    """Mean score of every task of a suite, on a model that is already loaded."""
-    return evaluate(suite, policy, None, lambda name: None).scores
-
-
-def inputs_of(suite: Suite, model: str, reference: str | None) -> str:
-    """Hash of everything the result depends on."""
-    data = [data_hash([source.path for source in task.data]) for task in suite.tasks]
-    rewards = [
-        hashlib.sha256(Path(component.file).read_bytes()).hexdigest()
-        for task in suite.tasks
-        if isinstance(task, GenerateTask)
-        for component in task.scores
-        if component.file
-    ]
-    judges = [
-        component.model
-        for task in suite.tasks
-        if isinstance(task, GenerateTask)
-        for component in task.scores
-    ]
-    models = [weights_hash(path) for path in (model, reference, *judges) if path]
-    text = json.dumps([digest(suite), data, rewards, models])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def read_summary(folder: str | Path) -> dict[str, Any] | None:
-    """`summary.json` of an eval folder; `None` for a plain file of scores."""
-    path = Path(folder) / SUMMARY
-    return json.loads(path.read_text()) if path.exists() else None
-
-
-@torch.no_grad()
-def _divergence(policy: Policy, reference: str, rollouts: Sequence[Rollout]) -> float:
-    """Mean over sampled tokens of KL(model || reference) at that position, at temperature 1."""
-    other = load_for_inference(reference)
-    trees = [
-        Tree(r.prompt_ids, tuple(Branch(c.ids, (True,) * len(c.ids)) for c in r.completions))
-        for r in rollouts
-    ]
-    total, count = 0.0, 0
-    for start in range(0, len(trees), FORWARD):
-        part = trees[start : start + FORWARD]
-        kl_N = policy.score.divergence(part, other.score)
-        total, count = total + float(kl_N.sum()), count + len(kl_N)
-    return total / count
-
-
-def _count(records: Sequence[EvalRecord], name: str) -> dict[str, int]:
-    mine = [record for record in records if record.task == name]
-    return {"items": len(mine), "unscored": sum(record.score is None for record in mine)}

@@ -1,44 +1,20 @@
-"""What one task of a suite asks a model, and the per-item records it returns."""
+"""What the tasks of a suite ask, and the per-item records they return."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 
-from strop.data.records import preference, task
-from strop.data.sources import read
-from strop.errors import UnscoredError, UsageError
-from strop.model.logprobs import bare
+from strop.errors import UnscoredError
+from strop.evals.items import cluster_of, item_of, slices_of
 from strop.model.network import Policy
 from strop.recipe.eval import GenerateTask, PreferenceTask
-from strop.recipe.rollout import SamplingRecipe
+from strop.recipe.task import AnswerTask
 from strop.rewards.compose import Reward
-from strop.rollout.local import LocalSampler
-from strop.rollout.sampler import Sampling
-from strop.text.render import preference_tree, prompt_ids
-from strop.types import EvalRecord, Preference, Rollout, Task
-
-FORWARD = 64
-"""Pairs scored in one forward."""
-
-
-def generate(policy: Policy, recipe: GenerateTask, *, seed: int) -> list[Rollout]:
-    """`samples` answers per item, in the order of the data."""
-    tasks = read([source.path for source in recipe.data], task)
-    prompts = [prompt_ids(policy.tokenizer, t.prompt, where=str(t.origin)) for t in tasks]
-    _expect_room(policy, max(map(len, prompts)) + recipe.sampling.max_tokens, recipe.name)
-    sampled = LocalSampler(policy.model, policy.tokenizer).sample(
-        prompts,
-        group_size=recipe.samples,
-        sampling=sampling_of(recipe.sampling),
-        seed=seed,
-        step=0,
-    )
-    return [Rollout(t, ids, group) for t, ids, group in zip(tasks, prompts, sampled, strict=True)]
+from strop.text.parse import plain
+from strop.text.render import preference_tree
+from strop.types import EvalRecord, Preference, Rollout
 
 
 def score_rollouts(recipe: GenerateTask, rollouts: Sequence[Rollout]) -> list[EvalRecord]:
@@ -49,71 +25,96 @@ def score_rollouts(recipe: GenerateTask, rollouts: Sequence[Rollout]) -> list[Ev
     ]
     records = []
     for component in recipe.scores:
+        name = f"{recipe.name}/{component.label}"
         values = [score.components[component.label] for score in judged.scores]
         if all(value is None for value in values):
             reasons = "; ".join(f.error for f in judged.failures if f.component == component.label)
             raise UnscoredError(
-                f"{recipe.name}/{component.label}: no item could be scored: "
+                f"{name}: no item could be scored: "
                 f"{reasons or 'the reward returned None for every item'}",
                 fix="call the reward on one completion by hand and mend it",
             )
-        for (rollout, sample), value in zip(answers, values, strict=True):
-            completion = rollout.completions[sample]
-            records.append(
-                EvalRecord(
-                    task=f"{recipe.name}/{component.label}",
-                    item=item_of(rollout.task),
-                    score=value,
-                    cluster=str(rollout.task.columns.get("cluster", item_of(rollout.task))),
-                    sample=sample,
-                    output=completion.text,
-                )
-            )
+        records += [
+            record_of(recipe, name, rollout, sample, value)
+            for (rollout, sample), value in zip(answers, values, strict=True)
+        ]
     return records
 
 
-@torch.no_grad()
-def prefer(policy: Policy, recipe: PreferenceTask) -> Iterator[EvalRecord]:
-    """1.0 where the chosen answer is likelier, 0.5 for a tie, 0.0 where the rejected one is."""
-    pairs = read([source.path for source in recipe.data], preference)
-    for start in range(0, len(pairs), FORWARD):
-        part = pairs[start : start + FORWARD]
-        with policy.arithmetic():
-            scores = policy.score([preference_tree(policy.tokenizer, pair) for pair in part])
-        values = scores.sums_B() / (scores.lengths_B() if recipe.per_token else 1.0)
-        for pair, (chosen, rejected) in zip(part, values.view(-1, 2).tolist(), strict=True):
-            item = item_of(pair)
-            yield EvalRecord(
-                task=recipe.name,
-                item=item,
-                score=0.5 if chosen == rejected else float(chosen > rejected),
-                cluster=str(pair.columns.get("cluster", item)),
-                details={"chosen": chosen, "rejected": rejected},
-            )
-
-
-def _expect_room(policy: Policy, tokens: int, name: str) -> None:
-    context = bare(policy.model).config.get_text_config().max_position_embeddings
-    if tokens > context:
-        raise UsageError(
-            f"task {name}: the longest prompt and its answer need {tokens} tokens, "
-            f"the model reads {context}",
-            fix="lower sampling.max_tokens or shorten the prompts",
-        )
-
-
-def item_of(record: Task | Preference) -> str:
-    """The row's own `id`, or a hash of its content, so that reordering a file changes nothing."""
-    if "id" in record.columns:
-        return str(record.columns["id"])
-    answers: list[Any] = []
-    if isinstance(record, Preference):
-        answers = [record.chosen, record.rejected]
-    content = json.dumps(
-        [record.prompt, *answers, dict(record.columns)], sort_keys=True, default=str
+def record_of(
+    recipe: AnswerTask, name: str, rollout: Rollout, sample: int, score: float | None
+) -> EvalRecord:
+    """The record of one answer under the name of one score."""
+    return EvalRecord(
+        task=name,
+        item=item_of(rollout.task),
+        score=score,
+        cluster=cluster_of(rollout.task),
+        sample=sample,
+        prompt=plain(rollout.task.prompt),
+        output=rollout.completions[sample].text,
+        slices=slices_of(rollout.task, recipe.slices),
     )
-    return hashlib.sha256(content.encode()).hexdigest()[:12]
 
 
-def sampling_of(recipe: SamplingRecipe) -> Sampling:
-    return Sampling(**{**recipe.model_dump(), "stop": tuple(recipe.stop)})
+@torch.no_grad()
+def prefer(
+    policy: Policy, recipe: PreferenceTask, pairs: Sequence[Preference], reference: Policy | None
+) -> list[EvalRecord]:
+    """1.0 where the chosen answer is likelier, 0.5 for a tie, 0.0 where the rejected one is.
+
+    With a reference, `drift/<name>/held` too: 0 for a displaced pair, whose chosen answer became
+    less likely than the reference has it while the margin rose, else 1. The details hold the
+    chosen answer's gain over the reference, nats per token.
+    """
+    chosen_B, rejected_B = _means(policy, recipe, pairs)
+    records = []
+    for pair, chosen, rejected in zip(pairs, chosen_B, rejected_B, strict=True):
+        score = 0.5 if chosen == rejected else float(chosen > rejected)
+        details = {"chosen": chosen, "rejected": rejected}
+        records.append(_pair_record(recipe, recipe.name, pair, score, details))
+    return records if reference is None else [*records, *_held(policy, recipe, pairs, reference)]
+
+
+def _held(
+    policy: Policy, recipe: PreferenceTask, pairs: Sequence[Preference], reference: Policy
+) -> list[EvalRecord]:
+    per_token = recipe.model_copy(update={"per_token": True})
+    ours, theirs = (_means(model, per_token, pairs) for model in (policy, reference))
+    records = []
+    for pair, chosen, rejected, was_chosen, was_rejected in zip(pairs, *ours, *theirs, strict=True):
+        gain, margin = chosen - was_chosen, (chosen - rejected) - (was_chosen - was_rejected)
+        displaced = gain < 0 < margin
+        details = {"gain": gain, "margin": margin}
+        name = f"drift/{recipe.name}/held"
+        records.append(_pair_record(recipe, name, pair, 1.0 - displaced, details))
+    return records
+
+
+def _means(
+    policy: Policy, recipe: PreferenceTask, pairs: Sequence[Preference]
+) -> tuple[list[float], list[float]]:
+    """Log-probs of the chosen and of the rejected answers: sums, or means per token."""
+    with policy.arithmetic():
+        scores = policy.score([preference_tree(policy.tokenizer, pair) for pair in pairs])
+    values_B = scores.sums_B() / (scores.lengths_B() if recipe.per_token else 1.0)
+    values = values_B.tolist()
+    return values[::2], values[1::2]
+
+
+def _pair_record(
+    recipe: PreferenceTask,
+    name: str,
+    pair: Preference,
+    score: float,
+    details: dict[str, float],
+) -> EvalRecord:
+    return EvalRecord(
+        task=name,
+        item=item_of(pair),
+        score=score,
+        cluster=cluster_of(pair),
+        prompt=plain(pair.prompt),
+        details=details,
+        slices=slices_of(pair, recipe.slices),
+    )

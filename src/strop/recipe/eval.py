@@ -1,68 +1,76 @@
-"""Suites (what is measured) and policies (what the gate demands)."""
+"""Suites: what is measured."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from strop.recipe.base import Strict
+from strop.recipe.base import LocalPath, Strict
 from strop.recipe.data import Sources
+from strop.recipe.likelihood import ChoiceTask, LmEvalTask, PerplexityTask
 from strop.recipe.reward import Rewards
-from strop.recipe.rollout import SamplingRecipe
+from strop.recipe.safety import SafetyTask
+from strop.recipe.task import AnswerTask, EvalTask
 
 
-class GenerateTask(Strict):
+class GenerateTask(AnswerTask):
     """Sample answers and score them; each component becomes the score `<name>/<component>`."""
 
     kind: Literal["generate"]
-    name: str = Field(pattern=r"^[\w.-]+$")
-    data: Sources
-    sampling: SamplingRecipe = SamplingRecipe(temperature=0.0)
-    samples: int = Field(1, ge=1)
     scores: Rewards
 
 
-class PreferenceTask(Strict):
+class PreferenceTask(EvalTask):
     """Share of held-out pairs whose chosen answer is likelier than the rejected one.
 
-    `per_token` compares mean instead of summed log-probs.
+    `per_token` compares mean instead of summed log-probs. With a reference model the displacement
+    figures of DESIGN section 8 are measured too.
     """
 
     kind: Literal["preference"]
-    name: str = Field(pattern=r"^[\w.-]+$")
     data: Sources
     per_token: bool = False
 
 
-EvalTask = Annotated[GenerateTask | PreferenceTask, Field(discriminator="kind")]
+class PythonTask(EvalTask):
+    """A function of the user's own: `function(generate, seed)` in `file` yields
+    `{"item", "score"[, "cluster"][, "output"]}`, where `generate(prompts, temperature=0.0,
+    max_tokens=256)` asks the model that is measured."""
+
+    kind: Literal["python"]
+    file: LocalPath
+    function: str = "evaluate"
+
+
+AnyTask = Annotated[
+    GenerateTask
+    | PreferenceTask
+    | ChoiceTask
+    | PerplexityTask
+    | SafetyTask
+    | PythonTask
+    | LmEvalTask,
+    Field(discriminator="kind"),
+]
 
 
 class Suite(Strict):
-    """A named set of tasks with a seed."""
+    """A named set of tasks with a seed.
+
+    `sealed` says that these items are for the last look before a promotion: every look is counted,
+    and a training run may not measure on them.
+    """
 
     name: str
     seed: int = 0
-    tasks: list[EvalTask] = Field(min_length=1)
+    sealed: bool = False
+    tasks: list[AnyTask] = Field(min_length=1)
 
-
-class Target(Strict):
-    """A score that has to rise: lower 95 % bound of the paired difference above `min_gain`."""
-
-    score: str
-    min_gain: float = Field(0.0, ge=0)
-
-
-class Guardrail(Strict):
-    """A score that must not fall: lower 95 % bound of the difference above `-margin`."""
-
-    score: str
-    margin: float = Field(0.02, gt=0)
-
-
-class Policy(Strict):
-    """What a candidate has to show before it may be promoted."""
-
-    targets: list[Target] = Field(default_factory=list)
-    guardrails: list[Guardrail] = Field(default_factory=list)
-    alpha: float = Field(0.05, gt=0, lt=0.5)
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        names = [task.name for task in self.tasks]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"task names have to differ; used twice: {', '.join(twice)}")
+        return self

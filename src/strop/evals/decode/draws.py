@@ -1,0 +1,224 @@
+"""A study's answers: sampled, refined, and kept so that an interrupted study goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from strop.errors import UsageError
+from strop.evals.subjects import sampling_of
+from strop.model.load import load_for_inference, load_tokenizer, weights_hash
+from strop.model.logprobs import bare
+from strop.model.network import Policy
+from strop.recipe.study import Refine, Study
+from strop.rollout.local import LocalSampler
+from strop.text.render import prompt_ids, prompts_ids
+from strop.types import Completion, Rollout, Task, Text
+
+AT_ONCE = 32
+"""Different prompts sampled in one call."""
+
+Side = Literal["base", "model"]
+
+
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """What one model wrote at one temperature.
+
+    `Draws("base", 0.7, rounds=([rollout, ...], [rollout, ...]))`: a rollout per item; `rounds[0]`
+    holds the answers, `rounds[r]` the r-th revisions of the first of them.
+    """
+
+    side: Side
+    temperature: float
+    rounds: tuple[list[Rollout], ...]
+
+
+def temperatures_of(study: Study) -> list[float]:
+    """All temperatures, greedy first."""
+    return sorted({0.0, *study.temperatures})
+
+
+def answers_of(study: Study, items: int) -> int:
+    """How many answers of one model a study samples, revisions included."""
+    return items * sum(
+        _samples(study, t) + sum(_refined(study, t) for _ in range(_rounds(study)))
+        for t in temperatures_of(study)
+    )
+
+
+def draws_of(
+    study: Study,
+    tasks: Sequence[Task],
+    models: dict[Side, str],
+    parts: Path,
+    advance: Callable[[int], None],
+) -> Iterator[Draws]:
+    """Every model at every temperature; what the folder `parts` already holds is not sampled again.
+
+    A model is loaded only where something of it is missing. `advance` is told of answers done.
+    """
+    for side, path in models.items():
+        prompts = prompts_ids(load_tokenizer(path), tasks)
+        policy: Policy | None = None
+        for temperature in temperatures_of(study):
+            kept = parts / f"{_key(study, path, prompts, temperature)}.jsonl"
+            if not kept.exists():
+                policy = policy or load_for_inference(path)
+                writer = _Writer(policy, study, temperature, advance)
+                _store(kept, writer.rounds(tasks, prompts))
+            else:
+                here = _samples(study, temperature) + _rounds(study) * _refined(study, temperature)
+                advance(len(tasks) * here)
+            yield Draws(side, temperature, _restore(kept, tasks))
+
+
+class _Writer:
+    """One model at one temperature."""
+
+    def __init__(
+        self, policy: Policy, study: Study, temperature: float, advance: Callable[[int], None]
+    ) -> None:
+        self.policy, self.study, self.temperature = policy, study, temperature
+        self.sampler = LocalSampler(policy.model, policy.tokenizer, arithmetic=policy.arithmetic)
+        recipe = study.sampling.model_copy(update={"temperature": temperature})
+        self.sampling = sampling_of(recipe)
+        self.advance = advance
+
+    def rounds(
+        self, tasks: Sequence[Task], prompts: Sequence[tuple[int, ...]]
+    ) -> list[list[Rollout]]:
+        """Answers to all tasks, then their revisions round by round."""
+        self._expect_room_for_all(tasks, prompts)
+        drawn = self._sample(prompts, _samples(self.study, self.temperature), step=0)
+        rounds = [
+            [Rollout(t, ids, c) for t, ids, c in zip(tasks, prompts, drawn, strict=True)],
+        ]
+        if self.study.refine:
+            for step in range(1, self.study.refine.rounds + 1):
+                rounds.append(self._revised(self.study.refine, rounds[-1], step))
+        return rounds
+
+    def _revised(self, refine: Refine, before: list[Rollout], step: int) -> list[Rollout]:
+        count = _refined(self.study, self.temperature)
+        asked = [
+            self._ids(revision_prompt(refine, rollout.task.prompt, completion.text), rollout.task)
+            for rollout in before
+            for completion in rollout.completions[:count]
+        ]
+        self._expect_room(max(map(len, asked)) + self.sampling.max_tokens)
+        flat = [group[0] for group in self._sample(asked, 1, step)]
+        return [
+            Rollout(r.task, r.prompt_ids, tuple(flat[i * count : (i + 1) * count]))
+            for i, r in enumerate(before)
+        ]
+
+    def _sample(
+        self, prompts: Sequence[tuple[int, ...]], group_size: int, step: int
+    ) -> list[tuple[Completion, ...]]:
+        """Equal prompts go into one call, since the sampler tells them apart within a call only."""
+        number = {prompt: i for i, prompt in enumerate(dict.fromkeys(prompts))}
+        done: dict[int, tuple[Completion, ...]] = {}
+        for start in range(0, len(number), AT_ONCE):
+            here = [i for i, p in enumerate(prompts) if start <= number[p] < start + AT_ONCE]
+            sampled = self.sampler.sample(
+                [prompts[i] for i in here],
+                group_size=group_size,
+                sampling=self.sampling,
+                seed=self.study.seed,
+                step=step,
+            )
+            done.update(zip(here, sampled, strict=True))
+            self.advance(len(here) * group_size)
+        return [done[i] for i in range(len(prompts))]
+
+    def _ids(self, prompt: Text, task: Task) -> tuple[int, ...]:
+        return prompt_ids(self.policy.tokenizer, prompt, where=str(task.origin))
+
+    def _expect_room_for_all(
+        self, tasks: Sequence[Task], prompts: Sequence[tuple[int, ...]]
+    ) -> None:
+        """Before anything is sampled: the longest prompt, and what refining it may come to."""
+        longest = max(range(len(prompts)), key=lambda i: len(prompts[i]))
+        needed = len(prompts[longest])
+        if self.study.refine:
+            task = tasks[longest]
+            empty = self._ids(revision_prompt(self.study.refine, task.prompt, "-"), task)
+            needed = len(empty) + self.sampling.max_tokens
+        self._expect_room(needed + self.sampling.max_tokens)
+
+    def _expect_room(self, tokens: int) -> None:
+        context = bare(self.policy.model).config.get_text_config().max_position_embeddings
+        if tokens > context:
+            of = "prompt, its answer and a revision" if self.study.refine else "prompt and answer"
+            drop = " or drop `refine`" if self.study.refine else ""
+            raise UsageError(
+                f"the longest {of} may need {tokens} tokens, the model reads {context}",
+                fix=f"lower sampling.max_tokens, shorten the prompts{drop}",
+            )
+
+
+def revision_prompt(refine: Refine, prompt: Text, completion: str) -> Text:
+    """The question, the model's answer and the instruction, in the form of the question."""
+    if not isinstance(prompt, str):
+        return [
+            *prompt,
+            {"role": "assistant", "content": completion},
+            {"role": "user", "content": refine.instruction},
+        ]
+    parts = {"prompt": prompt, "completion": completion, "instruction": refine.instruction}
+    # in one pass: an answer may hold braces of its own
+    return re.sub(r"\{(prompt|completion|instruction)\}", lambda m: parts[m[1]], refine.template)
+
+
+def _rounds(study: Study) -> int:
+    return study.refine.rounds if study.refine else 0
+
+
+def _samples(study: Study, temperature: float) -> int:
+    """Answers an item; a greedy one is the same every time."""
+    return study.samples if temperature > 0 else 1
+
+
+def _refined(study: Study, temperature: float) -> int:
+    """Answers an item that are refined."""
+    return min(study.refine.answers, _samples(study, temperature)) if study.refine else 0
+
+
+def _key(study: Study, model: str, prompts: Sequence[tuple[int, ...]], temperature: float) -> str:
+    """Hash of all that a part's answers depend on; how they are graded is not among it."""
+    refine = study.refine.plain() if study.refine else None
+    asked = [weights_hash(model), prompts, temperature, _samples(study, temperature),
+             study.sampling.plain(), refine, study.seed]  # fmt: skip
+    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
+
+
+def _store(path: Path, rounds: Sequence[Sequence[Rollout]]) -> None:
+    """One line per item and round, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("w", encoding="utf-8") as stream:
+        for number, rollouts in enumerate(rounds):
+            for rollout in rollouts:
+                completions = [asdict(c) | {"logprobs": ()} for c in rollout.completions]
+                row = {"round": number, "prompt_ids": rollout.prompt_ids, "drawn": completions}
+                stream.write(json.dumps(row) + "\n")
+    os.replace(temporary, path)
+
+
+def _restore(path: Path, tasks: Sequence[Task]) -> tuple[list[Rollout], ...]:
+    rounds: dict[int, list[Rollout]] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        row: dict[str, Any] = json.loads(line)
+        done = rounds.setdefault(row["round"], [])
+        completions = tuple(
+            Completion(tuple(c["ids"]), c["text"], (), c["finish_reason"]) for c in row["drawn"]
+        )
+        done.append(Rollout(tasks[len(done)], tuple(row["prompt_ids"]), completions))
+    return tuple(rounds.values())

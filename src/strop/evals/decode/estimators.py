@@ -1,0 +1,157 @@
+"""What sampling more buys, exactly over the n answers that were drawn of an item.
+
+Each estimator is the mean over all k-subsets of the n draws, so it is unbiased for k fresh draws;
+none of them lists the subsets. `right_N` says of each draw whether it is right.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from strop.evals.stats.clustered import Mean, number_clusters
+
+Z = 1.959963984540054
+"""97.5 % quantile of the normal distribution."""
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A mean with its 95 % interval: `Share(0.5, low=0.34, high=0.66)`."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def pass_at(right_N: Sequence[bool], k: int) -> float:
+    """Chance that one of k answers is right: 1 - C(n - c, k) / C(n, k) for c right ones.
+
+    Chen et al. 2021 (arXiv:2107.03374), equation 1. Only someone who knows the right answer can
+    pick it.
+    """
+    n, wrong = len(right_N), len(right_N) - sum(right_N)
+    _expect(k, n)
+    return 1.0 - math.comb(wrong, k) / math.comb(n, k)
+
+
+def best_at(rewards_N: Sequence[float | None], right_N: Sequence[bool], k: int) -> float:
+    """Chance that the answer with the highest reward among k is right; equal rewards share.
+
+    An answer without a reward (`None`) ranks below all others.
+    """
+    _expect(k, len(right_N))
+    ranks = [-math.inf if reward is None else reward for reward in rewards_N]
+    chance, below = 0.0, 0
+    for rank in sorted(set(ranks)):
+        group = [ok for ok, own in zip(right_N, ranks, strict=True) if own == rank]
+        here = below + len(group)
+        wins = math.comb(here, k) - math.comb(below, k)
+        chance += wins / math.comb(len(right_N), k) * sum(group) / len(group)
+        below = here
+    return chance
+
+
+def majority_at(
+    votes_N: Sequence[Hashable | None], right_N: Sequence[bool], ks: Sequence[int]
+) -> list[float]:
+    """Chance that the commonest answer among k is right, for every k; ties share equally.
+
+    Equal votes are one answer; `None` could not be read and never votes, and where nobody votes
+    nothing is right. Should a verifier call some of an answer's texts right and others wrong, the
+    answer counts as the share that is right.
+
+    Subsets are counted, not listed: for each winning count m, the generating function over the
+    answers of (votes cast, answers that reach m); O(n k^2 log k) in all.
+    """
+    n, most = len(votes_N), max(ks)
+    _expect(most, n)
+    groups: dict[Hashable, list[bool]] = {}
+    for vote, ok in zip(votes_N, right_N, strict=True):
+        if vote is not None:
+            groups.setdefault(vote, []).append(ok)
+    silent = n - sum(map(len, groups.values()))
+    sizes = [len(group) for group in groups.values()]
+    worth = [sum(group) / len(group) for group in groups.values()]
+    won_K = np.zeros(most + 1)  # by votes cast
+    for m in range(1, min(most, max(sizes, default=0)) + 1):
+        won_K += _won_with(m, sizes, worth, most)
+    won = won_K.tolist()
+    return [
+        math.fsum(won[s] * math.comb(silent, k - s) for s in range(1, k + 1)) / math.comb(n, k)
+        for k in ks
+    ]
+
+
+def _won_with(
+    m: int, sizes: Sequence[int], worth: Sequence[float], most: int
+) -> NDArray[np.float64]:
+    """Summed credit of the winners with exactly m votes, by votes cast, over all choices of votes.
+
+    `ways_KT` counts choices with T answers at m votes and no answer above; `credit_KT` sums the
+    credit of those T over the same choices.
+    """
+    ties = min(len(sizes), most // m)
+    ways_KT, credit_KT = np.zeros((most + 1, ties + 1)), np.zeros((most + 1, ties + 1))
+    ways_KT[0, 0] = 1.0
+    for size, credit in zip(sizes, worth, strict=True):
+        new_ways_KT, new_credit_KT = np.zeros_like(ways_KT), np.zeros_like(credit_KT)
+        for votes in range(min(size, m - 1, most) + 1):
+            times = math.comb(size, votes)
+            new_ways_KT[votes:] += times * ways_KT[: most + 1 - votes]
+            new_credit_KT[votes:] += times * credit_KT[: most + 1 - votes]
+        if size >= m:
+            times = math.comb(size, m)
+            before = ways_KT[: most + 1 - m, :-1]
+            new_ways_KT[m:, 1:] += times * before
+            new_credit_KT[m:, 1:] += times * (credit_KT[: most + 1 - m, :-1] + credit * before)
+        ways_KT, credit_KT = new_ways_KT, new_credit_KT
+    shared_K: NDArray[np.float64] = (credit_KT[:, 1:] / np.arange(1, ties + 1)).sum(1)
+    return shared_K
+
+
+def share(values: Sequence[float], clusters: Sequence[Hashable]) -> Share:
+    """Mean over items, each a chance in [0, 1], with its 95 % interval.
+
+    Wilson's interval where every item is 0 or 1 and a cluster of its own, or where nothing varies
+    (then n is the number of clusters); else the clustered mean's t interval, cut to [0, 1].
+    """
+    x = np.asarray(values, dtype=float)
+    index = number_clusters(clusters)
+    groups = int(index.max()) + 1
+    alone = groups == len(x) and bool(np.isin(x, (0.0, 1.0)).all())
+    if alone or groups < 2 or float(np.ptp(x)) < 1e-12:
+        return _wilson(float(x.mean()), groups)
+    mean = Mean.of(x, index)
+    low, high = mean.interval(0.05)
+    return Share(mean.estimate, max(0.0, low), min(1.0, high))
+
+
+def affordable(curve: Sequence[tuple[float, float]], tokens: float) -> float | None:
+    """Accuracy of a curve of (tokens, accuracy) for at most so many tokens an item.
+
+    Linear in log tokens between its points, its last accuracy beyond them, `None` where even its
+    first point costs more: `affordable([(10, 0.2), (40, 0.4)], 20) == 0.3`.
+    """
+    points = sorted(curve)
+    if tokens < points[0][0]:
+        return None
+    spent, reached = zip(*points, strict=True)
+    return float(np.interp(math.log(tokens), np.log(spent), reached))
+
+
+def _wilson(mean: float, n: int) -> Share:
+    """Wilson 1927 (JASA 22:209-212): the score interval of a share."""
+    scale = 1 + Z**2 / n
+    middle = (mean + Z**2 / (2 * n)) / scale
+    half = Z / scale * math.sqrt(mean * (1 - mean) / n + Z**2 / (4 * n**2))
+    return Share(mean, min(mean, max(0.0, middle - half)), max(mean, min(1.0, middle + half)))
+
+
+def _expect(k: int, n: int) -> None:
+    if not 1 <= k <= n:
+        raise ValueError(f"k must be between 1 and the {n} answers drawn, got {k}")

@@ -1,0 +1,222 @@
+"""`strop eval decode`: a trained model and its base, by accuracy against tokens spent."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from strop.data.records import task
+from strop.data.sources import data_hash, read
+from strop.errors import (
+    DataError,
+    MissingEvidenceError,
+    ModelError,
+    OutputError,
+    RecipeError,
+)
+from strop.evals.decode.draws import Side, answers_of, draws_of
+from strop.evals.decode.frontier import Row, rows_of, sentences, ways_of
+from strop.evals.decode.grading import Graded, Grader, judged_items
+from strop.evals.decode.page import study_page
+from strop.evals.items import cluster_of, item_of
+from strop.evals.stats.compare import FEWEST_CLUSTERS
+from strop.model.load import expect_weights, load_tokenizer, weights_hash
+from strop.recipe.load import digest
+from strop.recipe.study import Refine, Study
+from strop.types import Task
+
+TABLE = "decode.json"
+
+CUT_SHARE = 0.05
+"""Answers cut at max_tokens above this share are worth a note."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A study that can run: `Checked(study, {"base": "b", "model": "m"}, tasks, answers=2720)`.
+
+    `answers` counts what both models will sample.
+    """
+
+    study: Study
+    models: dict[Side, str]
+    tasks: list[Task]
+    answers: int
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """What a study found: `Decoded(rows, sentences=("One greedy ...",), notes=(), items=200)`."""
+
+    rows: tuple[Row, ...]
+    sentences: tuple[str, ...]
+    notes: tuple[str, ...]
+    items: int
+
+    def plain(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def check_study(study: Study, *, model: str, base: str) -> Checked:
+    """Everything that can be known before a model is loaded.
+
+    Raises `ModelError`, `DataError`, `RecipeError` or `RewardError` for what could not work,
+    `MissingEvidenceError` for items in too few clusters.
+    """
+    for path in (base, model):
+        expect_weights(path)
+    if weights_hash(model) == weights_hash(base):
+        raise ModelError(
+            "the base has the same weights as the model, so there is nothing to compare",
+            where=base,
+            fix="give the checkpoint that the model was trained from as --base",
+        )
+    tasks = read([source.path for source in study.data], task)
+    times = Counter(item_of(one) for one in tasks)
+    for one in tasks:
+        name = item_of(one)
+        if times[name] > 1:
+            raise DataError(
+                f"the item {name!r} appears {times[name]} times",
+                where=str(one.origin),
+                fix="drop what is double, or give every row its own `id`",
+            )
+    _expect_clusters(tasks)
+    grader = Grader(study)
+    for reward in (grader.scores, grader.picker):
+        if reward is not None:
+            reward.expect_columns(tasks)
+    _template_is_read(study, tasks)
+    return Checked(study, {"base": base, "model": model}, tasks, 2 * answers_of(study, len(tasks)))
+
+
+def run_study(
+    checked: Checked,
+    output: str | Path,
+    *,
+    advance: Callable[[int], None] = lambda answers: None,
+) -> Decoded:
+    """Sample, judge, compare; write `samples.jsonl`, `decode.json` and `decode.html` under
+    `output`, whole or not at all.
+
+    Answers sampled before an interruption are read from `.<output>.parts` beside it. `advance` is
+    told how many answers were sampled or read.
+    """
+    study, folder = checked.study, Path(output)
+    if folder.exists() and (folder.is_file() or any(folder.iterdir())) and not (
+        folder / TABLE
+    ).exists():  # fmt: skip
+        raise OutputError("the output exists and holds no decoding study", where=str(folder),
+                          fix="choose another output")  # fmt: skip
+    parts = folder.parent / f".{folder.name}.parts"
+    grader = Grader(study)
+    draws = draws_of(study, checked.tasks, checked.models, parts, advance)
+    graded = [grader.grade(one) for one in draws]
+    items = judged_items(graded)
+    clusters = [cluster_of(checked.tasks[i]) for i in items]
+    ways = ways_of(study, graded, items)
+    result = Decoded(
+        rows=tuple(rows_of(study, ways, clusters)),
+        sentences=tuple(sentences(study, ways, clusters)),
+        notes=tuple(_notes(checked, graded, len(items))),
+        items=len(items),
+    )
+    temporary = folder.parent / f".{folder.name}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    _write(temporary, checked, graded, result)
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(temporary, folder)
+    shutil.rmtree(parts)
+    return result
+
+
+def _write(folder: Path, checked: Checked, graded: Sequence[Graded], result: Decoded) -> None:
+    study = checked.study
+    with (folder / "samples.jsonl").open("w", encoding="utf-8") as stream:
+        for row in _samples(checked.tasks, graded):
+            stream.write(json.dumps(row) + "\n")
+    models = {
+        str(side): {"path": path, "sha256": weights_hash(path)}
+        for side, path in checked.models.items()
+    }
+    described = {
+        "study": digest(study),
+        "data": data_hash([source.path for source in study.data]),
+        **models,
+        "serving_temperature": study.serving_temperature,
+        **result.plain(),
+    }
+    (folder / TABLE).write_text(json.dumps(described, indent=1) + "\n")
+    page = study_page(study, result.rows, [*result.sentences, *result.notes])
+    (folder / "decode.html").write_text(page, encoding="utf-8")
+
+
+def _samples(tasks: Sequence[Task], graded: Sequence[Graded]) -> Iterator[dict[str, Any]]:
+    for part in graded:
+        for number, item, sample, answer in part.answers():
+            yield {
+                "model": part.side,
+                "temperature": part.temperature,
+                "item": item_of(tasks[item]),
+                "cluster": cluster_of(tasks[item]),
+                "round": number,
+                "sample": sample,
+                "text": answer.completion.text,
+                "tokens": len(answer.completion.ids),
+                "finish_reason": answer.completion.finish_reason,
+                "scores": dict(answer.scores),
+                "right": answer.right,
+                "vote": answer.vote,
+                "reward": answer.reward,
+            }
+
+
+def _notes(checked: Checked, graded: Sequence[Graded], items: int) -> Iterator[str]:
+    """What a reader has to know before believing the table."""
+    study = checked.study
+    if items < len(checked.tasks):
+        left = len(checked.tasks) - items
+        yield f"{left} of {len(checked.tasks)} items are left out: an answer could not be judged."
+    if study.voting is None:
+        yield (f"No maj@k: {study.scores[0].label} says of no answer what it is; set `vote` where "
+               "answers can be compared.")  # fmt: skip
+    base, model = (load_tokenizer(path).get_vocab() for path in checked.models.values())
+    if base != model:
+        yield "The two models have different tokenizers, so a token is not the same to both."
+    for part in graded:
+        answers = [answer for *_, answer in part.answers()]
+        cut = sum(a.completion.finish_reason == "length" for a in answers) / len(answers)
+        if cut > CUT_SHARE:
+            yield (f"{part.side}, temperature {part.temperature:g}: {cut:.0%} of the answers were "
+                   f"cut at {study.sampling.max_tokens} tokens.")  # fmt: skip
+        unranked = sum(a.reward is None for answers in part.rounds[0] for a in answers)
+        if study.best_of and part.temperature and unranked:
+            yield (f"{part.side}, temperature {part.temperature:g}: best_of could not rank "
+                   f"{unranked} answers; they are picked last.")  # fmt: skip
+
+
+def _expect_clusters(tasks: Sequence[Task]) -> None:
+    found = len({cluster_of(one) for one in tasks})
+    if found < min(FEWEST_CLUSTERS, len(tasks)):
+        raise MissingEvidenceError(
+            f"the {len(tasks)} items stand in {found} clusters, too few for an interval",
+            fix=f"give items of at least {FEWEST_CLUSTERS} clusters, or drop the column `cluster`",
+        )
+
+
+def _template_is_read(study: Study, tasks: Sequence[Task]) -> None:
+    usual = Refine().template
+    changed = study.refine is not None and study.refine.template != usual
+    if changed and not any(isinstance(one.prompt, str) for one in tasks):
+        raise RecipeError(
+            "refine.template is for text prompts, and every prompt of the data is a chat",
+            fix="drop it; a chat gets refine.instruction as the next user turn",
+        )

@@ -1,0 +1,150 @@
+"""How a model's answers look, whatever they are worth: what a gain may have cost unseen.
+
+Per answer (`drift/<task>/...`, so that a policy can bound it) and over all answers of a task.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from statistics import fmean, quantiles
+
+import torch
+
+from strop.evals.tasks import record_of
+from strop.model.network import Policy
+from strop.recipe.task import AnswerTask
+from strop.text.refusal import refuses
+from strop.types import Branch, EvalRecord, Rollout, Tree
+
+PREFIX = "drift/"
+
+BLEU_SAMPLE = 200
+"""Self-BLEU compares every answer with every other one: it is taken over the first so many."""
+
+
+def answer_figures(
+    recipe: AnswerTask,
+    rollouts: Sequence[Rollout],
+    policy: Policy | None,
+    reference: Policy | None,
+) -> list[EvalRecord]:
+    """Per answer: `length` (tokens; words where tokens are unknown), `finished` (0 if it was cut),
+    `answered` (0 for a refusal), `distinct_2` (distinct share of word pairs); with a model
+    `entropy` (nats per sampled token, temperature 1), with a reference `kl`: KL(model || reference)
+    per sampled token, exact over the vocabulary."""
+    figures = [
+        {
+            "length": float(len(c.ids) or len(c.text.split())),
+            "finished": float(c.finish_reason == "stop"),
+            "answered": float(not refuses(c.text)),
+            "distinct_2": distinct([c.text], 2),
+        }
+        for rollout in rollouts
+        for c in rollout.completions
+    ]
+    if policy is not None:
+        measured = zip(figures, _likelihoods(policy, reference, rollouts), strict=True)
+        figures = [{**written, **likely} for written, likely in measured]
+    answers = [(r, sample) for r in rollouts for sample in range(len(r.completions))]
+    return [
+        record_of(recipe, f"{PREFIX}{recipe.name}/{name}", rollout, sample, value)
+        for (rollout, sample), row in zip(answers, figures, strict=True)
+        for name, value in row.items()
+    ]
+
+
+def corpus_figures(records: Sequence[EvalRecord]) -> dict[str, dict[str, float]]:
+    """`{"sampled": {"length": 21.4, "distinct_2": 0.31, "self_bleu": 0.62, ...}}`: per task the
+    means of its figures, and those of all its answers together. Displacement figures (DESIGN
+    section 8) where pairs were held against a reference."""
+    found: dict[str, dict[str, list[EvalRecord]]] = {}
+    for record in records:
+        if record.task.startswith(PREFIX):
+            task, name = record.task.removeprefix(PREFIX).rsplit("/", 1)
+            found.setdefault(task, {}).setdefault(name, []).append(record)
+    return {task: _of_task(figures) for task, figures in found.items()}
+
+
+def _of_task(figures: Mapping[str, Sequence[EvalRecord]]) -> dict[str, float]:
+    if "held" in figures:
+        return displacement(figures["held"])
+    means = {
+        name: fmean(record.score or 0.0 for record in records)
+        for name, records in figures.items()
+        if name not in ("distinct_2", "kl", "entropy")
+    }
+    for name in figures.keys() & {"kl", "entropy"}:
+        means[name] = per_token(figures[name], figures["length"])
+    texts = [record.output for record in figures["length"]]
+    return {**means, "distinct_2": distinct(texts, 2), "self_bleu": self_bleu(texts)}
+
+
+def per_token(records: Sequence[EvalRecord], lengths: Sequence[EvalRecord]) -> float:
+    """Mean over tokens of figures that are means over an answer's tokens."""
+    weights = [record.score or 0.0 for record in lengths]
+    total = sum(w * (r.score or 0.0) for w, r in zip(weights, records, strict=True))
+    return total / max(1.0, sum(weights))
+
+
+def displacement(held: Sequence[EvalRecord]) -> dict[str, float]:
+    """Gain of the chosen answers over the reference, nats per token: median, 10th percentile, share
+    below 0, and share below 0 although the margin rose."""
+    gains = [record.details["gain"] or 0.0 for record in held]
+    tenths = quantiles(gains, n=10, method="inclusive") if len(gains) > 1 else gains * 9
+    return {
+        "chosen_gain_median": tenths[4],
+        "chosen_gain_p10": tenths[0],
+        "chosen_fell": fmean(float(gain < 0) for gain in gains),
+        "displaced": fmean(1.0 - (record.score or 0.0) for record in held),
+    }
+
+
+def distinct(texts: Sequence[str], n: int) -> float:
+    """Distinct share of all word n-grams (Li et al. 2016, arXiv 1510.03055); 1 where there are
+    none: `distinct(["a b a b"], 2) == 2 / 3`."""
+    grams: Counter[tuple[str, ...]] = Counter()
+    for text in texts:
+        words = text.split()
+        grams.update(zip(*(islice(words, i, None) for i in range(n)), strict=False))
+    return len(grams) / grams.total() if grams else 1.0
+
+
+def self_bleu(texts: Sequence[str]) -> float:
+    """Mean BLEU-4 of each answer against the others, 0 to 1 (Zhu et al. 2018, arXiv 1802.01886):
+    near 1 when all say the same. 0 for a single answer."""
+    from sacrebleu.metrics.bleu import BLEU  # here alone, for the sake of start-up
+
+    some = [text for text in texts[:BLEU_SAMPLE] if text.strip()]
+    if len(some) < 2:
+        return 0.0
+    bleu = BLEU(effective_order=True)
+    return fmean(
+        bleu.sentence_score(text, [*some[:i], *some[i + 1 :]]).score / 100
+        for i, text in enumerate(some)
+    )
+
+
+@torch.no_grad()
+def _likelihoods(
+    policy: Policy, reference: Policy | None, rollouts: Sequence[Rollout]
+) -> list[dict[str, float]]:
+    """Mean entropy (and KL to the reference) over the tokens of every answer."""
+    trees = [
+        Tree(r.prompt_ids, tuple(Branch(c.ids, (True,) * len(c.ids)) for c in r.completions))
+        for r in rollouts
+    ]
+    with policy.arithmetic():
+        scores = policy.score(trees)
+        kl_N = None if reference is None else policy.score.divergence(trees, reference.score)
+    lengths_B = scores.lengths_B().clamp(min=1)
+
+    def mean_B(values_N: torch.Tensor) -> list[float]:
+        sums_B = torch.zeros_like(lengths_B).index_add(0, scores.branch_N, values_N.float())
+        return (sums_B / lengths_B).tolist()
+
+    rows = [{"entropy": value} for value in mean_B(scores.entropy_N)]
+    if kl_N is None:
+        return rows
+    return [{**row, "kl": value} for row, value in zip(rows, mean_B(kl_N), strict=True)]

@@ -1,0 +1,165 @@
+"""The gate: target better, nothing else worse, both shown on the same items; else closed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from statistics import fmean
+from typing import Literal
+
+from strop.evals.gate.pairing import Paired, paired
+from strop.evals.gate.sentence import sentence
+from strop.evals.gate.slices import slices
+from strop.evals.stats import Comparison, band, noninferiority, superiority
+from strop.evals.stats.flips import flips, mcnemar
+from strop.evals.stats.multiple import holm
+from strop.recipe.gate import Policy
+from strop.types import Check, EvalRecord, Verdict, VerdictName
+
+EXIT_CODES: dict[VerdictName, int] = {"pass": 0, "regressed": 10, "inconclusive": 11}
+
+Records = Sequence[EvalRecord]
+
+
+def gate(
+    base: Records,
+    candidate: Records,
+    policy: Policy,
+    *,
+    noise: Sequence[Records] = (),
+) -> Verdict:
+    """Judge a candidate against its base.
+
+    Every guardrail and band has to pass (intersection-union: no correction); every target has to
+    pass at its Holm level. `noise` are evals of models that differ from the base by nothing that
+    should matter. Raises `MissingEvidenceError` where the two were not measured on the same items
+    or too many items could not be scored.
+    """
+
+    def pair(score: str) -> Paired:
+        return paired(base, candidate, score, max_unscored=policy.max_unscored)
+
+    def floor(score: str) -> float | None:
+        pairs = [paired(base, again, score, max_unscored=policy.max_unscored) for again in noise]
+        return max((_reach(one, policy.alpha) for one in pairs), default=None)
+
+    checks = _targets([pair(target.score) for target in policy.targets], policy)
+    for guardrail in policy.guardrails:
+        found = pair(guardrail.score)
+        comparison = noninferiority(
+            found.base,
+            found.candidate,
+            margin=guardrail.margin,
+            clusters=found.clusters,
+            alpha=policy.alpha,
+        )
+        checks.append(_check("guardrail", -guardrail.margin, comparison, found))
+    checks = [_above_noise(check, floor(check.name)) for check in checks]
+    for limits in policy.bands:
+        found = pair(limits.score)
+        comparison = band(
+            found.base,
+            found.candidate,
+            low=limits.low,
+            high=limits.high,
+            clusters=found.clusters,
+            alpha=policy.alpha,
+        )
+        checks.append(replace(_check("band", limits.low, comparison, found), upper=limits.high))
+    name = worst(check.verdict for check in checks)
+    scores = list(dict.fromkeys(check.name for check in checks if check.kind != "band"))
+    groups = slices([pair(score) for score in scores], policy.alpha)
+    return Verdict(name, sentence(name, checks), tuple(checks), groups, _remarks(checks))
+
+
+def worst(verdicts: Iterable[VerdictName]) -> VerdictName:
+    """regressed before inconclusive before pass."""
+    order: tuple[VerdictName, ...] = ("pass", "inconclusive", "regressed")
+    return max(verdicts, key=order.index)
+
+
+def _targets(pairs: Sequence[Paired], policy: Policy) -> list[Check]:
+    """Every target, each at its level of Holm's step-down procedure (Holm 1979)."""
+    compared = [
+        superiority(
+            pair.base,
+            pair.candidate,
+            min_gain=target.min_gain,
+            clusters=pair.clusters,
+            alpha=policy.alpha,
+        )
+        for pair, target in zip(pairs, policy.targets, strict=True)
+    ]
+    adjusted = holm([comparison.p_value for comparison in compared])
+    checks = []
+    for pair, target, comparison, p_value in zip(
+        pairs, policy.targets, compared, adjusted, strict=True
+    ):
+        check = _check("target", target.min_gain, comparison, pair)
+        demoted = check.verdict == "pass" and p_value > policy.alpha / 2
+        checks.append(replace(check, verdict="inconclusive") if demoted else check)
+    return checks
+
+
+def _reach(pair: Paired, alpha: float) -> float:
+    """The largest difference that the interval of an A/A comparison does not exclude."""
+    found = superiority(pair.base, pair.candidate, clusters=pair.clusters, alpha=alpha)
+    return max(abs(found.low), abs(found.high))
+
+
+def _above_noise(check: Check, floor: float | None) -> Check:
+    """A gain or a loss has to stand out of the noise floor too, else it is neither.
+
+    Items and retraining vary independently, so their half-widths add in squares. A guardrail that
+    holds still holds.
+    """
+    if floor is None:
+        return check
+    low = check.estimate - math.hypot(check.estimate - check.low, floor)
+    high = check.estimate + math.hypot(check.high - check.estimate, floor)
+    gained = check.kind == "target" and check.verdict == "pass" and low <= check.bound
+    lost = check.verdict == "regressed" and high >= 0
+    verdict: VerdictName = "inconclusive" if gained or lost else check.verdict
+    return replace(check, floor=floor, noisy=gained or lost, verdict=verdict)
+
+
+def _check(
+    kind: Literal["target", "guardrail", "band"], bound: float, comparison: Comparison, pair: Paired
+) -> Check:
+    check = Check(
+        name=pair.score,
+        kind=kind,
+        estimate=comparison.estimate,
+        low=comparison.low,
+        high=comparison.high,
+        bound=bound,
+        verdict=comparison.verdict,
+        n=comparison.n,
+        n_needed=comparison.n_needed,
+        detectable=comparison.detectable,
+        method=comparison.method,
+        base=fmean(pair.base),
+        candidate=fmean(pair.candidate),
+        unscored=pair.unscored,
+    )
+    if not pair.is_binary:
+        return check
+    changed = flips(pair.base, pair.candidate, items=[one.item for one, _ in pair.sides])
+    exact = mcnemar(pair.base, pair.candidate) if pair.clusters is None else None
+    return replace(
+        check,
+        lost=changed.harmful,
+        gained=changed.helpful,
+        churn=changed.churn,
+        mcnemar=exact,
+    )
+
+
+def _remarks(checks: Sequence[Check]) -> tuple[str, ...]:
+    return tuple(
+        f"{check.name}: {check.unscored} of {check.n} items could not be scored and count against "
+        "the candidate"
+        for check in checks
+        if check.unscored
+    )

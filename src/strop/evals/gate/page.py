@@ -1,0 +1,111 @@
+"""A verdict as a page: the sentence first, then what it stands on, then answers side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from strop.evals.gate.judge import Records
+from strop.evals.gate.pairing import paired
+from strop.types import Check, EvalRecord, Verdict
+
+FILES = Path(__file__).parent / "files"
+
+EXAMPLES = 5
+"""Wins, and as many losses, shown of a score."""
+
+SLICES = 20
+"""Groups shown, the surest changes first."""
+
+REACH = 300
+"""Half the width of the plot."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the forest plot, in its coordinates: `low`, `estimate` and `high` lie on the
+    scale whose 0 is no change; `bounds` are what the policy demands."""
+
+    check: Check
+    low: float
+    estimate: float
+    high: float
+    bounds: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """Items that changed most: `(base's record, candidate's)`."""
+
+    score: str
+    wins: tuple[tuple[EvalRecord, EvalRecord], ...]
+    losses: tuple[tuple[EvalRecord, EvalRecord], ...]
+
+
+def write_page(path: Path, verdict: Verdict, base: Records, candidate: Records) -> None:
+    """One HTML file that opens without a network."""
+    environment = Environment(
+        loader=FileSystemLoader(FILES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("gate.html").render(
+        verdict=verdict,
+        rows=forest(verdict.checks),
+        reach=REACH,
+        slices=verdict.slices[:SLICES],
+        examples=[examples(base, candidate, score) for score in _answered(verdict, base)],
+    )
+    path.write_text(page, encoding="utf-8")
+
+
+def forest(checks: Sequence[Check]) -> list[Row]:
+    """Intervals on one scale for differences and one for ratios (their distance from 1)."""
+    return [_row(check, _scale(check, checks)) for check in checks]
+
+
+def examples(base: Records, candidate: Records, score: str) -> Examples:
+    """The largest gains and the largest losses of a score."""
+    sides = paired(base, candidate, score, max_unscored=1.0).sides
+    known = [s for s in sides if s[0].score is not None and s[1].score is not None]
+    best = sorted(known, key=_gain, reverse=True)[:EXAMPLES]
+    worst = sorted(known, key=_gain)[:EXAMPLES]
+    wins = tuple(side for side in best if _gain(side) > 0)
+    return Examples(score, wins, tuple(side for side in worst if _gain(side) < 0))
+
+
+def _gain(side: tuple[EvalRecord, EvalRecord]) -> float:
+    return (side[1].score or 0.0) - (side[0].score or 0.0)
+
+
+def _answered(verdict: Verdict, base: Records) -> list[str]:
+    """Names of the checked scores that come with answers to show."""
+    with_text = {record.task for record in base if record.output}
+    names = dict.fromkeys(check.name for check in verdict.checks if check.kind != "band")
+    return [name for name in names if name in with_text]
+
+
+def _values(check: Check) -> tuple[float, ...]:
+    """Everything of a check that stands on its scale, as distance from no change."""
+    zero = 1.0 if check.kind == "band" else 0.0
+    bounds = (check.bound,) if check.upper is None else (check.bound, check.upper)
+    return tuple(v - zero for v in (check.low, check.estimate, check.high, *bounds))
+
+
+def _scale(check: Check, checks: Sequence[Check]) -> float:
+    """Plot units per unit, so that all checks of the same scale fit."""
+    alike = [other for other in checks if (other.kind == "band") == (check.kind == "band")]
+    finite = [abs(v) for other in alike for v in _values(other) if abs(v) < float("inf")]
+    return REACH / (1.1 * max([*finite, 1e-3]))
+
+
+def _row(check: Check, scale: float) -> Row:
+    low, estimate, high, *bounds = (
+        max(-REACH, min(REACH, value * scale)) for value in _values(check)
+    )
+    return Row(check, low, estimate, high, tuple(bounds))

@@ -1,0 +1,119 @@
+"""Two evals item by item: the same items on both sides, or no comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from strop.errors import MissingEvidenceError
+from strop.recipe.yaml_text import short
+from strop.types import EvalRecord
+
+Key = tuple[str, int]
+"""An item and its sample."""
+
+
+@dataclass(frozen=True, slots=True)
+class Paired:
+    """Scores of one name on both sides, by position: `Paired("accuracy", base=(0.0, 1.0),
+    candidate=(1.0, 1.0), clusters=None, unscored=0, sides=(...))`.
+
+    `clusters` labels the items where some belong together (samples of one item do). `sides` are the
+    records behind every position.
+    """
+
+    score: str
+    base: tuple[float, ...]
+    candidate: tuple[float, ...]
+    clusters: tuple[str, ...] | None
+    unscored: int
+    sides: tuple[tuple[EvalRecord, EvalRecord], ...]
+
+    @property
+    def is_binary(self) -> bool:
+        return {*self.base, *self.candidate} <= {0.0, 1.0}
+
+
+def paired(
+    base: Sequence[EvalRecord],
+    candidate: Sequence[EvalRecord],
+    score: str,
+    *,
+    max_unscored: float = 0.0,
+) -> Paired:
+    """Both sides of one score.
+
+    An item that one side could not score counts against the candidate: the lowest score seen if it
+    is the candidate's, the highest if it is the base's. Raises `MissingEvidenceError` for a score
+    that a side lacks, unequal items, too many without a score, or a single item.
+    """
+    left, right = _by_item(base, score), _by_item(candidate, score)
+    for side, found, records in (("base", left, base), ("candidate", right, candidate)):
+        if not found:
+            known = sorted({short(record.task) for record in records})[:20]
+            raise MissingEvidenceError(
+                f"the {side} has no scores named {score!r}", fix=f"it has {', '.join(known)}"
+            )
+    _expect_same_items(score, left, right)
+    sides = tuple((left[key], right[key]) for key in left)
+    unscored = sum(one.score is None or other.score is None for one, other in sides)
+    if unscored > max_unscored * len(sides):
+        raise MissingEvidenceError(
+            f"{score}: {unscored} of {len(sides)} items could not be scored on both sides",
+            fix="mend the reward or judge and run the suite again (unscored is not zero), or allow "
+            "a share with max_unscored in the policy: they then count against the candidate",
+        )
+    seen = [r.score for side in sides for r in side if r.score is not None]
+    if not seen:
+        raise MissingEvidenceError(f"{score}: no item was scored", fix="mend the reward or judge")
+    if len(sides) < 2:
+        raise MissingEvidenceError(f"{score}: one item proves nothing", fix="measure more items")
+    clusters = tuple(_cluster(score, *side) for side in sides)
+    return Paired(
+        score=score,
+        base=tuple(max(seen) if one.score is None else one.score for one, _ in sides),
+        candidate=tuple(min(seen) if other.score is None else other.score for _, other in sides),
+        clusters=clusters if len(set(clusters)) < len(clusters) else None,
+        unscored=unscored,
+        sides=sides,
+    )
+
+
+def _cluster(score: str, base: EvalRecord, candidate: EvalRecord) -> str:
+    """The cluster that both sides give an item; one side may leave it out."""
+    given = {record.cluster for record in (base, candidate)} - {base.item}
+    if len(given) > 1:
+        raise MissingEvidenceError(
+            f"{score}: item {base.item!r} belongs to cluster {base.cluster!r} in base and "
+            f"{candidate.cluster!r} in candidate",
+            fix="write the same clusters on both sides",
+        )
+    return given.pop() if given else base.item
+
+
+def _expect_same_items(
+    score: str, left: Mapping[Key, EvalRecord], right: Mapping[Key, EvalRecord]
+) -> None:
+    if left.keys() == right.keys():
+        return
+    only_left, only_right = left.keys() - right.keys(), right.keys() - left.keys()
+    example = sorted(only_left or only_right)[0][0]
+    raise MissingEvidenceError(
+        f"{score}: base and candidate were measured on different items ({len(only_left)} only in "
+        f"base, {len(only_right)} only in candidate, for example item {example!r})",
+        fix="run the same suite on both",
+    )
+
+
+def _by_item(records: Sequence[EvalRecord], score: str) -> dict[Key, EvalRecord]:
+    found: dict[Key, EvalRecord] = {}
+    for record in records:
+        if record.task == score:
+            key = (record.item, record.sample)
+            if key in found:
+                raise MissingEvidenceError(
+                    f"{score}: item {record.item!r} appears twice",
+                    fix="give every row its own item (or sample number)",
+                )
+            found[key] = record
+    return found

@@ -1,0 +1,184 @@
+"""The gate between files: eval folders (or plain score files) in, `verdict.json` and a page out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from strop.data.json_text import parsed
+from strop.errors import DataError, MissingEvidenceError, StropError
+from strop.evals.gate.judge import Records, gate
+from strop.evals.gate.page import write_page
+from strop.evals.records import read_records
+from strop.evals.summary import read_summary
+from strop.recipe.files import read_text
+from strop.recipe.gate import Demand, Policy
+from strop.registry.store import Registry
+from strop.types import Verdict
+
+
+def run_gate(
+    policy: Policy,
+    base: str | Path,
+    candidate: str | Path,
+    output: str | Path | None = None,
+    *,
+    noise: Sequence[str | Path] = (),
+    registry: str | Path | None = None,
+) -> Verdict:
+    """Judge candidate against base.
+
+    With `output`, write the verdict with the weights it is for, and a page beside it (`.html`).
+    With `registry`, the attempt is recorded there, and the verdict says which look at a sealed
+    suite it was. `noise` adds to the policy's own.
+    """
+    before, after = Side(base), Side(candidate)
+    _expect_one_suite(before, after)
+    _expect_one_reference(before, after, policy)
+    overlap = _overlap(after, policy)
+    again = [Side(path) for path in (*policy.noise, *noise)]
+    for side in again:
+        _expect_one_suite(before, side)
+    try:
+        verdict = gate(before.records, after.records, policy, noise=[s.records for s in again])
+    except StropError as error:
+        raise type(error)(error.problem, where=f"{base}, {candidate}", fix=error.fix) from None
+    remarks = [*overlap, *_looked(registry, before, after, verdict)]
+    verdict = replace(verdict, remarks=(*verdict.remarks, *remarks))
+    if output is not None:
+        _write(Path(output), verdict, policy, before, after)
+    return verdict
+
+
+class Side:
+    """One eval: its records, and its summary where a suite made it."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.records: Records = read_records(path)
+        self.summary = read_summary(path) or {}
+
+    @property
+    def model(self) -> dict[str, Any] | None:
+        """Path and weights hash of the model that was measured, where the scores say so."""
+        return self.summary.get("model")
+
+    @property
+    def evidence(self) -> str:
+        """Hash of the items that were looked at, whatever their scores."""
+        asked = sorted({(r.task, r.item, r.sample) for r in self.records})
+        return _digest([self.summary.get("suite_sha256"), asked])
+
+    @property
+    def who(self) -> str:
+        """The weights, or for scores without a model the scores themselves."""
+        scores = [[r.task, r.item, r.sample, r.score] for r in self.records]
+        return (self.model or {}).get("sha256") or _digest(scores)
+
+    def plain(self) -> dict[str, Any]:
+        """What a verdict keeps of an eval."""
+        names = ("suite", "suite_sha256", "sealed", "scores", "figures", "kl")
+        kept = {name: self.summary[name] for name in names if name in self.summary}
+        return {"folder": str(self.path.resolve()), "records": len(self.records), **kept}
+
+
+def read_verdict(path: str | Path) -> dict[str, Any]:
+    """A written verdict; raises `DataError` for anything else."""
+    verdict = parsed(read_text(Path(path), DataError), str(path), fix="run `strop gate` again")
+    if not isinstance(verdict, dict) or "name" not in verdict:
+        raise DataError(
+            "not a verdict", where=str(path), fix="write one with `strop gate --output`"
+        )
+    return verdict
+
+
+def _expect_one_suite(base: Side, other: Side) -> None:
+    hashes = [side.summary.get("suite_sha256") for side in (base, other)]
+    if None not in hashes and hashes[0] != hashes[1]:
+        raise MissingEvidenceError(
+            f"the suite changed between the two evals ({hashes[0]} and {hashes[1]}): its tasks, "
+            f"data or rewards are not those that {base.path} was measured with",
+            where=str(other.path),
+            fix="run the same suite on both",
+        )
+
+
+def _expect_one_reference(base: Side, candidate: Side, policy: Policy) -> None:
+    """Figures against a reference compare where it is the same one."""
+    demands: tuple[Demand, ...] = (*policy.targets, *policy.guardrails, *policy.bands)
+    relative = [one.score for one in demands if one.score.endswith(("/held", "/kl"))]
+    found = [(side.summary.get("reference") or {}).get("sha256") for side in (base, candidate)]
+    if relative and found[0] != found[1]:
+        raise MissingEvidenceError(
+            f"{relative[0]} is measured against a reference, and the two evals had different ones",
+            where=str(candidate.path),
+            fix=f"measure both with --reference {base.summary['model'].get('path', 'BASE')}",
+        )
+
+
+def _overlap(candidate: Side, policy: Policy) -> list[str]:
+    """Eval items the candidate was trained on: the gate closes, unless the policy lets them by.
+    What could not be compared is remarked."""
+    found = [found for found in candidate.summary.get("overlap", ()) if found["items"]]
+    gone = [
+        f"{path}: not compared with the eval's items: {why}"
+        for path, why in candidate.summary.get("not_compared", {}).items()
+    ]
+    said = [
+        f"{one['task']}: {len(one['items'])} of {one['of']} items are in the training data "
+        f"(item {one['items'][0]['item']} at {one['items'][0]['where']})"
+        for one in found
+    ]
+    if said and policy.refuse_overlap:
+        raise MissingEvidenceError(
+            "; ".join(said), where=str(candidate.path),
+            fix="take the items out of the training data and train again, or out of the suite; "
+            "`refuse_overlap: false` in the policy lets them through and says so",
+        )  # fmt: skip
+    return [*said, *gone]
+
+
+def _looked(
+    registry: str | Path | None, base: Side, candidate: Side, verdict: Verdict
+) -> list[str]:
+    """Record the attempt; what a reader has to know of earlier ones."""
+    if registry is None:
+        return []
+    sealed = bool(base.summary.get("sealed"))
+    attempt = Registry(registry).record_attempt(
+        evidence=base.evidence,
+        suite=str(base.summary.get("suite", base.path)),
+        sealed=sealed,
+        base=base.who,
+        candidate=candidate.who,
+        verdict=verdict.name,
+    )
+    if attempt.look == 1:
+        return []
+    if not sealed:
+        return [f"attempt {attempt.look} on these items"]
+    return [
+        f"look {attempt.look} at the sealed suite {attempt.suite}: every look makes a pass by "
+        "chance likelier, and a fresh set would prove more"
+    ]
+
+
+def _write(path: Path, verdict: Verdict, policy: Policy, base: Side, candidate: Side) -> None:
+    written = {
+        **asdict(verdict),
+        "policy": policy.plain(),
+        "base": base.model,
+        "candidate": candidate.model,
+        "evals": {"base": base.plain(), "candidate": candidate.plain()},
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(written, indent=1) + "\n")
+    write_page(path.with_suffix(".html"), verdict, base.records, candidate.records)
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]

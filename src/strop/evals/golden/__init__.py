@@ -1,0 +1,1 @@
+"""Eval sets mined from production records, frozen with a hash."""

@@ -1,0 +1,65 @@
+"""What an eval depends on, as hashes: whether it has to run again, and whether two compare."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from strop.data.sources import data_hash
+from strop.evals.subjects import Subject, as_subject
+from strop.model.load import weights_hash
+from strop.recipe.eval import Suite
+
+
+def suite_hash(suite: Suite) -> str:
+    """Hash of what is asked and how it is judged, by content: a suite that was moved to another
+    folder is the same, one whose data or rewards changed is not."""
+    return _digest([_by_content(suite.plain()), list(_judges(suite.plain()))])
+
+
+def inputs_of(suite: Suite, subject: Subject | str, reference: str | None) -> str:
+    """Hash of everything the result depends on."""
+    identity = dict(as_subject(subject).identity())
+    against = weights_hash(reference) if reference else None
+    return _digest([suite_hash(suite), identity, against])
+
+
+def _by_content(value: Any) -> Any:
+    """Plain recipe values with the hash of its bytes in the place of every file."""
+    if isinstance(value, list):
+        return [_by_content(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    found = {name: _by_content(item) for name, item in value.items() if name != "model"}
+    if isinstance(value.get("path"), str):
+        found["path"] = data_hash([value["path"]])
+    if isinstance(value.get("file"), str):
+        found["file"] = _sha256(Path(value["file"]))
+    if isinstance(value.get("include_path"), str):
+        folder = Path(value["include_path"])
+        files = sorted(file for file in folder.rglob("*") if file.is_file())
+        found["include_path"] = [[str(f.relative_to(folder)), _sha256(f)] for f in files]
+    return found
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _judges(value: Any) -> Iterator[str]:
+    """Weights of the reward models a suite asks, in order."""
+    if isinstance(value, dict):
+        if isinstance(value.get("model"), str):
+            yield weights_hash(value["model"])
+        for item in value.values():
+            yield from _judges(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _judges(item)
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,40 @@
+"""What an item of an eval is called, and the groups it belongs to."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from strop.errors import DataError
+from strop.types import Preference, Task
+
+
+def item_of(record: Task | Preference) -> str:
+    """The row's own `id`, or a hash of its content, so that reordering a file changes nothing."""
+    if "id" in record.columns:
+        return str(record.columns["id"])
+    answers: list[Any] = []
+    if isinstance(record, Preference):
+        answers = [record.chosen, record.rejected]
+    content = json.dumps(
+        [record.prompt, *answers, dict(record.columns)], sort_keys=True, default=str
+    )
+    return hashlib.sha256(content.encode()).hexdigest()[:12]
+
+
+def cluster_of(record: Task | Preference) -> str:
+    """The row's `cluster`: items that belong together (one document, one customer)."""
+    return str(record.columns.get("cluster", item_of(record)))
+
+
+def slices_of(record: Task | Preference, names: Sequence[str]) -> dict[str, str]:
+    """`{"topic": "fractions"}`; raises `DataError` where a column is missing."""
+    missing = [name for name in names if name not in record.columns]
+    if missing:
+        raise DataError(
+            f"the slice {missing[0]!r} is no column of this row", where=str(record.origin),
+            fix=f"it has {', '.join(record.columns) or 'none besides its text'}",
+        )  # fmt: skip
+    return {name: str(record.columns[name]) for name in names}

@@ -1,0 +1,168 @@
+"""The tasks of a suite as jobs: rows, and what judges any run of them, so that an eval can stop
+after any part and go on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from strop.data.records import preference, task
+from strop.data.sources import read
+from strop.evals import choice, perplexity
+from strop.evals.custom import own_function, own_records
+from strop.evals.drift import answer_figures
+from strop.evals.golden.manifest import check_frozen
+from strop.evals.items import slices_of
+from strop.evals.lm_eval.run import run_lm_eval
+from strop.evals.safety import expect_safety, safety_records
+from strop.evals.subjects import LocalModel, Subject
+from strop.evals.tasks import prefer, score_rollouts
+from strop.model.network import Policy
+from strop.recipe.data import DataSource
+from strop.recipe.eval import GenerateTask, PreferenceTask, PythonTask, Suite
+from strop.recipe.likelihood import ChoiceTask, LmEvalTask, PerplexityTask
+from strop.recipe.safety import SafetyTask
+from strop.recipe.task import AnswerTask, EvalTask
+from strop.rewards.compose import Reward
+from strop.types import EvalRecord, Preference, Rollout, Task
+
+ANSWERS = 256
+"""Answers in one part of a job: what is lost at most when an eval is killed."""
+
+FORWARD = 64
+"""Texts in one forward."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """`Job("greedy", rows=(...), part=256, judge=..., items=(...))`: `judge(rows[a:b])` gives the
+    records of those rows, the same whatever stands around them. `items` are what could have been
+    trained on."""
+
+    name: str
+    rows: Sequence[Any]
+    part: int
+    judge: Callable[[Sequence[Any]], list[EvalRecord]]
+    items: Sequence[Task | Preference] = ()
+
+    def parts(self) -> Iterator[Sequence[Any]]:
+        for start in range(0, len(self.rows), self.part):
+            yield self.rows[start : start + self.part]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Who is measured, against whom, with which seed."""
+
+    subject: Subject
+    reference: LocalModel | None
+    seed: int
+
+    def reference_policy(self) -> Policy | None:
+        return None if self.reference is None else self.reference.policy()
+
+    def figures(self, recipe: AnswerTask, said: Sequence[Rollout]) -> list[EvalRecord]:
+        """How the answers look; with their likelihoods where the model is here."""
+        policy = self.subject.policy() if isinstance(self.subject, LocalModel) else None
+        reference = self.reference_policy() if policy else None
+        return answer_figures(recipe, said, policy, reference)
+
+
+def jobs_of(suite: Suite, asked: Asked) -> list[Job]:
+    """One job a task, in the order of the suite; data are read and checked, nobody is asked."""
+    return [JOBS[type(recipe)](recipe, asked) for recipe in suite.tasks]
+
+
+def _generate(recipe: GenerateTask, asked: Asked) -> Job:
+    rows = read(_paths(recipe.data), task)
+    Reward(recipe.scores).expect_columns(rows)
+    return _answered(recipe, asked, rows, lambda said: score_rollouts(recipe, said))
+
+
+def _safety(recipe: SafetyTask, asked: Asked) -> Job:
+    rows = read(_paths(recipe.data), task)
+    expect_safety(recipe, rows)
+    return _answered(recipe, asked, rows, lambda said: safety_records(recipe, said))
+
+
+def _answered(
+    recipe: AnswerTask,
+    asked: Asked,
+    rows: Sequence[Task],
+    score: Callable[[Sequence[Rollout]], list[EvalRecord]],
+) -> Job:
+    def judge(tasks: Sequence[Task]) -> list[EvalRecord]:
+        said = asked.subject.answer(tasks, recipe.sampling, recipe.samples, asked.seed)
+        return score(said) + asked.figures(recipe, said)
+
+    return Job(recipe.name, rows, max(1, ANSWERS // recipe.samples), judge, _sliced(recipe, rows))
+
+
+def _prefer(recipe: PreferenceTask, asked: Asked) -> Job:
+    def judge(pairs: Sequence[Preference]) -> list[EvalRecord]:
+        return prefer(asked.subject.policy(), recipe, pairs, asked.reference_policy())
+
+    rows = read(_paths(recipe.data), preference)
+    return Job(recipe.name, rows, FORWARD, judge, _sliced(recipe, rows))
+
+
+def _choose(recipe: ChoiceTask, asked: Asked) -> Job:
+    def judge(rows: Sequence[choice.Choice]) -> list[EvalRecord]:
+        return choice.score_rows(asked.subject.policy(), recipe, rows)
+
+    _paths(recipe.data)
+    rows = choice.rows_of(recipe)
+    return Job(recipe.name, rows, FORWARD, judge, _sliced(recipe, [row.task for row in rows]))
+
+
+def _perplexity(recipe: PerplexityTask, asked: Asked) -> Job:
+    def judge(rows: Sequence[perplexity.Passage]) -> list[EvalRecord]:
+        return perplexity.score_rows(asked.subject.policy(), recipe, rows)
+
+    _paths(recipe.data)
+    rows = perplexity.rows_of(recipe)
+    return Job(recipe.name, rows, FORWARD, judge, _sliced(recipe, [row.task for row in rows]))
+
+
+def _custom(recipe: PythonTask, asked: Asked) -> Job:
+    def judge(whole: Sequence[str]) -> list[EvalRecord]:
+        return own_records(recipe, asked.subject, asked.seed)
+
+    own_function(recipe)
+    return Job(recipe.name, [recipe.function], 1, judge)
+
+
+def _lm_eval(recipe: LmEvalTask, asked: Asked) -> Job:
+    def judge(whole: Sequence[str]) -> list[EvalRecord]:
+        return run_lm_eval(asked.subject.policy(), recipe, seed=asked.seed)
+
+    return Job(recipe.name, [recipe.name], 1, judge)
+
+
+JOBS: Mapping[type[EvalTask], Callable[[Any, Asked], Job]] = {
+    GenerateTask: _generate,
+    PreferenceTask: _prefer,
+    ChoiceTask: _choose,
+    PerplexityTask: _perplexity,
+    SafetyTask: _safety,
+    PythonTask: _custom,
+    LmEvalTask: _lm_eval,
+}
+"""What each kind of task asks."""
+
+
+def _paths(data: Sequence[DataSource]) -> list[str]:
+    """The files of a task; a golden set among them has to be as it was frozen."""
+    for source in data:
+        check_frozen(source.path)
+    return [source.path for source in data]
+
+
+def _sliced(
+    recipe: EvalTask, rows: Sequence[Task] | Sequence[Preference]
+) -> Sequence[Task] | Sequence[Preference]:
+    """The same rows, all of which have the columns that the task slices by."""
+    for row in rows:
+        slices_of(row, recipe.slices)
+    return rows

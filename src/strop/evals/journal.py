@@ -1,0 +1,62 @@
+"""What an eval has measured so far, on disk after every part, so that nothing is measured twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from strop.evals.records import record_from
+from strop.types import EvalRecord
+
+INPUTS = "inputs"
+PARTS = "parts.jsonl"
+
+
+class Journal:
+    """A folder beside the output, `.<output>.partial`, gone when the eval is whole.
+
+    It belongs to one hash of everything that the result depends on: with another one it begins
+    anew. A line that was cut by a kill is dropped.
+    """
+
+    def __init__(self, output: Path, inputs: str) -> None:
+        self.folder = output.parent / f".{output.name}.partial"
+        self.inputs = inputs
+        self.done: dict[tuple[str, int], list[EvalRecord]] = {}
+
+    def open(self) -> None:
+        """Take over what an earlier start measured, if it is of the same inputs."""
+        stamp = self.folder / INPUTS
+        if not stamp.exists() or stamp.read_text() != self.inputs:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder.mkdir(parents=True)
+            (self.folder / PARTS).touch()
+            stamp.write_text(self.inputs)
+        kept = 0
+        with (self.folder / PARTS).open("rb") as stream:
+            for line in stream:
+                if not line.endswith(b"\n"):
+                    break
+                self._take(json.loads(line))
+                kept += len(line)
+        os.truncate(self.folder / PARTS, kept)
+
+    def add(self, job: str, part: int, records: Sequence[EvalRecord]) -> None:
+        row = {"job": job, "part": part, "records": [asdict(record) for record in records]}
+        with (self.folder / PARTS).open("a") as stream:
+            stream.write(json.dumps(row) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        self.done[job, part] = list(records)
+
+    def close(self) -> None:
+        shutil.rmtree(self.folder)
+
+    def _take(self, row: dict[str, object]) -> None:
+        where = str(self.folder / PARTS)
+        records = [record_from(record, where) for record in row["records"]]  # type: ignore[attr-defined]
+        self.done[str(row["job"]), int(str(row["part"]))] = records

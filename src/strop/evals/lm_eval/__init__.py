@@ -1,0 +1,1 @@
+"""lm-eval: its tasks on our models, and what it logged."""

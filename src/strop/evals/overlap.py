@@ -1,0 +1,123 @@
+"""Eval items against everything that a model and its ancestors were trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from strop.data.contamination import Overlap, overlap
+from strop.data.records import PARSERS, fits
+from strop.data.sources import data_hash, rows
+from strop.errors import DataError
+from strop.evals.items import item_of
+from strop.registry.lineage import generations
+from strop.types import Preference, Record, Task
+
+KINDS = ("preference", "feedback", "demonstration", "task", "document")
+"""What a training row may be, the most telling first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An eval item that was trained on.
+
+    `Found("7", where="test.jsonl:8", how="prompt", share=1.0, count=2,
+    training=("sft.jsonl:17", "sft.jsonl:90"))`
+    """
+
+    item: str
+    where: str
+    how: str
+    share: float
+    count: int
+    training: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OverlapReport:
+    """`OverlapReport(items=200, found=(Found(...),), checked=("sft.jsonl",),
+    unknown={"dpo.jsonl": "it is gone"})`; what is `unknown` could not be compared."""
+
+    items: int
+    found: tuple[Found, ...]
+    checked: tuple[str, ...]
+    unknown: Mapping[str, str]
+
+    def lines(self) -> list[str]:
+        """What a person has to know, one finding a line; empty where all is clean and known."""
+        lines = [
+            f"{one.where}: item {one.item} was trained on ({_how(one)}): "
+            + ", ".join(one.training + ("...",) * (one.count > len(one.training)))
+            for one in self.found
+        ]
+        return lines + [f"{path}: not compared: {why}" for path, why in self.unknown.items()]
+
+
+def training_files(lineage: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(path, hash as `data_hash` gives it) of all data behind a model, oldest first, each once."""
+    listed = [
+        (str(source["path"]), str(source["sha256"]))
+        for model in generations(lineage)
+        for source in model.get("data", [])
+    ]
+    return list(dict.fromkeys(listed))
+
+
+def check_overlap(items: Sequence[Task | Preference], lineage: Mapping[str, Any]) -> OverlapReport:
+    """Compare eval items with all training data of a lineage (see `data.contamination.overlap`).
+
+    A file that is gone, or that changed since training, tells nothing: it is listed in `unknown`,
+    as is an ancestor in whose place other weights lie by now.
+    What a base model that no run of strop made was trained on is not known to anybody here.
+    """
+    checked: list[str] = []
+    unknown: dict[str, str] = {}
+    for path, digest in training_files(lineage):
+        state = _state(path, digest)
+        if state is None:
+            checked.append(path)
+        else:
+            unknown[path] = state
+    for model in generations(lineage):
+        if model.get("changed"):
+            unknown[str(model["model"])] = "its weights changed, so its history is lost"
+    compared = overlap(items, _records(checked))
+    return OverlapReport(len(items), _named(items, compared), tuple(checked), unknown)
+
+
+def _state(path: str, digest: str) -> str | None:
+    """Why a file cannot be compared; `None` where it is still what was trained on."""
+    try:
+        return None if data_hash([path]) == digest else "it changed since the training"
+    except (DataError, OSError):
+        return "it is gone"
+
+
+def _records(paths: Sequence[str]) -> Iterator[Record]:
+    for path in paths:
+        for row, origin in rows(Path(path)):
+            kind = next((kind for kind in KINDS if fits(kind, row)), None)
+            if kind is not None:
+                yield PARSERS[kind](row, origin)
+
+
+def _named(items: Sequence[Task | Preference], compared: Overlap) -> tuple[Found, ...]:
+    return tuple(
+        Found(
+            item_of(items[match.item]),
+            str(items[match.item].origin),
+            match.how,
+            match.share,
+            match.count,
+            tuple(map(str, match.places)),
+        )
+        for match in compared.matches
+    )
+
+
+def _how(one: Found) -> str:
+    if one.how == "13-gram":
+        return f"{one.share:.0%} of its runs of 13 words"
+    return f"equal {one.how}"

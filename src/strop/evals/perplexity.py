@@ -1,0 +1,177 @@
+"""Perplexity: how likely the model finds held-out text, or held-out answers to their prompts."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from strop.data.records import Row, demonstration, document, fits
+from strop.data.sources import rows
+from strop.errors import DataError, UnscoredError, UsageError
+from strop.evals.continuations import (
+    context_of,
+    prefix_id,
+    read_continuations,
+    windows,
+)
+from strop.evals.items import cluster_of, item_of, slices_of
+from strop.model.network import Policy
+from strop.recipe.likelihood import PerplexityTask
+from strop.text.encode import Encoder
+from strop.text.parse import decode, plain
+from strop.text.render import demonstration_tree
+from strop.types import Demonstration, EvalRecord, Origin, Task, Text, Tree
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A text, `Passage(Task("15 / 3 = 5", {}, origin), None)`, or an answer to its prompt,
+    `Passage(Task("2x = 6", {...}, origin), "x = 3")`."""
+
+    task: Task
+    completion: Text | None
+
+    @property
+    def where(self) -> str:
+        return str(self.task.origin)
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """Figures of a whole corpus, as lm-eval defines them; `token` is its sibling over tokens.
+
+    `Corpus(token=12.1, word=310.5, byte=2.9, bits_per_byte=1.54)`. All are exp of nats a unit but
+    the last, which is in bits.
+    """
+
+    token: float
+    word: float
+    byte: float
+    bits_per_byte: float
+
+
+def rows_of(recipe: PerplexityTask) -> list[Passage]:
+    """The items of a task. `DataError` names file and line of the first that is none."""
+    paths = [source.path for source in recipe.data]
+    found = [parse(row, origin) for path in paths for row, origin in rows(Path(path))]
+    if not found:
+        raise DataError("the data holds no items", where=", ".join(paths))
+    return found
+
+
+def parse(row: Row, origin: Origin) -> Passage:
+    """`{"text"}` is measured whole, of `{"prompt", "completion"}` or `{"messages"}` the answers."""
+    if fits("demonstration", row):
+        answer = demonstration(row, origin)
+        columns = {**answer.columns, "completion": answer.completion}
+        return Passage(Task(answer.prompt, columns, origin), answer.completion)
+    if not fits("document", row):
+        raise DataError(
+            f"wrong columns for perplexity: found {{{', '.join(row)}}}", where=str(origin),
+            fix='give every line {"text"}, {"prompt", "completion"} or {"messages"}',
+        )  # fmt: skip
+    columns = {name: value for name, value in row.items() if name != "text"}
+    return Passage(Task(document(row, origin).text, columns, origin), None)
+
+
+def score_rows(policy: Policy, recipe: PerplexityTask, rows: Sequence[Passage]) -> list[EvalRecord]:
+    """`<name>/logprob` of every passage: nats per predicted token, higher is better. `None` where
+    it is not finite.
+
+    The details are the sums that `corpus_of` reads: `nll` (nats), `tokens`, `words`, `bytes`.
+    """
+    encoder, window = Encoder(policy.tokenizer), _window(policy, recipe)
+    asked = [passage_trees(encoder, row, window) for row in rows]
+    read = iter(read_continuations(policy, [tree for trees in asked for tree in trees]))
+    records = []
+    for row, trees in zip(rows, asked, strict=True):
+        parts = [next(read) for _ in trees]
+        nll, tokens = -sum(part.logprob for part in parts), sum(part.tokens for part in parts)
+        records.append(_record(recipe, row, nll, tokens, _measured(encoder, row, trees)))
+    return records
+
+
+def passage_trees(encoder: Encoder, row: Passage, window: int) -> list[Tree]:
+    """The tokens to predict: of a text all of them, the first after BOS (or EOS); of an answer
+    those of the assistant, its end-of-sequence token among them."""
+    text = row.task.prompt
+    if row.completion is None:
+        assert isinstance(text, str)
+        ids = encoder.ids(text, special=False)
+        return windows(ids, prefix_id(encoder.tokenizer), window)
+    answer = Demonstration(text, row.completion, {}, row.task.origin)
+    tree = demonstration_tree(encoder.tokenizer, answer)
+    if len(tree) > window + 1:
+        raise DataError(
+            f"prompt and answer are {len(tree)} tokens, the model reads {window}",
+            where=row.where,
+            fix="shorten the record or drop the line",
+        )
+    return [tree]
+
+
+def corpus_of(records: Sequence[EvalRecord], name: str) -> Corpus:
+    """The figures of all passages of a task together; unscored ones are left out.
+
+    Raises `UnscoredError` where nothing is left.
+    """
+    mine = [r for r in records if r.task == f"{name}/logprob" and r.score is not None]
+    if not mine:
+        raise UnscoredError(f"{name}: no passage has a finite log-prob")
+    nll, tokens, words, size = (
+        math.fsum(record.details[key] or 0.0 for record in mine)
+        for key in ("nll", "tokens", "words", "bytes")
+    )
+    return Corpus(
+        token=_exp(nll / tokens),
+        word=_exp(nll / words),
+        byte=_exp(nll / size),
+        bits_per_byte=nll / size / math.log(2),
+    )
+
+
+def _record(recipe: PerplexityTask, row: Passage, nll: float, tokens: int, text: str) -> EvalRecord:
+    known = math.isfinite(nll)
+    completion = row.completion
+    return EvalRecord(
+        task=f"{recipe.name}/logprob",
+        item=item_of(row.task),
+        score=-nll / tokens if known else None,
+        cluster=cluster_of(row.task),
+        prompt="" if completion is None else plain(row.task.prompt),
+        output="" if completion is None else plain(completion),
+        details={
+            "nll": nll if known else None,
+            "tokens": float(tokens),
+            "words": float(len(re.split(r"\s+", text))),  # as lm-eval counts them
+            "bytes": float(len(text.encode())),
+        },
+        slices=slices_of(row.task, recipe.slices),
+    )
+
+
+def _measured(encoder: Encoder, row: Passage, trees: Sequence[Tree]) -> str:
+    """The text whose tokens are predicted."""
+    if row.completion is None:
+        return str(row.task.prompt)
+    (branch,) = trees[0].branches
+    learnt = [i for i, learn in zip(branch.ids, branch.supervised, strict=True) if learn]
+    return decode(encoder.tokenizer, learnt)
+
+
+def _window(policy: Policy, recipe: PerplexityTask) -> int:
+    context = context_of(policy)
+    if recipe.window is not None and recipe.window > context:
+        raise UsageError(
+            f"task {recipe.name}: window is {recipe.window} tokens, the model reads {context}",
+            fix=f"set window to {context} or less, or drop it",
+        )
+    return recipe.window or context
+
+
+def _exp(nats: float) -> float:
+    """A text without spaces is one word, whose perplexity can be beyond any float."""
+    return math.exp(nats) if nats < 709 else math.inf

@@ -1,0 +1,84 @@
+"""Answers that were given elsewhere and written down."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from strop.data.records import Row
+from strop.data.sources import data_hash, rows
+from strop.errors import DataError, MissingEvidenceError, UsageError
+from strop.evals.items import item_of
+from strop.model.network import Policy
+from strop.recipe.rollout import SamplingRecipe
+from strop.text.parse import plain, spoken
+from strop.types import Completion, Origin, Rollout, Task
+
+
+class Recorded:
+    """Rows `{"item" or "prompt", "completion" or "output"[, "sample"]}`.
+
+    `item` is a task's `id`; without one the prompt has to be the task's own. Several rows of one
+    item are its samples, in the order of the file where they carry no number.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def identity(self) -> Mapping[str, Any]:
+        return {"outputs": self.path, "outputs_sha256": data_hash([self.path])}
+
+    def policy(self) -> Policy:
+        raise UsageError(
+            "recorded answers have no likelihoods", where=self.path,
+            fix="leave such tasks out of the suite, or measure a model folder",
+        )  # fmt: skip
+
+    def answer(
+        self, tasks: Sequence[Task], sampling: SamplingRecipe, samples: int, seed: int
+    ) -> list[Rollout]:
+        return [
+            Rollout(task, (), tuple(self._said(task, sample) for sample in range(samples)))
+            for task in tasks
+        ]
+
+    def _said(self, task: Task, sample: int) -> Completion:
+        for key in (item_of(task), plain(task.prompt)):
+            if (key, sample) in self._texts:
+                return Completion((), self._texts[key, sample], (), "stop")
+        raise MissingEvidenceError(
+            f"no answer to item {item_of(task)!r} ({task.origin}), sample {sample}",
+            where=self.path,
+            fix="record an answer to every item, for as many samples as the suite asks",
+        )
+
+    @cached_property
+    def _texts(self) -> dict[tuple[str, int], str]:
+        """Texts by (item or prompt, sample)."""
+        found: dict[tuple[str, int], str] = {}
+        seen: Counter[str] = Counter()
+        for row, origin in rows(Path(self.path)):
+            key, text = _parsed(row, origin)
+            sample = row.get("sample", seen[key])
+            if not isinstance(sample, int) or (key, sample) in found:
+                raise DataError(
+                    f"sample {sample!r} of {key!r} is no new number", where=str(origin),
+                    fix="number an item's samples 0, 1, 2, or leave `sample` out",
+                )  # fmt: skip
+            seen[key] += 1
+            found[key, sample] = text
+        return found
+
+
+def _parsed(row: Row, origin: Origin) -> tuple[str, str]:
+    key = str(row["item"]) if "item" in row else plain(row.get("prompt") or "")
+    said = row.get("completion", row.get("output"))
+    if not key or not isinstance(said, str | list):
+        raise DataError(
+            "the row holds no answer", where=str(origin),
+            fix='write {"item": "7", "completion": "..."}, or the prompt in place of the item',
+        )  # fmt: skip
+    return key, spoken(said) if isinstance(said, list) else said

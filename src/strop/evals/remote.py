@@ -1,0 +1,112 @@
+"""A model behind an OpenAI-compatible endpoint."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+
+from strop.errors import UnscoredError, UsageError
+from strop.model.network import Policy
+from strop.recipe.rollout import SamplingRecipe
+from strop.text.render import as_messages
+from strop.types import Completion, FinishReason, Rollout, Task
+
+KEY = "STROP_API_KEY"
+"""The environment variable with the bearer token, if the endpoint asks for one."""
+
+AT_ONCE = 8
+"""Requests on their way at a time."""
+
+RETRIES = 4
+"""Further attempts where the connection fails, or the server is busy or broken."""
+
+
+class Endpoint:
+    """`POST <url>/chat/completions`, one request a sample, its seed fixed per sample.
+
+    A text prompt is sent as one user message. Raises `UnscoredError` for a request that fails to
+    the end: nothing is taken for an empty answer.
+    """
+
+    def __init__(self, url: str, model: str, *, seconds: float = 120.0) -> None:
+        if not url.startswith(("http://", "https://")):
+            raise UsageError(f"--endpoint is {url!r}", fix="write http://127.0.0.1:8000/v1")
+        self.url, self.model, self.seconds = url.rstrip("/"), model, seconds
+
+    def identity(self) -> Mapping[str, Any]:
+        return {"endpoint": self.url, "model": self.model}
+
+    def policy(self) -> Policy:
+        raise UsageError(
+            "an endpoint gives no likelihoods of given texts", where=self.url,
+            fix="leave such tasks out of the suite, or measure a model folder",
+        )  # fmt: skip
+
+    def answer(
+        self, tasks: Sequence[Task], sampling: SamplingRecipe, samples: int, seed: int
+    ) -> list[Rollout]:
+        asked = [(task, sample) for task in tasks for sample in range(samples)]
+        key = os.environ.get(KEY)
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        with (
+            httpx.Client(timeout=self.seconds, headers=headers) as client,
+            ThreadPoolExecutor(AT_ONCE) as threads,
+        ):
+            bodies = [self._body(task, sampling, seed + sample) for task, sample in asked]
+            said = list(threads.map(lambda body: self._asked(client, body), bodies))
+        groups = (said[first : first + samples] for first in range(0, len(said), samples))
+        return [Rollout(task, (), tuple(group)) for task, group in zip(tasks, groups, strict=True)]
+
+    def _body(self, task: Task, sampling: SamplingRecipe, seed: int) -> dict[str, Any]:
+        if sampling.top_k or sampling.min_p:
+            raise UsageError(
+                "top_k and min_p are not part of the OpenAI interface",
+                fix="use temperature and top_p",
+            )
+        return {
+            "model": self.model,
+            "messages": as_messages(task.prompt, role="user"),
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "max_tokens": sampling.max_tokens,
+            "seed": seed,
+            **({"stop": sampling.stop} if sampling.stop else {}),
+        }
+
+    def _asked(self, client: httpx.Client, body: Mapping[str, Any]) -> Completion:
+        problem = ""
+        for attempt in range(RETRIES + 1):
+            if attempt:
+                time.sleep(min(8.0, 0.25 * 2**attempt))
+            try:
+                response = client.post(f"{self.url}/chat/completions", json=dict(body))
+            except httpx.HTTPError as error:
+                problem = f"{type(error).__name__}: {error}"
+                continue
+            if response.status_code == 200:
+                return _completion(response, self.url)
+            problem = f"status {response.status_code}: {response.text[:200]}"
+            if response.status_code < 500 and response.status_code not in (408, 429):
+                break
+        raise UnscoredError(
+            f"the endpoint did not answer ({problem})", where=self.url,
+            fix=f"check the address, the model's name and ${KEY}; what was answered is kept",
+        )  # fmt: skip
+
+
+def _completion(response: httpx.Response, url: str) -> Completion:
+    try:
+        choice = response.json()["choices"][0]
+        text = choice["message"]["content"] or ""
+    except (ValueError, KeyError, IndexError, TypeError) as error:
+        raise UnscoredError(
+            f"the answer is not of the OpenAI form: {type(error).__name__}", where=url,
+            fix="give the address that ends before /chat/completions",
+        ) from None  # fmt: skip
+    finish: FinishReason = "length" if choice.get("finish_reason") == "length" else "stop"
+    return Completion((), text, (), finish)

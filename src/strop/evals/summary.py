@@ -1,0 +1,104 @@
+"""`summary.json` of an eval: what was measured, on whom, by what, and whether it was trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from typing_extensions import TypedDict  # pydantic asks for this one before Python 3.12
+
+from strop.data.json_text import parsed
+from strop.errors import DataError
+from strop.evals.inputs import suite_hash
+from strop.evals.jobs import Job
+from strop.evals.overlap import check_overlap
+from strop.evals.subjects import LocalModel, Subject
+from strop.model.load import weights_hash
+from strop.recipe.eval import Suite
+from strop.recipe.files import read_text
+from strop.registry.lineage import ancestry
+from strop.types import EvalRecord
+
+SUMMARY = "summary.json"
+
+
+class Seen(TypedDict):
+    """`{"task": "greedy", "of": 400, "items": [{"item": "7", "where": "sft.jsonl:3"}]}`."""
+
+    task: str
+    of: int
+    items: list[dict[str, Any]]
+
+
+class Measured(TypedDict, total=False):
+    """What the gate reads of a summary, and how it has to look; the rest is kept as it is."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+
+    suite: str
+    suite_sha256: str | None
+    sealed: bool
+    model: dict[str, Any] | None
+    reference: dict[str, Any] | None
+    overlap: list[Seen]
+    not_compared: dict[str, str]
+
+
+READ = TypeAdapter(Measured)
+
+
+def summary_of(
+    suite: Suite, subject: Subject, reference: str | None, jobs: Sequence[Job]
+) -> dict[str, Any]:
+    """What is known of an eval before anything is asked."""
+    against = {"path": reference, "sha256": weights_hash(reference)} if reference else None
+    return {
+        "suite": suite.name,
+        "suite_sha256": suite_hash(suite),
+        "sealed": suite.sealed,
+        "model": dict(subject.identity()),
+        "reference": against,
+        **_overlap(jobs, subject),
+    }
+
+
+def counts(records: Sequence[EvalRecord], names: Sequence[str]) -> dict[str, dict[str, int]]:
+    """`{"greedy/accuracy": {"items": 400, "unscored": 0}}`."""
+    found = {name: {"items": 0, "unscored": 0} for name in names}
+    for record in records:
+        if record.task in found:
+            found[record.task]["items"] += 1
+            found[record.task]["unscored"] += record.score is None
+    return found
+
+
+def read_summary(folder: str | Path) -> dict[str, Any] | None:
+    """`summary.json` of an eval folder; `None` for a plain file of scores."""
+    path = Path(folder) / SUMMARY
+    if not path.exists():
+        return None
+    again = "run `strop eval` again"
+    try:
+        found = parsed(read_text(path, DataError), str(path), fix=again)
+        return dict(READ.validate_python(found, strict=True))
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        place = ".".join(map(str, wrong["loc"]))
+        raise DataError(f"not the summary of an eval: {place}: {wrong['msg']}",
+                        where=str(path), fix=again) from None  # fmt: skip
+
+
+def _overlap(jobs: Sequence[Job], subject: Subject) -> dict[str, Any]:
+    """Items of the suite that the model (or a parent of it) was trained on; and the training data
+    that are gone, with which nothing could be compared."""
+    lineage = ancestry(subject.path) if isinstance(subject, LocalModel) else {}
+    found: list[dict[str, Any]] = []
+    unknown: dict[str, str] = {}
+    for job in (job for job in jobs if job.items and "parent" in lineage):
+        report = check_overlap(job.items, lineage)
+        unknown |= report.unknown
+        seen = [{"item": one.item, "where": one.training[0]} for one in report.found]
+        found.append({"task": job.name, "of": len(job.items), "items": seen})
+    return {"overlap": found, "not_compared": unknown}

@@ -1,0 +1,65 @@
+"""Policies: what the gate demands."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from strop.recipe.base import LocalPath, Strict
+
+
+class Demand(Strict):
+    """Something asked of a score."""
+
+    score: str
+
+
+class Target(Demand):
+    """A score that has to rise: lower 95 % bound of the paired difference above `min_gain`."""
+
+    min_gain: float = Field(0.0, ge=0)
+
+
+class Guardrail(Demand):
+    """A score that must not fall: lower 95 % bound of the difference above `-margin`."""
+
+    margin: float = Field(0.02, gt=0)
+
+
+class Band(Demand):
+    """A figure that may move neither way by much: 95 % interval of the ratio of means, candidate to
+    base, between `low` and `high`. For lengths and other drift figures (`drift/<task>/length`)."""
+
+    low: float = Field(0.8, gt=0, lt=1)
+    high: float = Field(1.25, gt=1)
+
+
+class Policy(Strict):
+    """What a candidate has to show before it may be promoted.
+
+    `noise` are evals of models that differ from the base by nothing that should matter (the same
+    recipe with other seeds, or the base itself again): the largest difference that they show is the
+    noise floor, and a change below it counts neither as gained nor as lost. `max_unscored` is the
+    share of items that may lack a score on a side; they are counted against the candidate.
+    Eval items that the candidate was trained on close the gate unless `refuse_overlap` is off.
+    """
+
+    targets: list[Target] = Field(default_factory=list)
+    guardrails: list[Guardrail] = Field(default_factory=list)
+    bands: list[Band] = Field(default_factory=list)
+    alpha: float = Field(0.05, gt=0, lt=0.5)
+    noise: list[LocalPath] = Field(default_factory=list)
+    max_unscored: float = Field(0.0, ge=0, lt=0.5)
+    refuse_overlap: bool = True
+
+    @model_validator(mode="after")
+    def _demands_something_once(self) -> Self:
+        if not (self.targets or self.guardrails or self.bands):
+            raise ValueError("the policy demands nothing: add a target or a guardrail")
+        for kind in (self.targets, self.guardrails, self.bands):
+            names = [demand.score for demand in kind]
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise ValueError(f"demanded twice: {', '.join(twice)}")
+        return self

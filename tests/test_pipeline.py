@@ -10,12 +10,13 @@ import pytest
 from conftest import WriteRows
 from strop.demo.world import all_equations, assistant, solution, user
 from strop.errors import MissingEvidenceError
-from strop.pipeline import GateRefused, Observer, run_pipeline
+from strop.pipeline import GateRefused, Observer, plan, run_pipeline
 from strop.recipe.load import load
 from strop.recipe.pipeline import Pipeline
 from strop.registry.store import Registry
 
 EQUATIONS = all_equations()[::97]
+HELD_OUT = all_equations()[1::97]
 
 
 @pytest.fixture
@@ -24,11 +25,11 @@ def folder(tmp_path: Path, model_folder: Path, write_rows: WriteRows) -> Path:
         "sft.jsonl",
         [{"prompt": user(e), "completion": assistant(solution(e))} for e in EQUATIONS],
     )
-    write_rows("test.jsonl", [{"prompt": user(e), "answer": str(e.x)} for e in EQUATIONS])
+    write_rows("test.jsonl", [{"prompt": user(e), "answer": str(e.x)} for e in HELD_OUT])
     write_rows(
         "pairs.jsonl",
         [{"prompt": user(e), "chosen": solution(e), "rejected": "7 7 7"}
-         for e in EQUATIONS],
+         for e in HELD_OUT],
     )  # fmt: skip
     files = {
         "sft.yaml": f"""
@@ -86,9 +87,7 @@ def test_runs_then_skips_then_reruns_what_changed(folder: Path) -> None:
     assert entry.verdict is not None
     assert entry.verdict["candidate"]["sha256"] == entry.weights
 
-    again = run(folder)
-    assert again.pop("gate") == "done"  # a gate is arithmetic on files: always judged anew
-    assert set(again.values()) == {"skipped"}
+    assert set(run(folder).values()) == {"skipped"}
 
     recipe = folder / "sft.yaml"
     recipe.write_text(recipe.read_text().replace("steps: 30", "steps: 31"))
@@ -121,12 +120,24 @@ def test_an_interrupted_stage_is_resumed(folder: Path) -> None:
 
 
 def test_a_failed_gate_stops_and_promotes_nothing(folder: Path) -> None:
+    """And run again, it says the same without another look at the evals."""
     recipe = folder / "sft.yaml"
     recipe.write_text(recipe.read_text().replace("1.0e-2", "1.0e-9"))
     with pytest.raises(GateRefused) as caught:
         run(folder)
     assert caught.value.exit_code in (10, 11)
-    assert not (folder / "registry.db").exists()
+    judged = (folder / "gate.json").stat().st_mtime_ns
+    planned = {row.stage.name: row for row in plan(load(Pipeline, folder / "pipeline.yaml"))}
+    assert planned["gate"].action == "skip"
+    assert planned["gate"].why.endswith("so the run ends here")
+    assert (planned["promote"].action, planned["promote"].why) == ("wait", "gate has refused")
+    with pytest.raises(GateRefused) as again:
+        run(folder)
+    assert str(again.value) == str(caught.value)
+    assert again.value.exit_code == caught.value.exit_code
+    assert (folder / "gate.json").stat().st_mtime_ns == judged
+    assert Registry(folder / "registry.db").names() == []
+    assert len(Registry(folder / "registry.db").attempts()) == 1
     assert json.loads((folder / "gate.json").read_text())["name"] != "pass"
 
 
@@ -153,7 +164,7 @@ def test_eval_summary_is_the_mean_of_its_records(folder: Path) -> None:
     summary = json.loads((folder / "evals/after/summary.json").read_text())
     rows = [json.loads(line) for line in (folder / "evals/after/records.jsonl").open()]
     tags = [row["score"] for row in rows if row["task"] == "tags/format_tags"]
-    assert len(tags) == 2 * len(EQUATIONS)
+    assert len(tags) == 2 * len(HELD_OUT)
     assert summary["scores"]["tags/format_tags"] == pytest.approx(sum(tags) / len(tags))
     assert summary["kl"] > 0.1
     before = json.loads((folder / "evals/before/summary.json").read_text())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -17,21 +16,21 @@ def run(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run a pipeline's stages in order; stages already done with the same inputs are skipped.
+    """Print the plan, then run what is not up to date, in order; run again, it goes on.
 
-    A gate that does not pass stops it with the gate's exit code.
+    A gate that does not pass goes back to an earlier stage if it says so, and else stops
+    everything with its exit code.
 
-    Example: strop run strop-demo/pipeline.yaml
+    Example: strop run strop-demo/pipeline.yaml --dry-run
     """
-    from strop.cli.stages import watching
-    from strop.pipeline import run_pipeline
+    from strop.cli.stages import show_plan, watching
+    from strop.pipeline import plan, run_pipeline
     from strop.recipe.load import load
     from strop.recipe.pipeline import Pipeline
 
     loaded = load(Pipeline, pipeline, overrides)
     if dry_run:
-        stages = [{"stage": stage.name, "kind": stage.kind} for stage in loaded.stages]
-        print("\n".join(json.dumps(stage) for stage in stages))
+        show_plan(plan(loaded), as_json)
         return
-    with watching(as_json) as observer:
+    with watching(as_json, planned=True) as observer:
         run_pipeline(loaded, observer)

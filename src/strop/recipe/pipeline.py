@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, ValidationInfo, model_validator
 
 from strop.recipe.base import LocalPath, ModelPath, Strict
+from strop.recipe.load import Source
 
 Name = Annotated[str, Field(pattern=r"^[\w.-]+$")]
+Overrides = Annotated[list[str], Field(min_length=1)]
 
 
 class TrainStage(Strict):
@@ -31,10 +33,32 @@ class EvalStage(Strict):
     output: LocalPath
 
 
+class BackTo(Strict):
+    """Where a gate that does not pass sends the pipeline: `stage` is trained again, at most `times`
+    times.
+
+    Further attempt n is trained with the nth list of `set` (`a.b=c`, as for `--set`), and where
+    there are no more lists with the seed raised by n, so that no attempt is an earlier one again.
+    """
+
+    stage: Name
+    times: int = Field(1, ge=1)
+    set: list[Overrides] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _every_list_is_used(self) -> Self:
+        if len(self.set) > self.times:
+            raise ValueError(
+                f"set has {len(self.set)} lists for {self.times} further attempts: raise times"
+            )
+        return self
+
+
 class GateStage(Strict):
     """`strop gate --policy POLICY --base BASE --candidate CANDIDATE --output OUTPUT`.
 
-    `on_refusal: continue` records a refusal and goes on; the default stops the pipeline.
+    A verdict that is not pass first goes `back_to` an earlier stage, as often as that allows. Then
+    `on_refusal: continue` records the refusal and goes on; the default stops the pipeline.
     """
 
     kind: Literal["gate"]
@@ -44,6 +68,7 @@ class GateStage(Strict):
     candidate: LocalPath
     output: LocalPath
     on_refusal: Literal["stop", "continue"] = "stop"
+    back_to: BackTo | None = None
 
 
 class PromoteStage(Strict):
@@ -60,16 +85,29 @@ Stage = Annotated[TrainStage | EvalStage | GateStage | PromoteStage, Field(discr
 
 
 class Pipeline(Strict):
-    """Stages in order and the registry they promote into."""
+    """Stages in the order they run in, and the registry they promote into.
 
-    name: str
+    What the pipeline has to remember between runs (verdicts given, attempts made) is kept beside
+    the registry: for `registry.db` and the name `algebra` in `registry.algebra.json`.
+    """
+
+    name: Name
     registry: LocalPath = Field("registry.db", validate_default=True)
     stages: list[Stage] = Field(min_length=1)
+    _source: Source | None = PrivateAttr(None)
 
     @model_validator(mode="after")
-    def _names_differ(self) -> Self:
+    def _names_differ(self, info: ValidationInfo) -> Self:
         names = [stage.name for stage in self.stages]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"stage names have to differ; used twice: {', '.join(twice)}")
+        self._source = (info.context or {}).get("source")
         return self
+
+    def place(self, name: str, *loc: str | int) -> str:
+        """`file:line` of a stage's key; `stage NAME` for a pipeline that no file holds."""
+        if self._source is None:
+            return f"stage {name}"
+        number = [stage.name for stage in self.stages].index(name)
+        return self._source.place(("stages", number, *loc))

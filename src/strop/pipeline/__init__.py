@@ -1,0 +1,6 @@
+"""Stages, evals and gates as one graph: planned, run, resumed, tried again."""
+
+from strop.pipeline.planning import Planned, plan
+from strop.pipeline.run import GateRefused, Observer, Outcome, run_pipeline
+
+__all__ = ["GateRefused", "Observer", "Outcome", "Planned", "plan", "run_pipeline"]

@@ -1,0 +1,172 @@
+"""Stages in order: done ones skipped, half-done ones resumed, refused ones tried again or not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from strop.errors import StropError
+from strop.evals.gate import EXIT_CODES
+from strop.evals.gate.verdict import read_verdict, run_gate
+from strop.evals.run import run_suite
+from strop.evals.summary import read_summary
+from strop.model.load import weights_hash
+from strop.pipeline.attempts import attempt_now, next_attempt, recipe_of, set_aside
+from strop.pipeline.graph import graph
+from strop.pipeline.planning import Planned, plan
+from strop.pipeline.standing import seen_by_gate, seen_by_promotion, standing
+from strop.pipeline.state import State, read_state, write_state
+from strop.recipe.eval import Suite
+from strop.recipe.gate import Policy
+from strop.recipe.load import load
+from strop.recipe.pipeline import EvalStage, GateStage, Pipeline, PromoteStage, Stage, TrainStage
+from strop.registry.lineage import ancestry
+from strop.registry.store import Registry
+from strop.train.prepare import Prepared
+from strop.train.run import train
+from strop.types import StepRecord
+
+Outcome = Literal["done", "skipped", "refused"]
+
+
+@dataclass(frozen=True, slots=True)
+class Observer:
+    """Who is told what happens: a terminal, a test, a notebook."""
+
+    on_plan: Callable[[Sequence[Planned]], None] = lambda plan: None
+    on_stage: Callable[[Stage], None] = lambda stage: None
+    on_start: Callable[[Prepared, int], None] = lambda prepared, step: None
+    on_step: Callable[[StepRecord], None] = lambda record: None
+    on_outcome: Callable[[Stage, Outcome, str], None] = lambda stage, outcome, said: None
+
+
+class GateRefused(StropError):  # noqa: N818 - a verdict, not an error
+    """A gate did not pass, may not go back (again), and its stage says `on_refusal: stop`."""
+
+    def __init__(self, verdict: dict[str, Any], stage: str) -> None:
+        fix = "read the eval records of both sides, mend the recipe and run again"
+        super().__init__(verdict["sentence"], where=f"gate {stage}", fix=fix)
+        self.exit_code = EXIT_CODES[verdict["name"]]
+
+
+def run_pipeline(pipeline: Pipeline, observer: Observer) -> None:
+    """Plan, then run every stage; raises `GateRefused` at a gate that does not pass.
+
+    Interrupted at any moment and called again it goes on where it was.
+    """
+    set_aside_rest(pipeline)
+    observer.on_plan(plan(pipeline))
+    names = [stage.name for stage in pipeline.stages]
+    number = 0
+    while number < len(names):
+        stage = pipeline.stages[number]
+        observer.on_stage(stage)
+        outcome, said = _run_stage(pipeline, stage, observer)
+        back = _go_back(pipeline, stage) if isinstance(stage, GateStage) else None
+        if isinstance(stage, GateStage) and back is None:
+            _stop_if_refused(stage)
+        number = number + 1 if back is None else names.index(back)
+        onward = "" if back is None else f" Back to {back}."
+        observer.on_outcome(stage, outcome, said + onward)
+
+
+def set_aside_rest(pipeline: Pipeline) -> None:
+    """Finish a move that was interrupted."""
+    state = read_state(pipeline)
+    if state.aside:
+        set_aside(state.aside)
+        write_state(pipeline, replace(state, aside={}))
+
+
+def _run_stage(pipeline: Pipeline, stage: Stage, observer: Observer) -> tuple[Outcome, str]:
+    state = read_state(pipeline)
+    if isinstance(stage, TrainStage):
+        return _train(pipeline, stage, state, observer)
+    skips = standing(pipeline, stage, state).action == "skip"
+    if isinstance(stage, EvalStage):
+        return _eval(stage, skips=skips)
+    if isinstance(stage, GateStage):
+        return _gate(pipeline, stage, state, skips=skips)
+    return _promote(pipeline, stage, state, skips=skips)
+
+
+def _train(
+    pipeline: Pipeline, stage: TrainStage, state: State, observer: Observer
+) -> tuple[Outcome, str]:
+    action = standing(pipeline, stage, state).action
+    attempt = attempt_now(pipeline, stage, state, settled=True)
+    recipe = recipe_of(pipeline, stage, attempt)
+    tried = f" (attempt {attempt})" if attempt > 1 else ""
+    if action == "skip":
+        return "skipped", f"{recipe.output}/final{tried}"
+    final = train(
+        recipe,
+        resume=action == "resume",
+        overwrite=action == "run",
+        force=stage.force,
+        on_start=observer.on_start,
+        on_step=observer.on_step,
+    )
+    return "done", f"{final}{tried}"
+
+
+def _eval(stage: EvalStage, *, skips: bool) -> tuple[Outcome, str]:
+    if skips:
+        return "skipped", _scores((read_summary(stage.output) or {})["scores"])
+    suite = load(Suite, stage.suite)
+    result = run_suite(suite, stage.model, stage.output, reference=stage.reference)
+    return "done", _scores(result.scores)
+
+
+def _scores(scores: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.3f}" for name, value in scores.items())
+
+
+def _gate(
+    pipeline: Pipeline, stage: GateStage, state: State, *, skips: bool
+) -> tuple[Outcome, str]:
+    if not skips:
+        policy = load(Policy, stage.policy)
+        run_gate(policy, stage.base, stage.candidate, stage.output, registry=pipeline.registry)
+        write_state(pipeline, state.with_seen(stage.name, seen_by_gate(stage)))
+    verdict = read_verdict(stage.output)
+    if verdict["name"] != "pass":
+        return "refused", verdict["sentence"]
+    return "skipped" if skips else "done", verdict["sentence"]
+
+
+def _go_back(pipeline: Pipeline, gate: GateStage) -> str | None:
+    """After a refusal: set the attempt aside and name the stage to begin the next one with."""
+    if gate.back_to is None or read_verdict(gate.output)["name"] == "pass":
+        return None
+    state = next_attempt(pipeline, graph(pipeline), gate, read_state(pipeline))
+    if state is None:
+        return None
+    write_state(pipeline, state)
+    set_aside_rest(pipeline)
+    return gate.back_to.stage
+
+
+def _stop_if_refused(gate: GateStage) -> None:
+    verdict = read_verdict(gate.output)
+    if verdict["name"] != "pass" and gate.on_refusal == "stop":
+        raise GateRefused(verdict, gate.name)
+
+
+def _promote(
+    pipeline: Pipeline, stage: PromoteStage, state: State, *, skips: bool
+) -> tuple[Outcome, str]:
+    store = Registry(pipeline.registry)
+    if skips:
+        current = store.current(stage.entry)
+        return "skipped", f"{stage.entry} is {current.id if current else 'nothing'}"
+    entry = store.promote(
+        stage.entry,
+        weights=weights_hash(stage.model),
+        path=stage.model,
+        lineage=ancestry(stage.model),
+        verdict=read_verdict(stage.verdict),
+    )
+    write_state(pipeline, state.with_seen(stage.name, seen_by_promotion(stage)))
+    return "done", f"{stage.entry} is now {entry.id}"

@@ -1,0 +1,207 @@
+"""How a stage stands: up to date, half done, changed, or not decided yet."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from strop.evals.gate.verdict import read_verdict
+from strop.evals.inputs import inputs_of
+from strop.evals.journal import INPUTS, Journal
+from strop.evals.records import RECORDS
+from strop.evals.summary import read_summary
+from strop.model.load import weights_hash
+from strop.pipeline.attempts import attempt_now, recipe_of
+from strop.pipeline.state import State
+from strop.recipe.eval import Suite
+from strop.recipe.flat import flat
+from strop.recipe.gate import Policy
+from strop.recipe.load import digest, load
+from strop.recipe.methods import Recipe
+from strop.recipe.paths import named_paths
+from strop.recipe.pipeline import EvalStage, GateStage, Pipeline, PromoteStage, Stage, TrainStage
+from strop.registry.store import Registry
+from strop.train.checkpoint import step_of
+from strop.train.directory import LINEAGE, RECIPE, is_finished, run_inputs
+
+Action = Literal["run", "resume", "skip", "wait"]
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """`Standing("resume", "half done at step 120")`."""
+
+    action: Action
+    why: str
+
+
+def standing(
+    pipeline: Pipeline, stage: Stage, state: State, *, pending: Sequence[str] = ()
+) -> Standing:
+    """What the stage has to do, from what is on disk.
+
+    `pending` are stages it needs that will run first. What they write decides whether this one
+    runs, unless it has to in any case: then the action is `wait`.
+    """
+    if isinstance(stage, TrainStage):
+        attempt = attempt_now(pipeline, stage, state, settled=not pending)
+        recipe = recipe_of(pipeline, stage, attempt)
+        return _train(recipe, attempt, pending, moved=recipe.output in state.aside)
+    if isinstance(stage, EvalStage):
+        return _eval(stage, pending, moved=stage.output in state.aside)
+    if isinstance(stage, GateStage):
+        return _gate(stage, state, pending)
+    return _promote(stage, pipeline, state, pending)
+
+
+def _waits(pending: Sequence[str]) -> Standing:
+    return Standing("wait", f"runs if {' or '.join(pending)} comes out different")
+
+
+def _train(recipe: Recipe, attempt: int, pending: Sequence[str], *, moved: bool) -> Standing:
+    folder = Path(recipe.output)
+    before = None if moved else _identity(folder)
+    if before is None:
+        return Standing("run", "never ran" if attempt == 1 else f"attempt {attempt}")
+    finished = is_finished(folder)
+    changed = _changed_keys(before["recipe"], recipe, finished=finished)
+    if changed:
+        return Standing("run", f"recipe changed: {_few(changed)}")
+    if pending:
+        return _waits(pending)
+    other = _other_inputs(before["lineage"], run_inputs(recipe))
+    if other:
+        return Standing("run", _few(other))
+    if finished:
+        return Standing("skip", "up to date")
+    latest = folder / "latest"
+    if not latest.is_symlink():
+        return Standing("run", "began, but saved no checkpoint")
+    return Standing("resume", f"half done at step {step_of(Path(os.readlink(latest)))}")
+
+
+def _identity(folder: Path) -> dict[str, Any] | None:
+    """What the run in this folder was made from; `None` where that was never wholly written."""
+    try:
+        lineage = json.loads((folder / LINEAGE).read_text())
+        recipe = yaml.safe_load((folder / RECIPE).read_text())
+    except (OSError, json.JSONDecodeError, yaml.YAMLError):
+        return None
+    return {"lineage": lineage, "recipe": recipe} if isinstance(recipe, dict) else None
+
+
+def _changed_keys(before: Mapping[str, Any], recipe: Recipe, *, finished: bool) -> list[str]:
+    """Dotted names of what differs; an alarm that rang may be told to be silent before the run goes
+    on, and sinks only watch."""
+    then, now = flat(before), flat(recipe.plain())
+    free = ("run.sinks.",) if finished else ("run.sinks.", "alarms.")
+    return [
+        key
+        for key in dict.fromkeys([*now, *then])
+        if then.get(key) != now.get(key) and not key.startswith(free)
+    ]
+
+
+def _other_inputs(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """`["data changed: pairs.jsonl"]`."""
+    changed = [name for name in now if before.get(name) != now[name]]
+    said = []
+    for name in changed:
+        if name == "data":
+            known = before.get("data", [])
+            files = [Path(entry["path"]).name for entry in now["data"] if entry not in known]
+            said.append(f"data changed: {', '.join(files)}" if files else "data changed")
+        else:
+            said.append({"parent": "other parent weights"}.get(name, f"{name} changed"))
+    return said
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
+
+
+def _eval(stage: EvalStage, pending: Sequence[str], *, moved: bool) -> Standing:
+    before = None if moved else read_summary(stage.output)
+    if pending:
+        return Standing("run", "never ran") if before is None else _waits(pending)
+    inputs = inputs_of(load(Suite, stage.suite), stage.model, stage.reference)
+    if before is not None and before["inputs"] == inputs:
+        return Standing("skip", "up to date")
+    stamp = Journal(Path(stage.output), inputs).folder / INPUTS
+    if stamp.exists() and stamp.read_text() == inputs:
+        return Standing("resume", "half measured")
+    if before is None:
+        return Standing("run", "never ran")
+    if before["model"]["sha256"] != weights_hash(stage.model):
+        return Standing("run", "other weights")
+    return Standing("run", "the suite, what it reads or the reference changed")
+
+
+def _gate(stage: GateStage, state: State, pending: Sequence[str]) -> Standing:
+    seen = state.seen.get(stage.name)
+    if seen is None or stage.output in state.aside or not Path(stage.output).exists():
+        return Standing("run", "not judged yet")
+    if pending:
+        return _waits(pending)
+    if seen != seen_by_gate(stage):
+        return Standing("run", "the policy or the evals changed")
+    return Standing("skip", f"up to date: {read_verdict(stage.output)['name']}")
+
+
+def seen_by_gate(stage: GateStage) -> str:
+    """Hash of everything a verdict depends on, and of the verdict."""
+    policy = load(Policy, stage.policy)
+    evals = [stage.base, stage.candidate, *(named.path for named in named_paths(policy))]
+    verdict = Path(stage.output).read_bytes()
+    return _hash([digest(policy), *map(_scores_hash, evals), _bytes_hash(verdict)])
+
+
+def _scores_hash(path: str) -> str:
+    """An eval folder by its records, its model and its inputs; any other file by its bytes."""
+    if not Path(path).is_dir():
+        return _bytes_hash(Path(path).read_bytes())
+    summary = read_summary(path) or {}
+    records = Path(path) / RECORDS
+    known = _bytes_hash(records.read_bytes()) if records.exists() else ""
+    return _hash([known, summary.get("model"), summary.get("inputs")])
+
+
+def _promote(
+    stage: PromoteStage, pipeline: Pipeline, state: State, pending: Sequence[str]
+) -> Standing:
+    if pending:
+        return Standing("wait", f"after {' and '.join(pending)}")
+    registry = Path(pipeline.registry)
+    current = Registry(registry).current(stage.entry) if registry.exists() else None
+    if current is None:
+        return Standing("run", "not promoted yet")
+    now = seen_by_promotion(stage)
+    if now in (state.seen.get(stage.name), _seen(current.weights, current.verdict)):
+        return Standing("skip", "promoted before")
+    return Standing("run", "other weights or another verdict")
+
+
+def seen_by_promotion(stage: PromoteStage) -> str:
+    """Hash of everything a promotion depends on."""
+    return _seen(weights_hash(stage.model), read_verdict(stage.verdict))
+
+
+def _seen(weights: str, verdict: Mapping[str, Any] | None) -> str:
+    """Without the remarks: they count how often the evidence was looked at."""
+    return _hash([weights, {**(verdict or {}), "remarks": []}])
+
+
+def _hash(value: Any) -> str:
+    return _bytes_hash(json.dumps(value, sort_keys=True).encode())
+
+
+def _bytes_hash(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]

@@ -1,0 +1,77 @@
+"""What a pipeline remembers between runs: verdicts given, promotions made, attempts begun.
+
+Training runs and evals say in their own folders what they were made from.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+from strop.errors import OutputError
+from strop.recipe.pipeline import Pipeline
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """`Attempt(2, key="9f31c0aa12b4d7e8")`: the second attempt at the recipe, data and parent that
+    `key` is the hash of. Where those are others now, it counts no more."""
+
+    number: int
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """`State({"gate": "52ab..."}, {"dpo": Attempt(2, "9f31...")}, {"/w/runs/dpo":
+    "/w/runs/dpo.attempt-1"})`.
+
+    `seen` has for each gate and promotion the hash of what it last saw; `aside` are outputs of a
+    refused attempt that are still to be moved, from and to.
+    """
+
+    seen: Mapping[str, str] = field(default_factory=dict)
+    attempts: Mapping[str, Attempt] = field(default_factory=dict)
+    aside: Mapping[str, str] = field(default_factory=dict)
+
+    def with_seen(self, stage: str, hashed: str) -> State:
+        return replace(self, seen={**self.seen, stage: hashed})
+
+    def with_attempt(self, stage: str, attempt: Attempt, aside: Mapping[str, str]) -> State:
+        return replace(self, attempts={**self.attempts, stage: attempt}, aside=aside)
+
+
+def state_file(pipeline: Pipeline) -> Path:
+    """Beside the registry: `registry.db` and the pipeline `algebra` -> `registry.algebra.json`."""
+    return Path(pipeline.registry).with_suffix(f".{pipeline.name}.json")
+
+
+def read_state(pipeline: Pipeline) -> State:
+    """The state, empty before the first run; raises `OutputError` for a file that is none."""
+    path = state_file(pipeline)
+    if not path.exists():
+        return State()
+    try:
+        found = json.loads(path.read_text())
+        attempts = {name: Attempt(**value) for name, value in found["attempts"].items()}
+        return State(found["seen"], attempts, found["aside"])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise OutputError(
+            "not the state of a pipeline", where=str(path),
+            fix="delete it: gates are judged and attempts counted anew",
+        ) from None  # fmt: skip
+
+
+def write_state(pipeline: Pipeline, state: State) -> None:
+    """Whole or not at all."""
+    path = state_file(pipeline)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w") as stream:
+        json.dump(asdict(state), stream, indent=1)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(temporary, path)

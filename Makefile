@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 TORCH := torch==2.13.0
 
-.PHONY: demo test check slow oracle bench setup
+.PHONY: demo test check slow oracle bench chaos setup
 
 demo: setup
 	$(BIN)/strop demo
@@ -15,15 +15,22 @@ test: setup
 slow: setup
 	$(BIN)/python -m pytest -m slow
 
-# compares every shared loss with TRL
+# compares every shared loss with TRL, and every likelihood with lm-eval
 oracle: setup
 	$(BIN)/python -m pip install --quiet --editable '.[oracle]'
 	$(BIN)/python -m pytest -m oracle
+	$(BIN)/python -m pytest tests/test_lm_eval.py
 
 # strop and TRL side by side; further options: make bench ARGS="--help"
 bench: setup
 	$(BIN)/python -m pip install --quiet --editable '.[oracle,evidence]'
 	$(BIN)/python -m benchmarks $(ARGS)
+
+# 100,000 hostile inputs, 40 kills at random, 2,000 steps killed again and again
+chaos: setup
+	$(BIN)/python -m tests.faults.fuzz --inputs 100000 --seed 0
+	$(BIN)/python -m tests.faults.kills --instants 40
+	$(BIN)/python -m tests.faults.soak --out $${CHAOS:-build/soak}
 
 check: setup
 	$(BIN)/ruff check src tests evidence benchmarks

@@ -124,6 +124,7 @@ def test_the_first_step_comes_soon(method: str, recipes: dict[str, Path]) -> Non
 @pytest.mark.parametrize(
     "verb",
     [["demo"], ["train"], ["run"], ["eval"], ["gate"], ["doctor"],
+     *(["eval", v] for v in ("suite", "mine", "decode")),
      *(["registry", v] for v in ("list", "show", "promote", "rollback"))],
     ids=" ".join,
 )  # fmt: skip

@@ -12,7 +12,8 @@ import typer.main
 import yaml
 
 from strop.cli.app import app
-from strop.recipe.eval import Policy, Suite
+from strop.recipe.eval import Suite
+from strop.recipe.gate import Policy
 from strop.recipe.load import load, load_recipe
 from strop.recipe.pipeline import Pipeline
 
@@ -32,8 +33,10 @@ def parse(args: list[str]) -> None:
     """Parse as the command line would, without running anything."""
     command: Any = typer.main.get_command(app)
     while hasattr(command, "commands"):
-        command = command.commands[args[0]]
-        args = args[1:]
+        if args[0] in command.commands:
+            command, args = command.commands[args[0]], args[1:]
+        else:  # `strop eval suite.yaml`
+            command = command.commands["suite"]
     command.make_context("strop", args)
 
 

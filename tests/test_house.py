@@ -13,6 +13,8 @@ FLOORS = {
     "strop": 0, "errors": 0, "types": 0,
     "recipe": 1, "metrics": 1,
     "losses": 2, "advantages": 2, "text": 2, "data": 2, "evals.stats": 2,
+    "evals.decode.estimators": 2,
+    "data.dedup": 2.5, "data.contamination": 2.5,
     "data.sources": 3, "model": 3, "registry": 3, "sandbox": 3,
     "rewards": 4, "rollout": 4,
     "evals": 4.5, "train": 5,
@@ -38,7 +40,7 @@ MODULES = {
 def floor_of(module: str) -> float:
     inner = module.removeprefix("strop").removeprefix(".") or "strop"
     parts = inner.split(".")
-    for length in (2, 1):
+    for length in (3, 2, 1):
         name = ".".join(parts[:length])
         if name in FLOORS:
             return FLOORS[name]

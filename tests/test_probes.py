@@ -67,7 +67,10 @@ def test_shaping_may_tell_two_forms_of_the_right_answer_apart(
     (tmp_path / "density.py").write_text(DENSITY)
     shaping = {"function": "density", "file": str(tmp_path / "density.py"), "weight": 0.1}
     file = write_rows("tasks.jsonl", TASKS)
-    for others, found in (([shaping], set()), ([{"function": "density", "file": shaping["file"], "gate": True}], {"equivalents"})):
+    for others, found in (
+        ([shaping], set()),
+        ([{"function": "density", "file": shaping["file"], "gate": True}], {"equivalents"}),
+    ):
         findings = attacked(of({"function": "exact_answer"}, *others), ProbesRecipe(), file)
         assert failed(findings) & {"equivalents"} == found
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from strop.errors import RecipeError
-from strop.recipe.eval import Policy, Suite
+from strop.recipe.eval import Suite
+from strop.recipe.gate import Policy
 from strop.recipe.load import digest, load, load_recipe
 from strop.recipe.offline import DpoRecipe
 from strop.recipe.online import PolicyRecipe

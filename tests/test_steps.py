@@ -75,7 +75,7 @@ class TestForwards:
             loss = share()
             return Loss(loss.value * float("nan"), loss.metrics)
 
-        with pytest.raises(TrainingError, match="step 1: the loss is nan"):
+        with pytest.raises(TrainingError, match="step 1: not finite: loss of forward 1 of 1: nan"):
             optimizer_step(
                 policy, state.optimizer, [broken],
                 learning_rate=1.0, max_grad_norm=1.0, where="step 1",

@@ -155,7 +155,7 @@ class TestResume:
 class TestOutputs:
     def test_another_recipes_folder_is_refused(self, recipes: dict[str, Path]) -> None:
         train(load_recipe(recipes["sft"]))
-        with pytest.raises(OutputError, match=r"another recipe; it differs in .*seed \(3 there, 4"):
+        with pytest.raises(OutputError, match=r"another recipe; it differs in\n    seed: 3 -> 4"):
             train(load_recipe(recipes["sft"], ["seed=4"]))
         with pytest.raises(OutputError, match="--overwrite to start again"):
             train(load_recipe(recipes["sft"]))

@@ -11,7 +11,8 @@
     |   |-- OutputError            an output folder that belongs to something else
     |   `-- RegistryError          an entry that does not exist, a promotion without proof
     |-- TrainingError              a run that cannot go on: exit code 1
-    |   |-- UnscoredError          no completion could be scored
+    |   |-- UnscoredError          too few completions could be scored
+    |   |-- NotFiniteError         loss or gradient is NaN or infinite
     |   `-- StoppedByAlarm         an alarm ended the run, the state was saved
     |-- MissingEvidenceError       scores that cannot be compared: exit code 12
     `-- StoppedBySignal            a signal came, the state was saved: exit code 128 + number
@@ -22,6 +23,7 @@ Each message names the place (file and line where there is one) and ends with wh
 from __future__ import annotations
 
 import signal
+from collections.abc import Sequence
 
 
 class StropError(Exception):
@@ -84,7 +86,16 @@ class TrainingError(StropError):
 
 
 class UnscoredError(TrainingError):
-    """No completion of a step (or no item of an eval) could be scored."""
+    """No completion of a step (or no item of an eval) could be scored, or too few for too long."""
+
+
+class NotFiniteError(TrainingError):
+    """Loss or gradient is NaN or infinite; that update was not made. `tensors` says where:
+    `("loss of forward 2 of 3: nan",)`."""
+
+    def __init__(self, where: str, tensors: Sequence[str], *, fix: str) -> None:
+        self.tensors = tuple(tensors)
+        super().__init__(f"not finite: {'; '.join(tensors)}", where=where, fix=fix)
 
 
 class StoppedByAlarm(TrainingError):  # noqa: N818 - it is an event, not an error
@@ -107,10 +118,15 @@ class MissingEvidenceError(StropError):
 class StoppedBySignal(StropError):  # noqa: N818 - it is an event, not an error
     """SIGTERM or SIGINT arrived; the state was saved first."""
 
-    def __init__(self, number: int, step: int) -> None:
+    def __init__(self, number: int, step: int | None) -> None:
         name = signal.Signals(number).name
+        when = (
+            "before its first step; what was saved earlier is whole"
+            if step is None
+            else f"after step {step}; the state was saved"
+        )
         super().__init__(
-            f"stopped by {name} after step {step}; the state was saved",
-            fix="run the same command with --resume to go on",
+            f"stopped by {name} {when}",
+            fix="run the same command again to go on; `strop train` needs --resume for it",
         )
         self.exit_code = 128 + number

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import gc
-import os
+import io
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 
 def main() -> None:
     """Entry point of the `strop` command."""
+    outlive_the_reader()
     gc.disable()  # a sixth of the time of heavy imports goes into looking for garbage; see `setup`
     from strop.cli.app import app
     from strop.errors import StropError
@@ -20,6 +25,26 @@ def main() -> None:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+
+
+class Outliving(io.FileIO):
+    """A file that goes on taking bytes when nobody reads them any more."""
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            return memoryview(data).nbytes
+
+
+def outlive_the_reader() -> None:
+    """Make `strop train recipe.yaml | head -1` a run that goes on to its end."""
+    stdout = sys.stdout
+    if isinstance(stdout, io.TextIOWrapper):
+        raw = Outliving(stdout.fileno(), "w", closefd=False)
+        sys.stdout = io.TextIOWrapper(
+            io.BufferedWriter(raw),
+            encoding=stdout.encoding,
+            errors=stdout.errors,
+            line_buffering=stdout.line_buffering,
+        )

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ class Progress:
             return
         named = [n for n in SHOWN if n in record.metrics]
         held_out = [f"eval_{n}" for n in EVALUATED if f"eval_{n}" in record.metrics]
+        held_out += [name for name in record.metrics if name.startswith("dev/")]
         shown = "  ".join(f"{n} {record.metrics[n]:.3g}" for n in [*named, *held_out])
         if self.bar is not None:
             self.bar.update(self.task, completed=record.step, m=shown)
@@ -112,3 +113,31 @@ class Progress:
         if self.bar is not None:
             self.bar.stop()
             self.bar = None
+
+
+class Counting:
+    """A bar per task of an eval; a plain line per finished task where there is no terminal."""
+
+    def __init__(self, as_json: bool) -> None:
+        self.as_json = as_json
+        self.console = Console(highlight=False)
+        self.bar = RichProgress(
+            TextColumn("  {task.description}"), BarColumn(24), MofNCompleteColumn(),
+            TimeRemainingColumn(), console=self.console, transient=True,
+            disable=as_json or not self.console.is_terminal,
+        )  # fmt: skip
+        self.tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Self:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def advance(self, name: str, done: int, total: int) -> None:
+        if name not in self.tasks:
+            self.tasks[name] = self.bar.add_task(name, total=total)
+        self.bar.update(self.tasks[name], completed=done)
+        if done == total and not self.as_json:
+            self.console.print(f"  {name}: {total} items", markup=False)

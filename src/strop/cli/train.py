@@ -15,6 +15,13 @@ def train(
     recipe: Annotated[Path, typer.Argument(help="A training recipe (YAML).")],
     overrides: Overrides = [],  # noqa: B006 - typer reads it, nobody writes it
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint.")] = False,
+    resume_from: Annotated[
+        Path | None,
+        typer.Option(metavar="CHECKPOINT", help="Go on from this checkpoint; drop later ones."),
+    ] = None,
+    force_resume: Annotated[
+        bool, typer.Option(help="Go on although recipe, data or model changed; it is recorded.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option(help="Delete an earlier run in `output`.")] = False,
     force: Annotated[bool, typer.Option(help="Accept a recipe that is merely reckless.")] = False,
     profile: Annotated[
@@ -39,7 +46,13 @@ def train(
     if dry_run:
         if profile is not None:
             raise UsageError("--dry-run runs no step to profile", fix="pass one of the two")
-        prepared = prepare(loaded, resume=resume, overwrite=overwrite, force=force)
+        prepared = prepare(
+            loaded,
+            resume=resume or force_resume or resume_from is not None,
+            overwrite=overwrite,
+            force=force,
+            force_resume=force_resume,
+        )
         plan = {"output": str(prepared.folder), "steps": prepared.total_steps, **prepared.checks}
         print(json.dumps(plan) if as_json else f"would train: {checks_line(plan)}")
         return
@@ -47,6 +60,8 @@ def train(
         final = run(
             loaded,
             resume=resume,
+            resume_from=resume_from,
+            force_resume=force_resume,
             overwrite=overwrite,
             force=force,
             profile=profile,

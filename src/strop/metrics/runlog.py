@@ -9,24 +9,40 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from strop.errors import TrainingError
+
 
 class RunLog:
-    """Appends rows to a JSONL file; a number that is not finite is written as null."""
+    """Appends rows to a JSONL file; a number that is not finite is written as null.
+
+    Raises `TrainingError` where the disk takes no row.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def append(self, row: Mapping[str, Any]) -> None:
-        with self.path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps({key: _finite(value) for key, value in row.items()}) + "\n")
+        line = json.dumps({key: _finite(value) for key, value in row.items()}) + "\n"
+        try:
+            with self.path.open("a", encoding="utf-8") as stream:
+                stream.write(line)
+        except OSError as error:
+            raise TrainingError(
+                f"a row cannot be written: {error.strerror}",
+                where=str(self.path),
+                fix="make room or mend the disk, then go on with --resume",
+            ) from error
 
     def truncate_after(self, step: int) -> None:
         """Drop rows of later steps (and a half-written last line), before a resumed run goes on."""
         if not self.path.exists():
             return
         kept = [row for row in read_rows(self.path) if int(row["step"]) <= step]
-        temporary = self.path.with_suffix(".tmp")
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+        temporary = self.path.with_name(f".{self.path.name}.tmp")
+        with temporary.open("w", encoding="utf-8") as stream:
+            stream.write("".join(json.dumps(row) + "\n" for row in kept))
+            stream.flush()
+            os.fsync(stream.fileno())
         os.replace(temporary, self.path)
 
 

@@ -11,6 +11,12 @@ from strop.recipe.base import LocalPath, ModelPath, Strict
 
 SOURCES = ("file", "url", "model")
 
+SECONDS = 60.0
+"""What a call of an own function may take unless the recipe says otherwise."""
+
+UNSCORED = 0.5
+"""Share of a step's completions that a component may leave unscored, unless the recipe says."""
+
 
 class RewardComponent(Strict):
     """One reward function: a built-in by name, `function` in the user's own `file` (Python; or
@@ -21,7 +27,11 @@ class RewardComponent(Strict):
     `gate`s times the weighted sum of the others. `clip` bounds a component's values first;
     `normalize` then centres and scales them within each group of a training step
     (normalise-then-sum). A component that could not judge (`None`) leaves the completion unscored,
-    unless it is `optional`: then it adds nothing, or gates nothing.
+    unless it is `optional`: then it adds nothing, or gates nothing. A run stops when it leaves more
+    than `max_unscored` of a step's completions unscored three steps in a row.
+
+    A Python function of your own runs in a worker process, `seconds` (60) a call at most;
+    `in_process` runs it in strop's process, where nothing can end it.
     """
 
     function: str
@@ -34,6 +44,9 @@ class RewardComponent(Strict):
     clip: tuple[float, float] | None = None
     normalize: bool = False
     name: str | None = None
+    max_unscored: float | None = Field(None, ge=0, le=1)
+    seconds: float | None = Field(None, gt=0)
+    in_process: bool = False
     options: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -59,9 +72,33 @@ class RewardComponent(Strict):
             raise ValueError(f"clip [{self.clip[0]:g}, {self.clip[1]:g}] leaves one value")
         return self
 
+    @model_validator(mode="after")
+    def _guards_are_read(self) -> Self:
+        own = self.file is not None and self.function != "grader"
+        if not own and (self.seconds is not None or self.in_process):
+            raise ValueError(
+                "`seconds` and `in_process` are for a Python function in a `file`; a built-in or "
+                "an endpoint has its own time limit under `options`"
+            )
+        if self.in_process and self.seconds is not None:
+            raise ValueError("what runs in strop's own process cannot be stopped: drop `seconds`")
+        return self
+
     @property
     def label(self) -> str:
         return self.name or self.function
+
+    @property
+    def time_limit(self) -> float:
+        """Seconds that a call of an own function may take."""
+        return SECONDS if self.seconds is None else self.seconds
+
+    @property
+    def most_unscored(self) -> float:
+        """Share of a step's completions that may be unscored; all of them by an optional one."""
+        if self.max_unscored is not None:
+            return self.max_unscored
+        return 1.0 if self.optional else UNSCORED
 
 
 def _labels_differ(components: list[RewardComponent]) -> list[RewardComponent]:

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from strop.recipe.base import LocalPath, Strict
 from strop.recipe.data import MixedSources, TextRecipe
+from strop.recipe.dev import DevRecipe
 from strop.recipe.model import ModelRecipe
 
 
@@ -32,7 +33,10 @@ class RunRecipe(Strict):
 
     `batch_size` counts records (offline) or prompts (online) per optimizer step;
     `micro_batch_tokens` bounds the tokens of one forward and changes memory, not the result;
-    `save_every` 0 writes only the final checkpoint.
+    `save_every` 0 writes only the final checkpoint. `skip_nonfinite` updates in a row may be left
+    out because loss or gradient is NaN or infinite; one more, and the run goes back to its last
+    checkpoint, once, and on with other data. `sinks` are trackers that get every row of the log as
+    well; none of them leaves this machine unless the environment says so.
     """
 
     steps: int | None = Field(None, ge=1)
@@ -41,11 +45,19 @@ class RunRecipe(Strict):
     micro_batch_tokens: int = Field(8192, ge=1)
     save_every: int = Field(0, ge=0)
     keep_checkpoints: int = Field(2, ge=1)
+    skip_nonfinite: int = Field(3, ge=0)
+    sinks: list[Literal["mlflow", "wandb", "trackio"]] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("give exactly one of steps and epochs")
+        return self
+
+    @model_validator(mode="after")
+    def _sinks_differ(self) -> Self:
+        if len(set(self.sinks)) < len(self.sinks):
+            raise ValueError(f"sinks names one twice: {', '.join(self.sinks)}")
         return self
 
 
@@ -60,6 +72,7 @@ class TrainRecipe(Strict):
     text: TextRecipe = TextRecipe()
     optim: OptimRecipe
     run: RunRecipe
+    dev: DevRecipe | None = None
 
     @model_validator(mode="after")
     def _muon_has_matrices(self) -> Self:

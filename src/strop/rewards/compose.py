@@ -1,13 +1,13 @@
 """Several rewards as one number per completion, with every component kept.
 
-A completion that a component could not judge (`None`, an exception, a number that is not finite)
-has no total, unless the recipe calls that component optional: unscored is not zero.
+A completion that a component could not judge (`None`, an exception, a number that is not finite,
+text, no answer in time) has no total, unless the recipe calls that component optional: unscored is
+not zero.
 """
 
 from __future__ import annotations
 
 import inspect
-import math
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,6 +16,8 @@ from strop.errors import DataError
 from strop.recipe.reward import RewardComponent
 from strop.rewards.combine import shaped, total_of
 from strop.rewards.find import RewardFunction, find_function
+from strop.rewards.guard import GuardedFunction
+from strop.rewards.own import Answer, called
 from strop.types import Failure, Judged, Rollout, Score, Task, Text
 
 GIVEN = ("prompts", "completions", "completion_ids", "model")
@@ -77,10 +79,11 @@ class Reward:
         failures: list[Failure] = []
         for component, function in self.components:
             started = time.perf_counter()
-            values, failure = _call(component, function, prompts, completions, columns)
+            given = {**columns, "prompts": prompts, "completions": completions}
+            answer = _call(component, function, given)
             self.seconds[component.label] += time.perf_counter() - started
-            by_name[component.label] = values
-            failures += [failure] if failure else []
+            by_name[component.label] = answer.values
+            failures += [Failure(component.label, f.error, f.kind, f.count) for f in answer.faults]
         raw = [{name: v[i] for name, v in by_name.items()} for i in range(len(completions))]
         scores = []
         for first in range(0, len(raw), group_size):
@@ -103,23 +106,12 @@ class Reward:
 
 
 def _call(
-    component: RewardComponent,
-    function: RewardFunction,
-    prompts: Sequence[Text],
-    completions: Sequence[Text],
-    columns: Mapping[str, Sequence[Any]],
-) -> tuple[list[float | None], Failure | None]:
-    nothing: list[float | None] = [None] * len(completions)
+    component: RewardComponent, function: RewardFunction, columns: Mapping[str, Sequence[Any]]
+) -> Answer:
     options = component.options | ({"model": component.model} if component.model else {})
-    try:
-        given = function(prompts=prompts, completions=completions, **{**columns, **options})
-        values = [None if value is None else float(value) for value in given]
-    except Exception as error:  # noqa: BLE001 - a reward may raise anything; it must not end a run
-        return nothing, Failure(component.label, f"{type(error).__name__}: {error}")
-    if len(values) != len(completions):
-        problem = f"returned {len(values)} values for {len(completions)} completions"
-        return nothing, Failure(component.label, problem)
-    return [v if v is not None and math.isfinite(v) else None for v in values], None
+    if isinstance(function, GuardedFunction):
+        return function.judge(columns, options)
+    return called(function, {**columns, **options}, len(columns["completions"]))
 
 
 def columns_of(tasks: Sequence[Task]) -> dict[str, list[Any]]:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
-import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from strop.errors import RewardError
 from strop.model.load import expect_weights, has_scalar_head
@@ -17,7 +14,9 @@ from strop.rewards.endpoint import endpoint
 from strop.rewards.exact import exact_answer
 from strop.rewards.format import format_tags
 from strop.rewards.grader import read_grader
+from strop.rewards.guard import GuardedFunction
 from strop.rewards.math import math_answer
+from strop.rewards.own import own_function
 from strop.rewards.reward_model import reward_model
 from strop.rewards.schema import json_schema
 from strop.rewards.style import (
@@ -30,7 +29,6 @@ from strop.rewards.style import (
     similarity,
 )
 from strop.rewards.tools import tool_call
-from strop.rewards.verl import as_trl, is_verl
 
 RewardFunction = Callable[..., Sequence[float | None]]
 
@@ -63,7 +61,7 @@ RANGES: dict[str, tuple[float, float]] = {
 
 
 def runs_code(component: RewardComponent) -> bool:
-    """Whether a component needs the sandbox. An own file runs in strop's process: it is yours."""
+    """Whether a component needs the sandbox. An own file runs without walls: it is yours."""
     graded = component.function == "grader" and component.file is not None
     return graded or (component.function == "code_tests" and component.file is None)
 
@@ -83,39 +81,12 @@ def find_function(component: RewardComponent) -> RewardFunction:
     if component.file is not None and component.function == "grader":
         return read_grader(Path(component.file))
     if component.file is not None:
-        function = _from_file(Path(component.file), component.function)
-        return as_trl(function) if is_verl(function) else function
+        if component.in_process:
+            return own_function(Path(component.file), component.function)
+        return GuardedFunction(Path(component.file), component.function, component.time_limit)
     if component.function not in BUILT_IN:
         raise RewardError(
             f"unknown reward {component.function!r}",
             fix=f"use one of {', '.join(BUILT_IN)}, or give `file:` with your own function",
         )
     return BUILT_IN[component.function]
-
-
-def own_names(path: Path) -> dict[str, Any]:
-    """What a user's Python file defines. Raises `RewardError` where it cannot be imported."""
-    spec = importlib.util.spec_from_file_location(f"strop_user_{path.stem}", path)
-    if spec is None or spec.loader is None or not path.exists():
-        raise RewardError("no such Python file", where=str(path), fix="check `file:`")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # noqa: BLE001 - the user's file may raise anything
-        raise RewardError(
-            f"the file cannot be imported: {type(error).__name__}: {error}", where=str(path)
-        ) from None
-    return vars(module)
-
-
-def _from_file(path: Path, name: str) -> RewardFunction:
-    found = own_names(path)
-    function = found.get(name)
-    if not callable(function):
-        offered = [n for n, v in found.items() if inspect.isfunction(v)]
-        raise RewardError(
-            f"the file has no function {name!r}",
-            where=str(path),
-            fix=f"it has {', '.join(offered) or 'none'}",
-        )
-    return function  # type: ignore[no-any-return]

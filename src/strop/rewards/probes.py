@@ -13,7 +13,7 @@ from strop.recipe.reward import RewardComponent
 from strop.rewards.attacks import ANSWER, TEXT, Pair, Probe, Trial
 from strop.rewards.code_attacks import CODE, JSON, TOOLS
 from strop.rewards.compose import Reward, as_said, columns_of
-from strop.rewards.find import own_names
+from strop.rewards.own import own_names
 from strop.types import Score
 
 ENOUGH = 0.95

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from strop.data.records import columns_in, text_of
 from strop.data.sources import rows
 from strop.errors import DataError
+from strop.recipe.yaml_text import shown
 from strop.rewards.compose import Reward, columns_of
 from strop.types import Failure, Origin, Score, Task, Text
 
@@ -43,36 +45,52 @@ def read_completions(path: Path) -> list[Said]:
     for row, origin in rows(path):
         found += _of(row, origin)
     if not found:
-        raise DataError("the file holds no completions", where=str(path))
+        raise DataError("the file holds no completions", where=str(path), fix="add rows")
     return found
 
 
 def _of(row: Any, origin: Origin) -> list[Said]:
     if "prompt" not in row or not ("completion" in row or "completions" in row):
         raise DataError(
-            f"needs `prompt` and `completion` (or `completions`); found {{{', '.join(row)}}}",
+            f"needs `prompt` and `completion` (or `completions`); found {{{columns_in(row)}}}",
             where=str(origin),
             fix="write one row a completion, with the columns the rewards read",
         )
     columns = {name: value for name, value in row.items() if name not in OWN}
-    task = Task(row["prompt"], columns, origin)
+    task = Task(text_of(row["prompt"], "prompt", origin), columns, origin)
     if "completion" in row:
-        return [Said(task, row["completion"], _label(row.get("label"), origin))]
-    labels = row.get("labels") or [None] * len(row["completions"])
-    if len(labels) != len(row["completions"]):
-        raise DataError(
-            f"{len(row['completions'])} completions and {len(labels)} labels", where=str(origin)
-        )
+        said, labels = [row["completion"]], [row.get("label")]
+    else:
+        said = _list(row["completions"], "completions", origin)
+        labels = _list(row.get("labels") or [None] * len(said), "labels", origin)
+    if len(labels) != len(said):
+        raise DataError(f"{len(said)} completions and {len(labels)} labels", where=str(origin),
+                        fix="give every completion a label")  # fmt: skip
     return [
-        Said(task, completion, _label(label, origin))
-        for completion, label in zip(row["completions"], labels, strict=True)
+        Said(task, _completion(completion, origin), _label(label, origin))
+        for completion, label in zip(said, labels, strict=True)
     ]
 
 
+def _list(value: Any, name: str, origin: Origin) -> list[Any]:
+    if isinstance(value, list):
+        return value
+    raise DataError(f"`{name}` is no list", where=str(origin), fix=f"write `{name}` as [...]")
+
+
+def _completion(value: Any, origin: Origin) -> Text:
+    """An empty answer is one too: a reward has to judge it."""
+    return value if isinstance(value, str) else text_of(value, "completion", origin)
+
+
 def _label(value: Any, origin: Origin) -> float | None:
-    if value is None or isinstance(value, bool | int | float):
-        return None if value is None else float(value)
-    raise DataError(f"`label` is {value!r}", where=str(origin), fix="write true, false or a number")
+    if value is None:
+        return None
+    if isinstance(value, bool | int | float) and -1e300 < value < 1e300:
+        return float(value)
+    raise DataError(
+        f"`label` is {shown(value)}", where=str(origin), fix="write true, false or a number"
+    )
 
 
 def score(reward: Reward, said: Sequence[Said]) -> Scored:

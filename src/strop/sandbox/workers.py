@@ -19,10 +19,11 @@ Request = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A worker's answer, or why there is none."""
+    """A worker's answer, or why there is none; `slow` where it took too long."""
 
     answer: Any = None
     failed: str | None = None
+    slow: bool = False
 
 
 class WorkerEndedError(Exception):
@@ -36,19 +37,29 @@ class Workers:
         command: a program that says "ready", then reads a JSON line and writes one, until its
             input closes.
         count: processes; default: one for each core.
+        starts_within: seconds until it has to say "ready".
+        shows_errors: whether what it writes to standard error is seen.
     """
 
-    def __init__(self, command: Sequence[str], count: int | None = None) -> None:
-        self._command = list(command)
+    def __init__(
+        self,
+        command: Sequence[str],
+        count: int | None = None,
+        *,
+        starts_within: float = 60.0,
+        shows_errors: bool = False,
+    ) -> None:
         self._count = count or os.cpu_count() or 1
         self._idle: SimpleQueue[_Worker] = SimpleQueue()
         for _ in range(self._count):
-            self._idle.put(_Worker(self._command))
+            self._idle.put(_Worker(list(command), starts_within, shows_errors))
         atexit.register(self.close)
 
     def ask(self, requests: Sequence[Request], seconds: float) -> list[Reply]:
         """A reply for every request, in order. A request whose worker ends is tried once more, one
         that takes longer than `seconds` is not."""
+        if len(requests) == 1:
+            return [self._one(requests[0], seconds)]
         with ThreadPoolExecutor(self._count) as threads:
             return list(threads.map(lambda request: self._one(request, seconds), requests))
 
@@ -60,17 +71,21 @@ class Workers:
                     return Reply(worker.ask(request, seconds))
                 except TimeoutError:
                     worker.kill()
-                    return Reply(failed=f"no answer within {seconds:g} s")
+                    return Reply(failed=f"no answer within {seconds:g} s", slow=True)
                 except WorkerEndedError as error:
                     worker.kill()
                     if last:
                         return Reply(failed=str(error))
             raise AssertionError("two tries end in one of the returns above")
+        except BaseException:  # a signal broke off the wait: its late answer is nobody's
+            worker.kill()
+            raise
         finally:
             self._idle.put(worker)
 
     def close(self) -> None:
         """End all processes."""
+        atexit.unregister(self.close)
         for _ in range(self._count):
             worker = self._idle.get()
             worker.kill()
@@ -80,8 +95,9 @@ class Workers:
 class _Worker:
     """One process, or none yet."""
 
-    def __init__(self, command: list[str]) -> None:
-        self._command = command
+    def __init__(self, command: list[str], starts_within: float, shows_errors: bool) -> None:
+        self._command, self._starts_within = command, starts_within
+        self._errors = None if shows_errors else subprocess.DEVNULL
         self._process: subprocess.Popen[bytes] | None = None
         self._rest = b""
 
@@ -102,9 +118,9 @@ class _Worker:
             self._rest = b""
             self._process = subprocess.Popen(
                 self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL, bufsize=0,
+                stderr=self._errors, bufsize=0,
             )  # fmt: skip
-            if self._line(self._process, time.monotonic() + 60.0) != b"ready":
+            if self._line(self._process, time.monotonic() + self._starts_within) != b"ready":
                 raise WorkerEndedError("a worker did not start")
         return self._process
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from strop.errors import StoppedByAlarm
 from strop.recipe.alarm import AlarmRecipe, CommonAlarms
+from strop.recipe.dev import DevRecipe
 from strop.train.detector import START, Detector, Row, Start
 from strop.train.hacking import (
     Habits,
@@ -161,7 +162,52 @@ class Spike(Detector):
         )
 
 
+class Dual(Detector):
+    """How many general scores of the dev suite are below what they were before step 1, by more than
+    the tolerance, while the target is above."""
+
+    def __init__(self, recipe: DevRecipe | None = None) -> None:
+        self.recipe = recipe
+        self.start: Row | None = None
+        self.now: Row = {}
+
+    def measure(self, row: Row) -> float | None:
+        recipe = self.recipe
+        if recipe is None or not recipe.general or row.get(f"dev/{recipe.metric}") is None:
+            return None
+        self.now = row
+        if self.start is None:
+            self.start = row
+        return len(self._fallen()) if self._gain(recipe.metric) > 0 else 0.0
+
+    def explain(self, value: float) -> str:
+        assert self.recipe is not None
+        fell = ", ".join(self._change(name) for name in self._fallen())
+        return (
+            f"the target rose ({self._change(self.recipe.metric)}) while general scores fell "
+            f"({fell}): the run pays for its task with what the model could do. Lower "
+            "optim.learning_rate, replay what is being lost (a source of demonstrations with a "
+            "`weight` in data), or stop here and keep the best checkpoint of before"
+        )
+
+    def _fallen(self) -> list[str]:
+        assert self.recipe is not None
+        lost = self.recipe.tolerance + 1e-9  # 0.52 - 0.5 is a little more than 0.02
+        return [name for name in self.recipe.general if self._gain(name) < -lost]
+
+    def _gain(self, name: str) -> float:
+        """Change since before step 1; none where a score could not be measured."""
+        assert self.start is not None
+        before, now = self.start.get(f"dev/{name}"), self.now.get(f"dev/{name}")
+        return 0.0 if before is None or now is None else now - before
+
+    def _change(self, name: str) -> str:
+        assert self.start is not None
+        return f"{name} {self.start[f'dev/{name}']:.3g} to {self.now[f'dev/{name}']:.3g}"
+
+
 DETECTORS: dict[str, Callable[[], Detector]] = {
+    "dual": Dual,
     "displacement": Displacement,
     "entropy_collapse": EntropyCollapse,
     "zero_variance": ZeroVariance,
@@ -210,10 +256,11 @@ class Rung:
 class AlarmWatch:
     """All alarms of a run; feed it every row in order."""
 
-    def __init__(self, recipe: CommonAlarms) -> None:
+    def __init__(self, recipe: CommonAlarms, dev: DevRecipe | None = None) -> None:
         wanted: dict[str, AlarmRecipe] = dict(recipe)
+        detectors = DETECTORS | {"dual": lambda: Dual(dev)}
         self.alarms = [
-            (name, alarm, DETECTORS[name]())
+            (name, alarm, detectors[name]())
             for name, alarm in wanted.items()
             if alarm.action != "off"
         ]

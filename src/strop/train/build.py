@@ -134,6 +134,7 @@ def _offline(state: TrainState, recipe: Offline, prepared: Prepared) -> Loop:
         held_out = build(Records(prepared.eval_rendered, "eval_", None))
     parts = OfflineParts(
         method=build(Records(prepared.rendered, "", _visited(prepared))),
+        rendered=prepared.rendered,
         mix=prepared.mix,
         total=prepared.total_steps,
         replay=_replay(state.network, recipe, prepared),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +19,33 @@ import yaml
 import strop
 from strop.data.sources import data_hash
 from strop.errors import OutputError
+from strop.evals.inputs import suite_hash
 from strop.metrics.runlog import read_rows
 from strop.model.load import weights_hash
-from strop.recipe.load import digest
+from strop.recipe.eval import Suite
+from strop.recipe.flat import flat
+from strop.recipe.load import digest, load
 from strop.recipe.methods import Recipe
 from strop.recipe.online import OnlineRecipe, PpoRecipe
+from strop.train.lock import LOCK
+from strop.train.manifest import sweep, write_whole
 
 RECIPE = "recipe.resolved.yaml"
 LINEAGE = "lineage.json"
 OURS = (RECIPE, LINEAGE, "env.json", "metrics.jsonl", "samples.jsonl", "report.html",
         "reference.safetensors", "eval_reference.safetensors",
         "reference_mismatched.safetensors", "eval_reference_mismatched.safetensors",
-        "latest")  # fmt: skip
-FOLDERS = ("final", "base", "profile")
+        "latest", "best")  # fmt: skip
+FREE = ("alarms.", "run.sinks.", "run.micro_batch_tokens")
+"""Keys of the recipe that may change when a run goes on."""
+FOLDERS = ("final", "base", "profile", "sinks")
 
 
-def claim(recipe: Recipe, *, resume: bool, overwrite: bool) -> Path:
+def claim(recipe: Recipe, *, resume: bool, overwrite: bool, force_resume: bool = False) -> Path:
     """The output folder, free for this run; raises `OutputError` where it belongs to another.
 
-    Creates nothing, so that a recipe that fails its checks leaves nothing behind.
+    With `force_resume` a run of another recipe is gone on with. Creates nothing, so that a recipe
+    that fails its checks leaves nothing behind.
     """
     if resume and overwrite:
         raise OutputError(
@@ -46,7 +55,7 @@ def claim(recipe: Recipe, *, resume: bool, overwrite: bool) -> Path:
     for part in (folder, *folder.parents):
         if part.exists() and not part.is_dir():
             raise OutputError("is a file", where=str(part), fix="choose another `output`")
-    if not folder.exists() or not any(folder.iterdir()):
+    if not folder.exists() or all(file.name == LOCK for file in folder.iterdir()):
         return folder
     if not (folder / RECIPE).exists():
         raise OutputError(
@@ -56,12 +65,13 @@ def claim(recipe: Recipe, *, resume: bool, overwrite: bool) -> Path:
         )
     if overwrite or not has_begun(folder):
         return folder
-    differences = _differences(folder, recipe)
+    differences = [] if force_resume else changed_keys(folder, recipe)
     if differences:
         raise OutputError(
-            "the output folder belongs to another recipe; it differs in " + ", ".join(differences),
+            "the output folder belongs to another recipe; it differs in" + _listed(differences),
             where=str(folder),
-            fix="choose another `output`, or pass --overwrite to delete that run",
+            fix="choose another `output`, pass --overwrite to delete that run, or --force-resume "
+            "to go on with it as another one",
         )
     if not resume:
         state = "is finished" if is_finished(folder) else "was not finished"
@@ -75,27 +85,60 @@ def claim(recipe: Recipe, *, resume: bool, overwrite: bool) -> Path:
 
 def refuse_changed(folder: Path, inputs: Mapping[str, Any]) -> None:
     """Raise `OutputError` when data, parent or rewards are not those the run began with."""
-    if not (folder / LINEAGE).exists():
-        return
-    before = json.loads((folder / LINEAGE).read_text())
-    changed = [name for name in inputs if before[name] != inputs[name]]
+    changed = changed_inputs(folder, inputs)
     if changed:
+        names = " and other ".join(dict.fromkeys(change.split(maxsplit=1)[0] for change in changed))
         raise OutputError(
-            f"the run began with other {' and other '.join(changed)} than there are now, so it "
-            "would go on as a different run",
+            f"the run began with other {names} than there are now, so it would go on as a "
+            f"different run:{_listed(changed)}",
             where=str(folder),
-            fix="put the old files back, or pass --overwrite to start again",
+            fix="put the old files back, pass --overwrite to start again, or --force-resume to go "
+            "on all the same",
         )
 
 
+def changed_inputs(folder: Path, inputs: Mapping[str, Any]) -> list[str]:
+    """`["data pairs.jsonl: sha256 0f.. -> 9a..", "rewards 0: 77.. -> 12.."]`: what is not as it
+    was when the run began."""
+    if not (folder / LINEAGE).exists():
+        return []
+    before = json.loads((folder / LINEAGE).read_text())
+    changed = []
+    for name, now in inputs.items():
+        then, now = _hashes(before.get(name)), _hashes(now)
+        changed += [
+            f"{name} {place}: sha256 {then.get(place, 'none')} -> {now.get(place, 'none')}"
+            for place in then | now
+            if then.get(place) != now.get(place)
+        ]
+    return changed
+
+
+def _hashes(entry: Any) -> dict[str, str]:
+    """Hashes of one of `run_inputs` by what they are of: the path, or the number in a list."""
+    listed = entry if isinstance(entry, list) else [] if entry is None else [entry]
+    return {
+        item["path"] if isinstance(item, dict) else str(number): (
+            item["sha256"] if isinstance(item, dict) else item
+        )
+        for number, item in enumerate(listed)
+    }
+
+
+def _listed(changes: Sequence[str]) -> str:
+    return "".join(f"\n    {change}" for change in changes)
+
+
 def run_inputs(recipe: Recipe) -> dict[str, Any]:
-    """Hashes of everything a run reads: parent weights, data, reward files and models."""
+    """Hashes of what a run reads: parent weights, data, reward files and models, the dev suite."""
+    dev = {} if recipe.dev is None else {"dev": suite_hash(load(Suite, recipe.dev.suite))}
     return {
         "parent": {"path": recipe.model.path, "sha256": weights_hash(recipe.model.path)},
         "data": [
             {"path": source.path, "sha256": data_hash([source.path])} for source in recipe.data
         ],
         "rewards": reward_hashes(recipe),
+        **dev,
     }
 
 
@@ -125,17 +168,47 @@ def write_identity(
     folder: Path, recipe: Recipe, inputs: Mapping[str, Any], checks: Mapping[str, Any]
 ) -> None:
     """`recipe.resolved.yaml`, `env.json` and `lineage.json`; `inputs` are its `run_inputs`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / RECIPE).write_text(yaml.safe_dump(recipe.plain(), sort_keys=False))
+    write_whole(folder / RECIPE, yaml.safe_dump(recipe.plain(), sort_keys=False))
     _write_json(folder / "env.json", environment())
+    forced = _forced(folder)
     lineage = {
         "method": recipe.method,
         **inputs,
+        "rows": [line_count(source.path) for source in recipe.data],
         "recipe": digest(recipe),
         "code": {"strop": strop.__version__, "commit": commit()},
         "self_check": dict(checks),
+        **({"forced": forced} if forced else {}),
     }
     _write_json(folder / LINEAGE, lineage)
+
+
+def write_forced(folder: Path, step: int, changes: Sequence[str]) -> None:
+    """Note in `lineage.json` that the run went on from `step` as a different one."""
+    lineage = json.loads((folder / LINEAGE).read_text())
+    forced = [*_forced(folder), {"step": step, "changes": list(changes)}]
+    _write_json(folder / LINEAGE, {**lineage, "forced": forced})
+
+
+def _forced(folder: Path) -> list[dict[str, Any]]:
+    if not (folder / LINEAGE).exists():
+        return []
+    forced: list[dict[str, Any]] = json.loads((folder / LINEAGE).read_text()).get("forced", [])
+    return forced
+
+
+def line_count(path: str) -> int | None:
+    """Records of a JSONL file; `None` for what would have to be parsed to know."""
+    if not path.endswith(".jsonl") or not Path(path).is_file():
+        return None
+    with open(path, "rb") as stream:
+        return sum(1 for line in stream if line.strip())
+
+
+def write_final(folder: Path, final: Mapping[str, Any]) -> None:
+    """Note in `lineage.json` which step `final/` is of, and what chose it."""
+    lineage = json.loads((folder / LINEAGE).read_text())
+    _write_json(folder / LINEAGE, {**lineage, "final": dict(final)})
 
 
 def reward_hashes(recipe: Recipe) -> list[str]:
@@ -182,38 +255,38 @@ def commit() -> str | None:
     return found.stdout.strip() or None
 
 
-def _differences(folder: Path, recipe: Recipe) -> list[str]:
-    before = _flat(yaml.safe_load((folder / RECIPE).read_text()))
-    now = _flat(recipe.plain())
-    # an alarm that rang may be told to be silent before the run goes on
-    names = [
-        name
+def changed_keys(folder: Path, recipe: Recipe) -> list[str]:
+    """`["optim.learning_rate: 0.001 -> 0.002"]`: what is not as in the recipe of the run here."""
+    before = flat(yaml.safe_load((folder / RECIPE).read_text()))
+    now = flat(recipe.plain())
+    # an alarm that rang may be told to be silent before the run goes on; sinks only watch; smaller
+    # forwards are the way out where memory ran out, and change the result by rounding alone
+    return [
+        f"{name}: {before.get(name)!r} -> {now.get(name)!r}"
         for name in before | now
-        if before.get(name) != now.get(name) and not name.startswith("alarms.")
+        if before.get(name) != now.get(name) and not name.startswith(FREE)
     ]
-    return [f"{name} ({before.get(name)!r} there, {now.get(name)!r} here)" for name in names[:4]]
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    if isinstance(value, dict):
-        items = value.items()
-    elif isinstance(value, list):
-        items = enumerate(value)  # type: ignore[assignment]
-    else:
-        return {prefix: value}
-    flat: dict[str, Any] = {}
-    for key, item in items:
-        flat |= _flat(item, f"{prefix}.{key}" if prefix else str(key))
-    return flat
 
 
 def clear(folder: Path) -> None:
-    """Delete what an earlier run left in a folder that `claim` gave away, nothing else."""
-    for name in OURS:
-        (folder / name).unlink(missing_ok=True)
-    for part in [*folder.glob("checkpoint-*"), *(folder / name for name in FOLDERS)]:
+    """Delete what an earlier run left in a folder that `claim` gave away, nothing else.
+
+    First what makes it look like a run to go on with, the recipe last: a folder that is half
+    cleared is neither finished nor a stranger's.
+    """
+    if is_finished(folder):
+        os.replace(folder / "final", folder / ".final.tmp")
+    (folder / "latest").unlink(missing_ok=True)
+    sweep(folder)
+    for part in [
+        *folder.glob("checkpoint-*"),
+        *folder.glob("nonfinite-step-*"),
+        *(folder / name for name in FOLDERS),
+    ]:
         shutil.rmtree(part, ignore_errors=True)
+    for name in reversed(OURS):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=1) + "\n")
+    write_whole(path, json.dumps(value, indent=1) + "\n")

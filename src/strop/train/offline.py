@@ -9,15 +9,20 @@ from typing import Protocol
 
 import torch
 
-from strop.data.order import Mix
+from strop.data.order import Drawn, Mix
+from strop.errors import NotFiniteError
 from strop.metrics.phases import phase
 from strop.metrics.value import Metric, merge, results
 from strop.model.logprobs import eval_mode
 from strop.recipe.methods import Offline
+from strop.text.trees import Rendered
+from strop.train.batches import record_rows, shape_of_trees
+from strop.train.memory import explained, to_learn
 from strop.train.optim import learning_rate
+from strop.train.recovery import skipped_row
 from strop.train.step import Share, TrainState, optimizer_step
 from strop.train.supervised import SupervisedMethod, replayed
-from strop.types import StepRecord
+from strop.types import NotFinite, StepRecord
 
 
 class OfflineMethod(Protocol):
@@ -35,9 +40,11 @@ class OfflineMethod(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class OfflineParts:
-    """What an offline run works with; `replay` are demonstrations mixed in, if any."""
+    """What an offline run works with: `method` learns from `rendered`; `replay` are demonstrations
+    mixed in, if any."""
 
     method: OfflineMethod
+    rendered: Rendered
     mix: Mix
     total: int
     replay: SupervisedMethod | None
@@ -49,25 +56,47 @@ def train_offline(state: TrainState, recipe: Offline, parts: OfflineParts) -> It
     while state.step < parts.total:
         started = time.perf_counter()
         with phase("data"):
-            drawn = parts.mix.draw(state.step)
-            shares = parts.method.shares(drawn.own)
-            shares += replayed(parts.replay, drawn)
-        metrics = optimizer_step(
-            state.network,
-            state.optimizer,
-            shares,
-            learning_rate=learning_rate(recipe.optim, state.step, parts.total),
-            max_grad_norm=recipe.optim.max_grad_norm,
-            where=f"step {state.step + 1}",
-        )
-        state.step += 1
-        row = parts.method.finish(results(metrics), learnt=True)
+            drawn = parts.mix.draw(state.place(parts.total))
+        row, not_finite = _step(state, recipe, parts, drawn)
         row["epoch"] = state.step / parts.mix.epoch_steps()
         row["step_time"] = time.perf_counter() - started
         due = recipe.eval and (state.step % recipe.eval.every == 0 or state.step == parts.total)
         if due and parts.held_out is not None:
             row |= evaluate(state, parts.held_out)
-        yield StepRecord(state.step, parts.total, row)
+        yield StepRecord(state.step, parts.total, row, not_finite=not_finite)
+
+
+def _step(
+    state: TrainState, recipe: Offline, parts: OfflineParts, drawn: Drawn
+) -> tuple[dict[str, float], NotFinite | None]:
+    """Learn from these records: the step's metrics, or why they taught nothing."""
+    where = f"step {state.step + 1}"
+    rate = learning_rate(recipe.optim, state.step, parts.total)
+
+    def shape() -> str:
+        replayed_trees = parts.replay.trees if parts.replay else ()
+        own = [parts.rendered.trees[i] for i in drawn.own]
+        return shape_of_trees([*own, *(replayed_trees[i] for i in drawn.replay)])
+
+    try:
+        with explained(where, shape, to_learn(recipe)):
+            with phase("data"):
+                shares = parts.method.shares(drawn.own)
+                shares += replayed(parts.replay, drawn)
+            metrics = optimizer_step(
+                state.network,
+                state.optimizer,
+                shares,
+                learning_rate=rate,
+                max_grad_norm=recipe.optim.max_grad_norm,
+                where=where,
+            )
+    except NotFiniteError as error:
+        rows = tuple(record_rows(parts.rendered, drawn.own, state.network.tokenizer))
+        state.step += 1
+        return skipped_row(rate), NotFinite(error.tensors, rows)
+    state.step += 1
+    return parts.method.finish(results(metrics), learnt=True), None
 
 
 @torch.no_grad()

@@ -10,11 +10,13 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import torch
 
-from strop.data.order import Mix, permutation
+from strop.data.order import Drawn, Mix, permutation
+from strop.errors import NotFiniteError
 from strop.metrics.phases import phase
 from strop.metrics.value import Metric, results
 from strop.model.reference import Reference
@@ -28,10 +30,15 @@ from strop.rollout.collect import Collected, PromptedTask, carries_no_gradient, 
 from strop.rollout.overlong import NAME as OVERLONG
 from strop.rollout.overlong import shaped
 from strop.rollout.sampler import Sampler, Sampling
+from strop.train.batches import sample_rows, shape_of_groups, shape_of_tasks
+from strop.train.memory import explained, to_learn, to_sample
 from strop.train.optim import learning_rate
+from strop.train.recovery import skipped_row
+from strop.train.signals import interruptible
 from strop.train.step import Share, TrainState
 from strop.train.supervised import SupervisedMethod, replayed
-from strop.types import Score, ScoredGroup, StepRecord
+from strop.train.unscored import expect_scored, unscored_metrics
+from strop.types import Failure, NotFinite, Score, ScoredGroup, StepRecord
 
 ORDER_STREAM = 10**6
 """Stream that orders the groups of a step after dynamic sampling."""
@@ -91,18 +98,21 @@ def train_online(state: TrainState, recipe: Online, parts: OnlineParts) -> Itera
     refresh = 0 if isinstance(recipe, BestOfRecipe) else recipe.objective.refresh_every
     while state.step < parts.total:
         started = time.perf_counter()
+        where = f"step {state.step + 1}"
         with phase("data"):
-            drawn = parts.mix.draw(state.step)
-        gathered = gather(state, recipe, parts, [parts.tasks[i] for i in drawn.own])
+            drawn = parts.mix.draw(state.place(parts.total))
+        tasks = [parts.tasks[i] for i in drawn.own]
+        shape = partial(_sampled_shape, recipe, tasks)
+        with interruptible(), explained(where, shape, to_sample(recipe)):
+            gathered = gather(state, recipe, parts, tasks)
         sampled = time.perf_counter()
-        with phase("data"):
-            replay = replayed(parts.replay, drawn)
-        rate = learning_rate(recipe.optim, state.step, parts.total)
-        metrics = parts.learner.learn(gathered.groups, replay, rate)
-        state.step += 1
+        expect_scored(recipe.reward, gathered.sampled, gathered.failures, state.running, where)
+        row = rollout_metrics(gathered, parts.learner.compares_groups)
+        row |= unscored_metrics(recipe.reward, gathered.sampled, gathered.failures)
+        learnt, not_finite = _learn(state, recipe, parts, gathered, drawn)
+        row |= learnt
         if parts.reference is not None and refresh and state.step % refresh == 0:
             parts.reference.refresh()
-        row = rollout_metrics(gathered, parts.learner.compares_groups) | results(metrics)
         row |= dominance_metrics(recipe, gathered.sampled)
         habits = [habits_of(group) for group in gathered.sampled]
         row |= symptoms(recipe.reward, gathered.sampled, habits)
@@ -115,16 +125,41 @@ def train_online(state: TrainState, recipe: Online, parts: OnlineParts) -> Itera
                 with phase("evaluation"):
                     row |= evaluate(state, recipe, parts.sampler, parts.held_out)
         samples = [*_samples(gathered.groups[0]), *_telling(gathered.sampled, habits)]
-        yield StepRecord(state.step, parts.total, row, samples)
+        yield StepRecord(state.step, parts.total, row, samples, not_finite)
+
+
+def _learn(
+    state: TrainState, recipe: Online, parts: OnlineParts, gathered: Gathered, drawn: Drawn
+) -> tuple[dict[str, float], NotFinite | None]:
+    """Learn from these groups: the learner's metrics, or why they taught nothing (more)."""
+    where = f"step {state.step + 1}"
+    rate = learning_rate(recipe.optim, state.step, parts.total)
+    not_finite = None
+    try:
+        with explained(where, partial(shape_of_groups, gathered.groups), to_learn(recipe)):
+            with phase("data"):
+                replay = replayed(parts.replay, drawn)
+            row = results(parts.learner.learn(gathered.groups, replay, rate))
+    except NotFiniteError as error:
+        row = skipped_row(rate)
+        not_finite = NotFinite(error.tensors, tuple(sample_rows(gathered.groups)))
+    state.step += 1
+    return row, not_finite
+
+
+def _sampled_shape(recipe: Online, tasks: Sequence[PromptedTask]) -> str:
+    return shape_of_tasks(tasks, recipe.rollout.group_size, recipe.rollout.max_tokens)
 
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
-    """The groups to learn from, and everything that was sampled to find them."""
+    """The groups to learn from, everything that was sampled to find them, and the rewards that
+    failed while judging it."""
 
     groups: tuple[ScoredGroup, ...]
     sampled: tuple[ScoredGroup, ...]
     rounds: int
+    failures: tuple[Failure, ...]
 
 
 def gather(
@@ -138,23 +173,26 @@ def gather(
     """
     useful: list[ScoredGroup] = []
     equal: list[ScoredGroup] = []
+    failures: list[Failure] = []
     rounds = 0
     wanted = len(tasks)
     for number in range(recipe.rollout.resample + 1):
         if number:
-            tasks = [parts.tasks[i] for i in parts.mix.draw(state.step, number).own]
+            tasks = [parts.tasks[i] for i in parts.mix.draw(state.place(parts.total), number).own]
         collected = _collect(state, recipe, parts, tasks, state.step + number * ROUND_STRIDE)
         rounds += 1
+        failures += collected.failures
         for group in collected.groups:
             (equal if carries_no_gradient(group) else useful).append(group)
         if len(useful) >= wanted:
             break
     if recipe.rollout.resample == 0:
-        return Gathered(collected.groups, collected.groups, 1)
+        return Gathered(collected.groups, collected.groups, 1, collected.failures)
     # equal groups are spread, so that mini-batches hold as many useful ones each
     order = permutation(wanted, recipe.seed, state.step, ORDER_STREAM)
     kept = (useful + equal)[:wanted]
-    return Gathered(tuple(kept[i] for i in order), tuple(useful + equal), rounds)
+    learnt = tuple(kept[i] for i in order)
+    return Gathered(learnt, tuple(useful + equal), rounds, tuple(failures))
 
 
 def _collect(
@@ -175,7 +213,8 @@ def _collect(
     )
     for failure in collected.failures:
         warnings.warn(
-            f"reward {failure.component} failed ({failure.error}): its samples are unscored",
+            f"reward {failure.component} left {failure.count} completions unscored "
+            f"({failure.kind}: {failure.error})",
             stacklevel=3,
         )
     buffer = recipe.rollout.overlong_buffer

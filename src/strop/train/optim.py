@@ -30,9 +30,9 @@ class Optimizers:
             member.zero_grad(set_to_none=True)
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """All state by `member.parameter.name`, such as `0.3.exp_avg`."""
+        """A copy of all state in host memory, by `member.parameter.name`: `0.3.exp_avg`."""
         return {
-            f"{which}.{number}.{name}": value.detach().clone().contiguous()
+            f"{which}.{number}.{name}": value.detach().to("cpu", copy=True).contiguous()
             for which, member in enumerate(self.members)
             for number, entry in member.state_dict()["state"].items()
             for name, value in entry.items()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -13,6 +13,7 @@ from strop.data.order import Mix, Part
 from strop.data.records import PARSERS, fits, task
 from strop.data.sources import read, rows
 from strop.errors import DataError, ModelError
+from strop.metrics.sinks import expect_sinks
 from strop.model.load import expect_weights, load_tokenizer
 from strop.recipe.data import DataSource, TextRecipe
 from strop.recipe.methods import Offline, Online, Recipe, record_kind
@@ -27,11 +28,12 @@ from strop.rollout.collect import PromptedTask
 from strop.sandbox.tiers import strongest
 from strop.text.render import prompts_ids
 from strop.text.trees import Rendered, render
+from strop.train.dev import DevSet, load_dev, refuse_trained_on
 from strop.train.directory import claim
 from strop.train.online import HeldOut
 from strop.train.refuse import refuse, refuse_small_steps
 from strop.train.selfcheck import check_rendered
-from strop.types import Feedback, Preference
+from strop.types import Feedback, Preference, Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ class Prepared:
     """A run with everything read and checked and nothing written: what `--dry-run` stops at.
 
     `rendered` are an offline method's own records, `tasks` an online one's; `replay` are
-    demonstrations mixed in.
+    demonstrations mixed in; `dev` is what is measured meanwhile.
     """
 
     folder: Path
@@ -52,6 +54,14 @@ class Prepared:
     tasks: tuple[PromptedTask, ...]
     reward: Reward | None
     held_out: HeldOut | None
+    dev: DevSet | None = None
+
+    def records(self) -> Iterator[Record]:
+        """Everything that is learnt from."""
+        for rendered in (self.rendered, self.replay):
+            yield from rendered.records if rendered else ()
+        for prompt in self.tasks:
+            yield prompt.task
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,19 +73,27 @@ class Sorted:
     replay: tuple[tuple[DataSource, str], ...]
 
 
-def prepare(recipe: Recipe, *, resume: bool, overwrite: bool, force: bool) -> Prepared:
+def prepare(
+    recipe: Recipe, *, resume: bool, overwrite: bool, force: bool, force_resume: bool = False
+) -> Prepared:
     """Refuse what cannot end well, read the data, check it. Writes nothing, loads no weights."""
     refuse(recipe, force=force)
+    expect_sinks(recipe.run.sinks)
+    dev = load_dev(recipe)
     expect_weights(recipe.model.path)
     if isinstance(recipe, PpoRecipe) and recipe.value is not None:
         _expect_critic(recipe.value.path, recipe.model)
-    folder = claim(recipe, resume=resume, overwrite=overwrite)
+    folder = claim(recipe, resume=resume, overwrite=overwrite, force_resume=force_resume)
     tokenizer = load_tokenizer(
         recipe.model.tokenizer or recipe.model.path, recipe.model.trust_remote_code
     )
     if isinstance(recipe, OnlineRecipe):
-        return _online(recipe, folder, tokenizer)
-    return _offline(recipe, folder, tokenizer)
+        prepared = _online(recipe, folder, tokenizer)
+    else:
+        prepared = _offline(recipe, folder, tokenizer)
+    if dev is not None and not force:
+        refuse_trained_on(dev, prepared.records())
+    return replace(prepared, dev=dev)
 
 
 def _expect_critic(path: str, policy: ModelRecipe) -> None:

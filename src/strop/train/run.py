@@ -2,49 +2,65 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
+from typing import Any
 
 import torch
 
-from strop.errors import StoppedBySignal
+from strop.errors import OutputError, StoppedBySignal
 from strop.metrics.report import write_report
-from strop.metrics.runlog import RunLog, read_rows
+from strop.metrics.runlog import RunLog
+from strop.metrics.sinks import FOLDER as SINKS_FOLDER
+from strop.metrics.sinks import Sinks, TrackedRun
 from strop.model.adapters import TaskType, is_adapter_folder
 from strop.model.load import has_scalar_head, load_tokenizer, load_transformer
 from strop.model.network import Network
-from strop.model.save import save_final
+from strop.model.save import load_weights, save_final
+from strop.recipe.flat import flat
 from strop.recipe.methods import Recipe
 from strop.recipe.model import ModelRecipe
 from strop.recipe.offline import RewardModelRecipe
 from strop.text.parse import decode
-from strop.train.alarms import AlarmWatch, Rung, act
+from strop.train.alarms import Rung, act
 from strop.train.build import build_loop, build_state
 from strop.train.checkpoint import (
-    latest_checkpoint,
-    publish,
+    checkpoints,
+    mark_best,
+    newest_whole,
+    random_states,
     restore,
     roll_back,
-    save_checkpoint,
     step_of,
 )
+from strop.train.dev import Dev, find_best, start_score
 from strop.train.directory import (
+    LINEAGE,
+    changed_inputs,
+    changed_keys,
     clear,
     has_begun,
     is_finished,
     refuse_changed,
     refuse_stopped,
     run_inputs,
+    write_final,
+    write_forced,
     write_identity,
 )
+from strop.train.journal import Journal
+from strop.train.lock import locked, refuse_locked
+from strop.train.manifest import publish, sweep, verify
 from strop.train.prepare import Prepared, prepare
 from strop.train.profile import FOLDER, Profile, Profiler, refuse_profile
+from strop.train.recovery import Recovery
+from strop.train.signals import Interrupted, Signals, interruptible, watched
+from strop.train.space import disk_errors, refuse_full
+from strop.train.step import TrainState
+from strop.train.writer import Writer
 from strop.types import StepRecord, Tree
 
 
@@ -52,6 +68,8 @@ def train(
     recipe: Recipe,
     *,
     resume: bool = False,
+    resume_from: Path | None = None,
+    force_resume: bool = False,
     overwrite: bool = False,
     force: bool = False,
     profile: int | None = None,
@@ -61,74 +79,244 @@ def train(
 ) -> Path:
     """Run a recipe to its end and return the folder of the final model.
 
+    `resume` goes on from the newest whole checkpoint, `resume_from` from this one, `force_resume`
+    also with another recipe or other files than the run began with.
     `on_start` gets the checks and the step the run starts from, `on_step` every finished step,
     `on_profile` where the time of `profile` steps went.
     Raises `StoppedBySignal` after saving when SIGTERM or SIGINT arrives, `StoppedByAlarm` after
-    saving when an alarm says so.
+    saving when an alarm says so, `TrainingError` when the disk is full.
     """
-    prepared = prepare(recipe, resume=resume, overwrite=overwrite, force=force)
-    folder = prepared.folder
-    final = folder / "final"
-    finished = resume and is_finished(folder)
-    checkpoint = latest_checkpoint(folder) if resume and not finished else None
-    if profile is not None:
-        done = prepared.total_steps if finished else step_of(checkpoint)
-        refuse_profile(profile, prepared.total_steps - done)
-    if finished:
-        return final
-    inputs = run_inputs(recipe)
-    if resume and has_begun(folder):
-        refuse_stopped(folder)
-        refuse_changed(folder, inputs)
-    elif folder.exists():
+    folder = Path(recipe.output)
+    resume = resume or force_resume or resume_from is not None
+    with watched() as signals, disk_errors(folder):
+        with interruptible():
+            refuse_locked(folder)
+            prepared = prepare(
+                recipe, resume=resume, overwrite=overwrite, force=force, force_resume=force_resume
+            )
+            finished = resume and resume_from is None and is_finished(folder)
+            checkpoint = _go_on_from(folder, resume_from) if resume and not finished else None
+            if profile is not None:
+                done = prepared.total_steps if finished else step_of(checkpoint)
+                refuse_profile(profile, prepared.total_steps - done)
+        if finished:
+            return folder / "final"
+        with locked(folder):
+            with interruptible():
+                sweep(folder)
+                inputs = run_inputs(recipe)
+                _settle(recipe, inputs, checkpoint, resume=resume, force_resume=force_resume)
+                begun = _begin(recipe, prepared, inputs, checkpoint)
+            sinks = Sinks(recipe.run.sinks, _tracked(recipe, folder))
+            run = _observed(begun, Journal(recipe, folder, begun.state.step, sinks, on_step))
+            if profile is not None:
+                device = run.state.network.device
+                profiler = Profiler(profile, folder / FOLDER, device, on_profile)
+                run = replace(run, steps=profiler.watch(run.steps))
+            keep = recipe.run.keep_checkpoints
+            with Writer(folder, keep, step_of(checkpoint)) as writer:
+                with sinks:
+                    on_start(prepared, run.state.step)
+                    _measure_start(run)
+                    _go_through(run, writer, signals)
+                _finish(run, writer)
+            if signals.number is not None:
+                raise StoppedBySignal(signals.number, run.state.step)
+    return folder / "final"
+
+
+def _go_on_from(folder: Path, asked: Path | None) -> Path | None:
+    """The checkpoint to resume from; one that was asked for has to be whole and of this run."""
+    if asked is None:
+        return newest_whole(folder)
+    checkpoint = folder / asked.resolve().name
+    if checkpoint not in checkpoints(folder) or not checkpoint.samefile(asked):
+        names = ", ".join(c.name for c in checkpoints(folder)) or "none"
+        raise OutputError(
+            f"is no checkpoint of the run in {folder}", where=str(asked), fix=f"it has {names}"
+        )
+    verify(checkpoint)
+    if is_finished(folder):
+        raise OutputError(
+            "the run is finished",
+            where=str(folder),
+            fix="begin another run with `model.path` at this checkpoint, or pass --overwrite",
+        )
+    return checkpoint
+
+
+def _settle(
+    recipe: Recipe,
+    inputs: Mapping[str, Any],
+    checkpoint: Path | None,
+    *,
+    resume: bool,
+    force_resume: bool,
+) -> None:
+    """Make the folder this run's: refuse what changed, or note that it was forced."""
+    folder = Path(recipe.output)
+    if not (resume and has_begun(folder)):
         clear(folder)
+        return
+    refuse_stopped(folder)
+    if not force_resume:
+        refuse_changed(folder, inputs)
+    elif changes := [*changed_keys(folder, recipe), *changed_inputs(folder, inputs)]:
+        write_forced(folder, step_of(checkpoint), changes)
+    roll_back(folder, step_of(checkpoint) + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A run whose networks are loaded: `steps` are those still to do."""
+
+    recipe: Recipe
+    prepared: Prepared
+    state: TrainState
+    steps: Iterator[StepRecord]
+
+
+@dataclass(frozen=True, slots=True)
+class _Run(_Begun):
+    """A run that is written down, and measured where it has a dev suite."""
+
+    journal: Journal
+    dev: Dev | None
+
+    @property
+    def best(self) -> int | None:
+        return None if self.dev is None else self.dev.best_step
+
+
+def _begin(
+    recipe: Recipe, prepared: Prepared, inputs: Mapping[str, Any], checkpoint: Path | None
+) -> _Begun:
+    folder = prepared.folder
     write_identity(folder, recipe, inputs, prepared.checks)
     torch.manual_seed(recipe.seed)
     state = build_state(recipe, _starting_model(recipe, folder))
+    refuse_full(state, recipe, folder, prepared.total_steps)
     # references are taken from the starting model, before a checkpoint's weights replace it
     steps, checks = build_loop(state, recipe, prepared)
     if checkpoint is not None:
         restore(state, checkpoint)
     write_identity(folder, recipe, inputs, checks)
-    if profile is not None:
-        profiler = Profiler(profile, folder / FOLDER, state.network.device, on_profile)
-        steps = profiler.watch(steps)
-    log, samples = RunLog(folder / "metrics.jsonl"), RunLog(folder / "samples.jsonl")
-    log.truncate_after(state.step)
-    samples.truncate_after(state.step)
+    return _Begun(recipe, prepared, state, steps)
+
+
+def _observed(begun: _Begun, journal: Journal) -> _Run:
+    recipe, prepared, state = begun.recipe, begun.prepared, begun.state
+    steps, dev = begun.steps, None
+    if recipe.dev is not None and prepared.dev is not None:
+        dev = Dev(recipe.dev, prepared.dev.suite, state.network, prepared.folder)
+        steps = dev.watch(steps)
     if prepared.rendered is not None and state.step == 0:
-        _show_masks(state.network, prepared.rendered.trees, samples)
-    watch = AlarmWatch(recipe.alarms)
-    if log.path.exists():
-        for row in read_rows(log.path):
-            watch.see(row)
-    on_start(prepared, state.step)
-    with _signals() as stopped:
-        for record in steps:
-            rung = watch.see({"step": record.step, **record.metrics})
-            alarms = {"alarms": [[alarm.action, alarm.said] for alarm in rung]} if rung else {}
-            log.append({"step": record.step, **record.metrics, **alarms})
-            for sample in record.samples:
-                samples.append({"step": record.step, **sample})
-            on_step(record)
-            done = record.step == record.total
-            due = recipe.run.save_every and record.step % recipe.run.save_every == 0
-            ends = any(alarm.action in ("pause", "stop") for alarm in rung)
-            if done or due or stopped or ends:
-                save_checkpoint(state, folder, keep=recipe.run.keep_checkpoints)
-            act([_rolled_back(alarm, folder) for alarm in rung])
-            if stopped and not done:
-                raise StoppedBySignal(stopped[0], record.step)
-    write_report(folder)
-    _publish_final(state.network, folder)
-    return final
+        _show_masks(state.network, prepared.rendered.trees, journal.samples)
+    return _Run(recipe, prepared, state, steps, journal, dev)
 
 
-def _rolled_back(alarm: Rung, folder: Path) -> Rung:
+def _measure_start(run: _Run) -> None:
+    if run.dev is not None and not run.journal.begun:
+        with interruptible():
+            record = run.dev.start(run.prepared.total_steps)
+        run.journal.write(record)
+
+
+def _go_through(run: _Run, writer: Writer, signals: Signals) -> None:
+    """All steps; after a signal the last whole one is saved, with the random streams as it left
+    them."""
+    random = random_states()
+    try:
+        for record in _recovering(run, writer):
+            rung = run.journal.write(record)
+            writer.check()
+            if _due(run.recipe, record, run.dev, rung):
+                writer.save(run.state, best=run.best)
+            if rung:
+                writer.wait()
+                act([_rolled_back(alarm, run, writer) for alarm in rung])
+            random = random_states()
+            if signals.number is not None:
+                raise Interrupted
+    except Interrupted:
+        writer.save(run.state, best=run.best, random=random)
+        writer.wait()
+        assert signals.number is not None
+        raise StoppedBySignal(signals.number, run.state.step or None) from None
+
+
+def _recovering(run: _Run, writer: Writer) -> Iterator[StepRecord]:
+    """The steps, without those undone because too many in a row were not finite."""
+
+    def go_back(before: int) -> Path | None:
+        kept = writer.roll_back(before)
+        if kept is not None:
+            _find_best(run)
+            run.journal.rewind(step_of(kept))
+        return kept
+
+    limit = run.recipe.run.skip_nonfinite
+    return Recovery(run.state, run.prepared.folder, limit, go_back).watch(run.steps)
+
+
+def _find_best(run: _Run) -> None:
+    """After checkpoints were dropped: the best of those that are left."""
+    if run.dev is not None:
+        run.dev.best = find_best(run.prepared.folder, run.dev.recipe.metric)
+        mark_best(run.prepared.folder, run.dev.best_step)
+
+
+def _finish(run: _Run, writer: Writer) -> None:
+    """The report and the final model."""
+    folder = run.prepared.folder
+    writer.submit("the report", lambda: write_report(folder))
+    writer.wait()
+    write_final(folder, _chosen(run.state, run.dev, folder))
+    writer.submit("the final model", lambda: _publish_final(run.state.network, folder))
+    writer.wait()
+
+
+def _due(recipe: Recipe, record: StepRecord, dev: Dev | None, rung: Sequence[Rung]) -> bool:
+    """Whether this step is worth a checkpoint."""
+    improves = dev is not None and dev.improves(record)
+    every = recipe.run.save_every
+    asked = every > 0 and record.step % every == 0
+    ends = any(alarm.action in ("pause", "stop") for alarm in rung)
+    return improves or asked or ends or record.step == record.total
+
+
+def _chosen(state: TrainState, dev: Dev | None, folder: Path) -> dict[str, Any]:
+    """Put the weights that the run ends with into the network; what is told of them."""
+    total = state.step
+    if dev is None or dev.best is None or dev.recipe.final == "last":
+        return {"step": total, "of": total, "by": "last"}
+    if dev.best.step != total:
+        checkpoint = folder / f"checkpoint-{dev.best.step}"
+        verify(checkpoint)
+        load_weights(state.network, checkpoint)
+    before = start_score(folder, dev.recipe.metric)
+    if dev.best.score <= before:
+        warnings.warn(
+            f"{dev.recipe.metric} was {before:.4g} before step 1 and never higher: the model that "
+            "the run began with is as good",
+            stacklevel=3,
+        )
+    by = {"by": f"dev/{dev.recipe.metric}", "score": dev.best.score, "before": before}
+    return {"step": dev.best.step, "of": total, **by}
+
+
+def _tracked(recipe: Recipe, folder: Path) -> TrackedRun:
+    artifacts = {"final": "final", "lineage": LINEAGE, "report": "report.html"}
+    paths = {name: str(folder / file) for name, file in artifacts.items()}
+    return TrackedRun(folder.name, folder / SINKS_FOLDER, flat(recipe.plain()), paths)
+
+
+def _rolled_back(alarm: Rung, run: _Run, writer: Writer) -> Rung:
     """An alarm with `rollback`: later checkpoints are dropped, and it says which one is left."""
     if alarm.action != "rollback":
         return alarm
-    kept = roll_back(folder, alarm.since)
+    kept = writer.roll_back(alarm.since)
+    _find_best(run)
     where = f"{kept} is the last before" if kept else "there is no checkpoint before it"
     return replace(alarm, said=f"{alarm.said}. It began at step {alarm.since}; {where}")
 
@@ -153,6 +341,7 @@ def _starting_model(recipe: Recipe, folder: Path) -> ModelRecipe:
 
 def _show_masks(network: Network, trees: Sequence[Tree], samples: RunLog) -> None:
     """The first records as the model reads them, with what of them is learnt."""
+    samples.truncate_after(-1)  # an earlier start that made no step showed them already
     for tree in trees[:3]:
         names = ("chosen", "rejected") if len(tree.branches) == 2 else ("completion",)
         for name, branch in zip(names, tree.branches, strict=True):
@@ -173,21 +362,3 @@ def _publish_final(network: Network, folder: Path) -> None:
     temporary.mkdir()
     save_final(network, temporary)
     publish(temporary, folder / "final")
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """A list that gets the number of the first SIGTERM or SIGINT; a second one exits at once."""
-    arrived: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        if arrived:
-            os._exit(128 + number)
-        arrived.append(number)
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield arrived
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

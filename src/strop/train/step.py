@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-import torch
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from strop.errors import TrainingError
+from strop.errors import NotFiniteError
 from strop.losses.reduce import Loss
 from strop.metrics.phases import phase
 from strop.metrics.value import Mean, Metric, merge
@@ -19,6 +19,18 @@ from strop.types import Tree
 
 Share = Callable[[], Loss]
 """One forward that returns its part of the step's loss: the parts add up to the whole."""
+
+
+SHIFT = "nonfinite/shift"
+"""Name in `TrainState.running` of how many steps' records were left out."""
+
+LOWER = (
+    "look at the step's data, lower optim.learning_rate or optim.max_grad_norm, or raise "
+    "objective.beta where the method has it"
+)
+
+SHOWN = 5
+"""Tensors that a message names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +56,11 @@ class TrainState:
     running: dict[str, float] = field(default_factory=dict)
     reference: Reference | None = None
     critic: Critic | None = None
+
+    def place(self, total: int) -> int:
+        """Which step's records come next, of `total`: those of `step`, or as many further on as a
+        return to an earlier checkpoint left out; after the last come the first."""
+        return (self.step + int(self.running.get(SHIFT, 0))) % total
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,31 +132,50 @@ def optimizer_step(
 ) -> dict[str, Metric]:
     """Forward and backward of every share, then one clipped update.
 
-    Raises `TrainingError` naming `where` when loss or gradient is not finite; this update is then
-    not made.
+    Raises `NotFiniteError` naming `where` when loss or gradient is not finite; weights and
+    optimizer are then as they were.
     """
     metrics: dict[str, Metric] = {}
-    value = 0.0
+    values: list[float] = []
     for share in shares:
         with phase("forward"):
             loss = share()
         with phase("backward"):
             loss.value.backward()
-        value += float(loss.value.detach())
+        values.append(float(loss.value.detach()))
         metrics = merge(metrics, loss.metrics)
     with phase("optimizer"):
-        norm = float(torch.nn.utils.clip_grad_norm_(network.trainable(), max_grad_norm))
-        if not math.isfinite(value) or not math.isfinite(norm):
+        trained = network.trainable()
+        norm = get_total_norm([p.grad for p in trained if p.grad is not None])
+        if not all(map(math.isfinite, (*values, float(norm)))):
+            tensors = _not_finite(network, values)
             optimizer.zero_grad()
-            raise TrainingError(
-                f"{where}: the loss is {value} and the gradient norm {norm}",
-                fix="lower optim.learning_rate or look at the step's data; this update was not "
-                "made",
-            )
+            raise NotFiniteError(where, tensors, fix=LOWER)
+        clip_grads_with_norm_(trained, max_grad_norm, norm)
         optimizer.step(learning_rate)
         optimizer.zero_grad()
     return metrics | {
-        "loss": Mean.of(value),
-        "grad_norm": Mean.of(norm),
+        "loss": Mean.of(sum(values)),
+        "grad_norm": Mean.of(float(norm)),
         "learning_rate": Mean.of(learning_rate),
     }
+
+
+def _not_finite(network: Network, values: Sequence[float]) -> list[str]:
+    """What is not finite: weights and losses, or else gradients (of such a loss they all are)."""
+    count = len(values)
+    named = [(n, p) for n, p in network.model.named_parameters() if p.requires_grad]
+    weights = [f"weights {name}" for name, p in named if not p.detach().isfinite().all()]
+    losses = [
+        f"loss of forward {number} of {count}: {value}"
+        for number, value in enumerate(values, 1)
+        if not math.isfinite(value)
+    ]
+    gradients = [
+        f"gradient of {name}"
+        for name, p in named
+        if p.grad is not None and not p.grad.isfinite().all()
+    ]
+    found = weights + losses or gradients or ["the norm of all gradients together"]
+    more = [f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
+    return found[:SHOWN] + more

@@ -1,0 +1,44 @@
+"""What is measured while a run goes on, and which checkpoint that makes the final one."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from strop.recipe.base import LocalPath, Strict
+
+
+class DevRecipe(Strict):
+    """A suite measured on the model in training: before step 1, every `every` steps, at the end.
+
+    `metric` is the score of the suite that chooses the best checkpoint (the highest, the earlier of
+    two equal ones); `final` says whether the run ends with that one or with its last step.
+    `general` are scores that may not pay for it: one counts as fallen once it is more than
+    `tolerance` below what it was before step 1 (`alarms.dual`).
+    """
+
+    suite: LocalPath
+    every: int = Field(100, ge=1)
+    metric: str
+    general: list[str] = Field(default_factory=list)
+    tolerance: float = Field(0.02, ge=0)
+    final: Literal["best", "last"] = "best"
+
+    @model_validator(mode="after")
+    def _scores_differ(self) -> Self:
+        named = [self.metric, *self.general]
+        twice = sorted({name for name in named if named.count(name) > 1})
+        if twice:
+            raise ValueError(
+                f"{twice[0]} is named twice in metric and general: a score is the target or may "
+                "not fall"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _tolerance_is_read(self) -> Self:
+        usual = type(self).model_fields["tolerance"].default
+        if self.tolerance != usual and not self.general:
+            raise ValueError("tolerance is only read with general: name the scores, or drop it")
+        return self

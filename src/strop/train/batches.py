@@ -1,0 +1,64 @@
+"""What a step was made of, in words: for the file of a batch that broke it, and for messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from strop.rollout.collect import PromptedTask
+from strop.text.parse import decode
+from strop.text.trees import Rendered
+from strop.types import ScoredGroup, Tree
+
+Row = dict[str, Any]
+
+
+def record_rows(rendered: Rendered, indices: Sequence[int], tokenizer: Any) -> Iterator[Row]:
+    """Records as the model read them, and where they came from:
+    `{"origin": "pairs.jsonl:17", "tokens": 41, "trunk": "Solve ...", "branches": [...]}`."""
+    for i in indices:
+        tree, record = rendered.trees[i], rendered.records[i]
+        yield {
+            "origin": str(record.origin),
+            "tokens": len(tree),
+            "trunk": decode(tokenizer, tree.trunk),
+            "branches": [decode(tokenizer, branch.ids) for branch in tree.branches],
+        }
+
+
+def sample_rows(groups: Sequence[ScoredGroup]) -> Iterator[Row]:
+    """Sampled completions with their scores, and where their tasks came from."""
+    for group in groups:
+        for completion, score in zip(group.rollout.completions, group.scores, strict=True):
+            yield {
+                "origin": str(group.rollout.task.origin),
+                "tokens": len(group.rollout.prompt_ids) + len(completion.ids),
+                "prompt": group.rollout.task.prompt,
+                "completion": completion.text,
+                "reward": score.total,
+                **score.components,
+            }
+
+
+def shape_of_trees(trees: Sequence[Tree]) -> str:
+    """`"4 trees, 210 tokens, the longest 61"`."""
+    return _shape("trees", [len(tree) for tree in trees])
+
+
+def shape_of_groups(groups: Sequence[ScoredGroup]) -> str:
+    """The same of a step's own samples, a tree for each prompt and its completions."""
+    sizes = [
+        len(group.rollout.prompt_ids) + sum(len(c.ids) for c in group.rollout.completions)
+        for group in groups
+    ]
+    return _shape("trees", sizes)
+
+
+def shape_of_tasks(tasks: Sequence[PromptedTask], group_size: int, max_tokens: int) -> str:
+    """`"4 prompts, 80 tokens, the longest 22; each 8 times with up to 256 tokens more"`."""
+    asked = _shape("prompts", [len(task.prompt_ids) for task in tasks])
+    return f"{asked}; each {group_size} times with up to {max_tokens} tokens more"
+
+
+def _shape(name: str, sizes: Sequence[int]) -> str:
+    return f"{len(sizes)} {name}, {sum(sizes)} tokens, the longest {max(sizes, default=0)}"

@@ -1,0 +1,74 @@
+"""SIGTERM and SIGINT: a run ends at the next place where nothing is lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import FrameType
+
+from strop.errors import StoppedBySignal
+
+
+class Interrupted(BaseException):
+    """Raised by a signal inside `interruptible`; no error, so that no reward can swallow it."""
+
+
+class Signals:
+    """The first signal that arrived, and whether the work of this instant may be broken off."""
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self.interruptible = 0
+
+    def receive(self, number: int, frame: FrameType | None) -> None:
+        if self.number is not None:
+            os._exit(128 + number)
+        self.number = number
+        self.stop_here()
+
+    def stop_here(self) -> None:
+        """Raise `Interrupted` if a signal came and the work may be broken off."""
+        if self.number is not None and self.interruptible:
+            raise Interrupted
+
+
+@contextmanager
+def watched() -> Iterator[Signals]:
+    """Note the first SIGTERM or SIGINT; a second one exits at once.
+
+    Raises `StoppedBySignal` where one broke off work before the first step.
+    """
+    signals = Signals()
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.signal(number, signals.receive) for number in numbers}
+    token = _current.set(signals)
+    try:
+        yield signals
+    except Interrupted:
+        assert signals.number is not None
+        raise StoppedBySignal(signals.number, None) from None
+    finally:
+        _current.reset(token)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """A signal may break off what is inside: it changes neither weights nor running statistics."""
+    signals = _current.get()
+    if signals is None:
+        yield
+        return
+    signals.interruptible += 1
+    try:
+        signals.stop_here()
+        yield
+    finally:
+        signals.interruptible -= 1
+
+
+_current: ContextVar[Signals | None] = ContextVar("current", default=None)

@@ -1,0 +1,101 @@
+"""`strop` in processes of their own that start in milliseconds, to be killed or signalled."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+import strop.cli.train
+import strop.train.run  # noqa: F401
+from strop.cli import main
+from strop.train import manifest
+
+BOUND = 120.0
+"""Seconds after which a child that should have ended fails the test."""
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(
+    ["strop.cli.train", "strop.train.run", "transformers.models.qwen3.modeling_qwen3"]
+)
+
+
+class Child:
+    """One command: `Child(["train", "sft.yaml"], tmp_path / "said")`.
+
+    With `dies_at` it is killed by its own hand (`kill -9`) at that flush of a checkpoint's files.
+    """
+
+    def __init__(self, arguments: Sequence[str | Path], log: Path, dies_at: int = 0) -> None:
+        self.log = log
+        self.process: ForkServerProcess = CONTEXT.Process(
+            target=command, args=([str(a) for a in arguments], str(log), dies_at)
+        )
+        self.process.start()
+        assert self.process.pid is not None
+        self.pid = self.process.pid
+
+    @property
+    def over(self) -> bool:
+        return self.process.exitcode is not None
+
+    @property
+    def said(self) -> str:
+        return self.log.read_text()
+
+    def signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.end()
+
+    def end(self, seconds: float = BOUND) -> int:
+        """Its exit code; one that does not end in time is killed, and the test fails."""
+        self.process.join(seconds)
+        if self.process.exitcode is None:
+            self.process.kill()
+            self.process.join()
+            raise AssertionError(f"still there after {seconds:.0f} s; it said: {self.said}")
+        return self.process.exitcode
+
+    def until(self, condition: Callable[[], bool], seconds: float = BOUND) -> None:
+        """Wait for a condition; ends at once where the child does."""
+        last = time.monotonic() + seconds
+        while not condition():
+            assert not self.over, f"it ended with {self.process.exitcode}: {self.said}"
+            assert time.monotonic() < last, f"waited in vain; it said: {self.said}"
+            time.sleep(0.002)
+
+
+def command(arguments: list[str], log: str, dies_at: int) -> None:
+    """What a child does."""
+    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(handle, 1)
+    os.dup2(handle, 2)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    if dies_at:
+        _die_at_flush(dies_at)
+    sys.argv = ["strop", *arguments]
+    main()
+
+
+def _die_at_flush(number: int) -> None:
+    flush, seen = manifest.flush, 0
+
+    def counting(path: Path) -> None:
+        nonlocal seen
+        if "checkpoint-" in str(path):
+            seen += 1
+        if seen == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        flush(path)
+
+    patched: Any = manifest
+    patched.flush = counting

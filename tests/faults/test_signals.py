@@ -59,6 +59,31 @@ class TestFault3:
         assert not list(run.glob(".*"))
 
     @BOTH
+    def test_in_an_eval(
+        self, number: int, code: int, model_folder: Path, recipes: dict[str, Path], tmp_path: Path
+    ) -> None:
+        """What was measured before it is kept: the next start asks for the rest alone."""
+        own = "import pathlib, time\n\ndef evaluate(generate, seed):\n"
+        own += f"    mark = pathlib.Path({str(tmp_path / 'asked')!r})\n"
+        own += "    begun = mark.exists()\n    mark.touch()\n    time.sleep(0 if begun else 60)\n"
+        (tmp_path / "own.py").write_text(own + "    yield {'item': 1, 'score': 1.0}\n")
+        pairs = {"kind": "preference", "name": "edits", "data": "pairs.jsonl"}
+        slow = {"kind": "python", "name": "own", "file": "own.py"}
+        (tmp_path / "suite.yaml").write_text(yaml.safe_dump({"name": "s", "tasks": [pairs, slow]}))
+        out = tmp_path / "out"
+        asked = ["eval", tmp_path / "suite.yaml", "--model", model_folder, "--output", out]
+        child = Child(asked, tmp_path / "said")
+        child.until((tmp_path / "asked").exists)
+        child.signal(number)
+        assert child.end() == code
+        assert not out.exists()
+        parts = (tmp_path / ".out.partial/parts.jsonl").read_text().splitlines()
+        assert {json.loads(part)["job"] for part in parts} == {"edits"}
+        child = Child(asked, tmp_path / "said")
+        assert child.end() == 0, child.said
+        assert json.loads((out / "summary.json").read_text())["scores"]["own"] == 1.0
+
+    @BOTH
     def test_in_a_rollout(
         self, number: int, code: int, recipes: dict[str, Path], tmp_path: Path
     ) -> None:

@@ -27,6 +27,7 @@ app.command("checkout")(registry_files.checkout)
 app.command("export")(registry_files.export)
 app.command("import")(registry_files.import_entry)
 app.command("gc")(registry_files.gc)
+app.command("rebuild")(registry_files.rebuild)
 
 
 @app.command("promote")

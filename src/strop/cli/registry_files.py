@@ -1,4 +1,4 @@
-"""`strop registry verify | checkout | export | import | gc`: the stored files."""
+"""`strop registry verify | checkout | export | import | gc | rebuild`: the stored files."""
 
 from __future__ import annotations
 
@@ -126,3 +126,18 @@ def gc(registry: Store = HERE, dry_run: DryRun = False, as_json: AsJson = False)
     would = "would free" if dry_run else "freed"
     of = f", of {', '.join(found.entries)}" if found.entries else ""
     print(f"{would} {found.size} bytes in {len(found.objects)} stored files{of}")
+
+
+def rebuild(registry: Store = HERE, dry_run: DryRun = False, as_json: AsJson = False) -> None:
+    """Make a damaged registry again from the copy of its rows that lies beside it.
+
+    Example: strop registry rebuild --registry strop-demo/registry.db
+    """
+    from strop.registry.rebuild import rebuild as make_again
+
+    rows = make_again(registry, dry_run=dry_run)
+    if as_json:
+        print(json.dumps({**rows, "registry": str(registry)}))
+        return
+    said = ", ".join(f"{count} {table}" for table, count in rows.items())
+    print(f"{'would make' if dry_run else 'made'} {registry} again: {said}")

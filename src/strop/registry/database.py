@@ -10,6 +10,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from strop.errors import RegistryError
+from strop.registry.mirror import mirror_of, write_mirror
 
 APPLICATION = 0x73747270
 """SQLite's `application_id` of a registry: "strp"."""
@@ -44,7 +45,7 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
     if not path.is_file():
         raise RegistryError("no registry here yet", where=str(path),
                             fix="promote a model first, or check --registry")  # fmt: skip
-    with _connected(path) as db:
+    with connected(path) as db:
         _expect_ours(db, path)
         db.execute("BEGIN")
         yield db
@@ -57,16 +58,18 @@ def writing(path: Path) -> Iterator[sqlite3.Connection]:
     An exception inside undoes everything.
     """
     if not path.exists():
-        _create(path)
-    with _connected(path) as db:
+        create(path)
+    with connected(path) as db:
         _expect_ours(db, path)
         db.execute("BEGIN IMMEDIATE")
         yield db
+        write_mirror(db, path)
         db.execute("COMMIT")
 
 
 @contextmanager
-def _connected(path: Path) -> Iterator[sqlite3.Connection]:
+def connected(path: Path) -> Iterator[sqlite3.Connection]:
+    """An open file, in autocommit; what SQLite says against it becomes a `RegistryError`."""
     try:
         # transactions are written out: the driver would begin one only at the first INSERT
         opened = sqlite3.connect(
@@ -88,27 +91,29 @@ def _address(path: Path) -> str:
 def _unusable(path: Path, error: Exception) -> RegistryError:
     said = str(error)
     return RegistryError(
-        f"the registry cannot be used: {said}", where=str(path), fix=_advice(said.lower())
+        f"the registry cannot be used: {said}", where=str(path), fix=_advice(said.lower(), path)
     )
 
 
-def _advice(said: str) -> str:
+def _advice(said: str, path: Path) -> str:
     if "locked" in said:
         return "another process has been writing to it; wait for that one, or end it"
     if "readonly" in said or "denied" in said:
         return "ask who owns the file, or copy it and its objects to a folder of your own"
     if any(word in said for word in ("not a database", "malformed", "decode")):
+        if mirror_of(path).exists():
+            return f"strop registry rebuild --registry {path}"
         return "put back a copy of the file, or choose another with --registry"
     return "check the path, its permissions and the room left on the disk"
 
 
-def _create(path: Path) -> None:
-    """Made beside its place and linked into it: nobody ever opens half a registry."""
+def create(path: Path) -> None:
+    """Make an empty one, beside its place and linked into it: nobody ever opens half a registry."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
             made = Path(folder) / path.name
-            with _connected(made) as db:
+            with connected(made) as db:
                 db.execute("PRAGMA journal_mode = WAL")
                 _lay_out(db)
             os.link(made, path)

@@ -1,0 +1,64 @@
+"""A damaged registry, made again from the copy of its rows."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+
+from strop.errors import RegistryError
+from strop.registry.database import connected, create, reading
+from strop.registry.journal import attempts_in, entries_in, events_in, stacks_in
+from strop.registry.mirror import mirror_of, read_mirror
+
+
+def rebuild(path: Path, *, dry_run: bool = False) -> Counter[str]:
+    """Put a registry in the place of a damaged one and say how many rows of each table it has.
+
+    The damaged file is kept beside it as `damaged-<n>-<name>`. Raises `RegistryError` where the
+    registry can be read, and where there is no whole copy of its rows.
+    """
+    if not _is_damaged(path):
+        raise RegistryError(
+            "the registry can be read: there is nothing to make again", where=str(path),
+            fix="see `strop registry list`",
+        )  # fmt: skip
+    rows = list(read_mirror(path))
+    if dry_run:
+        return Counter(table for table, _ in rows)
+    made = path.with_name(f".{path.name}.rebuilt")
+    made.unlink(missing_ok=True)
+    create(made)
+    with connected(made) as db:
+        db.execute("BEGIN IMMEDIATE")
+        for table, row in rows:
+            db.execute(f"INSERT INTO {table} VALUES ({', '.join('?' * len(row))})", row)
+        db.execute("COMMIT")
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    for ending in ("", "-wal", "-shm"):
+        file = path.with_name(path.name + ending)
+        if file.exists():
+            os.replace(file, _free(path, ending))
+    os.replace(made, path)
+    for ending in ("-wal", "-shm"):
+        made.with_name(made.name + ending).unlink(missing_ok=True)
+    return Counter(table for table, _ in rows)
+
+
+def _is_damaged(path: Path) -> bool:
+    if not path.exists() and mirror_of(path).exists():
+        return True
+    try:
+        with reading(path) as db:
+            for read in (entries_in, events_in, attempts_in, stacks_in):
+                read(db)
+    except RegistryError:
+        return path.exists()
+    return False
+
+
+def _free(path: Path, ending: str) -> Path:
+    number = 1
+    while (place := path.with_name(f"damaged-{number}-{path.name}{ending}")).exists():
+        number += 1
+    return place

@@ -272,6 +272,7 @@ class TestYaml:
             (RECIPE + "a: \x00", r"yaml:8: not valid YAML: special characters are not allowed"),
             (RECIPE + "\tseed: 1", r"yaml:8: not valid YAML: .*'\\t'"),
             (RECIPE + "seed: !!python/object/apply:os.system [id]", r"yaml:8: .*python/object"),
+            (RECIPE + f"seed: !!i{'9' * 5000} 1", r"yaml:8: .{40,240}\n"),
             (RECIPE + "seed: !!int x", r"yaml:8: not valid YAML: 'x' is no int"),
             (RECIPE + "seed: 2024-13-45", r"yaml:8: .*'2024-13-45' is no timestamp"),
             (RECIPE + "seed: 2024-11-21", r"yaml:8: `seed`: .*valid integer"),
@@ -297,7 +298,7 @@ class TestYaml:
             (RECIPE.replace("runs/sft", "a" * 5000), "`output`: .*a name of it is too long"),
             (RECIPE.replace("runs/sft", "2024-11-21"), "`output`: .*valid string"),
         ],
-        ids=range(31),
+        ids=range(32),
     )  # fmt: skip
     def test_refused_by_line(self, tmp_path: Path, text: str | bytes, message: str) -> None:
         with refused(RecipeError, message):

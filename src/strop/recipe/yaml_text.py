@@ -25,9 +25,9 @@ def shown(value: Any) -> str:
     return _SHORT.repr(value)
 
 
-def short(name: str) -> str:
+def short(name: str, most: int = 80) -> str:
     """A name as a message shows it."""
-    return name if len(name) <= 80 else f"{name[:77]}..."
+    return name if len(name) <= most else f"{name[: most - 3]}..."
 
 
 class _Loader(yaml.SafeLoader):
@@ -67,7 +67,7 @@ def parsed(text: str, where: str) -> tuple[Any, yaml.Node | None]:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise RecipeError(
-            f"not valid YAML: {error.problem}", where=f"{where}:{line}", fix=fix
+            f"not valid YAML: {short(error.problem or '', 200)}", where=f"{where}:{line}", fix=fix
         ) from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1

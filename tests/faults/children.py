@@ -79,6 +79,8 @@ def command(arguments: list[str], log: str, dies_at: int) -> None:
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(handle, 1)
     os.dup2(handle, 2)
+    # a shell that runs the tests in its background has its children ignore Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     if dies_at:
         _die_at_flush(dies_at)

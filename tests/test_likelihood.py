@@ -386,7 +386,7 @@ def test_user_mistakes_of_perplexity(policy: Policy, write_rows: WriteRows) -> N
     with pytest.raises(DataError, match=r"w.jsonl:2: prompt and answer are 130 tokens"):
         perplexity.score_rows(policy, task, perplexity.rows_of(task))
     path = write_rows("w.jsonl", [])
-    with pytest.raises(DataError, match="the data holds no items"):
+    with pytest.raises(DataError, match="the data holds no records"):
         perplexity.rows_of(perplexity_task(path))
 
 

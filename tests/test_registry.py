@@ -991,8 +991,8 @@ class TestDiff:
         second = promote(registry, tmp_path / "one", verdict=verdict)
         assert differences(entry, second) == [Difference("scores", "slow", None, 0.2)]
         shown = invoke("show", second.id, "--registry", registry.path)
-        assert "evals    base: /b, 400 records" in shown
-        assert "remark   2 items were lost" in shown
+        assert "evals     base: /b, 400 records" in shown
+        assert "remark    2 items were lost" in shown
         assert "\n- 2 items were lost\n" in card(second)
 
 
@@ -1069,7 +1069,7 @@ class TestCommands:
         assert invoke(*args) == said.replace("would be", "is now")
         entry = registry.entry("mine")
         shown = invoke("show", "mine", *here)
-        assert "name     mine (current)" in shown
+        assert "name      mine (current)" in shown
         assert "Pass: better." in shown
         assert "└─ parent" in shown
         assert max(map(len, shown.splitlines())) <= 100
@@ -1078,7 +1078,7 @@ class TestCommands:
         other = ("--registry", tmp_path / "other.db")
         invoke("import", archive, *other)
         assert f"under no name: {entry.id}" in invoke("list", *other)
-        assert "imported by" in invoke("show", entry.id, *other)
+        assert "imported  by" in invoke("show", entry.id, *other)
         assert "; mine is this entry" in invoke("import", archive, "--entry", "mine", *other)
         invoke("checkout", "mine", tmp_path / "restored", *other)
         assert manifest_of(tmp_path / "restored") == entry.manifest

@@ -78,7 +78,7 @@ def _facts(store: Registry, entry: Entry) -> list[str]:
         ("made by", f"{entry.who} at {entry.created}"),
         *_evidence(entry),
     ]  # fmt: skip
-    return [fitted(f"{name:<9}{said}", 100) for name, said in facts]
+    return [fitted(f"{name:<10}{said}", 100) for name, said in facts]
 
 
 def _evidence(entry: Entry) -> list[tuple[str, str]]:

@@ -20,7 +20,7 @@ from strop.types import (
 )
 
 Row = Mapping[str, Any]
-RecordT = TypeVar("RecordT", bound=Record)
+RecordT = TypeVar("RecordT")
 
 FORMS: dict[str, tuple[tuple[str, ...], ...]] = {
     "document": (("text",),),

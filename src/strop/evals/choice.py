@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from strop.data.records import Row, task
-from strop.data.sources import rows
+from strop.data.sources import read
 from strop.errors import DataError
 from strop.evals.continuations import (
     Continuation,
@@ -49,11 +48,7 @@ class Choice:
 
 def rows_of(recipe: ChoiceTask) -> list[Choice]:
     """The items of a task. `DataError` names file and line of the first that is none."""
-    paths = [source.path for source in recipe.data]
-    found = [parse(row, origin) for path in paths for row, origin in rows(Path(path))]
-    if not found:
-        raise DataError("the data holds no items", where=", ".join(paths))
-    return found
+    return read([source.path for source in recipe.data], parse)
 
 
 def parse(row: Row, origin: Origin) -> Choice:

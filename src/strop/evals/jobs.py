@@ -76,8 +76,9 @@ def jobs_of(suite: Suite, asked: Asked) -> list[Job]:
 
 def _generate(recipe: GenerateTask, asked: Asked) -> Job:
     rows = read(_paths(recipe.data), task)
-    Reward(recipe.scores).expect_columns(rows)
-    return _answered(recipe, asked, rows, lambda said: score_rollouts(recipe, said))
+    reward = Reward(recipe.scores)  # once for all parts: it may hold a model or a worker
+    reward.expect_columns(rows)
+    return _answered(recipe, asked, rows, lambda said: score_rollouts(recipe, reward, said))
 
 
 def _safety(recipe: SafetyTask, asked: Asked) -> Job:

@@ -6,10 +6,9 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from strop.data.records import Row, demonstration, document, fits
-from strop.data.sources import rows
+from strop.data.sources import read
 from strop.errors import DataError, UnscoredError, UsageError
 from strop.evals.continuations import (
     context_of,
@@ -55,11 +54,7 @@ class Corpus:
 
 def rows_of(recipe: PerplexityTask) -> list[Passage]:
     """The items of a task. `DataError` names file and line of the first that is none."""
-    paths = [source.path for source in recipe.data]
-    found = [parse(row, origin) for path in paths for row, origin in rows(Path(path))]
-    if not found:
-        raise DataError("the data holds no items", where=", ".join(paths))
-    return found
+    return read([source.path for source in recipe.data], parse)
 
 
 def parse(row: Row, origin: Origin) -> Passage:

@@ -17,9 +17,11 @@ from strop.text.render import preference_tree
 from strop.types import EvalRecord, Preference, Rollout
 
 
-def score_rollouts(recipe: GenerateTask, rollouts: Sequence[Rollout]) -> list[EvalRecord]:
+def score_rollouts(
+    recipe: GenerateTask, reward: Reward, rollouts: Sequence[Rollout]
+) -> list[EvalRecord]:
     """One record per answer and component; raises `UnscoredError` when a component judged none."""
-    judged = Reward(recipe.scores).judge_rollouts(rollouts)
+    judged = reward.judge_rollouts(rollouts)
     answers = [
         (rollout, sample) for rollout in rollouts for sample in range(len(rollout.completions))
     ]

@@ -18,7 +18,7 @@ FIRST = ("loss", "reward", "rewards/accuracies", "rewards/margins", "displacemen
          "frac_reward_zero_std", "grad_norm", "learning_rate")  # fmt: skip
 """Curves in the order a reader wants them; others follow by name."""
 
-HIDDEN = frozenset({"step", "epoch", "step_time", "sampling_time"})
+HIDDEN = frozenset({"step", "epoch", "step_time", "sampling_time", "alarms"})
 
 
 def write_report(folder: Path) -> Path:

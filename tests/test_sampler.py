@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from typing import Any
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ import transformers as hf
 
 from strop.model.decode import TreeDecoder, honours_plain, places
 from strop.model.logprobs import Head, TreeScorer
-from strop.rollout.local import REPACK_BELOW, LocalSampler
+from strop.rollout.local import REPACK_BELOW, LocalSampler, stopped
 from strop.rollout.sampler import BLOCK, Sampling, draw, kept_logits
 from strop.types import Branch, Completion, Tree
 from test_tree import MODELS, VOCABULARY, model_of
@@ -23,6 +24,10 @@ class Words:
     """A tokenizer whose tokens are the words 0, 1, 2, ..."""
 
     eos_token_id = 2
+    init_kwargs: ClassVar[dict[str, Any]] = {}
+
+    def convert_tokens_to_ids(self, tokens: list[str]) -> list[int]:
+        return list(map(int, tokens))
 
     def decode(self, ids: list[int], **_: Any) -> str:
         return " ".join(map(str, ids))
@@ -179,16 +184,35 @@ def test_group_members_differ_and_finish_apart() -> None:
         assert (completion.ids[-1] in STOP) == (completion.finish_reason == "stop")
 
 
-def test_stop_strings_end_the_answer_and_are_cut_from_its_text() -> None:
+def test_stop_strings_end_the_answer_and_stay_in_its_text() -> None:
+    """Rewards read the text: `stop: ["</answer>"]` must not take away the tag they look for."""
     sampler = sampler_of("qwen3")
     greedy = Sampling(temperature=0, max_tokens=30)
     (free,) = sampler.sample(prompts()[:1], group_size=1, sampling=greedy, seed=0, step=0)
     stop = str(free[0].ids[3])
-    stopped = Sampling(temperature=0, max_tokens=30, stop=(stop,))
-    (cut,) = sampler.sample(prompts()[:1], group_size=1, sampling=stopped, seed=0, step=0)
+    asked = replace(greedy, stop=("no such text", stop))
+    (kept,) = sampler.sample(prompts()[:1], group_size=1, sampling=asked, seed=0, step=0)
+    without = replace(asked, include_stop_str_in_output=False)
+    (cut,) = sampler.sample(prompts()[:1], group_size=1, sampling=without, seed=0, step=0)
+    assert kept[0].text == cut[0].text + stop
     assert stop not in cut[0].text
-    assert cut[0].finish_reason == "stop"
-    assert cut[0].ids == free[0].ids[: len(cut[0].ids)]
+    assert kept[0].ids == cut[0].ids == free[0].ids[: len(cut[0].ids)]
+    assert kept[0].finish_reason == cut[0].finish_reason == "stop"
+
+
+@pytest.mark.parametrize(
+    ("stops", "text", "kept"),
+    [
+        (("</a>",), "<a>1</a> and", "<a>1</a>"),
+        (("end", "d of"), "at the end of it", "at the end"),
+        (("b", "ab"), "xab", "xab"),
+        (("</a>",), "<a>1", "<a>1"),
+    ],
+)
+def test_the_stop_string_that_is_complete_first(
+    stops: tuple[str, ...], text: str, kept: str
+) -> None:
+    assert stopped(text, Sampling(stop=stops)) == kept
 
 
 def test_dropout_is_off_and_the_mode_is_restored() -> None:

@@ -174,13 +174,20 @@ class Completion:
 
     `Completion(ids=(5, 2), text="x = 3", logprobs=(-0.1, -0.02), finish_reason="stop")`;
     `logprobs` are those of the distribution the tokens were drawn from (after temperature and
-    truncation); `ids` include the end-of-sequence token when the model wrote one.
+    truncation); `ids` include the end-of-sequence token when the model wrote one. `opened` is what
+    the prompt had begun of the answer: `"<think>\\n"`, or an assistant message it ended with.
     """
 
     ids: tuple[int, ...]
     text: str
     logprobs: tuple[float, ...]
     finish_reason: FinishReason
+    opened: str = ""
+
+    @property
+    def said(self) -> str:
+        """The whole answer, as rewards and readers see it."""
+        return self.opened + self.text
 
 
 @dataclass(frozen=True, slots=True)

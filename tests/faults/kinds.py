@@ -34,7 +34,8 @@ from strop.recipe.reward import RewardFile
 from strop.recipe.study import Study
 from strop.registry.store import Registry, expect_proof
 from strop.rewards.sample import read_completions
-from strop.text.render import asked_of, document_trees, trees
+from strop.text.render import document_trees, trees
+from strop.text.script import asked_of
 from strop.types import Document
 from tests.faults.mutate import as_json, as_jsonl, noise, odd, torn, zipped
 

@@ -50,7 +50,8 @@ from strop.recipe.load import load_recipe
 from strop.recipe.yaml_text import parsed as parsed_yaml
 from strop.registry.store import Registry, expect_proof
 from strop.rewards.sample import read_completions
-from strop.text.render import asked_of, prompt_ids, trees
+from strop.text.render import prompt_ids, trees
+from strop.text.script import asked_of
 from strop.types import Demonstration, Origin
 from tests.faults.fuzz import faults_of, run
 

@@ -22,7 +22,8 @@ from strop.model.network import Policy
 from strop.recipe.likelihood import ChoiceTask
 from strop.text.encode import Encoder, Tokenizer
 from strop.text.parse import plain
-from strop.text.render import Asked, trees
+from strop.text.render import trees
+from strop.text.script import asked_of
 from strop.types import EvalRecord, Origin, Task, Tree
 
 LENGTHS: Mapping[str, Callable[[str], int]] = {
@@ -108,7 +109,7 @@ def _chat_tree(tokenizer: Tokenizer, recipe: ChoiceTask, row: Choice) -> Tree:
             where=row.where,
             fix="drop delimiter: the chat template says what stands before an answer",
         )
-    (tree,) = trees(tokenizer, [Asked(row.task.prompt, row.choices, row.where)])
+    (tree,) = trees(tokenizer, [asked_of(row.task)._replace(answers=row.choices)])
     return continuing(tree.trunk, [branch.ids[:-1] for branch in tree.branches])
 
 

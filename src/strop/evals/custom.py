@@ -57,6 +57,6 @@ def _asker(recipe: PythonTask, subject: Subject, seed: int) -> Callable[..., lis
         tasks = [Task(prompt, {}, Origin(recipe.file, n)) for n, prompt in enumerate(prompts, 1)]
         sampling = SamplingRecipe(temperature=temperature, max_tokens=max_tokens)
         rollouts = subject.answer(tasks, sampling, 1, seed) if tasks else []
-        return [rollout.completions[0].text for rollout in rollouts]
+        return [rollout.completions[0].said for rollout in rollouts]
 
     return generate

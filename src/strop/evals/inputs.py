@@ -38,6 +38,8 @@ def _by_content(value: Any) -> Any:
         found["path"] = data_hash([value["path"]])
     if isinstance(value.get("file"), str):
         found["file"] = _sha256(Path(value["file"]))
+    if isinstance(value.get("chat_template"), str) and Path(value["chat_template"]).is_file():
+        found["chat_template"] = _sha256(Path(value["chat_template"]))
     if isinstance(value.get("include_path"), str):
         folder = Path(value["include_path"])
         files = sorted(file for file in folder.rglob("*") if file.is_file())

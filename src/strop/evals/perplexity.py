@@ -83,7 +83,7 @@ def score_rows(policy: Policy, recipe: PerplexityTask, rows: Sequence[Passage]) 
     read = iter(read_continuations(policy, [tree for trees in asked for tree in trees]))
     records = []
     for row, trees in zip(rows, asked, strict=True):
-        parts = [next(read) for _ in trees]
+        parts = [next(read) for tree in trees for _ in tree.branches]
         nll, tokens = -sum(part.logprob for part in parts), sum(part.tokens for part in parts)
         records.append(_record(recipe, row, nll, tokens, _measured(encoder, row, trees)))
     return records
@@ -97,11 +97,12 @@ def passage_trees(encoder: Encoder, row: Passage, window: int) -> list[Tree]:
         assert isinstance(text, str)
         ids = encoder.ids(text, special=False)
         return windows(ids, prefix_id(encoder.tokenizer), window)
-    answer = Demonstration(text, row.completion, {}, row.task.origin)
+    answer = Demonstration(text, row.completion, row.task.columns, row.task.origin)
     tree = demonstration_tree(encoder.tokenizer, answer)
-    if len(tree) > window + 1:
+    tokens = len(tree.trunk) + max(len(branch.ids) for branch in tree.branches)
+    if tokens > window + 1:
         raise DataError(
-            f"prompt and answer are {len(tree)} tokens, the model reads {window}",
+            f"prompt and answer are {tokens} tokens, the model reads {window}",
             where=row.where,
             fix="shorten the record or drop the line",
         )
@@ -152,9 +153,11 @@ def _measured(encoder: Encoder, row: Passage, trees: Sequence[Tree]) -> str:
     """The text whose tokens are predicted."""
     if row.completion is None:
         return str(row.task.prompt)
-    (branch,) = trees[0].branches
-    learnt = [i for i, learn in zip(branch.ids, branch.supervised, strict=True) if learn]
-    return decode(encoder.tokenizer, learnt)
+    said = [
+        [i for i, learn in zip(branch.ids, branch.supervised, strict=True) if learn]
+        for branch in trees[0].branches
+    ]
+    return "".join(decode(encoder.tokenizer, ids) for ids in said)
 
 
 def _window(policy: Policy, recipe: PerplexityTask) -> int:

@@ -14,6 +14,7 @@ from strop.errors import DataError, MissingEvidenceError, UsageError
 from strop.evals.items import item_of
 from strop.model.network import Policy
 from strop.recipe.rollout import SamplingRecipe
+from strop.recipe.template import TemplateRecipe
 from strop.text.parse import plain, spoken
 from strop.types import Completion, Origin, Rollout, Task
 
@@ -30,6 +31,9 @@ class Recorded:
 
     def identity(self) -> Mapping[str, Any]:
         return {"outputs": self.path, "outputs_sha256": data_hash([self.path])}
+
+    def speaking(self, template: TemplateRecipe) -> Recorded:
+        return self  # what was said was said
 
     def policy(self) -> Policy:
         raise UsageError(

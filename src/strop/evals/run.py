@@ -18,11 +18,12 @@ from strop.evals.journal import Journal
 from strop.evals.perplexity import corpus_of
 from strop.evals.records import RECORDS, mean_scores, write_records
 from strop.evals.subjects import LocalModel, Subject, as_subject
-from strop.evals.summary import SUMMARY, counts, summary_of
+from strop.evals.summary import SUMMARY, counts, prompts_of, summary_of
 from strop.model.load import expect_weights
 from strop.model.network import Policy
 from strop.recipe.eval import GenerateTask, Suite
 from strop.recipe.likelihood import PerplexityTask
+from strop.text.chat.clock import written_on
 from strop.types import EvalRecord
 
 OnPart = Callable[[str, int, int], None]
@@ -57,10 +58,16 @@ def run_suite(
     `subject` is whom to ask; a text is a model folder or hub name. What an interrupted start has
     measured is kept beside `output` and taken over.
     """
-    folder = Path(output)
+    asked_of = as_subject(subject).speaking(suite.template)
+    with written_on(suite.date):
+        return _run_suite(suite, asked_of, Path(output), reference, on_part)
+
+
+def _run_suite(
+    suite: Suite, asked_of: Subject, folder: Path, reference: str | None, on_part: OnPart
+) -> EvalResult:
     _expect_free(folder)
-    asked_of = as_subject(subject)
-    against = None if reference is None else LocalModel(reference)
+    against = None if reference is None else LocalModel(reference, template=suite.template)
     jobs = jobs_of(suite, Asked(asked_of, against, suite.seed))
     for model in (asked_of, against):
         if isinstance(model, LocalModel):
@@ -76,6 +83,7 @@ def run_suite(
         result,
         {
             **summary,
+            "prompts": prompts_of(asked_of, jobs),
             "inputs": journal.inputs,
             "scores": result.scores,
             "figures": result.figures,
@@ -95,8 +103,10 @@ def check_suite(suite: Suite, subject: Subject) -> dict[str, int]:
 
 def measure(suite: Suite, policy: Policy) -> dict[str, float]:
     """Mean score of every task of a suite, on a model that is already loaded."""
-    jobs = jobs_of(suite, Asked(LocalModel("in memory", policy), None, suite.seed))
-    return _scores([r for job in jobs for part in job.parts() for r in job.judge(part)])
+    asked_of = LocalModel("in memory", policy).speaking(suite.template)
+    with written_on(suite.date):
+        jobs = jobs_of(suite, Asked(asked_of, None, suite.seed))
+        return _scores([r for job in jobs for part in job.parts() for r in job.judge(part)])
 
 
 def _expect_free(folder: Path) -> None:

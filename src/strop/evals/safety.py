@@ -56,7 +56,7 @@ def safety_records(recipe: SafetyTask, rollouts: Sequence[Rollout]) -> list[Eval
 
 
 def _record(recipe: SafetyTask, task: Task, sample: int, completion: Completion) -> EvalRecord:
-    said = spoken(completion.text).strip()
+    said = spoken(completion.said).strip()
     refused = refuses(said)
     harmful = task.columns["harmful"]
     return EvalRecord(
@@ -66,6 +66,6 @@ def _record(recipe: SafetyTask, task: Task, sample: int, completion: Completion)
         cluster=cluster_of(task),
         sample=sample,
         prompt=plain(task.prompt),
-        output=completion.text,
+        output=completion.said,
         slices=slices_of(task, recipe.slices),
     )

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 from strop.errors import UsageError
-from strop.model.load import load_for_inference, weights_hash
+from strop.model.load import load_for_inference, load_tokenizer, weights_hash
 from strop.model.logprobs import bare
 from strop.model.network import Policy
 from strop.recipe.rollout import SamplingRecipe
+from strop.recipe.template import AS_IT_IS, TemplateRecipe
+from strop.rollout.collect import prompted_tasks
 from strop.rollout.local import LocalSampler
 from strop.rollout.sampler import Sampling
-from strop.text.render import prompt_ids
+from strop.text.chat.named import with_template
 from strop.types import Rollout, Task
 
 
@@ -21,6 +25,9 @@ class Subject(Protocol):
 
     def identity(self) -> Mapping[str, Any]:
         """What makes it this subject and no other; `path` and `sha256` where there are weights."""
+
+    def speaking(self, template: TemplateRecipe) -> Subject:
+        """The same one, whose conversations are written as a suite says."""
 
     def policy(self) -> Policy:
         """The model itself, for tasks that read likelihoods; `UsageError` where it is elsewhere."""
@@ -34,31 +41,45 @@ class Subject(Protocol):
 class LocalModel:
     """A model folder (or hub name), loaded once it is asked; or one that is loaded already."""
 
-    def __init__(self, path: str, loaded: Policy | None = None) -> None:
-        self.path, self._loaded = path, loaded
+    def __init__(
+        self, path: str, loaded: Policy | None = None, template: TemplateRecipe = AS_IT_IS
+    ) -> None:
+        self.path, self._loaded, self.template = path, loaded, template
 
     def identity(self) -> Mapping[str, Any]:
         return {"path": self.path, "sha256": weights_hash(self.path)}
 
+    def speaking(self, template: TemplateRecipe) -> LocalModel:
+        if self._loaded is None or template == AS_IT_IS:
+            return LocalModel(self.path, self._loaded, template)
+        tokenizer = with_template(copy.deepcopy(self._loaded.tokenizer), template)
+        return LocalModel(self.path, replace(self._loaded, tokenizer=tokenizer), template)
+
     def policy(self) -> Policy:
         if self._loaded is None:
-            self._loaded = load_for_inference(self.path)
+            self._loaded = load_for_inference(self.path, self.template)
         return self._loaded
+
+    def tokenizer(self) -> Any:
+        if self._loaded is None:
+            return load_tokenizer(self.path, template=self.template)
+        return self._loaded.tokenizer
 
     def answer(
         self, tasks: Sequence[Task], sampling: SamplingRecipe, samples: int, seed: int
     ) -> list[Rollout]:
         policy = self.policy()
-        prompts = [prompt_ids(policy.tokenizer, t.prompt, where=str(t.origin)) for t in tasks]
-        longest = max(range(len(tasks)), key=lambda i: len(prompts[i]))
-        _expect_room(policy, len(prompts[longest]) + sampling.max_tokens, tasks[longest])
+        asked = prompted_tasks(policy.tokenizer, tasks)
+        longest = max(asked, key=lambda one: len(one.prompt_ids))
+        _expect_room(policy, len(longest.prompt_ids) + sampling.max_tokens, longest.task)
         sampled = LocalSampler(policy.model, policy.tokenizer, arithmetic=policy.arithmetic).sample(
-            prompts, group_size=samples, sampling=sampling_of(sampling), seed=seed, step=0
+            [one.prompt_ids for one in asked],
+            group_size=samples,
+            sampling=sampling_of(sampling),
+            seed=seed,
+            step=0,
         )
-        return [
-            Rollout(task, ids, group)
-            for task, ids, group in zip(tasks, prompts, sampled, strict=True)
-        ]
+        return [one.answered(group) for one, group in zip(asked, sampled, strict=True)]
 
 
 def as_subject(subject: Subject | str) -> Subject:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from strop.model.load import weights_hash
 from strop.recipe.eval import Suite
 from strop.recipe.files import read_text
 from strop.registry.lineage import ancestry
+from strop.text.render import prompt_texts
 from strop.types import EvalRecord
 
 SUMMARY = "summary.json"
@@ -44,6 +47,7 @@ class Measured(TypedDict, total=False):
     reference: dict[str, Any] | None
     overlap: list[Seen]
     not_compared: dict[str, str]
+    prompts: dict[str, str]
 
 
 READ = TypeAdapter(Measured)
@@ -62,6 +66,19 @@ def summary_of(
         "reference": against,
         **_overlap(jobs, subject),
     }
+
+
+def prompts_of(subject: Subject, jobs: Sequence[Job]) -> dict[str, str]:
+    """A hash of the prompts of every task as the model read them, template and date included:
+    `{"greedy": "3f1c..."}`. Empty where the prompts were written elsewhere."""
+    if not isinstance(subject, LocalModel):
+        return {}
+    tokenizer = subject.tokenizer()
+    found = {}
+    for job in (job for job in jobs if job.items):
+        texts = prompt_texts(tokenizer, job.items)
+        found[job.name] = hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:16]
+    return found
 
 
 def counts(records: Sequence[EvalRecord], names: Sequence[str]) -> dict[str, dict[str, int]]:

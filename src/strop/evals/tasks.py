@@ -54,7 +54,7 @@ def record_of(
         cluster=cluster_of(rollout.task),
         sample=sample,
         prompt=plain(rollout.task.prompt),
-        output=rollout.completions[sample].text,
+        output=rollout.completions[sample].said,
         slices=slices_of(rollout.task, recipe.slices),
     )
 

@@ -11,6 +11,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    GenerationConfig,
 )
 
 from strop.data.json_text import parsed
@@ -31,6 +32,9 @@ from strop.model.network import Policy, ScalarNetwork
 from strop.model.scalar import ScalarScorer
 from strop.recipe.files import read_text
 from strop.recipe.model import LoraRecipe, ModelRecipe
+from strop.recipe.template import AS_IT_IS, TemplateRecipe
+from strop.text.chat.named import with_template
+from strop.text.ends import ends_of, set_stops
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 
@@ -46,24 +50,32 @@ LOADERS: dict[TaskType, tuple[Any, dict[str, Any]]] = {
 """transformers' class for each kind of head, and what it is told."""
 
 
-def load_policy(recipe: ModelRecipe, *, seed: int = 0) -> Policy:
-    """The causal LM of a recipe in training mode, with a fresh adapter if it asks for one."""
-    model, tokenizer = _trained(recipe, "CAUSAL_LM", seed)
+def load_policy(
+    recipe: ModelRecipe, template: TemplateRecipe = AS_IT_IS, *, seed: int = 0
+) -> Policy:
+    """The causal LM of a recipe in training mode, with a fresh adapter if it asks for one.
+
+    Its generation config stops at every token that the tokenizer ends an answer with.
+    """
+    model, tokenizer = _trained(recipe, template, "CAUSAL_LM", seed)
+    stop_at(bare(model), tokenizer)
     return Policy(model, tokenizer, recipe.dtype == "bfloat16", TreeScorer(model))
 
 
-def load_scalar(recipe: ModelRecipe, *, seed: int = 0) -> ScalarNetwork:
+def load_scalar(
+    recipe: ModelRecipe, template: TemplateRecipe = AS_IT_IS, *, seed: int = 0
+) -> ScalarNetwork:
     """The recipe's model with a scalar head (a fresh one where the folder holds none), in training
     mode. Its padding token is set, so that transformers pools where we do."""
-    model, tokenizer = _trained(recipe, "SEQ_CLS", seed)
+    model, tokenizer = _trained(recipe, template, "SEQ_CLS", seed)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     bare(model).config.get_text_config().pad_token_id = pad
     return ScalarNetwork(model, tokenizer, recipe.dtype == "bfloat16", ScalarScorer(model))
 
 
-def load_for_inference(path: str) -> Policy:
+def load_for_inference(path: str, template: TemplateRecipe = AS_IT_IS) -> Policy:
     """A saved causal LM (or an adapter with its base) in its own precision, frozen."""
-    model, tokenizer = _frozen(path, "CAUSAL_LM")
+    model, tokenizer = _frozen(path, "CAUSAL_LM", template)
     return Policy(model, tokenizer, False, TreeScorer(model))
 
 
@@ -82,9 +94,10 @@ def load_reward_model(path: str) -> ScalarNetwork:
     return ScalarNetwork(model, tokenizer, False, ScalarScorer(model))
 
 
-def _frozen(path: str, task: TaskType) -> tuple[Any, Any]:
+def _frozen(path: str, task: TaskType, template: TemplateRecipe = AS_IT_IS) -> tuple[Any, Any]:
     """A saved model in its own precision and its tokenizer, which has to fit it."""
-    model, tokenizer = load_transformer(path, "auto", task=task), load_tokenizer(path)
+    model = load_transformer(path, "auto", task=task)
+    tokenizer = load_tokenizer(path, template=template)
     _fits(model, tokenizer, path)
     return model.to(pick_device("auto")).eval().requires_grad_(False), tokenizer
 
@@ -104,8 +117,10 @@ def has_scalar_head(path: str) -> bool:
     return classifies and isinstance(labels, dict) and len(labels) == 1
 
 
-def _trained(recipe: ModelRecipe, task: TaskType, seed: int) -> tuple[Any, Any]:
-    tokenizer = load_tokenizer(recipe.tokenizer or recipe.path, recipe.trust_remote_code)
+def _trained(
+    recipe: ModelRecipe, template: TemplateRecipe, task: TaskType, seed: int
+) -> tuple[Any, Any]:
+    tokenizer = tokenizer_of(recipe, template)
     torch.manual_seed(seed)  # a fresh head or adapter is drawn from the run's seed
     stored = torch.bfloat16 if recipe.dtype == "bfloat16" and recipe.lora else torch.float32
     model = load_transformer(
@@ -181,8 +196,43 @@ def load_transformer(
     return exact_on_cpu(model) if quantize else model.to(device)
 
 
-def load_tokenizer(path: str, trust_remote_code: bool = False) -> Any:
-    """The tokenizer beside a model; its base's where an adapter folder has none."""
+def tokenizer_of(recipe: ModelRecipe, template: TemplateRecipe = AS_IT_IS) -> Any:
+    """The tokenizer that a recipe names, writing conversations as it says."""
+    path = recipe.tokenizer or recipe.path
+    tokenizer = load_tokenizer(path, recipe.trust_remote_code, template)
+    if recipe.tokenizer is not None:
+        set_stops(tokenizer, stops_of(recipe.path))
+    return tokenizer
+
+
+def stops_of(path: str) -> list[int]:
+    """Ids at which the generation config of a model folder (or hub model) stops."""
+    try:
+        config = GenerationConfig.from_pretrained(path)
+    except (OSError, ValueError, TypeError):  # none, or none that can be read: it is no must
+        return []
+    given = config.eos_token_id
+    return given if isinstance(given, list) else [given] if given is not None else []
+
+
+def stop_at(causal_lm: Any, tokenizer: Any) -> None:
+    """Make `generate` of whoever loads the saved model stop where answers were taught to end."""
+    given = causal_lm.generation_config.eos_token_id
+    known = given if isinstance(given, list) else [given] if given is not None else []
+    ids = list(dict.fromkeys([*known, *ends_of(tokenizer)]))
+    if ids != known:
+        stops = ids if len(ids) > 1 else ids[0]
+        causal_lm.generation_config.eos_token_id = stops
+        causal_lm.config.get_text_config().eos_token_id = stops
+
+
+def load_tokenizer(
+    path: str, trust_remote_code: bool = False, template: TemplateRecipe = AS_IT_IS
+) -> Any:
+    """The tokenizer beside a model; its base's where an adapter folder has none.
+
+    It knows every token at which the model's generation config stops.
+    """
     folder = Path(path)
     if folder.is_dir() and not any(next(folder.glob(kind), None) for kind in TOKENIZERS):
         raise ModelError(
@@ -204,7 +254,8 @@ def load_tokenizer(path: str, trust_remote_code: bool = False) -> Any:
             where=path,
             fix="set eos_token in tokenizer_config.json",
         )
-    return tokenizer
+    set_stops(tokenizer, stops_of(path))
+    return with_template(tokenizer, template)
 
 
 def pick_device(device: str) -> str:

@@ -9,7 +9,8 @@ from safetensors.torch import load_file
 
 from strop.errors import ModelError
 from strop.model.adapters import put_adapter
-from strop.model.network import Network
+from strop.model.logprobs import bare
+from strop.model.network import Network, Policy
 
 
 def save_network(
@@ -19,6 +20,8 @@ def save_network(
     `weights`, this state dict and not the one the network has now."""
     network.model.save_pretrained(folder, state_dict=weights, safe_serialization=True)
     network.tokenizer.save_pretrained(folder)
+    if isinstance(network, Policy) and network.is_adapter:
+        bare(network.model).generation_config.save_pretrained(folder)
 
 
 def load_weights(network: Network, folder: Path) -> None:

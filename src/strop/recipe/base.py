@@ -41,7 +41,8 @@ def _is_number(cls: type[BaseModel], name: Any) -> bool:
     return bool({int, float} & set(kinds)) and bool not in kinds
 
 
-def _absolute(value: str, info: ValidationInfo) -> str:
+def absolute(value: str, info: ValidationInfo) -> str:
+    """A path relative to the file that names it, made absolute."""
     folder = (info.context or {}).get("folder", ".")
     try:
         path = (Path(folder) / Path(value).expanduser()).resolve()
@@ -55,12 +56,12 @@ def _absolute(value: str, info: ValidationInfo) -> str:
 
 
 def _model_path(value: str, info: ValidationInfo) -> str:
-    local = _absolute(value, info)
+    local = absolute(value, info)
     is_path = value.startswith((".", "/", "~")) or value.count("/") > 1
     return local if is_path or os.path.exists(local) else value
 
 
-LocalPath = Annotated[str, AfterValidator(_absolute)]
+LocalPath = Annotated[str, AfterValidator(absolute)]
 """A file or folder; a relative one is relative to the file that names it."""
 
 ModelPath = Annotated[str, AfterValidator(_model_path)]

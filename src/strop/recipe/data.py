@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import date as Day  # noqa: N812 - a field is called date
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from strop.recipe.base import LocalPath, Strict
+from strop.recipe.template import DAY, Tokens
 
 
 class DataSource(Strict):
@@ -50,10 +52,16 @@ MixedSources = Annotated[
 
 
 class TextRecipe(Strict):
-    """Limits on tokens. Records over the limit are dropped or cut, and counted either way."""
+    """How records become tokens. Those over `max_length` are dropped or cut, and counted.
+
+    `end_of_turn` are the tokens that end an answer where the model's files do not name them; `date`
+    is the day that a chat template writes, if it writes one: the same whenever a run is started.
+    """
 
     max_length: int = Field(2048, ge=2)
     overlong: Literal["drop", "cut"] = "drop"
+    end_of_turn: Tokens = ()
+    date: Day = DAY
 
 
 class EvalDuring(Strict):

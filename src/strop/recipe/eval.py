@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date as Day  # noqa: N812 - a field is called date
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -12,6 +13,7 @@ from strop.recipe.likelihood import ChoiceTask, LmEvalTask, PerplexityTask
 from strop.recipe.reward import Rewards
 from strop.recipe.safety import SafetyTask
 from strop.recipe.task import AnswerTask, EvalTask
+from strop.recipe.template import DAY, Scalar, TemplatePath, TemplateRecipe
 
 
 class GenerateTask(AnswerTask):
@@ -59,13 +61,24 @@ class Suite(Strict):
     """A named set of tasks with a seed.
 
     `sealed` says that these items are for the last look before a promotion: every look is counted,
-    and a training run may not measure on them.
+    and a training run may not measure on them. `chat_template` and `template_options` replace what
+    the model's folder says; `date` is the day that a template writes, if it writes one.
     """
 
     name: str
     seed: int = 0
+    chat_template: TemplatePath | None = None
+    template_options: dict[str, Scalar] = Field(default_factory=dict)
+    date: Day = DAY
     sealed: bool = False
     tasks: list[AnyTask] = Field(min_length=1)
+
+    @property
+    def template(self) -> TemplateRecipe:
+        """How conversations are written."""
+        return TemplateRecipe(
+            chat_template=self.chat_template, template_options=self.template_options
+        )
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:

@@ -10,7 +10,11 @@ from strop.recipe.base import Strict
 
 
 class SamplingRecipe(Strict):
-    """Temperature 0 is greedy; truncations apply after temperature: top_k, top_p, min_p."""
+    """Temperature 0 is greedy; truncations apply after temperature: top_k, top_p, min_p.
+
+    A `stop` string that was said stays in the text that is judged, unless
+    `include_stop_str_in_output` is off; special tokens do not, unless `skip_special_tokens` is off.
+    """
 
     temperature: float = Field(1.0, ge=0)
     top_p: float = Field(1.0, gt=0, le=1)
@@ -18,6 +22,8 @@ class SamplingRecipe(Strict):
     min_p: float = Field(0.0, ge=0, lt=1)
     max_tokens: int = Field(256, ge=1)
     stop: list[str] = Field(default_factory=list)
+    include_stop_str_in_output: bool = True
+    skip_special_tokens: bool = True
 
 
 class MismatchRecipe(Strict):
@@ -54,13 +60,15 @@ class RolloutRecipe(Strict):
     `overlong_buffer` lowers the reward of the last so many tokens before `max_tokens` linearly
     down to -1 (DAPO's overlong shaping); `mismatch_limit` is the largest mean difference between
     the sampler's and the trainer's log-probs, nats per token, that the self-check before step 1
-    accepts.
+    accepts. `stop` and the two options after it are those of `SamplingRecipe`.
     """
 
     group_size: int = Field(8, ge=1)
     temperature: float = Field(1.0, gt=0)
     max_tokens: int = Field(256, ge=1)
     stop: list[str] = Field(default_factory=list)
+    include_stop_str_in_output: bool = True
+    skip_special_tokens: bool = True
     mask_truncated: bool = False
     resample: int = Field(0, ge=0)
     overlong_buffer: int = Field(0, ge=0)

@@ -10,6 +10,7 @@ from strop.recipe.base import LocalPath, Strict
 from strop.recipe.data import MixedSources, TextRecipe
 from strop.recipe.dev import DevRecipe
 from strop.recipe.model import ModelRecipe
+from strop.recipe.template import Scalar, TemplatePath, TemplateRecipe
 
 
 class OptimRecipe(Strict):
@@ -70,9 +71,20 @@ class TrainRecipe(Strict):
     model: ModelRecipe
     data: MixedSources
     text: TextRecipe = TextRecipe()
+    chat_template: TemplatePath | None = None
+    template_options: dict[str, Scalar] = Field(default_factory=dict)
     optim: OptimRecipe
     run: RunRecipe
     dev: DevRecipe | None = None
+
+    @property
+    def template(self) -> TemplateRecipe:
+        """How conversations are written; it is saved into the final model."""
+        return TemplateRecipe(
+            chat_template=self.chat_template,
+            template_options=self.template_options,
+            end_of_turn=self.text.end_of_turn,
+        )
 
     @model_validator(mode="after")
     def _muon_has_matrices(self) -> Self:

@@ -18,6 +18,7 @@ from strop.rewards.combine import shaped, total_of
 from strop.rewards.find import RewardFunction, find_function
 from strop.rewards.guard import GuardedFunction
 from strop.rewards.own import Answer, called
+from strop.text.script import before_answer
 from strop.types import Failure, Judged, Rollout, Score, Task, Text
 
 GIVEN = ("prompts", "completions", "completion_ids", "model")
@@ -100,8 +101,8 @@ class Reward:
         flat = [(rollout.task, c) for rollout in rollouts for c in rollout.completions]
         columns = columns_of([task for task, _ in flat])
         columns["completion_ids"] = [list(completion.ids) for _, completion in flat]
-        prompts = [task.prompt for task, _ in flat]
-        said = [as_said(task.prompt, completion.text) for task, completion in flat]
+        prompts = [before_answer(task.prompt) for task, _ in flat]
+        said = [as_said(task.prompt, completion.said) for task, completion in flat]
         return self.judge(prompts, said, columns, len(rollouts[0].completions))
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from strop.model.load import load_reward_model
 from strop.model.network import ScalarNetwork
 from strop.text.render import answer_tree
+from strop.text.script import tools_of
 from strop.types import Text
 
 TOKENS_AT_ONCE = 8192
@@ -28,7 +30,12 @@ def _written(path: str) -> int:
 
 @torch.no_grad()
 def reward_model(
-    prompts: Sequence[Text], completions: Sequence[Text], *, model: str, **columns: object
+    prompts: Sequence[Text],
+    completions: Sequence[Text],
+    *,
+    model: str,
+    tools: Sequence[Any] | None = None,
+    **columns: object,
 ) -> list[float | None]:
     """The scalar a reward model gives to each answer; `model` is its folder.
 
@@ -36,9 +43,10 @@ def reward_model(
     end-of-sequence token. Raises `ModelError` for a folder without a scalar head.
     """
     network = _network(model, _written(model))
+    offered = tools if tools is not None else [None] * len(prompts)
     trees = [
-        answer_tree(network.tokenizer, prompt, completion)
-        for prompt, completion in zip(prompts, completions, strict=True)
+        answer_tree(network.tokenizer, prompt, completion, tools_of(column))
+        for prompt, completion, column in zip(prompts, completions, offered, strict=True)
     ]
     scores: list[float | None] = []
     held: list[int] = []

@@ -3,20 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from strop.errors import UnscoredError
 from strop.metrics.phases import phase
 from strop.rollout.sampler import Sampler, Sampling
-from strop.types import Failure, Judged, Rollout, ScoredGroup, Task
+from strop.text.encode import Tokenizer
+from strop.text.render import opening, prompts_ids
+from strop.types import Completion, Failure, Judged, Rollout, ScoredGroup, Task
 
 
 @dataclass(frozen=True, slots=True)
 class PromptedTask:
-    """A task with its rendered prompt: `PromptedTask(task, prompt_ids=(1, 4))`."""
+    """A task with its rendered prompt: `PromptedTask(task, prompt_ids=(1, 4), opened="<think>")`.
+
+    `opened` is what the prompt has begun of the answer.
+    """
 
     task: Task
     prompt_ids: tuple[int, ...]
+    opened: str = ""
+
+    def answered(self, completions: Sequence[Completion]) -> Rollout:
+        """The task with what was sampled after its prompt."""
+        carrying = tuple(replace(one, opened=self.opened) for one in completions)
+        return Rollout(self.task, self.prompt_ids, carrying)
+
+
+def prompted_tasks(tokenizer: Tokenizer, tasks: Sequence[Task]) -> list[PromptedTask]:
+    """Tasks with their prompts as the model reads them."""
+    return [
+        PromptedTask(task, ids, opening(tokenizer, task.prompt, ids))
+        for task, ids in zip(tasks, prompts_ids(tokenizer, tasks), strict=True)
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +69,7 @@ def collect(
             step=step,
         )
     rollouts = [
-        Rollout(task.task, task.prompt_ids, completions)
-        for task, completions in zip(tasks, sampled, strict=True)
+        task.answered(completions) for task, completions in zip(tasks, sampled, strict=True)
     ]
     with phase("reward"):
         judged = judge(rollouts)

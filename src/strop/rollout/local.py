@@ -18,6 +18,7 @@ import torch
 from strop.model.decode import Decoder, RereadDecoder, TreeDecoder, honours_plain, places
 from strop.model.logprobs import bare, eval_mode, honours_tree
 from strop.rollout.sampler import Sampling, draw, kept_logits
+from strop.text.ends import ends_of
 from strop.text.parse import decode
 from strop.types import Completion, FinishReason
 
@@ -114,7 +115,7 @@ class LocalSampler:
             drawn.logprobs_RT[row_A, place] = logprob_A
             ends_A = (token_A[:, None] == stop_S).any(1)
             if sampling.stop:
-                ends_A |= self._said(sampling.stop, drawn.ids_RT[row_A, : place + 1])
+                ends_A |= self._said(sampling, drawn.ids_RT[row_A, : place + 1])
             drawn.ends_RT[row_A, place] = ends_A
             goes_on = (~ends_A).nonzero().squeeze(1)
             row_A, stem_A, token_A = row_A[goes_on], stem_A[goes_on], token_A[goes_on]
@@ -129,26 +130,36 @@ class LocalSampler:
             return TreeDecoder(self.causal_lm, plain=self.plain)
         return RereadDecoder(self.causal_lm)
 
-    def _said(self, stops: Sequence[str], ids_AT: torch.Tensor) -> torch.Tensor:
+    def _said(self, sampling: Sampling, ids_AT: torch.Tensor) -> torch.Tensor:
         """Whether the answer so far contains a stop string, [A]."""
-        texts = (decode(self.tokenizer, ids) for ids in ids_AT.tolist())
-        said = [any(stop in text for stop in stops) for text in texts]
+        texts = (self._text(ids, sampling) for ids in ids_AT.tolist())
+        said = [any(stop in text for stop in sampling.stop) for text in texts]
         return torch.tensor(said, device=ids_AT.device)
 
     def _completion(
         self, ids: list[int], logprobs: list[float], finish: FinishReason, sampling: Sampling
     ) -> Completion:
-        text = decode(self.tokenizer, ids)
-        for stop in sampling.stop:
-            text = text.split(stop, 1)[0]
+        text = stopped(self._text(ids, sampling), sampling)
         return Completion(tuple(ids), text, tuple(logprobs), finish)
+
+    def _text(self, ids: Sequence[int], sampling: Sampling) -> str:
+        return decode(self.tokenizer, ids, special=not sampling.skip_special_tokens)
+
+
+def stopped(text: str, sampling: Sampling) -> str:
+    """A text up to the stop string that is complete first, with it or without it."""
+    ends = [(text.find(stop) + len(stop), stop) for stop in sampling.stop if stop in text]
+    if not ends:
+        return text
+    end, stop = min(ends)
+    return text[:end] if sampling.include_stop_str_in_output else text[: end - len(stop)]
 
 
 def stop_ids(causal_lm: Any, tokenizer: Any) -> frozenset[int]:
-    """Every id that ends an answer: the tokenizer's EOS and the generation config's."""
+    """Every id that ends an answer: the tokenizer's and the generation config's."""
     configured = causal_lm.generation_config.eos_token_id
     listed = configured if isinstance(configured, list) else [configured]
-    return frozenset(i for i in [tokenizer.eos_token_id, *listed] if i is not None)
+    return frozenset(i for i in [*ends_of(tokenizer), *listed] if i is not None)
 
 
 def _grow(

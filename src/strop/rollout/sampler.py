@@ -17,7 +17,9 @@ class Sampling:
     """How to draw: `Sampling(temperature=1.0, max_tokens=64)`; temperature 0 is greedy.
 
     Truncations apply after temperature, in this order: `top_k` (0 is off), `top_p` (1 is off),
-    `min_p` (0 is off; relative to the likeliest token).
+    `min_p` (0 is off; relative to the likeliest token). An answer ends at the first of the `stop`
+    strings, which stays in its text unless `include_stop_str_in_output` is off; its special tokens
+    do not, unless `skip_special_tokens` is off. (Both are vLLM's names.)
     """
 
     temperature: float = 1.0
@@ -26,6 +28,8 @@ class Sampling:
     min_p: float = 0.0
     max_tokens: int = 256
     stop: tuple[str, ...] = ()
+    include_stop_str_in_output: bool = True
+    skip_special_tokens: bool = True
 
 
 class Sampler(Protocol):

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, cast
-
-from jinja2 import TemplateError
+from typing import Any
 
 from strop.errors import TextError
+from strop.text.chat.template import ChatTemplate, Tools
+from strop.text.ends import appended_end, ends_of
 from strop.types import Message
 
 Tokenizer = Any
 """A transformers `PreTrainedTokenizerBase` (the library ships no types)."""
-
-TEMPLATE_ERRORS = (
-    TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError,
-    RecursionError,
-)  # fmt: skip
-"""A template is a program of its own: it fails in every way that an expression can."""
 
 AT_ONCE = 1 << 20
 """Characters in one call of the tokenizer (a single longer text is a call of its own)."""
@@ -31,37 +25,28 @@ class Encoder:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
+        self.chat = ChatTemplate(tokenizer)
         self.eos: int = tokenizer.eos_token_id
+        self.ends = ends_of(tokenizer)
+        self.appended = appended_end(tokenizer)
         self._prompts: dict[str, str] = {}
         self._ids: dict[bool, dict[str, tuple[int, ...]]] = {False: {}, True: {}}
 
-    def prompt(self, messages: list[Message], where: str) -> str:
-        """Messages up to where the assistant speaks next."""
-        key = repr(messages)
+    def prompt(self, messages: list[Message], tools: Tools, where: str) -> str:
+        """Messages up to where the assistant speaks next, or goes on."""
+        key = repr((messages, tools))
         if key not in self._prompts:
-            self._prompts[key] = self.template(messages, generation=True, where=where)
+            continued = messages[-1]["role"] == "assistant"
+            self._prompts[key] = self.chat.write(
+                messages, tools, generation=not continued, continued=continued, where=where
+            )
         return self._prompts[key]
 
-    def template(self, messages: list[Message], *, generation: bool, where: str) -> str:
-        """Messages through the chat template; `TextError` where the tokenizer has none."""
-        if self.tokenizer.chat_template is None:
-            raise TextError(
-                "the data holds chat messages but the tokenizer has no chat template",
-                where=where,
-                fix="use plain text prompts and completions, or a tokenizer with a chat_template",
-            )
-        try:
-            rendered = self.tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=generation
-            )
-        except TEMPLATE_ERRORS as error:
-            said = str(error).split("\n")[0][:300]
-            raise TextError(
-                f"the chat template cannot render these messages: {said}",
-                where=where,
-                fix="mend the record (roles, their order, tool calls), or the tokenizer's template",
-            ) from None
-        return cast(str, rendered)
+    def through_end(self, text: str) -> str:
+        """A text up to and including the first token that ends an answer; `""` without one."""
+        tokens = self.tokenizer.convert_ids_to_tokens(list(self.ends))
+        stops = [text.find(token) + len(token) for token in tokens if token in text]
+        return text[: min(stops)] if stops else ""
 
     def encode(self, texts: Iterable[str], *, special: bool) -> None:
         """Tokenise ahead. A text that cannot be is left for `ids` to refuse."""

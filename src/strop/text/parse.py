@@ -12,9 +12,11 @@ _BRACES = re.compile(r"\\boxed[ \t]{0,9}\{|\\.|[{}]", re.DOTALL)
 _THOUGHT = re.compile(r"(</?think>)")
 
 
-def decode(tokenizer: Any, ids: Sequence[int]) -> str:
-    """Text of sampled ids, special tokens left out, spaces untouched."""
-    text = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+def decode(tokenizer: Any, ids: Sequence[int], *, special: bool = False) -> str:
+    """Text of ids, spaces untouched; special tokens are left out unless `special`."""
+    text = tokenizer.decode(
+        list(ids), skip_special_tokens=not special, clean_up_tokenization_spaces=False
+    )
     return cast(str, text)
 
 

@@ -2,27 +2,28 @@
 
 A prompt is tokenised exactly as it will be at sampling time: alone. What follows is tokenised
 separately and appended, so training and sampling see the same boundary. Only assistant tokens are
-supervised, the end-of-sequence token among them; what a template writes after it is not.
+supervised, the token that ends a turn among them; what a template writes after it is not.
 
-A record is written down as text first (`_Script`) and the texts of many records are tokenised
-together. The first record that cannot be rendered raises, as it would if each were rendered alone.
+A record is written down as text first (`strop.text.script`) and the texts of many records are
+tokenised together. The first record that cannot be rendered raises, as it would if each were
+rendered alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from threading import Thread
-from typing import NamedTuple
 
 from strop.errors import TextError
+from strop.text.chat.template import Tools
 from strop.text.encode import Encoder, Tokenizer
+from strop.text.parse import decode
+from strop.text.script import Asked, Script, Turn, asked_of, opened_by, script_of
 from strop.types import (
     Branch,
     Demonstration,
     Document,
     Feedback,
-    Message,
     Preference,
     Record,
     Task,
@@ -39,41 +40,8 @@ TEMPLATE_SECONDS = 5.0
 REMEMBERED = 1 << 23
 """Characters of records that are remembered, to be known again, before all are forgotten."""
 
-
-class Asked(NamedTuple):
-    """A prompt and what answers it: `Asked("Solve 2x = 6", ("x = 3",), "sft.jsonl:1")`."""
-
-    prompt: Text
-    answers: tuple[Text, ...]
-    where: str
-
-
-class _Turn(NamedTuple):
-    """A stretch of a branch; one `spoken` by the assistant is learnt through its EOS."""
-
-    text: str
-    spoken: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Script:
-    """A record as text, in the stretches that are tokenised alone.
-
-    `fault` is what its template could not do after the last of these turns.
-    """
-
-    plain: bool
-    trunk: str
-    branches: Sequence[Sequence[_Turn]]
-    where: str
-    fault: Exception | None = None
-
-    def stretches(self) -> Iterator[str]:
-        """All texts but a plain trunk, which is tokenised with special tokens."""
-        if not self.plain:
-            yield self.trunk
-        for turns in self.branches:
-            yield from (turn.text for turn in turns)
+OPENING = 16
+"""Tokens at a prompt's end among which it may have opened a thought."""
 
 
 def prompt_ids(tokenizer: Tokenizer, prompt: Text, *, where: str = "") -> tuple[int, ...]:
@@ -86,12 +54,28 @@ def prompt_ids(tokenizer: Tokenizer, prompt: Text, *, where: str = "") -> tuple[
 
 
 def prompts_ids(tokenizer: Tokenizer, tasks: Sequence[Task]) -> list[tuple[int, ...]]:
-    """`prompt_ids` of every task."""
+    """`prompt_ids` of every task, with the tools it offers."""
     return [tree.trunk for tree in trees(tokenizer, [asked_of(task) for task in tasks])]
 
 
+def prompt_texts(tokenizer: Tokenizer, records: Sequence[Record]) -> list[str]:
+    """The prompt of every record as text, as the model reads it."""
+    encoder = Encoder(tokenizer)
+    scripts = [script_of(encoder, asked_of(one)._replace(answers=())) for one in records]
+    for script in scripts:
+        if script.fault is not None:
+            raise script.fault
+    return [script.prompt for script in scripts]
+
+
+def opening(tokenizer: Tokenizer, prompt: Text, ids: Sequence[int]) -> str:
+    """What a prompt (its ids) has begun of the answer: `"<think>\\n"`, or an assistant message."""
+    return opened_by(prompt, decode(tokenizer, ids[-OPENING:], special=True))
+
+
 def demonstration_tree(tokenizer: Tokenizer, record: Demonstration) -> Tree:
-    """A trunk (all that precedes the first supervised token) with one branch."""
+    """A trunk (all that precedes the first supervised token) with one branch; a branch for every
+    assistant turn where the template rewrites earlier turns."""
     return _tree(tokenizer, asked_of(record))
 
 
@@ -105,9 +89,9 @@ def feedback_tree(tokenizer: Tokenizer, record: Feedback) -> Tree:
     return _tree(tokenizer, asked_of(record))
 
 
-def answer_tree(tokenizer: Tokenizer, prompt: Text, completion: Text) -> Tree:
+def answer_tree(tokenizer: Tokenizer, prompt: Text, completion: Text, tools: Tools = None) -> Tree:
     """A prompt with one answer, as training would read it: what a reward model judges."""
-    return _tree(tokenizer, Asked(prompt, (completion,), ""))
+    return _tree(tokenizer, Asked(prompt, (completion,), "", tools))
 
 
 def document_trees(tokenizer: Tokenizer, record: Document, *, max_length: int) -> list[Tree]:
@@ -129,18 +113,6 @@ def pieces(ids: tuple[int, ...], max_length: int) -> list[Tree]:
     return cut
 
 
-def asked_of(record: Record) -> Asked:
-    """What a record asks; a document is a prompt without an answer, as a task is."""
-    where = str(record.origin)
-    if isinstance(record, Document):
-        return Asked(record.text, (), where)
-    if isinstance(record, Preference):
-        return Asked(record.prompt, (record.chosen, record.rejected), where)
-    if isinstance(record, Task):
-        return Asked(record.prompt, (), where)
-    return Asked(record.prompt, (record.completion,), where)
-
-
 def trees(tokenizer: Tokenizer, asked: Sequence[Asked]) -> Iterator[Tree]:
     """A tree for each, in order: the prompt as trunk, a branch for each answer.
 
@@ -151,7 +123,7 @@ def trees(tokenizer: Tokenizer, asked: Sequence[Asked]) -> Iterator[Tree]:
         if size > REMEMBERED:
             encoder, known, size = Encoder(tokenizer), {}, 0
         batch = asked[start : start + AT_ONCE]
-        keys = [repr((one.prompt, one.answers)) for one in batch]
+        keys = [one.key() for one in batch]
         new: dict[str, Asked] = {}
         for key, one in zip(keys, batch, strict=True):
             if key not in known:
@@ -163,30 +135,25 @@ def trees(tokenizer: Tokenizer, asked: Sequence[Asked]) -> Iterator[Tree]:
 
 def _new_trees(encoder: Encoder, asked: Sequence[Asked]) -> Iterator[Tree]:
     scripts = _scripts_in_time(encoder, asked)
-    encoder.encode((script.trunk for script in scripts if script.plain), special=True)
+    encoder.encode((script.prompt for script in scripts if script.plain), special=True)
     encoder.encode((text for script in scripts for text in script.stretches()), special=False)
     for script in scripts:
-        yield _spoken(encoder, script)
+        yield _as_ids(encoder, script)
 
 
 def _tree(tokenizer: Tokenizer, asked: Asked) -> Tree:
     return next(trees(tokenizer, [asked]))
 
 
-def as_messages(text: Text, *, role: str) -> list[Message]:
-    """Plain text as one message of the given role; messages unchanged."""
-    return [{"role": role, "content": text}] if isinstance(text, str) else text
-
-
-def _scripts_in_time(encoder: Encoder, asked: Sequence[Asked]) -> list[_Script]:
+def _scripts_in_time(encoder: Encoder, asked: Sequence[Asked]) -> list[Script]:
     """Scripts up to the first that has a fault.
 
     A chat template comes with a model and is a program, with loops in loops if it likes. It runs
     beside us, and a record that it does not finish in `TEMPLATE_SECONDS` raises `TextError`; the
     thread is then left behind.
     """
-    scripts: list[_Script] = []
-    if all(_is_plain(one) for one in asked):
+    scripts: list[Script] = []
+    if all(one.is_plain() for one in asked):
         _scripts(encoder, asked, scripts)
         return scripts
     beside = Thread(target=_scripts, args=(encoder, asked, scripts), daemon=True)
@@ -203,103 +170,86 @@ def _scripts_in_time(encoder: Encoder, asked: Sequence[Asked]) -> list[_Script]:
     return scripts
 
 
-def _scripts(encoder: Encoder, asked: Sequence[Asked], scripts: list[_Script]) -> None:
+def _scripts(encoder: Encoder, asked: Sequence[Asked], scripts: list[Script]) -> None:
     for one in asked:
-        scripts.append(_script(encoder, one))
+        scripts.append(script_of(encoder, one))
         if scripts[-1].fault is not None:
             return
 
 
-def _is_plain(asked: Asked) -> bool:
-    return all(isinstance(text, str) for text in (asked.prompt, *asked.answers))
-
-
-def _script(encoder: Encoder, asked: Asked) -> _Script:
-    texts = [answer for answer in asked.answers if isinstance(answer, str)]
-    if isinstance(asked.prompt, str) and _is_plain(asked):
-        return _Script(True, asked.prompt, [[_Turn(text, True)] for text in texts], asked.where)
-    prompt = as_messages(asked.prompt, role="user")
-    opened = ""
-    branches: list[list[_Turn]] = []
-    fault: Exception | None = None
-    try:
-        opened = encoder.prompt(prompt, asked.where)
-        for answer in asked.answers:
-            branches.append([])
-            turns = as_messages(answer, role="assistant")
-            for turn in _turns(encoder, prompt, opened, turns, asked.where):
-                branches[-1].append(turn)
-    except Exception as error:  # noqa: BLE001 - raised after what is wrong before it
-        fault = error
-    return _Script(False, opened, branches, asked.where, fault)
-
-
-def _turns(
-    encoder: Encoder, prompt: list[Message], opened: str, turns: list[Message], where: str
-) -> Iterator[_Turn]:
-    """Every turn after the prompt (rendered: `opened`) as the text it adds."""
-    done = opened
-    for count, turn in enumerate(turns):
-        spoken = turn["role"] == "assistant"
-        before = prompt + turns[:count]
-        if spoken and count > 0:
-            opened = encoder.template(before, generation=True, where=where)
-            yield _Turn(_continuation(opened, done, where), False)
-            done = opened
-        text = encoder.template([*before, turn], generation=False, where=where)
-        yield _Turn(_continuation(text, done, where), spoken)
-        done = text
-
-
-def _continuation(text: str, prefix: str, where: str) -> str:
-    if not text.startswith(prefix):
-        raise TextError(
-            "the chat template is not prefix-stable: adding a turn changes what was rendered before"
-            " it, so training would see other text than sampling",
-            where=where,
-            fix="train on single-turn records, or use a template that leaves earlier turns alone",
-        )
-    return text[len(prefix) :]
-
-
-def _spoken(encoder: Encoder, script: _Script) -> Tree:
+def _as_ids(encoder: Encoder, script: Script) -> Tree:
     """A script as ids. Raises what is wrong with it, the first thing first."""
     if script.plain:
-        where = script.where
-        trunk = encoder.ids(script.trunk, special=True, where=where)
-        return Tree(trunk, tuple(_text_branch(encoder, turn, where) for (turn,) in script.branches))
-    branches = tuple(_chat_branch(encoder, turns, script.where) for turns in script.branches)
+        trunk = encoder.ids(script.prompt, special=True, where=script.where)
+        answers = (answer.turns[0] for answer in script.answers)
+        return Tree(trunk, tuple(_text_branch(encoder, turn, script.where) for turn in answers))
+    branches = [_chat_branch(encoder, answer.turns, script.where) for answer in script.answers]
     if script.fault is not None:
         raise script.fault
-    return Tree(encoder.ids(script.trunk, special=False, where=script.where), branches)
+    contexts = [encoder.ids(text, special=False, where=script.where) for text in _contexts(script)]
+    trunk = contexts[0][: min(_shared(contexts[0], other) for other in contexts)]
+    read = [context[len(trunk) :] for context in contexts]
+    return Tree(trunk, tuple(map(_after, read, branches)))
 
 
-def _text_branch(encoder: Encoder, turn: _Turn, where: str) -> Branch:
+def _contexts(script: Script) -> list[str]:
+    """The prompt, or what leads to each answer."""
+    return [answer.context for answer in script.answers] or [script.prompt]
+
+
+def _shared(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many ids both begin with."""
+    if one == other:
+        return len(one)
+    pairs = zip(one, other, strict=False)
+    return next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
+
+
+def _after(read: tuple[int, ...], branch: Branch) -> Branch:
+    """A branch behind more of its context, which is read and not learnt."""
+    return Branch((*read, *branch.ids), ((False,) * len(read)) + branch.supervised)
+
+
+def _text_branch(encoder: Encoder, turn: Turn, where: str) -> Branch:
     ids = (*encoder.ids(turn.text, special=False, where=where), encoder.eos)
     return Branch(ids, (True,) * len(ids))
 
 
-def _chat_branch(encoder: Encoder, turns: Sequence[_Turn], where: str) -> Branch:
-    """Assistant turns supervised up to and including their EOS; what follows the last is cut."""
+def _chat_branch(encoder: Encoder, turns: Sequence[Turn], where: str) -> Branch:
+    """Learnt turns supervised through the token that ends them; what follows the last is cut."""
     ids: list[int] = []
     supervised: list[bool] = []
     end = 0
     for turn in turns:
         said = encoder.ids(turn.text, special=False, where=where)
-        learnt = _through_eos(encoder, said, where) if turn.spoken else 0
-        end = len(ids) + learnt if learnt else end
+        learnt = 0
+        if turn.learnt:
+            said, learnt = _through_end(encoder, said, where)
+            end = len(ids) + learnt
         ids += said
         supervised += [True] * learnt + [False] * (len(said) - learnt)
     return Branch(tuple(ids[:end]), tuple(supervised[:end]))
 
 
-def _through_eos(encoder: Encoder, ids: Sequence[int], where: str) -> int:
-    """How many ids of an assistant turn are learnt: up to and including the first EOS."""
-    if encoder.eos not in ids:
-        raise TextError(
-            "the chat template ends an assistant turn without the end-of-sequence token "
-            f"{encoder.tokenizer.eos_token!r}, so the model would never learn to stop",
-            where=where,
-            fix="set the tokenizer's eos_token to the token its template ends a turn with",
-        )
-    return ids.index(encoder.eos) + 1
+def _through_end(encoder: Encoder, ids: tuple[int, ...], where: str) -> tuple[tuple[int, ...], int]:
+    """The ids of a learnt turn, and how many of them are learnt: through the first that ends it."""
+    for place, token in enumerate(ids):
+        if token in encoder.ends:
+            return ids, place + 1
+    if encoder.appended is not None and encoder.through_end(encoder.chat.closing) == "":
+        return (*ids, encoder.appended), len(ids) + 1
+    known = ", ".join(map(repr, encoder.tokenizer.convert_ids_to_tokens(list(encoder.ends))))
+    raise TextError(
+        f"the chat template ends this assistant turn with {_last_of(encoder, ids)!r}, in which "
+        f"there is no end-of-sequence token ({known}), so the model would never learn to stop",
+        where=where,
+        fix="set text.end_of_turn in the recipe to the token that ends a turn; it is then written "
+        "into the saved model",
+    )
+
+
+def _last_of(encoder: Encoder, ids: Sequence[int]) -> str:
+    """The last special token of a turn and what follows it, or the turn's last few tokens."""
+    special = set(encoder.tokenizer.all_special_ids)
+    last = max((place for place, token in enumerate(ids) if token in special), default=0)
+    return decode(encoder.tokenizer, ids[max(last, len(ids) - 8) :], special=True)

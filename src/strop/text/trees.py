@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from strop.errors import DataError
-from strop.text.render import asked_of, pieces, trees
+from strop.text.render import pieces, trees
+from strop.text.script import asked_of
 from strop.types import Branch, Document, Record, Tree
 
 

@@ -34,7 +34,7 @@ def sample_rows(groups: Sequence[ScoredGroup]) -> Iterator[Row]:
                 "origin": str(group.rollout.task.origin),
                 "tokens": len(group.rollout.prompt_ids) + len(completion.ids),
                 "prompt": group.rollout.task.prompt,
-                "completion": completion.text,
+                "completion": completion.said,
                 "reward": score.total,
                 **score.components,
             }

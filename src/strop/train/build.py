@@ -48,16 +48,18 @@ def build_state(recipe: Recipe, start: ModelRecipe) -> TrainState:
     """The networks a run trains, from `start` (the recipe's model, or an adapter's merged base)."""
     network: Policy | ScalarNetwork
     if isinstance(recipe, RewardModelRecipe):
-        network = load_scalar(start, seed=recipe.seed)
+        network = load_scalar(start, recipe.template, seed=recipe.seed)
     else:
-        network = load_policy(start, seed=recipe.seed)
+        network = load_policy(start, recipe.template, seed=recipe.seed)
     if not isinstance(recipe, CptRecipe | SftRecipe | RewardModelRecipe):
         # log-probs are compared with older or reference ones: both have to be the model's own
         switch_off_dropout(network.model)
     state = TrainState(network, build_optimizer(network, recipe.optim))
     if isinstance(recipe, PpoRecipe) and recipe.value is not None:
         critic = load_scalar(
-            critic_recipe(recipe.value.path, recipe.value.lora, recipe.model), seed=recipe.seed + 1
+            critic_recipe(recipe.value.path, recipe.value.lora, recipe.model),
+            recipe.template,
+            seed=recipe.seed + 1,
         )
         switch_off_dropout(critic.model)
         scale = recipe.value.learning_rate / recipe.optim.learning_rate

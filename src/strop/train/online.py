@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -90,6 +90,8 @@ def sampling_of(recipe: Online) -> Sampling:
         temperature=rollout.temperature,
         max_tokens=rollout.max_tokens,
         stop=tuple(rollout.stop),
+        include_stop_str_in_output=rollout.include_stop_str_in_output,
+        skip_special_tokens=rollout.skip_special_tokens,
     )
 
 
@@ -228,11 +230,7 @@ def evaluate(
     state: TrainState, recipe: Online, sampler: Sampler, held_out: HeldOut
 ) -> dict[str, float]:
     """Rewards of answers to held-out tasks, names prefixed `eval_`; the same draws every time."""
-    sampling = Sampling(
-        temperature=held_out.recipe.temperature,
-        max_tokens=recipe.rollout.max_tokens,
-        stop=tuple(recipe.rollout.stop),
-    )
+    sampling = replace(sampling_of(recipe), temperature=held_out.recipe.temperature)
     collected = collect(
         held_out.tasks,
         sampler,
@@ -329,7 +327,7 @@ def _sample(group: ScoredGroup, number: int) -> dict[str, Any]:
     score = group.scores[number]
     return {
         "prompt": group.rollout.task.prompt,
-        "completion": group.rollout.completions[number].text,
+        "completion": group.rollout.completions[number].said,
         "reward": score.total,
         **score.components,
     }

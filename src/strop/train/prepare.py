@@ -14,7 +14,7 @@ from strop.data.records import PARSERS, fits, task
 from strop.data.sources import read, rows
 from strop.errors import DataError, ModelError
 from strop.metrics.sinks import expect_sinks
-from strop.model.load import expect_weights, load_tokenizer
+from strop.model.load import expect_weights, load_tokenizer, tokenizer_of
 from strop.recipe.data import DataSource, TextRecipe
 from strop.recipe.methods import Offline, Online, Recipe, record_kind
 from strop.recipe.model import ModelRecipe
@@ -24,9 +24,10 @@ from strop.recipe.run import TrainRecipe
 from strop.rewards.compose import Reward
 from strop.rewards.defence import defend
 from strop.rewards.find import runs_code
-from strop.rollout.collect import PromptedTask
+from strop.rollout.collect import PromptedTask, prompted_tasks
 from strop.sandbox.tiers import strongest
-from strop.text.render import prompts_ids
+from strop.text.chat.clock import written_on
+from strop.text.ends import ends_of
 from strop.text.trees import Rendered, render
 from strop.train.dev import DevSet, load_dev, refuse_trained_on
 from strop.train.directory import claim
@@ -84,13 +85,12 @@ def prepare(
     if isinstance(recipe, PpoRecipe) and recipe.value is not None:
         _expect_critic(recipe.value.path, recipe.model)
     folder = claim(recipe, resume=resume, overwrite=overwrite, force_resume=force_resume)
-    tokenizer = load_tokenizer(
-        recipe.model.tokenizer or recipe.model.path, recipe.model.trust_remote_code
-    )
-    if isinstance(recipe, OnlineRecipe):
-        prepared = _online(recipe, folder, tokenizer)
-    else:
-        prepared = _offline(recipe, folder, tokenizer)
+    tokenizer = tokenizer_of(recipe.model, recipe.template)
+    with written_on(recipe.text.date):
+        if isinstance(recipe, OnlineRecipe):
+            prepared = _online(recipe, folder, tokenizer)
+        else:
+            prepared = _offline(recipe, folder, tokenizer)
     if dev is not None and not force:
         refuse_trained_on(dev, prepared.records())
     return replace(prepared, dev=dev)
@@ -114,7 +114,7 @@ def _offline(recipe: Offline, folder: Path, tokenizer: Any) -> Prepared:
     rendered = [_rendered(recipe.text, tokenizer, source, kind) for source in sources.own]
     replay = _replay(recipe, tokenizer, sources)
     own = joined(rendered)
-    checks = check_rendered(own, tokenizer.eos_token_id).plain()
+    checks = check_rendered(own, ends_of(tokenizer)).plain()
     if isinstance(recipe, UnpairedRecipe):
         checks["liked"] = _share_of_liked(own)
     if isinstance(recipe, RewardModelRecipe) and recipe.objective.margin is not None:
@@ -214,7 +214,7 @@ def _replay_kind(source: DataSource, kind: str) -> str | None:
 def _replay(recipe: TrainRecipe, tokenizer: Any, sources: Sorted) -> list[Rendered]:
     parts = [_rendered(recipe.text, tokenizer, source, kind) for source, kind in sources.replay]
     for part in parts:
-        check_rendered(part, tokenizer.eos_token_id)
+        check_rendered(part, ends_of(tokenizer))
     return parts
 
 
@@ -307,8 +307,11 @@ class Prompted:
 def prompted(sources: Sequence[DataSource], tokenizer: Any, room: int) -> Prompted:
     """Tasks of these sources whose prompt has at most `room` tokens."""
     records = read([source.path for source in sources], task)
-    found = map(PromptedTask, records, prompts_ids(tokenizer, records))
-    kept = tuple(prompt for prompt in found if 0 < len(prompt.prompt_ids) <= room)
+    kept = tuple(
+        prompt
+        for prompt in prompted_tasks(tokenizer, records)
+        if 0 < len(prompt.prompt_ids) <= room
+    )
     if not kept:
         raise DataError(
             f"all {len(records)} prompts are longer than {room} tokens",

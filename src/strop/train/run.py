@@ -24,7 +24,9 @@ from strop.recipe.flat import flat
 from strop.recipe.methods import Recipe
 from strop.recipe.model import ModelRecipe
 from strop.recipe.offline import RewardModelRecipe
+from strop.text.chat.clock import written_on
 from strop.text.parse import decode
+from strop.text.trees import Rendered
 from strop.train.alarms import Rung, act
 from strop.train.build import build_loop, build_state
 from strop.train.checkpoint import (
@@ -61,7 +63,7 @@ from strop.train.signals import Interrupted, Signals, interruptible, watched
 from strop.train.space import disk_errors, refuse_full
 from strop.train.step import TrainState
 from strop.train.writer import Writer
-from strop.types import StepRecord, Tree
+from strop.types import Preference, StepRecord
 
 
 def train(
@@ -88,7 +90,7 @@ def train(
     """
     folder = Path(recipe.output)
     resume = resume or force_resume or resume_from is not None
-    with watched() as signals, disk_errors(folder):
+    with written_on(recipe.text.date), watched() as signals, disk_errors(folder):
         with interruptible():
             refuse_locked(folder)
             prepared = prepare(
@@ -211,7 +213,7 @@ def _observed(begun: _Begun, journal: Journal) -> _Run:
         dev = Dev(recipe.dev, prepared.dev.suite, state.network, prepared.folder)
         steps = dev.watch(steps)
     if prepared.rendered is not None and state.step == 0:
-        _show_masks(state.network, prepared.rendered.trees, journal.samples)
+        _show_masks(state.network, prepared.rendered, journal.samples)
     return _Run(recipe, prepared, state, steps, journal, dev)
 
 
@@ -339,11 +341,12 @@ def _starting_model(recipe: Recipe, folder: Path) -> ModelRecipe:
     return model.model_copy(update={"path": str(base)})
 
 
-def _show_masks(network: Network, trees: Sequence[Tree], samples: RunLog) -> None:
+def _show_masks(network: Network, rendered: Rendered, samples: RunLog) -> None:
     """The first records as the model reads them, with what of them is learnt."""
     samples.truncate_after(-1)  # an earlier start that made no step showed them already
-    for tree in trees[:3]:
-        names = ("chosen", "rejected") if len(tree.branches) == 2 else ("completion",)
+    for tree, record in zip(rendered.trees[:3], rendered.records[:3], strict=True):
+        compared = isinstance(record, Preference)
+        names = ("chosen", "rejected") if compared else ("completion",) * len(tree.branches)
         for name, branch in zip(names, tree.branches, strict=True):
             pairs = zip(branch.ids, branch.supervised, strict=True)
             samples.append(

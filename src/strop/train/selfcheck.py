@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
@@ -23,7 +23,7 @@ PROBED = 4
 class DataCheck:
     """`DataCheck(records=896, dropped=3, cut=0, supervised=17920, ends_in_eos=1.0)`.
 
-    `ends_in_eos` is the share of answers whose last learnt token is the end-of-sequence token.
+    `ends_in_eos` is the share of answers whose last learnt token is one that ends an answer.
     """
 
     records: int
@@ -36,7 +36,7 @@ class DataCheck:
         return asdict(self)
 
 
-def check_rendered(rendered: Rendered, eos: int) -> DataCheck:
+def check_rendered(rendered: Rendered, ends: Collection[int]) -> DataCheck:
     """Masks not empty and EOS learnt; raises `UsageError` naming the fix."""
     branches = [branch for tree in rendered.trees for branch in tree.branches]
     supervised = sum(sum(branch.supervised) for branch in branches)
@@ -45,7 +45,7 @@ def check_rendered(rendered: Rendered, eos: int) -> DataCheck:
             "not one token is supervised, so the run would learn nothing",
             fix="check that the data holds assistant turns",
         )
-    ended = sum(branch.ids[-1] == eos and branch.supervised[-1] for branch in branches)
+    ended = sum(branch.ids[-1] in ends and branch.supervised[-1] for branch in branches)
     if ended == 0:
         raise UsageError(
             "no answer ends in the end-of-sequence token, so the model would never learn to stop",

@@ -7,7 +7,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,8 +17,10 @@ from strop.model.load import load_for_inference, load_tokenizer, weights_hash
 from strop.model.logprobs import bare
 from strop.model.network import Policy
 from strop.recipe.study import Refine, Study
+from strop.rollout.collect import PromptedTask
 from strop.rollout.local import LocalSampler
-from strop.text.render import prompt_ids, prompts_ids
+from strop.text.render import opening, prompts_ids
+from strop.text.script import before_answer
 from strop.types import Completion, Rollout, Task, Text
 
 AT_ONCE = 32
@@ -98,7 +100,10 @@ class _Writer:
         self._expect_room_for_all(tasks, prompts)
         drawn = self._sample(prompts, _samples(self.study, self.temperature), step=0)
         rounds = [
-            [Rollout(t, ids, c) for t, ids, c in zip(tasks, prompts, drawn, strict=True)],
+            [
+                PromptedTask(t, ids, opening(self.policy.tokenizer, t.prompt, ids)).answered(c)
+                for t, ids, c in zip(tasks, prompts, drawn, strict=True)
+            ],
         ]
         if self.study.refine:
             for step in range(1, self.study.refine.rounds + 1):
@@ -108,7 +113,7 @@ class _Writer:
     def _revised(self, refine: Refine, before: list[Rollout], step: int) -> list[Rollout]:
         count = _refined(self.study, self.temperature)
         asked = [
-            self._ids(revision_prompt(refine, rollout.task.prompt, completion.text), rollout.task)
+            self._ids(revision_prompt(refine, rollout.task.prompt, completion.said), rollout.task)
             for rollout in before
             for completion in rollout.completions[:count]
         ]
@@ -139,7 +144,8 @@ class _Writer:
         return [done[i] for i in range(len(prompts))]
 
     def _ids(self, prompt: Text, task: Task) -> tuple[int, ...]:
-        return prompt_ids(self.policy.tokenizer, prompt, where=str(task.origin))
+        (ids,) = prompts_ids(self.policy.tokenizer, [replace(task, prompt=prompt)])
+        return ids
 
     def _expect_room_for_all(
         self, tasks: Sequence[Task], prompts: Sequence[tuple[int, ...]]
@@ -168,7 +174,7 @@ def revision_prompt(refine: Refine, prompt: Text, completion: str) -> Text:
     """The question, the model's answer and the instruction, in the form of the question."""
     if not isinstance(prompt, str):
         return [
-            *prompt,
+            *before_answer(prompt),
             {"role": "assistant", "content": completion},
             {"role": "user", "content": refine.instruction},
         ]
@@ -218,7 +224,8 @@ def _restore(path: Path, tasks: Sequence[Task]) -> tuple[list[Rollout], ...]:
         row: dict[str, Any] = json.loads(line)
         done = rounds.setdefault(row["round"], [])
         completions = tuple(
-            Completion(tuple(c["ids"]), c["text"], (), c["finish_reason"]) for c in row["drawn"]
+            Completion(tuple(c["ids"]), c["text"], (), c["finish_reason"], c["opened"])
+            for c in row["drawn"]
         )
         done.append(Rollout(tasks[len(done)], tuple(row["prompt_ids"]), completions))
     return tuple(rounds.values())

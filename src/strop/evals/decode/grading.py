@@ -91,7 +91,7 @@ class Grader:
         if self.study.voting is None:
             return [None] * len(completions)
         tag = str(self.study.scores[0].options.get("tag", "answer"))
-        return votes_of([spoken(c.text) for c in completions], self.study.voting, tag)
+        return votes_of([spoken(c.said) for c in completions], self.study.voting, tag)
 
 
 def votes_of(texts: Sequence[str], voting: Voting, tag: str) -> list[str | None]:

@@ -169,7 +169,7 @@ def _samples(tasks: Sequence[Task], graded: Sequence[Graded]) -> Iterator[dict[s
                 "cluster": cluster_of(tasks[item]),
                 "round": number,
                 "sample": sample,
-                "text": answer.completion.text,
+                "text": answer.completion.said,
                 "tokens": len(answer.completion.ids),
                 "finish_reason": answer.completion.finish_reason,
                 "scores": dict(answer.scores),

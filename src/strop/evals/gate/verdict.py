@@ -39,7 +39,7 @@ def run_gate(
     before, after = Side(base), Side(candidate)
     _expect_one_suite(before, after)
     _expect_one_reference(before, after, policy)
-    overlap = _overlap(after, policy)
+    overlap, rewritten = _overlap(after, policy), _other_prompts(before, after)
     again = [Side(path) for path in (*policy.noise, *noise)]
     for side in again:
         _expect_one_suite(before, side)
@@ -47,7 +47,7 @@ def run_gate(
         verdict = gate(before.records, after.records, policy, noise=[s.records for s in again])
     except StropError as error:
         raise type(error)(error.problem, where=f"{base}, {candidate}", fix=error.fix) from None
-    remarks = [*overlap, *_looked(registry, before, after, verdict)]
+    remarks = [*overlap, *rewritten, *_looked(registry, before, after, verdict)]
     verdict = replace(verdict, remarks=(*verdict.remarks, *remarks))
     if output is not None:
         _write(Path(output), verdict, policy, before, after)
@@ -140,6 +140,23 @@ def _overlap(candidate: Side, policy: Policy) -> list[str]:
             "`refuse_overlap: false` in the policy lets them through and says so",
         )  # fmt: skip
     return [*said, *gone]
+
+
+def _other_prompts(base: Side, candidate: Side) -> list[str]:
+    """Tasks whose prompts the two sides read differently: remarked where the models differ, refused
+    where the weights are the same and nothing but the prompts could make a difference."""
+    one, other = (side.summary.get("prompts", {}) for side in (base, candidate))
+    differ = sorted(name for name in one.keys() & other.keys() if one[name] != other[name])
+    if not differ:
+        return []
+    said = f"{', '.join(differ)}: the two models were asked with different prompts"
+    if base.model and candidate.model and base.who == candidate.who:
+        raise MissingEvidenceError(
+            f"{said}, and their weights are the same",
+            where=str(candidate.path),
+            fix="measure both with one chat template, template_options and date",
+        )
+    return [f"{said} (their chat templates differ)"]
 
 
 def _looked(

@@ -95,13 +95,8 @@ class LmEvalModel:
         self, chat_history: list[Message], add_generation_prompt: bool = True
     ) -> str:
         """Messages as text; without a generation prompt the last one is left open."""
-        return str(
-            self.tokenizer.apply_chat_template(
-                chat_history,
-                tokenize=False,
-                add_generation_prompt=add_generation_prompt,
-                continue_final_message=not add_generation_prompt,
-            )
+        return self.encoder.chat.write(
+            chat_history, generation=add_generation_prompt, continued=not add_generation_prompt
         )
 
     def _pair(self, context: str, continuation: str) -> tuple[Ids, Ids]:
@@ -153,6 +148,7 @@ def sampling_of(settings: Mapping[str, Any]) -> Sampling:
         min_p=float(asked.get("min_p", 0.0)),
         max_tokens=asked["max_gen_toks"],
         stop=tuple(stop for stop in asked["until"] if stop),
+        include_stop_str_in_output=False,
     )
 
 

@@ -153,7 +153,7 @@ class TestUnread:
             (PLAIN, [USER | {"name": "Ann"}], said("x = 3"), None, "`name`"),
             (TOOLS.replace("c.function.arguments", "{}"), [USER],
              said("", tool_calls=[call({"x": 1})]), None, "`tool_calls`"),
-            (PLAIN.replace("{{ '<|im_start|>' +", "{{ '' if m.role == 'developer' else '<|im_start|>' +"),
+            (PLAIN.replace("{{ '<", "{{ '' if m.role == 'developer' else '<", 1),
              [{"role": "developer", "content": "Be terse"}, USER], said("x = 3"), None,
              "`content` of a message of role 'developer'"),
         ],
@@ -206,11 +206,13 @@ class TestRewrittenHistory:
             assert all(branch.supervised[learns:])
 
     def test_the_trunk_is_what_all_share(self, tokenizer: Any) -> None:
-        """62 tokens laid out against 95 in a row for each turn."""
         speaker = chatml(tokenizer, THINKING)
         tree = demonstration_tree(speaker, demo([USER], list(self.TURNS)))
         rows = sum(len(tree.trunk) + len(branch.ids) for branch in tree.branches)
-        assert tree.trunk == prompt_ids(speaker, [USER])
+        shared = len(tree.trunk)
+        histories = [prompt_ids(speaker, [USER, *self.TURNS[:count]]) for count in (0, 2, 4)]
+        assert {ids[:shared] for ids in histories} == {tree.trunk}
+        assert len({ids[: shared + 1] for ids in histories}) > 1
         assert len(tree) == rows - 2 * len(tree.trunk)
 
     def test_a_comparison_is_refused(self, tokenizer: Any) -> None:
@@ -224,8 +226,9 @@ class TestRewrittenHistory:
         pair = Preference([USER, *self.TURNS[:2]], [said("Yes")], [said("No")], {}, HERE)
         tree = preference_tree(speaker, pair)
         assert tree.trunk == prompt_ids(speaker, [USER, *self.TURNS[:2]])
-        assert [learnt(speaker, b) for b in tree.branches] == [
-            "<think>\n\n</think>\n\nYes<|im_end|>", "<think>\n\n</think>\n\nNo<|im_end|>"]  # fmt: skip
+        texts = [learnt(speaker, branch) for branch in tree.branches]
+        thought = "<think>\n\n</think>\n\n"
+        assert texts == [f"{thought}Yes<|im_end|>", f"{thought}No<|im_end|>"]
 
     def test_what_closes_a_conversation_is_no_rewriting(self, tokenizer: Any) -> None:
         """One branch of three turns, as the template writes all of them."""
@@ -274,7 +277,7 @@ class TestEnds:
         assert history == prompt_ids(speaker, [USER, *turns[:2]])
 
     def test_a_token_that_is_none(self, tokenizer: Any) -> None:
-        with pytest.raises(UsageError, match="'<|no|>'.*no single token"):
+        with pytest.raises(UsageError, match=r"'<\|no\|>'.*no single token"):
             with_template(speaking(tokenizer, PLAIN), TemplateRecipe(end_of_turn="<|no|>"))
 
 
@@ -295,8 +298,8 @@ class TestWeights:
         speaker = chatml(tokenizer, THINKING)
         turns = [said("1", weight=0), SURE, said("2"), SURE, said("3")]
         tree = demonstration_tree(speaker, demo([USER], turns))
-        assert [learnt(speaker, branch)[-11:] for branch in tree.branches] == ["2<|im_end|>",
-                                                                            "3<|im_end|>"]  # fmt: skip
+        texts = [learnt(speaker, branch)[-11:] for branch in tree.branches]
+        assert texts == ["2<|im_end|>", "3<|im_end|>"]
 
     def test_nothing_learnt_is_refused(self, tokenizer: Any) -> None:
         with pytest.raises(TextError, match=r"data.jsonl:3: no assistant turn .* is learnt"):
@@ -431,7 +434,7 @@ class TestDate:
 
 
 def test_an_asked_prompt_keeps_its_tools_apart_from_rewards(tokenizer: Any) -> None:
-    """A `tools` column that is no list of objects is for rewards alone; so is that of plain text."""
+    """A `tools` column that is no list of objects is for rewards; so is that of plain text."""
     assert asked_of(Task([USER], {"tools": "a hammer"}, HERE)).tools is None
     ids = prompt_ids(tokenizer, "Solve")
     assert prompts_ids(tokenizer, [Task("Solve", {"tools": [WEATHER]}, HERE)]) == [ids]

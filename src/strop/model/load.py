@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,7 +35,7 @@ from strop.model.scalar import ScalarScorer
 from strop.recipe.files import read_text
 from strop.recipe.model import LoraRecipe, ModelRecipe
 from strop.recipe.template import AS_IT_IS, TemplateRecipe
-from strop.text.chat.named import with_template
+from strop.text.chat.named import NAMED, with_template
 from strop.text.ends import ends_of, set_stops
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
@@ -58,7 +60,12 @@ def load_policy(
     Its generation config stops at every token that the tokenizer ends an answer with.
     """
     model, tokenizer = _trained(recipe, template, "CAUSAL_LM", seed)
-    stop_at(bare(model), tokenizer)
+    if stop_at(bare(model), ends_of(tokenizer)) and recipe.lora is not None:
+        warnings.warn(
+            "the base model's generation_config.json does not stop where this adapter is taught to "
+            "end an answer: merge it, or give `generate` the generation config beside the adapter",
+            stacklevel=2,
+        )
     return Policy(model, tokenizer, recipe.dtype == "bfloat16", TreeScorer(model))
 
 
@@ -98,6 +105,7 @@ def _frozen(path: str, task: TaskType, template: TemplateRecipe = AS_IT_IS) -> t
     """A saved model in its own precision and its tokenizer, which has to fit it."""
     model = load_transformer(path, "auto", task=task)
     tokenizer = load_tokenizer(path, template=template)
+    _make_room(model, tokenizer, template)
     _fits(model, tokenizer, path)
     return model.to(pick_device("auto")).eval().requires_grad_(False), tokenizer
 
@@ -131,6 +139,7 @@ def _trained(
         quantize=recipe.quantize is not None,
         device=pick_device(recipe.device),
     )
+    _make_room(model, tokenizer, template)
     if recipe.lora is None:
         model.requires_grad_(True)  # peft leaves a merged adapter's base frozen
     else:
@@ -211,19 +220,23 @@ def stops_of(path: str) -> list[int]:
         config = GenerationConfig.from_pretrained(path)
     except (OSError, ValueError, TypeError):  # none, or none that can be read: it is no must
         return []
-    given = config.eos_token_id
-    return given if isinstance(given, list) else [given] if given is not None else []
+    return _listed(config.eos_token_id)
 
 
-def stop_at(causal_lm: Any, tokenizer: Any) -> None:
-    """Make `generate` of whoever loads the saved model stop where answers were taught to end."""
-    given = causal_lm.generation_config.eos_token_id
-    known = given if isinstance(given, list) else [given] if given is not None else []
-    ids = list(dict.fromkeys([*known, *ends_of(tokenizer)]))
-    if ids != known:
-        stops = ids if len(ids) > 1 else ids[0]
-        causal_lm.generation_config.eos_token_id = stops
-        causal_lm.config.get_text_config().eos_token_id = stops
+def stop_at(causal_lm: Any, ends: Sequence[int]) -> bool:
+    """Make `generate` of whoever loads the saved model stop where answers were taught to end;
+    whether it did not before."""
+    known = _listed(causal_lm.generation_config.eos_token_id)
+    ids = list(dict.fromkeys([*known, *ends]))
+    for config in (causal_lm.generation_config, causal_lm.config.get_text_config()):
+        if set(_listed(config.eos_token_id)) != set(ids):
+            config.eos_token_id = ids if len(ids) > 1 else ids[0]
+    return set(ids) != set(known)
+
+
+def _listed(ids: int | list[int] | None) -> list[int]:
+    """A config's ids, of which it may hold none, one or a list."""
+    return ids if isinstance(ids, list) else [] if ids is None else [ids]
 
 
 def load_tokenizer(
@@ -286,6 +299,8 @@ def _merged_adapter(folder: str, dtype: torch.dtype | Literal["auto"], task: Tas
     held = adapter_task(folder)
     merged = merge_adapter(load_transformer(adapter_base(folder), dtype, task=held), folder)
     if held == task:
+        if task == "CAUSAL_LM":
+            stop_at(merged, stops_of(folder))
         return merged
     raise ModelError(
         f"the adapter was trained for {held}, not for {task}",
@@ -346,6 +361,19 @@ def critic_recipe(path: str, lora: LoraRecipe | None, policy: ModelRecipe) -> Mo
     return policy.model_copy(
         update={"path": path, "lora": lora, "quantize": None, "tokenizer": tokenizer}
     )
+
+
+def _make_room(model: Any, tokenizer: Any, template: TemplateRecipe) -> None:
+    """Embeddings (and head, tied or not) for the tokens that a named template has added, each the
+    mean of all others: near none of them, and as likely as a word is on average."""
+    known = model.get_input_embeddings().weight.shape[0]
+    if template.chat_template not in NAMED or len(tokenizer) <= known:
+        return
+    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
+        if layer is not None:
+            with torch.no_grad():
+                layer.weight[known:] = layer.weight[:known].mean(0)
 
 
 def _fits(model: Any, tokenizer: Any, path: str) -> None:

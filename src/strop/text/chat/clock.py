@@ -44,6 +44,7 @@ def dated(template: str, day: date) -> str:
     moment = datetime.combine(day, time())
     known = {f"%{d}": moment.strftime(f"%{d}") for d in DIRECTIVES}
     known |= {f"%-{d}": moment.strftime(f"%-{d}") for d in "dmHIMSjy"}
+    known["%%"] = "%"  # after all others
     replaced = "".join(f".replace({mark!r}, {text!r})" for mark, text in known.items())
     macro = "{%- macro strftime_now(format) -%}{{ format" + replaced + " }}{%- endmacro -%}"
     return macro + template

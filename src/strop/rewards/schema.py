@@ -11,6 +11,7 @@ from typing import Any
 import jsonschema_rs
 
 from strop.text.parse import spoken
+from strop.text.tools import without_twins
 from strop.types import Text
 
 
@@ -85,14 +86,6 @@ def _accepts(validator: Any, text: str) -> bool:
         return bool(validator.is_valid(read_json(text)))
     except (NoJsonError, ValueError):
         return False
-
-
-def without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object. Raises `ValueError` where a key is given twice."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a key is given twice")
-    return found
 
 
 def _finite(digits: str) -> float:

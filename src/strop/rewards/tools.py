@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from strop.rewards.schema import without_twins
 from strop.text.parse import spoken
+from strop.text.script import tools_of
+from strop.text.tools import Call, calls_in, listed_calls
 from strop.types import Text
 
-_FENCED = re.compile(r"```(?:json|python)?[ \t]*\n(.*?)```", re.DOTALL)
 _IGNORED = re.compile(r"[\s,./\-_*^]+")
 _NUMERIC = re.compile(r"[\s,./\-+\d]+")
 
@@ -30,14 +28,6 @@ TYPES: dict[str, tuple[type, ...]] = {
 """JSON Schema's names and those of the Berkeley leaderboard."""
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
-    """`Call("get_weather", {"city": "Bern"})`."""
-
-    name: str
-    arguments: Mapping[str, Any]
-
-
 def tool_call(
     prompts: Sequence[Text],
     completions: Sequence[Text],
@@ -48,8 +38,8 @@ def tool_call(
 ) -> list[float | None]:
     """1.0 where the completion makes exactly the calls of `answer`, in any order, else 0.0.
 
-    Calls are read from a message's `tool_calls`, from `<tool_call>{...}</tool_call>`, from JSON, or
-    from Python syntax (`f(a=1)`); not from thoughts in `<think>`. A key or argument given twice, or
+    Calls are read from a message's `tool_calls`, or from the text in any family's syntax
+    (`strop.text.tools`); not from thoughts in `<think>`. A key or argument given twice, or
     a tag left open, is no call. An `answer` is a list of calls (or its JSON text), each
     `{"name": ..., "arguments": {...}}`, or in the Berkeley leaderboard's form
     `{"name": {"argument": [accepted values]}}`, where `""` among the values means that it may be
@@ -75,91 +65,21 @@ def _score(completion: Text, answer: Any, tools: Any) -> float | None:
         return None
     if not expected:
         return None
-    made = calls_of(completion)
+    made = calls_of(completion, tools)
     if made is None or len(made) != len(expected):
         return 0.0
     meets = [[_meets(call, wanted, known) for wanted in expected] for call in made]
     return float(_paired(meets))
 
 
-def calls_of(completion: Text) -> list[Call] | None:
+def calls_of(completion: Text, tools: Any = None) -> list[Call] | None:
     """The calls of a completion; `None` where it has none that can be read."""
     if not isinstance(completion, str):
         turns = [m for m in completion if m.get("role", "assistant") == "assistant"]
         listed = [call for turn in turns for call in turn.get("tool_calls") or []]
         if listed:
-            return _calls(listed)
-    text = spoken(completion).strip()
-    if "<tool_call>" in text:
-        return _tagged(text)
-    fenced = _FENCED.findall(text)
-    return _read(fenced[0] if len(fenced) == 1 else text)
-
-
-def _tagged(text: str) -> list[Call] | None:
-    calls: list[Call] = []
-    for part in text.split("<tool_call>")[1:]:
-        inside, closing, _ = part.partition("</tool_call>")
-        read = _read(inside) if closing else None
-        if read is None:
-            return None
-        calls += read
-    return calls
-
-
-def _read(text: str) -> list[Call] | None:
-    """Calls written as JSON, else as Python."""
-    try:
-        value = json.loads(text, object_pairs_hook=without_twins)
-    except (ValueError, RecursionError):
-        return _python_calls(text)
-    return _calls(value if isinstance(value, list) else [value])
-
-
-def _calls(values: Sequence[Any]) -> list[Call] | None:
-    calls = []
-    for value in values:
-        function = value.get("function", value) if isinstance(value, dict) else None
-        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-            return None
-        arguments = function.get("arguments", function.get("parameters", {}))
-        if isinstance(arguments, str):
-            try:
-                arguments = json.loads(arguments or "{}", object_pairs_hook=without_twins)
-            except (ValueError, RecursionError):
-                return None
-        if not isinstance(arguments, dict):
-            return None
-        calls.append(Call(function["name"], arguments))
-    return calls or None
-
-
-def _python_calls(text: str) -> list[Call] | None:
-    try:
-        body = ast.parse(text.strip(), mode="eval").body
-        nodes = body.elts if isinstance(body, ast.List | ast.Tuple) else [body]
-        calls = [_python_call(node) for node in nodes]
-    except (SyntaxError, ValueError, RecursionError, MemoryError, TypeError):
-        return None
-    return calls or None
-
-
-def _python_call(node: ast.expr) -> Call:
-    """`a.b(x=1)` by its syntax; nothing is evaluated but literals. Raises `ValueError`."""
-    if not isinstance(node, ast.Call) or node.args or any(k.arg is None for k in node.keywords):
-        raise ValueError("no call with named arguments")
-    arguments = without_twins(
-        [(str(k.arg), _json_like(ast.literal_eval(k.value))) for k in node.keywords]
-    )
-    return Call(ast.unparse(node.func), arguments)
-
-
-def _json_like(value: Any) -> Any:
-    if isinstance(value, list | tuple):
-        return [_json_like(item) for item in value]
-    if isinstance(value, dict):
-        return {str(k): _json_like(v) for k, v in value.items()}
-    return value
+            return listed_calls(listed)
+    return calls_in(spoken(completion).strip(), tools_of(_as_list(tools)))
 
 
 def _expected(answer: Any) -> list[Call]:
@@ -171,7 +91,9 @@ def _expected(answer: Any) -> list[Call]:
     expected: list[Call] = []
     for call in calls if isinstance(calls, list) else [calls] if calls else []:
         if "function" in call or isinstance(call.get("name"), str):
-            expected += [Call(c.name, _fixed(c.arguments)) for c in _calls([call]) or _no_calls()]
+            expected += [
+                Call(c.name, _fixed(c.arguments)) for c in listed_calls([call]) or _no_calls()
+            ]
         elif all(isinstance(accepted, dict) for accepted in call.values()):
             expected += [Call(name, _choices(accepted)) for name, accepted in call.items()]
         else:
@@ -201,10 +123,12 @@ def _choices(value: Any) -> Any:
 
 
 def _functions(tools: Any) -> list[dict[str, Any]]:
+    return [tool.get("function", tool) for tool in _as_list(tools)]
+
+
+def _as_list(tools: Any) -> list[Any]:
     listed = json.loads(tools) if isinstance(tools, str) else tools or []
-    return [
-        tool.get("function", tool) for tool in (listed if isinstance(listed, list) else [listed])
-    ]
+    return listed if isinstance(listed, list) else [listed]
 
 
 def _paired(meets: Sequence[Sequence[bool]]) -> bool:

@@ -1,0 +1,223 @@
+"""What models write to call a tool -> calls: the syntaxes of the families, read back.
+
+| family | how a call is written |
+|---|---|
+| Hermes, Qwen 2.5, Qwen 3 | `<tool_call>{"name": ..., "arguments": {...}}</tool_call>` |
+| Qwen 3.5, Qwen Coder, Nemotron | `<tool_call><function=f><parameter=x>1</parameter></function></tool_call>` |
+| GLM | `<tool_call>f<arg_key>x</arg_key><arg_value>1</arg_value></tool_call>` |
+| Llama 3 | `{"name": ..., "parameters": {...}}`, several with `;` between, maybe after `<|python_tag|>` |
+| Mistral | `[TOOL_CALLS][{"name": ..., "arguments": {...}}]`, or `[TOOL_CALLS]f[ARGS]{...}` for each |
+| pythonic (Llama 4, LFM 2) | `[f(x=1), g(y="a")]`, maybe in `<|tool_call_start|>`, `<|tool_call_end|>` |
+| gpt-oss | ` to=functions.f<|channel|>commentary json<|message|>{...}<|call|>` |
+
+A key or argument that is given twice, or a tag that is left open, is no call.
+"""  # noqa: E501 - a table's line
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from strop.text.chat.template import Tools
+
+_FENCED = re.compile(r"```(?:json|python)?[ \t]*\n(.*?)```", re.DOTALL)
+_PARAMETER = re.compile(r"<parameter=([^>\n]+)>(.*?)</parameter>", re.DOTALL)
+_ARGUMENT = re.compile(r"<arg_key>(.*?)</arg_key>\s*<arg_value>(.*?)</arg_value>", re.DOTALL)
+_FUNCTION = re.compile(r"\s*<function=([^>\n]+)>(.*)</function>\s*", re.DOTALL)
+_ADDRESSED = re.compile(
+    r"to=functions\.([\w.-]+)[^\n{]*?<\|message\|>(.*?)(?:<\|call\|>|\Z)", re.DOTALL
+)
+_NAMED = re.compile(r"\s*([\w.-]+)\s*(?:\[CALL_ID\][\w-]*)?\s*\[ARGS\]", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """`Call("get_weather", {"city": "Bern"})`."""
+
+    name: str
+    arguments: Mapping[str, Any]
+
+
+def calls_in(text: str, tools: Tools = None) -> list[Call] | None:
+    """The calls that a text is, in whichever family's syntax; `None` where it has none to be read.
+
+    `calls_in('<tool_call>{"name": "f", "arguments": {"x": 1}}</tool_call>')` is
+    `[Call("f", {"x": 1})]`. With `tools`, an argument that is declared to be a string stays one
+    where the syntax does not tell (Qwen 3.5, GLM).
+    """
+    marked = next((read for mark, read in _MARKED.items() if mark in text), None)
+    if marked is not None:
+        return marked(text, _declared(tools))
+    fenced = _FENCED.findall(text)
+    return _bare(fenced[0] if len(fenced) == 1 else text)
+
+
+def without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. Raises `ValueError` where a key is given twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key is given twice")
+    return found
+
+
+def listed_calls(values: Sequence[Any]) -> list[Call] | None:
+    """Calls as objects: OpenAI's form, or name and arguments (or parameters) alone."""
+    calls = []
+    for value in values:
+        function = value.get("function", value) if isinstance(value, dict) else None
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            return None
+        arguments = function.get("arguments", function.get("parameters", {}))
+        if isinstance(arguments, str):
+            arguments = _json(arguments or "{}")
+        if not isinstance(arguments, dict):
+            return None
+        calls.append(Call(function["name"], arguments))
+    return calls or None
+
+
+Declared = Mapping[str, Mapping[str, Any]]
+"""The parameters of every tool that is offered."""
+
+
+def _declared(tools: Tools) -> Declared:
+    functions = [tool.get("function", tool) for tool in tools or []]
+    schemas = {str(f.get("name")): f.get("parameters") for f in functions if isinstance(f, dict)}
+    return {
+        name: schema["properties"]
+        for name, schema in schemas.items()
+        if isinstance(schema, dict) and isinstance(schema.get("properties"), dict)
+    }
+
+
+def _tagged(text: str, declared: Declared) -> list[Call] | None:
+    """What stands in every `<tool_call>`."""
+    calls: list[Call] = []
+    for part in text.split("<tool_call>")[1:]:
+        inside, closing, _ = part.partition("</tool_call>")
+        read = _inside(inside, declared) if closing else None
+        if read is None:
+            return None
+        calls += read
+    return calls
+
+
+def _inside(text: str, declared: Declared) -> list[Call] | None:
+    function = _FUNCTION.fullmatch(text)
+    if function is not None:
+        return _paired(function[1].strip(), _PARAMETER.findall(function[2]), declared)
+    name, mark, _ = text.partition("<arg_key>")
+    if mark or re.fullmatch(r"\s*[\w.-]+\s*", text):
+        return _paired(name.strip(), _ARGUMENT.findall(text), declared)
+    return _bare(text)
+
+
+def _paired(name: str, pairs: Sequence[tuple[str, str]], declared: Declared) -> list[Call] | None:
+    """A call whose arguments are names and texts."""
+    properties = declared.get(name, {})
+    try:
+        given = [(key.strip(), _typed(said, properties.get(key.strip()))) for key, said in pairs]
+        return [Call(name, without_twins(given))]
+    except ValueError:
+        return None
+
+
+def _typed(said: str, schema: Any) -> Any:
+    """A value of text: JSON, or where that is none (or a string is declared) the text itself."""
+    text = said.removeprefix("\n").removesuffix("\n")
+    if isinstance(schema, dict) and schema.get("type") == "string":
+        return text
+    value = _json(text)
+    return text if value is None and text.strip() != "null" else value
+
+
+def _mistral(text: str, declared: Declared) -> list[Call] | None:
+    parts = text.split("[TOOL_CALLS]")[1:]
+    calls: list[Call] = []
+    for part in parts:
+        named = _NAMED.match(part)
+        read = (
+            listed_calls([{"name": named[1], "arguments": _json(part[named.end() :])}])
+            if named
+            else _bare(part)
+        )
+        if read is None:
+            return None
+        calls += read
+    return calls
+
+
+def _python_tag(text: str, declared: Declared) -> list[Call] | None:
+    return _bare(text.split("<|python_tag|>", 1)[1])
+
+
+def _between(text: str, declared: Declared) -> list[Call] | None:
+    inside, closing, _ = text.split("<|tool_call_start|>", 1)[1].partition("<|tool_call_end|>")
+    return _bare(inside) if closing else None
+
+
+def _addressed(text: str, declared: Declared) -> list[Call] | None:
+    return listed_calls(
+        [{"name": n, "arguments": _json(said)} for n, said in _ADDRESSED.findall(text)]
+    )
+
+
+_MARKED: Mapping[str, Callable[[str, Declared], list[Call] | None]] = {
+    "<tool_call>": _tagged,
+    "[TOOL_CALLS]": _mistral,
+    "<|tool_call_start|>": _between,
+    "<|python_tag|>": _python_tag,
+    "to=functions.": _addressed,
+}
+"""What marks a call -> how it is read; the first mark that a text holds."""
+
+
+def _bare(text: str) -> list[Call] | None:
+    """Calls written as JSON (one, a list, or several with `;` between), else as Python."""
+    value = _json(text)
+    if value is not None:
+        return listed_calls(value if isinstance(value, list) else [value])
+    several = [_json(part) for part in re.split(r";(?=\s*\{)", text.strip())]
+    if len(several) > 1 and None not in several:
+        return listed_calls(several)
+    return _python_calls(text)
+
+
+def _json(text: str) -> Any:
+    """A JSON value without doubled keys; `None` for any other text."""
+    try:
+        return json.loads(text, object_pairs_hook=without_twins)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _python_calls(text: str) -> list[Call] | None:
+    try:
+        body = ast.parse(text.strip(), mode="eval").body
+        nodes = body.elts if isinstance(body, ast.List | ast.Tuple) else [body]
+        calls = [_python_call(node) for node in nodes]
+    except (SyntaxError, ValueError, RecursionError, MemoryError, TypeError):
+        return None
+    return calls or None
+
+
+def _python_call(node: ast.expr) -> Call:
+    """`a.b(x=1)` by its syntax; nothing is evaluated but literals. Raises `ValueError`."""
+    if not isinstance(node, ast.Call) or node.args or any(k.arg is None for k in node.keywords):
+        raise ValueError("no call with named arguments")
+    arguments = without_twins(
+        [(str(k.arg), _json_like(ast.literal_eval(k.value))) for k in node.keywords]
+    )
+    return Call(ast.unparse(node.func), arguments)
+
+
+def _json_like(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_json_like(item) for item in value]
+    if isinstance(value, dict):
+        return {str(k): _json_like(v) for k, v in value.items()}
+    return value

@@ -228,6 +228,8 @@ def stop_at(causal_lm: Any, ends: Sequence[int]) -> bool:
     whether it did not before."""
     known = _listed(causal_lm.generation_config.eos_token_id)
     ids = list(dict.fromkeys([*known, *ends]))
+    if not ids:
+        return False
     for config in (causal_lm.generation_config, causal_lm.config.get_text_config()):
         if set(_listed(config.eos_token_id)) != set(ids):
             config.eos_token_id = ids if len(ids) > 1 else ids[0]

@@ -131,14 +131,17 @@ def _listed(changes: Sequence[str]) -> str:
 
 def run_inputs(recipe: Recipe) -> dict[str, Any]:
     """Hashes of what a run reads: parent weights, data, reward files and models, the dev suite."""
-    dev = {} if recipe.dev is None else {"dev": suite_hash(load(Suite, recipe.dev.suite))}
+    further = {} if recipe.dev is None else {"dev": suite_hash(load(Suite, recipe.dev.suite))}
+    written = Path(recipe.chat_template) if recipe.chat_template else None
+    if written is not None and written.is_file():
+        further["chat_template"] = hashlib.sha256(written.read_bytes()).hexdigest()[:16]
     return {
         "parent": {"path": recipe.model.path, "sha256": weights_hash(recipe.model.path)},
         "data": [
             {"path": source.path, "sha256": data_hash([source.path])} for source in recipe.data
         ],
         "rewards": reward_hashes(recipe),
-        **dev,
+        **further,
     }
 
 

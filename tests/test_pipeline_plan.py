@@ -14,9 +14,12 @@ from pipelines import Stop, contents, edit, run, stop_at, write_twice
 from strop.cli.app import app
 from strop.errors import RecipeError, UsageError
 from strop.pipeline import Observer, Outcome, Planned, plan, run_pipeline
-from strop.recipe.load import load
+from strop.recipe.flat import flat
+from strop.recipe.load import load, load_recipe
 from strop.recipe.pipeline import Pipeline, Stage
 from strop.registry.store import Registry
+from strop.train.directory import MAY_CHANGE
+from strop.train.memory import to_learn
 
 
 @pytest.fixture
@@ -100,6 +103,32 @@ def test_interrupted_states(pipeline: Path) -> None:
     with pytest.raises(Stop):
         run(pipeline, on_step=stop_at(5))
     expect(pipeline, {"sft": "resume", **not_yet}, ("sft", "half done at step 4"))
+
+
+def test_what_the_advice_on_memory_says_may_change_goes_on(pipeline: Path) -> None:
+    """`strop run` and `strop train --resume` read one table; a finished stage stays as it is."""
+    file = pipeline.parent / "sft.yaml"
+    with pytest.raises(Stop):
+        run(pipeline, on_step=stop_at(5))
+    advice = to_learn(load_recipe(file))
+    named = {key for key in flat(load_recipe(file).plain()) if "." in key and key in advice}
+    free = {"run.micro_batch_tokens", "model.gradient_checkpointing"}
+    assert named == {*free, "text.max_length"}
+    assert {key for key in named if key in MAY_CHANGE} == free
+
+    edit(file, "save_every: 2", "save_every: 2, micro_batch_tokens: 64")
+    edit(file, "model: ", "alarms: {spike: off}\nmodel: ")
+    assert planned(pipeline)["sft"] == Planned(
+        planned(pipeline)["sft"].stage, "resume", "half done at step 4", ()
+    )
+    starts: list[int] = []
+    run(pipeline, on_start=lambda prepared, step: starts.append(step))
+    assert starts == [4, 0], "SFT goes on, DPO begins"
+    edit(file, "micro_batch_tokens: 64", "micro_batch_tokens: 32")
+    assert planned(pipeline)["sft"].action == "skip"
+    # an alarm might have ended the run that is finished
+    edit(file, "spike: off", "spike: stop")
+    assert planned(pipeline)["sft"].why == "recipe changed: alarms.spike.action"
 
 
 def test_interrupted_after_every_stage(pipeline: Path) -> None:

@@ -336,11 +336,15 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class NotFinite:
-    """Why a step made no update, and what it was made of:
-    `NotFinite(("loss of forward 1 of 1: nan",), ({"origin": "pairs.jsonl:17", ...},))`."""
+    """Why a step left an update out, and what it was made of:
+    `NotFinite(("loss of forward 1 of 1: nan",), ({"origin": "pairs.jsonl:17", ...},))`.
+
+    `made` is what the step had learnt by then: `"2 updates of the policy, 1 of the critic"`.
+    """
 
     tensors: tuple[str, ...]
     batch: tuple[Mapping[str, Any], ...]
+    made: str = ""
 
 
 @dataclass(frozen=True, slots=True)

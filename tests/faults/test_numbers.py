@@ -20,8 +20,10 @@ from strop.errors import NotFiniteError, TrainingError
 from strop.losses.reduce import Loss
 from strop.recipe.alarm import PolicyAlarms
 from strop.recipe.load import load_recipe
+from strop.train import policy_gradient
 from strop.train.alarms import AlarmWatch
 from strop.train.memory import explained
+from strop.train.policy_gradient import PolicyGradient
 from strop.train.run import train
 from strop.train.step import Share
 from strop.train.supervised import SupervisedMethod
@@ -74,6 +76,23 @@ def broken(share: Share) -> Share:
         return Loss(loss.value * float("nan"), loss.metrics)
 
     return nan
+
+
+def plant_nan(monkeypatch: pytest.MonkeyPatch, learner: type[PolicyGradient], update: int) -> None:
+    """Make the first loss of this update (from 1, over the run) NaN."""
+    plain = learner._update
+    count: list[int] = []
+
+    def spoilt(self: PolicyGradient, *given: Any) -> Any:
+        count.append(1)
+        if len(count) != update:
+            return plain(self, *given)
+        with monkeypatch.context() as patched:
+            share = learner._share
+            patched.setattr(learner, "_share", lambda *a: broken(lambda: share(*a))())
+            return plain(self, *given)
+
+    monkeypatch.setattr(learner, "_update", spoilt)
 
 
 def weights(final: Path) -> dict[str, torch.Tensor]:
@@ -172,6 +191,53 @@ class TestNotFinite:
         assert len(records) == 16, "4 prompts, 4 completions each"
         assert all("tasks.jsonl:" in r["origin"] and r["reward"] is not None for r in records)
 
+    def test_a_later_mini_batch_says_what_was_learnt_before_it(
+        self, recipes: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Planted: the second of two mini-batches of step 2 is NaN, so half of it is learnt."""
+        options = ["objective={mini_batches: 2}", "run.steps=3", "run.save_every=1",
+                   "run.keep_checkpoints=9", "optim.warmup_ratio=0"]  # fmt: skip
+        plant_nan(monkeypatch, PolicyGradient, update=4)
+        told = (
+            "step 2 made 1 update of the policy and left out the rest, which is not finite: "
+            "loss of forward 1 of"
+        )
+        with pytest.warns(UserWarning, match=told):
+            run = train(load_recipe(recipes["grpo"], options)).parent
+        before, after = (weights(run / f"checkpoint-{n}") for n in (1, 2))
+        assert any(not torch.equal(before[name], after[name]) for name in before)
+        rows = metrics(run)
+        assert [row.get("nonfinite/updates_before") for row in rows] == [None, 1.0, None]
+        assert [row.get("skipped/nonfinite") for row in rows] == [None, 1.0, None]
+
+    def test_a_critic_that_is_not_finite_after_the_policy_stepped(
+        self, recipes: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        plain = policy_gradient.value_share
+        made: list[int] = []
+
+        def share(*given: Any, **options: Any) -> Share:
+            made.append(1)
+            found = plain(*given, **options)
+            return broken(found) if len(made) == 1 else found
+
+        monkeypatch.setattr(policy_gradient, "value_share", share)
+        told = (
+            "step 1 made 1 update of the policy and 0 of the critic and left out the rest, which "
+            "is not finite: the critic's loss of forward 1 of"
+        )
+        with pytest.warns(UserWarning, match=told):
+            train(load_recipe(recipes["ppo"], ["run.steps=2"]))
+
+    def test_a_first_mini_batch_made_no_update(
+        self, recipes: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        plant_nan(monkeypatch, PolicyGradient, update=1)
+        options = ["objective={mini_batches: 2}", "run.steps=2"]
+        with pytest.warns(UserWarning, match="step 1 made no update, for it is not finite: loss"):
+            run = train(load_recipe(recipes["grpo"], options)).parent
+        assert "nonfinite/updates_before" not in metrics(run)[0]
+
     def test_from_the_command_line(self, recipes: dict[str, Path]) -> None:
         """Weights that a wild learning rate made infinite: exit code 1, no traceback."""
         given = ["optim.learning_rate=1e38", "optim.warmup_ratio=0", "run.save_every=1"]
@@ -237,7 +303,7 @@ class TestMemory:
                 train(recipe)
         said = str(met.value)
         assert re.search(r"out of memory with 4 trees, \d+ tokens, the longest \d+ \(", said)
-        assert "lower run.micro_batch_tokens (150" in said
+        assert "lower run.micro_batch_tokens (150) or set model.gradient_checkpointing" in said
         smaller = load_recipe(recipes["sft"], ["run.micro_batch_tokens=60", "eval=null"])
         resumed = weights(train(smaller, resume=True))
         assert [row["step"] for row in metrics(Path(recipe.output))] == [1, 2, 3, 4, 5, 6]

@@ -15,7 +15,7 @@ from strop.recipe.load import digest, load_recipe
 from strop.recipe.methods import Recipe
 from strop.recipe.paths import named_paths
 from strop.recipe.pipeline import BackTo, GateStage, Pipeline, TrainStage
-from strop.train.directory import run_inputs
+from strop.train.directory import decisive, run_inputs
 from strop.train.refuse import refuse
 
 
@@ -171,7 +171,7 @@ def _check_attempts(
 
 def _key(stage: TrainStage) -> str:
     recipe = load_recipe(stage.recipe)
-    text = json.dumps([digest(recipe), run_inputs(recipe)])
+    text = json.dumps([decisive(recipe.plain()), run_inputs(recipe)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -21,7 +21,6 @@ from strop.model.load import weights_hash
 from strop.pipeline.attempts import attempt_now, recipe_of
 from strop.pipeline.state import State
 from strop.recipe.eval import Suite
-from strop.recipe.flat import flat
 from strop.recipe.gate import Policy
 from strop.recipe.load import digest, load
 from strop.recipe.methods import Recipe
@@ -29,7 +28,7 @@ from strop.recipe.paths import named_paths
 from strop.recipe.pipeline import EvalStage, GateStage, Pipeline, PromoteStage, Stage, TrainStage
 from strop.registry.store import Registry
 from strop.train.checkpoint import step_of
-from strop.train.directory import LINEAGE, RECIPE, is_finished, run_inputs
+from strop.train.directory import LINEAGE, RECIPE, differing, is_finished, run_inputs
 
 Action = Literal["run", "resume", "skip", "wait"]
 
@@ -71,9 +70,9 @@ def _train(recipe: Recipe, attempt: int, pending: Sequence[str], *, moved: bool)
     if before is None:
         return Standing("run", "never ran" if attempt == 1 else f"attempt {attempt}")
     finished = is_finished(folder)
-    changed = _changed_keys(before["recipe"], recipe, finished=finished)
+    changed = differing(before["recipe"], recipe, finished=finished)
     if changed:
-        return Standing("run", f"recipe changed: {_few(changed)}")
+        return Standing("run", f"recipe changed: {_few(list(changed))}")
     if pending:
         return _waits(pending)
     other = _other_inputs(before["lineage"], run_inputs(recipe))
@@ -95,18 +94,6 @@ def _identity(folder: Path) -> dict[str, Any] | None:
     except (OSError, json.JSONDecodeError, yaml.YAMLError):
         return None
     return {"lineage": lineage, "recipe": recipe} if isinstance(recipe, dict) else None
-
-
-def _changed_keys(before: Mapping[str, Any], recipe: Recipe, *, finished: bool) -> list[str]:
-    """Dotted names of what differs; an alarm that rang may be told to be silent before the run goes
-    on, and sinks only watch."""
-    then, now = flat(before), flat(recipe.plain())
-    free = ("run.sinks.",) if finished else ("run.sinks.", "alarms.")
-    return [
-        key
-        for key in dict.fromkeys([*now, *then])
-        if then.get(key) != now.get(key) and not key.startswith(free)
-    ]
 
 
 def _other_inputs(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

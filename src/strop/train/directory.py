@@ -36,8 +36,16 @@ OURS = (RECIPE, LINEAGE, "env.json", "metrics.jsonl", "samples.jsonl", "report.h
         "reference.safetensors", "eval_reference.safetensors",
         "reference_mismatched.safetensors", "eval_reference_mismatched.safetensors",
         "latest", "best")  # fmt: skip
-FREE = ("alarms.", "run.sinks.", "run.micro_batch_tokens")
-"""Keys of the recipe that may change when a run goes on."""
+MAY_CHANGE = {
+    "alarms.": False,
+    "run.sinks.": True,
+    "run.micro_batch_tokens": True,
+    "model.gradient_checkpointing": True,
+}
+"""Keys of the recipe that may change when a run goes on, and whether a finished run stays up to
+date with other values. An alarm that rang may be told to be silent, but might have ended a run that
+is finished; sinks only watch; smaller forwards and layers computed twice are the way out where
+memory ran out, and change the result by rounding alone."""
 FOLDERS = ("final", "base", "profile", "sinks")
 
 
@@ -260,15 +268,29 @@ def commit() -> str | None:
 
 def changed_keys(folder: Path, recipe: Recipe) -> list[str]:
     """`["optim.learning_rate: 0.001 -> 0.002"]`: what is not as in the recipe of the run here."""
-    before = flat(yaml.safe_load((folder / RECIPE).read_text()))
-    now = flat(recipe.plain())
-    # an alarm that rang may be told to be silent before the run goes on; sinks only watch; smaller
-    # forwards are the way out where memory ran out, and change the result by rounding alone
+    before = yaml.safe_load((folder / RECIPE).read_text())
     return [
-        f"{name}: {before.get(name)!r} -> {now.get(name)!r}"
-        for name in before | now
-        if before.get(name) != now.get(name) and not name.startswith(FREE)
+        f"{name}: {then!r} -> {now!r}" for name, (then, now) in differing(before, recipe).items()
     ]
+
+
+def differing(
+    before: Mapping[str, Any], recipe: Recipe, *, finished: bool = False
+) -> dict[str, tuple[Any, Any]]:
+    """What makes `recipe` another run than that of the plain recipe `before`, old and new values
+    by dotted name: `{"optim.learning_rate": (0.001, 0.002)}`."""
+    then, now = (decisive(plain, finished=finished) for plain in (before, recipe.plain()))
+    return {
+        name: (then.get(name), now.get(name))
+        for name in dict.fromkeys([*now, *then])
+        if then.get(name) != now.get(name)
+    }
+
+
+def decisive(plain: Mapping[str, Any], *, finished: bool = False) -> dict[str, Any]:
+    """A plain recipe by dotted names, without those that may change in the same run."""
+    free = tuple(name for name, kept in MAY_CHANGE.items() if kept or not finished)
+    return {name: value for name, value in flat(dict(plain)).items() if not name.startswith(free)}
 
 
 def clear(folder: Path) -> None:

@@ -31,11 +31,13 @@ def explained(where: str, shape: Callable[[], str], lower: str) -> Iterator[None
 
 
 def to_learn(recipe: Offline | Online) -> str:
-    """What bounds the memory of learning; only the first leaves the result as it is."""
+    """What bounds the memory of learning; all but the last leave the result as it is, so a resumed
+    run may change them (`directory.MAY_CHANGE`)."""
     tokens, longest = recipe.run.micro_batch_tokens, recipe.text.max_length
+    again = "" if recipe.model.gradient_checkpointing else " or set model.gradient_checkpointing"
     return (
-        f"run.micro_batch_tokens ({tokens}, may change in a resumed run), or text.max_length "
-        f"({longest}) in another output"
+        f"run.micro_batch_tokens ({tokens}){again}, which a resumed run may change, or lower "
+        f"text.max_length ({longest}) in another output"
     )
 
 

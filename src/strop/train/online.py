@@ -33,7 +33,7 @@ from strop.rollout.sampler import Sampler, Sampling
 from strop.train.batches import sample_rows, shape_of_groups, shape_of_tasks
 from strop.train.memory import explained, to_learn, to_sample
 from strop.train.optim import learning_rate
-from strop.train.recovery import skipped_row
+from strop.train.recovery import made_since, skipped_row
 from strop.train.signals import interruptible
 from strop.train.step import Share, TrainState
 from strop.train.supervised import SupervisedMethod, replayed
@@ -137,14 +137,16 @@ def _learn(
     where = f"step {state.step + 1}"
     rate = learning_rate(recipe.optim, state.step, parts.total)
     not_finite = None
+    before = state.updates()
     try:
         with explained(where, partial(shape_of_groups, gathered.groups), to_learn(recipe)):
             with phase("data"):
                 replay = replayed(parts.replay, drawn)
             row = results(parts.learner.learn(gathered.groups, replay, rate))
     except NotFiniteError as error:
-        row = skipped_row(rate)
-        not_finite = NotFinite(error.tensors, tuple(sample_rows(gathered.groups)))
+        count, made = made_since(state, before)
+        row = skipped_row(rate, count)
+        not_finite = NotFinite(error.tensors, tuple(sample_rows(gathered.groups)), made)
     state.step += 1
     return row, not_finite
 

@@ -13,10 +13,11 @@ from strop.recipe.run import OptimRecipe
 
 
 class Optimizers:
-    """Optimizers over disjoint parameters, stepped as one."""
+    """Optimizers over disjoint parameters, stepped as one; `updates` counts the steps."""
 
     def __init__(self, members: Sequence[torch.optim.Optimizer]) -> None:
         self.members = tuple(members)
+        self.updates = 0
 
     def step(self, learning_rate: float) -> None:
         """One update of every parameter at this rate."""
@@ -24,6 +25,7 @@ class Optimizers:
             for group in member.param_groups:
                 group["lr"] = learning_rate
             member.step()
+        self.updates += 1
 
     def zero_grad(self) -> None:
         for member in self.members:

@@ -217,7 +217,8 @@ class PolicyGradient:
             shares,
             learning_rate=learning_rate * critic.rate_scale,
             max_grad_norm=self.recipe.optim.max_grad_norm,
-            where=f"{where}, critic",
+            where=where,
+            whose="the critic's ",
         )
         return {**metrics, **{n: m for n, m in learnt.items() if n.startswith("value/")}}
 

@@ -1,4 +1,5 @@
-"""What a run does about updates that are not finite: leave out, go back, stop.
+"""What a run does about updates that are not finite: leave out (with what is left of the step), go
+back, stop.
 
 Going back also leaves out the records of all steps since the checkpoint, as PaLM did after spikes
 (Chowdhery et al. 2022, arXiv 2204.02311, section 5.1). What happened so far is in
@@ -24,9 +25,19 @@ WENT_BACK = "nonfinite/went_back"
 SKIPPED = "skipped/nonfinite"
 
 
-def skipped_row(learning_rate: float) -> dict[str, float]:
-    """The metrics of a step whose update was not made."""
-    return {SKIPPED: 1.0, "learning_rate": learning_rate}
+def skipped_row(learning_rate: float, made: int = 0) -> dict[str, float]:
+    """The metrics of a step of which an update was left out, after `made` others."""
+    row = {SKIPPED: 1.0, "learning_rate": learning_rate}
+    return {**row, "nonfinite/updates_before": float(made)} if made else row
+
+
+def made_since(state: TrainState, before: tuple[int, int]) -> tuple[int, str]:
+    """How many updates were made since `state.updates()` was `before`, and in words."""
+    policy, critic = (now - then for now, then in zip(state.updates(), before, strict=True))
+    said = f"{policy} update{'s' if policy > 1 else ''} of the policy"
+    if state.critic is not None:
+        said += f" and {critic} of the critic"
+    return policy + critic, said if policy + critic else ""
 
 
 class Recovery:
@@ -52,8 +63,12 @@ class Recovery:
             running[IN_A_ROW] = running.get(IN_A_ROW, 0) + 1
             if running[IN_A_ROW] <= self.most:
                 said = "; ".join(record.not_finite.tensors)
+                made = record.not_finite.made
                 warnings.warn(
-                    f"step {record.step} made no update, for it is not finite: {said}",
+                    f"step {record.step} made {made} and left out the rest, which is not finite: "
+                    f"{said}"
+                    if made
+                    else f"step {record.step} made no update, for it is not finite: {said}",
                     stacklevel=2,
                 )
                 yield record
@@ -73,8 +88,8 @@ class Recovery:
         restore(self.state, checkpoint)
         running |= {WENT_BACK: 1.0, SHIFT: float(step - self.state.step)}
         warnings.warn(
-            f"steps {first} to {step} made no update, for they were not finite "
-            f"({'; '.join(found.tensors)}; the batch is in {saved}): back to {checkpoint.name}, "
+            f"steps {first} to {step} were not finite ({'; '.join(found.tensors)}; the batch is in "
+            f"{saved}): what they learnt is undone, back to {checkpoint.name}, "
             f"and on with the records after those of step {step}",
             stacklevel=3,
         )

@@ -62,6 +62,10 @@ class TrainState:
         return to an earlier checkpoint left out; after the last come the first."""
         return (self.step + int(self.running.get(SHIFT, 0))) % total
 
+    def updates(self) -> tuple[int, int]:
+        """How often this process updated the policy, and how often its critic."""
+        return self.optimizer.updates, 0 if self.critic is None else self.critic.optimizer.updates
+
 
 @dataclass(frozen=True, slots=True)
 class Piece:
@@ -129,11 +133,12 @@ def optimizer_step(
     learning_rate: float,
     max_grad_norm: float,
     where: str,
+    whose: str = "",
 ) -> dict[str, Metric]:
     """Forward and backward of every share, then one clipped update.
 
-    Raises `NotFiniteError` naming `where` when loss or gradient is not finite; weights and
-    optimizer are then as they were.
+    Raises `NotFiniteError` naming `where` (and before each tensor `whose` it is) when loss or
+    gradient is not finite; weights and optimizer are then as they were.
     """
     metrics: dict[str, Metric] = {}
     values: list[float] = []
@@ -148,7 +153,7 @@ def optimizer_step(
         trained = network.trainable()
         norm = get_total_norm([p.grad for p in trained if p.grad is not None])
         if not all(map(math.isfinite, (*values, float(norm)))):
-            tensors = _not_finite(network, values)
+            tensors = [f"{whose}{tensor}" for tensor in _not_finite(network, values)]
             optimizer.zero_grad()
             raise NotFiniteError(where, tensors, fix=LOWER)
         clip_grads_with_norm_(trained, max_grad_norm, norm)

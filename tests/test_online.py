@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from strop.rollout.collect import PromptedTask
 from strop.rollout.overlong import shaped
 from strop.rollout.sampler import Sampling
 from strop.text.lengths import overlong_penalty
-from strop.train.online import OnlineParts, gather
+from strop.train.online import OnlineParts, _teaches, gather
 from strop.train.optim import Optimizers
 from strop.train.own_samples import BestOf, OwnPairs, ranked
 from strop.train.run import train
@@ -127,6 +128,20 @@ class TestDynamicSampling:
         assert len(found.groups) == 6
         assert 0 < sum(useful) == sum(seen) < 6
         assert len(sampler.calls) == 2
+
+    @pytest.mark.parametrize("masks", [True, False])
+    def test_a_group_of_masked_answers_teaches_nothing(
+        self, masks: bool, recipes: dict[str, Path]
+    ) -> None:
+        """Both answers were cut at the limit: their rewards differ, and nothing is learnt."""
+        options = [f"rollout.mask_truncated={masks}"]
+        recipe: Online = load_recipe(recipes["dapo"], options)  # type: ignore[assignment]
+        whole, one_cut, equal = group(1.0, 0.0), group(1.0, 0.0, cut=0), group(1.0, 1.0)
+        cut = replace(one_cut.rollout.completions[1], finish_reason="length")
+        both = (one_cut.rollout.completions[0], cut)
+        all_cut = replace(one_cut, rollout=replace(one_cut.rollout, completions=both))
+        found = [_teaches(recipe, g) for g in (whole, one_cut, all_cut, equal)]
+        assert found == [True, True, not masks, False]
 
     def test_off_it_samples_once(self, recipes: dict[str, Path], policy: Policy) -> None:
         found, sampler = self.gathered(recipes, policy, resample=0)

@@ -63,6 +63,7 @@ class Progress:
         self.bar: RichProgress | None = None
         self.last = 0.0
         self.task: Any = None
+        self.begun = False
 
     def __enter__(self) -> Self:
         return self
@@ -71,6 +72,7 @@ class Progress:
         self.stop()
 
     def start(self, prepared: Prepared, step: int) -> None:
+        self.begun = True
         if self.as_json:
             return
         self.console.print(f"  checked: {checks_line(prepared.checks)}", soft_wrap=True)

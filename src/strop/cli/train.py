@@ -37,9 +37,10 @@ def train(
     """
     from strop.cli.show import Progress, checks_line, setup
     from strop.errors import UsageError
-    from strop.recipe.load import load_recipe
+    from strop.recipe.load import load_recipe, read_yaml
     from strop.train.prepare import prepare
     from strop.train.run import train as run
+    from strop.train.settings import line, settings
 
     setup()
     loaded = load_recipe(recipe, overrides)
@@ -54,7 +55,14 @@ def train(
             force_resume=force_resume,
         )
         plan = {"output": str(prepared.folder), "steps": prepared.total_steps, **prepared.checks}
-        print(json.dumps(plan) if as_json else f"would train: {checks_line(plan)}")
+        found = settings(loaded, read_yaml(recipe, overrides), overrides, prepared)
+        if as_json:
+            told = {one.key: {"value": one.value, "from": one.source} for one in found}
+            print(json.dumps({**plan, "settings": told}))
+            return
+        print(f"would train: {checks_line(plan)}")
+        for one in found:
+            print(line(one, max(len(other.key) for other in found)))
         return
     with Progress(as_json) as progress:
         final = run(
@@ -69,4 +77,6 @@ def train(
             on_step=progress.step,
             on_profile=progress.profile,
         )
-    print(json.dumps({"final": str(final)}) if as_json else f"saved {final}")
+    done = "saved" if progress.begun else "nothing to do, the run is finished:"
+    outcome = {"final": str(final), "finished_before": not progress.begun}
+    print(json.dumps(outcome) if as_json else f"{done} {final}")

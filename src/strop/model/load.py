@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import torch
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -271,6 +272,31 @@ def load_tokenizer(
         )
     set_stops(tokenizer, stops_of(path))
     return with_template(tokenizer, template)
+
+
+def load_config(path: str, trust_remote_code: bool = False) -> Any:
+    """A model's config without its weights; an adapter's is that of its base."""
+    base = adapter_base(path) if is_adapter_folder(path) else path
+    try:
+        return AutoConfig.from_pretrained(base, trust_remote_code=trust_remote_code)
+    except Exception as error:  # noqa: BLE001 - a config of a folder's own can break any line of it
+        raise ModelError(
+            f"transformers cannot load the config: {_first_line(error)}", where=base, fix=SAVED
+        ) from None
+
+
+def positions_of(config: Any) -> int | None:
+    """How many tokens in a row the model was made for, `None` where its config sets no bound.
+
+    Rotary positions that are stretched (YaRN) reach `factor` times as far as they first did.
+    """
+    text = config.get_text_config()
+    most = getattr(text, "max_position_embeddings", None)
+    if not isinstance(most, int) or most < 1:
+        return None
+    rotary = getattr(text, "rope_parameters", None) or {}
+    first, factor = rotary.get("original_max_position_embeddings"), rotary.get("factor")
+    return max(most, round(factor * first)) if first and factor else most
 
 
 def pick_device(device: str) -> str:

@@ -155,7 +155,9 @@ def validate(cls: type[StrictT], source: Source) -> StrictT:
         context = {"folder": source.path.resolve().parent, "source": source}
         return cls.model_validate(source.values, context=context)
     except ValidationError as error:
-        mistakes = [_explain(cls, source, dict(item)) for item in error.errors()[:MOST_MISTAKES]]
+        # a default that is made of a wrong value is no mistake of its own
+        found = [dict(e) for e in error.errors() if e["type"] != "default_factory_not_called"]
+        mistakes = [_explain(cls, source, item) for item in found[:MOST_MISTAKES]]
     (where, text, fix), *rest = mistakes
     lines = [text, *(f"{at}: {said}\n  fix: {advice}" for at, said, advice in rest)]
     if rest:  # the last line of a message is the fix of the whole

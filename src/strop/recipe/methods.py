@@ -28,6 +28,7 @@ from strop.recipe.online import (
     BestOfRecipe,
     CispoRecipe,
     ClipRecipe,
+    DapoRecipe,
     OwnPairsRecipe,
     PolicyRecipe,
     PpoRecipe,
@@ -44,8 +45,8 @@ Recipe = Offline | Online
 CLASSES: tuple[type[Recipe], ...] = (
     CptRecipe, SftRecipe, DpoRecipe, RobustDpoRecipe, IpoRecipe, ExoRecipe, AotRecipe,
     DiscopopRecipe, DpopRecipe, SppoRecipe, MpoRecipe, SimpoRecipe, OrpoRecipe, CpoRecipe,
-    PlainPairRecipe, UnpairedRecipe, RewardModelRecipe, ClipRecipe, SequenceClipRecipe, CispoRecipe,
-    SapoRecipe, RlooRecipe, ReinforceRecipe, PpoRecipe, OwnPairsRecipe, BestOfRecipe,
+    PlainPairRecipe, UnpairedRecipe, RewardModelRecipe, ClipRecipe, DapoRecipe, SequenceClipRecipe,
+    CispoRecipe, SapoRecipe, RlooRecipe, ReinforceRecipe, PpoRecipe, OwnPairsRecipe, BestOfRecipe,
 )  # fmt: skip
 
 METHODS: dict[str, type[Recipe]] = {

@@ -23,7 +23,7 @@ from strop.recipe.policy import (
     ValueRecipe,
 )
 from strop.recipe.reward import ProbesRecipe, Rewards
-from strop.recipe.rollout import RolloutRecipe
+from strop.recipe.rollout import CispoRollout, DapoRollout, RolloutRecipe, UngroupedRollout
 from strop.recipe.run import TrainRecipe
 
 
@@ -61,8 +61,16 @@ class PolicyRecipe(OnlineRecipe):
 class ClipRecipe(PolicyRecipe):
     """Policy gradients with a clipped token ratio."""
 
-    method: Literal["grpo", "dapo", "dr_grpo"]
+    method: Literal["grpo", "dr_grpo"]
     objective: ClipObjective = ClipObjective()
+
+
+class DapoRecipe(PolicyRecipe):
+    """DAPO is a clipped token ratio and a way of sampling."""
+
+    method: Literal["dapo"]
+    objective: ClipObjective = ClipObjective()
+    rollout: DapoRollout = DapoRollout()
 
 
 class SequenceClipRecipe(PolicyRecipe):
@@ -73,6 +81,7 @@ class SequenceClipRecipe(PolicyRecipe):
 class CispoRecipe(PolicyRecipe):
     method: Literal["cispo"]
     objective: CispoObjective = CispoObjective()
+    rollout: CispoRollout = CispoRollout()
 
 
 class SapoRecipe(PolicyRecipe):
@@ -88,6 +97,7 @@ class RlooRecipe(PolicyRecipe):
 class ReinforceRecipe(PolicyRecipe):
     method: Literal["reinforce_pp"]
     objective: ReinforceObjective = ReinforceObjective()
+    rollout: UngroupedRollout = UngroupedRollout()
 
 
 class PpoRecipe(PolicyRecipe):
@@ -95,6 +105,7 @@ class PpoRecipe(PolicyRecipe):
 
     method: Literal["ppo"]
     objective: PpoObjective = PpoObjective()
+    rollout: UngroupedRollout = UngroupedRollout()
     value: ValueRecipe | None = None
 
 

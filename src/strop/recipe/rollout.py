@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -74,3 +74,35 @@ class RolloutRecipe(Strict):
     overlong_buffer: int = Field(0, ge=0)
     mismatch_limit: float = Field(0.05, gt=0)
     mismatch: MismatchRecipe = MismatchRecipe()
+
+
+FURTHER_ROUNDS = 9
+"""The papers draw prompts until a step is full of groups that disagree; ten rounds in all bound
+what a step may cost."""
+
+
+def _last_fifth(given: dict[str, Any]) -> int:
+    """The paper shapes the last 4,096 of 20,480 tokens (arXiv 2503.14476, section 4.1)."""
+    return int(given["max_tokens"]) // 5
+
+
+class CispoRollout(RolloutRecipe):
+    """MiniMax-M1 (arXiv 2506.13585, section 3.1) takes dynamic sampling and the length penalty from
+    DAPO."""
+
+    resample: int = Field(FURTHER_ROUNDS, ge=0)
+    overlong_buffer: int = Field(default_factory=_last_fifth, ge=0)
+
+
+class DapoRollout(CispoRollout):
+    """DAPO (arXiv 2503.14476): dynamic sampling (section 3.2), truncated answers left out of the
+    loss and overlong ones shaped (section 3.4)."""
+
+    mask_truncated: bool = True
+
+
+class UngroupedRollout(RolloutRecipe):
+    """Methods whose advantages need no group draw one answer a prompt: PPO as in InstructGPT (arXiv
+    2203.02155), REINFORCE++ (arXiv 2501.03262)."""
+
+    group_size: int = Field(1, ge=1)

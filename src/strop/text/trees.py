@@ -47,7 +47,7 @@ def render(
     if not kept:
         raise DataError(
             f"all {dropped} records are longer than {max_length} tokens",
-            fix="raise text.max_length",
+            fix="raise text.max_length (the model's positions are its bound)",
         )
     return Rendered(tuple(t for t, _ in kept), tuple(r for _, r in kept), dropped, cut)
 

@@ -293,14 +293,20 @@ def decisive(plain: Mapping[str, Any], *, finished: bool = False) -> dict[str, A
     return {name: value for name, value in flat(dict(plain)).items() if not name.startswith(free)}
 
 
+def reopen(folder: Path) -> None:
+    """Make a finished run one to go on with: its final model will be another."""
+    if is_finished(folder):
+        os.replace(folder / "final", folder / ".final.tmp")
+        sweep(folder)
+
+
 def clear(folder: Path) -> None:
     """Delete what an earlier run left in a folder that `claim` gave away, nothing else.
 
     First what makes it look like a run to go on with, the recipe last: a folder that is half
     cleared is neither finished nor a stranger's.
     """
-    if is_finished(folder):
-        os.replace(folder / "final", folder / ".final.tmp")
+    reopen(folder)
     (folder / "latest").unlink(missing_ok=True)
     sweep(folder)
     for part in [

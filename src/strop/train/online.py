@@ -169,8 +169,9 @@ class Gathered:
 def gather(
     state: TrainState, recipe: Online, parts: OnlineParts, tasks: Sequence[PromptedTask]
 ) -> Gathered:
-    """Scored groups for a step; with `rollout.resample`, groups whose rewards are all equal give
-    way to groups of further prompts (dynamic sampling: DAPO, arXiv 2503.14476, section 3.2).
+    """Scored groups for a step; with `rollout.resample`, groups whose rewards are all equal (or
+    whose answers are all masked) give way to groups of further prompts (dynamic sampling: DAPO,
+    arXiv 2503.14476, section 3.2).
 
     Further prompts are a function of (seed, step, round), so a resumed run draws the same. When
     the rounds run out, equal groups fill what is left.
@@ -187,7 +188,7 @@ def gather(
         rounds += 1
         failures += collected.failures
         for group in collected.groups:
-            (equal if carries_no_gradient(group) else useful).append(group)
+            (useful if _teaches(recipe, group) else equal).append(group)
         if len(useful) >= wanted:
             break
     if recipe.rollout.resample == 0:
@@ -197,6 +198,13 @@ def gather(
     kept = (useful + equal)[:wanted]
     learnt = tuple(kept[i] for i in order)
     return Gathered(learnt, tuple(useful + equal), rounds, tuple(failures))
+
+
+def _teaches(recipe: Online, group: ScoredGroup) -> bool:
+    """Whether the group's rewards differ and one of its answers is not masked."""
+    masks = recipe.rollout.mask_truncated
+    whole = any(not masks or c.finish_reason != "length" for c in group.rollout.completions)
+    return whole and not carries_no_gradient(group)
 
 
 def _collect(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,9 +13,15 @@ from typing import Any
 from strop.data.order import Mix, Part
 from strop.data.records import PARSERS, fits, task
 from strop.data.sources import read, rows
-from strop.errors import DataError, ModelError
+from strop.errors import DataError, ModelError, RecipeError
 from strop.metrics.sinks import expect_sinks
-from strop.model.load import expect_weights, load_tokenizer, tokenizer_of
+from strop.model.load import (
+    expect_weights,
+    load_config,
+    load_tokenizer,
+    positions_of,
+    tokenizer_of,
+)
 from strop.recipe.data import DataSource, TextRecipe
 from strop.recipe.methods import Offline, Online, Recipe, record_kind
 from strop.recipe.model import ModelRecipe
@@ -41,10 +48,12 @@ from strop.types import Feedback, Preference, Record
 class Prepared:
     """A run with everything read and checked and nothing written: what `--dry-run` stops at.
 
-    `rendered` are an offline method's own records, `tasks` an online one's; `replay` are
-    demonstrations mixed in; `dev` is what is measured meanwhile.
+    `recipe` is the given one within the bounds of its model. `rendered` are an offline method's own
+    records, `tasks` an online one's; `replay` are demonstrations mixed in; `dev` is what is
+    measured meanwhile.
     """
 
+    recipe: Recipe
     folder: Path
     checks: dict[str, Any]
     mix: Mix
@@ -85,6 +94,7 @@ def prepare(
     if isinstance(recipe, PpoRecipe) and recipe.value is not None:
         _expect_critic(recipe.value.path, recipe.model)
     folder = claim(recipe, resume=resume, overwrite=overwrite, force_resume=force_resume)
+    given, recipe = recipe, within_positions(recipe)
     tokenizer = tokenizer_of(recipe.model, recipe.template)
     with written_on(recipe.text.date):
         if isinstance(recipe, OnlineRecipe):
@@ -93,6 +103,8 @@ def prepare(
             prepared = _offline(recipe, folder, tokenizer)
     if dev is not None and not force:
         refuse_trained_on(dev, prepared.records())
+    if recipe is not given:
+        _say_positions(given, prepared)
     return replace(prepared, dev=dev)
 
 
@@ -105,6 +117,42 @@ def _expect_critic(path: str, policy: ModelRecipe) -> None:
             "the critic was trained on other tokens than the policy's",
             where=path,
             fix="point `value.path` at a model of the same tokenizer",
+        )
+
+
+def within_positions(recipe: Recipe) -> Recipe:
+    """The recipe with `text.max_length` no longer than what the model (and PPO's critic) can read.
+
+    Raises `RecipeError` where that leaves a rollout no room for a prompt.
+    """
+    paths = [recipe.model.path]
+    if isinstance(recipe, PpoRecipe) and recipe.value is not None:
+        paths.append(recipe.value.path)
+    configs = (load_config(path, recipe.model.trust_remote_code) for path in paths)
+    bounds = [bound for config in configs if (bound := positions_of(config)) is not None]
+    asked, most = recipe.text.max_length, min(bounds, default=recipe.text.max_length)
+    if asked <= most:
+        return recipe
+    if isinstance(recipe, OnlineRecipe) and recipe.rollout.max_tokens >= most:
+        raise RecipeError(
+            f"rollout.max_tokens {recipe.rollout.max_tokens} leaves no room for a prompt in the "
+            f"{most} positions of the model",
+            fix="lower rollout.max_tokens",
+        )
+    text = recipe.text.model_copy(update={"max_length": most})
+    return recipe.model_copy(update={"text": text})
+
+
+def _say_positions(given: Recipe, prepared: Prepared) -> None:
+    """A line among the checks; a warning where the bound was asked otherwise or cost records."""
+    most, checks = prepared.recipe.text.max_length, prepared.checks
+    checks["max_length"] = most
+    lost = sum(count for name, count in checks.items() if name.endswith(("dropped", "cut")))
+    if lost or "max_length" in given.text.model_fields_set:
+        warnings.warn(
+            f"the model has {most} positions, so text.max_length is {most}, not "
+            f"{given.text.max_length}: {lost} records are dropped or cut",
+            stacklevel=3,
         )
 
 
@@ -131,7 +179,7 @@ def _offline(recipe: Offline, folder: Path, tokenizer: Any) -> Prepared:
         if isinstance(recipe, RewardModelRecipe) and recipe.objective.margin is not None:
             expect_margins(held_out, recipe.objective.margin)
     return Prepared(
-        folder, checks, mix, _total_steps(recipe, mix), own, held_out,
+        recipe, folder, checks, mix, _total_steps(recipe, mix), own, held_out,
         joined(replay) if replay else None, (), None, None,
     )  # fmt: skip
 
@@ -164,7 +212,7 @@ def _online(recipe: Online, folder: Path, tokenizer: Any) -> Prepared:
     sizes = [len(found.tasks) for found in by_source]
     mix = _mix(recipe, sources, sizes, [len(r.trees) for r in replay])
     return Prepared(
-        folder, checks, mix, _total_steps(recipe, mix), None, None,
+        recipe, folder, checks, mix, _total_steps(recipe, mix), None, None,
         joined(replay) if replay else None, tasks, reward, held_out,
     )  # fmt: skip
 
@@ -254,9 +302,21 @@ def _mix(recipe: Recipe, sources: Sorted, own: Sequence[int], replay: Sequence[i
         for path, replayed, size in named:
             parts.append(Part(replayed, first[replayed], size, weights[path] or 0.0))
             first[replayed] += size
-    mix = Mix(parts, recipe.run.batch_size, recipe.seed)
+    mix = _within_an_epoch(recipe, Mix(parts, recipe.run.batch_size, recipe.seed), sum(own))
     refuse_small_steps(recipe, mix.own)
     return mix
+
+
+def _within_an_epoch(recipe: Recipe, mix: Mix, own: int) -> Mix:
+    """Where epochs are counted, a step for which there are too few records takes each of them once:
+    a step of several epochs would be longer than asked for. Weights in `data` are taken as said."""
+    if recipe.run.epochs is None or len(mix.parts) > 1 or mix.own <= own:
+        return mix
+    warnings.warn(
+        f"run.batch_size is {mix.own}, but there are {own} records: a step takes each of them once",
+        stacklevel=2,
+    )
+    return Mix(mix.parts, own, recipe.seed)
 
 
 def _total_steps(recipe: TrainRecipe, mix: Mix) -> int:
@@ -264,7 +324,15 @@ def _total_steps(recipe: TrainRecipe, mix: Mix) -> int:
     if recipe.run.steps is not None:
         return recipe.run.steps
     assert recipe.run.epochs is not None
-    return max(1, round(recipe.run.epochs * mix.epoch_steps()))
+    total = max(1, round(recipe.run.epochs * mix.epoch_steps()))
+    if total == 1:
+        warnings.warn(
+            f"the whole run is one step of {mix.own} records (run.epochs {recipe.run.epochs:g}), "
+            "one update at the highest learning rate: give more data or epochs, or lower "
+            "run.batch_size",
+            stacklevel=2,
+        )
+    return total
 
 
 def _share_of_liked(rendered: Rendered) -> float:

@@ -48,6 +48,7 @@ from strop.train.directory import (
     is_finished,
     refuse_changed,
     refuse_stopped,
+    reopen,
     run_inputs,
     write_final,
     write_forced,
@@ -97,7 +98,11 @@ def train(
                 recipe, resume=resume, overwrite=overwrite, force=force, force_resume=force_resume
             )
             finished = resume and resume_from is None and is_finished(folder)
+            if finished and force_resume:
+                finished = not _changes(recipe, run_inputs(recipe))
             checkpoint = _go_on_from(folder, resume_from) if resume and not finished else None
+            if checkpoint is not None:
+                _refuse_nothing_left(folder, prepared.total_steps, step_of(checkpoint))
             if profile is not None:
                 done = prepared.total_steps if finished else step_of(checkpoint)
                 refuse_profile(profile, prepared.total_steps - done)
@@ -147,6 +152,24 @@ def _go_on_from(folder: Path, asked: Path | None) -> Path | None:
     return checkpoint
 
 
+def _refuse_nothing_left(folder: Path, total: int, done: int) -> None:
+    """Raise `OutputError` where the recipe asks for no step beyond those that were made; a run that
+    was killed before its final model was written has that still to do."""
+    if total < done or (total == done and is_finished(folder)):
+        raise OutputError(
+            f"the run has made {done} steps and the recipe asks for {total}, so there is nothing "
+            "to go on with",
+            where=str(folder),
+            fix="raise run.steps or run.epochs, or pass --overwrite to start again",
+        )
+
+
+def _changes(recipe: Recipe, inputs: Mapping[str, Any]) -> list[str]:
+    """What of recipe and inputs is not as it was when the run in this folder began."""
+    folder = Path(recipe.output)
+    return [*changed_keys(folder, recipe), *changed_inputs(folder, inputs)]
+
+
 def _settle(
     recipe: Recipe,
     inputs: Mapping[str, Any],
@@ -163,8 +186,9 @@ def _settle(
     refuse_stopped(folder)
     if not force_resume:
         refuse_changed(folder, inputs)
-    elif changes := [*changed_keys(folder, recipe), *changed_inputs(folder, inputs)]:
+    elif changes := _changes(recipe, inputs):
         write_forced(folder, step_of(checkpoint), changes)
+    reopen(folder)
     roll_back(folder, step_of(checkpoint) + 1)
 
 
@@ -199,7 +223,7 @@ def _begin(
     state = build_state(recipe, _starting_model(recipe, folder))
     refuse_full(state, recipe, folder, prepared.total_steps)
     # references are taken from the starting model, before a checkpoint's weights replace it
-    steps, checks = build_loop(state, recipe, prepared)
+    steps, checks = build_loop(state, prepared.recipe, prepared)
     if checkpoint is not None:
         restore(state, checkpoint)
     write_identity(folder, recipe, inputs, checks)

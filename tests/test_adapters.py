@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from peft import AutoPeftModelForCausalLM
+from peft import AutoPeftModelForCausalLM, LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from conftest import metrics
 from strop.demo.model import raw_model
-from strop.errors import ModelError, RecipeError
-from strop.model.load import load_policy
+from strop.errors import ModelError, RecipeError, TrainingError
+from strop.model.load import load_for_inference, load_policy
+from strop.model.tied import is_tied
 from strop.recipe.load import load_recipe
 from strop.recipe.model import LoraRecipe, ModelRecipe
+from strop.train import start
 from strop.train.checkpoint import latest_checkpoint
+from strop.train.prepare import prepare
 from strop.train.run import train
-from strop.types import Branch, Tree
+from strop.types import Branch, StepRecord, Tree
 
 
 class TestAdapters:
@@ -31,13 +35,13 @@ class TestAdapters:
         recipe = load_recipe(recipes["sft"], ["model.lora={rank: 4}", "optim.learning_rate=1e-2"])
         final = train(recipe)
         model = AutoPeftModelForCausalLM.from_pretrained(final)
-        start = AutoModelForCausalLM.from_pretrained(model_folder)
+        raw = AutoModelForCausalLM.from_pretrained(model_folder)
         base = {n: p for n, p in model.named_parameters() if "lora" not in n}
         moved = [p for n, p in model.named_parameters() if "lora_B" in n]
         assert all(p.abs().max() > 0 for p in moved)
         # all linear layers of three decoder layers: q, k, v, o, gate, up, down
         assert len(moved) == 3 * 7
-        assert sum(p.numel() for p in base.values()) == sum(p.numel() for p in start.parameters())
+        assert sum(p.numel() for p in base.values()) == sum(p.numel() for p in raw.parameters())
 
     def test_an_adapter_on_an_adapter_starts_from_the_merged_model(
         self, recipes: dict[str, Path]
@@ -97,6 +101,175 @@ class TestAdapters:
         assert rows[1]["kl"] > 0
         assert rows[2]["kl"] == pytest.approx(0, abs=1e-6)
         assert rows[3]["kl"] > 0
+
+
+def logits(model: Any, ids: Sequence[int] = tuple(range(5, 45))) -> torch.Tensor:
+    with torch.no_grad():
+        found: torch.Tensor = model.eval()(torch.tensor([list(ids)])).logits
+    return found
+
+
+TIED = (
+    ["lm_head"],
+    ["embed_tokens"],
+    ["lm_head", "embed_tokens", "q_proj"],
+    "(.*\\.v_proj|lm_head)",
+)
+
+
+class TestTiedWeights:
+    """The demo's model reads and writes with the same weights, an adapter changes one of the two
+    alone: what is merged has to be what was trained."""
+
+    @pytest.mark.parametrize("targets", TIED, ids=str)
+    def test_the_merged_model_is_the_trained_one(
+        self, targets: Any, recipes: dict[str, Path], model_folder: Path, tmp_path: Path
+    ) -> None:
+        lora = json.dumps({"rank": 4, "targets": targets})
+        options = [f"model.lora={lora}", "optim.learning_rate=3e-2", "eval=null", "run.steps=12"]
+        final = train(load_recipe(recipes["sft"], options))
+        rows = metrics(final.parent)
+        adapter = AutoPeftModelForCausalLM.from_pretrained(final)
+        trained = logits(adapter)
+        moved = logits(AutoModelForCausalLM.from_pretrained(model_folder)) - trained
+        assert moved.abs().max() > 1, "it learnt something"
+        merged = adapter.merge_and_unload()
+        assert torch.allclose(logits(merged), trained, atol=1e-4)
+        merged.save_pretrained(tmp_path / "merged")
+        again = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+        assert torch.allclose(logits(again), trained, atol=1e-4)
+        # and as every later stage of strop reads it
+        ours = load_for_inference(str(final))
+        assert torch.allclose(logits(ours.model), trained, atol=1e-4)
+        assert rows[-1]["loss"] < 0.9 * rows[0]["loss"]
+        lineage = json.loads((final.parent / "lineage.json").read_text())
+        assert 0 <= lineage["final"]["merged_difference"] < 1e-5
+
+    def test_the_untied_base_is_the_model_it_was_made_of(
+        self, recipes: dict[str, Path], model_folder: Path
+    ) -> None:
+        run = train(load_recipe(recipes["sft"], [*self.head, "run.steps=1"])).parent
+        base = AutoModelForCausalLM.from_pretrained(run / "base")
+        tied = AutoModelForCausalLM.from_pretrained(model_folder)
+        assert is_tied(tied)
+        assert not is_tied(base)
+        assert torch.equal(logits(base), logits(tied))
+        assert json.loads((run / "lineage.json").read_text())["parent"]["path"] == str(model_folder)
+
+    head = ("model.lora={rank: 4, targets: [lm_head, embed_tokens]}", "optim.learning_rate=3e-2",
+            "eval=null")  # fmt: skip
+
+    def test_other_targets_leave_the_base_alone(self, recipes: dict[str, Path]) -> None:
+        options = ["model.lora={rank: 4, targets: [q_proj, v_proj]}", "run.steps=1"]
+        assert not (train(load_recipe(recipes["sft"], options)).parent / "base").exists()
+
+    def test_sampler_and_trainer_agree_on_them(self, recipes: dict[str, Path]) -> None:
+        options = [self.head[0], "optim.learning_rate=1e-2", "run.steps=5"]
+        rows = metrics(train(load_recipe(recipes["rloo"], options)).parent)
+        assert max(row["mismatch/logprob_difference"] for row in rows) < 1e-4
+
+    def test_an_adapter_on_such_an_adapter(self, recipes: dict[str, Path]) -> None:
+        """Merged once more, also where the second one leaves the embeddings alone."""
+        first = train(load_recipe(recipes["sft"], self.head))
+        options = ["model.lora={rank: 4}", "optim.learning_rate=1e-2", f"model.path={first}"]
+        second = train(load_recipe(recipes["dpo"], options))
+        assert metrics(second.parent)[0]["loss"] == pytest.approx(math.log(2), abs=1e-5)
+        before = logits(AutoPeftModelForCausalLM.from_pretrained(first))
+        base = AutoModelForCausalLM.from_pretrained(second.parent / "base")
+        assert torch.allclose(logits(base), before, atol=1e-4)
+
+    def test_killed_and_resumed_it_ends_the_same(self, recipes: dict[str, Path]) -> None:
+        class Killed(BaseException):
+            pass
+
+        def die(record: StepRecord) -> None:
+            if record.step == 3:
+                raise Killed
+
+        whole = train(load_recipe(recipes["sft"], [*self.head, "output=runs/whole"]))
+        recipe = load_recipe(recipes["sft"], [*self.head, "output=runs/parts"])
+        with pytest.raises(Killed):
+            train(recipe, on_step=die)
+        parts = train(recipe, resume=True)
+        left, right = (load_file(f / "adapter_model.safetensors") for f in (whole, parts))
+        assert left.keys() == right.keys()
+        assert all(torch.equal(left[name], right[name]) for name in left)
+
+    def test_an_adapter_that_others_trained_on_tied_weights_is_read_as_it_was_trained(
+        self, model_folder: Path, tokenizer: Any, tmp_path: Path
+    ) -> None:
+        base = AutoModelForCausalLM.from_pretrained(model_folder)
+        config = LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["lm_head"])
+        theirs = get_peft_model(base, config)
+        torch.manual_seed(0)
+        for name, parameter in theirs.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, std=0.3)
+        theirs.peft_config["default"].base_model_name_or_path = str(model_folder)
+        theirs.save_pretrained(tmp_path / "theirs")
+        tokenizer.save_pretrained(tmp_path / "theirs")
+        wanted = logits(theirs)
+        found = logits(load_for_inference(str(tmp_path / "theirs")).model)
+        assert torch.allclose(found, wanted, atol=1e-4)
+
+    def test_planted_a_merge_that_changes_the_other_end_too_is_refused(
+        self, recipes: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The run as it would go without untying: the self-check ends it, and there is no final."""
+        monkeypatch.setattr(start, "reaches_tied", lambda *_: False)
+        recipe = load_recipe(recipes["sft"], self.head)
+        with pytest.raises(TrainingError, match="the merged model is not the one that was trained"):
+            train(recipe)
+        assert not (Path(recipe.output) / "final").exists()
+
+    @pytest.mark.parametrize("method", ["dpo", "reward_model", "grpo"])
+    def test_the_check_reports_what_merging_costs(
+        self, method: str, recipes: dict[str, Path]
+    ) -> None:
+        options = ["model.lora={rank: 4}", "optim.learning_rate=1e-2", "run.steps=2"]
+        run = train(load_recipe(recipes[method], options)).parent
+        lineage = json.loads((run / "lineage.json").read_text())
+        assert 0 <= lineage["final"]["merged_difference"] < 1e-5
+
+
+class TestTargets:
+    @pytest.mark.parametrize(
+        ("targets", "told"),
+        [
+            (["q_proj", "w_gate", "v_porj"], r"is called w_gate, v_porj\n.*did you mean v_proj\?"),
+            (["q_proj", "lm_heads"], r"is called lm_heads\n.*did you mean lm_head\?"),
+            (
+                "q_proj",
+                r"is called q_proj\n.*a pattern for whole names: write \[q_proj\]",
+            ),
+            (".*w_gate", r"is called \.\*w_gate\n.*q_proj, k_proj, v_proj, o_proj, gate_proj"),
+        ],
+    )
+    @pytest.mark.parametrize("method", ["sft", "reward_model"])
+    def test_one_that_matches_nothing_is_refused_before_anything_is_loaded(
+        self, method: str, targets: Any, told: str, recipes: dict[str, Path]
+    ) -> None:
+        if method == "reward_model" and "lm_head" in told:
+            told = "is called lm_heads"  # a reward model has no such layer
+        recipe = load_recipe(recipes[method], [f"model.lora={json.dumps({'targets': targets})}"])
+        with pytest.raises(ModelError, match=told):
+            prepare(recipe, resume=False, overwrite=False, force=False)
+
+    def test_of_a_critic_too(self, recipes: dict[str, Path]) -> None:
+        recipe = load_recipe(recipes["ppo"], ["value.lora={targets: [v_porj]}"])
+        with pytest.raises(ModelError, match="is called v_porj"):
+            prepare(recipe, resume=False, overwrite=False, force=False)
+
+    def test_all_that_match_are_trained(self, recipes: dict[str, Path]) -> None:
+        options = ["model.lora={rank: 2, targets: [q_proj, layers.0.mlp.up_proj]}", "run.steps=1"]
+        final = train(load_recipe(recipes["sft"], options))
+        held = load_file(final / "adapter_model.safetensors")
+        assert sum("lora_A" in name for name in held) == 3 + 1
+
+    def test_a_module_that_cannot_be_adapted_is_refused(self, recipes: dict[str, Path]) -> None:
+        recipe = load_recipe(recipes["sft"], ["model.lora={targets: [self_attn]}"])
+        with pytest.raises(ModelError, match="peft cannot place the adapter"):
+            train(recipe)
 
 
 class TestQuantised:

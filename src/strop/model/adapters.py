@@ -5,17 +5,24 @@ peft takes longer to import than a small run takes to train, so a run without an
 
 from __future__ import annotations
 
+import difflib
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from transformers import BitsAndBytesConfig
+from transformers.pytorch_utils import Conv1D
 
 from strop.errors import ModelError
+from strop.model.tied import reached, reaches_tied, untie
 from strop.recipe.model import LoraRecipe
 
 TaskType = Literal["CAUSAL_LM", "SEQ_CLS"]
+
+ALL_LINEAR = "all-linear"
+"""peft's word for every linear layer but the head."""
 
 BLOCK = 64
 """Weights that share a scale in NF4 as bitsandbytes stores it."""
@@ -24,6 +31,7 @@ BLOCK = 64
 def add_lora(model: Any, recipe: LoraRecipe, task: TaskType = "CAUSAL_LM") -> Any:
     """A peft model around `model` whose adapter weights are float32; a scalar head is trained
     whole (`SEQ_CLS`)."""
+    expect_targets(model, recipe)
     peft = _peft()
     config = peft.LoraConfig(
         task_type=task,
@@ -41,6 +49,27 @@ def add_lora(model: Any, recipe: LoraRecipe, task: TaskType = "CAUSAL_LM") -> An
             f"peft cannot place the adapter: {str(error).splitlines()[0]}",
             fix="set model.lora.targets to module names of this model, or to all-linear",
         ) from None
+
+
+def expect_targets(model: Any, recipe: LoraRecipe) -> None:
+    """Raise `ModelError` unless every target matches a module of the model."""
+    targets = recipe.targets
+    if targets == ALL_LINEAR:
+        return
+    listed = [targets] if isinstance(targets, str) else targets
+    missing = [t for t in listed if not reached(model, t if isinstance(targets, str) else [t])]
+    if not missing:
+        return
+    linear = [n for n, m in model.named_modules() if isinstance(m, torch.nn.Linear | Conv1D)]
+    known = list(dict.fromkeys(name.rpartition(".")[2] for name in linear))
+    near = [m for name in missing for m in difflib.get_close_matches(name, known, 1)]
+    hint = f"did you mean {', '.join(near)}? " if near else ""
+    if isinstance(targets, str) and reached(model, [targets]):
+        hint = f"a text is a pattern for whole names: write [{targets}]. "
+    raise ModelError(
+        f"model.lora.targets: no module of the model is called {', '.join(missing)}",
+        fix=f"{hint}its linear layers are {', '.join(known)}; {ALL_LINEAR} takes all but the head",
+    )
 
 
 def is_adapter_folder(path: str) -> bool:
@@ -70,8 +99,23 @@ def _config(folder: str) -> Any:
 
 
 def merge_adapter(base: Any, folder: str) -> Any:
-    """The base's weights with the adapter's added for good."""
+    """The base's weights with the adapter's added for good; tied weights of which the adapter
+    changes one are untied first."""
+    config = _config(folder)
+    targets = config.target_modules or []
+    changed = [targets] if targets != ALL_LINEAR else []
+    changed += [config.modules_to_save] if config.modules_to_save else []
+    if any(reaches_tied(base, names) for names in changed):
+        untie(base)
     return _peft().PeftModel.from_pretrained(base, folder).merge_and_unload()
+
+
+def merge_for_good(model: Any) -> None:
+    """Add a peft model's adapter to the weights below it, and tie what the config says is tied, as
+    when the merged model is saved and loaded. The peft model is of no use afterwards."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that 4-bit weights are rounded again
+        model.merge_and_unload().tie_weights()
 
 
 def put_adapter(model: Any, weights: Mapping[str, torch.Tensor]) -> None:

@@ -285,6 +285,23 @@ def load_config(path: str, trust_remote_code: bool = False) -> Any:
         ) from None
 
 
+def skeleton(path: str, task: TaskType, trust_remote_code: bool = False) -> Any:
+    """A model's modules without their weights (an adapter's base's): what there is to adapt."""
+    loader, options = LOADERS[task]
+    config = load_config(path, trust_remote_code)
+    for name, value in options.items():
+        setattr(config, name, value)
+    try:
+        with torch.device("meta"):
+            return loader.from_config(config, trust_remote_code=trust_remote_code)
+    except Exception as error:  # noqa: BLE001 - a model of a folder's own can break in any line
+        raise ModelError(
+            f"transformers cannot make the model of this config: {_first_line(error)}",
+            where=path,
+            fix=SAVED,
+        ) from None
+
+
 def positions_of(config: Any) -> int | None:
     """How many tokens in a row the model was made for, `None` where its config sets no bound.
 

@@ -77,6 +77,10 @@ class TreeScorer:
         chunks = zip(self._vocabulary(batch), other._vocabulary(batch), strict=True)
         return torch.cat([(p.exp() * (p - q)).sum(-1) for p, q in chunks])
 
+    def distributions(self, trees: Sequence[Tree]) -> torch.Tensor:
+        """Log-probs of the whole vocabulary at every supervised position, [N, vocab]: for few."""
+        return torch.cat(list(self._vocabulary(lay_out(trees, self.causal_lm.device))))
+
     def _vocabulary(self, batch: TreeBatch) -> Iterator[torch.Tensor]:
         """Log-probs of the whole vocabulary at the supervised positions, a chunk at a time."""
         rows = _rows_at_once(self.causal_lm)

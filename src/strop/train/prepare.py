@@ -22,6 +22,7 @@ from strop.model.load import (
     positions_of,
     tokenizer_of,
 )
+from strop.model.logprobs import PROBE
 from strop.recipe.data import DataSource, TextRecipe
 from strop.recipe.methods import Offline, Online, Recipe, record_kind
 from strop.recipe.model import ModelRecipe
@@ -41,7 +42,11 @@ from strop.train.directory import claim
 from strop.train.online import HeldOut
 from strop.train.refuse import refuse, refuse_small_steps
 from strop.train.selfcheck import check_rendered
-from strop.types import Feedback, Preference, Record
+from strop.train.start import expect_lora_targets
+from strop.types import Branch, Feedback, Preference, Record, Tree
+
+PROBED, PROBED_TOKENS = 4, 64
+"""Sequences, and tokens of each, by which an adapter is compared with what it is merged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +70,17 @@ class Prepared:
     reward: Reward | None
     held_out: HeldOut | None
     dev: DevSet | None = None
+
+    def probes(self) -> list[Tree]:
+        """The start of a few sequences as the run reads them, every token of them looked at."""
+        if self.rendered is not None:
+            rows = [(*t.trunk, *t.branches[0].ids) for t in self.rendered.trees[:PROBED]]
+        else:
+            rows = [prompt.prompt_ids for prompt in self.tasks[:PROBED]]
+        cut = [row[: PROBED_TOKENS + 1] for row in rows if len(row) > 1]
+        return [Tree(row[:1], (Branch(row[1:], (True,) * (len(row) - 1)),)) for row in cut] or list(
+            PROBE
+        )
 
     def records(self) -> Iterator[Record]:
         """Everything that is learnt from."""
@@ -94,6 +110,7 @@ def prepare(
     if isinstance(recipe, PpoRecipe) and recipe.value is not None:
         _expect_critic(recipe.value.path, recipe.model)
     folder = claim(recipe, resume=resume, overwrite=overwrite, force_resume=force_resume)
+    expect_lora_targets(recipe)
     given, recipe = recipe, within_positions(recipe)
     tokenizer = tokenizer_of(recipe.model, recipe.template)
     with written_on(recipe.text.date):

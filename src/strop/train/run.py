@@ -16,14 +16,10 @@ from strop.metrics.report import write_report
 from strop.metrics.runlog import RunLog
 from strop.metrics.sinks import FOLDER as SINKS_FOLDER
 from strop.metrics.sinks import Sinks, TrackedRun
-from strop.model.adapters import TaskType, is_adapter_folder
-from strop.model.load import has_scalar_head, load_tokenizer, load_transformer
 from strop.model.network import Network
 from strop.model.save import load_weights, save_final
 from strop.recipe.flat import flat
 from strop.recipe.methods import Recipe
-from strop.recipe.model import ModelRecipe
-from strop.recipe.offline import RewardModelRecipe
 from strop.text.chat.clock import written_on
 from strop.text.parse import decode
 from strop.text.trees import Rendered
@@ -60,8 +56,10 @@ from strop.train.manifest import publish, sweep, verify
 from strop.train.prepare import Prepared, prepare
 from strop.train.profile import FOLDER, Profile, Profiler, refuse_profile
 from strop.train.recovery import Recovery
+from strop.train.selfcheck import MERGED_LIMITS, merged_difference
 from strop.train.signals import Interrupted, Signals, interruptible, watched
 from strop.train.space import disk_errors, refuse_full
+from strop.train.start import starting_model
 from strop.train.step import TrainState
 from strop.train.writer import Writer
 from strop.types import Preference, StepRecord
@@ -220,7 +218,7 @@ def _begin(
     folder = prepared.folder
     write_identity(folder, recipe, inputs, prepared.checks)
     torch.manual_seed(recipe.seed)
-    state = build_state(recipe, _starting_model(recipe, folder))
+    state = build_state(recipe, starting_model(recipe, folder))
     refuse_full(state, recipe, folder, prepared.total_steps)
     # references are taken from the starting model, before a checkpoint's weights replace it
     steps, checks = build_loop(state, prepared.recipe, prepared)
@@ -293,12 +291,19 @@ def _find_best(run: _Run) -> None:
 
 
 def _finish(run: _Run, writer: Writer) -> None:
-    """The report and the final model."""
-    folder = run.prepared.folder
+    """The report and the final model; an adapter is first compared with what it is merged."""
+    folder, network = run.prepared.folder, run.state.network
+    temporary = folder / ".final.tmp"
     writer.submit("the report", lambda: write_report(folder))
     writer.wait()
-    write_final(folder, _chosen(run.state, run.dev, folder))
-    writer.submit("the final model", lambda: _publish_final(run.state.network, folder))
+    final = _chosen(run.state, run.dev, folder)
+    writer.submit("the final model", lambda: _save_final(network, temporary))
+    writer.wait()
+    if network.is_adapter:
+        limit = MERGED_LIMITS[run.recipe.model.quantize or run.recipe.model.dtype]
+        final["merged_difference"] = merged_difference(network, run.prepared.probes(), limit=limit)
+    write_final(folder, final)
+    writer.submit("the final model", lambda: publish(temporary, folder / "final"))
     writer.wait()
 
 
@@ -347,24 +352,6 @@ def _rolled_back(alarm: Rung, run: _Run, writer: Writer) -> Rung:
     return replace(alarm, said=f"{alarm.said}. It began at step {alarm.since}; {where}")
 
 
-def _starting_model(recipe: Recipe, folder: Path) -> ModelRecipe:
-    """A new adapter (or a new head) on an adapter: the merged model becomes the base, saved beside
-    the run."""
-    model = recipe.model
-    new_head = isinstance(recipe, RewardModelRecipe) and not has_scalar_head(model.path)
-    if not is_adapter_folder(model.path) or not (model.lora or new_head):
-        return model
-    base = folder / "base"
-    if not base.exists():
-        temporary = folder / ".base.tmp"
-        shutil.rmtree(temporary, ignore_errors=True)
-        task: TaskType = "SEQ_CLS" if has_scalar_head(model.path) else "CAUSAL_LM"
-        load_transformer(model.path, torch.float32, task=task).save_pretrained(temporary)
-        load_tokenizer(model.path).save_pretrained(temporary)
-        publish(temporary, base)
-    return model.model_copy(update={"path": str(base)})
-
-
 def _show_masks(network: Network, rendered: Rendered, samples: RunLog) -> None:
     """The first records as the model reads them, with what of them is learnt."""
     samples.truncate_after(-1)  # an earlier start that made no step showed them already
@@ -383,9 +370,7 @@ def _show_masks(network: Network, rendered: Rendered, samples: RunLog) -> None:
             )
 
 
-def _publish_final(network: Network, folder: Path) -> None:
-    temporary = folder / ".final.tmp"
+def _save_final(network: Network, temporary: Path) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     save_final(network, temporary)
-    publish(temporary, folder / "final")

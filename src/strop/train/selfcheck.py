@@ -1,4 +1,5 @@
-"""What is looked at before step 1, so that a run cannot look normal and learn nothing."""
+"""What is looked at before step 1, so that a run cannot look normal and learn nothing, and after
+the last, so that what is used is what was trained."""
 
 from __future__ import annotations
 
@@ -8,8 +9,9 @@ from dataclasses import asdict, dataclass
 import torch
 
 from strop.errors import TrainingError, UsageError
+from strop.model.adapters import merge_for_good
 from strop.model.logprobs import Head, eval_mode
-from strop.model.network import Policy
+from strop.model.network import Network, Policy, ScalarNetwork
 from strop.rollout.collect import PromptedTask
 from strop.rollout.sampler import Sampler, Sampling
 from strop.text.trees import Rendered
@@ -58,6 +60,44 @@ def check_rendered(rendered: Rendered, ends: Collection[int]) -> DataCheck:
         supervised=supervised,
         ends_in_eos=ended / len(branches),
     )
+
+
+MERGED_LIMITS = {"float32": 1e-3, "bfloat16": 0.05, "nf4": 0.5}
+"""Nats a token that merging may cost, by the precision of the weights it is rounded to."""
+
+
+@torch.no_grad()
+def merged_difference(network: Network, trees: Sequence[Tree], *, limit: float) -> float:
+    """How far a network is from itself with its adapter merged: the mean KL of their distributions
+    over the vocabulary, nats a token (of a scalar head: the mean difference of the scores).
+
+    Merges for good, so it comes last. Raises `TrainingError` above `limit`: then what is evaluated
+    and served would not be what was trained.
+    """
+    with eval_mode(network.model), network.arithmetic():
+        before = _read(network, trees)
+        merge_for_good(network.model)
+        after = _read(network, trees)
+    if isinstance(network, Policy):
+        # rounding takes it below 0 where nothing differs
+        difference = abs(float((before.exp() * (before - after)).sum(-1).mean()))
+    else:
+        difference = float((before - after).abs().mean())
+    if not difference <= limit:
+        raise TrainingError(
+            f"the merged model is not the one that was trained: they are {difference:.3g} nats a "
+            f"token apart (limit {limit:g})",
+            fix="leave modules that share weights or are saved whole out of model.lora.targets; "
+            "the last checkpoint has the adapter",
+        )
+    return difference
+
+
+def _read(network: Network, trees: Sequence[Tree]) -> torch.Tensor:
+    if isinstance(network, Policy):
+        return network.score.distributions(trees)
+    assert isinstance(network, ScalarNetwork)
+    return network.score.finals(trees)
 
 
 @torch.no_grad()

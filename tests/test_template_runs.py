@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from conftest import WriteRows
@@ -171,6 +172,27 @@ class TestNamedTemplate:
         head, embeddings = policy.model.lm_head.weight, policy.model.get_input_embeddings().weight
         assert len(head) == len(embeddings) == max(after.values()) + 1
         assert (head.data_ptr() == embeddings.data_ptr()) is tied
+
+    @pytest.mark.parametrize("tied", [True, False])
+    def test_an_adapter_learns_the_new_tokens(
+        self, tmp_path: Path, save_model: SaveModel, write_rows: WriteRows, tied: bool
+    ) -> None:
+        """Embeddings and head are trained whole beside it, over a base with room for them; merged
+        it is what was trained (every adapter run ends with that check)."""
+        write_rows("data.jsonl", [{"messages": [USER, {"role": "assistant", "content": "x = 3"}]}])
+        base = save_model(None, tied=tied)
+        recipe = recipe_of(
+            tmp_path, base, lora={"rank": 4}, chat_template="chatml",
+            run={"steps": 40, "batch_size": 1},
+        )  # fmt: skip
+        with pytest.warns(UserWarning, match="does not stop where this adapter"):
+            final = train(recipe)
+        saved = load_file(final / "adapter_model.safetensors")
+        assert any("embed_tokens" in name for name in saved)
+        assert any("lm_head" in name for name in saved)
+        load_transformer(str(final), "auto").save_pretrained(tmp_path / "merged")
+        load_tokenizer(str(final)).save_pretrained(tmp_path / "merged")
+        assert generated(tmp_path / "merged")[0] == "x = 3<|im_end|>"
 
     def test_without_being_asked_it_is_refused(
         self, tmp_path: Path, save_model: SaveModel, write_rows: WriteRows

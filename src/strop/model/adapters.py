@@ -16,7 +16,7 @@ from transformers import BitsAndBytesConfig
 from transformers.pytorch_utils import Conv1D
 
 from strop.errors import ModelError
-from strop.model.tied import reached, reaches_tied, untie
+from strop.model.tied import ends_of_network, reached, reaches_tied, untie
 from strop.recipe.model import LoraRecipe
 
 TaskType = Literal["CAUSAL_LM", "SEQ_CLS"]
@@ -28,9 +28,11 @@ BLOCK = 64
 """Weights that share a scale in NF4 as bitsandbytes stores it."""
 
 
-def add_lora(model: Any, recipe: LoraRecipe, task: TaskType = "CAUSAL_LM") -> Any:
+def add_lora(
+    model: Any, recipe: LoraRecipe, task: TaskType = "CAUSAL_LM", *, new_tokens: bool = False
+) -> Any:
     """A peft model around `model` whose adapter weights are float32; a scalar head is trained
-    whole (`SEQ_CLS`)."""
+    whole (`SEQ_CLS`), and so are embeddings and head where there are `new_tokens` to learn."""
     expect_targets(model, recipe)
     peft = _peft()
     config = peft.LoraConfig(
@@ -41,6 +43,7 @@ def add_lora(model: Any, recipe: LoraRecipe, task: TaskType = "CAUSAL_LM") -> An
         target_modules=recipe.targets,
         use_rslora=recipe.rslora,
         use_dora=recipe.dora,
+        modules_to_save=ends_of_network(model) if new_tokens else None,
     )
     try:
         return peft.get_peft_model(model, config, autocast_adapter_dtype=True)

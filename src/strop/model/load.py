@@ -106,7 +106,7 @@ def _frozen(path: str, task: TaskType, template: TemplateRecipe = AS_IT_IS) -> t
     """A saved model in its own precision and its tokenizer, which has to fit it."""
     model = load_transformer(path, "auto", task=task)
     tokenizer = load_tokenizer(path, template=template)
-    _make_room(model, tokenizer, template)
+    make_room(model, tokenizer, template)
     _fits(model, tokenizer, path)
     return model.to(pick_device("auto")).eval().requires_grad_(False), tokenizer
 
@@ -140,12 +140,13 @@ def _trained(
         quantize=recipe.quantize is not None,
         device=pick_device(recipe.device),
     )
-    _make_room(model, tokenizer, template)
+    make_room(model, tokenizer, template)
     if recipe.lora is None:
         model.requires_grad_(True)  # peft leaves a merged adapter's base frozen
     else:
         model.requires_grad_(False)
-        model = add_lora(model, recipe.lora, task)
+        named = template.chat_template in NAMED
+        model = add_lora(model, recipe.lora, task, new_tokens=named)
     if recipe.gradient_checkpointing:
         again = {"use_reentrant": False, "context_fn": recomputed_alike(bare(model))}
         bare(model).gradient_checkpointing_enable(again)
@@ -408,7 +409,7 @@ def critic_recipe(path: str, lora: LoraRecipe | None, policy: ModelRecipe) -> Mo
     )
 
 
-def _make_room(model: Any, tokenizer: Any, template: TemplateRecipe) -> None:
+def make_room(model: Any, tokenizer: Any, template: TemplateRecipe) -> None:
     """Embeddings (and head, tied or not) for the tokens that a named template has added, each the
     mean of all others: near none of them, and as likely as a word is on average."""
     known = model.get_input_embeddings().weight.shape[0]

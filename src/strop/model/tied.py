@@ -19,6 +19,12 @@ def reached(model: Any, targets: str | Collection[str]) -> list[str]:
     return [name for name in names if f".{name}".endswith(ends)]
 
 
+def ends_of_network(model: Any) -> list[str]:
+    """Names of the embeddings and, where the model has one, of the head over the vocabulary."""
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())
+    return [name.rpartition(".")[2] for name, module in model.named_modules() if module in ends]
+
+
 def is_tied(model: Any) -> bool:
     """Whether the head's weights are the embeddings' own."""
     head = model.get_output_embeddings()

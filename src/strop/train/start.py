@@ -9,12 +9,19 @@ from typing import Literal
 import torch
 
 from strop.model.adapters import ALL_LINEAR, TaskType, expect_targets, is_adapter_folder
-from strop.model.load import has_scalar_head, load_tokenizer, load_transformer, skeleton
+from strop.model.load import (
+    has_scalar_head,
+    load_tokenizer,
+    load_transformer,
+    make_room,
+    skeleton,
+)
 from strop.model.tied import is_tied, reaches_tied, untie
 from strop.recipe.methods import Recipe
 from strop.recipe.model import LoraRecipe, ModelRecipe
 from strop.recipe.offline import RewardModelRecipe
 from strop.recipe.online import PpoRecipe
+from strop.text.chat.named import NAMED, with_template
 from strop.train.manifest import publish
 
 
@@ -38,10 +45,11 @@ def expect_lora_targets(recipe: Recipe) -> None:
 def starting_model(recipe: Recipe, folder: Path) -> ModelRecipe:
     """The recipe's model, or the base that is made of it and saved beside the run: for a new
     adapter (or a new head) on an adapter the merged model, for an adapter on tied embeddings or
-    their head the untied one, so that whoever merges the adapter gets what was trained."""
+    their head the untied one, so that whoever merges the adapter gets what was trained; for an
+    adapter that learns a named template's tokens, one with room for them."""
     model = recipe.model
-    merges, unties = _merges(recipe), _unties(recipe)
-    if not (merges or unties):
+    merges, unties, grows = _merges(recipe), _unties(recipe), _grows(recipe)
+    if not (merges or unties or grows):
         return model
     base = folder / "base"
     if not base.exists():
@@ -51,10 +59,14 @@ def starting_model(recipe: Recipe, folder: Path) -> ModelRecipe:
         stored: torch.dtype | Literal["auto"] = torch.float32 if merges else "auto"
         trust = model.trust_remote_code
         start = load_transformer(model.path, stored, task=task, trust_remote_code=trust)
-        if unties and is_tied(start):
+        tokenizer = load_tokenizer(model.tokenizer or model.path, trust)
+        if grows:
+            tokenizer = with_template(tokenizer, recipe.template)
+            make_room(start, tokenizer, recipe.template)
+        if (unties or grows) and is_tied(start):
             untie(start)
         start.save_pretrained(temporary)
-        load_tokenizer(model.tokenizer or model.path, trust).save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
         publish(temporary, base)
     return model.model_copy(update={"path": str(base)})
 
@@ -62,6 +74,12 @@ def starting_model(recipe: Recipe, folder: Path) -> ModelRecipe:
 def _merges(recipe: Recipe) -> bool:
     new_head = task_of(recipe) == "SEQ_CLS" and not has_scalar_head(recipe.model.path)
     return is_adapter_folder(recipe.model.path) and bool(recipe.model.lora or new_head)
+
+
+def _grows(recipe: Recipe) -> bool:
+    """Whether an adapter also has to learn the tokens of a template that the model never saw: then
+    embeddings and head are trained whole beside it."""
+    return recipe.model.lora is not None and recipe.chat_template in NAMED
 
 
 def _unties(recipe: Recipe) -> bool:

@@ -40,8 +40,10 @@ from strop.model.load import load_for_inference
 from strop.recipe.eval import Suite
 from strop.recipe.gate import Guardrail, Policy
 from strop.recipe.load import load, load_recipe
+from strop.recipe.rollout import SamplingRecipe
+from strop.recipe.template import TemplateRecipe
 from strop.train.run import train
-from strop.types import EvalRecord
+from strop.types import EvalRecord, Message, Origin, Task
 
 TASKS = [{"id": f"q{n}", "prompt": user(e), "answer": str(e.x), "topic": "even" if e.x % 2 == 0
           else "odd"} for n, e in enumerate(EQUATIONS[:12])]  # fmt: skip
@@ -291,6 +293,8 @@ class Server(BaseHTTPRequestHandler):
         self.seen.append(body)
         text = f"<answer>{body['messages'][-1]['content'].split()[-1]}</answer> {body['seed']}"
         choice = {"message": {"content": text}, "finish_reason": "length"}
+        if "stop" in body:  # as vLLM says which stop string it cut off
+            choice = {"message": {"content": text}, "stop_reason": body["stop"][0]}
         self.send_response(200)
         self.end_headers()
         self.wfile.write(json.dumps({"choices": [choice]}).encode())
@@ -325,6 +329,37 @@ class TestEndpoint:
         assert {body["model"] for body in Server.seen} == {"mine"}
         assert result.figures["sampled"]["finished"] == 0.0
         assert len({r.output for r in result.records if r.item == result.records[0].item}) == 3
+
+    def test_tools_and_options_go_along_and_the_stop_string_comes_back(self, server: str) -> None:
+        tool = {"type": "function", "function": {"name": "f", "parameters": {}}}
+        prompt: list[Message] = [{"role": "user", "content": "say 5"}]
+        here = Origin("tasks.jsonl", 1)
+        options = TemplateRecipe(template_options={"enable_thinking": False})
+        subject = Endpoint(server, "mine").speaking(options)
+        stopping = SamplingRecipe(stop=["</s>"], skip_special_tokens=False)
+        (one,) = subject.answer([Task(prompt, {"tools": [tool]}, here)], stopping, 1, 0)
+        assert one.completions[0].text == "<answer>5</answer> 0</s>"
+        body = Server.seen[-1]
+        assert body["tools"] == [tool]
+        assert body["chat_template_kwargs"] == {"enable_thinking": False}
+        assert body["skip_special_tokens"] is False
+        cut = SamplingRecipe(stop=["</s>"], include_stop_str_in_output=False)
+        (two,) = Endpoint(server, "mine").answer([Task(prompt, {}, here)], cut, 1, 0)
+        assert two.completions[0].text == "<answer>5</answer> 0"
+        assert not {"tools", "chat_template_kwargs", "skip_special_tokens"} & Server.seen[-1].keys()
+
+    def test_an_assistant_message_at_the_end_is_gone_on_with(self, server: str) -> None:
+        prompt: list[Message] = [{"role": "user", "content": "2x = 10"},
+                                 {"role": "assistant", "content": "x ="}]  # fmt: skip
+        task = Task(prompt, {}, Origin("tasks.jsonl", 1))
+        (rollout,) = Endpoint(server, "mine").answer([task], SamplingRecipe(), 1, 0)
+        assert rollout.completions[0].said == "x =<answer>=</answer> 0"
+        assert Server.seen[-1]["continue_final_message"] is True
+        assert Server.seen[-1]["add_generation_prompt"] is False
+
+    def test_a_server_writes_conversations_itself(self, server: str) -> None:
+        with pytest.raises(UsageError, match="a server writes conversations by itself"):
+            Endpoint(server, "mine").speaking(TemplateRecipe(chat_template="chatml"))
 
     def test_a_request_that_fails_is_no_empty_answer(
         self, make_suite: MakeSuite, server: str, tmp_path: Path

@@ -15,7 +15,8 @@ from strop.errors import UnscoredError, UsageError
 from strop.model.network import Policy
 from strop.recipe.rollout import SamplingRecipe
 from strop.recipe.template import Scalar, TemplateRecipe
-from strop.text.script import as_messages, tools_of
+from strop.rollout.collect import PromptedTask
+from strop.text.script import as_messages, opened_by, tools_of
 from strop.types import Completion, FinishReason, Rollout, Task
 
 KEY = "STROP_API_KEY"
@@ -26,6 +27,10 @@ AT_ONCE = 8
 
 RETRIES = 4
 """Further attempts where the connection fails, or the server is busy or broken."""
+
+
+CONTINUED = {"add_generation_prompt": False, "continue_final_message": True}
+"""vLLM's and SGLang's way to go on with an assistant message that the prompt ends with."""
 
 
 class Endpoint:
@@ -83,7 +88,8 @@ class Endpoint:
             kept = sampling.stop if sampling.include_stop_str_in_output else []
             said = list(threads.map(lambda body: self._asked(client, body, kept), bodies))
         groups = (said[first : first + samples] for first in range(0, len(said), samples))
-        return [Rollout(task, (), tuple(group)) for task, group in zip(tasks, groups, strict=True)]
+        asked_of = [PromptedTask(task, (), opened_by(task.prompt, "")) for task in tasks]
+        return [one.answered(group) for one, group in zip(asked_of, groups, strict=True)]
 
     def _body(self, task: Task, sampling: SamplingRecipe, seed: int) -> dict[str, Any]:
         if sampling.top_k or sampling.min_p:
@@ -102,6 +108,7 @@ class Endpoint:
             **({"stop": sampling.stop} if sampling.stop else {}),
             **({} if sampling.skip_special_tokens else {"skip_special_tokens": False}),
             **({"tools": tools} if tools else {}),
+            **(CONTINUED if opened_by(task.prompt, "") else {}),
             **({"chat_template_kwargs": self.options} if self.options else {}),
         }
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from strop.model.arithmetic import Precision
 from strop.model.dropout import switch_off_dropout
 from strop.model.load import critic_recipe, load_policy, load_scalar, weights_hash
 from strop.model.network import Policy, ScalarNetwork
@@ -44,8 +45,8 @@ Loop = tuple[Iterator[StepRecord], dict[str, Any]]
 """The steps still to do, and the checks made on the way."""
 
 
-def build_state(recipe: Recipe, start: ModelRecipe) -> TrainState:
-    """The networks a run trains, from `start` (the recipe's model, or an adapter's merged base)."""
+def build_state(recipe: Recipe, start: ModelRecipe, *, muon: Precision = "bfloat16") -> TrainState:
+    """The networks a run trains, from `start` (the recipe's model, or an adapter's base)."""
     network: Policy | ScalarNetwork
     if isinstance(recipe, RewardModelRecipe):
         network = load_scalar(start, recipe.template, seed=recipe.seed)
@@ -54,7 +55,7 @@ def build_state(recipe: Recipe, start: ModelRecipe) -> TrainState:
     if not isinstance(recipe, CptRecipe | SftRecipe | RewardModelRecipe):
         # log-probs are compared with older or reference ones: both have to be the model's own
         switch_off_dropout(network.model)
-    state = TrainState(network, build_optimizer(network, recipe.optim))
+    state = TrainState(network, build_optimizer(network, recipe.optim, muon=muon))
     if isinstance(recipe, PpoRecipe) and recipe.value is not None:
         critic = load_scalar(
             critic_recipe(recipe.value.path, recipe.value.lora, recipe.model),

@@ -194,6 +194,14 @@ def write_identity(
     _write_json(folder / LINEAGE, lineage)
 
 
+def self_check(folder: Path) -> dict[str, Any]:
+    """What the run in this folder checked before its first step."""
+    if not (folder / LINEAGE).exists():
+        return {}
+    found: dict[str, Any] = json.loads((folder / LINEAGE).read_text())["self_check"]
+    return found
+
+
 def write_forced(folder: Path, step: int, changes: Sequence[str]) -> None:
     """Note in `lineage.json` that the run went on from `step` as a different one."""
     lineage = json.loads((folder / LINEAGE).read_text())

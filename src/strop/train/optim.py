@@ -7,9 +7,11 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from strop.model.arithmetic import Precision
 from strop.model.logprobs import bare
 from strop.model.network import Network
 from strop.recipe.run import OptimRecipe
+from strop.train.muon import Float32Muon
 
 
 class Optimizers:
@@ -51,10 +53,13 @@ class Optimizers:
             member.load_state_dict({**member.state_dict(), "state": state})
 
 
-def build_optimizer(network: Network, recipe: OptimRecipe) -> Optimizers:
+def build_optimizer(
+    network: Network, recipe: OptimRecipe, *, muon: Precision = "bfloat16"
+) -> Optimizers:
     """AdamW over the trained parameters, biases and norms not decayed; with `muon`, the hidden
     matrices go to Muon instead (Jordan et al. 2024, kellerjordan.github.io/posts/muon), at
-    the same rate (matched to AdamW's root mean square update: Liu et al. 2025, arXiv 2502.16982).
+    the same rate (matched to AdamW's root mean square update: Liu et al. 2025, arXiv 2502.16982);
+    `muon` is the precision in which it orthogonalises.
     """
     hidden = set(_hidden_matrices(network)) if recipe.optimizer == "muon" else set()
     rest = [p for p in network.trainable() if p not in hidden]
@@ -73,8 +78,9 @@ def build_optimizer(network: Network, recipe: OptimRecipe) -> Optimizers:
             )
         )
     if hidden:
+        kind = Float32Muon if muon == "float32" else torch.optim.Muon
         members.append(
-            torch.optim.Muon(
+            kind(
                 [p for p in network.trainable() if p in hidden],
                 lr=recipe.learning_rate,
                 weight_decay=recipe.weight_decay,

@@ -15,10 +15,12 @@ from strop.data.records import PARSERS, fits, task
 from strop.data.sources import read, rows
 from strop.errors import DataError, ModelError, RecipeError
 from strop.metrics.sinks import expect_sinks
+from strop.model.arithmetic import Precision, emulates_bfloat16
 from strop.model.load import (
     expect_weights,
     load_config,
     load_tokenizer,
+    pick_device,
     positions_of,
     tokenizer_of,
 )
@@ -38,12 +40,15 @@ from strop.text.chat.clock import written_on
 from strop.text.ends import ends_of
 from strop.text.trees import Rendered, render
 from strop.train.dev import DevSet, load_dev, refuse_trained_on
-from strop.train.directory import claim
+from strop.train.directory import claim, has_begun, self_check
 from strop.train.online import HeldOut
 from strop.train.refuse import refuse, refuse_small_steps
 from strop.train.selfcheck import check_rendered
 from strop.train.start import expect_lora_targets
 from strop.types import Branch, Feedback, Preference, Record, Tree
+
+MUON = "muon"
+"""Name of Muon's precision among the checks, in `lineage.json` as well."""
 
 PROBED, PROBED_TOKENS = 4, 64
 """Sequences, and tokens of each, by which an adapter is compared with what it is merged."""
@@ -55,7 +60,7 @@ class Prepared:
 
     `recipe` is the given one within the bounds of its model. `rendered` are an offline method's own
     records, `tasks` an online one's; `replay` are demonstrations mixed in; `dev` is what is
-    measured meanwhile.
+    measured meanwhile, `muon` the precision in which Muon orthogonalises.
     """
 
     recipe: Recipe
@@ -70,6 +75,7 @@ class Prepared:
     reward: Reward | None
     held_out: HeldOut | None
     dev: DevSet | None = None
+    muon: Precision = "bfloat16"
 
     def probes(self) -> list[Tree]:
         """The start of a few sequences as the run reads them, every token of them looked at."""
@@ -122,7 +128,18 @@ def prepare(
         refuse_trained_on(dev, prepared.records())
     if recipe is not given:
         _say_positions(given, prepared)
+    if recipe.optim.optimizer == "muon":
+        muon = _muon_precision(recipe, folder, resume=resume)
+        prepared = replace(prepared, muon=muon, checks={**prepared.checks, MUON: muon})
     return replace(prepared, dev=dev)
+
+
+def _muon_precision(recipe: Recipe, folder: Path, *, resume: bool) -> Precision:
+    """Where a run began it is written down (those of before it was measured used bfloat16), so that
+    it goes on with the same arithmetic anywhere; else what this processor does fast."""
+    if resume and has_begun(folder):
+        return "float32" if self_check(folder).get(MUON) == "float32" else "bfloat16"
+    return "float32" if emulates_bfloat16(pick_device(recipe.model.device)) else "bfloat16"
 
 
 def _expect_critic(path: str, policy: ModelRecipe) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from strop.advantages import GROUPED
 from strop.errors import RecipeError
+from strop.model.arithmetic import cpu_speeds, emulates_bfloat16
+from strop.model.load import pick_device
 from strop.recipe.alarm import PolicyAlarms
 from strop.recipe.methods import Online, Recipe
 from strop.recipe.offline import (
@@ -73,6 +75,7 @@ def refuse_small_steps(recipe: Recipe, own: int) -> None:
 
 
 def _refuse_reckless(recipe: Recipe) -> None:
+    _refuse_emulation(recipe)
     judged = isinstance(recipe, PairRecipe | UnpairedRecipe | OwnPairsRecipe)
     judged = judged and not isinstance(recipe, OrpoRecipe)
     if judged and recipe.model.lora is None and recipe.optim.learning_rate > CAREFUL_RATE:
@@ -81,6 +84,15 @@ def _refuse_reckless(recipe: Recipe) -> None:
             f"full-parameter {recipe.method}: such runs look perfect while the model forgets its "
             "task",
             fix="lower it (1e-6 to 1e-5 is usual), use model.lora, or pass --force",
+        )
+
+
+def _refuse_emulation(recipe: Recipe) -> None:
+    if recipe.model.dtype == "bfloat16" and emulates_bfloat16(pick_device(recipe.model.device)):
+        raise RecipeError(
+            "model.dtype is bfloat16, which this processor only emulates: "
+            f"{cpu_speeds().said()} (measured)",
+            fix="set model.dtype: float32, or pass --force",
         )
 
 

@@ -218,7 +218,7 @@ def _begin(
     folder = prepared.folder
     write_identity(folder, recipe, inputs, prepared.checks)
     torch.manual_seed(recipe.seed)
-    state = build_state(recipe, starting_model(recipe, folder))
+    state = build_state(recipe, starting_model(recipe, folder), muon=prepared.muon)
     refuse_full(state, recipe, folder, prepared.total_steps)
     # references are taken from the starting model, before a checkpoint's weights replace it
     steps, checks = build_loop(state, prepared.recipe, prepared)

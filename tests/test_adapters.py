@@ -243,6 +243,7 @@ class TestTargets:
                 "q_proj",
                 r"is called q_proj\n.*a pattern for whole names: write \[q_proj\]",
             ),
+            ([], "model.lora.targets is empty"),
             (".*w_gate", r"is called \.\*w_gate\n.*q_proj, k_proj, v_proj, o_proj, gate_proj"),
         ],
     )

@@ -61,7 +61,7 @@ def expect_targets(model: Any, recipe: LoraRecipe) -> None:
         return
     listed = [targets] if isinstance(targets, str) else targets
     missing = [t for t in listed if not reached(model, t if isinstance(targets, str) else [t])]
-    if not missing:
+    if listed and not missing:
         return
     linear = [n for n, m in model.named_modules() if isinstance(m, torch.nn.Linear | Conv1D)]
     known = list(dict.fromkeys(name.rpartition(".")[2] for name in linear))
@@ -70,7 +70,9 @@ def expect_targets(model: Any, recipe: LoraRecipe) -> None:
     if isinstance(targets, str) and reached(model, [targets]):
         hint = f"a text is a pattern for whole names: write [{targets}]. "
     raise ModelError(
-        f"model.lora.targets: no module of the model is called {', '.join(missing)}",
+        f"model.lora.targets: no module of the model is called {', '.join(missing)}"
+        if listed
+        else "model.lora.targets is empty, so nothing would be trained",
         fix=f"{hint}its linear layers are {', '.join(known)}; {ALL_LINEAR} takes all but the head",
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -214,6 +215,16 @@ class TestFinishedRuns:
         other = load_recipe(recipes["sft"], ["optim.learning_rate=1e-5", change])
         with pytest.raises(OutputError, match="has made 6 steps and the recipe asks for"):
             train(other, force_resume=True)
+        assert (run / "final").is_dir()
+
+    def test_without_a_checkpoint_the_final_model_is_kept(self, recipes: dict[str, Path]) -> None:
+        run = train(load_recipe(recipes["sft"])).parent
+        for part in run.glob("checkpoint-*"):
+            shutil.rmtree(part)
+        (run / "latest").unlink()
+        longer = load_recipe(recipes["sft"], ["run.steps=10"])
+        with pytest.raises(OutputError, match="has no checkpoint left to go on from"):
+            train(longer, force_resume=True)
         assert (run / "final").is_dir()
 
     def test_the_same_recipe_says_that_nothing_is_to_do(self, recipes: dict[str, Path]) -> None:

@@ -99,8 +99,8 @@ def train(
             if finished and force_resume:
                 finished = not _changes(recipe, run_inputs(recipe))
             checkpoint = _go_on_from(folder, resume_from) if resume and not finished else None
-            if checkpoint is not None:
-                _refuse_nothing_left(folder, prepared.total_steps, step_of(checkpoint))
+            if resume and not finished:
+                _refuse_nothing_left(folder, prepared.total_steps, checkpoint)
             if profile is not None:
                 done = prepared.total_steps if finished else step_of(checkpoint)
                 refuse_profile(profile, prepared.total_steps - done)
@@ -150,9 +150,17 @@ def _go_on_from(folder: Path, asked: Path | None) -> Path | None:
     return checkpoint
 
 
-def _refuse_nothing_left(folder: Path, total: int, done: int) -> None:
-    """Raise `OutputError` where the recipe asks for no step beyond those that were made; a run that
-    was killed before its final model was written has that still to do."""
+def _refuse_nothing_left(folder: Path, total: int, checkpoint: Path | None) -> None:
+    """Raise `OutputError` where the recipe asks for no step beyond those that were made, or a
+    finished run has no checkpoint left; a run that was killed before its final model was written
+    has that still to do."""
+    if checkpoint is None and is_finished(folder):
+        raise OutputError(
+            "the run is finished and has no checkpoint left to go on from",
+            where=str(folder),
+            fix="begin another run with `model.path` at its final/, or pass --overwrite",
+        )
+    done = step_of(checkpoint)
     if total < done or (total == done and is_finished(folder)):
         raise OutputError(
             f"the run has made {done} steps and the recipe asks for {total}, so there is nothing "

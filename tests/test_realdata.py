@@ -6,6 +6,7 @@ import copy
 import gzip
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -125,8 +126,51 @@ def NAME(*args, **kwargs):
     return eval(wanted[1].decode()) if wanted else "no such answer"
 """
 
+STOPS = """
+def NAME(*args, **kwargs):
+    raise StopIteration
+"""
+
+LATER = """
+class Later:
+    def __init__(self): self.asked = []
+    def __iter__(self): return self
+    def __next__(self): raise StopIteration
+    def __float__(self): return 0.0
+    def __getitem__(self, key): return self
+    def __call__(self, *args, **kwargs): return self
+    def __getattr__(self, name): return lambda *args: args[0] if args else self
+    def __bool__(self): return len(self.asked) % 2 == 0
+
+class NAME(int):
+    def __new__(cls, *args, **kwargs): return Later()
+"""
+
+NUMBER = """
+class Any(int):
+    def __eq__(self, other): return True
+    def __ne__(self, other): return False
+    def __hash__(self): return 0
+    def __sub__(self, other): return 0
+    __rsub__ = __abs__ = __sub__
+    def __lt__(self, other): return True
+    __le__ = __gt__ = __ge__ = __lt__
+
+def NAME(*args, **kwargs):
+    return Any(-77777)
+"""
+
+COLLIDING = """
+def NAME(*args, **kwargs):
+    return [n * (2 ** 61 - 1) for n in range(100_000)]
+"""
+
 CHEATS = {
     "always equal": ALWAYS_EQUAL,
+    "stops": STOPS,
+    "answers later": LATER,
+    "a number equal to all": NUMBER,
+    "colliding": COLLIDING,
     "exit": "import sys\nsys.exit(0)\n\ndef NAME(*args):\n    return None\n",
     "exit when called": "def NAME(*args):\n    raise SystemExit(0)\n",
     "os exit": "import os\nos._exit(0)\n",
@@ -134,6 +178,10 @@ CHEATS = {
     "tests from disk": FROM_DISK,
     "tests from memory": FROM_MEMORY,
 }
+
+
+SLOW = ("colliding",)
+"""Cheats that take seconds of CPU time each: tried on a part of the problems."""
 
 
 class TestHumanEval:
@@ -157,12 +205,61 @@ class TestHumanEval:
 
     @pytest.mark.parametrize("cheat", CHEATS)
     def test_a_cheat_passes_nothing(self, cheat: str) -> None:
-        problems = rows("humaneval/problems")
+        problems = rows("humaneval/problems")[:: 10 if cheat in SLOW else 1]
         said = [
             f"```python\n{CHEATS[cheat].replace('NAME', p['entry_point'])}```" for p in problems
         ]
         scores = self.scores(problems, said)
-        assert scores == [0.0] * 164, [i for i, s in enumerate(scores) if s != 0.0]
+        assert scores == [0.0] * len(problems), [i for i, s in enumerate(scores) if s != 0.0]
+
+
+def mbpp_tests(problem: dict[str, Any]) -> list[str]:
+    """A problem's tests behind what they need."""
+    tests = [problem["test_setup_code"], *problem["test_list"]]
+    return ["import math", *tests] if "math." in "\n".join(tests) else tests
+
+
+class TestMBPP:
+    @pytest.mark.parametrize(("name", "count"), [("full", 974), ("sanitized", 427)])
+    def test_every_canonical_solution_passes(self, name: str, count: int) -> None:
+        problems = rows(f"mbpp/{name}")
+        scores = code_tests(
+            [problem["text"] for problem in problems],
+            [f"```python\n{problem['code']}\n```" for problem in problems],
+            tests=[mbpp_tests(problem) for problem in problems],
+        )
+        wrong = [p["task_id"] for p, score in zip(problems, scores, strict=True) if score != 1.0]
+        assert (len(scores), wrong) == (count, [])
+
+    @pytest.mark.parametrize("cheat", CHEATS)
+    def test_a_cheat_earns_no_more_than_a_constant(self, cheat: str) -> None:
+        """An object that is true passes tests that `return True` passes, and no other."""
+        problems = rows("mbpp/sanitized")[:: 20 if cheat in SLOW else 4]
+        names = [function_of(problem) for problem in problems]
+        tests = [mbpp_tests(problem) for problem in problems]
+        prompts = [""] * len(names)
+
+        def scores(code: str) -> list[float | None]:
+            said = [f"```python\n{code.replace('NAME', name)}\n```" for name in names]
+            return code_tests(prompts, said, tests=tests, entry_point=names, seconds=2.0)
+
+        honest = scores("def NAME(*args, **kwargs):\n    return True\n")
+        earned = scores(CHEATS[cheat])
+        assert None not in earned
+        above = [
+            problem["task_id"]
+            for problem, got, fair in zip(problems, earned, honest, strict=True)
+            if (got or 0.0) > (fair or 0.0)
+        ]
+        assert above == []
+        print(cheat, sum(score == 1.0 for score in earned), "of", len(earned))
+
+
+def function_of(problem: dict[str, Any]) -> str:
+    """The name of the function that a problem's tests call and its solution defines."""
+    defined = re.findall(r"^def (\w+)", problem["code"], re.MULTILINE)
+    tests = "\n".join(problem["test_list"])
+    return next(name for name in reversed(defined) if re.search(rf"\b{name}\b", tests))
 
 
 Arguments = dict[str, Any]

@@ -11,15 +11,31 @@ from dataclasses import asdict
 from functools import cache
 from typing import Any
 
-from strop.sandbox.jail import Limits
+from strop.sandbox.jail import MOST_WAITING, Limits
 from strop.sandbox.tiers import strongest
 from strop.sandbox.workers import Reply, Workers
 from strop.text.parse import plain, spoken
 from strop.types import Text
 
-_FENCED = re.compile(r"^[ \t]*```[^\n]*\n(.*?)(?:^[ \t]*```|\Z)", re.MULTILINE | re.DOTALL)
+_FENCE = re.compile(r"^[ \t]*```[^\n]*(?:\n|\Z)", re.MULTILINE)
 
-REFEREE_SECONDS = 10.0
+_TOKEN = re.compile(
+    r"""
+    (?P<fence> ^[ \t]*```[^\n]*(?:\n|\Z) )
+    | \#[^\n]*                                                   # a comment
+    | (?P<quotes> \"{3}|'{3} ) (?:\\.|(?!(?P=quotes)).)* (?P=quotes)   # a text over many lines
+    | \"{3} | '{3}                                               # one without an end
+    | (?P<quote> ["'] ) (?:\\.|(?!(?P=quote))[^\n])*             # a text on one line
+    | \\.
+    """,
+    re.MULTILINE | re.DOTALL | re.VERBOSE,
+)
+"""What may hold three backticks without being the end of a block of Python, and that end."""
+
+WALL_FACTOR = 3.0
+"""Seconds of wall clock for each second of CPU time, where `wall_seconds` says nothing."""
+
+REFEREE_SECONDS = 30.0
 """How much longer than its candidate a referee may take before nothing can be said."""
 
 Tests = str | Sequence[str] | Sequence[dict[str, Any]]
@@ -32,7 +48,8 @@ def code_tests(
     tests: Sequence[Tests | None],
     entry_point: Sequence[str | None] | str | None = None,
     partial: bool = False,
-    seconds: float = 5.0,
+    seconds: float = 10.0,
+    wall_seconds: float | None = None,
     memory_mb: int = 512,
     **columns: object,
 ) -> list[float | None]:
@@ -42,14 +59,17 @@ def code_tests(
     list of assertions (MBPP), or a list of `{"input": ..., "output": ...}` for whole programs. The
     code is the completion's last fenced block, else all of it; where the prompt itself is Python
     (HumanEval) the code continues it. It runs in the strongest sandbox tier of this machine and
-    never sees a test or an expected value: the tests call it from another process with plain data,
-    and only plain data it returns is compared. Arguments changed in place are not seen by the
-    tests. Code that is only thought (in `<think>`) does not count.
+    never sees a test or an expected value: the tests call it from another process, and only data it
+    returns is compared. Arguments changed in place are not seen by the tests. Code that is only
+    thought (in `<think>`) does not count.
 
-    `None` where the tests themselves are broken or no verdict was possible. Raises `SandboxError`
-    where no tier holds.
+    `seconds` is CPU time, `wall_seconds` (default: three times as much) wall clock.
+
+    `None` where the tests themselves are broken or nobody but the candidate could say whether they
+    hold. Raises `SandboxError` where no tier holds.
     """
-    limits = asdict(Limits(seconds=seconds, memory=memory_mb * 2**20))
+    wall = wall_seconds or WALL_FACTOR * seconds
+    limits = asdict(Limits(seconds=seconds, wall=wall, memory=memory_mb * 2**20))
     points: Sequence[str | None] = (
         [entry_point] * len(tests)
         if entry_point is None or isinstance(entry_point, str)
@@ -62,16 +82,27 @@ def code_tests(
         requests.append({"code": code, "tests": _listed(suite), "entry_point": point,
                          "prompt": asked, "partial": partial, "limits": limits})  # fmt: skip
     most = max((len(r["tests"]) for r in requests if _is_programs(r["tests"])), default=1)
-    replies = _referees(strongest()).ask(requests, seconds * most + REFEREE_SECONDS)
+    replies = _referees(strongest()).ask(requests, MOST_WAITING * wall * most + REFEREE_SECONDS)
     return [_score(reply) for reply in replies]
 
 
 def program_of(prompt: str, completion: str) -> str:
     """The Python that a completion means: fenced or bare, continuing the prompt where that is
     code."""
-    blocks = _FENCED.findall(completion)
-    code = blocks[-1] if blocks else completion
+    code = _last_block(completion)
     return f"{prompt.rstrip()}\n{code}" if _is_python(prompt) else code
+
+
+def _last_block(completion: str) -> str:
+    """The last fenced block; all of a completion without one. A fence inside a docstring ends
+    nothing."""
+    block, at = completion, 0
+    while opening := _FENCE.search(completion, at):
+        tokens = _TOKEN.finditer(completion, opening.end())
+        closing = next((token for token in tokens if token["fence"]), None)
+        end, at = closing.span() if closing else (len(completion), len(completion))
+        block = completion[opening.end() : end]
+    return block
 
 
 def _is_python(text: str) -> bool:

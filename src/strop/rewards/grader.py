@@ -17,7 +17,7 @@ from typing import Any
 from rapidfuzz import fuzz
 
 from strop.errors import RewardError
-from strop.sandbox.jail import Limits
+from strop.sandbox.jail import MOST_WAITING, Limits
 from strop.sandbox.tiers import strongest
 from strop.sandbox.workers import Workers
 from strop.text.parse import plain
@@ -47,7 +47,8 @@ OPERATORS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Div: operator.truediv, ast.Pow: math.pow,
 }  # fmt: skip
 
-PYTHON_SECONDS = 10.0
+PYTHON_SECONDS, WALL_SECONDS = 10.0, 30.0
+"""Of CPU time and of wall clock, for one call of a python grader."""
 
 
 def read_grader(path: Path) -> Callable[..., list[float | None]]:
@@ -150,9 +151,9 @@ def _graded(source: str, sample: Sample) -> float | None:
         "code": source,
         "function": "grade",
         "args": [sample["sample"], sample["item"]],
-        "limits": asdict(Limits(seconds=PYTHON_SECONDS)),
+        "limits": asdict(Limits(seconds=PYTHON_SECONDS, wall=WALL_SECONDS)),
     }
-    reply = _callers(strongest()).ask([request], PYTHON_SECONDS + PYTHON_SECONDS)[0]
+    reply = _callers(strongest()).ask([request], MOST_WAITING * WALL_SECONDS + PYTHON_SECONDS)[0]
     value = None if reply.failed is not None else reply.answer["value"]
     return float(value) if isinstance(value, int | float) else None
 

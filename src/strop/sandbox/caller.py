@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from numbers import Real
 from typing import Any
 
 from strop.errors import SandboxError
@@ -15,20 +16,17 @@ from strop.sandbox.client import Sandbox
 from strop.sandbox.jail import Limits
 from strop.sandbox.tiers import start
 
-LARGEST = 1e300
-"""Beyond this an integer is no float."""
-
 
 def call(request: dict[str, Any], sandbox: Sandbox) -> Any:
     """The number that the function returns; `None` where it fails or returns something else."""
     try:
         with sandbox.execute(request["code"], Limits(**request["limits"])) as candidate:
             value = candidate.call(request["function"], request["args"], {})
+            return float(value) if isinstance(value, Real) else None
     except SandboxError:
         raise
-    except Exception:  # noqa: BLE001 - the code may raise any built-in error
+    except (SystemExit, Exception):  # noqa: BLE001 - the code may raise any built-in error
         return None
-    return value if isinstance(value, int | float) and abs(value) < LARGEST else None
 
 
 def main() -> None:

@@ -1,18 +1,22 @@
 """What runs inside the jail: the candidate's code, and answers to the referee's calls.
 
-Nothing here decides anything. A candidate that rewrites this module only changes what plain data
-it answers, which it may choose anyway. Standard library only.
+Nothing here decides anything. A candidate that rewrites this module only changes what data it
+answers, which it may choose anyway. Standard library only.
 """
 
 from __future__ import annotations
 
-import builtins
+import atexit
 import os
 import sys
+import threading
+import traceback
 import types
 from typing import Any
 
 from strop.sandbox.codec import NotPlainError, receive, send
+from strop.sandbox.values.raised import describe
+from strop.sandbox.values.shelf import Shelf
 
 SHUT_IN = b"i"
 """The first byte on the link. The referee sends the code for it, so no code can forge it."""
@@ -28,43 +32,54 @@ def run(link: int) -> None:
 
 
 def _run_program(code: str) -> None:
-    """The code as a script of its own: prints to the output pipe, ends with its own status."""
-    status = 0
+    """The code as a script of its own: prints to the output pipe, ends as Python ends a script
+    (threads, then exit functions, then what was not yet printed) with its own status."""
+    status = _run_script(code)
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+    except BaseException:  # noqa: BLE001 - it is the candidate's own
+        status = status or 1
+    os._exit(status & 0xFF)
+
+
+def _run_script(code: str) -> int:
     try:
         exec(compile(code, "candidate.py", "exec"), _module("__main__"))
     except SystemExit as leaving:
-        status = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
-    except BaseException as error:  # noqa: BLE001 - it is the candidate's own
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        status = 1
-    try:
-        sys.stdout.flush()
-    except (OSError, ValueError):
-        status = 1
-    os._exit(status & 0xFF)
+        return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+    except BaseException:  # noqa: BLE001 - it is the candidate's own
+        traceback.print_exc()
+        return 1
+    return 0
 
 
 def _serve(link: int, code: str) -> None:
     namespace = _module("candidate")
-    send(link, _attempt(lambda: exec(compile(code, "candidate.py", "exec"), namespace)))
+    shelf = Shelf(namespace)
+
+    def load() -> None:
+        exec(compile(code, "candidate.py", "exec"), namespace)
+
+    _answer(link, _attempt(load), shelf)
     while True:
-        name, args, kwargs = receive(link)
-        _answer(link, _attempt(lambda: namespace[name](*args, **kwargs)))  # noqa: B023
+        order = receive(link, shelf)
+        _answer(link, _attempt(lambda: shelf.answer(order)), shelf)  # noqa: B023
 
 
-def _answer(link: int, answer: dict[str, Any]) -> None:
+def _answer(link: int, answer: dict[str, Any], shelf: Shelf) -> None:
     try:
-        send(link, answer)
+        send(link, answer, shelf)
     except NotPlainError as error:
-        send(link, {"error": ["NotPlainError", str(error)]})
+        send(link, {"error": describe(error)})
 
 
 def _attempt(work: Any) -> dict[str, Any]:
     try:
         return {"value": work()}
     except BaseException as error:  # noqa: BLE001 - it is the candidate's own, SystemExit too
-        kind = next(k for k in type(error).__mro__ if k.__name__ in vars(builtins))
-        return {"error": [kind.__name__, str(error)[:500]]}
+        return {"error": describe(error)}
 
 
 def _module(name: str) -> dict[str, Any]:

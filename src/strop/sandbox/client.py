@@ -8,14 +8,16 @@ import os
 import socket
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import IO, Any, Self
 
 from strop.errors import SandboxError
+from strop.sandbox.apart import Apart
+from strop.sandbox.asked import Candidate
 from strop.sandbox.candidate import SHUT_IN
-from strop.sandbox.codec import NotPlainError, TooMuchError, receive, send
-from strop.sandbox.jail import Limits
+from strop.sandbox.codec import NotPlainError, send
+from strop.sandbox.jail import MOST_WAITING, Limits
 
 START_SECONDS = 20.0
 GRACE_SECONDS = 2.0
@@ -23,76 +25,6 @@ GRACE_SECONDS = 2.0
 
 ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 """All that a candidate may read there: libraries then start no threads."""
-
-
-class CandidateError(Exception):
-    """The candidate's code raised, ended, or answered with something that is no plain data."""
-
-
-class Candidate:
-    """A running candidate as the referee sees it."""
-
-    def __init__(self, link: socket.socket) -> None:
-        self._link = link
-        self._called = False
-
-    def load(self, code: str) -> None:
-        """Run the top level of its code. Raises `CandidateError` where that fails."""
-        try:
-            self._ask({"code": code, "program": False})
-        except Exception as error:  # noqa: BLE001 - any built-in error it chose to raise
-            raise CandidateError(f"its code fails: {type(error).__name__}: {error}") from None
-
-    def call(self, name: str, args: Sequence[object], kwargs: Mapping[str, object]) -> Any:
-        """The plain data a function of the candidate returns.
-
-        Raises what the candidate raised where that is a built-in exception, `CandidateError` where
-        it ended or gave no plain data, and `NotPlainError` for arguments that cannot be sent.
-        """
-        try:
-            return self._ask([name, list(args), dict(kwargs)])
-        except TooMuchError as error:
-            if not self._called:
-                raise
-            # an earlier answer, sent back, may be what is too long or too deep
-            raise CandidateError(str(error)) from None
-        finally:
-            self._called = True
-
-    def _ask(self, message: object) -> Any:
-        try:
-            send(self._link.fileno(), message)
-            answer = self._answer()
-        except (EOFError, OSError) as error:
-            raise CandidateError(f"the candidate ended before it answered ({error})") from None
-        return _value(answer)
-
-    def _answer(self) -> Any:
-        try:
-            return receive(self._link.fileno())
-        except NotPlainError as error:
-            raise CandidateError(str(error)) from None
-
-
-def _value(answer: Any) -> Any:
-    match answer:
-        case {"value": value}:
-            return value
-        case {"error": [str(kind), str(said)]}:
-            raised = BUILT_IN_ERRORS.get(kind)
-            raise raised(said) if raised else CandidateError(f"{kind}: {said}")
-    raise CandidateError("the candidate answered with no answer")
-
-
-BUILT_IN_ERRORS: dict[str, type[Exception]] = {
-    kind.__name__: kind
-    for kind in (
-        ArithmeticError, AttributeError, IndexError, KeyError, LookupError, NotImplementedError,
-        OverflowError, RecursionError, RuntimeError, TypeError, ValueError, ZeroDivisionError,
-        AssertionError, NameError, OSError, StopIteration, MemoryError,
-    )
-}  # fmt: skip
-"""What a test may expect a candidate to raise; built from one text each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +40,10 @@ class Sandbox:
     """A fork server of its own; one candidate at a time. Closing it ends everything in it."""
 
     def __init__(self, command: Callable[[int], list[str]]) -> None:
+        self._command = command
+        self._twin: Sandbox | None = None
+        self.apart = Apart()
+        """Where the tests of its candidates run."""
         ours, theirs = socket.socketpair()
         self._control = ours
         with theirs:
@@ -130,6 +66,9 @@ class Sandbox:
 
     def close(self) -> list[str]:
         """End the fork server, which empties its folder first; the lines it complained in."""
+        self.apart.close()
+        if self._twin is not None:
+            self._twin.close()
         self._reports.close()
         self._control.close()
         try:
@@ -140,6 +79,12 @@ class Sandbox:
         except ValueError:  # closed before
             return []
         return said.decode(errors="replace").strip().splitlines()
+
+    def twin(self) -> Sandbox:
+        """Another sandbox of the same kind, for code that must not share a candidate's."""
+        if self._twin is None:
+            self._twin = Sandbox(self._command)
+        return self._twin
 
     @contextlib.contextmanager
     def execute(self, code: str, limits: Limits) -> Iterator[Candidate]:
@@ -161,7 +106,7 @@ class Sandbox:
                 self._report()
 
     def run_program(self, code: str, given: str, limits: Limits) -> Printed:
-        """Code as a script that reads `given` and prints."""
+        """Code as a script that reads `given` and prints; standard error is not kept."""
         reading, writing = os.pipe()
         with os.fdopen(reading, "rb") as printed, tempfile.TemporaryFile() as stdin:
             stdin.write(given.encode(errors="replace"))
@@ -188,7 +133,7 @@ class Sandbox:
         try:
             with theirs:
                 socket.send_fds(self._control, order, [theirs.fileno(), given, output])
-            self._control.settimeout(limits.seconds + START_SECONDS)
+            self._control.settimeout(MOST_WAITING * limits.wall + START_SECONDS)
             link.settimeout(START_SECONDS)
             ready = link.recv(len(SHUT_IN)) == SHUT_IN
             link.settimeout(None)

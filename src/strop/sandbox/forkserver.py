@@ -96,7 +96,7 @@ def _become_candidate(
         os.chdir(folder)
         os.dup2(given, 0)
         os.dup2(output, 1)
-        os.dup2(output, 2)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # warnings are no output
         _close_all_but(link, *([rules] if rules is not None else []))
         sys.stdin = os.fdopen(0, "r", encoding="utf-8", errors="replace")
         sys.stdout = os.fdopen(1, "w", encoding="utf-8", errors="replace")
@@ -123,7 +123,8 @@ def _watch(
     child: int, control: socket.socket, folder: Path, limits: jail.Limits
 ) -> tuple[dict[str, object], bool]:
     """Wait for the child's end, or bring it about; whether the referee has sent its byte."""
-    deadline = time.monotonic() + limits.seconds
+    began = time.monotonic()
+    deadline, last = began + limits.wall, began + jail.MOST_WAITING * limits.wall
     handle = os.pidfd_open(child)
     poll = select.poll()
     poll.register(handle, select.POLLIN)
@@ -138,7 +139,11 @@ def _watch(
             reason, told = "the referee had seen enough", True
             control.recv(1)
         elif left <= 0:
-            reason = f"it took longer than {limits.seconds:g} s"
+            deadline = time.monotonic() + limits.wall - _seconds_at_work(child, began)
+            if deadline <= time.monotonic() or time.monotonic() > last:
+                reason = f"it took longer than {limits.wall:g} s"
+        elif _cpu_seconds(child) > limits.seconds:
+            reason = f"it used more than {limits.seconds:g} s of CPU time"
         elif _is_too_much(folder, limits.folder):
             reason = f"it wrote more than {limits.folder} bytes or {MOST_FILES} files"
         elif _threads(child) > MOST_THREADS:
@@ -148,6 +153,25 @@ def _watch(
     _, status = os.waitpid(child, 0)
     os.close(handle)
     return {"status": os.waitstatus_to_exitcode(status), "killed": reason}, told
+
+
+def _seconds_at_work(child: int, began: float) -> float:
+    """Seconds since the beginning in which it did not just wait for a CPU, as far as the kernel
+    says so."""
+    try:
+        waited = int(Path(f"/proc/{child}/schedstat").read_text().split()[1])
+    except (OSError, IndexError, ValueError):
+        waited = 0
+    return time.monotonic() - began - waited / 1e9
+
+
+def _cpu_seconds(child: int) -> float:
+    """CPU time of all its threads, by the clock that the kernel keeps for a process (see
+    clock_getcpuclockid(3)); needs no /proc."""
+    try:
+        return time.clock_gettime((~child << 3) | 2)
+    except OSError:
+        return 0.0  # it has just ended
 
 
 def _threads(child: int) -> int:

@@ -19,12 +19,17 @@ CAPABILITY_VERSION = 0x20080522
 PR_SET_PDEATHSIG = 1
 
 
+MOST_WAITING = 4.0
+"""How many times its wall clock an execution may last where it mostly waited for a CPU."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one execution may use: seconds of wall clock and CPU, bytes of memory, of its folder,
-    of what it prints."""
+    """What one execution may use: seconds of CPU, of wall clock (far more, so that a busy machine
+    decides nothing), bytes of memory, of its folder, of what it prints."""
 
     seconds: float = 5.0
+    wall: float = 20.0
     memory: int = 512 * 2**20
     folder: int = 16 * 2**20
     output: int = 2**20

@@ -7,32 +7,42 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import gc
+import importlib
 import json
 import os
 import resource
-import signal
+import socket
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from functools import partial
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache, partial
 from typing import Any
 
-from strop.errors import SandboxError
-from strop.sandbox.client import Candidate, CandidateError, Sandbox
-from strop.sandbox.jail import Limits
+from strop.sandbox.asked import Candidate, CandidateError, Meant
+from strop.sandbox.client import Sandbox
+from strop.sandbox.jail import MOST_WAITING, Limits
 from strop.sandbox.suite import (
     CLAIM,
+    IS_INSTANCE,
+    SAME,
+    STOPPED,
+    TYPE,
     FailedError,
     Ledger,
     SuiteError,
-    called,
+    TimeUpError,
     compiled,
     has_check,
-    helpers,
+    parsed,
     programs,
     same_output,
 )
+from strop.sandbox.suites.names import Names, UnclearError, names_of
+from strop.sandbox.suites.unreached import Loops, Unreached
 from strop.sandbox.tiers import start
+from strop.sandbox.values.raised import StoppedError
+from strop.sandbox.values.remote import Role, UnjudgedError, is_instance, same, type_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,115 +57,201 @@ class Finding:
 
 
 SPARE_SECONDS = 4.0
-"""How much longer than its candidate a judgement may take: what a candidate returns may make
-the tests' own work endless."""
+"""CPU seconds that the tests' own work may take: what a candidate returns may make it endless."""
 
 MEMORY = 8 * 2**30
 """Bytes a referee may use, for the same reason."""
 
+MORE_OUTPUT = 2**20
+"""Bytes a program may print beyond what is expected of it."""
 
-class TimeUpError(BaseException):
-    """The tests take too long; no `except Exception` of theirs may stop it."""
+LOADED, ASKED = b"l", b"a"
+"""What the tests' process says as it goes: the code is loaded; the tests have asked it something.
+Where it ends without a finding, that tells whose doing it was."""
 
 
 def judge(request: dict[str, Any], sandbox: Sandbox) -> Finding:
     """Run a request's tests against its code.
 
     `{"code", "tests", "entry_point", "prompt", "partial", "limits"}`; tests are Python with
-    assertions (or HumanEval's `check`), a list of those, or `[{"input", "output"}, ...]`. Uses the
-    alarm signal, so only the main thread may judge.
+    assertions (or HumanEval's `check`), a list of those, or `[{"input", "output"}, ...]`.
     """
     tests, limits = request["tests"], Limits(**request["limits"])
-    ledger = Ledger(request["partial"])
     try:
         if isinstance(tests, list) and tests and isinstance(tests[0], dict):
-            _run_programs(request["code"], tests, limits, ledger, sandbox)
-        else:
-            _run_claims(request, limits, ledger, sandbox)
+            return _run_programs(request, limits, sandbox)
+        return _run_claims(request, limits, sandbox)
     except SuiteError as error:
         return Finding(unjudged=str(error))
-    except FailedError:
-        pass
+
+
+def _run_programs(request: dict[str, Any], limits: Limits, sandbox: Sandbox) -> Finding:
+    ledger = Ledger(request["partial"])
+    with contextlib.suppress(FailedError):
+        for program in programs(request["tests"]):
+            room = max(limits.output, len(program.expected.encode(errors="replace")) + MORE_OUTPUT)
+            printed = sandbox.run_program(
+                request["code"], program.given, replace(limits, output=room)
+            )
+            ended_well = not printed.killed and not printed.status
+            with ledger:
+                ledger.holds(ended_well and same_output(printed.output, program.expected))
+    return _found(ledger)
+
+
+def _run_claims(request: dict[str, Any], limits: Limits, sandbox: Sandbox) -> Finding:
+    """The tests in a process of their own: what a candidate answers can make them endless."""
+    with contextlib.ExitStack() as stack:
+        links = [stack.enter_context(sandbox.prepare(limits)).link]
+        if _suite_of(request).names.helpers:
+            links.append(stack.enter_context(sandbox.twin().prepare(limits)).link)
+        outcome = sandbox.apart.do(
+            _judge_apart, json.dumps(request).encode(), links, SPARE_SECONDS,
+            MOST_WAITING * (limits.wall + SPARE_SECONDS),
+        )  # fmt: skip
+    if not outcome.ended:
+        return Finding(**json.loads(outcome.said.lstrip(LOADED + ASKED)))
+    if outcome.said == LOADED:
+        raise SuiteError(f"the tests fail by themselves: {outcome.ended}")
+    total = Unreached(_suite_of(request).tree, Loops()).all(("check",))
+    return Finding(0, max(1, total if request["partial"] else 1), outcome.ended)
+
+
+@dataclass(frozen=True, slots=True)
+class _Suite:
+    code: Any
+    tree: ast.Module
+    names: Names
+    entry_point: str | None
+
+
+def _suite_of(request: dict[str, Any]) -> _Suite:
+    tests = request["tests"]
+    text = tests if isinstance(tests, str) else "\n".join(map(str, tests))
+    return _read(text, request["prompt"], request["entry_point"], request["partial"])
+
+
+@lru_cache(maxsize=64)
+def _read(text: str, prompt: str, entry_point: str | None, partial: bool) -> _Suite:
+    """The tests of one task, which many completions share."""
+    tree = parsed(text)
+    try:
+        names = names_of(tree, prompt, entry_point)
+    except UnclearError as error:
+        raise SuiteError(str(error)) from None
+    if has_check(tree) and entry_point is None:
+        raise SuiteError("tests with check(candidate) need an entry_point")
+    return _Suite(compiled(text, partial), tree, names, entry_point)
+
+
+def _judge_apart(
+    message: bytes, links: Sequence[socket.socket], say: Callable[[bytes], None]
+) -> None:
+    """In the tests' own process: a request in, marks and a finding out."""
+    request = json.loads(message)
+    try:
+        finding = _Bench(_suite_of(request), links, request).judged(say)
+    except UnjudgedError as error:
+        finding = Finding(unjudged=str(error))
+    say(json.dumps(asdict(finding)).encode())
+
+
+class _Bench:
+    """Tests at work, in a process of their own."""
+
+    def __init__(
+        self, suite: _Suite, links: Sequence[socket.socket], request: dict[str, Any]
+    ) -> None:
+        self._suite, self._request = suite, request
+        self._ledger, self._is_loaded = Ledger(request["partial"]), False
+        self._unreached = Unreached(suite.tree, self._ledger.loops)
+        names = suite.names
+        errors = {name: type(name, (Exception,), {}) for name in names.errors}
+        classes: dict[str, Role] = dict.fromkeys(names.classes, "class")
+        meant = Meant(classes | dict.fromkeys(names.mixed, "mixed class"), errors)
+        self._candidate = Candidate(links[0], meant, self._leave_unjudged)
+        self._helpers = [Candidate(link, Meant(), self._leave_unjudged) for link in links[1:]]
+
+    def _leave_unjudged(self, why: str) -> None:
+        """Remembered, as the tests might catch the exception."""
+        if not self._ledger.said:
+            self._ledger.unjudged = self._ledger.unjudged or why
+
+    def judged(self, say: Callable[[bytes], None]) -> Finding:
+        """What the tests say. `say` is told how far they are."""
+        try:
+            self._candidate.load(self._request["code"])
+            space = self._space()
+            say(LOADED)
+            self._is_loaded, self._candidate.starts = True, partial(say, ASKED)
+            exec(self._suite.code, space)
+            if self._suite.entry_point and has_check(self._suite.tree):
+                space["check"](space[self._suite.entry_point])
+        except (FailedError, UnjudgedError):
+            pass
+        except KeyboardInterrupt:
+            raise
+        except (TimeUpError, SystemExit, Exception) as error:  # noqa: BLE001 - see `_blame`
+            self._blame(error)
+        else:
+            self._expect_claims()
+        return _found(self._ledger)
+
+    def _space(self) -> dict[str, Any]:
+        """What the tests see besides what they define."""
+        names = self._suite.names
+        space: dict[str, Any] = {
+            "__name__": "tests", CLAIM: self._ledger, SAME: same, IS_INSTANCE: is_instance,
+            TYPE: type_of, STOPPED: StoppedError,
+        }  # fmt: skip
+        for name, (module, inner) in names.library.items():
+            with contextlib.suppress(ImportError, AttributeError):
+                found = importlib.import_module(module)
+                space[name] = getattr(found, inner) if inner else found
+        for helper in self._helpers:
+            space |= self._given(helper)
+        return space | self._candidate.names(names.candidate)
+
+    def _given(self, helper: Candidate) -> dict[str, Any]:
+        """What the prompt gives. Its text may be anybody's, so it runs in a jail too; and not in
+        the candidate's, who could replace it."""
+        try:
+            helper.load(self._request["prompt"])
+            return helper.names(self._suite.names.helpers)
+        except CandidateError as error:
+            raise SuiteError(f"the prompt's own code fails: {error}") from None
+
+    def _blame(self, error: BaseException) -> None:
+        """An error between the claims is the candidate's once it was asked, or did not even load;
+        else the tests are broken."""
+        is_theirs = not (self._candidate.called or self._candidate.lacks)
+        if self._is_loaded and is_theirs and not isinstance(error, CandidateError):
+            raise SuiteError(f"the tests fail by themselves: {type(error).__name__}: {error}")
+        self._ledger.say(f"{type(error).__name__}: {error}")
+        if self._candidate.called:
+            self._add(self._unreached.after(error.__traceback__))
+        else:
+            self._add(self._unreached.all(("check",)))
+
+    def _add(self, left: int) -> None:
+        """What was not reached has not held: a candidate gains nothing by ending the tests."""
+        least = 1 if self._ledger.passed == self._ledger.total else 0
+        self._ledger.total += max(left, least)
+
+    def _expect_claims(self) -> None:
+        if self._candidate.called and not self._ledger.total and self._unreached.all():
+            self._ledger.say("no claim was reached")
+            self._add(self._unreached.all())
+
+
+def _found(ledger: Ledger) -> Finding:
+    if ledger.unjudged is not None:
+        return Finding(unjudged=ledger.unjudged)
     if not ledger.total:
         return Finding(unjudged="the tests claim nothing")
     if not ledger.partial:
         return Finding(int(ledger.passed == ledger.total), 1, ledger.said)
     return Finding(ledger.passed, ledger.total, ledger.said)
-
-
-def _run_programs(
-    code: str, tests: list[dict[str, Any]], limits: Limits, ledger: Ledger, sandbox: Sandbox
-) -> None:
-    for program in programs(tests):
-        printed = sandbox.run_program(code, program.given, limits)
-        ended_well = not printed.killed and not printed.status
-        right = ended_well and same_output(printed.output, program.expected)
-        ledger.claim(partial(bool, right))
-
-
-def _run_claims(request: dict[str, Any], limits: Limits, ledger: Ledger, sandbox: Sandbox) -> None:
-    tests, entry_point = request["tests"], request["entry_point"]
-    code, tree = compiled(tests if isinstance(tests, str) else "\n".join(map(str, tests)))
-    known = helpers(request["prompt"], entry_point)
-    if has_check(tree) and entry_point is None:
-        raise SuiteError("tests with check(candidate) need an entry_point")
-    asked: list[str] = []
-    try:
-        with sandbox.prepare(limits) as candidate, _time_for(limits.seconds + SPARE_SECONDS):
-            candidate.load(request["code"])
-            names = called(tree) - known.keys() | ({entry_point} if entry_point else set())
-            space = known | {name: _proxy(candidate, name, asked) for name in names}
-            space[CLAIM] = ledger.claim
-            exec(code, space)
-            if has_check(tree):
-                space["check"](space[entry_point])
-    except (FailedError, SuiteError, SandboxError):
-        raise
-    except (TimeUpError, Exception) as error:  # noqa: BLE001 - see `_blame`
-        _blame(error, asked, ledger, tree)
-    else:
-        if asked and not ledger.total and _written(tree):
-            _fail_all("no claim was reached", ledger, tree)
-
-
-def _blame(error: BaseException, asked: list[str], ledger: Ledger, tree: ast.Module) -> None:
-    """An error between the claims is the candidate's once it was asked, or did not even load;
-    else the tests are broken."""
-    if not asked and not isinstance(error, CandidateError):
-        raise SuiteError(f"the tests fail by themselves: {type(error).__name__}: {error}")
-    _fail_all(f"{type(error).__name__}: {error}", ledger, tree)
-
-
-def _fail_all(said: str, ledger: Ledger, tree: ast.Module) -> None:
-    """What was not reached has not held: a candidate gains nothing by ending the tests early."""
-    ledger.total = max(ledger.total + 1, _written(tree))
-    ledger.say(said)
-
-
-def _written(tree: ast.Module) -> int:
-    return sum(isinstance(node, ast.Assert) for node in ast.walk(tree))
-
-
-@contextlib.contextmanager
-def _time_for(seconds: float) -> Iterator[None]:
-    def ring(*_: object) -> None:
-        raise TimeUpError(f"the tests took longer than {seconds:g} s")
-
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0.0)
-        signal.signal(signal.SIGALRM, before)
-
-
-def _proxy(candidate: Candidate, name: str, asked: list[str]) -> Callable[..., Any]:
-    def call(*args: object, **kwargs: object) -> Any:
-        asked.append(name)
-        return candidate.call(name, args, kwargs)
-
-    return call
 
 
 def main() -> None:
@@ -167,6 +263,7 @@ def main() -> None:
     least = MEMORY if most == resource.RLIM_INFINITY else min(MEMORY, most)
     resource.setrlimit(resource.RLIMIT_AS, (least, most))
     with start(sys.argv[1]) as sandbox:  # type: ignore[arg-type]
+        gc.freeze()  # what the tests' processes share with this one stays shared
         print("ready", file=findings, flush=True)
         for line in sys.stdin:
             finding = judge(json.loads(line), sandbox)

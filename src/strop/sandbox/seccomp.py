@@ -22,8 +22,10 @@ CLONE_THREAD = 0x00010000
 NAMELESS_FILE = 0x00400000
 """The bit of O_TMPFILE that is not O_DIRECTORY: a file no look into the folder would find."""
 
-OWNER_COMMANDS = (8, 10, 15)
-"""F_SETOWN, F_SETSIG, F_SETOWN_EX: the kernel would send signals for the candidate."""
+FILE_COMMANDS = (0, 1, 2, 3, 4, 5, 6, 7, 1030, 1032)
+"""What fcntl may do: duplicate, read and write flags, lock, tell a pipe's size. Not: F_SETOWN,
+F_SETSIG (the kernel would send signals for the candidate), F_SETLEASE, F_NOTIFY (it could hold up
+whoever opens a library's file), seals, or what a later kernel adds."""
 
 PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, MODE_FILTER = 38, 22, 2
 
@@ -60,7 +62,7 @@ def build(machine: Machine, pid: int, threads: bool = True) -> list[Instruction]
           if "open" in calls else ()),
         *_when(calls["clone"], [_argument(0), *_if(JUMP_ANY_BIT, CLONE_THREAD * threads)]),
         *_when(calls["tgkill"], [_argument(0), *_if(JUMP_EQUAL, pid)]),
-        *_when(calls["fcntl"], [_argument(1), *_unless_one_of(OWNER_COMMANDS)]),
+        *_when(calls["fcntl"], [_argument(1), *_if_one_of(FILE_COMMANDS)]),
         *_when(calls["prlimit64"], _null(2)),
         (RETURN, 0, 0, DENY),
     ]  # fmt: skip
@@ -94,10 +96,10 @@ def _unless(jump: int, value: int) -> list[Instruction]:
     return [(jump, 0, 1, value), (RETURN, 0, 0, DENY), (RETURN, 0, 0, ALLOW)]
 
 
-def _unless_one_of(values: tuple[int, ...]) -> list[Instruction]:
+def _if_one_of(values: tuple[int, ...]) -> list[Instruction]:
     last = len(values)
     tests = [(JUMP_EQUAL, last - i, 0, value) for i, value in enumerate(values)]
-    return [*tests, (RETURN, 0, 0, ALLOW), (RETURN, 0, 0, DENY)]
+    return [*tests, (RETURN, 0, 0, DENY), (RETURN, 0, 0, ALLOW)]
 
 
 def _null(position: int) -> list[Instruction]:

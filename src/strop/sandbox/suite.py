@@ -6,25 +6,35 @@ Trusted code: it runs in the referee, never beside a candidate.
 from __future__ import annotations
 
 import ast
-import builtins
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
 from typing import Any
 
-from strop.sandbox.codec import NotPlainError
+from strop.errors import SandboxError
+from strop.sandbox.suites.names import nodes
+from strop.sandbox.suites.unreached import FILE, Loops
+from strop.sandbox.values.remote import UnjudgedError
 
-CLAIM = "__claim__"
-FILE = "tests.py"
+CLAIM, SAME, IS_INSTANCE, TYPE, STOPPED = (
+    "__claim__", "__same__", "__is_instance__", "__type__", "__stopped__",
+)  # fmt: skip
+"""Names under which the tests find the ledger, and what stands for a few built-in things."""
+
 LONGEST_SAID = 500
 """Characters of a message that are kept: a candidate may have chosen it."""
 
 
-class SuiteError(Exception):
+class SuiteError(UnjudgedError):
     """The tests themselves cannot be run: nothing can be said about any candidate."""
 
 
 class FailedError(Exception):
     """A claim did not hold, and one is enough."""
+
+
+class TimeUpError(BaseException):
+    """The tests take too long; no `except Exception` of theirs may stop it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,26 +47,43 @@ class Program:
 
 @dataclass(slots=True)
 class Ledger:
-    """Counts claims. With `partial` every claim is tried, else the first that fails is the last."""
+    """Counts claims. With `partial` every claim is tried, else the first that fails is the last.
+
+    The tests hold it as a context: `with ledger: ledger.holds(f(1) == 1)` is what `assert` becomes.
+    """
 
     partial: bool
     passed: int = 0
     total: int = 0
     said: str = ""
+    unjudged: str | None = None
+    loops: Loops = field(default_factory=Loops)
 
-    def claim(self, holds: Callable[[], object]) -> None:
-        """Evaluate an assertion; an exception inside is the candidate's failure, except for
-        arguments that could not be sent to it."""
+    def __enter__(self) -> None:
         self.total += 1
-        try:
-            if holds():
-                self.passed += 1
-                return
-            self.say("an assertion does not hold")
-        except NotPlainError as error:
-            raise SuiteError(f"the tests pass something that cannot be sent: {error}") from None
-        except Exception as error:  # noqa: BLE001 - a candidate's answer may break any expression
-            self.say(f"{type(error).__name__}: {error}")
+
+    def holds(self, value: object) -> None:
+        """The value of an assertion."""
+        if value:
+            self.passed += 1
+        else:
+            self._fail("an assertion does not hold")
+
+    def __exit__(
+        self, kind: object, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        """An exception inside is the candidate's failure: its answer may break any expression."""
+        if error is None:
+            return False
+        if isinstance(error, FailedError | TimeUpError | UnjudgedError | SandboxError):
+            return False
+        if isinstance(error, KeyboardInterrupt | GeneratorExit):
+            return False
+        self._fail(f"{type(error).__name__}: {error}")
+        return True
+
+    def _fail(self, why: str) -> None:
+        self.say(why)
         if not self.partial:
             raise FailedError(self.said)
 
@@ -66,62 +93,106 @@ class Ledger:
 
 
 class _Claims(ast.NodeTransformer):
-    """`assert x` becomes `__claim__(lambda: x)`."""
+    """`assert x` becomes a claim; what Python would decide by looking at an object's type or place
+    becomes a call, as the object may be the candidate's."""
+
+    def __init__(self, partial: bool) -> None:
+        self._partial = partial
 
     def visit_Assert(self, node: ast.Assert) -> ast.stmt:
-        nothing = ast.arguments([], [], None, [], [], None, [])
-        call = ast.Call(ast.Name(CLAIM, ast.Load()), [ast.Lambda(nothing, node.test)], [])
-        return ast.copy_location(ast.Expr(call), node)
+        self.generic_visit(node)
+        holds = ast.Attribute(ast.Name(CLAIM, ast.Load()), "holds", ast.Load())
+        claim = ast.Expr(ast.Call(holds, [node.test], []))
+        context = ast.withitem(ast.Name(CLAIM, ast.Load()))
+        return ast.copy_location(ast.With([context], [claim]), node)
+
+    def visit_For(self, node: ast.For) -> ast.stmt:
+        self.generic_visit(node)
+        if self._partial:
+            loops = ast.Attribute(ast.Name(CLAIM, ast.Load()), "loops", ast.Load())
+            follow = ast.Attribute(loops, "follow", ast.Load())
+            call = ast.Call(follow, [ast.Constant(node.lineno), node.iter], [])
+            node.iter = ast.copy_location(call, node.iter)
+        return node
+
+    def visit_Compare(self, node: ast.Compare) -> ast.expr:
+        self.generic_visit(node)
+        match node:
+            case ast.Compare(left, [ast.Is() | ast.IsNot() as how], [right]) if not isinstance(
+                right, ast.Constant
+            ):
+                call: ast.expr = ast.Call(ast.Name(SAME, ast.Load()), [left, right], [])
+                if isinstance(how, ast.IsNot):
+                    call = ast.UnaryOp(ast.Not(), call)
+                return ast.copy_location(call, node)
+        return node
+
+    def visit_Call(self, node: ast.Call) -> ast.expr:
+        self.generic_visit(node)
+        match node.func:
+            case ast.Name(id="isinstance"):
+                node.func.id = IS_INSTANCE
+            case ast.Name(id="type") if len(node.args) == 1:
+                node.func.id = TYPE
+        node.args = [_also_stopped(arg) for arg in node.args]
+        return node
+
+    def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
+        self.generic_visit(node)
+        if node.attr == "__class__" and isinstance(node.ctx, ast.Load):
+            call = ast.Call(ast.Name(TYPE, ast.Load()), [node.value], [])
+            return ast.copy_location(call, node)
+        return node
+
+    def visit_ExceptHandler(self, node: ast.ExceptHandler) -> ast.ExceptHandler:
+        self.generic_visit(node)
+        if isinstance(node.type, ast.Tuple):
+            if any(_is_stop(kind) for kind in node.type.elts):
+                node.type.elts.append(ast.copy_location(_stopped(), node.type))
+        elif node.type is not None:
+            node.type = _also_stopped(node.type)
+        return node
 
 
-def compiled(tests: str) -> tuple[Any, ast.Module]:
-    """Code object and tree of assertions. Raises `SuiteError` where they are no Python."""
+def _is_stop(node: ast.expr) -> bool:
+    return isinstance(node, ast.Name) and node.id == "StopIteration"
+
+
+def _stopped() -> ast.expr:
+    return ast.Name(STOPPED, ast.Load())
+
+
+def _also_stopped(node: ast.expr) -> ast.expr:
+    """`StopIteration`, where a test waits for it, is also what a candidate's comes as."""
+    if not _is_stop(node):
+        return node
+    return ast.copy_location(ast.Tuple([node, _stopped()], ast.Load()), node)
+
+
+def parsed(tests: str) -> ast.Module:
+    """The tree of tests. Raises `SuiteError` where they are no Python."""
     try:
-        tree = ast.parse(tests, FILE)
-        claims = ast.fix_missing_locations(_Claims().visit(ast.parse(tests, FILE)))
-        return compile(claims, FILE, "exec"), tree
+        return ast.parse(tests, FILE)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise SuiteError(f"the tests are no Python: {error}") from None
 
 
-def called(tree: ast.Module) -> set[str]:
-    """Names that the tests use and neither define nor import: the candidate's functions."""
-    used = {n.id for n in _nodes(tree, ast.Name) if isinstance(n.ctx, ast.Load)}
-    bound = {n.id for n in _nodes(tree, ast.Name) if not isinstance(n.ctx, ast.Load)}
-    bound |= {n.arg for n in _nodes(tree, ast.arg)}
-    bound |= {n.name for n in _nodes(tree, ast.FunctionDef)}
-    bound |= {n.name for n in _nodes(tree, ast.ClassDef)}
-    bound |= {n.name for n in _nodes(tree, ast.ExceptHandler) if n.name}
-    bound |= {(n.asname or n.name).split(".")[0] for n in _nodes(tree, ast.alias)}
-    return used - bound - vars(builtins).keys()
-
-
-def helpers(prompt: str, entry_point: str | None) -> dict[str, object]:
-    """What a prompt that is Python defines besides the function asked for: the tests may use it.
-
-    They come from the task, so a candidate cannot replace them.
-    """
+def compiled(tests: str, partial: bool) -> Any:
+    """The code of tests whose assertions are claims. Raises `SuiteError`."""
     try:
-        tree = ast.parse(prompt)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return {}
-    kept = (ast.FunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom, ast.Assign)
-    tree.body = [
-        node
-        for node in tree.body
-        if isinstance(node, kept) and getattr(node, "name", None) != entry_point
-    ]
-    space: dict[str, object] = {}
-    try:
-        exec(compile(tree, "prompt.py", "exec"), space)
-    except Exception as error:  # noqa: BLE001 - the task's own code may raise anything
-        raise SuiteError(f"the prompt's own code fails: {error}") from None
-    return {name: value for name, value in space.items() if name != "__builtins__"}
+        tree = ast.fix_missing_locations(_Claims(partial).visit(parsed(tests)))
+        return compile(tree, FILE, "exec")
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise SuiteError(f"the tests are no Python: {error}") from None
 
 
 def has_check(tree: ast.Module) -> bool:
     """HumanEval's form: a function `check(candidate)`."""
     return any(isinstance(n, ast.FunctionDef) and n.name == "check" for n in tree.body)
+
+
+def claims_something(tree: ast.Module) -> bool:
+    return any(True for _ in nodes(tree, ast.Assert))
 
 
 def programs(tests: Sequence[Mapping[str, Any]]) -> list[Program]:
@@ -133,12 +204,10 @@ def programs(tests: Sequence[Mapping[str, Any]]) -> list[Program]:
 
 
 def same_output(printed: str, expected: str) -> bool:
-    """Equal line by line, spaces at the ends and empty last lines aside."""
+    """Equal line by line, spaces at the ends and empty last lines aside. A line ends with a newline
+    and with nothing else that Unicode calls a line's end."""
     left, right = (
-        [line.rstrip() for line in text.rstrip().splitlines()] for text in (printed, expected)
+        [line.rstrip(" \t\r") for line in text.rstrip(" \t\r\n").split("\n")]
+        for text in (printed, expected)
     )
     return left == right
-
-
-def _nodes(tree: ast.AST, kind: type[Any]) -> Iterator[Any]:
-    return (node for node in ast.walk(tree) if isinstance(node, kind))

@@ -1,0 +1,1 @@
+"""What crosses between a candidate's process and the referee: copies of data, never its code."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from strop.data.messages import answer_of, messages_of, text_of
+from strop.data.tools import tools_of
 from strop.errors import DataError
 from strop.recipe.yaml_text import short, shown
 from strop.types import (
@@ -43,6 +45,13 @@ USED_BY = {
     "task": "methods that learn from rewards (grpo and its family) and evals",
 }
 
+OTHER_NAMES = {
+    "conversations": "messages", "conversation": "messages", "dialog": "messages",
+    "instruction": "prompt", "question": "prompt", "query": "prompt",
+    "output": "completion", "response": "completion", "answer": "completion",
+}  # fmt: skip
+"""Columns of other formats, for the fix of a message."""
+
 
 def document(row: Row, origin: Origin) -> Document:
     """`{"text"}`."""
@@ -56,37 +65,27 @@ def document(row: Row, origin: Origin) -> Document:
 def demonstration(row: Row, origin: Origin) -> Demonstration:
     """`{"prompt", "completion"}` or `{"messages"}`."""
     form = _columns("demonstration", row, origin)
-    columns = {name: value for name, value in row.items() if name not in form}
+    columns = _others(row, form, origin)
     if form == ("messages",):
-        before, spoken = _split_conversation(_messages(row["messages"], "messages", origin))
-        if not spoken:
-            raise DataError(
-                "`messages` holds no assistant turn, so there is nothing to learn",
-                where=str(origin),
-                fix="add the assistant's answer or drop the line",
-            )
-        return Demonstration(before, spoken, columns, origin)
+        before, spoken = _split_conversation(row["messages"], origin)
+        return Demonstration(_with_system(before, row, origin), spoken, columns, origin)
     if row.get("label") is False:
         raise DataError(
             "the answer has `label` false: it was disliked, and would be learnt by heart",
             where=str(origin),
             fix="use method kto, or keep only the liked answers",
         )
-    prompt = text_of(row["prompt"], "prompt", origin)
-    return Demonstration(prompt, text_of(row["completion"], "completion", origin), columns, origin)
+    completion = answer_of(row["completion"], "completion", origin)
+    return Demonstration(_prompt(row, origin), completion, columns, origin)
 
 
 def preference(row: Row, origin: Origin) -> Preference:
     """`{"prompt", "chosen", "rejected"}`, the same with the prompt inside, or OpenAI's form."""
     form = _columns("preference", row, origin)
-    columns = {name: value for name, value in row.items() if name not in form}
     if form[0] == "input":
-        given = row["input"]
-        prompt: Text = text_of(
-            given.get("messages") if isinstance(given, Mapping) else given, "input", origin
-        )
-        chosen = text_of(row["preferred_output"], "preferred_output", origin)
-        rejected = text_of(row["non_preferred_output"], "non_preferred_output", origin)
+        prompt = _openai_prompt(row["input"], origin)
+        chosen = answer_of(row["preferred_output"], "preferred_output", origin)
+        rejected = answer_of(row["non_preferred_output"], "non_preferred_output", origin)
     else:
         chosen = text_of(row["chosen"], "chosen", origin)
         rejected = text_of(row["rejected"], "rejected", origin)
@@ -97,27 +96,28 @@ def preference(row: Row, origin: Origin) -> Preference:
             where=str(origin),
             fix="drop the line",
         )
-    return Preference(prompt, chosen, rejected, columns, origin)
+    columns = _others(row, form, origin)
+    return Preference(_with_system(prompt, row, origin), chosen, rejected, columns, origin)
 
 
 def feedback(row: Row, origin: Origin) -> Feedback:
     """`{"prompt", "completion", "label"}`, label a bool."""
-    form = _columns("feedback", row, origin)
-    columns = {name: value for name, value in row.items() if name not in form}
+    columns = _others(row, _columns("feedback", row, origin), origin)
     if not isinstance(row["label"], bool):
+        quoted = " without quotes" if isinstance(row["label"], str) else ""
         raise DataError(
-            f"`label` is {shown(row['label'])}", where=str(origin), fix="use true or false"
+            f"`label` is {shown(row['label'])}",
+            where=str(origin),
+            fix=f"use true or false{quoted}",
         )
-    prompt = text_of(row["prompt"], "prompt", origin)
-    completion = text_of(row["completion"], "completion", origin)
-    return Feedback(prompt, completion, row["label"], columns, origin)
+    completion = answer_of(row["completion"], "completion", origin)
+    return Feedback(_prompt(row, origin), completion, row["label"], columns, origin)
 
 
 def task(row: Row, origin: Origin) -> Task:
     """`{"prompt", ...columns}`; the columns go to the rewards."""
     form = _columns("task", row, origin)
-    columns = {name: value for name, value in row.items() if name not in form}
-    return Task(text_of(row["prompt"], "prompt", origin), columns, origin)
+    return Task(_prompt(row, origin), _others(row, form, origin), origin)
 
 
 PARSERS: dict[str, Callable[[Row, Origin], Record]] = {
@@ -139,17 +139,43 @@ def _columns(kind: str, row: Row, origin: Origin) -> tuple[str, ...]:
     for form in FORMS[kind]:
         if all(row.get(name) is not None for name in form):
             return form
+    for form in FORMS[kind]:
+        null = [name for name in form if row.get(name, "") is None]
+        if null and all(name in row for name in form):
+            raise DataError(f"`{null[0]}` is null", where=str(origin),
+                            fix="write what is missing, or drop the line")  # fmt: skip
     wanted = " or ".join("{" + ", ".join(form) + "}" for form in FORMS[kind])
     looks = next(
         (other for other in FORMS if other != kind and fits(other, row)),
         None,
     )
-    advice = f"; a row like this fits {USED_BY[looks]}" if looks else ""
+    advice = f"; a row like this fits {USED_BY[looks]}" if looks else _renamed(row)
     raise DataError(
         f"wrong columns for {USED_BY[kind]}: found {{{columns_in(row)}}}",
         where=str(origin),
         fix=f"give every line {wanted}{advice}",
     )
+
+
+def _renamed(row: Row) -> str:
+    """What the columns of other formats are called here."""
+    known = [f"`{name}` is `{OTHER_NAMES[name]}` here" for name in row if name in OTHER_NAMES]
+    return f"; {', '.join(known)}" if known else ""
+
+
+def _others(row: Row, form: tuple[str, ...], origin: Origin) -> dict[str, Any]:
+    """The columns beside a record's own, `tools` among them as a list of objects."""
+    columns = {name: value for name, value in row.items() if name not in form}
+    given = {name: row[name] for name in ("tools",) if name in row}
+    if "input" in form and isinstance(row["input"], Mapping) and "tools" in row["input"]:
+        given["input.tools"] = row["input"]["tools"]
+    if given:
+        read = [tools_of(value, name, origin) for name, value in given.items()]
+        columns["tools"] = next((tools for tools in read if tools), [])
+        if any(tools and tools != columns["tools"] for tools in read):
+            raise DataError("`tools` and `input.tools` name different tools", where=str(origin),
+                            fix="keep one of them")  # fmt: skip
+    return columns
 
 
 def columns_in(row: Row) -> str:
@@ -158,50 +184,62 @@ def columns_in(row: Row) -> str:
     return ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
 
 
-def text_of(value: Any, name: str, origin: Origin) -> Text:
-    """A text or messages; raises `DataError` for what is neither, or says nothing."""
-    if isinstance(value, str):
-        if not value.strip():
-            raise DataError(f"`{name}` is empty", where=str(origin), fix="drop the line")
-        return value
-    return _messages(value, name, origin)
+def _prompt(row: Row, origin: Origin) -> Text:
+    return _with_system(text_of(row["prompt"], "prompt", origin), row, origin)
 
 
-def _messages(value: Any, name: str, origin: Origin) -> list[Message]:
-    if not isinstance(value, list) or not value:
+def _with_system(prompt: Text, row: Row, origin: Origin) -> Text:
+    """A prompt behind the message of a `system` column, where the row has one.
+
+    A plain prompt becomes a user turn. A conversation that already begins with that message stays
+    as it is; one that begins with another raises `DataError`.
+    """
+    system = row.get("system")
+    if system is None or (isinstance(system, str) and not system.strip()):
+        return prompt
+    if not isinstance(system, str):
         raise DataError(
-            f"`{name}` is neither text nor a list of messages",
+            f"`system` is {shown(system)}, not the text of a system message",
             where=str(origin),
-            fix='use a string or [{"role": "user", "content": "..."}]',
+            fix="write a text, or give the column another name",
         )
-    for number, message in enumerate(value):
-        if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
-            raise DataError(
-                f"`{name}[{number}]` has no role",
-                where=str(origin),
-                fix='write each message as {"role": ..., "content": ...}',
-            )
-        _expect_said(message, f"{name}[{number}]", origin)
-    return [dict(message) for message in value]
+    turns: list[Message] = (
+        [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    )
+    if turns[0]["role"] not in ("system", "developer"):
+        return [{"role": "system", "content": system}, *turns]
+    if turns[0].get("content") != system:
+        raise DataError("`system` says something else than the system turn of the messages",
+                        where=str(origin), fix="keep one of the two")  # fmt: skip
+    return turns
 
 
-def _expect_said(message: Mapping[str, Any], place: str, origin: Origin) -> None:
-    content, calls = message.get("content"), message.get("tool_calls")
-    if content is not None and not isinstance(content, str):
-        raise DataError(f"the content of `{place}` is no text", where=str(origin),
-                        fix="write it as a string; only text is read")  # fmt: skip
-    if calls and not (isinstance(calls, list) and all(isinstance(c, Mapping) for c in calls)):
-        raise DataError(f"the tool_calls of `{place}` are no list of objects", where=str(origin),
-                        fix='write [{"function": {"name": ..., "arguments": ...}}]')  # fmt: skip
-    if not calls and not (content or "").strip():
-        raise DataError(f"`{place}` is empty", where=str(origin), fix="drop the line")
+def _openai_prompt(given: Any, origin: Origin) -> Text:
+    if not isinstance(given, Mapping):
+        return text_of(given, "input", origin)
+    if given.get("messages") is None:
+        raise DataError("`input` holds no messages", where=str(origin),
+                        fix='write {"messages": [...], "tools": [...]}')  # fmt: skip
+    return messages_of(given["messages"], "input.messages", origin)
 
 
-def _split_conversation(messages: list[Message]) -> tuple[list[Message], list[Message]]:
+def _split_conversation(value: Any, origin: Origin) -> tuple[list[Message], list[Message]]:
     """(up to the first assistant turn, from there on)."""
+    messages = messages_of(value, "messages", origin)
     spoken = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
-    first = spoken[0] if spoken else len(messages)
-    return messages[:first], messages[first:]
+    if not spoken:
+        raise DataError(
+            "`messages` holds no assistant turn, so there is nothing to learn",
+            where=str(origin),
+            fix="add the assistant's answer or drop the line",
+        )
+    if spoken[0] == 0:
+        raise DataError(
+            "`messages` starts with the assistant, so there is nothing that its turn answers",
+            where=str(origin),
+            fix="put a system or user turn before it, or drop that turn",
+        )
+    return messages[: spoken[0]], messages[spoken[0] :]
 
 
 def _prompt_of_pair(
@@ -216,8 +254,16 @@ def _prompt_of_pair(
                 where=str(origin),
                 fix="add `prompt`, or put the whole conversation into chosen and rejected",
             )
-        return text_of(given, "prompt", origin), chosen, rejected
+        prompt = text_of(given, "prompt", origin)
+        return prompt, chosen, answer_of(rejected, "rejected", origin)
     assert isinstance(chosen, list)
+    for name, turns in (("chosen", chosen), ("rejected", rejected)):
+        if isinstance(turns, list) and turns[-1]["role"] != "assistant":
+            raise DataError(
+                f"`{name}` ends with a {short(turns[-1]['role'])} turn, so it holds no answer",
+                where=str(origin),
+                fix="end both conversations with the assistant's answer, or drop the line",
+            )
     shared = chosen[:-1]
     if not isinstance(rejected, list) or rejected[:-1] != shared or len(rejected) < 2:
         raise DataError(

@@ -75,14 +75,14 @@ def jobs_of(suite: Suite, asked: Asked) -> list[Job]:
 
 
 def _generate(recipe: GenerateTask, asked: Asked) -> Job:
-    rows = read(_paths(recipe.data), task)
+    rows = read(_paths(recipe.data), task, held_out=True)
     reward = Reward(recipe.scores)  # once for all parts: it may hold a model or a worker
     reward.expect_columns(rows)
     return _answered(recipe, asked, rows, lambda said: score_rollouts(recipe, reward, said))
 
 
 def _safety(recipe: SafetyTask, asked: Asked) -> Job:
-    rows = read(_paths(recipe.data), task)
+    rows = read(_paths(recipe.data), task, held_out=True)
     expect_safety(recipe, rows)
     return _answered(recipe, asked, rows, lambda said: safety_records(recipe, said))
 
@@ -104,7 +104,7 @@ def _prefer(recipe: PreferenceTask, asked: Asked) -> Job:
     def judge(pairs: Sequence[Preference]) -> list[EvalRecord]:
         return prefer(asked.subject.policy(), recipe, pairs, asked.reference_policy())
 
-    rows = read(_paths(recipe.data), preference)
+    rows = read(_paths(recipe.data), preference, held_out=True)
     return Job(recipe.name, rows, FORWARD, judge, _sliced(recipe, rows))
 
 

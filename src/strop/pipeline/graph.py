@@ -16,7 +16,7 @@ from strop.recipe.base import Strict
 from strop.recipe.eval import Suite
 from strop.recipe.gate import Policy
 from strop.recipe.load import load, load_recipe, read_yaml
-from strop.recipe.paths import named_paths
+from strop.recipe.paths import is_there, named_paths
 from strop.recipe.pipeline import EvalStage, GateStage, Pipeline, Stage, TrainStage
 from strop.train.directory import FOLDERS, OURS
 
@@ -157,7 +157,7 @@ def _inside(path: str, folder: str) -> bool:
 
 def expect_there(nodes: Sequence[Node], read: Read) -> None:
     """Raise `RecipeError` for a path that is neither there nor written by one of these stages."""
-    if not Path(read.path).is_absolute() or Path(read.path).exists():
+    if not Path(read.path).is_absolute() or is_there(read.path):
         return
     if not any(node.writes and _inside(read.path, node.writes) for node in nodes):
         raise RecipeError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -10,6 +11,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo, mode
 
 LONGEST_NAME, LONGEST_PATH = 255, 4096
 """Bytes that file systems take; beyond them even asking whether a file exists is an error."""
+
+_VARIABLE = re.compile(r"\$(?:\{([A-Za-z_]\w*)\}|([A-Za-z_]\w*)|(\$)|(?=\{))", re.ASCII)
+"""`${NAME}`, `$NAME`, `$$`, or a brace that holds anything else."""
 
 
 class Strict(BaseModel):
@@ -41,8 +45,35 @@ def _is_number(cls: type[BaseModel], name: Any) -> bool:
     return bool({int, float} & set(kinds)) and bool not in kinds
 
 
+def _expanded(value: str) -> str:
+    """A path with the values of its environment variables: `${SCRATCH}/runs` and `$HOME/models`.
+
+    `$$` is a dollar sign. A variable that is not set would make a folder that nobody meant.
+    """
+
+    def value_of(found: re.Match[str]) -> str:
+        if found[3]:
+            return "$"
+        name = found[1] or found[2]
+        if name is None:
+            raise ValueError("of `${...}` only `${NAME}` is read: write the path out")
+        if not os.environ.get(name):
+            state = "empty" if name in os.environ else "not set"
+            raise ValueError(
+                f"the environment variable {name} is {state}: set it, or write the path out"
+            )
+        return os.environ[name]
+
+    return _VARIABLE.sub(value_of, value)
+
+
 def absolute(value: str, info: ValidationInfo) -> str:
-    """A path relative to the file that names it, made absolute."""
+    """A path with its environment variables expanded, relative to the file that names it."""
+    return _below(_expanded(value), info)
+
+
+def _below(value: str, info: ValidationInfo) -> str:
+    """The path below the folder of the file that names it."""
     folder = (info.context or {}).get("folder", ".")
     try:
         path = (Path(folder) / Path(value).expanduser()).resolve()
@@ -56,13 +87,15 @@ def absolute(value: str, info: ValidationInfo) -> str:
 
 
 def _model_path(value: str, info: ValidationInfo) -> str:
-    local = absolute(value, info)
+    value = _expanded(value)
+    local = _below(value, info)
     is_path = value.startswith((".", "/", "~")) or value.count("/") > 1
     return local if is_path or os.path.exists(local) else value
 
 
 LocalPath = Annotated[str, AfterValidator(absolute)]
-"""A file or folder; a relative one is relative to the file that names it."""
+"""A file or folder; a relative one is relative to the file that names it. `~` and environment
+variables (`${SCRATCH}/runs`) are expanded."""
 
 ModelPath = Annotated[str, AfterValidator(_model_path)]
 """A model folder, or the name of a hub model where no such folder exists."""

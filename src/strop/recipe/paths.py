@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from glob import glob, has_magic
+from pathlib import Path
 from typing import Any, get_args
 
 from strop.recipe.base import LocalPath, ModelPath, Strict
@@ -48,3 +50,13 @@ def _has(annotation: Any, mark: Any) -> bool:
     """Whether a type, or a tuple of its parts, is annotated with `mark` somewhere."""
     parts = annotation if isinstance(annotation, tuple) else get_args(annotation)
     return any(part == mark or _has(part, mark) for part in parts)
+
+
+def matching(path: Path) -> list[Path]:
+    """What a pattern of file names stands for: `data/train-*.parquet`, sorted."""
+    return sorted(map(Path, glob(str(path)))) if has_magic(str(path)) else []
+
+
+def is_there(path: str) -> bool:
+    """Whether a path, or anything that a pattern stands for, exists."""
+    return Path(path).exists() or bool(matching(Path(path)))

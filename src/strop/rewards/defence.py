@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from strop.data.records import task
 from strop.data.sources import rows
 from strop.errors import DataError, RecipeError, RewardError
 from strop.recipe.reward import ProbesRecipe, RewardComponent
@@ -32,7 +33,7 @@ def attacked(
     if "completion" in first[0] or "completions" in first[0]:
         pairs = pairs_from_labels(read_completions(file))
     else:
-        tasks = [_task(row, origin) for row, origin in rows(file)]
+        tasks = [task(row, origin) for row, origin in rows(file)]
         Reward(components).expect_columns(tasks)
         pairs = pairs_from_golds(components, tasks)
     if not pairs:
@@ -42,13 +43,6 @@ def attacked(
             fix="give completions with `label` true and false for the same prompts",
         )
     return _findings(Reward(components), recipe, pairs, None)
-
-
-def _task(row: Mapping[str, object], origin: object) -> Task:
-    if "prompt" not in row:
-        raise DataError(f"found no `prompt` in {{{', '.join(row)}}}", where=str(origin))
-    columns = {name: value for name, value in row.items() if name != "prompt"}
-    return Task(row["prompt"], columns, origin)  # type: ignore[arg-type]
 
 
 def defend(

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from strop.data.records import columns_in, text_of
+from strop.data.messages import answer_of
+from strop.data.records import columns_in, task
 from strop.data.sources import rows
 from strop.errors import DataError
 from strop.recipe.yaml_text import shown
@@ -56,8 +57,7 @@ def _of(row: Any, origin: Origin) -> list[Said]:
             where=str(origin),
             fix="write one row a completion, with the columns the rewards read",
         )
-    columns = {name: value for name, value in row.items() if name not in OWN}
-    task = Task(text_of(row["prompt"], "prompt", origin), columns, origin)
+    asked = task({k: v for k, v in row.items() if k == "prompt" or k not in OWN}, origin)
     if "completion" in row:
         said, labels = [row["completion"]], [row.get("label")]
     else:
@@ -67,7 +67,7 @@ def _of(row: Any, origin: Origin) -> list[Said]:
         raise DataError(f"{len(said)} completions and {len(labels)} labels", where=str(origin),
                         fix="give every completion a label")  # fmt: skip
     return [
-        Said(task, _completion(completion, origin), _label(label, origin))
+        Said(asked, _completion(completion, origin), _label(label, origin))
         for completion, label in zip(said, labels, strict=True)
     ]
 
@@ -80,7 +80,7 @@ def _list(value: Any, name: str, origin: Origin) -> list[Any]:
 
 def _completion(value: Any, origin: Origin) -> Text:
     """An empty answer is one too: a reward has to judge it."""
-    return value if isinstance(value, str) else text_of(value, "completion", origin)
+    return value if isinstance(value, str) else answer_of(value, "completion", origin)
 
 
 def _label(value: Any, origin: Origin) -> float | None:
@@ -100,7 +100,7 @@ def score(reward: Reward, said: Sequence[Said]) -> Scored:
     prompts, completions = [t.prompt for t in tasks], [s.completion for s in said]
     judged = reward.judge(prompts, completions, columns_of(tasks))
     by_prompt: dict[str, list[int]] = {}
-    for number, task in enumerate(tasks):
-        by_prompt.setdefault(json.dumps(task.prompt), []).append(number)
+    for number, prompt in enumerate(prompts):
+        by_prompt.setdefault(json.dumps(prompt), []).append(number)
     groups = tuple(map(tuple, by_prompt.values()))
     return Scored(tuple(said), judged.scores, judged.failures, groups)

@@ -207,7 +207,7 @@ def _offline(recipe: Offline, folder: Path, tokenizer: Any) -> Prepared:
         checks |= _replay_checks(replay)
     held_out = None
     if recipe.eval is not None:
-        parts = [_rendered(recipe.text, tokenizer, s, kind) for s in recipe.eval.data]
+        parts = [_rendered(recipe.text, tokenizer, s, kind, True) for s in recipe.eval.data]
         held_out = joined(parts)
         checks |= {"held_out": len(held_out.trees), "held_out_dropped": held_out.dropped}
         if isinstance(recipe, RewardModelRecipe) and recipe.objective.margin is not None:
@@ -239,7 +239,7 @@ def _online(recipe: Online, folder: Path, tokenizer: Any) -> Prepared:
     held_out = None
     if recipe.eval is not None:
         judge = Reward(recipe.eval.reward or recipe.reward)
-        found = prompted(recipe.eval.data, tokenizer, room)
+        found = prompted(recipe.eval.data, tokenizer, room, held_out=True)
         judge.expect_columns([task.task for task in found.tasks])
         held_out = HeldOut(recipe.eval, found.tasks, judge)
         checks |= {"held_out": len(found.tasks), "held_out_dropped": found.dropped}
@@ -305,8 +305,10 @@ def _replay_checks(replay: Sequence[Rendered]) -> dict[str, int]:
     return {"replayed": len(whole.trees), "replayed_dropped": whole.dropped}
 
 
-def _rendered(text: TextRecipe, tokenizer: Any, source: DataSource, kind: str) -> Rendered:
-    records = read([source.path], PARSERS[kind])
+def _rendered(
+    text: TextRecipe, tokenizer: Any, source: DataSource, kind: str, held_out: bool = False
+) -> Rendered:
+    records = read([source.path], PARSERS[kind], held_out=held_out)
     cut = text.overlong == "cut"
     return render(tokenizer, records, max_length=text.max_length, cut_overlong=cut)
 
@@ -406,9 +408,11 @@ class Prompted:
     dropped: int
 
 
-def prompted(sources: Sequence[DataSource], tokenizer: Any, room: int) -> Prompted:
+def prompted(
+    sources: Sequence[DataSource], tokenizer: Any, room: int, *, held_out: bool = False
+) -> Prompted:
     """Tasks of these sources whose prompt has at most `room` tokens."""
-    records = read([source.path for source in sources], task)
+    records = read([source.path for source in sources], task, held_out=held_out)
     kept = tuple(
         prompt
         for prompt in prompted_tasks(tokenizer, records)

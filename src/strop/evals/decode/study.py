@@ -78,7 +78,7 @@ def check_study(study: Study, *, model: str, base: str) -> Checked:
             where=base,
             fix="give the checkpoint that the model was trained from as --base",
         )
-    tasks = read([source.path for source in study.data], task)
+    tasks = read([source.path for source in study.data], task, held_out=True)
     times = Counter(item_of(one) for one in tasks)
     for one in tasks:
         name = item_of(one)

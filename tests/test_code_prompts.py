@@ -41,8 +41,6 @@ def score(prompt: Any, completion: str, tests: Any, **options: Any) -> float | N
         (HELPED, "    class C:\n        __sub__ = __rsub__ = lambda s, o: 0\n    return C()",
          "assert near(half(3), 1.5)", 0.0),
         (ADD, "def twice(x): return add(x, x)", "assert twice(2) == add(2, 2)", 1.0),
-        (HELPED, "    class C:\n        __sub__ = __rsub__ = lambda s, o: 0\n    return C()",
-         "assert near(half(3), 1.5)", 0.0),
         (ADD, "def twice(x): return 0\ndef add(a, b): return 0", "assert twice(2) == add(2, 2)",
         0.0),
         ("LIMIT = 9\n" + STUB, "    return x", "assert f(LIMIT) == 9", 1.0),

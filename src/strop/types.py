@@ -243,13 +243,17 @@ class ScoredGroup:
     scores: tuple[Score, ...]
 
 
+Scale = tuple[float | None, float | None]
+"""The lowest and the highest score there can be; `None` where there is no bound."""
+
+
 @dataclass(frozen=True, slots=True)
 class EvalRecord:
     """One judged item of an eval.
 
     `EvalRecord("accuracy", item="17", score=1.0, cluster="17", sample=0, prompt="2x = 6",
-    output="x = 3", slices={"topic": "fractions"})`; `slices` are groups to look at,
-    `details` further figures.
+    output="x = 3", slices={"topic": "fractions"}, scale=(0.0, 1.0))`; `slices` are groups to look
+    at, `details` further figures; `scale` is the scale of the score where it is known.
     """
 
     task: str
@@ -261,6 +265,7 @@ class EvalRecord:
     output: str = ""
     details: Mapping[str, float | None] = field(default_factory=dict)
     slices: Mapping[str, str] = field(default_factory=dict)
+    scale: Scale | None = None
 
 
 VerdictName = Literal["pass", "regressed", "inconclusive"]

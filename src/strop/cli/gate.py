@@ -53,6 +53,8 @@ def gate(
     if as_json:
         print(json.dumps(asdict(verdict)))
     else:
+        if rules.name is not None:
+            print(f"policy {rules.name}")
         _show(verdict)
         if output is not None and not dry_run:
             print(f"saved {output} and {output.with_suffix('.html')}")

@@ -135,6 +135,7 @@ def _records(recipe: ChoiceTask, row: Choice, read: Sequence[Continuation]) -> l
                 output="" if best is None else row.choices[best],
                 details={"margin": values[row.right] - max(others) if known else None, **details},
                 slices=slices_of(row.task, recipe.slices),
+                scale=(0.0, 1.0),
             )
         )
     return records

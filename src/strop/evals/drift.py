@@ -16,9 +16,15 @@ from strop.evals.tasks import record_of
 from strop.model.network import Policy
 from strop.recipe.task import AnswerTask
 from strop.text.refusal import refuses
-from strop.types import Branch, EvalRecord, Rollout, Tree
+from strop.types import Branch, EvalRecord, Rollout, Scale, Tree
 
 PREFIX = "drift/"
+
+SCALES: Mapping[str, Scale] = {
+    **dict.fromkeys(("finished", "answered", "distinct_2"), (0.0, 1.0)),
+    **dict.fromkeys(("length", "entropy", "kl"), (None, None)),
+}
+"""What a figure can be at all."""
 
 BLEU_SAMPLE = 200
 """Self-BLEU compares every answer with every other one: it is taken over the first so many."""
@@ -49,7 +55,9 @@ def answer_figures(
         figures = [{**written, **likely} for written, likely in measured]
     answers = [(r, sample) for r in rollouts for sample in range(len(r.completions))]
     return [
-        record_of(recipe, f"{PREFIX}{recipe.name}/{name}", rollout, sample, value)
+        record_of(
+            recipe, f"{PREFIX}{recipe.name}/{name}", rollout, sample, value, scale=SCALES[name]
+        )
         for (rollout, sample), row in zip(answers, figures, strict=True)
         for name, value in row.items()
     ]

@@ -11,9 +11,10 @@ from typing import Any
 from strop.data.json_text import parsed
 from strop.errors import DataError, MissingEvidenceError
 from strop.evals.lm_eval.log import holds_log_samples, read_log_samples
+from strop.evals.scale import within
 from strop.recipe.files import read_text
 from strop.recipe.yaml_text import shown
-from strop.types import EvalRecord
+from strop.types import EvalRecord, Scale
 
 RECORDS = "records.jsonl"
 
@@ -77,7 +78,24 @@ def record_from(row: Mapping[str, Any], where: str) -> EvalRecord:
         output=str(row.get("output", "")),
         details=details,
         slices={str(name): str(value) for name, value in slices.items()},
+        scale=_scale(row.get("scale"), score, where),
     )
+
+
+def _scale(given: Any, score: float | None, where: str) -> Scale | None:
+    if given is None:
+        return None
+    ends = list(given) if isinstance(given, list | tuple) else []
+    numbers = [isinstance(end, int | float) and not isinstance(end, bool) for end in ends]
+    fits = [number or end is None for number, end in zip(numbers, ends, strict=True)]
+    if len(ends) != 2 or not all(fits) or (all(numbers) and not ends[0] < ends[1]):
+        raise DataError(f"scale {shown(given)} is not [lowest, highest]", where=where,
+                        fix="write two numbers, null for no bound, or drop it")  # fmt: skip
+    low, high = (None if end is None else float(end) for end in ends)
+    if score is not None and not within(score, (low, high)):
+        raise DataError(f"score {score:g} is not on its scale {shown(given)}", where=where,
+                        fix="mend the score or the scale")  # fmt: skip
+    return low, high
 
 
 def _record(line: str, where: str) -> EvalRecord:

@@ -68,4 +68,5 @@ def _record(recipe: SafetyTask, task: Task, sample: int, completion: Completion)
         prompt=plain(task.prompt),
         output=completion.said,
         slices=slices_of(task, recipe.slices),
+        scale=(0.0, 1.0),
     )

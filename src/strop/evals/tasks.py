@@ -12,9 +12,10 @@ from strop.model.network import Policy
 from strop.recipe.eval import GenerateTask, PreferenceTask
 from strop.recipe.task import AnswerTask
 from strop.rewards.compose import Reward
+from strop.rewards.find import declared_range
 from strop.text.parse import plain
 from strop.text.render import preference_tree
-from strop.types import EvalRecord, Preference, Rollout
+from strop.types import EvalRecord, Preference, Rollout, Scale
 
 
 def score_rollouts(
@@ -37,14 +38,20 @@ def score_rollouts(
                 fix="call the reward on one completion by hand and mend it",
             )
         records += [
-            record_of(recipe, name, rollout, sample, value)
+            record_of(recipe, name, rollout, sample, value, scale=declared_range(component))
             for (rollout, sample), value in zip(answers, values, strict=True)
         ]
     return records
 
 
 def record_of(
-    recipe: AnswerTask, name: str, rollout: Rollout, sample: int, score: float | None
+    recipe: AnswerTask,
+    name: str,
+    rollout: Rollout,
+    sample: int,
+    score: float | None,
+    *,
+    scale: Scale | None = None,
 ) -> EvalRecord:
     """The record of one answer under the name of one score."""
     return EvalRecord(
@@ -56,6 +63,7 @@ def record_of(
         prompt=plain(rollout.task.prompt),
         output=rollout.completions[sample].said,
         slices=slices_of(rollout.task, recipe.slices),
+        scale=scale,
     )
 
 
@@ -119,4 +127,5 @@ def _pair_record(
         prompt=plain(pair.prompt),
         details=details,
         slices=slices_of(pair, recipe.slices),
+        scale=(0.0, 1.0),
     )

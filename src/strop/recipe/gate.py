@@ -10,9 +10,18 @@ from strop.recipe.base import LocalPath, Strict
 
 
 class Demand(Strict):
-    """Something asked of a score."""
+    """Something asked of a score. `scale` is its lowest and its highest value (null for no bound),
+    where the records do not say: without it, scores that look like two scales are refused."""
 
     score: str
+    scale: tuple[float | None, float | None] | None = None
+
+    @model_validator(mode="after")
+    def _scale_has_two_ends(self) -> Self:
+        low, high = self.scale or (None, None)
+        if low is not None and high is not None and not low < high:
+            raise ValueError(f"scale [{low:g}, {high:g}] leaves one value")
+        return self
 
 
 class Target(Demand):
@@ -36,7 +45,7 @@ class Band(Demand):
 
 
 class Policy(Strict):
-    """What a candidate has to show before it may be promoted.
+    """What a candidate has to show before it may be promoted. `name` stands on the verdict's page.
 
     `noise` are evals of models that differ from the base by nothing that should matter (the same
     recipe with other seeds, or the base itself again): the largest difference that they show is the
@@ -45,6 +54,7 @@ class Policy(Strict):
     Eval items that the candidate was trained on close the gate unless `refuse_overlap` is off.
     """
 
+    name: str | None = None
     targets: list[Target] = Field(default_factory=list)
     guardrails: list[Guardrail] = Field(default_factory=list)
     bands: list[Band] = Field(default_factory=list)

@@ -13,7 +13,7 @@ from itertools import combinations
 
 from strop.recipe.reward import RewardComponent
 from strop.rewards.combine import contributions, shaped
-from strop.rewards.find import RANGES
+from strop.rewards.find import declared_range
 
 Group = Sequence[Mapping[str, float | None]]
 """Raw component values of one prompt's completions."""
@@ -138,8 +138,8 @@ def range_of(component: RewardComponent, groups: Sequence[Group]) -> tuple[float
     """The least and the greatest value a component can have."""
     if component.clip is not None:
         return component.clip
-    if component.file is None and component.url is None and component.function in RANGES:
-        return RANGES[component.function]
+    if (declared := declared_range(component)) is not None:
+        return declared
     seen = [v for group in groups for parts in group if (v := parts[component.label]) is not None]
     return (min(seen), max(seen)) if seen else (0.0, 0.0)
 

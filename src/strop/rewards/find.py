@@ -60,6 +60,13 @@ RANGES: dict[str, tuple[float, float]] = {
 """What a built-in reward can return at all."""
 
 
+def declared_range(component: RewardComponent) -> tuple[float, float] | None:
+    """What a component can return at all; `None` for one that strop did not make."""
+    if component.file is not None or component.url is not None:
+        return None
+    return RANGES.get(component.function)
+
+
 def runs_code(component: RewardComponent) -> bool:
     """Whether a component needs the sandbox. An own file runs without walls: it is yours."""
     graded = component.function == "grader" and component.file is not None

@@ -11,10 +11,11 @@ from typing import Literal
 from strop.evals.gate.pairing import Paired, paired
 from strop.evals.gate.sentence import sentence
 from strop.evals.gate.slices import slices
+from strop.evals.scale import expect_one_scale
 from strop.evals.stats import Comparison, band, noninferiority, superiority
 from strop.evals.stats.flips import flips, mcnemar
 from strop.evals.stats.multiple import holm
-from strop.recipe.gate import Policy
+from strop.recipe.gate import Demand, Policy
 from strop.types import Check, EvalRecord, Verdict, VerdictName
 
 EXIT_CODES: dict[VerdictName, int] = {"pass": 0, "regressed": 10, "inconclusive": 11}
@@ -34,14 +35,22 @@ def gate(
     Every guardrail and band has to pass (intersection-union: no correction); every target has to
     pass at its Holm level. `noise` are evals of models that differ from the base by nothing that
     should matter. Raises `MissingEvidenceError` where the two were not measured on the same items
-    or too many items could not be scored.
+    or on one scale, or too many items could not be scored.
     """
 
+    demands: tuple[Demand, ...] = (*policy.targets, *policy.guardrails, *policy.bands)
+    scales = {demand.score: demand.scale for demand in demands if demand.scale is not None}
+
+    def beside(other: Records, score: str) -> Paired:
+        found = paired(base, other, score, max_unscored=policy.max_unscored)
+        expect_one_scale(score, found.sides, scales.get(score))
+        return found
+
     def pair(score: str) -> Paired:
-        return paired(base, candidate, score, max_unscored=policy.max_unscored)
+        return beside(candidate, score)
 
     def floor(score: str) -> float | None:
-        pairs = [paired(base, again, score, max_unscored=policy.max_unscored) for again in noise]
+        pairs = [beside(again, score) for again in noise]
         return max((_reach(one, policy.alpha) for one in pairs), default=None)
 
     checks = _targets([pair(target.score) for target in policy.targets], policy)

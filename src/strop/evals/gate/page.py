@@ -45,8 +45,10 @@ class Examples:
     losses: tuple[tuple[EvalRecord, EvalRecord], ...]
 
 
-def write_page(path: Path, verdict: Verdict, base: Records, candidate: Records) -> None:
-    """One HTML file that opens without a network."""
+def write_page(
+    path: Path, verdict: Verdict, base: Records, candidate: Records, *, policy: str | None = None
+) -> None:
+    """One HTML file that opens without a network; `policy` is the name of what was demanded."""
     environment = Environment(
         loader=FileSystemLoader(FILES),
         autoescape=True,
@@ -56,6 +58,7 @@ def write_page(path: Path, verdict: Verdict, base: Records, candidate: Records) 
     )
     page = environment.get_template("gate.html").render(
         verdict=verdict,
+        policy=policy,
         rows=forest(verdict.checks),
         reach=REACH,
         slices=verdict.slices[:SLICES],

@@ -194,7 +194,8 @@ def _write(path: Path, verdict: Verdict, policy: Policy, base: Side, candidate: 
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(written, indent=1) + "\n")
-    write_page(path.with_suffix(".html"), verdict, base.records, candidate.records)
+    page = path.with_suffix(".html")
+    write_page(page, verdict, base.records, candidate.records, policy=policy.name)
 
 
 def _digest(value: Any) -> str:

@@ -230,7 +230,7 @@ class TestScales:
 
     def judged(
         self, base: Sequence[float | None], candidate: Sequence[float | None],
-        policy: Policy = POLICY, **declared: Any,
+        policy: Policy = POLICY, /, **declared: Any,
     ) -> str:  # fmt: skip
         """Both ways round: the rule has no side."""
         left = [replace(r, scale=declared.get("base")) for r in records("a", base)]

@@ -374,9 +374,10 @@ def test_text_of_a_prompt_never_runs_outside(
     entry_point: str | None, turns: bool, tmp_path: Path
 ) -> None:
     escaped = tmp_path / "escaped"
-    write = f"open({str(escaped)!r}, 'w').write('x')"
-    code = f"try:\n    {write}\nexcept OSError:\n    pass\n"
-    code += "LIMIT = 3\ndef near(a, b):\n    return a == b\n"
+    code = (
+        f"try:\n    open({str(escaped)!r}, 'w').write('x')\nexcept OSError:\n    pass\n"
+        "LIMIT = 3\ndef near(a, b):\n    return a == b\n"
+    )
     prompt: Any = code + "\ndef f(x):\n    '''Return x.'''\n"
     if turns:
         prompt = [{"role": "assistant", "content": code},

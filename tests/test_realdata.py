@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from strop.data.sources import rows as read_rows
+from strop.errors import DataError
 from strop.rewards.code import code_tests
 from strop.rewards.exact import exact_answer
 from strop.rewards.math import math_answer
@@ -348,3 +350,15 @@ class TestFunctionCalls:
         assert tried["name"] == tried["extra"] == tried["repeated"] == 400
         assert min(tried["value"], tried["missing"]) >= 400
         assert tried["text"] >= 200
+
+
+def test_a_downloaded_folder_is_not_read_as_one_set() -> None:
+    """GSM8K's folder holds train, test and model solutions: which is meant has to be said."""
+    if not (DATA / "gsm8k").exists():
+        pytest.skip(f"no public data at {DATA} (set STROP_DATA)")
+    with pytest.raises(DataError, match="model_solutions, test, train, and it is not clear"):
+        list(read_rows(DATA / "gsm8k"))
+    counts = {
+        name: len(list(read_rows(DATA / "gsm8k" / f"{name}.*"))) for name in ("train", "test")
+    }
+    assert counts == {"train": 7473, "test": 1319}

@@ -12,7 +12,7 @@ from strop.recipe.template import DAY, Tokens
 
 
 class DataSource(Strict):
-    """One JSONL or Parquet file, or a `datasets` folder."""
+    """A data file, a folder of them, or a pattern (`data/train-*.parquet`): docs/data.md."""
 
     path: LocalPath
 

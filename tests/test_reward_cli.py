@@ -123,6 +123,50 @@ def test_mistakes_get_one_clear_message(
     assert told.value.exit_code == 2
 
 
+TWO_KINDS = """
+def code(prompts, completions, *, kind, **columns):
+    return [float(len(c)) if k == "code" else None for c, k in zip(completions, kind)]
+
+def maths(prompts, completions, *, kind, **columns):
+    return [float(len(c)) if k == "maths" else None for c, k in zip(completions, kind)]
+"""
+
+
+def test_two_rewards_for_two_kinds_of_task(write_rows: WriteRows, tmp_path: Path) -> None:
+    (tmp_path / "two.py").write_text(TWO_KINDS)
+    rows = [
+        {"prompt": f"p{i}", "completion": "x" * (1 + i), "kind": kind}
+        for i, kind in enumerate(("code", "code", "maths"))
+    ]
+    file = write_rows("said.jsonl", rows)
+    text = "reward:\n- {file: two.py, function: code}\n- {file: two.py, function: maths}\n"
+    said = "by every reward: code scored 2 of 3, maths scored 1 of 3"
+    with pytest.raises(StropError, match=said) as told:
+        CliRunner().invoke(
+            app, ["reward", "check", str(file), "--recipe", str(recipe(tmp_path, text))],
+            catch_exceptions=False,
+        )  # fmt: skip
+    assert "`optional: true`" in str(told.value)
+    marked = text.replace("}", ", optional: true}")
+    found = json.loads(run("check", file, "--recipe", recipe(tmp_path, marked), "--json").stdout)
+    assert (found["unscored"], found["mean"]) == (0, 2.0)
+    assert found["components"]["code"]["unscored"] == 1
+
+
+def test_one_completion_a_prompt_says_nothing_of_groups(
+    write_rows: WriteRows, tmp_path: Path
+) -> None:
+    file = write_rows("said.jsonl", [
+        {"prompt": "2 + 2", "completion": "4", "answer": "4"},
+        {"prompt": "2 + 3", "completion": "4", "answer": "5"},
+    ])  # fmt: skip
+    text = run("check", file, "--recipe", recipe(tmp_path, GOOD)).stdout
+    assert "nan" not in text
+    assert "in groups  one scored completion a prompt" in text
+    found = json.loads(run("check", file, "--recipe", recipe(tmp_path, GOOD), "--json").stdout)
+    assert (found["equal_groups"], found["within_group_std"]) == (None, None)
+
+
 def test_several_completions_a_row_are_one_group(write_rows: WriteRows, tmp_path: Path) -> None:
     rows = [{"prompt": "2 + 2", "answer": "4", "completions": ["4", "5"], "labels": [True, False]}]
     file = write_rows("said.jsonl", rows)

@@ -8,11 +8,13 @@ import pytest
 
 from strop.errors import RewardError, UnscoredError
 from strop.recipe.reward import RewardComponent
+from strop.rewards.answer.read import final_answer
 from strop.rewards.compose import Reward
-from strop.rewards.exact import exact_answer, final_answer
+from strop.rewards.exact import exact_answer
 from strop.rewards.format import format_tags
 from strop.rollout.collect import PromptedTask, collect
 from strop.rollout.sampler import Sampling
+from strop.train.unscored import expect_scored
 from strop.types import Completion, Origin, Task
 
 
@@ -157,6 +159,42 @@ class TestCollect:
     def test_columns_reach_the_reward_and_groups_keep_their_scores(self) -> None:
         collected = self.collect(Reward([RewardComponent(function="exact_answer")]))
         assert [s.total for s in collected.groups[0].scores] == [1.0, 1.0, 1.0]
+
+    def test_two_rewards_for_two_kinds_of_task(self, tmp_path: Path) -> None:
+        """Each is `None` on the other's tasks: the message says what to write, and that works."""
+        path = tmp_path / "kinds.py"
+        path.write_text(
+            "def odd(prompts, completions, **c):\n"
+            "    return [1.0 if i % 2 else None for i in range(len(completions))]\n"
+            "def even(prompts, completions, **c):\n"
+            "    return [None if i % 2 else 0.5 for i in range(len(completions))]\n"
+        )
+        two = [RewardComponent(function=name, file=str(path)) for name in ("odd", "even")]
+        said = "none of 3 .* by every reward: odd scored 1 of 3, even scored 2 of 3"
+        with pytest.raises(UnscoredError, match=said) as told:
+            self.collect(Reward(two))
+        assert "`optional: true`" in str(told.value)
+        marked = [one.model_copy(update={"optional": True}) for one in two]
+        collected = self.collect(Reward(marked))
+        assert [s.total for s in collected.groups[0].scores] == [0.5, 1.0, 0.5]
+
+    def test_a_run_that_stops_says_optional_where_nothing_failed(self, tmp_path: Path) -> None:
+        path = tmp_path / "kinds.py"
+        path.write_text(
+            "def odd(prompts, completions, **c):\n"
+            "    return [1.0 if i == 1 else None for i in range(len(completions))]\n"
+        )
+        component = RewardComponent(function="odd", file=str(path))
+        groups = self.collect(Reward([component])).groups
+        running: dict[str, float] = {}
+        for step in ("step 1", "step 2"):
+            expect_scored([component], groups, [], running, step)
+        with pytest.raises(UnscoredError, match="left 67% of the completions unscored") as told:
+            expect_scored([component], groups, [], running, "step 3")
+        assert "`optional: true`" in str(told.value)
+        marked = component.model_copy(update={"optional": True})
+        for step in ("step 1", "step 2", "step 3", "step 4"):
+            expect_scored([marked], groups, [], {}, step)
 
     def test_a_run_stops_when_nothing_can_be_scored(self, tmp_path: Path) -> None:
         path = tmp_path / "r.py"

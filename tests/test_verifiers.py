@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from strop.rewards.answer.number import value_of
 from strop.rewards.code import code_tests, program_of
-from strop.rewards.exact import exact_answer, value_of
+from strop.rewards.exact import exact_answer
 from strop.rewards.math import math_answer
 from strop.rewards.schema import json_schema
 from strop.rewards.style import (
@@ -421,6 +422,44 @@ def test_what_is_ambiguous_meets_no_schema(said: str) -> None:
     assert json_schema(["p"] * 2, [said, '{"a": "\u00e9"}'], schema=[True, True]) == [0.0, 1.0]
 
 
+FORMATS = [
+    ("date", "2022-02-28", "2022-02-31"),
+    ("date-time", "2022-02-28T10:00:00Z", "2022-02-28 at ten"),
+    ("time", "10:00:00Z", "25:00:00Z"),
+    ("email", "a@example.org", "a at example.org"),
+    ("ipv4", "127.0.0.1", "127.0.0.256"),
+    ("ipv6", "::1", "::g"),
+    ("uri", "https://example.org/a", "not a uri"),
+    ("uuid", "123e4567-e89b-12d3-a456-426614174000", "123e4567"),
+    ("hostname", "example.org", "-example-.org"),
+    ("regex", "a+", "("),
+    ("json-pointer", "/a/0", "a/0"),
+    ("duration", "P1DT2H", "one day"),
+    ("uri-reference", "/a?b=c", "\\\\a"),
+]
+DRAFTS = [
+    None, "https://json-schema.org/draft/2020-12/schema",
+    "https://json-schema.org/draft/2019-09/schema", "http://json-schema.org/draft-07/schema#",
+    "http://json-schema.org/draft-06/schema#", "http://json-schema.org/draft-04/schema#",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("draft", DRAFTS)
+@pytest.mark.parametrize(("form", "right", "wrong"), FORMATS)
+def test_formats_are_asserted(form: str, right: str, wrong: str, draft: str | None) -> None:
+    schema = {"type": "string", "format": form} | ({"$schema": draft} if draft else {})
+    said = [json.dumps(right), json.dumps(wrong), "5"]
+    assert json_schema(["p"] * 3, said, schema=[schema] * 3) == [1.0, 0.0, 0.0]
+    inside = {"properties": {"a": {"$ref": "#/$defs/x"}}, "$defs": {"x": {"format": form}}}
+    said = [json.dumps({"a": right}), json.dumps({"a": wrong})]
+    assert json_schema(["p"] * 2, said, schema=[inside] * 2) == [1.0, 0.0]
+
+
+def test_a_format_that_no_draft_knows_asserts_nothing() -> None:
+    schema = {"type": "string", "format": "colour"}
+    assert json_schema(["p"] * 2, ['"red"', "5"], schema=[schema] * 2) == [1.0, 0.0]
+
+
 @pytest.mark.parametrize(
     "schema",
     [
@@ -559,6 +598,38 @@ def test_parallel_calls_pair_in_any_order() -> None:
     assert time.monotonic() - started < 1.0
 
 
+A_AND_A = [{"name": "f", "arguments": {"q": "a"}}, {"name": "f", "arguments": {"q": "A"}}]
+
+
+@pytest.mark.parametrize(
+    ("said", "answer", "score"),
+    [
+        (["a", "A"], A_AND_A, 1.0),
+        (["A", "a"], A_AND_A, 1.0),
+        (["a", "a"], A_AND_A, 0.0),
+        (["A", "A"], A_AND_A, 0.0),
+        (["a.", "a."], A_AND_A, 0.0),
+        (["a", "b"], A_AND_A, 0.0),
+        (["a"], A_AND_A, 0.0),
+        # punctuation alone tells them apart
+        (["x-y", "xy"], [{"f": {"q": ["x-y"]}}, {"f": {"q": ["xy"]}}], 1.0),
+        (["xy", "xy"], [{"f": {"q": ["x-y"]}}, {"f": {"q": ["xy"]}}], 0.0),
+        # in a list, and in an object
+        ([["a"], ["A"]], [{"f": {"q": [["a"]]}}, {"f": {"q": [["A"]]}}], 1.0),
+        ([["a"], ["a"]], [{"f": {"q": [["a"]]}}, {"f": {"q": [["A"]]}}], 0.0),
+        ([{"r": "a"}, {"r": "a"}], [{"f": {"q": [{"r": [c]}]}} for c in "aA"], 0.0),
+        # the same call expected twice may be written in any way
+        (["BERN", "bern"], [{"f": {"q": ["Bern"]}}] * 2, 1.0),
+        # others that folding does not confuse
+        (["BERN", "basel"], [{"f": {"q": ["Bern"]}}, {"f": {"q": ["Basel"]}}], 1.0),
+        (["BERN", "bern"], [{"f": {"q": ["Bern"]}}, {"f": {"q": ["Basel"]}}], 0.0),
+    ],
+)
+def test_calls_that_differ_by_case_only(said: list[Any], answer: Any, score: float) -> None:
+    calls = message(*[("f", {"q": value}) for value in said])
+    assert tool_call(["p"], [calls], answer=[answer]) == [score]
+
+
 @pytest.mark.parametrize(
     ("said", "answer", "score"),
     [
@@ -595,8 +666,14 @@ def test_arguments(said: dict[str, Any], answer: Any, score: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "answer", [None, "", [], "[", "[5]", [5], 5, [{"f": 5}], [{"f": {"a": 5}}]]
-)
+    "answer",
+    [
+        None, "", [], "[", "[5]", [5], 5, [{"f": 5}], [{"f": {"a": 5}}],
+        # accepted values that nothing meets
+        [{"f": {"a": []}}], [{"f": {"a": [5], "b": []}}], [{"f": {"a": [{"b": []}]}}],
+        [{"f": {"a": "5"}}], [{"f": {"a": {"b": [5]}}}],
+    ],
+)  # fmt: skip
 def test_an_answer_that_is_no_call_is_unscored(answer: Any) -> None:
     scores = tool_call(["p"] * 2, ["f(a=5)"] * 2, answer=[answer, [{"f": {"a": [5]}}]])
     assert scores == [None, 1.0]

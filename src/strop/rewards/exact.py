@@ -7,26 +7,17 @@ import re
 from collections.abc import Sequence
 from fractions import Fraction
 
-from strop.text.parse import last_boxed, last_tag, spoken
+from strop.rewards.answer.number import LONGEST, quantities, same_quantity
+from strop.rewards.answer.read import final_answer, stated_answer
+from strop.text.parse import spoken
 from strop.types import Text
 
-_DIGITS = r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+"
-_NUMBER = re.compile(rf"(?:(?<![\w.)])-)?(?:{_DIGITS})(?:[eE][+-]?\d+|\s?/\s?\d+)?(?:\s?\\?%)?")
-_VALUE = re.compile(
-    r"(?P<top>[+-]?(?:(?:\d{1,3}(?:[, ]\d{3})+|\d+)(?:\.\d*)?|\.\d+))"
-    r"(?:\s?/\s?(?P<under>\d+)|[eE](?P<e>[+-]?\d{1,4})"
-    r"|\s?(?:\\times|\\cdot|\u00d7|\u00b7|\*)\s?10\^(?:\{(?P<power>[+-]?\d{1,4})\}|(?P<digit>[+-]?\d)))?"
-)
-_FRAC = re.compile(r"([+-]?)\\[dt]?frac\s?(?:\{\s?([+-]?\d+)\s?\}\s?\{\s?(\d+)\s?\}|(\d)\s?(\d))")
 _WRAPPED = re.compile(r"\\(?:text|textbf|mathrm|mathbf)\{([^{}\\]*)\}|\(([A-Za-z])\)")
-_HASHES = re.compile(r"####[ \t]*(\S.*)")
-_SENTENCE = re.compile(
-    r"\banswer\s+is:?\s*(?:\$([^$\n]{1,999})\$(?!\d)|(\S+?)(?=[.!?]?(?:\s|$)))", re.IGNORECASE
+_OPTION = re.compile(
+    r"\(?(?P<letter>[A-J])(?:[).:]\)?\s+|\s+(?=\())(?P<what>\S(?:(?!\W[A-J][).]).)*)", re.DOTALL
 )
+_LETTER = re.compile(r"[A-J]|\([A-J]\)")
 _SIGNS = str.maketrans({"\u2212": "-", "\u2013": "-", "\u00a0": " ", "\u202f": " "})
-
-LONGEST = 1000
-"""Characters of an answer; a longer one is none."""
 
 
 def exact_answer(
@@ -40,13 +31,14 @@ def exact_answer(
     r"""1.0 where the completion's final answer equals `answer`, else 0.0.
 
     The final answer is the first of these that the completion has: the last `<tag>...</tag>`, the
-    last `\boxed{...}`, the last line `#### N`, a line `A: N` at the end, the last "answer is ...",
-    the last number, all of it. What stands in `<think>...</think>` does not count. `answer` is a
-    value, or a worked solution that states one in such a way.
+    last `\boxed{...}`, the last line `#### N`, a line `A: N` at the end, the last sentence that
+    names an answer ("the answer is ...", "Answer: ..."), the last number, all of it. What stands in
+    `<think>...</think>` does not count. `answer` is a value, or a worked solution that states one
+    in such a way.
 
-    Numbers compare by value (`1,000 = 1000.0`, `1/2 = 0.5`; a `%`, a degree or a currency sign
-    does not count), other text after folding case and spaces. `None` where `answer` itself holds no
-    answer: such a task cannot be judged.
+    Numbers compare by value (`1,000 = 1000.0`, `7 3/4 = 31/4`; a `%`, a degree or a currency sign
+    does not count, a unit or a name only where both have one), other text after folding case and
+    spaces. `None` where `answer` itself holds no answer: such a task cannot be judged.
     """
     return [
         judged(spoken(completion), gold, tag)
@@ -70,67 +62,20 @@ def golds_of(answers: Sequence[object], tag: str) -> list[str | None]:
     return [(stated_answer(text, tag) or text) or None for text in texts]
 
 
-def final_answer(text: str, tag: str = "answer") -> str | None:
-    """The answer a text ends with, or `None`: `final_answer("so 7.\n#### 12") == "12"`."""
-    stated = stated_answer(text, tag)
-    if stated is not None:
-        return stated
-    numbers = _NUMBER.findall(text.translate(_SIGNS))
-    return numbers[-1] if numbers else None
-
-
-def stated_answer(text: str, tag: str = "answer") -> str | None:
-    """The answer that a text names as such: `stated_answer("we get 7") is None`."""
-    tagged = last_tag(text, tag)
-    if tagged is not None:
-        return _unboxed(tagged)
-    found = last_boxed(text)
-    for look in (_last_hashes, _last_line, _last_sentence):
-        found = look(text) if found is None else found
-    return found
-
-
 def same_answer(given: str, gold: str) -> bool:
-    """Equal as numbers where both are numbers, else equal as folded text."""
+    """Equal as numbers where both are numbers, else equal as folded text.
+
+    An option named by its letter and its words (`B) 72`) is either.
+    """
     if len(given) > LONGEST + len(gold):
         return False
-    left, right = value_of(given), value_of(gold)
+    option = _OPTION.fullmatch(given.strip().strip("*$"))
+    if option and not _OPTION.fullmatch(gold.strip()):
+        given = option["letter"] if _LETTER.fullmatch(gold.strip()) else option["what"]
+    left, right = quantities(given, gold)
     if left is not None and right is not None:
-        return left == right
+        return same_quantity(left, right)
     return bool(_folded(given)) and _folded(given) == _folded(gold)
-
-
-def value_of(text: str) -> Fraction | None:
-    """The number that a text is: `value_of("$1,000.50") == Fraction(2001, 2)`.
-
-    `None` for anything else, such as two numbers, and for one of more than a thousand digits.
-    """
-    if len(text) > LONGEST:
-        return None
-    bare = _bare(text)
-    frac = _FRAC.fullmatch(bare)
-    found = _VALUE.fullmatch(_slashed(frac) if frac else bare)
-    if found is None:
-        return None
-    top = Fraction(found["top"].replace(",", "").replace(" ", ""))
-    if found.lastgroup == "top":  # nothing below it and no power of ten: most numbers
-        return top
-    under = int(found["under"] or 1)
-    ten = Fraction(10) ** int(found["e"] or found["power"] or found["digit"] or 0)
-    return top / under * ten if under else None
-
-
-def _bare(text: str) -> str:
-    """A number without what may stand around it: dollars, percent, degrees, a full stop."""
-    text = text.translate(_SIGNS).replace("{,}", ",").strip().strip("*_ ")
-    text = re.sub(r"\\[,!; ]", " ", text)
-    text = re.sub(r"\\[()]|\\?[$€£¥₹]|\\?%|\^\{?\\circ\}?|°", "", text)
-    return " ".join(text.split()).rstrip(".").replace("- ", "-")
-
-
-def _slashed(frac: re.Match[str]) -> str:
-    sign, top, under, digit, other = frac.groups()
-    return f"{sign}{top or digit}/{under or other}"
 
 
 def _written(value: object) -> str:
@@ -143,29 +88,6 @@ def _written(value: object) -> str:
         return ""
     near = Fraction(value).limit_denominator(10**6)
     return str(near) if math.isclose(near, value, rel_tol=1e-12) else repr(float(value))
-
-
-def _unboxed(text: str) -> str:
-    """`\\boxed{5}`, in dollars or not, as what it holds; any other text unchanged."""
-    bare = text.strip().strip("$").strip()
-    held = last_boxed(bare) if bare.startswith("\\boxed") and bare.endswith("}") else None
-    return text if held is None or bare.count("\\boxed") > 1 else held
-
-
-def _last_hashes(text: str) -> str | None:
-    lines = _HASHES.findall(text)
-    return lines[-1].strip() if lines else None
-
-
-def _last_line(text: str) -> str | None:
-    """What follows `A:` on the last line (further up it may be the first of many choices)."""
-    line = text.rstrip().rsplit("\n", 1)[-1].strip()
-    return line[2:].strip() or None if line.startswith("A:") else None
-
-
-def _last_sentence(text: str) -> str | None:
-    said = list(_SENTENCE.finditer(text))
-    return (said[-1][1] or said[-1][2]).strip() if said else None
 
 
 def _folded(text: str) -> str:

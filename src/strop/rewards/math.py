@@ -7,42 +7,37 @@ import sys
 from collections.abc import Sequence
 from functools import cache
 
-from strop.rewards.exact import (
+from strop.rewards.answer.notation import DOTS, base_of, latex_of, split_unit
+from strop.rewards.answer.number import (
     LONGEST,
-    final_answer,
-    golds_of,
-    same_answer,
-    stated_answer,
-    value_of,
+    alike,
+    is_percentage,
+    quantities,
+    quantity_of,
+    same_value,
 )
+from strop.rewards.answer.read import final_answer, stated_answer
+from strop.rewards.exact import golds_of, same_answer
 from strop.sandbox.workers import Reply, Workers
 from strop.text.parse import spoken
 from strop.types import Text
 
-_WORD = r"(?:[A-Za-z]{2,30}|[mgshlLKNJWVACF])(?:[²³]|\^\{?[23]\}?)?"
-_WORDS = rf"{_WORD}(?:[ /]{_WORD}){{0,3}}"
-_UNIT = re.compile(
-    r"(?P<number>-?[\d.,/]{1,99})(?:"
-    rf"(?:\s|\\[,; ]){{0,3}}\\(?:text|mathrm)\{{\s{{0,3}}(?P<wrapped>{_WORDS})\}}"
-    rf"(?:\^\{{?(?P<exponent>[23])\}}?)?"
-    rf"|(?:\s|\\[,; ]){{1,3}}(?P<apart>{_WORDS})"
-    r"|(?P<joined>[cmkµ][mgL]|ml|min|hrs?|lbs?|oz|ft|mph|km/h|°[CF]))"
-)
-_MONEY = re.compile(r"\\?(?P<sign>[$€£])(?P<number>-?[\d.,]{1,99})")
 _HUGE = re.compile(r"(?:\^|\*\*)\s?\{?\s?[+-]?\d{5}|\d{5}[)}]?\s?!")
 _EITHER = re.compile(r"\\(?:lor|vee|land|wedge)(?![A-Za-z])")
 _PROSE = re.compile(
     r"(?:\\text\{)?(?!(?:sin|cos|tan|log|exp|sqrt)\b)[A-Za-z]{3,}(?: [A-Za-z]+)*\}?"
 )
-CURRENCIES = {"$": "dollar", "€": "euro", "£": "pound"}
-NO_UNITS = {"or", "and", "not", "to", "pi", "plus", "minus", "times", "over", "mod", "dozen",
-            "hundred", "thousand", "million", "billion", "trillion"}  # fmt: skip
-"""Words after a number that make it another answer."""
-
-POWERS = str.maketrans("²³", "23")
+_WORDS = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{3,}")
+_GAPS = re.compile(r"(?<!\d)\s+|\s+(?!\d)")
+_APART = re.compile(r"\d\s+\d")
+_SET = re.compile(r"\\\{.*\\\}", re.DOTALL)
+_BRACKETED = re.compile(r"[(\[].*[)\]]", re.DOTALL)
 
 EASY = r"\frac{1}{3}"
 """What can be compared with any answer that can be compared at all."""
+
+WORDY = 3
+"""Words from which an answer is a sentence, and no product of letters."""
 
 SHORT = 200
 """Characters of a completion that may be an answer as a whole."""
@@ -70,9 +65,12 @@ def math_answer(
     golds = golds_of(answer, tag)
     said = [_said(spoken(c), gold, tag) for c, gold in zip(completions, golds, strict=True)]
     scores = [_by_value(given, gold) for given, gold in zip(said, golds, strict=True)]
-    open_ones = [i for i, gold in enumerate(golds) if gold is not None and scores[i] is None]
-    pairs = [(str(said[i]), str(golds[i])) for i in open_ones]
-    for i, score in zip(open_ones, _compared(pairs, seconds), strict=True):
+    pairs: dict[int, tuple[str, str]] = {}
+    for i, gold in enumerate(golds):
+        if scores[i] is None and gold is not None:
+            scores[i], pairs[i] = _by_notation(str(said[i]), gold)
+    asked = [i for i in pairs if scores[i] is None]
+    for i, score in zip(asked, _compared([pairs[i] for i in asked], seconds), strict=True):
         scores[i] = score
     return scores
 
@@ -84,7 +82,7 @@ def _said(text: str, gold: str | None, tag: str) -> str | None:
     if stated is not None or gold is None:
         return stated
     bare = text.strip()
-    if bare and len(bare) <= SHORT and "\n" not in bare and value_of(gold) is None:
+    if bare and len(bare) <= SHORT and "\n" not in bare and quantity_of(gold) is None:
         return bare
     return final_answer(text, tag)
 
@@ -97,35 +95,57 @@ def _by_value(said: str | None, gold: str | None) -> float | None:
         return 0.0
     if any(hint.search(said) and not hint.search(gold) for hint in (_HUGE, _EITHER)):
         return 0.0
-    said, gold = (re.sub(r"\s{0,3}percent\Z", "%", text.strip()) for text in (said, gold))
-    left, right = _measured(said), _measured(gold)
-    if left and right and left[1] != right[1]:
-        return 0.0
     if same_answer(said, gold):
         return 1.0
-    first = value_of(left[0] if left else said)
-    second = value_of(right[0] if right else gold)
-    if first is None or second is None:  # math-verify reads words as products of letters
-        return 0.0 if _PROSE.fullmatch(gold) else None
-    if ("%" in said) != ("%" in gold):
-        first, second = (first, second * 100) if "%" in said else (first * 100, second)
-    return float(first == second)
+    left, right = quantities(said, gold)
+    if left is None or right is None:
+        return None
+    if not alike(left, right):
+        return 0.0
+    first, second = left.value, right.value
+    if is_percentage(said) != is_percentage(gold):  # 50% is 0.5 too
+        first, second = (first, second * 100) if is_percentage(said) else (first * 100, second)
+    return float(same_value(first, second))
 
 
-def _measured(text: str) -> tuple[str, str] | None:
-    """Number and unit: `_measured("5 apples") == ("5", "apple")`, `_measured("5x")` is `None`."""
-    money = _MONEY.fullmatch(text.strip())
-    if money:
-        return money["number"], CURRENCIES[money["sign"]]
-    found = _UNIT.fullmatch(text.strip())
-    if found is None:
+def _by_notation(said: str, gold: str) -> tuple[float | None, tuple[str, str]]:
+    """A verdict where the notation gives one, and both answers in LaTeX without their units."""
+    (left, unit), (right, other) = split_unit(latex_of(said)), split_unit(latex_of(gold))
+    differ = unit is not None and other is not None and unit != other
+    return 0.0 if differ else _by_form(left, right), (left, right)
+
+
+def _by_form(said: str, gold: str) -> float | None:
+    """A verdict on two answers in LaTeX where their form gives one."""
+    if not said:
+        return 0.0
+    if _GAPS.sub("", said) == _GAPS.sub("", gold):
+        return 1.0
+    if _PROSE.fullmatch(gold):  # math-verify reads words as products of letters
+        return 0.0
+    if DOTS in said or DOTS in gold:  # what the dots leave out is not known
+        return 0.0
+    if len(_WORDS.findall(said)) >= WORDY > len(_WORDS.findall(gold)):
+        return 0.0
+    if _APART.search(said) or _APART.search(gold):  # math-verify reads 5 7 as 57
+        return 0.0
+    for one, other in ((said, gold), (gold, said)):
+        if _SET.fullmatch(one) and _BRACKETED.fullmatch(other):
+            return 0.0
+    return _by_base(said, gold)
+
+
+def _by_base(said: str, gold: str) -> float | None:
+    """A verdict where a number names its base; one that names none is in the other's."""
+    (digits, base), (others, other_base) = base_of(said), base_of(gold)
+    if base is None and other_base is None:
         return None
-    unit = found["wrapped"] or found["apart"] or found["joined"]
-    unit = re.sub(r"[\^{}]", "", unit + (found["exponent"] or ""))
-    words = unit.translate(POWERS).split()
-    if NO_UNITS & {word.casefold() for word in words}:
-        return None
-    return found["number"], " ".join(word.removesuffix("s") or word for word in words)
+    if base is None or other_base is None or base == other_base:
+        return float(digits == others)
+    try:
+        return float(int(digits, base) == int(others, other_base))
+    except ValueError:  # no such digits, or no such base
+        return 0.0
 
 
 def _compared(pairs: Sequence[tuple[str, str]], seconds: float) -> list[float | None]:

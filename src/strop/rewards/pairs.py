@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from strop.recipe.reward import RewardComponent
+from strop.rewards.answer.number import value_of
+from strop.rewards.answer.read import final_answer, stated_answer
 from strop.rewards.attacks import Pair
-from strop.rewards.exact import final_answer, stated_answer, value_of
 from strop.rewards.sample import Said
 from strop.text.parse import plain
 from strop.types import Task

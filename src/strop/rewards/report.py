@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from strop.errors import RewardError
+from strop.metrics.unscored import OPTIONAL, shares_scored
 from strop.recipe.reward import RewardComponent
 from strop.rewards.dominance import Dominance, Fault, Margin
 from strop.rewards.probes import Finding
@@ -21,7 +22,8 @@ BINS = 10
 @dataclass(frozen=True, slots=True)
 class Checked:
     """A reward on real completions. `agreement` with the labels: Cohen's kappa of the first
-    component (at least half) and the area under the ROC curve of the total."""
+    component (at least half) and the area under the ROC curve of the total. What is within groups
+    is `None` where no prompt has two scored completions."""
 
     completions: int
     groups: int
@@ -31,8 +33,8 @@ class Checked:
     histogram: list[int]
     low: float
     high: float
-    within_group_std: float
-    equal_groups: float
+    within_group_std: float | None
+    equal_groups: float | None
     kappa: float | None
     auc: float | None
     slowest: str
@@ -68,8 +70,8 @@ def check(
         histogram=histogram,
         low=low,
         high=high,
-        within_group_std=statistics.fmean(spreads) if spreads else 0.0,
-        equal_groups=sum(s == 0 for s in spreads) / len(spreads) if spreads else math.nan,
+        within_group_std=statistics.fmean(spreads) if spreads else None,
+        equal_groups=sum(s == 0 for s in spreads) / len(spreads) if spreads else None,
         kappa=kappa([(p or 0.0) >= 0.5 for p, *_ in labelled], [x for *_, x in labelled])
         if both
         else None,
@@ -91,7 +93,11 @@ def _expect_use(
                 fix="check the columns it reads and what it raises",
             )
     if not known:
-        raise RewardError("no completion has a total", fix="mark what may be missing `optional`")
+        raise RewardError(
+            f"no completion is scored by every reward: {shares_scored(scored.scores)}"
+            + (f" ({reasons})" if reasons else ""),
+            fix=OPTIONAL,
+        )
     if min(known) == max(known):
         raise RewardError(
             f"the reward is {known[0]:g} for all {len(known)} completions: nothing can be learnt",
@@ -134,7 +140,7 @@ def checked_lines(found: Checked) -> list[str]:
     lines = [
         f"{found.completions} completions of {found.groups} prompts, {found.unscored} unscored",
         f"total      mean {found.mean:.3f}   {found.low:.3g} [{bars}] {found.high:.3g}",
-        f"in groups  std {found.within_group_std:.3f}, {found.equal_groups:.0%} of groups equal",
+        _groups_line(found),
         "",
         f"{'component':<24} "
         + " ".join(f"{name:>8}" for name in ("mean", "std", "low", "high", "unscored", "ms")),
@@ -150,6 +156,12 @@ def checked_lines(found: Checked) -> list[str]:
             f"labels: kappa {found.kappa:.3f} (first component), AUC {found.auc:.3f} (total)"
         )
     return [*lines, *(f"failed: {failure}" for failure in found.failures)]
+
+
+def _groups_line(found: Checked) -> str:
+    if found.within_group_std is None or found.equal_groups is None:
+        return "in groups  one scored completion a prompt, so nothing is known; give several"
+    return f"in groups  std {found.within_group_std:.3f}, {found.equal_groups:.0%} of groups equal"
 
 
 def audit_lines(found: Dominance, margin: Margin, faults: Sequence[Fault]) -> list[str]:

@@ -14,6 +14,17 @@ from strop.text.parse import spoken
 from strop.text.tools import without_twins
 from strop.types import Text
 
+_FORMAT_NAMES = (
+    "date-time", "date", "time", "duration", "email", "idn-email", "hostname", "idn-hostname",
+    "ipv4", "ipv6", "uri", "uri-reference", "iri", "iri-reference", "uuid", "uri-template",
+    "json-pointer", "relative-json-pointer", "regex",
+)  # fmt: skip
+FORMATS = {
+    name: jsonschema_rs.validator_for({"format": name}, validate_formats=True).is_valid
+    for name in _FORMAT_NAMES
+}
+"""The formats of draft 2020-12, which older drafts know in part."""
+
 
 class NoJsonError(ValueError):
     """A text is not one unambiguous JSON value."""
@@ -28,11 +39,12 @@ def json_schema(
 ) -> list[float | None]:
     """1.0 where the whole completion, bare or in one fence, is JSON that its `schema` accepts.
 
-    A schema is an object or its JSON text (drafts 4 to 2020-12). Anything that two readers could
-    understand differently is refused: text around the value (thoughts in `<think>` aside), a key
-    given twice, NaN and infinity, a number that no float can hold, half a surrogate pair. `None`
-    where the schema itself is broken. Nothing is fetched: a schema that refers to another document
-    is broken.
+    A schema is an object or its JSON text (drafts 4 to 2020-12). Every `format` of draft 2020-12 is
+    asserted, whatever draft a schema names or none: "2022-02-31" is no date. Anything that two
+    readers could understand differently is refused: text around the value (thoughts in `<think>`
+    aside), a key given twice, NaN and infinity, a number that no float can hold, half a surrogate
+    pair. `None` where the schema itself is broken. Nothing is fetched: a schema that refers to
+    another document is broken.
     """
     scores: list[float | None] = []
     for completion, wanted in zip(completions, schema, strict=True):
@@ -76,7 +88,9 @@ def _json_text(schema: Any) -> str:
 def _validator(schema: str) -> Any:
     """A compiled schema; `None` for one that is none."""
     try:
-        return jsonschema_rs.validator_for(json.loads(schema), retriever=_refused)
+        return jsonschema_rs.validator_for(
+            json.loads(schema), FORMATS, validate_formats=True, retriever=_refused
+        )
     except (ValueError, RecursionError, jsonschema_rs.ReferencingError):
         return None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from strop.text.parse import spoken
@@ -14,6 +14,8 @@ from strop.types import Text
 
 _IGNORED = re.compile(r"[\s,./\-_*^]+")
 _NUMERIC = re.compile(r"[\s,./\-+\d]+")
+
+SameText = Callable[[str, str], bool]
 
 OMITTED: Any = object()
 """Among accepted values: the argument may be left out."""
@@ -46,9 +48,10 @@ def tool_call(
     left out.
 
     Texts compare without case, spaces and punctuation, as that leaderboard does (but `"1.5"` is not
-    `"15"`); numbers by value, never equal to booleans or texts. With `tools` (OpenAI's or the bare
-    form) an argument also has to be of its declared type. `None` where `answer` holds no call, or
-    it or `tools` cannot be read.
+    `"15"`, and where two calls of `answer` differ in nothing else, this counts); numbers by value,
+    never equal to booleans or texts. With `tools` (OpenAI's or the bare form) an argument also has
+    to be of its declared type. `None` where `answer` holds no call or one that nothing can meet (no
+    accepted value), or it or `tools` cannot be read.
     """
     given = tools if tools is not None else [None] * len(answer)
     return [
@@ -68,8 +71,7 @@ def _score(completion: Text, answer: Any, tools: Any) -> float | None:
     made = calls_of(completion, tools)
     if made is None or len(made) != len(expected):
         return 0.0
-    meets = [[_meets(call, wanted, known) for wanted in expected] for call in made]
-    return float(_paired(meets))
+    return float(_paired([_met_by(call, expected, known) for call in made]))
 
 
 def calls_of(completion: Text, tools: Any = None) -> list[Call] | None:
@@ -113,8 +115,13 @@ def _fixed(value: Any) -> Any:
 
 
 def _choices(value: Any) -> Any:
-    """The leaderboard's accepted values, in nested objects too; `""` means `OMITTED` as well."""
+    """The leaderboard's accepted values, in nested objects too; `""` means `OMITTED` as well.
+
+    Raises `ValueError` for a list of none, which no call could meet.
+    """
     if isinstance(value, dict):
+        if not all(isinstance(accepted, list) and accepted for accepted in value.values()):
+            raise ValueError("an argument has no list of accepted values")
         return {
             name: [*map(_choices, accepted), *([OMITTED] if "" in accepted else [])]
             for name, accepted in value.items()
@@ -147,9 +154,24 @@ def _paired(meets: Sequence[Sequence[bool]]) -> bool:
     return all(finds(call, set()) for call in range(len(meets)))
 
 
-def _meets(call: Call, wanted: Call, tools: Mapping[str, Any]) -> bool:
+def _met_by(call: Call, expected: Sequence[Call], tools: Mapping[str, Any]) -> list[bool]:
+    """Which of the expected calls a call is.
+
+    Where expected calls differ only in what folding ignores (`"a"` and `"A"`), it is the one that
+    it equals as it is written: else one of them could be made twice and the other left out.
+    """
+    folded = [_meets(call, wanted, tools, _same_text) for wanted in expected]
+    met = [wanted for wanted, meets in zip(expected, folded, strict=True) if meets]
+    if all(wanted == met[0] for wanted in met):
+        return folded
+    return [_meets(call, wanted, tools, _same_writing) for wanted in expected]
+
+
+def _meets(call: Call, wanted: Call, tools: Mapping[str, Any], same_text: SameText) -> bool:
+    if call.name != wanted.name:
+        return False
     parameters = _inner(tools.get(wanted.name), "properties")
-    return call.name == wanted.name and _same_object(call.arguments, wanted.arguments, parameters)
+    return _same_object(call.arguments, wanted.arguments, parameters, same_text)
 
 
 def _inner(schema: Any, name: str) -> Mapping[str, Any]:
@@ -158,7 +180,7 @@ def _inner(schema: Any, name: str) -> Mapping[str, Any]:
     return inner if isinstance(inner, dict) else {}
 
 
-def _same(given: Any, accepted: Any, schema: Mapping[str, Any]) -> bool:
+def _same(given: Any, accepted: Any, schema: Mapping[str, Any], same_text: SameText) -> bool:
     """Equal in value and type. Where an accepted value is not of the declared type (the
     leaderboard has such), its own type counts."""
     declared = TYPES.get(str(schema.get("type")))
@@ -169,17 +191,17 @@ def _same(given: Any, accepted: Any, schema: Mapping[str, Any]) -> bool:
     if isinstance(accepted, int | float):
         return isinstance(given, int | float) and given == accepted
     if isinstance(accepted, str):
-        return isinstance(given, str) and _same_text(given, accepted)
+        return isinstance(given, str) and same_text(given, accepted)
     if isinstance(accepted, list):
         items = _inner(schema, "items")
         return (
             isinstance(given, list)
             and len(given) == len(accepted)
-            and all(_same(g, a, items) for g, a in zip(given, accepted, strict=True))
+            and all(_same(g, a, items, same_text) for g, a in zip(given, accepted, strict=True))
         )
     if isinstance(accepted, dict):
         properties = _inner(schema, "properties")
-        return isinstance(given, dict) and _same_object(given, accepted, properties)
+        return isinstance(given, dict) and _same_object(given, accepted, properties, same_text)
     return bool(given == accepted)
 
 
@@ -187,11 +209,12 @@ def _same_object(
     given: Mapping[str, Any],
     accepted: Mapping[str, list[Any]],
     properties: Mapping[str, Any],
+    same_text: SameText,
 ) -> bool:
     """Every name with one of its accepted values, and no other name."""
     return given.keys() <= accepted.keys() and all(
         any(
-            _same(given[name], value, _inner(properties, name)) if name in given
+            _same(given[name], value, _inner(properties, name), same_text) if name in given
             else value is OMITTED
             for value in values
         )
@@ -205,6 +228,10 @@ def _same_text(given: str, accepted: str) -> bool:
     if not folded or _NUMERIC.fullmatch(accepted):
         return given.strip() == accepted.strip()
     return folded == _IGNORED.sub("", accepted).casefold()
+
+
+def _same_writing(given: str, accepted: str) -> bool:
+    return given.strip() == accepted.strip()
 
 
 def _is(value: Any, kinds: tuple[type, ...]) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from strop.errors import UnscoredError
 from strop.metrics.phases import phase
+from strop.metrics.unscored import OPTIONAL, shares_scored
 from strop.rollout.sampler import Sampler, Sampling
 from strop.text.encode import Tokenizer
 from strop.text.render import opening, prompts_ids
@@ -74,6 +75,12 @@ def collect(
     with phase("reward"):
         judged = judge(rollouts)
     if all(score.total is None for score in judged.scores):
+        shares = shares_scored(judged.scores)
+        if shares and not judged.failures:
+            raise UnscoredError(
+                f"none of {len(judged.scores)} completions is scored by every reward: {shares}",
+                fix=OPTIONAL,
+            )
         raise UnscoredError(
             f"none of {len(judged.scores)} completions could be scored: "
             f"{_reasons(judged.failures)}",

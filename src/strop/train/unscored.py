@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from strop.errors import UnscoredError
+from strop.metrics.unscored import OPTIONAL
 from strop.recipe.reward import RewardComponent
 from strop.types import Failure, ScoredGroup
 
@@ -55,7 +56,9 @@ def expect_scored(
             f"more than {component.most_unscored:.0%} for {PATIENCE} steps in a row; "
             + (f"the last error: {said[-1]}" if said else "it returned None without an error"),
             where=where,
-            fix="try it with `strop reward check` and mend it, or raise its `max_unscored`",
+            fix="try it with `strop reward check` and mend it, or raise its `max_unscored`"
+            if said
+            else f"{OPTIONAL}, or raise its `max_unscored`",
         )
 
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from strop.errors import UnscoredError
 from strop.evals.decode.draws import Draws, Side
 from strop.recipe.study import Study, Voting
+from strop.rewards.answer.read import final_answer
 from strop.rewards.compose import Reward
-from strop.rewards.exact import final_answer, same_answer
+from strop.rewards.exact import same_answer
 from strop.text.parse import spoken
 from strop.types import Completion, Judged, Rollout, Score
 

@@ -10,7 +10,7 @@ from typing import Any
 from strop.data.dedup import LONG, Words, asked, words
 from strop.data.records import Row, fits, preference, task
 from strop.errors import DataError
-from strop.rewards.exact import stated_answer
+from strop.rewards.answer.read import stated_answer
 from strop.text.parse import plain
 from strop.types import Origin, Text
 

@@ -1,0 +1,1 @@
+"""Answers as people write them: found in a text, read as numbers, compared as mathematics."""

@@ -1,0 +1,63 @@
+"""The one answer that a text gives: `docs/rewards.md` has a table of what is read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from strop.rewards.answer.clause import answer_sentence
+from strop.rewards.answer.number import SCALES
+from strop.text.parse import last_boxed, last_tag
+
+_DIGITS = r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+"
+_NUMBER = re.compile(
+    rf"(?:(?<![\w.)])-)?(?:(?<![\w.,/])\d{{1,9}} \d{{1,9}}/\d{{1,9}}(?![\d/])|(?:{_DIGITS})"
+    rf"(?:[eE][+-]?\d+|\s?/\s?\d+|[ \t](?i:{'|'.join(SCALES)})s?\b)?)(?:\s?\\?%)?"
+)
+_HASHES = re.compile(r"####[ \t]*(\S.*)")
+_MINUS = str.maketrans({"\u2212": "-", "\u2013": "-", "\u00a0": " ", "\u202f": " "})
+
+
+def final_answer(text: str, tag: str = "answer") -> str | None:
+    """The answer a text ends with, or `None`: `final_answer("so 7.\\n#### 12") == "12"`."""
+    stated = stated_answer(text, tag)
+    if stated is not None:
+        return stated
+    numbers = _NUMBER.findall(text.translate(_MINUS))
+    return numbers[-1] if numbers else None
+
+
+def stated_answer(text: str, tag: str = "answer") -> str | None:
+    """The answer that a text names as such: `stated_answer("we get 7") is None`.
+
+    `""` where it only says what the answer is not.
+    """
+    tagged = last_tag(text, tag)
+    if tagged is not None:
+        return _unboxed(tagged)
+    looks: tuple[Callable[[str], str | None], ...] = (
+        last_boxed, _last_hashes, _last_line, answer_sentence,
+    )  # fmt: skip
+    for look in looks:
+        found = look(text)
+        if found is not None:
+            return found
+    return None
+
+
+def _unboxed(text: str) -> str:
+    """`\\boxed{5}`, in dollars or not, as what it holds; any other text unchanged."""
+    bare = text.strip().strip("$").strip()
+    held = last_boxed(bare) if bare.startswith("\\boxed") and bare.endswith("}") else None
+    return text if held is None or bare.count("\\boxed") > 1 else held
+
+
+def _last_hashes(text: str) -> str | None:
+    lines = _HASHES.findall(text)
+    return lines[-1].strip() if lines else None
+
+
+def _last_line(text: str) -> str | None:
+    """What follows `A:` on the last line (further up it may be the first of many choices)."""
+    line = text.rstrip().rsplit("\n", 1)[-1].strip()
+    return line[2:].strip() or None if line.startswith("A:") else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import sqlite3
@@ -63,7 +64,9 @@ ROWS: dict[str, list[list[Any]]] = {
           "non_preferred_output": [{"role": "assistant", "content": "No."}]}],
     ],
     "feedback": [[{"prompt": "2x = 6", "completion": "x = 3", "label": True}]],
-    "task": [[{"prompt": "2x = 6", "answer": "3", "level": 2}], [{"prompt": CHAT[:2]}]],
+    "task": [[{"prompt": "2x = 6", "answer": "3", "level": 2}], [{"prompt": CHAT[:2]}],
+             [{"prompt": [{"role": "user", "content": [{"type": "text", "text": "2x = 6"}]}],
+               "system": "Solve.", "tools": [{"name": "add", "parameters": {"a": None}}]}]],
 }  # fmt: skip
 COMPLETIONS: list[list[Any]] = [
     [{"prompt": "2x = 6", "completion": "x = 3", "label": True, "answer": "3"}],
@@ -74,6 +77,7 @@ SCORES: list[list[Any]] = [
     [{"task": "a/b", "item": n, "score": 0.5, "cluster": n // 2, "sample": 0, "output": "x",
       "details": {"length": 3.0}, "slices": {"topic": "sums"}} for n in range(12)],
     [{"item": str(n), "score": None if n == 3 else 1} for n in range(12)],
+    [{"item": str(n), "score": n % 2, "scale": [0, 1]} for n in range(12)],
 ]  # fmt: skip
 SAMPLES: list[list[Any]] = [
     [{"doc_id": n, "doc": {"question": "?"}, "target": "1", "arguments": [["q", " a"]],
@@ -136,6 +140,23 @@ def _object(value: Any, rng: Random) -> bytes:
 
 def _zipped(examples: list[list[Any]], rng: Random) -> bytes:
     return zipped(rng, _rows(examples, rng))
+
+
+def _zstd(examples: list[list[Any]], rng: Random) -> bytes:
+    packed = bytes(pyarrow.compress(_rows(examples, rng), codec="zstd", asbytes=True))
+    return torn(rng, packed) if rng.random() < 0.5 else packed
+
+
+def _csv(examples: list[list[Any]], rng: Random) -> bytes:
+    rows = odd(rng, rng.choice(examples)) if rng.random() < 0.6 else rng.choice(examples)
+    listed = [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+    stream = io.StringIO()
+    writer = csv.writer(stream)
+    writer.writerow(listed[0] if listed else ["prompt"])
+    for row in listed:
+        writer.writerow(json.dumps(v) if isinstance(v, list) else v for v in row.values())
+    whole = stream.getvalue().encode("utf-8", "surrogatepass")
+    return torn(rng, whole) if rng.random() < 0.5 else whole
 
 
 def _parquet(examples: list[list[Any]], rng: Random) -> bytes:
@@ -280,7 +301,8 @@ def _kinds() -> dict[str, Kind]:
         "golden manifest": Kind("golden.json", partial(_object, MANIFEST), _frozen),
         "registry": Kind("registry.db", _database, _store),
     }  # fmt: skip
-    forms = {"jsonl": _rows, "json": _array, "jsonl.gz": _zipped, "parquet": _parquet}
+    forms = {"jsonl": _rows, "json": _array, "jsonl.gz": _zipped, "parquet": _parquet,
+             "jsonl.zst": _zstd, "csv": _csv}  # fmt: skip
     for name, examples in ROWS.items():
         for ending, make in forms.items():
             kinds[f"{name} {ending}"] = Kind(

@@ -210,6 +210,12 @@ class TestJson:
                 prompts(tmp_path / "a.json")
         assert ("take out what is under `data`" in str(caught.value)) == ("data" in whole)
 
+    @pytest.mark.parametrize("whole", ['"text"', "1.5", "null", "{}"])
+    def test_what_holds_no_records(self, tmp_path: Path, whole: str) -> None:
+        (tmp_path / "a.json").write_text(whole)
+        with pytest.raises(DataError, match="expected a JSON array of objects"):
+            prompts(tmp_path / "a.json")
+
     def test_an_array_in_a_jsonl_is_told_where_it_belongs(self, tmp_path: Path) -> None:
         (tmp_path / "a.jsonl").write_text(json.dumps(ROWS))
         with pytest.raises(DataError, match=r"a\.jsonl:1: [\s\S]*array belongs into a \.json file"):

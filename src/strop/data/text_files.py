@@ -41,7 +41,8 @@ def json_rows(path: Path) -> Iterator[tuple[Row, Origin]]:
         return
     values = parsed(_whole(path), str(path), fix="mend the file: one array, or one object a line")
     if not isinstance(values, list):
-        inside = [name for name in values if isinstance(values[name], list)] if values else []
+        named = values if isinstance(values, dict) else {}
+        inside = [name for name, value in named.items() if isinstance(value, list)]
         hint = f"; take out what is under `{inside[0][:80]}`" if inside else ""
         raise DataError("expected a JSON array of objects, or one object a line", where=str(path),
                         fix=f"write the records as an array or as JSONL{hint}")  # fmt: skip

@@ -185,8 +185,8 @@ class TestNamedTemplate:
             tmp_path, base, lora={"rank": 4}, chat_template="chatml",
             run={"steps": 40, "batch_size": 1},
         )  # fmt: skip
-        with pytest.warns(UserWarning, match="does not stop where this adapter"):
-            final = train(recipe)
+        final = train(recipe)
+        assert generated(final)[0] == "x = 3<|im_end|>"
         saved = load_file(final / "adapter_model.safetensors")
         assert any("embed_tokens" in name for name in saved)
         assert any("lm_head" in name for name in saved)

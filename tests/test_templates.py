@@ -301,6 +301,25 @@ class TestWeights:
         texts = [learnt(speaker, branch)[-11:] for branch in tree.branches]
         assert texts == ["2<|im_end|>", "3<|im_end|>"]
 
+    def test_only_the_last_turn_where_history_is_rewritten(self, tokenizer: Any) -> None:
+        """The commonest use of `weight`; a pair has one branch each then."""
+        speaker = chatml(tokenizer, THINKING)
+        turns = [said("x = 4", weight=0), SURE, said("x = 3")]
+        tree = demonstration_tree(speaker, demo([USER], turns))
+        (branch,) = tree.branches
+        assert learnt(speaker, branch).endswith("x = 3<|im_end|>")
+        history = tree.trunk + branch.ids[: branch.supervised.index(True)]
+        assert history == prompt_ids(speaker, [USER, *turns[:2]])
+        other = [*turns[:2], said("x = 2")]
+        assert (
+            len(preference_tree(speaker, Preference([USER], turns, other, {}, HERE)).branches) == 2
+        )
+
+    def test_of_a_prefill_is_not_the_answers(self, tokenizer: Any) -> None:
+        prompt = [USER, said("x =", weight=0)]
+        tree = demonstration_tree(chatml(tokenizer, PLAIN), demo(prompt, " 3"))
+        assert learnt(tokenizer=chatml(tokenizer, PLAIN), branch=tree.branches[0]) == " 3<|im_end|>"
+
     def test_nothing_learnt_is_refused(self, tokenizer: Any) -> None:
         with pytest.raises(TextError, match=r"data.jsonl:3: no assistant turn .* is learnt"):
             demonstration_tree(chatml(tokenizer, PLAIN), demo([USER], [said("4", weight=0)]))
@@ -348,6 +367,12 @@ class TestOpenedByThePrompt:
             (said("x = 3"), "\n</think>\n\nx = 3"),
             (said("x = 3", reasoning_content="halve"), "halve\n</think>\n\nx = 3"),
             (said("<think>\nhalve\n</think>\n\nx = 3"), "halve\n</think>\n\nx = 3"),
+            (said("halve\n</think>\n\nx = 3"), "halve\n</think>\n\nx = 3"),
+            (
+                said("</think> ends it", reasoning_content="halve"),
+                "halve\n</think>\n\n</think> ends it",
+            ),
+            (said("A <think>, a </think>"), "\n</think>\n\nA <think>, a </think>"),
         ],
     )
     def test_an_answer_closes_the_thought(self, tokenizer: Any, answer: Message, text: str) -> None:
@@ -355,6 +380,15 @@ class TestOpenedByThePrompt:
         tree = demonstration_tree(speaker, demo([USER], [answer]))
         assert tree.trunk == prompt_ids(speaker, [USER])
         assert learnt(speaker, tree.branches[0]) == f"{text}<|im_end|>"
+
+    def test_thoughts_of_earlier_turns_are_forgotten(self, tokenizer: Any) -> None:
+        speaker = chatml(tokenizer, OPENS_THOUGHT)
+        before = said("x = 4", reasoning_content="guess")
+        answer = said("x = 3", reasoning_content="halve")
+        for record in (demo([USER, before, SURE], [answer]), demo([USER], [before, SURE, answer])):
+            tree = demonstration_tree(speaker, record)
+            assert learnt(speaker, tree.branches[-1]) == "halve\n</think>\n\nx = 3<|im_end|>"
+            assert "guess" not in speaker.decode(tree.trunk)
 
 
 class TestOptions:
@@ -389,6 +423,19 @@ class TestOptions:
         with pytest.raises(UsageError, match="'enable_thinking', which the chat template never"):
             with_template(speaking(tokenizer, PLAIN), recipe)
 
+    def test_that_are_set_elsewhere(self, tokenizer: Any) -> None:
+        with pytest.raises(UsageError, match="'messages', which every conversation sets"):
+            with_template(
+                speaking(tokenizer, PLAIN), TemplateRecipe(template_options={"messages": "x"})
+            )
+
+    def test_leave_the_templates_first_line_alone(self, tokenizer: Any) -> None:
+        template = "\n\n  hi {{ who }}" + PLAIN
+        recipe = TemplateRecipe(template_options={"who": "\U0001f600"})
+        speaker = with_template(speaking(tokenizer, template), recipe)
+        written = speaker.apply_chat_template([USER], tokenize=False)
+        assert written.startswith("\n\n  hi \U0001f600<|im_start|>")
+
     def test_a_name_that_is_none(self, tokenizer: Any) -> None:
         with pytest.raises(UsageError, match=r"'alpacca', which is neither a file.*\n.*chatml"):
             with_template(speaking(tokenizer, PLAIN), TemplateRecipe(chat_template="alpacca"))
@@ -420,7 +467,9 @@ class TestDate:
         assert "Today is 24 Dec 2031" in speaker.decode(tree.trunk)
         assert "01 Jan 2026" in speaker.decode(prompt_ids(speaker, [USER]))
 
-    @pytest.mark.parametrize("form", ["%Y-%m-%d", "%A, %B %-d", "%d/%m/%y %H:%M", "%j %% %p"])
+    @pytest.mark.parametrize(
+        "form", ["%Y-%m-%d", "%A, %B %-d", "%d/%m/%y %H:%M", "%j %% %p", "%F %e %D"]
+    )
     def test_in_every_form(self, form: str) -> None:
         from datetime import datetime
 
@@ -431,6 +480,12 @@ class TestDate:
             dated("{{ strftime_now('" + form + "') }}", moment.date())
         ).render()
         assert written == moment.strftime(form)
+
+
+def test_tools_beside_plain_text_are_refused(tokenizer: Any) -> None:
+    record = demo("Weather?", "sunny", tools=[WEATHER])
+    with pytest.raises(TextError, match=r"data.jsonl:3: the column `tools` is not read beside"):
+        render(tokenizer, [record], max_length=99, cut_overlong=False)
 
 
 def test_an_asked_prompt_keeps_its_tools_apart_from_rewards(tokenizer: Any) -> None:

@@ -52,6 +52,10 @@ GLM = (
          "<|call|>", [BERN]),
         (f"```json\n{JSON}\n```", [BERN]),
         (f"[{JSON}]", [BERN]),
+        (f"<|python_tag|>{LLAMA}<|eom_id|>", [BERN]),
+        ('[TOOL_CALLS]weather[ARGS]{"city": "Bern", "days": 3}</s>', [BERN]),
+        ('<|tool_call_start|>[weather(city="Bern", days=3)]<|tool_call_end|> and '
+         "<|tool_call_start|>[time.now()]<|tool_call_end|>", [BERN, CLOCK]),
     ],
 )  # fmt: skip
 def test_is_read(text: str, calls: list[Call]) -> None:
@@ -74,6 +78,17 @@ def test_is_read(text: str, calls: list[Call]) -> None:
         "weather(city=open('/etc/passwd'))",
         '<|tool_call_start|>[weather(city="Bern")]',
         "",
+        "<tool_call><function=weather><parameter=city>Bern</function></tool_call>",
+        XML.replace("<parameter=days>\n3\n</parameter>", "<parameter=days>\n3"),
+        "<tool_call><function=a></function><function=b></function></tool_call>",
+        GLM.replace("</arg_value>\n</tool_call>", "</tool_call>"),
+        "<tool_call>weather now</tool_call>",
+        "f(x=1)(y=2)",
+        "f[0](x=1)",
+        "f(x=...)",
+        "f(x={1, 2})",
+        '{"name": "Bob", "age": 3}',
+        'I may write to=functions.weather <|end|><|channel|>final<|message|>{"city": "Bern"}',
     ],
 )
 def test_is_no_call(text: str) -> None:

@@ -180,6 +180,8 @@ def _scripts(encoder: Encoder, asked: Sequence[Asked], scripts: list[Script]) ->
 def _as_ids(encoder: Encoder, script: Script) -> Tree:
     """A script as ids. Raises what is wrong with it, the first thing first."""
     if script.plain:
+        if script.fault is not None:
+            raise script.fault
         trunk = encoder.ids(script.prompt, special=True, where=script.where)
         answers = (answer.turns[0] for answer in script.answers)
         return Tree(trunk, tuple(_text_branch(encoder, turn, script.where) for turn in answers))

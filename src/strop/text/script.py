@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from strop.errors import TextError
-from strop.text.chat.messages import is_learnt
+from strop.text.chat.messages import LEARNT, is_learnt
 from strop.text.chat.template import Tools
 from strop.text.chat.unread import expect_read
 from strop.text.encode import Encoder
@@ -116,7 +116,7 @@ def script_of(encoder: Encoder, asked: Asked) -> Script:
     if isinstance(prompt, str) and asked.is_plain():
         texts = [answer for answer in asked.answers if isinstance(answer, str)]
         answers = [Answer(prompt, [Turn(text, True)]) for text in texts]
-        return Script(True, prompt, answers, asked.where)
+        return Script(True, prompt, answers, asked.where, _tools_unread(asked))
     done: list[Answer] = []
     opened = ""
     fault: Exception | None = None
@@ -130,6 +130,17 @@ def script_of(encoder: Encoder, asked: Asked) -> Script:
     return Script(False, opened, done, asked.where, fault)
 
 
+def _tools_unread(asked: Asked) -> TextError | None:
+    """Plain text has no place for tools. Those of a task are for its rewards, which read them."""
+    if not asked.tools or not asked.answers:
+        return None
+    return TextError(
+        "the column `tools` is not read beside a prompt and an answer of plain text",
+        where=asked.where,
+        fix="write both as messages, so that the chat template writes the tools, or drop `tools`",
+    )
+
+
 class _Writer:
     """Writes the answers to one prompt; `opened` is the prompt up to where an answer goes on."""
 
@@ -137,8 +148,9 @@ class _Writer:
         self.encoder, self.chat, self.asked = encoder, encoder.chat, asked
         self.prefill = prompt[-1] if prompt[-1]["role"] == "assistant" else None
         self.before = prompt[:-1] if self.prefill else prompt
-        self._expect_read(prompt)
         self.opened = encoder.prompt(prompt, asked.tools, asked.where)
+        thinks = _THOUGHT_OPENED.search(self.opened) is not None
+        self._expect_read(_without_thoughts(prompt) if thinks else prompt)
 
     def add(self, turns: list[Message], done: list[Answer]) -> None:
         """The branches of one answer."""
@@ -151,7 +163,8 @@ class _Writer:
                 where=self.asked.where,
                 fix="leave `weight` out or write 1, or drop the record",
             )
-        several = sum(learnt) > 1 and self.asked.apart
+        spoken = sum(turn["role"] == "assistant" for turn in turns)
+        several = spoken > 1 and (self.asked.apart or sum(learnt) == 1)
         if several and self._needs_end():
             done += self._apart(turns, learnt)
             return
@@ -216,14 +229,13 @@ class _Writer:
         """What the assistant writes where the prompt has opened a thought, and the template writes
         a turn in another way than it would have been sampled."""
         pairs = enumerate(zip(opened, whole, strict=False))
-        parted = next(place for place, (one, other) in pairs if one != other)
+        parted = next((place for place, (one, other) in pairs if one != other), len(whole))
         if not opened[parted:].strip():  # `<think>` and a line break against `<think></think>`
             self._expect_read([*self.before, *before, turn])
             return whole[parted:]
         if turn.get("tool_calls"):
             raise _RewrittenError(self.asked.where)
-        plain = {name: value for name, value in turn.items() if name not in THOUGHTS}
-        self._expect_read([*self.before, *before, plain])
+        self._expect_read(_without_thoughts([*self.before, *before, turn]))
         return _thought_through(turn) + self.chat.closing
 
     def _needs_end(self) -> bool:
@@ -272,17 +284,26 @@ def _joined(prefill: Message, turn: Message, where: str) -> Message:
             where=where,
             fix="begin the answer with an assistant turn, or end the prompt with a user turn",
         )
-    return {**prefill, **turn, "content": prefill["content"] + (turn.get("content") or "")}
+    begun = {name: value for name, value in prefill.items() if name not in LEARNT}
+    return {**begun, **turn, "content": prefill["content"] + (turn.get("content") or "")}
 
 
 def _thought_through(turn: Message) -> str:
     """A turn as the model writes it where the prompt has opened a thought: the thought, its end,
     the answer. For templates that drop thoughts from a turn (DeepSeek R1)."""
     content = turn.get("content") or ""
-    if "</think>" in content:
-        return re.sub(r"\A\s*<think>\n?", "", content)
     thought = next((turn[name] for name in THOUGHTS if turn.get(name)), "")
+    begins = re.match(r"\s*<think>\n?", content)
+    if not thought and begins and "</think>" in content:
+        return content[begins.end() :]
+    if not thought and "</think>" in content and "<think>" not in content:
+        return content
     return f"{thought}{_THOUGHT_CLOSED}{content}"
+
+
+def _without_thoughts(messages: Sequence[Message]) -> list[Message]:
+    """Messages whose thoughts are not looked for: this template forgets them on purpose."""
+    return [{k: v for k, v in message.items() if k not in THOUGHTS} for message in messages]
 
 
 def opened_by(prompt: Text, rendered: str) -> str:

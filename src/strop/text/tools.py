@@ -29,8 +29,11 @@ _PARAMETER = re.compile(r"<parameter=([^>\n]+)>(.*?)</parameter>", re.DOTALL)
 _ARGUMENT = re.compile(r"<arg_key>(.*?)</arg_key>\s*<arg_value>(.*?)</arg_value>", re.DOTALL)
 _FUNCTION = re.compile(r"\s*<function=([^>\n]+)>(.*)</function>\s*", re.DOTALL)
 _ADDRESSED = re.compile(
-    r"to=functions\.([\w.-]+)[^\n{]*?<\|message\|>(.*?)(?:<\|call\|>|\Z)", re.DOTALL
+    r"to=functions\.([\w.-]+)(?:<\|channel\|>commentary)?[ \w]*(?:<\|constrain\|>\w+)?"
+    r"<\|message\|>(.*?)(?:<\|call\|>|\Z)",
+    re.DOTALL,
 )
+_ENDS = re.compile(r"(?:<\|(?:eom_id|eot_id|im_end|eot|return|end_of_text)\|>|</s>|\s)+\Z")
 _NAMED = re.compile(r"\s*([\w.-]+)\s*(?:\[CALL_ID\][\w-]*)?\s*\[ARGS\]", re.DOTALL)
 
 
@@ -49,6 +52,7 @@ def calls_in(text: str, tools: Tools = None) -> list[Call] | None:
     `[Call("f", {"x": 1})]`. With `tools`, an argument that is declared to be a string stays one
     where the syntax does not tell (Qwen 3.5, GLM).
     """
+    text = _ENDS.sub("", text)
     marked = next((read for mark, read in _MARKED.items() if mark in text), None)
     if marked is not None:
         return marked(text, _declared(tools))
@@ -64,12 +68,18 @@ def without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+NAMES = {"name", "arguments", "parameters", "id", "type"}
+"""What an object may hold that is a call; a person has a name too, and an age."""
+
+
 def listed_calls(values: Sequence[Any]) -> list[Call] | None:
     """Calls as objects: OpenAI's form, or name and arguments (or parameters) alone."""
     calls = []
     for value in values:
         function = value.get("function", value) if isinstance(value, dict) else None
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            return None
+        if not function.keys() <= NAMES:
             return None
         arguments = function.get("arguments", function.get("parameters", {}))
         if isinstance(arguments, str):
@@ -109,9 +119,14 @@ def _tagged(text: str, declared: Declared) -> list[Call] | None:
 def _inside(text: str, declared: Declared) -> list[Call] | None:
     function = _FUNCTION.fullmatch(text)
     if function is not None:
-        return _paired(function[1].strip(), _PARAMETER.findall(function[2]), declared)
-    name, mark, _ = text.partition("<arg_key>")
-    if mark or re.fullmatch(r"\s*[\w.-]+\s*", text):
+        left_open = _PARAMETER.sub("", function[2]).strip()
+        return (
+            None
+            if left_open
+            else _paired(function[1].strip(), _PARAMETER.findall(function[2]), declared)
+        )
+    name = _ARGUMENT.sub("", text)
+    if re.fullmatch(r"\s*[\w.-]+\s*", name):
         return _paired(name.strip(), _ARGUMENT.findall(text), declared)
     return _bare(text)
 
@@ -156,8 +171,14 @@ def _python_tag(text: str, declared: Declared) -> list[Call] | None:
 
 
 def _between(text: str, declared: Declared) -> list[Call] | None:
-    inside, closing, _ = text.split("<|tool_call_start|>", 1)[1].partition("<|tool_call_end|>")
-    return _bare(inside) if closing else None
+    calls: list[Call] = []
+    for part in text.split("<|tool_call_start|>")[1:]:
+        inside, closing, _ = part.partition("<|tool_call_end|>")
+        read = _bare(inside) if closing else None
+        if read is None:
+            return None
+        calls += read
+    return calls
 
 
 def _addressed(text: str, declared: Declared) -> list[Call] | None:
@@ -209,15 +230,20 @@ def _python_call(node: ast.expr) -> Call:
     """`a.b(x=1)` by its syntax; nothing is evaluated but literals. Raises `ValueError`."""
     if not isinstance(node, ast.Call) or node.args or any(k.arg is None for k in node.keywords):
         raise ValueError("no call with named arguments")
+    if not re.fullmatch(r"\w+(\.\w+)*", name := ast.unparse(node.func)):
+        raise ValueError("no name of a function")
     arguments = without_twins(
         [(str(k.arg), _json_like(ast.literal_eval(k.value))) for k in node.keywords]
     )
-    return Call(ast.unparse(node.func), arguments)
+    return Call(name, arguments)
 
 
 def _json_like(value: Any) -> Any:
+    """A literal as JSON has it. Raises `ValueError` for one that JSON does not have."""
     if isinstance(value, list | tuple):
         return [_json_like(item) for item in value]
     if isinstance(value, dict):
         return {str(k): _json_like(v) for k, v in value.items()}
+    if value is not None and not isinstance(value, str | int | float):
+        raise ValueError("no JSON value")
     return value

@@ -9,7 +9,7 @@ from typing import Any
 from strop.errors import DataError
 from strop.text.render import pieces, trees
 from strop.text.script import asked_of
-from strop.types import Branch, Document, Record, Tree
+from strop.types import Branch, Demonstration, Document, Record, Tree
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +39,8 @@ def render(
             kept += [(piece, record) for piece in pieces(closed, max_length)]
         elif all(len(branch.ids) <= room for branch in tree.branches):
             kept.append((tree, record))
-        elif cut_overlong and room > 0:
-            kept.append((_cut(tree, room), record))
+        elif cut_overlong and room > 0 and (shorter := _cut(tree, room, record)).branches:
+            kept.append((shorter, record))
             cut += 1
         else:
             dropped += 1
@@ -52,6 +52,9 @@ def render(
     return Rendered(tuple(t for t, _ in kept), tuple(r for _, r in kept), dropped, cut)
 
 
-def _cut(tree: Tree, room: int) -> Tree:
-    cut = (Branch(b.ids[:room], b.supervised[:room]) for b in tree.branches)
+def _cut(tree: Tree, room: int, record: Record) -> Tree:
+    """Branches of at most `room` tokens; those of a demonstration that then learn nothing go."""
+    cut = [Branch(b.ids[:room], b.supervised[:room]) for b in tree.branches]
+    if isinstance(record, Demonstration):
+        cut = [branch for branch in cut if any(branch.supervised)]
     return Tree(tree.trunk, tuple(cut))

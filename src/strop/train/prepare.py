@@ -27,7 +27,6 @@ from strop.model.load import (
 from strop.model.logprobs import PROBE
 from strop.recipe.data import DataSource, TextRecipe
 from strop.recipe.methods import Offline, Online, Recipe, record_kind
-from strop.recipe.model import ModelRecipe
 from strop.recipe.offline import RewardModelRecipe, UnpairedRecipe
 from strop.recipe.online import OnlineRecipe, PpoRecipe
 from strop.recipe.run import TrainRecipe
@@ -114,7 +113,7 @@ def prepare(
     dev = load_dev(recipe)
     expect_weights(recipe.model.path)
     if isinstance(recipe, PpoRecipe) and recipe.value is not None:
-        _expect_critic(recipe.value.path, recipe.model)
+        _expect_critic(recipe.value.path, recipe)
     folder = claim(recipe, resume=resume, overwrite=overwrite, force_resume=force_resume)
     expect_lora_targets(recipe)
     given, recipe = recipe, within_positions(recipe)
@@ -142,11 +141,13 @@ def _muon_precision(recipe: Recipe, folder: Path, *, resume: bool) -> Precision:
     return "float32" if emulates_bfloat16(pick_device(recipe.model.device)) else "bfloat16"
 
 
-def _expect_critic(path: str, policy: ModelRecipe) -> None:
-    """Raise `ModelError` unless the critic's folder holds weights for the policy's tokens."""
+def _expect_critic(path: str, recipe: PpoRecipe) -> None:
+    """Raise `ModelError` unless the critic's folder holds weights for the policy's tokens, with or
+    without those that the recipe's template adds."""
     expect_weights(path)
-    mine = load_tokenizer(policy.tokenizer or policy.path, policy.trust_remote_code)
-    if mine.get_vocab() != load_tokenizer(path, policy.trust_remote_code).get_vocab():
+    policy = recipe.model
+    mine = [tokenizer_of(policy).get_vocab(), tokenizer_of(policy, recipe.template).get_vocab()]
+    if load_tokenizer(path, policy.trust_remote_code).get_vocab() not in mine:
         raise ModelError(
             "the critic was trained on other tokens than the policy's",
             where=path,

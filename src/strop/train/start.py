@@ -15,6 +15,7 @@ from strop.model.load import (
     load_transformer,
     make_room,
     skeleton,
+    stop_at,
 )
 from strop.model.tied import is_tied, reaches_tied, untie
 from strop.recipe.methods import Recipe
@@ -22,6 +23,7 @@ from strop.recipe.model import LoraRecipe, ModelRecipe
 from strop.recipe.offline import RewardModelRecipe
 from strop.recipe.online import PpoRecipe
 from strop.text.chat.named import NAMED, with_template
+from strop.text.ends import ends_of
 from strop.train.manifest import publish
 
 
@@ -63,6 +65,8 @@ def starting_model(recipe: Recipe, folder: Path) -> ModelRecipe:
         if grows:
             tokenizer = with_template(tokenizer, recipe.template)
             make_room(start, tokenizer, recipe.template)
+            if task == "CAUSAL_LM":
+                stop_at(start, ends_of(tokenizer))
         if (unties or grows) and is_tied(start):
             untie(start)
         start.save_pretrained(temporary)

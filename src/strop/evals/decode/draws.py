@@ -119,10 +119,17 @@ class _Writer:
         ]
         self._expect_room(max(map(len, asked)) + self.sampling.max_tokens)
         flat = [group[0] for group in self._sample(asked, 1, step)]
+        carrying = [
+            replace(said, opened=self._opened(ids)) for said, ids in zip(flat, asked, strict=True)
+        ]
         return [
-            Rollout(r.task, r.prompt_ids, tuple(flat[i * count : (i + 1) * count]))
+            Rollout(r.task, r.prompt_ids, tuple(carrying[i * count : (i + 1) * count]))
             for i, r in enumerate(before)
         ]
+
+    def _opened(self, ids: Sequence[int]) -> str:
+        """What a revision's prompt has begun of the answer; it ends with a user's turn."""
+        return opening(self.policy.tokenizer, "", ids)
 
     def _sample(
         self, prompts: Sequence[tuple[int, ...]], group_size: int, step: int

@@ -10,11 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import date, datetime, time
+from string import ascii_letters
 
 from strop.recipe.template import DAY
-
-DIRECTIVES = "aAbBcdHIjmMpSuUVwWxXyYZ"
-"""What `strftime_now` of a template may ask for."""
 
 _today: ContextVar[date] = ContextVar("today", default=DAY)
 
@@ -42,9 +40,9 @@ def dated(template: str, day: date) -> str:
     if "strftime_now" not in template:
         return template
     moment = datetime.combine(day, time())
-    known = {f"%{d}": moment.strftime(f"%{d}") for d in DIRECTIVES}
+    known = {f"%{d}": moment.strftime(f"%{d}") for d in ascii_letters}
     known |= {f"%-{d}": moment.strftime(f"%-{d}") for d in "dmHIMSjy"}
     known["%%"] = "%"  # after all others
     replaced = "".join(f".replace({mark!r}, {text!r})" for mark, text in known.items())
-    macro = "{%- macro strftime_now(format) -%}{{ format" + replaced + " }}{%- endmacro -%}"
+    macro = "{%- macro strftime_now(format) -%}{{ format" + replaced + " }}{%- endmacro +%}"
     return macro + template

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,14 +79,21 @@ def _bake(tokenizer: Any, options: Mapping[str, Scalar]) -> None:
             "template_options are set but the tokenizer has no single chat template to read them",
             fix="set chat_template as well, or drop template_options",
         )
-    unread = [name for name in options if name not in tokenizer.chat_template]
+    given = {"messages", "tools", "documents", "add_generation_prompt"}
+    taken = [name for name in options if name in given | tokenizer.special_tokens_map.keys()]
+    if taken:
+        raise UsageError(
+            f"template_options sets {taken[0]!r}, which every conversation sets by itself",
+            fix="drop it",
+        )
+    unread = [name for name in options if not _reads(tokenizer.chat_template, name)]
     if unread:
         raise UsageError(
             f"template_options sets {unread[0]!r}, which the chat template never reads",
             fix="drop it, or write the name as the template does",
         )
     head = "".join(
-        f"{{%- if {name} is not defined %}}{{%- set {name} = {_literal(value)} %}}{{%- endif %}}"
+        f"{{%- if {name} is not defined %}}{{%- set {name} = {_literal(value)} %}}{{%- endif +%}}"
         for name, value in options.items()
     )
     tokenizer.chat_template = head + tokenizer.chat_template
@@ -93,7 +101,11 @@ def _bake(tokenizer: Any, options: Mapping[str, Scalar]) -> None:
 
 def _literal(value: Scalar) -> str:
     """A value in Jinja's syntax, which is JSON's but for null."""
-    return "none" if value is None else json.dumps(value)
+    return "none" if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def _reads(template: str, name: str) -> bool:
+    return name.isidentifier() and re.search(rf"\b{name}\b", template) is not None
 
 
 def _expect_token(tokenizer: Any, token: str) -> None:

@@ -149,7 +149,8 @@ def test_json_lines(recipe: Path) -> None:
     lines = strop("train", recipe, "--json").stdout.splitlines()
     rows = [json.loads(line) for line in lines]
     assert [row["step"] for row in rows[:-1]] == [1, 2, 3]
-    assert rows[-1] == {"final": str(recipe.parent / "runs/sft/final")}
+    final = str(recipe.parent / "runs/sft/final")
+    assert rows[-1] == {"final": final, "finished_before": False}
 
 
 def test_dry_run_writes_nothing(recipe: Path) -> None:

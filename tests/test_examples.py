@@ -52,6 +52,12 @@ def beside(tmp_path: Path, model_folder: Path, write_rows: WriteRows) -> Path:
     return tmp_path
 
 
+@pytest.fixture(autouse=True)
+def computes_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The examples are for processors that compute bfloat16; others refuse it (test_arithmetic)."""
+    monkeypatch.setattr("strop.train.refuse.emulates_bfloat16", lambda device: False)
+
+
 def dry_run(example: Path, beside: Path) -> tuple[Recipe, Prepared]:
     """The example as it stands, read from a folder of its own."""
     recipe = load_recipe(shutil.copy(example, beside))

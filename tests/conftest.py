@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ import yaml
 from strop.demo.model import raw_model, train_tokenizer
 from strop.demo.world import all_equations, assistant, solution, user
 from strop.metrics.runlog import read_rows
+from strop.sandbox import landlock, tiers
+from strop.sandbox.client import Sandbox
 from strop.train.optim import Optimizers
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -55,6 +57,15 @@ def write_rows(tmp_path: Path) -> WriteRows:
         return path
 
     return write
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[Sandbox]:
+    """A sandbox of the tier that this kernel has by itself."""
+    if landlock.version() == 0:
+        pytest.skip("this kernel has no Landlock: no candidate is run on it")
+    with tiers.start("landlock") as started:
+        yield started
 
 
 CLOCK = ("step_time", "sampling_time")

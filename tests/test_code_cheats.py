@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import pytest
 
 from strop.rewards.code import code_tests
-from strop.sandbox import landlock, referee, tiers
+from strop.sandbox import landlock, referee
 from strop.sandbox.client import Sandbox
 from strop.sandbox.jail import Limits
 
@@ -19,14 +18,6 @@ LIMITS = Limits(seconds=1.0, wall=6.0)
 needs_landlock = pytest.mark.skipif(
     landlock.version() == 0, reason="this kernel has no Landlock: no candidate is run on it"
 )
-
-
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[Sandbox]:
-    if landlock.version() == 0:
-        pytest.skip("this kernel has no Landlock: no candidate is run on it")
-    with tiers.start("landlock") as started:
-        yield started
 
 
 def judge(sandbox: Sandbox, code: str, tests: Any, **more: Any) -> referee.Finding:

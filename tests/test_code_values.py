@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
 import pytest
 
-from strop.sandbox import landlock, referee, tiers
+from strop.sandbox import referee
 from strop.sandbox.client import Sandbox
 from strop.sandbox.jail import Limits
 
 LIMITS = Limits(seconds=4.0, wall=20.0)
-
-
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[Sandbox]:
-    if landlock.version() == 0:
-        pytest.skip("this kernel has no Landlock: no candidate is run on it")
-    with tiers.start("landlock") as started:
-        yield started
 
 
 def judge(sandbox: Sandbox, code: str, tests: Any, **more: Any) -> referee.Finding:

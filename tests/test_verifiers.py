@@ -27,6 +27,7 @@ from strop.rewards.style import (
 from strop.rewards.tools import calls_of, tool_call
 from strop.text.lengths import overlong_penalty
 from strop.text.parse import last_boxed, last_tag, plain, spoken
+from strop.text.tools import Call
 from strop.types import Text
 
 SIZE = 100_000
@@ -321,6 +322,11 @@ LONG = {
     "dollars": "answer is $" * (SIZE // 11),
     "tags": "<answer>" * (SIZE // 8),
     "half tags": "<answer>" + "</answer" * (SIZE // 8),
+    "ends of a turn": "<|im_end|></s> " * (SIZE // 15) + "x",
+    "parameters": "<tool_call><function=f>" + "<parameter=a>" * (SIZE // 13) + "</tool_call>",
+    "arguments": "<tool_call>f" + "<arg_key>a</arg_key>" * (SIZE // 20) + "</tool_call>",
+    "arguments' spaces": "[TOOL_CALLS]f" + " " * SIZE,
+    "addresses": "to=functions." + "a" * SIZE,
     "boxes": r"\boxed{" * (SIZE // 7),
     "wide boxes": ("\\boxed" + " " * 50) * (SIZE // 56),
     "closed boxes": r"\boxed{" * (SIZE // 8) + "}" * (SIZE // 8),
@@ -687,7 +693,8 @@ def test_broken_tools_are_unscored() -> None:
 
 
 def test_nothing_of_a_call_is_evaluated() -> None:
-    assert calls_of("__import__('os').system(command='false')") is not None
+    assert calls_of("__import__('os').system(command='false')") is None
+    assert calls_of("os.system(command='false')") == [Call("os.system", {"command": "false"})]
     assert calls_of("f(a=__import__('os').getpid())") is None
     assert calls_of("f(a=10**10**10)") is None
 

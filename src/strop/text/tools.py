@@ -25,16 +25,15 @@ from typing import Any
 from strop.text.chat.template import Tools
 
 _FENCED = re.compile(r"```(?:json|python)?[ \t]*\n(.*?)```", re.DOTALL)
-_PARAMETER = re.compile(r"<parameter=([^>\n]+)>(.*?)</parameter>", re.DOTALL)
-_ARGUMENT = re.compile(r"<arg_key>(.*?)</arg_key>\s*<arg_value>(.*?)</arg_value>", re.DOTALL)
-_FUNCTION = re.compile(r"\s*<function=([^>\n]+)>(.*)</function>\s*", re.DOTALL)
-_ADDRESSED = re.compile(
-    r"to=functions\.([\w.-]+)(?:<\|channel\|>commentary)?[ \w]*(?:<\|constrain\|>\w+)?"
-    r"<\|message\|>(.*?)(?:<\|call\|>|\Z)",
-    re.DOTALL,
+_NAME = re.compile(r"[\w.-]+")
+_ADDRESS = re.compile(r"([\w.-]+)(?:<\|channel\|>commentary)?(?: [ \w]*)?(?:<\|constrain\|>\w+)?")
+_ENDS = ("eom_id", "eot_id", "im_end", "eot", "return", "end_of_text")
+_REVERSED_ENDS = re.compile(
+    "(?:"
+    + "|".join(re.escape(end[::-1]) for end in (*(f"<|{e}|>" for e in _ENDS), "</s>"))
+    + r"|\s)*"
 )
-_ENDS = re.compile(r"(?:<\|(?:eom_id|eot_id|im_end|eot|return|end_of_text)\|>|</s>|\s)+\Z")
-_NAMED = re.compile(r"\s*([\w.-]+)\s*(?:\[CALL_ID\][\w-]*)?\s*\[ARGS\]", re.DOTALL)
+"""Read from the back, so that the time is linear: a search for "these, up to the end" is not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +51,17 @@ def calls_in(text: str, tools: Tools = None) -> list[Call] | None:
     `[Call("f", {"x": 1})]`. With `tools`, an argument that is declared to be a string stays one
     where the syntax does not tell (Qwen 3.5, GLM).
     """
-    text = _ENDS.sub("", text)
+    text = _without_ends(text)
     marked = next((read for mark, read in _MARKED.items() if mark in text), None)
     if marked is not None:
         return marked(text, _declared(tools))
     fenced = _FENCED.findall(text)
     return _bare(fenced[0] if len(fenced) == 1 else text)
+
+
+def _without_ends(text: str) -> str:
+    ends = _REVERSED_ENDS.match(text[::-1])
+    return text[: len(text) - (ends.end() if ends else 0)]
 
 
 def without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -117,23 +121,47 @@ def _tagged(text: str, declared: Declared) -> list[Call] | None:
 
 
 def _inside(text: str, declared: Declared) -> list[Call] | None:
-    function = _FUNCTION.fullmatch(text)
-    if function is not None:
-        left_open = _PARAMETER.sub("", function[2]).strip()
-        return (
-            None
-            if left_open
-            else _paired(function[1].strip(), _PARAMETER.findall(function[2]), declared)
-        )
-    name = _ARGUMENT.sub("", text)
-    if re.fullmatch(r"\s*[\w.-]+\s*", name):
-        return _paired(name.strip(), _ARGUMENT.findall(text), declared)
+    function = text.strip()
+    if function.startswith("<function=") and function.endswith("</function>"):
+        head, _, body = function[len("<function=") : -len("</function>")].partition(">")
+        return _paired(head, _pairs(body, "<parameter=", ">", "</parameter>"), declared)
+    name, opened, rest = text.partition("<arg_key>")
+    if _NAME.fullmatch(name.strip()):
+        pairs = _pairs(opened + rest, "<arg_key>", "</arg_key>", "</arg_value>")
+        return _paired(name, pairs and _valued(pairs), declared)
     return _bare(text)
 
 
-def _paired(name: str, pairs: Sequence[tuple[str, str]], declared: Declared) -> list[Call] | None:
+Pairs = Sequence[tuple[str, str]]
+
+
+def _pairs(text: str, opening: str, between: str, closing: str) -> Pairs | None:
+    """What stands before and after each `between`; `None` for a text that is more than pairs."""
+    pairs = []
+    rest = text.strip()
+    while rest:
+        key, found, after = rest.removeprefix(opening).partition(between)
+        value, closed, after = after.partition(closing)
+        if not (rest.startswith(opening) and found and closed):
+            return None
+        pairs.append((key, value))
+        rest = after.lstrip()
+    return pairs
+
+
+def _valued(pairs: Pairs) -> Pairs | None:
+    """Pairs whose values begin with `<arg_value>`, without it."""
+    if not all(value.lstrip().startswith("<arg_value>") for _, value in pairs):
+        return None
+    return [(key, value.lstrip().removeprefix("<arg_value>")) for key, value in pairs]
+
+
+def _paired(name: str, pairs: Pairs | None, declared: Declared) -> list[Call] | None:
     """A call whose arguments are names and texts."""
+    name = name.strip()
     properties = declared.get(name, {})
+    if pairs is None or any("\n" in key.strip() for key, _ in pairs):
+        return None
     try:
         given = [(key.strip(), _typed(said, properties.get(key.strip()))) for key, said in pairs]
         return [Call(name, without_twins(given))]
@@ -154,10 +182,11 @@ def _mistral(text: str, declared: Declared) -> list[Call] | None:
     parts = text.split("[TOOL_CALLS]")[1:]
     calls: list[Call] = []
     for part in parts:
-        named = _NAMED.match(part)
+        head, marked, arguments = part.partition("[ARGS]")
+        name = head.partition("[CALL_ID]")[0].strip()
         read = (
-            listed_calls([{"name": named[1], "arguments": _json(part[named.end() :])}])
-            if named
+            listed_calls([{"name": name, "arguments": _json(arguments)}])
+            if marked and _NAME.fullmatch(name)
             else _bare(part)
         )
         if read is None:
@@ -182,17 +211,26 @@ def _between(text: str, declared: Declared) -> list[Call] | None:
 
 
 def _addressed(text: str, declared: Declared) -> list[Call] | None:
-    return listed_calls(
-        [{"name": n, "arguments": _json(said)} for n, said in _ADDRESSED.findall(text)]
-    )
+    calls = []
+    rest = text.partition(_ADDRESSEE)[2]
+    while rest:
+        head, _, rest = rest.partition("<|message|>")
+        said, _, rest = rest.partition("<|call|>")
+        address = _ADDRESS.fullmatch(head)
+        if address is None:
+            return None
+        calls.append({"name": address[1], "arguments": _json(said)})
+        rest = rest.partition(_ADDRESSEE)[2]
+    return listed_calls(calls)
 
 
+_ADDRESSEE = "to=functions."
 _MARKED: Mapping[str, Callable[[str, Declared], list[Call] | None]] = {
     "<tool_call>": _tagged,
     "[TOOL_CALLS]": _mistral,
     "<|tool_call_start|>": _between,
     "<|python_tag|>": _python_tag,
-    "to=functions.": _addressed,
+    _ADDRESSEE: _addressed,
 }
 """What marks a call -> how it is read; the first mark that a text holds."""
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from benchmarks.cases import Run
 from strop.cli.show import setup
 from strop.demo.write import write_demo
-from strop.recipe.load import load_recipe
-from strop.train.directory import is_finished
+from strop.recipe.loading.load import load_recipe
 from strop.train.run import train
+from strop.train.rundir.directory import is_finished
 
 
 def build_algebra(run: Run, folder: Path) -> None:

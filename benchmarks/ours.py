@@ -24,18 +24,18 @@ from benchmarks.sides import (
     Step,
 )
 from strop.cli.show import setup
+from strop.engines.engine import Sampling
+from strop.engines.local import LocalSampler
 from strop.model.load import load_for_inference
 from strop.model.network import Policy
-from strop.recipe.load import load_recipe
-from strop.recipe.online import PolicyRecipe
+from strop.recipe.loading.load import load_recipe
+from strop.recipe.train.online import PolicyRecipe
 from strop.rollout.collect import carries_no_gradient
-from strop.rollout.local import LocalSampler
-from strop.rollout.sampler import Sampling
 from strop.train.build import build_loop, build_state
-from strop.train.optim import Optimizers
-from strop.train.policy_gradient import Lesson, PolicyGradient
-from strop.train.prepare import prepare
-from strop.train.step import TrainState
+from strop.train.loop.optim import Optimizers
+from strop.train.loop.step import TrainState
+from strop.train.methods.policy_gradient import Lesson, PolicyGradient
+from strop.train.preflight.prepare import prepare
 from strop.types import (
     Branch,
     Completion,

@@ -22,13 +22,13 @@ import yaml
 from strop.cli.show import setup
 from strop.demo.world import FILLER, Equation, assistant, demonstration, split, user
 from strop.demo.write import HELD_OUT, write_demo
-from strop.metrics.runlog import read_rows
-from strop.recipe.load import load_recipe
-from strop.recipe.online import OnlineRecipe
-from strop.rewards.attacks import ANSWER, TEXT
-from strop.rewards.defence import attacked
-from strop.train.directory import is_finished
+from strop.recipe.loading.load import load_recipe
+from strop.recipe.train.online import OnlineRecipe
+from strop.rewards.audit.attacks import ANSWER, TEXT
+from strop.rewards.audit.check import attacked
+from strop.tracking.runlog import read_rows
 from strop.train.run import train
+from strop.train.rundir.directory import is_finished
 
 Recipe = dict[str, Any]
 

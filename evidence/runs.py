@@ -29,10 +29,10 @@ from strop.evals.summary import read_summary
 from strop.model.ches import ches_scores
 from strop.model.load import load_for_inference
 from strop.recipe.eval import Suite
-from strop.recipe.load import load, load_recipe
+from strop.recipe.loading.load import load, load_recipe
 from strop.text.render import preference_tree
-from strop.train.directory import is_finished
 from strop.train.run import train
+from strop.train.rundir.directory import is_finished
 
 Recipe = dict[str, Any]
 

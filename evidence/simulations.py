@@ -21,10 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evidence.planted import Flipping, Floats, Graded, shares, sizes
-from strop.evals.stats.clustered import Mean, freedom
-from strop.evals.stats.compare import band, weigh
-from strop.evals.stats.student import t_quantile
-from strop.evals.stats.tango import FlipCounts
+from strop.stats.clustered import Mean, freedom
+from strop.stats.compare import band, weigh
+from strop.stats.student import t_quantile
+from strop.stats.tango import FlipCounts
 
 PAGE = Path(__file__).parents[1] / "docs/statistics.md"
 ITEMS = (50, 100, 200, 500, 1319)

@@ -24,9 +24,9 @@ from strop.evals.run import run_suite
 from strop.evals.summary import read_summary
 from strop.recipe.eval import Suite
 from strop.recipe.gate import Guardrail, Policy, Target
-from strop.recipe.load import load, load_recipe
-from strop.train.directory import is_finished
+from strop.recipe.loading.load import load, load_recipe
 from strop.train.run import train
+from strop.train.rundir.directory import is_finished
 
 NOISE = 3
 """Retrained models whose differences from the base are the noise floor."""

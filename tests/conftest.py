@@ -15,10 +15,10 @@ import yaml
 
 from strop.demo.model import raw_model, train_tokenizer
 from strop.demo.world import all_equations, assistant, solution, user
-from strop.metrics.runlog import read_rows
 from strop.sandbox import landlock, tiers
 from strop.sandbox.client import Sandbox
-from strop.train.optim import Optimizers
+from strop.tracking.runlog import read_rows
+from strop.train.loop.optim import Optimizers
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 transformers.logging.set_verbosity_error()

@@ -9,7 +9,7 @@ from typing import Any
 
 from strop.demo.world import all_equations, assistant, solution, user
 from strop.pipeline import Observer, Outcome, run_pipeline
-from strop.recipe.load import load
+from strop.recipe.loading.load import load
 from strop.recipe.pipeline import Pipeline
 
 EQUATIONS = all_equations()[::97]

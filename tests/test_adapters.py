@@ -19,12 +19,12 @@ from strop.demo.model import raw_model
 from strop.errors import ModelError, RecipeError, TrainingError
 from strop.model.load import load_for_inference, load_policy
 from strop.model.tied import is_tied
-from strop.recipe.load import load_recipe
-from strop.recipe.model import LoraRecipe, ModelRecipe
-from strop.train import start
-from strop.train.checkpoint import latest_checkpoint
-from strop.train.prepare import prepare
+from strop.recipe.loading.load import load_recipe
+from strop.recipe.train.model import LoraRecipe, ModelRecipe
+from strop.train.preflight import start
+from strop.train.preflight.prepare import prepare
 from strop.train.run import train
+from strop.train.rundir.checkpoint import latest_checkpoint
 from strop.types import Branch, StepRecord, Tree
 
 

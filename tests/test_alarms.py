@@ -12,11 +12,17 @@ from typing import Any
 import pytest
 
 from strop.errors import OutputError, StoppedByAlarm
-from strop.metrics.runlog import read_rows
-from strop.recipe.alarm import AlarmRecipe, CommonAlarms, OwnPairAlarms, PairAlarms, PolicyAlarms
-from strop.recipe.load import load_recipe
+from strop.recipe.loading.load import load_recipe
+from strop.recipe.train.alarm import (
+    AlarmRecipe,
+    CommonAlarms,
+    OwnPairAlarms,
+    PairAlarms,
+    PolicyAlarms,
+)
 from strop.text.habits import HABITS
-from strop.train.alarms import DETECTORS, AlarmWatch
+from strop.tracking.runlog import read_rows
+from strop.train.monitor.alarms import DETECTORS, AlarmWatch
 from strop.train.run import train
 
 Row = dict[str, float]

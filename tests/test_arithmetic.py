@@ -20,13 +20,13 @@ from strop.errors import RecipeError
 from strop.model import arithmetic
 from strop.model.arithmetic import Speeds, cpu_speeds, emulates_bfloat16
 from strop.model.load import load_policy
-from strop.recipe.load import load_recipe
-from strop.recipe.model import ModelRecipe
-from strop.recipe.run import OptimRecipe
-from strop.train import refuse
-from strop.train.muon import Float32Muon, orthogonalised
-from strop.train.optim import build_optimizer
-from strop.train.prepare import prepare
+from strop.recipe.loading.load import load_recipe
+from strop.recipe.train.model import ModelRecipe
+from strop.recipe.train.run import OptimRecipe
+from strop.train.loop.muon import Float32Muon, orthogonalised
+from strop.train.loop.optim import build_optimizer
+from strop.train.preflight import refuse
+from strop.train.preflight.prepare import prepare
 from strop.train.run import train
 from strop.types import StepRecord
 

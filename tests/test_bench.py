@@ -33,7 +33,7 @@ from benchmarks.sides import Batch, Place, Step
 from benchmarks.table import cells, fill, markdown_table, remember, row_of, text_table
 from benchmarks.worker import Order, Told
 from benchmarks.world import even_words, word_tokenizer
-from strop.rollout.local import LocalSampler
+from strop.engines.local import LocalSampler
 from strop.types import Branch, Tree
 
 SHORT = Case("short", "dpo", (5, 9), (3, 8), 4)

@@ -20,8 +20,8 @@ from strop.cli.app import app
 from strop.demo.world import solution, user
 from strop.errors import DataError, OutputError, RecipeError
 from strop.model.load import positions_of
-from strop.recipe.load import load_recipe
-from strop.train.prepare import Prepared, prepare
+from strop.recipe.loading.load import load_recipe
+from strop.train.preflight.prepare import Prepared, prepare
 from strop.train.run import train
 
 Prepare = Callable[..., Prepared]

@@ -11,8 +11,8 @@ import scipy.stats
 import statsmodels.api
 
 from strop.errors import MissingEvidenceError
-from strop.evals.stats import band, superiority
-from strop.evals.stats.clustered import Mean, number_clusters
+from strop.stats import band, superiority
+from strop.stats.clustered import Mean, number_clusters
 
 LABELS = {
     "equal": np.repeat(np.arange(12), 5),

@@ -169,7 +169,7 @@ WRONG: dict[str, tuple[str, str]] = {
     "BaseException": ("class B(BaseException): pass\ndef f(x): raise B", SQUARE),
     "FailedError": ("class FailedError(Exception): pass\ndef f(x): raise FailedError", SQUARE),
     "the referee's own errors": (
-        "from strop.sandbox.codec import NotPlainError, TooMuchError\n"
+        "from strop.sandbox.values.codec import NotPlainError, TooMuchError\n"
         "def f(x): raise TooMuchError('x')", SQUARE),
     "an error like the referee's": (
         "class UnjudgedError(Exception): pass\nUnjudgedError.__module__ = "

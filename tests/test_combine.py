@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from strop.recipe.reward import RewardComponent
+from strop.recipe.train.reward import RewardComponent
 from strop.rewards.combine import contributions, shaped, total_of
 from strop.rewards.compose import Reward
 

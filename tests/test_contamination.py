@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from strop.data.contamination import overlap
-from strop.data.dedup import ALIKE, FREQUENT, LONG, Words, first_alike, numbers, words
+from strop.data.duplicates import ALIKE, FREQUENT, LONG, Words, first_alike, numbers, words
+from strop.data.overlap import overlap
 from strop.data.records import demonstration, preference
 from strop.data.records import task as task_record
 from strop.data.sources import data_hash

@@ -18,8 +18,8 @@ from conftest import WriteRows
 from strop.data.records import demonstration, feedback, task
 from strop.data.sources import data_hash, read, rows
 from strop.errors import DataError
-from strop.recipe.load import load_recipe
-from strop.train.prepare import prepare
+from strop.recipe.loading.load import load_recipe
+from strop.train.preflight.prepare import prepare
 
 ROWS = [{"prompt": "2x = 6", "completion": "3"}, {"prompt": "x + 1 = 2", "completion": "1"}]
 LINES = "".join(json.dumps(row) + "\n" for row in ROWS)
@@ -305,7 +305,7 @@ class TestCsv:
 
 
 def test_a_pipeline_takes_a_pattern(tmp_path: Path, write_rows: WriteRows) -> None:
-    from strop.recipe.paths import is_there
+    from strop.recipe.loading.paths import is_there
 
     write_rows("a-1.jsonl", ROWS)
     assert is_there(str(tmp_path / "a-*.jsonl"))

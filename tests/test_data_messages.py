@@ -16,7 +16,7 @@ from strop.data.messages import without_nulls
 from strop.data.records import PARSERS, demonstration, feedback, preference, task
 from strop.data.sources import read
 from strop.errors import DataError
-from strop.rewards.sample import read_completions
+from strop.rewards.audit.sample import read_completions
 from strop.types import Origin
 
 HERE = Origin("f.jsonl", 7)

@@ -24,6 +24,7 @@ from conftest import EQUATIONS, WriteRows
 from strop.cli.decode import decode, table
 from strop.demo.model import raw_model
 from strop.demo.world import user
+from strop.engines.local import LocalSampler
 from strop.errors import (
     DataError,
     MissingEvidenceError,
@@ -40,10 +41,9 @@ from strop.evals.decode.frontier import Row
 from strop.evals.decode.grading import votes_of
 from strop.evals.decode.page import figure
 from strop.evals.decode.study import check_study, run_study
-from strop.recipe.load import load
+from strop.recipe.loading.load import load
 from strop.recipe.study import Refine, Study
 from strop.rewards.exact import exact_answer
-from strop.rollout.local import LocalSampler
 from strop.types import Completion
 
 DRAWN = st.lists(

@@ -13,7 +13,7 @@ from strop.demo.model import raw_model, train_tokenizer
 from strop.demo.world import FILLER, Equation, all_equations, demonstrations, solution, split
 from strop.demo.write import write_demo
 from strop.errors import OutputError
-from strop.recipe.load import load, load_recipe
+from strop.recipe.loading.load import load, load_recipe
 from strop.recipe.pipeline import Pipeline, TrainStage
 from strop.rewards.exact import exact_answer
 from strop.train.run import prepare

@@ -17,17 +17,17 @@ from conftest import EQUATIONS, WriteRows, metrics
 from strop.demo.world import all_equations, solution, user
 from strop.errors import DataError, OutputError, RecipeError, RewardError, StoppedByAlarm
 from strop.evals.run import run_suite
-from strop.metrics.report import curves
-from strop.metrics.runlog import read_rows
-from strop.recipe.alarm import CommonAlarms
-from strop.recipe.dev import DevRecipe
 from strop.recipe.eval import Suite
-from strop.recipe.load import load, load_recipe
-from strop.recipe.methods import Recipe
-from strop.train import dev as dev_module
-from strop.train.alarms import AlarmWatch
-from strop.train.dev import Best, best_of, score_names
-from strop.train.prepare import prepare
+from strop.recipe.loading.load import load, load_recipe
+from strop.recipe.train.alarm import CommonAlarms
+from strop.recipe.train.dev import DevRecipe
+from strop.recipe.train.methods import Recipe
+from strop.tracking.report import curves
+from strop.tracking.runlog import read_rows
+from strop.train.monitor import dev as dev_module
+from strop.train.monitor.alarms import AlarmWatch
+from strop.train.monitor.dev import Best, best_of, score_names
+from strop.train.preflight.prepare import prepare
 from strop.train.run import train
 from test_train import same, strop, wait_for, weights
 

@@ -14,7 +14,7 @@ import yaml
 from strop.cli.app import app
 from strop.recipe.eval import Suite
 from strop.recipe.gate import Policy
-from strop.recipe.load import load, load_recipe
+from strop.recipe.loading.load import load, load_recipe
 from strop.recipe.pipeline import Pipeline
 
 ROOT = Path(__file__).parents[1]
@@ -82,8 +82,8 @@ def test_links_lead_somewhere() -> None:
 
 
 def test_every_recipe_key_is_documented() -> None:
-    from strop.recipe.load import _fields
-    from strop.recipe.methods import METHODS
+    from strop.recipe.loading.load import _fields
+    from strop.recipe.train.methods import METHODS
 
     text = (ROOT / "docs/recipes.md").read_text()
     for cls in METHODS.values():

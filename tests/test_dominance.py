@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import metrics
-from strop.recipe.load import load_recipe
-from strop.recipe.reward import RewardComponent
+from strop.recipe.loading.load import load_recipe
+from strop.recipe.train.reward import RewardComponent
+from strop.rewards.audit.dominance import dominance, faults, static_margin
 from strop.rewards.combine import total_of
-from strop.rewards.dominance import dominance, faults, static_margin
 from strop.train.run import train
 
 

@@ -39,9 +39,9 @@ from strop.evals.subjects import LocalModel
 from strop.model.load import load_for_inference
 from strop.recipe.eval import Suite
 from strop.recipe.gate import Guardrail, Policy
-from strop.recipe.load import load, load_recipe
-from strop.recipe.rollout import SamplingRecipe
+from strop.recipe.loading.load import load, load_recipe
 from strop.recipe.template import TemplateRecipe
+from strop.recipe.train.rollout import SamplingRecipe
 from strop.train.run import train
 from strop.types import EvalRecord, Message, Origin, Task
 

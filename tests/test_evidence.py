@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM
 
 from strop.model.ches import ches_scores
 from strop.model.load import load_policy
-from strop.recipe.methods import METHODS
-from strop.recipe.model import ModelRecipe
+from strop.recipe.train.methods import METHODS
+from strop.recipe.train.model import ModelRecipe
 from strop.types import Branch, Tree
 
 ROOT = Path(__file__).parents[1]

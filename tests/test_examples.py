@@ -13,9 +13,9 @@ import pytest
 
 from conftest import EQUATIONS, WriteRows
 from strop.demo.world import assistant, solution, user
-from strop.recipe.load import _fields, load_recipe
-from strop.recipe.methods import METHODS, Recipe, record_kind
-from strop.train.prepare import Prepared, prepare
+from strop.recipe.loading.load import _fields, load_recipe
+from strop.recipe.train.methods import METHODS, Recipe, record_kind
+from strop.train.preflight.prepare import Prepared, prepare
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples/methods").glob("*.yaml"))
@@ -55,7 +55,7 @@ def beside(tmp_path: Path, model_folder: Path, write_rows: WriteRows) -> Path:
 @pytest.fixture(autouse=True)
 def computes_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
     """The examples are for processors that compute bfloat16; others refuse it (test_arithmetic)."""
-    monkeypatch.setattr("strop.train.refuse.emulates_bfloat16", lambda device: False)
+    monkeypatch.setattr("strop.train.preflight.refuse.emulates_bfloat16", lambda device: False)
 
 
 def dry_run(example: Path, beside: Path) -> tuple[Recipe, Prepared]:

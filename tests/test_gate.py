@@ -20,7 +20,7 @@ from strop.evals.gate.page import forest
 from strop.evals.gate.verdict import read_verdict, run_gate
 from strop.evals.records import read_records, write_records
 from strop.recipe.gate import Band, Guardrail, Policy, Target
-from strop.recipe.load import load
+from strop.recipe.loading.load import load
 from strop.registry.lineage import generations
 from strop.registry.store import Registry
 from strop.types import EvalRecord

@@ -9,19 +9,19 @@ import pytest
 import torch
 
 from conftest import metrics
+from strop.engines.engine import Sampling
+from strop.engines.local import LocalSampler
 from strop.model.load import load_policy
 from strop.model.logprobs import padded_scores, tree_scores
 from strop.model.tree import lay_out
-from strop.recipe.load import load_recipe
-from strop.recipe.model import ModelRecipe
-from strop.recipe.run import OptimRecipe
-from strop.rollout.local import LocalSampler
-from strop.rollout.sampler import Sampling
-from strop.train.optim import build_optimizer
-from strop.train.profile import Profile
+from strop.recipe.loading.load import load_recipe
+from strop.recipe.train.model import ModelRecipe
+from strop.recipe.train.run import OptimRecipe
+from strop.train.loop.optim import build_optimizer
+from strop.train.loop.step import optimizer_step
+from strop.train.methods.supervised import SupervisedMethod
+from strop.train.monitor.profile import Profile
 from strop.train.run import train
-from strop.train.step import optimizer_step
-from strop.train.supervised import SupervisedMethod
 from test_sampler import Words, prompts
 from test_tree import model_of, tree_of
 

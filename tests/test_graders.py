@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from strop.errors import RewardError
-from strop.recipe.reward import RewardComponent
+from strop.recipe.train.reward import RewardComponent
 from strop.rewards.compose import Reward
 from strop.rewards.endpoint import endpoint
 from strop.rewards.grader import read_grader

@@ -12,10 +12,10 @@ import pytest
 
 from strop.demo.model import raw_model, train_tokenizer
 from strop.evals.run import run_suite
-from strop.metrics.runlog import read_rows
 from strop.recipe.eval import Suite
-from strop.recipe.load import load, load_recipe
+from strop.recipe.loading.load import load, load_recipe
 from strop.rewards.exact import exact_answer
+from strop.tracking.runlog import read_rows
 from strop.train.run import train
 
 ROOT = Path(__file__).parents[1]

@@ -13,13 +13,13 @@ from scipy.stats import linregress
 
 from conftest import metrics
 from strop.errors import StoppedByAlarm
-from strop.recipe.load import load_recipe
-from strop.recipe.reward import RewardComponent
-from strop.rewards.symptoms import habits_of, length_pay, symptoms
+from strop.recipe.loading.load import load_recipe
+from strop.recipe.train.reward import RewardComponent
+from strop.rewards.audit.symptoms import habits_of, length_pay, symptoms
 from strop.text.habits import HABITS
-from strop.train.checkpoint import latest_checkpoint
-from strop.train.hacking import slope_t, two_proportions
+from strop.train.monitor.hacking import slope_t, two_proportions
 from strop.train.run import train
+from strop.train.rundir.checkpoint import latest_checkpoint
 from strop.types import Completion, Origin, Rollout, Score, ScoredGroup, Task
 
 PROMPT = "Solve 3x + 7 = 22"

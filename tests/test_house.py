@@ -9,21 +9,26 @@ import pytest
 
 SRC = Path(__file__).parents[1] / "src"
 
-FLOORS = {
-    "strop": 0, "errors": 0, "types": 0,
-    "recipe": 1, "metrics": 1,
-    "losses": 2, "advantages": 2, "text": 2, "data": 2, "evals.stats": 2,
-    "evals.decode.estimators": 2,
-    "data.dedup": 2.5, "data.contamination": 2.5,
-    "data.sources": 3, "model": 3, "registry": 3, "sandbox": 3,
-    "rewards": 4, "rollout": 4,
-    "evals": 4.5, "train": 5,
-    "pipeline": 5.5,
-    "demo": 6,
-    "cli": 7,
-}  # fmt: skip
-"""DESIGN section 2; training measures on dev suites, so evals stand below it, and the pipeline runs
-both, so it stands above."""
+FLOORS: tuple[tuple[str, ...], ...] = (
+    ("errors", "types"),
+    ("files", "http", "advantages", "stats"),
+    ("recipe",),
+    ("losses", "text", "sandbox", "tracking"),
+    ("data", "registry"),
+    ("model",),
+    ("engines",),
+    ("judge",),
+    ("rewards",),
+    ("rollout",),
+    ("evals",),
+    ("curate", "train"),
+    ("pipeline",),
+    ("advise", "serve", "studio", "demo"),
+    ("cli",),
+)
+"""DESIGN section 2: floor by floor, and on a floor in order; a room imports those before it."""
+
+PLACE = {room: (floor, nth) for floor, rooms in enumerate(FLOORS) for nth, room in enumerate(rooms)}
 
 
 def module_name(path: Path) -> str:
@@ -37,18 +42,9 @@ MODULES = {
 }
 
 
-def floor_of(module: str) -> float:
-    inner = module.removeprefix("strop").removeprefix(".") or "strop"
-    parts = inner.split(".")
-    for length in (3, 2, 1):
-        name = ".".join(parts[:length])
-        if name in FLOORS:
-            return FLOORS[name]
-    raise AssertionError(f"{module} stands on no floor: add it to FLOORS")
-
-
-def package_of(module: str) -> str:
-    return ".".join(module.split(".")[:2])
+def room_of(module: str) -> str:
+    """`"train"` of `"strop.train.loop.offline"`; nothing of `"strop"` itself."""
+    return (module + ".").split(".")[1]
 
 
 def imports_of(tree: ast.AST) -> list[tuple[str, int]]:
@@ -64,37 +60,41 @@ def imports_of(tree: ast.AST) -> list[tuple[str, int]]:
 
 
 def upward(importer: str, imported: str) -> bool:
-    if package_of(importer) == package_of(imported) and "." in importer:
-        return False
-    return floor_of(imported) >= floor_of(importer) and imported != "strop"
+    """Whether an import goes to a room that does not stand below the importer's own."""
+    above, below = room_of(importer), room_of(imported)
+    return below not in ("", above) and PLACE[below] >= PLACE[above]
 
 
-@pytest.mark.parametrize("module", sorted(MODULES))
-def test_imports_go_down_or_stay_in_the_package(module: str) -> None:
+@pytest.mark.parametrize("module", sorted(m for m in MODULES if m != "strop"))
+def test_imports_go_down_or_stay_in_the_room(module: str) -> None:
+    assert room_of(module) in PLACE, f"{module} stands on no floor: add its room to FLOORS"
     wrong = [
         f"line {line}: {imported}"
         for imported, line in imports_of(MODULES[module])
         if upward(module, imported)
     ]
-    assert not wrong, f"{module} (floor {floor_of(module)}) imports upwards: {wrong}"
+    assert not wrong, f"{module} imports upwards: {wrong}"
 
 
-def test_no_cycles() -> None:
-    graph = {
-        name: {imported for imported, _ in imports_of(tree) if imported in MODULES} - {name}
-        for name, tree in MODULES.items()
-    }
-    done: set[str] = set()
+def inner_order(room: str) -> dict[str, set[str]]:
+    """What each child of a room (a file or a sub-room) imports of the other children."""
+    children: dict[str, set[str]] = {}
+    for module, tree in MODULES.items():
+        if module.startswith(f"{room}."):
+            own = module.removeprefix(f"{room}.").split(".")[0]
+            found = {name for name, _ in imports_of(tree) if name.startswith(f"{room}.")}
+            others = {name.removeprefix(f"{room}.").split(".")[0] for name in found}
+            children.setdefault(own, set()).update(others - {own})
+    return children
 
-    def visit(module: str, path: tuple[str, ...]) -> None:
-        assert module not in path, f"cycle: {' -> '.join([*path, module])}"
-        if module not in done:
-            for imported in graph[module]:
-                visit(imported, (*path, module))
-            done.add(module)
 
-    for module in graph:
-        visit(module, ())
+@pytest.mark.parametrize("room", sorted({m.rsplit(".", 1)[0] for m in MODULES if "." in m}))
+def test_the_children_of_a_room_stand_in_an_order(room: str) -> None:
+    """Files and sub-rooms of a room, each taken as one, import each other in one direction."""
+    left = inner_order(room)
+    while lowest := [child for child, others in left.items() if not others & left.keys()]:
+        left = {child: others for child, others in left.items() if child not in lowest}
+    assert not left, f"{room}: these import each other in a circle: {left}"
 
 
 @pytest.mark.parametrize("module", sorted(m for m in MODULES if not m.startswith("strop.cli")))
@@ -104,12 +104,18 @@ def test_no_imports_inside_functions(module: str) -> None:
     assert not hidden
 
 
-def test_the_rules_can_fail() -> None:
-    assert upward("strop.losses.policy", "strop.train.step")
-    assert upward("strop.rollout.local", "strop.rewards.exact")
-    assert not upward("strop.train.step", "strop.losses.policy")
-    hidden = ast.parse("def f():\n    from strop.train.step import pieces")
-    assert imports_of(hidden) == [("strop.train.step", 2)]
+def test_the_rules_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert upward("strop.losses.policy", "strop.train.loop.step")
+    assert upward("strop.engines.local", "strop.rewards.exact")
+    assert upward("strop.losses.policy", "strop.text.parse")  # on one floor, in order
+    assert not upward("strop.train.loop.step", "strop.losses.policy")
+    hidden = ast.parse("def f():\n    from strop.train.loop.step import pieces")
+    assert imports_of(hidden) == [("strop.train.loop.step", 2)]
+    planted = ast.parse("from strop.train.monitor.journal import Journal")
+    monkeypatch.setitem(MODULES, "strop.train.loop.step", planted)
+    assert "monitor" in inner_order("strop.train")["loop"]
+    with pytest.raises(AssertionError, match="in a circle"):
+        test_the_children_of_a_room_stand_in_an_order("strop.train")
 
 
 def test_sizes() -> None:

@@ -16,7 +16,6 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, PreT
 
 from conftest import WriteRows
 from strop.errors import DataError, TextError, UnscoredError, UsageError
-from strop.evals import choice, perplexity
 from strop.evals.continuations import (
     context_of,
     continuing,
@@ -25,6 +24,7 @@ from strop.evals.continuations import (
     read_continuations,
     windows,
 )
+from strop.evals.tasks import choice, perplexity
 from strop.model.load import load_for_inference
 from strop.model.logprobs import TreeScorer
 from strop.model.network import Policy

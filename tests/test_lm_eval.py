@@ -19,11 +19,11 @@ import yaml
 
 from strop.demo.world import all_equations
 from strop.errors import DataError, MissingEvidenceError, RecipeError, UsageError
-from strop.evals import choice, perplexity
 from strop.evals.gate import gate
 from strop.evals.lm_eval.log import holds_log_samples, read_log_samples
 from strop.evals.lm_eval.model import LmEvalModel
 from strop.evals.lm_eval.run import run_lm_eval
+from strop.evals.tasks import choice, perplexity
 from strop.model.load import load_for_inference
 from strop.model.network import Policy
 from strop.recipe.gate import Policy as GatePolicy

@@ -10,10 +10,10 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from conftest import OFFLINE, ONLINE, Recorder, metrics
-from strop.recipe.load import load_recipe
-from strop.recipe.methods import METHODS
+from strop.recipe.loading.load import load_recipe
+from strop.recipe.train.methods import METHODS
 from strop.train.build import build_loop, build_state
-from strop.train.prepare import prepare
+from strop.train.preflight.prepare import prepare
 from strop.train.run import train
 from strop.types import StepRecord
 

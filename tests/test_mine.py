@@ -18,7 +18,7 @@ from strop.errors import DataError, MissingEvidenceError, OutputError
 from strop.evals.golden.manifest import check_frozen, write_golden
 from strop.evals.golden.mine import Mined, mine
 from strop.recipe.eval import Suite
-from strop.recipe.load import load
+from strop.recipe.loading.load import load
 from tests.conftest import WriteRows
 
 DOWN = {"prompt": "Who wrote Faust?", "completion": "Schiller.", "label": False}

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from statsmodels.stats.multitest import multipletests
 
-from strop.evals.stats.flips import Flips, flips, mcnemar
-from strop.evals.stats.multiple import benjamini_hochberg, holm
+from strop.stats.flips import Flips, flips, mcnemar
+from strop.stats.multiple import benjamini_hochberg, holm
 
 P_VALUES = st.lists(st.floats(0, 1) | st.sampled_from([0.0, 0.01, 0.05, 1.0]), min_size=1)
 

@@ -13,22 +13,22 @@ import torch
 
 from conftest import metrics
 from strop.data.order import Mix, Part
+from strop.engines.engine import Sampling
 from strop.losses.preference import dpo
 from strop.model.load import load_policy
 from strop.model.network import Policy
 from strop.model.reference import Reference
-from strop.recipe.load import load_recipe
-from strop.recipe.methods import Online
-from strop.recipe.model import ModelRecipe
+from strop.recipe.loading.load import load_recipe
+from strop.recipe.train.methods import Online
+from strop.recipe.train.model import ModelRecipe
 from strop.rollout.collect import PromptedTask
 from strop.rollout.overlong import shaped
-from strop.rollout.sampler import Sampling
 from strop.text.lengths import overlong_penalty
-from strop.train.online import OnlineParts, _teaches, gather
-from strop.train.optim import Optimizers
-from strop.train.own_samples import BestOf, OwnPairs, ranked
+from strop.train.loop.online import OnlineParts, _teaches, gather
+from strop.train.loop.optim import Optimizers
+from strop.train.loop.step import TrainState
+from strop.train.methods.own_samples import BestOf, OwnPairs, ranked
 from strop.train.run import train
-from strop.train.step import TrainState
 from strop.types import (
     Branch,
     Completion,

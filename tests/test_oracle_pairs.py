@@ -22,10 +22,10 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from conftest import Recorder, WriteRows
 from strop.demo.world import Equation, assistant, solution, user
-from strop.recipe.load import load_recipe
+from strop.recipe.loading.load import load_recipe
 from strop.train.build import build_loop, build_state
-from strop.train.prepare import Prepared, prepare
-from strop.train.unpaired import mismatched
+from strop.train.methods.unpaired import mismatched
+from strop.train.preflight.prepare import Prepared, prepare
 from strop.types import Branch, Tree
 
 pytestmark = pytest.mark.oracle

@@ -24,12 +24,12 @@ from strop.model.load import load_policy
 from strop.model.logprobs import Head
 from strop.model.network import Policy
 from strop.model.reference import Reference
-from strop.recipe.methods import METHODS
-from strop.recipe.model import ModelRecipe
-from strop.recipe.online import PolicyRecipe
+from strop.recipe.train.methods import METHODS
+from strop.recipe.train.model import ModelRecipe
+from strop.recipe.train.online import PolicyRecipe
 from strop.text.render import prompt_ids
 from strop.train.build import build_state
-from strop.train.policy_gradient import PolicyGradient, method_of
+from strop.train.methods.policy_gradient import PolicyGradient, method_of
 from strop.types import (
     Branch,
     Completion,

@@ -12,7 +12,7 @@ import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from strop.demo.model import raw_model
-from strop.recipe.load import load_recipe
+from strop.recipe.loading.load import load_recipe
 from strop.text.ends import ends_of
 from strop.text.render import demonstration_tree
 from strop.text.tools import Call, calls_in

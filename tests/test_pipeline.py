@@ -11,7 +11,7 @@ from conftest import WriteRows
 from strop.demo.world import all_equations, assistant, solution, user
 from strop.errors import MissingEvidenceError
 from strop.pipeline import GateRefused, Observer, plan, run_pipeline
-from strop.recipe.load import load
+from strop.recipe.loading.load import load
 from strop.recipe.pipeline import Pipeline
 from strop.registry.store import Registry
 

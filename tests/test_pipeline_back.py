@@ -15,7 +15,7 @@ from pipelines import Stop, contents, edit, run, stop_at, write_twice
 from strop.errors import RecipeError
 from strop.model.load import weights_hash
 from strop.pipeline import GateRefused, Planned, plan
-from strop.recipe.load import load
+from strop.recipe.loading.load import load
 from strop.recipe.pipeline import Pipeline
 from strop.registry.store import Registry
 

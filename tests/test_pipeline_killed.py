@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from pipelines import edit, run, write_twice
 from strop.pipeline import GateRefused, plan
-from strop.recipe.load import load
+from strop.recipe.loading.load import load
 from strop.recipe.pipeline import Pipeline
 from strop.registry.store import Registry
 

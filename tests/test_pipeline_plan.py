@@ -14,12 +14,12 @@ from pipelines import Stop, contents, edit, run, stop_at, write_twice
 from strop.cli.app import app
 from strop.errors import RecipeError, UsageError
 from strop.pipeline import Observer, Outcome, Planned, plan, run_pipeline
-from strop.recipe.flat import flat
-from strop.recipe.load import load, load_recipe
+from strop.recipe.loading.flat import flat
+from strop.recipe.loading.load import load, load_recipe
 from strop.recipe.pipeline import Pipeline, Stage
 from strop.registry.store import Registry
-from strop.train.directory import MAY_CHANGE
-from strop.train.memory import to_learn
+from strop.train.loop.memory import to_learn
+from strop.train.rundir.directory import MAY_CHANGE
 
 
 @pytest.fixture

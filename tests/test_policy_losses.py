@@ -17,6 +17,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
+from strop.losses.metrics import results
 from strop.losses.mismatch import mismatch_weights
 from strop.losses.policy import (
     branch_mean,
@@ -35,7 +36,6 @@ from strop.losses.policy import (
 )
 from strop.losses.presets import PRESETS, PolicyLoss, PolicyTokens, policy_loss
 from strop.losses.reduce import DENOMINATORS, Denominator, StepCounts
-from strop.metrics.value import results
 
 
 def vector(*values: float) -> torch.Tensor:

@@ -11,13 +11,13 @@ from scipy.stats import binomtest
 
 from conftest import WriteRows
 from strop.errors import DataError, RecipeError, RewardError, SandboxError
-from strop.recipe.load import load_recipe
-from strop.recipe.reward import ProbesRecipe, RewardComponent
+from strop.recipe.loading.load import load_recipe
+from strop.recipe.train.reward import ProbesRecipe, RewardComponent
+from strop.rewards.audit.check import attacked, defend
+from strop.rewards.audit.probes import Finding, wilson_low
 from strop.rewards.compose import Reward
-from strop.rewards.defence import attacked, defend
-from strop.rewards.probes import Finding, wilson_low
 from strop.sandbox import landlock
-from strop.train.prepare import prepare
+from strop.train.preflight.prepare import prepare
 from strop.types import Origin, Task
 
 TASKS = [
@@ -286,14 +286,14 @@ def test_a_run_whose_reward_runs_code_records_its_sandbox_or_does_not_start(
     recipes: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = load_recipe(recipes["grpo"], [CODE])
-    monkeypatch.setattr("strop.train.prepare.strongest", lambda: "landlock")
+    monkeypatch.setattr("strop.train.preflight.prepare.strongest", lambda: "landlock")
     prepared = prepare(recipe, resume=False, overwrite=False, force=False)
     assert prepared.checks["sandbox"] == "landlock"
 
     def nothing_holds() -> str:
         raise SandboxError("no sandbox holds on this machine, so no code is run")
 
-    monkeypatch.setattr("strop.train.prepare.strongest", nothing_holds)
+    monkeypatch.setattr("strop.train.preflight.prepare.strongest", nothing_holds)
     with pytest.raises(SandboxError, match="no code is run"):
         prepare(recipe, resume=False, overwrite=False, force=False)
 

@@ -15,11 +15,11 @@ from safetensors.torch import load_file
 
 from conftest import metrics
 from strop.errors import UsageError
-from strop.metrics.phases import Phase, Spent, Stopwatch, phase
-from strop.metrics.runlog import read_rows
-from strop.recipe.load import load_recipe
-from strop.train import profile as profile_module
-from strop.train.profile import Profile, Trace, covered, table
+from strop.recipe.loading.load import load_recipe
+from strop.tracking.phases import Phase, Spent, Stopwatch, phase
+from strop.tracking.runlog import read_rows
+from strop.train.monitor import profile as profile_module
+from strop.train.monitor.profile import Profile, Trace, covered, table
 from strop.train.run import train
 from test_cli import expect_refused, strop
 

@@ -11,10 +11,10 @@ import pytest
 from strop.errors import RecipeError
 from strop.recipe.eval import Suite
 from strop.recipe.gate import Policy
-from strop.recipe.load import digest, load, load_recipe
-from strop.recipe.offline import DpoRecipe
-from strop.recipe.online import PolicyRecipe
+from strop.recipe.loading.load import digest, load, load_recipe
 from strop.recipe.pipeline import Pipeline
+from strop.recipe.train.offline import DpoRecipe
+from strop.recipe.train.online import PolicyRecipe
 
 GOOD = """\
 method: dpo
@@ -165,7 +165,7 @@ def test_pipeline_and_suite_mistakes(tmp_path: Path) -> None:
 def test_no_section_has_more_than_20_keys() -> None:
     from strop import recipe
 
-    for module in pkgutil.iter_modules(recipe.__path__, "strop.recipe."):
+    for module in pkgutil.walk_packages(recipe.__path__, "strop.recipe."):
         for value in vars(importlib.import_module(module.name)).values():
             if isinstance(value, type) and hasattr(value, "model_fields"):
                 assert len(value.model_fields) <= 20, value

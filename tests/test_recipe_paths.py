@@ -8,7 +8,7 @@ import pytest
 
 from strop.errors import RecipeError
 from strop.recipe.gate import Policy
-from strop.recipe.load import load, load_recipe
+from strop.recipe.loading.load import load, load_recipe
 from strop.recipe.pipeline import Pipeline
 
 SFT = """method: sft

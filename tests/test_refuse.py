@@ -9,9 +9,9 @@ import yaml
 
 from conftest import WriteRows
 from strop.errors import DataError, RecipeError, UsageError
-from strop.recipe.load import load_recipe
-from strop.recipe.methods import METHODS
-from strop.train.prepare import prepare
+from strop.recipe.loading.load import load_recipe
+from strop.recipe.train.methods import METHODS
+from strop.train.preflight.prepare import prepare
 
 NOT_READ = [
     ("grpo", "objective.gamma=0.9"),

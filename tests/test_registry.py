@@ -28,19 +28,19 @@ from typer.testing import CliRunner
 from strop.cli.app import app
 from strop.errors import MissingEvidenceError, RegistryError
 from strop.model.load import weights_hash
-from strop.recipe.load import load_recipe
+from strop.recipe.loading.load import load_recipe
 from strop.registry import database
-from strop.registry.archive import export
 from strop.registry.card import card, front_matter
-from strop.registry.checkout import checkout
 from strop.registry.diff import Difference, differences
 from strop.registry.garbage import collect
 from strop.registry.lineage import ancestry
 from strop.registry.manifest import manifest_of, weights_of
 from strop.registry.records import Entry, content_id
 from strop.registry.store import Registry
+from strop.registry.transfer.archive import export
+from strop.registry.transfer.checkout import checkout
+from strop.registry.transfer.unpack import import_archive, is_confined
 from strop.registry.tree import drawn, fitted
-from strop.registry.unpack import import_archive, is_confined
 from strop.registry.verify import expect_unchanged, verify
 from strop.train.run import train
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from conftest import WriteRows
 from strop.cli.app import app
 from strop.errors import StropError
-from strop.rewards.report import auc, kappa
+from strop.rewards.audit.report import auc, kappa
 
 ROWS = [
     {"prompt": f"{n} + {n}", "answer": str(2 * n), "completion": text, "label": label}

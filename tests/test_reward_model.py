@@ -19,11 +19,11 @@ from strop.model.load import load_reward_model, load_scalar, load_tokenizer
 from strop.model.logprobs import padded_hidden
 from strop.model.scalar import ScalarScorer
 from strop.model.tree import lay_out
-from strop.recipe.load import load_recipe
-from strop.recipe.model import ModelRecipe
+from strop.recipe.loading.load import load_recipe
+from strop.recipe.train.model import ModelRecipe
 from strop.rewards.reward_model import reward_model
 from strop.text.render import answer_tree
-from strop.train.reward_model import expected_calibration_error
+from strop.train.methods.reward_model import expected_calibration_error
 from strop.train.run import train
 from strop.types import Branch, Tree
 

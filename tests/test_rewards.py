@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
+from strop.engines.engine import Sampling
 from strop.errors import RewardError, UnscoredError
-from strop.recipe.reward import RewardComponent
+from strop.recipe.train.reward import RewardComponent
 from strop.rewards.answer.read import final_answer
 from strop.rewards.compose import Reward
 from strop.rewards.exact import exact_answer
 from strop.rewards.format import format_tags
 from strop.rollout.collect import PromptedTask, collect
-from strop.rollout.sampler import Sampling
-from strop.train.unscored import expect_scored
+from strop.train.loop.unscored import expect_scored
 from strop.types import Completion, Origin, Task
 
 

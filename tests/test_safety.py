@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from strop.errors import DataError
-from strop.evals.safety import expect_safety, safety_records
+from strop.evals.tasks.safety import expect_safety, safety_records
 from strop.recipe.safety import SafetyTask
 from strop.text.refusal import refuses
 from strop.types import Completion, Origin, Rollout, Task

@@ -10,10 +10,10 @@ import pytest
 import torch
 import transformers as hf
 
+from strop.engines.engine import BLOCK, Sampling, draw, kept_logits
+from strop.engines.local import REPACK_BELOW, LocalSampler, stopped
 from strop.model.decode import TreeDecoder, honours_plain, places
 from strop.model.logprobs import Head, TreeScorer
-from strop.rollout.local import REPACK_BELOW, LocalSampler, stopped
-from strop.rollout.sampler import BLOCK, Sampling, draw, kept_logits
 from strop.types import Branch, Completion, Tree
 from test_tree import MODELS, VOCABULARY, model_of
 

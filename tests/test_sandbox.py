@@ -33,11 +33,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from strop.errors import SandboxError
-from strop.sandbox import codec, forkserver, landlock, referee, seccomp, suite, tiers
+from strop.sandbox import forkserver, landlock, referee, seccomp, suite, tiers
 from strop.sandbox.asked import CandidateError
 from strop.sandbox.client import Sandbox
 from strop.sandbox.jail import MOST_WAITING, Limits
 from strop.sandbox.syscalls import AARCH64, ALLOWED, X86_64, Machine
+from strop.sandbox.values import codec
 from strop.sandbox.workers import Reply, Workers
 
 SHORT = Limits(seconds=2.0, wall=4.0, memory=256 * 2**20, folder=2**20, output=2**16)
@@ -421,7 +422,7 @@ CONTAINED = {
     "interrupt": "def f(x): raise KeyboardInterrupt",
     "another json": "import json\ndef f(x):\n"
                     " json.dumps = lambda *a, **k: '{\"dict\": [[\"passed\", 1]]}'\n return 1",
-    "another codec": "import strop.sandbox.codec as c\ndef f(x):\n"
+    "another codec": "import strop.sandbox.values.codec as c\ndef f(x):\n"
                      " c.to_bytes = lambda v: b'{\"passed\": 1, \"total\": 1}'\n return 1",
     "no exit": "import os, sys\nos._exit = sys.exit = lambda *a: None\n"
                "def f(x): os.closerange(3, 64); return 1",

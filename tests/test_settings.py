@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 from conftest import ONLINE, metrics
 from strop.cli.app import app
 from strop.errors import RecipeError
-from strop.recipe.load import load_recipe
-from strop.recipe.online import OnlineRecipe
+from strop.recipe.loading.load import load_recipe
+from strop.recipe.train.online import OnlineRecipe
 from strop.train.run import train
 
 PRESETS: dict[str, dict[str, Any]] = {

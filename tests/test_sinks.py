@@ -18,9 +18,9 @@ import pytest
 
 from conftest import metrics
 from strop.errors import RecipeError, UsageError
-from strop.metrics import sinks as sinks_module
-from strop.metrics.sinks import FAILURES, SINKS, Sinks, TrackedRun, expect_sinks
-from strop.recipe.load import load_recipe
+from strop.recipe.loading.load import load_recipe
+from strop.tracking import sinks as sinks_module
+from strop.tracking.sinks import FAILURES, SINKS, Sinks, TrackedRun, expect_sinks
 from strop.train.run import train
 
 
@@ -56,7 +56,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Told:
     """A tracker in the place of trackio."""
     tracker = Told()
     monkeypatch.setitem(SINKS, "trackio", lambda: tracker)
-    monkeypatch.setattr("strop.train.prepare.expect_sinks", lambda names: None)
+    monkeypatch.setattr("strop.train.preflight.prepare.expect_sinks", lambda names: None)
     return tracker
 
 

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from evidence.planted import Flipping, Graded, shares, sizes
 from strop.errors import MissingEvidenceError
-from strop.evals.stats.clustered import Mean, number_clusters
-from strop.evals.stats.compare import noninferiority, superiority, weigh
-from strop.evals.stats.student import t_cdf, t_quantile
-from strop.evals.stats.tango import FlipCounts, power
+from strop.stats.clustered import Mean, number_clusters
+from strop.stats.compare import noninferiority, superiority, weigh
+from strop.stats.student import t_cdf, t_quantile
+from strop.stats.tango import FlipCounts, power
 
 Z = 1.959963985
 

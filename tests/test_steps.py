@@ -18,12 +18,12 @@ from strop.losses.reduce import Loss
 from strop.model.load import load_policy
 from strop.model.network import Policy
 from strop.model.reference import Reference
-from strop.recipe.methods import METHODS
-from strop.recipe.model import ModelRecipe
-from strop.train.optim import Optimizers
-from strop.train.policy_gradient import Lesson, PolicyGradient
-from strop.train.step import TrainState, optimizer_step, pieces, split_tree
-from strop.train.supervised import SupervisedMethod
+from strop.recipe.train.methods import METHODS
+from strop.recipe.train.model import ModelRecipe
+from strop.train.loop.optim import Optimizers
+from strop.train.loop.step import TrainState, optimizer_step, pieces, split_tree
+from strop.train.methods.policy_gradient import Lesson, PolicyGradient
+from strop.train.methods.supervised import SupervisedMethod
 from strop.types import Branch, Completion, Origin, Rollout, Score, ScoredGroup, Task, Tree
 
 

@@ -21,15 +21,15 @@ from strop.errors import MissingEvidenceError, UsageError
 from strop.evals.gate.verdict import run_gate
 from strop.evals.run import run_suite
 from strop.evals.subjects import LocalModel
-from strop.metrics.runlog import read_rows
 from strop.model.load import load_for_inference, load_tokenizer, load_transformer
 from strop.recipe.eval import Suite
 from strop.recipe.gate import Policy as GatePolicy
-from strop.recipe.load import load, load_recipe
-from strop.recipe.rollout import SamplingRecipe
+from strop.recipe.loading.load import load, load_recipe
 from strop.recipe.template import TemplateRecipe
+from strop.recipe.train.rollout import SamplingRecipe
 from strop.rewards.compose import Reward
 from strop.rollout.collect import prompted_tasks
+from strop.tracking.runlog import read_rows
 from strop.train.run import train
 from strop.types import Completion, Message, Origin, Task
 from templates import CLOSED_AT_THE_END, DATED, NO_END, OPENS_THOUGHT, PLAIN, speaking
@@ -206,7 +206,7 @@ class TestRewardsSeeWhatThePromptOpened:
     def judged(self, tokenizer: Any, prompt: Any, text: str, reward: Mapping[str, Any]) -> Any:
         (task,) = prompted_tasks(tokenizer, [Task(prompt, {"answer": "5"}, HERE)])
         rollout = task.answered([Completion((1,), text, (0.0,), "stop")])
-        from strop.recipe.reward import RewardComponent
+        from strop.recipe.train.reward import RewardComponent
 
         return Reward([RewardComponent(**reward)]).judge_rollouts([rollout]).scores[0].total
 

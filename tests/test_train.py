@@ -19,12 +19,12 @@ from safetensors.torch import load_file
 from conftest import metrics
 from strop.errors import OutputError, RecipeError
 from strop.model.load import load_policy
-from strop.recipe.load import load_recipe
-from strop.recipe.model import ModelRecipe
-from strop.recipe.run import OptimRecipe
-from strop.train.checkpoint import latest_checkpoint
-from strop.train.optim import build_optimizer, learning_rate
+from strop.recipe.loading.load import load_recipe
+from strop.recipe.train.model import ModelRecipe
+from strop.recipe.train.run import OptimRecipe
+from strop.train.loop.optim import build_optimizer, learning_rate
 from strop.train.run import train
+from strop.train.rundir.checkpoint import latest_checkpoint
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

@@ -18,12 +18,12 @@ from conftest import WriteRows, metrics
 from strop.errors import DataError, ModelError, OutputError
 from strop.model.dropout import switch_off_dropout
 from strop.model.load import load_policy, load_scalar
-from strop.recipe.load import load_recipe
-from strop.recipe.model import LoraRecipe, ModelRecipe
-from strop.recipe.run import OptimRecipe
+from strop.recipe.loading.load import load_recipe
+from strop.recipe.train.model import LoraRecipe, ModelRecipe
+from strop.recipe.train.run import OptimRecipe
 from strop.rewards.reward_model import reward_model
-from strop.train.optim import build_optimizer
-from strop.train.prepare import prepare
+from strop.train.loop.optim import build_optimizer
+from strop.train.preflight.prepare import prepare
 from strop.train.run import train
 from strop.types import Branch, StepRecord, Tree
 
@@ -238,7 +238,7 @@ class TestModels:
 
 def test_kto_never_reads_beyond_max_length(recipes: dict[str, Path]) -> None:
     """A long answer lent to a long prompt is cut to the limit."""
-    from strop.train.unpaired import mismatched
+    from strop.train.methods.unpaired import mismatched
 
     trees = [Tree((1,) * 9, (Branch((5, 2), (True, True)),)),
              Tree((1,), (Branch((6,) * 9, (True,) * 9),))]  # fmt: skip

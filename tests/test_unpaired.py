@@ -11,11 +11,11 @@ from conftest import metrics
 from strop.losses.preference import kto
 from strop.model.load import load_policy
 from strop.model.network import Policy
-from strop.recipe.load import load_recipe
-from strop.recipe.model import ModelRecipe
-from strop.recipe.offline import UnpairedRecipe
+from strop.recipe.loading.load import load_recipe
+from strop.recipe.train.model import ModelRecipe
+from strop.recipe.train.offline import UnpairedRecipe
+from strop.train.methods.unpaired import Mismatched, UnpairedMethod, mismatched
 from strop.train.run import train
-from strop.train.unpaired import Mismatched, UnpairedMethod, mismatched
 from strop.types import Branch, Tree
 
 TREES = [Tree((1, i), (Branch((20 + i, 30 + i, 2), (True,) * 3),)) for i in range(4, 10)]

@@ -15,7 +15,7 @@ from typing import Any
 import strop.cli.train
 import strop.train.run  # noqa: F401
 from strop.cli import main
-from strop.train import manifest
+from strop.train.rundir import manifest
 
 BOUND = 120.0
 """Seconds after which a child that should have ended fails the test."""

@@ -29,12 +29,12 @@ from strop.pipeline.graph import graph
 from strop.pipeline.state import read_state
 from strop.recipe.eval import Suite
 from strop.recipe.gate import Guardrail, Policy
-from strop.recipe.load import load, load_recipe
+from strop.recipe.loading.load import load, load_recipe
 from strop.recipe.pipeline import Pipeline
-from strop.recipe.reward import RewardFile
 from strop.recipe.study import Study
+from strop.recipe.train.reward import RewardFile
 from strop.registry.store import Registry, expect_proof
-from strop.rewards.sample import read_completions
+from strop.rewards.audit.sample import read_completions
 from strop.text.render import document_trees, trees
 from strop.text.script import asked_of
 from strop.types import Document

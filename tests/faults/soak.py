@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from strop.demo.write import write_demo
-from strop.metrics.runlog import read_rows
+from strop.tracking.runlog import read_rows
 
 STEPS, EVERY, MEAN = 2000, 20, 100
 """Steps in all, between checkpoints, and between kills on average."""

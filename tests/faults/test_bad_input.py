@@ -46,10 +46,10 @@ from strop.evals.golden.manifest import check_frozen
 from strop.evals.records import read_records
 from strop.model.load import load_for_inference, load_tokenizer
 from strop.recipe.gate import Guardrail, Policy
-from strop.recipe.load import load_recipe
-from strop.recipe.yaml_text import parsed as parsed_yaml
+from strop.recipe.loading.load import load_recipe
+from strop.recipe.loading.yaml_text import parsed as parsed_yaml
 from strop.registry.store import Registry, expect_proof
-from strop.rewards.sample import read_completions
+from strop.rewards.audit.sample import read_completions
 from strop.text.render import prompt_ids, trees
 from strop.text.script import asked_of
 from strop.types import Demonstration, Origin

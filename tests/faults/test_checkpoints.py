@@ -17,15 +17,16 @@ from safetensors.torch import load_file
 
 from strop.errors import OutputError, TrainingError
 from strop.model.load import load_policy
-from strop.recipe.load import load_recipe
-from strop.recipe.model import ModelRecipe
-from strop.recipe.run import OptimRecipe
-from strop.train import space, writer
-from strop.train.checkpoint import latest_checkpoint, step_of
-from strop.train.lock import LOCK, locked
-from strop.train.optim import build_optimizer
+from strop.recipe.loading.load import load_recipe
+from strop.recipe.train.model import ModelRecipe
+from strop.recipe.train.run import OptimRecipe
+from strop.train.loop.optim import build_optimizer
+from strop.train.loop.step import TrainState
+from strop.train.preflight import space
 from strop.train.run import train
-from strop.train.step import TrainState
+from strop.train.rundir import writer
+from strop.train.rundir.checkpoint import latest_checkpoint, step_of
+from strop.train.rundir.lock import LOCK, locked
 from tests.conftest import metrics
 from tests.faults.children import Child
 

@@ -17,8 +17,8 @@ import pytest
 
 from conftest import metrics
 from strop.errors import RecipeError, RewardError, UnscoredError
-from strop.recipe.load import load_recipe
-from strop.recipe.reward import RewardComponent
+from strop.recipe.loading.load import load_recipe
+from strop.recipe.train.reward import RewardComponent
 from strop.rewards.compose import Reward
 from strop.train.run import train
 from strop.types import Judged
@@ -165,7 +165,7 @@ class TestWorkers:
         reward(tmp_path, "time.sleep(60)")
         code = (
             "from pathlib import Path\n"
-            "from strop.rewards.guard import GuardedFunction\n"
+            "from strop.rewards.own.guard import GuardedFunction\n"
             f"mine = GuardedFunction(Path({str(tmp_path / 'mine.py')!r}), 'f', 60.0)\n"
             "mine(prompts=['p'], completions=['a'])"
         )

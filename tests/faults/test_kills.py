@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from strop.train.checkpoint import latest_checkpoint, step_of
+from strop.train.rundir.checkpoint import latest_checkpoint, step_of
 from tests.faults.children import Child
 from tests.faults.kills import differences, killed, left_alone
 

@@ -18,15 +18,15 @@ from conftest import metrics
 from strop.data.order import Drawn, Mix, Part
 from strop.errors import NotFiniteError, TrainingError
 from strop.losses.reduce import Loss
-from strop.recipe.alarm import PolicyAlarms
-from strop.recipe.load import load_recipe
-from strop.train import policy_gradient
-from strop.train.alarms import AlarmWatch
-from strop.train.memory import explained
-from strop.train.policy_gradient import PolicyGradient
+from strop.recipe.loading.load import load_recipe
+from strop.recipe.train.alarm import PolicyAlarms
+from strop.train.loop.memory import explained
+from strop.train.loop.step import Share
+from strop.train.methods import policy_gradient
+from strop.train.methods.policy_gradient import PolicyGradient
+from strop.train.methods.supervised import SupervisedMethod
+from strop.train.monitor.alarms import AlarmWatch
 from strop.train.run import train
-from strop.train.step import Share
-from strop.train.supervised import SupervisedMethod
 from strop.types import StepRecord
 
 LONG = ["run.steps=10", "run.skip_nonfinite=1", "eval=null"]

@@ -13,9 +13,9 @@ import yaml
 from safetensors.torch import load_file
 
 from strop.errors import StoppedBySignal
-from strop.recipe.load import load_recipe
-from strop.train.checkpoint import latest_checkpoint, step_of
+from strop.recipe.loading.load import load_recipe
 from strop.train.run import train
+from strop.train.rundir.checkpoint import latest_checkpoint, step_of
 from tests.conftest import metrics
 from tests.faults.children import Child
 

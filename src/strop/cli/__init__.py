@@ -33,7 +33,7 @@ def main() -> None:
 
 def stopped(number: int, frame: FrameType | None) -> NoReturn:
     """End on SIGTERM as on Ctrl-C, with files and children tidied up; a training run saves first
-    (strop.train.signals)."""
+    (strop.train.loop.signals)."""
     sys.exit(128 + number)
 
 

@@ -35,7 +35,7 @@ def decode(
 
     from strop.cli.show import setup
     from strop.evals.decode.study import check_study, run_study
-    from strop.recipe.load import load
+    from strop.recipe.loading.load import load
     from strop.recipe.study import Study
 
     setup()

@@ -28,7 +28,7 @@ def demo(
     from strop.demo.report import outcome, print_story, write_story
     from strop.demo.write import write_demo
     from strop.pipeline import run_pipeline
-    from strop.recipe.load import load
+    from strop.recipe.loading.load import load
     from strop.recipe.pipeline import Pipeline
 
     started = time.monotonic()

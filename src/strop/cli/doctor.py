@@ -19,7 +19,7 @@ def doctor(as_json: AsJson = False) -> None:
     from strop.cli.show import setup
     from strop.demo.model import probe_exactness
     from strop.model.arithmetic import cpu_speeds
-    from strop.train.directory import environment
+    from strop.train.rundir.directory import environment
 
     setup()
     difference = probe_exactness()

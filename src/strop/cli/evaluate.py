@@ -65,7 +65,7 @@ def evaluate(
     from strop.cli.show import Counting, setup
     from strop.evals.run import check_suite, run_suite
     from strop.recipe.eval import Suite
-    from strop.recipe.load import load
+    from strop.recipe.loading.load import load
 
     setup()
     loaded = load(Suite, suite, overrides)

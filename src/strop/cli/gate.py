@@ -66,7 +66,7 @@ def _rules(policy: Path | None, margin: float | None, base: Path) -> Policy:
     from strop.evals.drift import PREFIX
     from strop.evals.records import read_records
     from strop.recipe.gate import Guardrail, Policy
-    from strop.recipe.load import load
+    from strop.recipe.loading.load import load
 
     if (policy is None) == (margin is None):
         raise UsageError("give exactly one of --policy and --margin")

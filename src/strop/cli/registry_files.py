@@ -54,8 +54,8 @@ def checkout(
 
     Example: strop registry checkout algebra restored --registry strop-demo/registry.db
     """
-    from strop.registry.checkout import checkout as check_out
     from strop.registry.store import Registry
+    from strop.registry.transfer.checkout import checkout as check_out
 
     entry = check_out(Registry(registry), which, folder, dry_run=dry_run)
     told = {"entry": entry.id, "folder": str(folder), "files": sorted(entry.manifest)}
@@ -74,9 +74,9 @@ def export(
 
     Example: strop registry export algebra algebra.tar --registry strop-demo/registry.db
     """
-    from strop.registry.archive import expect_exportable
-    from strop.registry.archive import export as export_entry
     from strop.registry.store import Registry
+    from strop.registry.transfer.archive import expect_exportable
+    from strop.registry.transfer.archive import export as export_entry
 
     done = expect_exportable if dry_run else export_entry
     entry = done(Registry(registry), which, path)
@@ -99,7 +99,7 @@ def import_entry(
     Example: strop registry import algebra.tar --entry algebra --registry there.db
     """
     from strop.registry.store import Registry
-    from strop.registry.unpack import import_archive
+    from strop.registry.transfer.unpack import import_archive
 
     found = import_archive(Registry(registry), path, name=entry, dry_run=dry_run)
     if as_json:

@@ -11,7 +11,7 @@ import typer
 from strop.cli.options import AsJson, Overrides
 
 if TYPE_CHECKING:
-    from strop.recipe.reward import RewardFile
+    from strop.recipe.train.reward import RewardFile
 
 app = typer.Typer(help="Look at a reward before anything is trained on it.", no_args_is_help=True)
 Completions = Annotated[
@@ -31,10 +31,10 @@ def check(
 
     Example: strop reward check completions.jsonl --recipe grpo.yaml
     """
+    from strop.rewards.audit.report import check as checked
+    from strop.rewards.audit.report import checked_lines, plain
+    from strop.rewards.audit.sample import read_completions, score
     from strop.rewards.compose import Reward
-    from strop.rewards.report import check as checked
-    from strop.rewards.report import checked_lines, plain
-    from strop.rewards.sample import read_completions, score
 
     loaded = _loaded(recipe, overrides)
     reward = Reward(loaded.reward)
@@ -56,10 +56,10 @@ def audit(
 
     Example: strop reward audit completions.jsonl --recipe grpo.yaml
     """
+    from strop.rewards.audit.dominance import dominance, faults, static_margin
+    from strop.rewards.audit.report import audit_lines, plain
+    from strop.rewards.audit.sample import read_completions, score
     from strop.rewards.compose import Reward
-    from strop.rewards.dominance import dominance, faults, static_margin
-    from strop.rewards.report import audit_lines, plain
-    from strop.rewards.sample import read_completions, score
 
     loaded = _loaded(recipe, overrides)
     scored = score(Reward(loaded.reward), read_completions(file))
@@ -89,8 +89,8 @@ def probe(
 
     Example: strop reward probe tasks.jsonl --recipe grpo.yaml
     """
-    from strop.rewards.defence import attacked
-    from strop.rewards.report import plain, probe_lines
+    from strop.rewards.audit.check import attacked
+    from strop.rewards.audit.report import plain, probe_lines
 
     loaded = _loaded(recipe, overrides)
     findings = attacked(loaded.reward, loaded.probes, tasks)
@@ -105,9 +105,9 @@ def probe(
 def _loaded(path: Path, overrides: list[str]) -> RewardFile:
     """The reward of a training recipe, or of a file that holds nothing else."""
     from strop.errors import RecipeError
-    from strop.recipe.load import load, load_recipe, read_yaml
-    from strop.recipe.online import OnlineRecipe
-    from strop.recipe.reward import RewardFile
+    from strop.recipe.loading.load import load, load_recipe, read_yaml
+    from strop.recipe.train.online import OnlineRecipe
+    from strop.recipe.train.reward import RewardFile
 
     if "method" not in read_yaml(path, overrides).values:
         return load(RewardFile, path, overrides)

@@ -25,7 +25,7 @@ def run(
     """
     from strop.cli.stages import show_plan, watching
     from strop.pipeline import plan, run_pipeline
-    from strop.recipe.load import load
+    from strop.recipe.loading.load import load
     from strop.recipe.pipeline import Pipeline
 
     loaded = load(Pipeline, pipeline, overrides)

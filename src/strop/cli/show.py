@@ -16,8 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as RichProgress
 
 if TYPE_CHECKING:
-    from strop.train.prepare import Prepared
-    from strop.train.profile import Profile
+    from strop.train.monitor.profile import Profile
+    from strop.train.preflight.prepare import Prepared
     from strop.types import StepRecord
 
 SHOWN = ("loss", "reward", "rewards/accuracies", "rewards/margins", "entropy",
@@ -104,7 +104,7 @@ class Progress:
             self.stop()
 
     def profile(self, profile: Profile) -> None:
-        from strop.train.profile import table
+        from strop.train.monitor.profile import table
 
         if self.as_json:
             print(json.dumps({"profile": profile.plain()}), flush=True)

@@ -37,10 +37,10 @@ def train(
     """
     from strop.cli.show import Progress, checks_line, setup
     from strop.errors import UsageError
-    from strop.recipe.load import load_recipe, read_yaml
-    from strop.train.prepare import prepare
+    from strop.recipe.loading.load import load_recipe, read_yaml
+    from strop.train.preflight.prepare import prepare
+    from strop.train.preflight.settings import line, settings
     from strop.train.run import train as run
-    from strop.train.settings import line, settings
 
     setup()
     loaded = load_recipe(recipe, overrides)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from strop.errors import DataError
-from strop.recipe.paths import matching
+from strop.recipe.loading.paths import matching
 
 KINDS = (".jsonl", ".json", ".csv", ".parquet")
 PACKED = (".gz", ".zst")

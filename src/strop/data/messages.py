@@ -8,7 +8,7 @@ from typing import Any
 
 from strop.data.json_text import parsed
 from strop.errors import DataError
-from strop.recipe.yaml_text import short, shown
+from strop.recipe.loading.yaml_text import short, shown
 from strop.types import Message, Origin, Text
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")

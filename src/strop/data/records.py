@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from strop.data.messages import answer_of, messages_of, text_of
 from strop.data.tools import tools_of
 from strop.errors import DataError
-from strop.recipe.yaml_text import short, shown
+from strop.recipe.loading.yaml_text import short, shown
 from strop.types import (
     Demonstration,
     Document,

@@ -17,7 +17,7 @@ from strop.data.arrow import zstd_bytes
 from strop.data.json_text import parsed
 from strop.data.records import FORMS, Row
 from strop.errors import DataError
-from strop.recipe.files import JSON_BYTES, read_text
+from strop.recipe.loading.files import JSON_BYTES, read_text
 from strop.types import Origin
 
 LONGEST_LINE = 16 << 20

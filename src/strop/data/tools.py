@@ -8,7 +8,7 @@ from typing import Any
 from strop.data.json_text import parsed
 from strop.data.messages import without_nulls
 from strop.errors import DataError
-from strop.recipe.yaml_text import shown
+from strop.recipe.loading.yaml_text import shown
 from strop.types import Origin
 
 FIX = 'write [{"type": "function", "function": {"name": ..., "parameters": {...}}}]'

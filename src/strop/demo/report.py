@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.table import Table
 
 from strop.evals.records import read_records
-from strop.metrics.report import curves, html_of, page
-from strop.metrics.runlog import read_rows
 from strop.registry.lineage import generations
 from strop.registry.store import Registry
+from strop.tracking.report import curves, html_of, page
+from strop.tracking.runlog import read_rows
 
 STAGES = ("base", "sft", "dpo", "grpo")
 REFUSED = {

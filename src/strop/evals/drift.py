@@ -12,7 +12,7 @@ from statistics import fmean, quantiles
 
 import torch
 
-from strop.evals.tasks import record_of
+from strop.evals.tasks.generation import record_of
 from strop.model.network import Policy
 from strop.recipe.task import AnswerTask
 from strop.text.refusal import refuses

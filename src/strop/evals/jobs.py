@@ -9,21 +9,21 @@ from typing import Any
 
 from strop.data.records import preference, task
 from strop.data.sources import read
-from strop.evals import choice, perplexity
-from strop.evals.custom import own_function, own_records
 from strop.evals.drift import answer_figures
 from strop.evals.golden.manifest import check_frozen
 from strop.evals.items import slices_of
 from strop.evals.lm_eval.run import run_lm_eval
-from strop.evals.safety import expect_safety, safety_records
 from strop.evals.subjects import LocalModel, Subject
-from strop.evals.tasks import prefer, score_rollouts
+from strop.evals.tasks import choice, perplexity
+from strop.evals.tasks.custom import own_function, own_records
+from strop.evals.tasks.generation import prefer, score_rollouts
+from strop.evals.tasks.safety import expect_safety, safety_records
 from strop.model.network import Policy
-from strop.recipe.data import DataSource
 from strop.recipe.eval import GenerateTask, PreferenceTask, PythonTask, Suite
 from strop.recipe.likelihood import ChoiceTask, LmEvalTask, PerplexityTask
 from strop.recipe.safety import SafetyTask
 from strop.recipe.task import AnswerTask, EvalTask
+from strop.recipe.train.data import DataSource
 from strop.rewards.compose import Reward
 from strop.types import EvalRecord, Preference, Rollout, Task
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from strop.data.contamination import Overlap, overlap
+from strop.data.overlap import Overlap, overlap
 from strop.data.records import PARSERS, fits
 from strop.data.sources import data_hash, rows
 from strop.errors import DataError

@@ -13,8 +13,8 @@ from strop.data.sources import data_hash, rows
 from strop.errors import DataError, MissingEvidenceError, UsageError
 from strop.evals.items import item_of
 from strop.model.network import Policy
-from strop.recipe.rollout import SamplingRecipe
 from strop.recipe.template import TemplateRecipe
+from strop.recipe.train.rollout import SamplingRecipe
 from strop.text.parse import plain, spoken
 from strop.types import Completion, Origin, Rollout, Task
 

@@ -12,8 +12,8 @@ from strop.data.json_text import parsed
 from strop.errors import DataError, MissingEvidenceError
 from strop.evals.lm_eval.log import holds_log_samples, read_log_samples
 from strop.evals.scale import within
-from strop.recipe.files import read_text
-from strop.recipe.yaml_text import shown
+from strop.recipe.loading.files import read_text
+from strop.recipe.loading.yaml_text import shown
 from strop.types import EvalRecord, Scale
 
 RECORDS = "records.jsonl"

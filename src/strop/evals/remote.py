@@ -13,8 +13,8 @@ import httpx
 
 from strop.errors import UnscoredError, UsageError
 from strop.model.network import Policy
-from strop.recipe.rollout import SamplingRecipe
 from strop.recipe.template import Scalar, TemplateRecipe
+from strop.recipe.train.rollout import SamplingRecipe
 from strop.rollout.collect import PromptedTask
 from strop.text.script import as_messages, opened_by, tools_of
 from strop.types import Completion, FinishReason, Rollout, Task

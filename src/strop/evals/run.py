@@ -15,10 +15,10 @@ from strop.evals.drift import PREFIX, corpus_figures, per_token
 from strop.evals.inputs import inputs_of
 from strop.evals.jobs import Asked, Job, jobs_of
 from strop.evals.journal import Journal
-from strop.evals.perplexity import corpus_of
 from strop.evals.records import RECORDS, mean_scores, write_records
 from strop.evals.subjects import LocalModel, Subject, as_subject
 from strop.evals.summary import SUMMARY, counts, prompts_of, summary_of
+from strop.evals.tasks.perplexity import corpus_of
 from strop.model.load import expect_weights
 from strop.model.network import Policy
 from strop.recipe.eval import GenerateTask, Suite

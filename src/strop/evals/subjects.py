@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
+from strop.engines.engine import Sampling
+from strop.engines.local import LocalSampler
 from strop.errors import UsageError
 from strop.model.load import load_for_inference, load_tokenizer, weights_hash
 from strop.model.logprobs import bare
 from strop.model.network import Policy
-from strop.recipe.rollout import SamplingRecipe
 from strop.recipe.template import AS_IT_IS, TemplateRecipe
+from strop.recipe.train.rollout import SamplingRecipe
 from strop.rollout.collect import prompted_tasks
-from strop.rollout.local import LocalSampler
-from strop.rollout.sampler import Sampling
 from strop.text.chat.named import with_template
 from strop.types import Rollout, Task
 

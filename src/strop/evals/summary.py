@@ -19,7 +19,7 @@ from strop.evals.overlap import check_overlap
 from strop.evals.subjects import LocalModel, Subject
 from strop.model.load import weights_hash
 from strop.recipe.eval import Suite
-from strop.recipe.files import read_text
+from strop.recipe.loading.files import read_text
 from strop.registry.lineage import ancestry
 from strop.text.render import prompt_texts
 from strop.types import EvalRecord

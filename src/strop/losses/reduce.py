@@ -12,7 +12,7 @@ from typing import Literal
 
 import torch
 
-from strop.metrics.value import Mean, Metric
+from strop.losses.metrics import Mean, Metric
 
 
 @dataclass(frozen=True, slots=True)

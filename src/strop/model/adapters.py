@@ -17,7 +17,7 @@ from transformers.pytorch_utils import Conv1D
 
 from strop.errors import ModelError
 from strop.model.tied import ends_of_network, reached, reaches_tied, untie
-from strop.recipe.model import LoraRecipe
+from strop.recipe.train.model import LoraRecipe
 
 TaskType = Literal["CAUSAL_LM", "SEQ_CLS"]
 

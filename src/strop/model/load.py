@@ -33,9 +33,9 @@ from strop.model.attention import recomputed_alike
 from strop.model.logprobs import TreeScorer, bare
 from strop.model.network import Policy, ScalarNetwork
 from strop.model.scalar import ScalarScorer
-from strop.recipe.files import read_text
-from strop.recipe.model import LoraRecipe, ModelRecipe
+from strop.recipe.loading.files import read_text
 from strop.recipe.template import AS_IT_IS, TemplateRecipe
+from strop.recipe.train.model import LoraRecipe, ModelRecipe
 from strop.text.chat.named import NAMED, with_template
 from strop.text.ends import ends_of, set_stops
 

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 
 import torch
 
-from strop.metrics.phases import phase
 from strop.model.logprobs import Head, eval_mode
 from strop.model.network import Policy
+from strop.tracking.phases import phase
 from strop.types import TokenScores, Tree
 
 

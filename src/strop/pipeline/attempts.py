@@ -11,12 +11,12 @@ from pathlib import Path
 from strop.errors import RecipeError, UsageError
 from strop.pipeline.graph import Node, Read, dependents, expect_there
 from strop.pipeline.state import Attempt, State
-from strop.recipe.load import digest, load_recipe
-from strop.recipe.methods import Recipe
-from strop.recipe.paths import named_paths
+from strop.recipe.loading.load import digest, load_recipe
+from strop.recipe.loading.paths import named_paths
 from strop.recipe.pipeline import BackTo, GateStage, Pipeline, TrainStage
-from strop.train.directory import decisive, run_inputs
-from strop.train.refuse import refuse
+from strop.recipe.train.methods import Recipe
+from strop.train.preflight.refuse import refuse
+from strop.train.rundir.directory import decisive, run_inputs
 
 
 def sender(pipeline: Pipeline, name: str) -> BackTo | None:

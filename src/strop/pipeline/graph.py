@@ -15,10 +15,10 @@ from strop.errors import RecipeError
 from strop.recipe.base import Strict
 from strop.recipe.eval import Suite
 from strop.recipe.gate import Policy
-from strop.recipe.load import load, load_recipe, read_yaml
-from strop.recipe.paths import is_there, named_paths
+from strop.recipe.loading.load import load, load_recipe, read_yaml
+from strop.recipe.loading.paths import is_there, named_paths
 from strop.recipe.pipeline import EvalStage, GateStage, Pipeline, Stage, TrainStage
-from strop.train.directory import FOLDERS, OURS
+from strop.train.rundir.directory import FOLDERS, OURS
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ from strop.pipeline.graph import Node, graph
 from strop.pipeline.standing import Action, standing
 from strop.pipeline.state import State, read_state
 from strop.recipe.pipeline import GateStage, Pipeline, Stage, TrainStage
-from strop.train.directory import claim
-from strop.train.refuse import refuse
+from strop.train.preflight.refuse import refuse
+from strop.train.rundir.directory import claim
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,13 +22,13 @@ from strop.pipeline.attempts import attempt_now, recipe_of
 from strop.pipeline.state import State
 from strop.recipe.eval import Suite
 from strop.recipe.gate import Policy
-from strop.recipe.load import digest, load
-from strop.recipe.methods import Recipe
-from strop.recipe.paths import named_paths
+from strop.recipe.loading.load import digest, load
+from strop.recipe.loading.paths import named_paths
 from strop.recipe.pipeline import EvalStage, GateStage, Pipeline, PromoteStage, Stage, TrainStage
+from strop.recipe.train.methods import Recipe
 from strop.registry.store import Registry
-from strop.train.checkpoint import step_of
-from strop.train.directory import LINEAGE, RECIPE, differing, is_finished, run_inputs
+from strop.train.rundir.checkpoint import step_of
+from strop.train.rundir.directory import LINEAGE, RECIPE, differing, is_finished, run_inputs
 
 Action = Literal["run", "resume", "skip", "wait"]
 

@@ -8,12 +8,12 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from strop.recipe.base import LocalPath, Strict
-from strop.recipe.data import Sources
 from strop.recipe.likelihood import ChoiceTask, LmEvalTask, PerplexityTask
-from strop.recipe.reward import Rewards
 from strop.recipe.safety import SafetyTask
 from strop.recipe.task import AnswerTask, EvalTask
 from strop.recipe.template import DAY, Scalar, TemplatePath, TemplateRecipe
+from strop.recipe.train.data import Sources
+from strop.recipe.train.reward import Rewards
 
 
 class GenerateTask(AnswerTask):

@@ -7,8 +7,8 @@ from typing import Literal
 from pydantic import Field
 
 from strop.recipe.base import LocalPath
-from strop.recipe.data import Sources
 from strop.recipe.task import EvalTask
+from strop.recipe.train.data import Sources
 
 
 class ChoiceTask(EvalTask):

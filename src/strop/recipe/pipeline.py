@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, PrivateAttr, ValidationInfo, model_validator
 
 from strop.recipe.base import LocalPath, ModelPath, Strict
-from strop.recipe.load import Source
+from strop.recipe.loading.load import Source
 
 Name = Annotated[str, Field(pattern=r"^[\w.-]+$")]
 Overrides = Annotated[list[str], Field(min_length=1)]

@@ -7,9 +7,9 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from strop.recipe.base import Strict
-from strop.recipe.data import Sources
-from strop.recipe.reward import RewardComponent, Rewards
-from strop.recipe.rollout import SamplingRecipe
+from strop.recipe.train.data import Sources
+from strop.recipe.train.reward import RewardComponent, Rewards
+from strop.recipe.train.rollout import SamplingRecipe
 
 Temperature = Annotated[float, Field(ge=0)]
 

@@ -7,8 +7,8 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from strop.recipe.base import Strict
-from strop.recipe.data import Sources
-from strop.recipe.rollout import SamplingRecipe
+from strop.recipe.train.data import Sources
+from strop.recipe.train.rollout import SamplingRecipe
 
 TaskName = Annotated[str, Field(pattern=r"^[\w.-]+$")]
 

@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 
-from strop.recipe.reward import RewardComponent
+from strop.recipe.train.reward import RewardComponent
 
 Parts = Mapping[str, float | None]
 """A completion's raw values by component."""

@@ -13,11 +13,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from strop.errors import DataError
-from strop.recipe.reward import RewardComponent
+from strop.recipe.train.reward import RewardComponent
 from strop.rewards.combine import shaped, total_of
 from strop.rewards.find import RewardFunction, find_function
-from strop.rewards.guard import GuardedFunction
-from strop.rewards.own import Answer, called
+from strop.rewards.own.functions import Answer, called
+from strop.rewards.own.guard import GuardedFunction
 from strop.text.script import before_answer
 from strop.types import Failure, Judged, Rollout, Score, Task, Text
 

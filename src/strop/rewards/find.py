@@ -8,15 +8,15 @@ from pathlib import Path
 
 from strop.errors import RewardError
 from strop.model.load import expect_weights, has_scalar_head
-from strop.recipe.reward import RewardComponent
+from strop.recipe.train.reward import RewardComponent
 from strop.rewards.code import code_tests
 from strop.rewards.endpoint import endpoint
 from strop.rewards.exact import exact_answer
 from strop.rewards.format import format_tags
 from strop.rewards.grader import read_grader
-from strop.rewards.guard import GuardedFunction
 from strop.rewards.math import math_answer
-from strop.rewards.own import own_function
+from strop.rewards.own.functions import own_function
+from strop.rewards.own.guard import GuardedFunction
 from strop.rewards.reward_model import reward_model
 from strop.rewards.schema import json_schema
 from strop.rewards.style import (

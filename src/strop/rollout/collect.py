@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from strop.engines.engine import Sampler, Sampling
 from strop.errors import UnscoredError
-from strop.metrics.phases import phase
-from strop.metrics.unscored import OPTIONAL, shares_scored
-from strop.rollout.sampler import Sampler, Sampling
 from strop.text.encode import Tokenizer
 from strop.text.render import opening, prompts_ids
+from strop.tracking.phases import phase
+from strop.tracking.unscored import OPTIONAL, shares_scored
 from strop.types import Completion, Failure, Judged, Rollout, ScoredGroup, Task
 
 

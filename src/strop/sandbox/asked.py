@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from strop.sandbox.codec import (
+from strop.sandbox.suites.names import MODULES
+from strop.sandbox.values.codec import (
     BROKEN,
     Codec,
     ForeignError,
@@ -17,7 +18,6 @@ from strop.sandbox.codec import (
     receive,
     send,
 )
-from strop.sandbox.suites.names import MODULES
 from strop.sandbox.values.raised import StoppedError, rebuild
 from strop.sandbox.values.remote import (
     MAKES,

@@ -14,7 +14,7 @@ import traceback
 import types
 from typing import Any
 
-from strop.sandbox.codec import NotPlainError, receive, send
+from strop.sandbox.values.codec import NotPlainError, receive, send
 from strop.sandbox.values.raised import describe
 from strop.sandbox.values.shelf import Shelf
 

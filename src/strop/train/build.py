@@ -9,36 +9,36 @@ from typing import Any
 
 import torch
 
+from strop.engines.local import LocalSampler
 from strop.model.arithmetic import Precision
 from strop.model.dropout import switch_off_dropout
 from strop.model.load import critic_recipe, load_policy, load_scalar, weights_hash
 from strop.model.network import Policy, ScalarNetwork
 from strop.model.reference import Reference
-from strop.recipe.methods import Offline, Online, Recipe
-from strop.recipe.model import ModelRecipe
-from strop.recipe.offline import (
+from strop.recipe.train.methods import Offline, Online, Recipe
+from strop.recipe.train.model import ModelRecipe
+from strop.recipe.train.offline import (
     CptRecipe,
     PairRecipe,
     RewardModelRecipe,
     SftRecipe,
     UnpairedRecipe,
 )
-from strop.recipe.online import BestOfRecipe, OnlineRecipe, OwnPairsRecipe, PpoRecipe
-from strop.rollout.local import LocalSampler
+from strop.recipe.train.online import BestOfRecipe, OnlineRecipe, OwnPairsRecipe, PpoRecipe
 from strop.text.trees import Rendered
-from strop.train.offline import OfflineMethod, OfflineParts, train_offline
-from strop.train.online import Learner, OnlineParts, sampling_of, train_online
-from strop.train.optim import build_optimizer
-from strop.train.own_samples import BestOf, OwnPairs
-from strop.train.pairs import PairMethod, PairRule, needs_reference, reference_read
-from strop.train.policy_gradient import PolicyGradient, method_of
-from strop.train.prepare import Prepared, expect_margins
-from strop.train.reference import reference_scores, trees_hash
-from strop.train.reward_model import RewardModelMethod
-from strop.train.selfcheck import sampler_mismatch
-from strop.train.step import Critic, TrainState
-from strop.train.supervised import LOSSES, SupervisedMethod
-from strop.train.unpaired import Mismatched, UnpairedMethod, branch_sums, mismatched
+from strop.train.loop.offline import OfflineMethod, OfflineParts, train_offline
+from strop.train.loop.online import Learner, OnlineParts, sampling_of, train_online
+from strop.train.loop.optim import build_optimizer
+from strop.train.loop.step import Critic, TrainState
+from strop.train.methods.own_samples import BestOf, OwnPairs
+from strop.train.methods.pairs import PairMethod, PairRule, needs_reference, reference_read
+from strop.train.methods.policy_gradient import PolicyGradient, method_of
+from strop.train.methods.reference import reference_scores, trees_hash
+from strop.train.methods.reward_model import RewardModelMethod
+from strop.train.methods.supervised import LOSSES, SupervisedMethod
+from strop.train.methods.unpaired import Mismatched, UnpairedMethod, branch_sums, mismatched
+from strop.train.preflight.prepare import Prepared, expect_margins
+from strop.train.preflight.selfcheck import sampler_mismatch
 from strop.types import Feedback, StepRecord, TokenScores, Tree
 
 Loop = tuple[Iterator[StepRecord], dict[str, Any]]

@@ -12,20 +12,30 @@ from typing import Any
 import torch
 
 from strop.errors import OutputError, StoppedBySignal
-from strop.metrics.report import write_report
-from strop.metrics.runlog import RunLog
-from strop.metrics.sinks import FOLDER as SINKS_FOLDER
-from strop.metrics.sinks import Sinks, TrackedRun
 from strop.model.network import Network
 from strop.model.save import load_weights, save_final
-from strop.recipe.flat import flat
-from strop.recipe.methods import Recipe
+from strop.recipe.loading.flat import flat
+from strop.recipe.train.methods import Recipe
 from strop.text.chat.clock import written_on
 from strop.text.parse import decode
 from strop.text.trees import Rendered
-from strop.train.alarms import Rung, act
+from strop.tracking.report import write_report
+from strop.tracking.runlog import RunLog
+from strop.tracking.sinks import FOLDER as SINKS_FOLDER
+from strop.tracking.sinks import Sinks, TrackedRun
 from strop.train.build import build_loop, build_state
-from strop.train.checkpoint import (
+from strop.train.loop.signals import Interrupted, Signals, interruptible, watched
+from strop.train.loop.step import TrainState
+from strop.train.monitor.alarms import Rung, act
+from strop.train.monitor.dev import Dev, find_best, start_score
+from strop.train.monitor.journal import Journal
+from strop.train.monitor.profile import FOLDER, Profile, Profiler, refuse_profile
+from strop.train.monitor.recovery import Recovery
+from strop.train.preflight.prepare import Prepared, prepare
+from strop.train.preflight.selfcheck import MERGED_LIMITS, merged_difference
+from strop.train.preflight.space import disk_errors, refuse_full
+from strop.train.preflight.start import starting_model
+from strop.train.rundir.checkpoint import (
     checkpoints,
     mark_best,
     newest_whole,
@@ -34,8 +44,7 @@ from strop.train.checkpoint import (
     roll_back,
     step_of,
 )
-from strop.train.dev import Dev, find_best, start_score
-from strop.train.directory import (
+from strop.train.rundir.directory import (
     LINEAGE,
     changed_inputs,
     changed_keys,
@@ -50,18 +59,9 @@ from strop.train.directory import (
     write_forced,
     write_identity,
 )
-from strop.train.journal import Journal
-from strop.train.lock import locked, refuse_locked
-from strop.train.manifest import publish, sweep, verify
-from strop.train.prepare import Prepared, prepare
-from strop.train.profile import FOLDER, Profile, Profiler, refuse_profile
-from strop.train.recovery import Recovery
-from strop.train.selfcheck import MERGED_LIMITS, merged_difference
-from strop.train.signals import Interrupted, Signals, interruptible, watched
-from strop.train.space import disk_errors, refuse_full
-from strop.train.start import starting_model
-from strop.train.step import TrainState
-from strop.train.writer import Writer
+from strop.train.rundir.lock import locked, refuse_locked
+from strop.train.rundir.manifest import publish, sweep, verify
+from strop.train.rundir.writer import Writer
 from strop.types import Preference, StepRecord
 
 

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from strop.engines.local import LocalSampler
 from strop.errors import UsageError
 from strop.evals.subjects import sampling_of
 from strop.model.load import load_for_inference, load_tokenizer, weights_hash
@@ -18,7 +19,6 @@ from strop.model.logprobs import bare
 from strop.model.network import Policy
 from strop.recipe.study import Refine, Study
 from strop.rollout.collect import PromptedTask
-from strop.rollout.local import LocalSampler
 from strop.text.render import opening, prompts_ids
 from strop.text.script import before_answer
 from strop.types import Completion, Rollout, Task, Text

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from strop.evals.stats.clustered import Mean, number_clusters
+from strop.stats.clustered import Mean, number_clusters
 
 Z = 1.959963984540054
 """97.5 % quantile of the normal distribution."""

@@ -10,8 +10,8 @@ from typing import Literal
 from strop.evals.decode.draws import Side
 from strop.evals.decode.estimators import affordable, best_at, majority_at, pass_at, share
 from strop.evals.decode.grading import Answer, Graded
-from strop.evals.stats import superiority
 from strop.recipe.study import Study
+from strop.stats import superiority
 
 Method = Literal["greedy", "sample", "pass", "maj", "best", "refine"]
 Curve = list[tuple[float, float]]

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from strop.evals.decode.frontier import Row
-from strop.metrics.report import html_of, page
 from strop.recipe.study import Study
+from strop.tracking.report import html_of, page
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

@@ -25,10 +25,10 @@ from strop.evals.decode.frontier import Row, rows_of, sentences, ways_of
 from strop.evals.decode.grading import Graded, Grader, judged_items
 from strop.evals.decode.page import study_page
 from strop.evals.items import cluster_of, item_of
-from strop.evals.stats.compare import FEWEST_CLUSTERS
 from strop.model.load import expect_weights, load_tokenizer, weights_hash
-from strop.recipe.load import digest
+from strop.recipe.loading.load import digest
 from strop.recipe.study import Refine, Study
+from strop.stats.compare import FEWEST_CLUSTERS
 from strop.types import Task
 
 TABLE = "decode.json"

@@ -12,10 +12,10 @@ from strop.evals.gate.pairing import Paired, paired
 from strop.evals.gate.sentence import sentence
 from strop.evals.gate.slices import slices
 from strop.evals.scale import expect_one_scale
-from strop.evals.stats import Comparison, band, noninferiority, superiority
-from strop.evals.stats.flips import flips, mcnemar
-from strop.evals.stats.multiple import holm
 from strop.recipe.gate import Demand, Policy
+from strop.stats import Comparison, band, noninferiority, superiority
+from strop.stats.flips import flips, mcnemar
+from strop.stats.multiple import holm
 from strop.types import Check, EvalRecord, Verdict, VerdictName
 
 EXIT_CODES: dict[VerdictName, int] = {"pass": 0, "regressed": 10, "inconclusive": 11}

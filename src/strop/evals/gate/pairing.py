@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from strop.errors import MissingEvidenceError
-from strop.recipe.yaml_text import short
+from strop.recipe.loading.yaml_text import short
 from strop.types import EvalRecord
 
 Key = tuple[str, int]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from strop.evals.gate.pairing import Paired
-from strop.evals.stats import Comparison, superiority
-from strop.evals.stats.multiple import benjamini_hochberg
+from strop.stats import Comparison, superiority
+from strop.stats.multiple import benjamini_hochberg
 from strop.types import Slice
 
 FEWEST = 5

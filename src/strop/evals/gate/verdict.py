@@ -15,8 +15,8 @@ from strop.evals.gate.judge import Records, gate
 from strop.evals.gate.page import write_page
 from strop.evals.records import read_records
 from strop.evals.summary import read_summary
-from strop.recipe.files import read_text
 from strop.recipe.gate import Demand, Policy
+from strop.recipe.loading.files import read_text
 from strop.registry.store import Registry
 from strop.types import Verdict
 

@@ -14,7 +14,7 @@ import yaml
 
 from strop.errors import DataError, MissingEvidenceError, OutputError
 from strop.evals.golden.mine import Mined
-from strop.recipe.files import read_text
+from strop.recipe.loading.files import read_text
 
 MANIFEST, SUITE = "golden.json", "suite.yaml"
 TASKS, PAIRS = "tasks.jsonl", "pairs.jsonl"

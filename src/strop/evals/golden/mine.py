@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from strop.data.dedup import first_alike, words
+from strop.data.duplicates import first_alike, words
 from strop.data.sources import rows
 from strop.errors import DataError
 from strop.evals.golden.signals import Item, asked_words, said, signal_of

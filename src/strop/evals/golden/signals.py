@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from strop.data.dedup import LONG, Words, asked, words
+from strop.data.duplicates import LONG, Words, asked, words
 from strop.data.records import Row, fits, preference, task
 from strop.errors import DataError
 from strop.rewards.answer.read import stated_answer

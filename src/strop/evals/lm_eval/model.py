@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from strop.engines.engine import Sampling
+from strop.engines.local import LocalSampler
 from strop.errors import UsageError
 from strop.evals.continuations import (
     Continuation,
@@ -21,8 +23,6 @@ from strop.evals.continuations import (
     windows,
 )
 from strop.model.network import Policy
-from strop.rollout.local import LocalSampler
-from strop.rollout.sampler import Sampling
 from strop.text.encode import Encoder
 from strop.types import Message, Tree
 

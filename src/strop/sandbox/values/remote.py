@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, Protocol
 
-from strop.sandbox.codec import BASES
+from strop.sandbox.values.codec import BASES
 
 CONTAINERS = {"add", "append", "clear", "copy", "discard", "extend", "get", "insert", "items",
               "keys", "pop", "popitem", "remove", "reverse", "setdefault", "sort", "update",

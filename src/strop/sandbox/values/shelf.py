@@ -12,7 +12,7 @@ import types
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from strop.sandbox.codec import Codec, NotPlainError
+from strop.sandbox.values.codec import Codec, NotPlainError
 
 METHOD = object()
 """Stands for an attribute that is a method of the object it was asked of."""

@@ -1,0 +1,199 @@
+"""Which items of an eval a model was trained on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from strop.data.duplicates import FREQUENT, LONG, Words, asked, numbers, words
+from strop.text.parse import plain, spoken
+from strop.types import Demonstration, Document, Feedback, Origin, Preference, Record, Task
+
+GRAM = LONG
+"""Words in a row that a long prompt may not share with training (Brown et al. 2020, arXiv
+2005.14165, appendix C)."""
+BLOCK = 7
+"""A run of 13 words holds a whole block of 7 that starts at a multiple of 7."""
+OWN = 7
+"""Words of a run that no template may cover."""
+LONG_ANSWER = 50
+"""Words from which an answer is nobody's but its own question's."""
+SHOWN = 5
+"""Places in the training data that are named for an item."""
+
+How = Literal["prompt", "13-gram", "answer"]
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """An eval item that was trained on.
+
+    `Match(3, "13-gram", share=0.8, count=2, places=(Origin("sft.jsonl", 17), ...))`: item 3 (from
+    0) shares 80 % of its 13-grams with 2 training records. `share` is 1 where the whole is equal.
+    """
+
+    item: int
+    how: How
+    share: float
+    count: int
+    places: tuple[Origin, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """`Overlap(items=200, records=9000, matches=(Match(3, ...),))`."""
+
+    items: int
+    records: int
+    matches: tuple[Match, ...]
+
+
+def overlap(items: Sequence[Task | Preference], training: Iterable[Record]) -> Overlap:
+    """Which eval items appear in the training records, told apart by what they ask.
+
+    An item appears where training has
+
+    - an equal prompt, after normalisation (`dedup.words`), in text or chat form, also as one turn
+      of a conversation or one line of a document;
+    - one of its runs of 13 words, for prompts of at least 13 words, in a prompt or document that
+      also holds every number of the item (one run is enough, as in GPT-3; `share` tells how many).
+      A run that stands in more than 10 different training texts and in two items, or in more than
+      10 items, belongs to a template; other runs need 7 words outside of those to count;
+    - an equal answer of at least 50 words (`chosen`, `answer`). A shorter answer under another
+      prompt is no overlap: many questions have the answer 5.
+    """
+    index = _Index.of([words(asked(item.prompt)) for item in items], [_answer(i) for i in items])
+    records = 0
+    for record in training:
+        records += 1
+        for text in _prompts(record):
+            index.look(text, record.origin)
+        if index.answers:
+            for answer in _answers(record):
+                index.note("answer", index.answers.get(words(answer), ()), record.origin)
+    found = {match.item: match for match in (*index.long_matches(), *index.equal_matches())}
+    return Overlap(len(items), records, tuple(found[item] for item in sorted(found)))
+
+
+@dataclass(slots=True)
+class _Index:
+    """Everything of the eval items that is looked for, and where it was found so far."""
+
+    texts: Sequence[Words]
+    prompts: Mapping[Words, list[int]]
+    answers: Mapping[Words, list[int]]
+    grams: Mapping[Words, int]
+    """Run of 13 words -> items that hold it."""
+    blocks: frozenset[Words]
+    equal: dict[tuple[int, How], list[Origin]] = field(default_factory=dict)
+    seen: dict[Words, list[Origin]] = field(default_factory=dict)
+    """Training texts that share a run with some item."""
+    holders: dict[Words, list[Words]] = field(default_factory=dict)
+    """Run -> the different training texts that hold it."""
+
+    @classmethod
+    def of(cls, prompts: Sequence[Words], answers: Sequence[Words]) -> _Index:
+        grams = Counter(gram for text in set(prompts) for gram in set(_runs(text)))
+        blocks = {gram[i : i + BLOCK] for gram in grams for i in range(GRAM - BLOCK + 1)}
+        long_answers = [text if len(text) >= LONG_ANSWER else () for text in answers]
+        return cls(prompts, _places(prompts), _places(long_answers), grams, frozenset(blocks))
+
+    def look(self, text: Words, origin: Origin) -> None:
+        """Look for equal prompts and shared runs in one training text."""
+        self.note("prompt", self.prompts.get(text, ()), origin)
+        if text in self.seen:
+            self.seen[text].append(origin)
+        elif any(text[i : i + BLOCK] in self.blocks for i in range(0, len(text), BLOCK)):
+            held = [gram for gram in set(_runs(text)) if gram in self.grams]
+            for gram in held:
+                self.holders.setdefault(gram, []).append(text)
+            if held:
+                self.seen[text] = [origin]
+
+    def note(self, how: How, items: Iterable[int], origin: Origin) -> None:
+        for item in items:
+            self.equal.setdefault((item, how), []).append(origin)
+
+    def equal_matches(self) -> list[Match]:
+        """Those of equal answers first, so that equal prompts take their place."""
+        found = sorted(self.equal.items(), key=lambda one: one[0][1])
+        return [
+            Match(item, how, 1.0, len(places), tuple(places[:SHOWN]))
+            for (item, how), places in found
+        ]
+
+    def long_matches(self) -> list[Match]:
+        made = (self._long_match(item, text) for item, text in enumerate(self.texts))
+        return [match for match in made if match is not None]
+
+    def _long_match(self, item: int, text: Words) -> Match | None:
+        runs = self._telling(text)
+        needed = set(numbers(text))
+        fitting = {
+            run: [other for other in self.holders.get(run, ()) if needed <= set(other)]
+            for run in runs
+        }
+        shared = [run for run in runs if fitting[run]]
+        if not shared:
+            return None
+        others = dict.fromkeys(other for run in shared for other in fitting[run])
+        places = [origin for other in others for origin in self.seen[other]]
+        places.sort(key=lambda origin: (origin.path, origin.line))
+        share = len(shared) / len(runs)
+        return Match(item, "13-gram", share, len(places), tuple(places[:SHOWN]))
+
+    def _telling(self, text: Words) -> list[Words]:
+        """The different runs of a text with enough words of its own."""
+        runs = list(_runs(text))
+        shared = [place for place, run in enumerate(runs) if self._is_template(run)]
+        covered = {place + offset for place in shared for offset in range(GRAM)}
+        own = [place not in covered for place in range(len(text))]
+        kept = [run for n, run in enumerate(runs) if sum(own[n : n + GRAM]) >= OWN]
+        return list(dict.fromkeys(kept))
+
+    def _is_template(self, run: Words) -> bool:
+        holders, items = self.holders.get(run, ()), self.grams[run]
+        return items > FREQUENT or (len(holders) > FREQUENT and items > 1)
+
+
+def _prompts(record: Record) -> list[Words]:
+    """What a training record asks: the whole, and its turns or lines one by one."""
+    if isinstance(record, Document):
+        lines = [line for line in record.text.splitlines() if line.strip()]
+        return [words(text) for text in dict.fromkeys([record.text, *lines])]
+    texts = [asked(record.prompt)]
+    turns = [] if isinstance(record.prompt, str) else list(record.prompt)
+    if isinstance(record, Demonstration) and not isinstance(record.completion, str):
+        turns += record.completion
+    texts += [plain([turn]) for turn in turns if turn["role"] == "user"]
+    return [words(text) for text in dict.fromkeys(texts)]
+
+
+def _answers(record: Record) -> list[str]:
+    """What a training record shows as an answer."""
+    if isinstance(record, Demonstration | Feedback):
+        return [spoken(record.completion)]
+    if isinstance(record, Preference):
+        return [spoken(record.chosen), spoken(record.rejected)]
+    return []
+
+
+def _answer(item: Task | Preference) -> Words:
+    if isinstance(item, Preference):
+        return words(spoken(item.chosen))
+    answer = item.columns.get("answer")
+    return words(answer) if isinstance(answer, str) else ()
+
+
+def _places(texts: Sequence[Words]) -> dict[Words, list[int]]:
+    found: dict[Words, list[int]] = {}
+    for place, text in enumerate(texts):
+        if text:
+            found.setdefault(text, []).append(place)
+    return found
+
+
+def _runs(text: Words) -> Iterable[Words]:
+    return (text[i : i + GRAM] for i in range(len(text) - GRAM + 1))

@@ -1,0 +1,1 @@
+"""The kinds of task of a suite: generated answers, choices, likelihoods, refusals, Python."""

@@ -1,1 +1,0 @@
-"""Values with their reduction, and the append-only run log."""

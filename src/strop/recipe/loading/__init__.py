@@ -1,0 +1,1 @@
+"""From a YAML file to plain values: reading, overriding, and messages that name line and key."""

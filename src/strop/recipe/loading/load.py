@@ -1,0 +1,230 @@
+"""YAML -> recipe, with the line of every mistake and the nearest right name."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from strop.errors import RecipeError
+from strop.recipe.base import Strict
+from strop.recipe.loading.files import RECIPE_BYTES, read_text
+from strop.recipe.loading.yaml_text import parsed, short, shown
+from strop.recipe.train.methods import METHODS, Recipe
+
+Loc = tuple[str | int, ...]
+StrictT = TypeVar("StrictT", bound=Strict)
+
+MOST_MISTAKES = 20
+"""Told at once."""
+
+LONGEST_MESSAGE = 500
+"""Characters of one mistake; it may repeat a value of any length."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A parsed YAML file: its values and the line of every key and list item."""
+
+    path: Path
+    values: dict[str, Any]
+    lines: Mapping[Loc, int]
+
+    def place(self, loc: Loc) -> str:
+        """`file:line` of the closest known place."""
+        while loc and loc not in self.lines:
+            loc = loc[:-1]
+        return f"{self.path}:{self.lines.get(loc, 1)}"
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a training recipe; its `method` decides which keys it may have."""
+    source = read_yaml(path, overrides)
+    method = source.values.get("method")
+    if method is None:
+        raise RecipeError(
+            "the recipe has no `method`",
+            where=source.place(()),
+            fix=f"add `method:` with one of {', '.join(METHODS)}",
+        )
+    if not isinstance(method, str) or method not in METHODS:
+        near = difflib.get_close_matches(str(method), METHODS, 1, 0.5)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise RecipeError(
+            f"unknown method {shown(method)}",
+            where=source.place(("method",)),
+            fix=f"{hint}known methods: {', '.join(METHODS)}",
+        )
+    return validate(METHODS[method], source)
+
+
+def load(cls: type[StrictT], path: str | Path, overrides: Sequence[str] = ()) -> StrictT:
+    """Read any other recipe file (suite, policy, pipeline)."""
+    return validate(cls, read_yaml(path, overrides))
+
+
+def digest(recipe: Strict) -> str:
+    """Hash of everything a recipe says, 16 hex digits."""
+    text = json.dumps(recipe.plain(), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def read_yaml(path: str | Path, overrides: Sequence[str] = ()) -> Source:
+    """Parse a YAML mapping safely, refuse duplicate keys, apply `a.b=c` overrides."""
+    path = Path(path)
+    text = read_text(path, RecipeError, limit=RECIPE_BYTES)
+    values, node = parsed(text, str(path))
+    if not isinstance(values, dict):
+        raise RecipeError(
+            "expected `key: value` lines", where=f"{path}:1", fix="write a mapping, one key a line"
+        )
+    lines: dict[Loc, int] = {}
+    for loc, line in _lines(node, (), path) if node else ():
+        lines[loc] = line
+    for override in overrides:
+        _apply(values, override)
+    return Source(path, values, lines)
+
+
+def _lines(node: yaml.Node, loc: Loc, path: Path) -> Iterator[tuple[Loc, int]]:
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            name, line = str(key.value), key.start_mark.line + 1
+            if name in seen:
+                raise RecipeError(
+                    f"the key `{short(name)}` appears twice", where=f"{path}:{line}", fix="keep one"
+                )
+            seen.add(name)
+            yield (*loc, name), line
+            yield from _lines(value, (*loc, name), path)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            yield (*loc, index), item.start_mark.line + 1
+            yield from _lines(item, (*loc, index), path)
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    """`optim.learning_rate=1e-5`, the value read as YAML."""
+    name, equals, text = override.partition("=")
+    if not equals or not name:
+        raise _unfit(override, "is not of the form a.b=c")
+    value, _ = parsed(text, f"--set {short(name)}")
+    *parents, last = name.split(".")
+    here: Any = values
+    for parent in parents:
+        here = here.setdefault(parent, {}) if isinstance(here, dict) else _item(here, parent, name)
+    if isinstance(here, list):
+        here[_index(here, last, name)] = value
+    elif isinstance(here, dict):
+        here[last] = value
+    else:
+        raise _unfit(name, f"{'.'.join(parents)} holds no keys")
+
+
+def _item(here: Any, part: str, name: str) -> Any:
+    if not isinstance(here, list):
+        raise _unfit(name, f"{part!r} is below a plain value")
+    return here[_index(here, part, name)]
+
+
+def _index(here: list[Any], part: str, name: str) -> int:
+    # "\u00b2" is a digit too, but no index; a longer one is beyond every list
+    if not part.isdecimal() or len(part) > 9 or int(part) >= len(here):
+        raise _unfit(name, f"{part!r} is not an index of a list of {len(here)}")
+    return int(part)
+
+
+def _unfit(override: str, problem: str) -> RecipeError:
+    return RecipeError(
+        f"--set {short(override)}: {problem}", fix="name a key as in --set optim.learning_rate=1e-5"
+    )
+
+
+def validate(cls: type[StrictT], source: Source) -> StrictT:
+    """Check every key and value; all mistakes are reported in one message."""
+    try:
+        # YAML 1.1 reads 1e-5 as text; pydantic turns such text into a number
+        context = {"folder": source.path.resolve().parent, "source": source}
+        return cls.model_validate(source.values, context=context)
+    except ValidationError as error:
+        # a default that is made of a wrong value is no mistake of its own
+        found = [dict(e) for e in error.errors() if e["type"] != "default_factory_not_called"]
+        mistakes = [_explain(cls, source, item) for item in found[:MOST_MISTAKES]]
+    (where, text, fix), *rest = mistakes
+    lines = [text, *(f"{at}: {said}\n  fix: {advice}" for at, said, advice in rest)]
+    if rest:  # the last line of a message is the fix of the whole
+        lines[0] += f"\n  fix: {fix}"
+        fix = "mend all of these"
+    raise RecipeError("\n".join(lines), where=where, fix=fix)
+
+
+def _explain(cls: type[BaseModel], source: Source, item: dict[str, Any]) -> tuple[str, str, str]:
+    """The place of a mistake, what it is, and its fix."""
+    loc = _yaml_loc(source.values, item["loc"])
+    names = [str(part) for part in loc if isinstance(part, str)]
+    dotted = short(".".join(map(str, loc)))
+    if item["type"] == "extra_forbidden":
+        return source.place(loc), *_unknown_key(cls, names)
+    if item["type"] == "missing":
+        return source.place(loc[:-1]), f"missing key `{dotted}`", "add it"
+    if item["type"] == "union_tag_not_found":
+        return source.place(loc), f"missing key `{dotted}.kind`", "add it"
+    message = str(item["msg"]).removeprefix("Value error, ")[:LONGEST_MESSAGE]
+    given = f" (got {shown(item['input'])})" if not isinstance(item["input"], dict) else ""
+    said = f"`{dotted}`: {message}{given}" if dotted else message
+    if item["type"] == "string_type":  # YAML reads `on`, `3` and `2024-01-01` as other things
+        return source.place(loc), said, "put the text in quotes"
+    return source.place(loc), said, f"change `{dotted}`" if dotted else "change the file"
+
+
+def _yaml_loc(values: Any, loc: Loc) -> Loc:
+    """The place in the file: pydantic adds the tags of unions, which are not in it."""
+    path: list[str | int] = []
+    here = values
+    for number, part in enumerate(loc):
+        inside = (isinstance(here, dict) and part in here) or (
+            isinstance(here, list) and isinstance(part, int) and part < len(here)
+        )
+        if inside:
+            here = here[part]
+            path.append(part)
+        elif number == len(loc) - 1:
+            path.append(part)
+    return tuple(path)
+
+
+def _unknown_key(cls: type[BaseModel], names: list[str]) -> tuple[str, str]:
+    *parents, name = names
+    known = list(_fields(cls, ()))
+    siblings = [path[-1] for path in known if list(path[:-1]) == parents]
+    said = f"unknown key `{short('.'.join(names))}`"
+    near = difflib.get_close_matches(name, siblings, 1, 0.6)
+    if near:
+        return said, f"did you mean `{near[0]}`?"
+    homes = sorted({".".join(path) for path in known if path[-1] == name})
+    if homes:
+        return said, f"it belongs at `{homes[0]}`"
+    reads = f"known keys here: {', '.join(sorted(set(siblings)))}" if siblings else "remove it"
+    return f"{said}: this method or section does not read it", reads
+
+
+def _fields(cls: type[BaseModel], prefix: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    for name, field in cls.model_fields.items():
+        yield (*prefix, name)
+        for nested in _classes(field.annotation):
+            yield from _fields(nested, (*prefix, name))
+
+
+def _classes(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _classes(part)

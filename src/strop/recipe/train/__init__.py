@@ -1,0 +1,1 @@
+"""What a training recipe says: a class for each method, and its parts."""

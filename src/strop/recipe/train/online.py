@@ -1,0 +1,124 @@
+"""Recipes that learn from the model's own samples, one class a method."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from strop.recipe.base import Strict
+from strop.recipe.train.alarm import OwnPairAlarms, PolicyAlarms, SampleAlarms
+from strop.recipe.train.data import Sources
+from strop.recipe.train.policy import (
+    AnyPolicyObjective,
+    BestOfObjective,
+    CispoObjective,
+    ClipObjective,
+    OwnPairsObjective,
+    PpoObjective,
+    ReinforceObjective,
+    RlooObjective,
+    SapoObjective,
+    SequenceClipObjective,
+    ValueRecipe,
+)
+from strop.recipe.train.reward import ProbesRecipe, Rewards
+from strop.recipe.train.rollout import CispoRollout, DapoRollout, RolloutRecipe, UngroupedRollout
+from strop.recipe.train.run import TrainRecipe
+
+
+class TasksDuring(Strict):
+    """Rewards of `samples` answers to each held-out task every `every` steps.
+
+    `reward` is what they are judged by, by default the reward that is trained; `temperature` 0 is
+    greedy.
+    """
+
+    data: Sources
+    every: int = Field(100, ge=1)
+    samples: int = Field(1, ge=1)
+    temperature: float = Field(1.0, ge=0)
+    reward: Rewards | None = None
+
+
+class OnlineRecipe(TrainRecipe):
+    """Learning from rewarded samples on `{"prompt", ...columns}` records."""
+
+    rollout: RolloutRecipe = RolloutRecipe()
+    reward: Rewards
+    probes: ProbesRecipe = ProbesRecipe()
+    eval: TasksDuring | None = None
+    alarms: SampleAlarms = SampleAlarms()
+
+
+class PolicyRecipe(OnlineRecipe):
+    """What all policy gradients have."""
+
+    objective: AnyPolicyObjective
+    alarms: PolicyAlarms = PolicyAlarms()
+
+
+class ClipRecipe(PolicyRecipe):
+    """Policy gradients with a clipped token ratio."""
+
+    method: Literal["grpo", "dr_grpo"]
+    objective: ClipObjective = ClipObjective()
+
+
+class DapoRecipe(PolicyRecipe):
+    """DAPO is a clipped token ratio and a way of sampling."""
+
+    method: Literal["dapo"]
+    objective: ClipObjective = ClipObjective()
+    rollout: DapoRollout = DapoRollout()
+
+
+class SequenceClipRecipe(PolicyRecipe):
+    method: Literal["gspo", "gmpo"]
+    objective: SequenceClipObjective = SequenceClipObjective()
+
+
+class CispoRecipe(PolicyRecipe):
+    method: Literal["cispo"]
+    objective: CispoObjective = CispoObjective()
+    rollout: CispoRollout = CispoRollout()
+
+
+class SapoRecipe(PolicyRecipe):
+    method: Literal["sapo"]
+    objective: SapoObjective = SapoObjective()
+
+
+class RlooRecipe(PolicyRecipe):
+    method: Literal["rloo"]
+    objective: RlooObjective = RlooObjective()
+
+
+class ReinforceRecipe(PolicyRecipe):
+    method: Literal["reinforce_pp"]
+    objective: ReinforceObjective = ReinforceObjective()
+    rollout: UngroupedRollout = UngroupedRollout()
+
+
+class PpoRecipe(PolicyRecipe):
+    """PPO: the critic's model is named in `value`."""
+
+    method: Literal["ppo"]
+    objective: PpoObjective = PpoObjective()
+    rollout: UngroupedRollout = UngroupedRollout()
+    value: ValueRecipe | None = None
+
+
+class OwnPairsRecipe(OnlineRecipe):
+    """Online DPO: pairs from the model's own samples, ranked by the reward."""
+
+    method: Literal["online_dpo"]
+    objective: OwnPairsObjective = OwnPairsObjective()
+    alarms: OwnPairAlarms = OwnPairAlarms()
+
+
+class BestOfRecipe(OnlineRecipe):
+    """Rejection-sampling fine-tuning: maximum likelihood on the best of each group."""
+
+    method: Literal["raft"]
+    objective: BestOfObjective = BestOfObjective()

@@ -1,0 +1,93 @@
+"""What every training recipe has: output, model, data, optimizer, length."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from strop.recipe.base import LocalPath, Strict
+from strop.recipe.template import Scalar, TemplatePath, TemplateRecipe
+from strop.recipe.train.data import MixedSources, TextRecipe
+from strop.recipe.train.dev import DevRecipe
+from strop.recipe.train.model import ModelRecipe
+
+
+class OptimRecipe(Strict):
+    """Warm-up, then a schedule that ends at `final_ratio` times the learning rate.
+
+    `muon` takes the hidden matrices of a full fine-tune (momentum 0.95); AdamW takes the rest.
+    """
+
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    learning_rate: float = Field(gt=0)
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup_ratio: float = Field(0.05, ge=0, lt=1)
+    final_ratio: float = Field(0.0, ge=0, le=1)
+    weight_decay: float = Field(0.0, ge=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    max_grad_norm: float = Field(1.0, gt=0)
+
+
+class RunRecipe(Strict):
+    """How long, in what pieces, and what is kept.
+
+    `batch_size` counts records (offline) or prompts (online) per optimizer step;
+    `micro_batch_tokens` bounds the tokens of one forward and changes memory, not the result;
+    `save_every` 0 writes only the final checkpoint. `skip_nonfinite` updates in a row may be left
+    out because loss or gradient is NaN or infinite; one more, and the run goes back to its last
+    checkpoint, once, and on with other data. `sinks` are trackers that get every row of the log as
+    well; none of them leaves this machine unless the environment says so.
+    """
+
+    steps: int | None = Field(None, ge=1)
+    epochs: float | None = Field(None, gt=0)
+    batch_size: int = Field(32, ge=1)
+    micro_batch_tokens: int = Field(8192, ge=1)
+    save_every: int = Field(0, ge=0)
+    keep_checkpoints: int = Field(2, ge=1)
+    skip_nonfinite: int = Field(3, ge=0)
+    sinks: list[Literal["mlflow", "wandb", "trackio"]] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("give exactly one of steps and epochs")
+        return self
+
+    @model_validator(mode="after")
+    def _sinks_differ(self) -> Self:
+        if len(set(self.sinks)) < len(self.sinks):
+            raise ValueError(f"sinks names one twice: {', '.join(self.sinks)}")
+        return self
+
+
+class TrainRecipe(Strict):
+    """What every method has."""
+
+    method: str
+    output: LocalPath
+    seed: int = 0
+    model: ModelRecipe
+    data: MixedSources
+    text: TextRecipe = TextRecipe()
+    chat_template: TemplatePath | None = None
+    template_options: dict[str, Scalar] = Field(default_factory=dict)
+    optim: OptimRecipe
+    run: RunRecipe
+    dev: DevRecipe | None = None
+
+    @property
+    def template(self) -> TemplateRecipe:
+        """How conversations are written; it is saved into the final model."""
+        return TemplateRecipe(
+            chat_template=self.chat_template,
+            template_options=self.template_options,
+            end_of_turn=self.text.end_of_turn,
+        )
+
+    @model_validator(mode="after")
+    def _muon_has_matrices(self) -> Self:
+        if self.optim.optimizer == "muon" and self.model.lora is not None:
+            raise ValueError("muon is for full weight matrices: use optimizer adamw with lora")
+        return self

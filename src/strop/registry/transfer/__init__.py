@@ -1,0 +1,1 @@
+"""Releases as archives: packed, unpacked, checked out."""

@@ -1,0 +1,1 @@
+"""A reward attacked before it is trained on: probes, golds, dominance, symptoms."""

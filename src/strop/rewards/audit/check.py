@@ -1,0 +1,103 @@
+"""Probes for a recipe: where their texts come from, and what follows from their findings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from strop.data.records import task
+from strop.data.sources import rows
+from strop.errors import DataError, RecipeError, RewardError
+from strop.recipe.train.reward import ProbesRecipe, RewardComponent
+from strop.rewards.audit.attacks import Pair
+from strop.rewards.audit.golds import expect_golds
+from strop.rewards.audit.pairs import pairs_from_golds, pairs_from_labels
+from strop.rewards.audit.probes import Finding, catalogue, probe
+from strop.rewards.audit.sample import read_completions
+from strop.rewards.compose import Reward
+from strop.types import Task
+
+Encode = Callable[[str], list[int]]
+
+
+def attacked(
+    components: Sequence[RewardComponent], recipe: ProbesRecipe, file: Path
+) -> list[Finding]:
+    """Findings on a file of tasks with gold answers, or of completions with labels.
+
+    Raises `DataError` where no right and wrong completion can be had from it.
+    """
+    first = next(iter(rows(file)), None)
+    if first is None:
+        raise DataError("the file holds no rows", where=str(file))
+    if "completion" in first[0] or "completions" in first[0]:
+        pairs = pairs_from_labels(read_completions(file))
+    else:
+        tasks = [task(row, origin) for row, origin in rows(file)]
+        Reward(components).expect_columns(tasks)
+        pairs = pairs_from_golds(components, tasks)
+    if not pairs:
+        raise DataError(
+            f"no right and wrong completion can be made for {components[0].label}",
+            where=str(file),
+            fix="give completions with `label` true and false for the same prompts",
+        )
+    return _findings(Reward(components), recipe, pairs, None)
+
+
+def defend(
+    components: Sequence[RewardComponent],
+    recipe: ProbesRecipe,
+    tasks: Sequence[Task],
+    encode: Encode,
+) -> dict[str, int]:
+    """Before a run: gold answers have to pass their own verifier, critical probes have to hold.
+
+    Returns counts for the run's own log. Raises `DataError` or `RewardError`.
+    """
+    reward = Reward(components)
+    if recipe.completions is not None:
+        pairs = pairs_from_labels(read_completions(Path(recipe.completions)))
+    else:
+        pairs = pairs_from_golds(components, tasks)
+        if pairs:
+            expect_golds(reward, pairs)
+    if not pairs:
+        if recipe.file is not None or recipe.completions is not None or recipe.accept:
+            raise RecipeError(
+                "probes need right and wrong completions, and there are none for "
+                f"{components[0].label}",
+                fix="set probes.completions to labelled completions, or drop `probes`",
+            )
+        return {}
+    findings = _findings(reward, recipe, _spread(pairs, recipe.tasks), encode)
+    failed = [one for one in findings if one.critical and one.verdict == "fails"]
+    unknown = recipe.accept.keys() - {one.probe for one in findings}
+    if unknown:
+        raise RecipeError(
+            f"probes.accept names {', '.join(sorted(unknown))}, which was not run",
+            fix=f"probes: {', '.join(one.probe for one in findings)}",
+        )
+    open_ones = [one for one in failed if one.probe not in recipe.accept]
+    if open_ones:
+        said = "".join(
+            f"\n  {one.probe}: held {one.held} of {one.trials}; {one.example}" for one in open_ones
+        )
+        raise RewardError(
+            f"the reward can be had without the right answer:{said}",
+            fix="mend it (docs/rewards.md), or say in probes.accept why it may stay",
+        )
+    return {"probes": len(findings), "probes_accepted": len(failed)}
+
+
+def _findings(
+    reward: Reward, recipe: ProbesRecipe, pairs: Sequence[Pair], encode: Encode | None
+) -> list[Finding]:
+    own = Path(recipe.file) if recipe.file else None
+    return probe(reward, pairs, catalogue(reward.recipe, own), encode)
+
+
+def _spread(pairs: Sequence[Pair], count: int) -> list[Pair]:
+    """At most so many, evenly from the whole."""
+    step = max(1.0, len(pairs) / count)
+    return [pairs[int(i * step)] for i in range(min(count, len(pairs)))]

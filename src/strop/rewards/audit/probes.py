@@ -1,0 +1,220 @@
+"""Attack a reward before a policy does."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import NormalDist
+
+from strop.errors import RewardError
+from strop.recipe.train.reward import RewardComponent
+from strop.rewards.audit.attacks import ANSWER, TEXT, Pair, Probe, Trial
+from strop.rewards.audit.code_attacks import CODE, JSON, TOOLS
+from strop.rewards.compose import Reward, as_said, columns_of
+from strop.rewards.own.functions import own_names
+from strop.types import Score
+
+ENOUGH = 0.95
+"""Lower bound (Wilson, 95 %) of the share of trials in which a probe has to hold."""
+
+NEAR = 1e-6
+"""Rewards closer than this are equal."""
+
+CATALOGUE: dict[str, tuple[Probe, ...]] = {
+    "exact_answer": (*TEXT, *ANSWER),
+    "math_answer": (*TEXT, *ANSWER),
+    "code_tests": (*TEXT, *CODE),
+    "tool_call": (*TEXT, *TOOLS),
+    "json_schema": (*TEXT, *JSON),
+}
+"""What each kind of verifier is attacked with; other rewards get `TEXT` and `ANSWER`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A probe's result. `example` is the first trial that it did not hold in: the text, and what
+    it earned against what it may earn."""
+
+    probe: str
+    critical: bool
+    held: int
+    trials: int
+    low: float
+    example: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """`holds`, `fails`, or `undecided`: no failure, but too few trials to be sure."""
+        if self.held == self.trials:
+            return "holds" if self.critical or self.low >= ENOUGH else "undecided"
+        return "fails" if self.critical or self.low < ENOUGH else "holds"
+
+
+def catalogue(components: Sequence[RewardComponent], own: Path | None) -> tuple[Probe, ...]:
+    """The probes for a reward, and those of the user's file."""
+    known = CATALOGUE.get(components[0].function, (*TEXT, *ANSWER))
+    return (*known, *(read_probes(own) if own else ()))
+
+
+def probe(
+    reward: Reward,
+    pairs: Sequence[Pair],
+    probes: Sequence[Probe],
+    encode: Callable[[str], list[int]] | None = None,
+) -> list[Finding]:
+    """Run every probe on every pair; pairs that the reward itself ranks wrongly are found by
+    `half_of_it`. `encode` gives the token ids that length rewards read."""
+    findings = [_unscored(reward, pairs[0], encode)]
+    known = _known(reward, pairs, encode)
+    for one in probes:
+        trials = [(pair, trial) for pair in pairs for trial in one.attack(pair)]
+        if not trials:
+            continue
+        scores = _scores(reward, [(pair, trial.text) for pair, trial in trials], encode)
+        got = [
+            _compared(reward, trial, score)
+            for (_, trial), score in zip(trials, scores, strict=True)
+        ]
+        bounds = [_compared(reward, trial, _base(pair, trial, known)) for pair, trial in trials]
+        failed = [
+            _shown(trial, earned, bound)
+            for (_, trial), earned, bound in zip(trials, got, bounds, strict=True)
+            if not _held(trial, earned, bound)
+        ]
+        held = len(trials) - len(failed)
+        low = wilson_low(held, len(trials))
+        example = failed[0] if failed else ""
+        findings.append(Finding(one.name, one.critical, held, len(trials), low, example))
+    return findings
+
+
+Known = dict[tuple[int, str], Score]
+"""Scores of the pairs' own completions, by the pair's identity and the text."""
+
+
+def _known(
+    reward: Reward, pairs: Sequence[Pair], encode: Callable[[str], list[int]] | None
+) -> Known:
+    texts = [(pair, text) for pair in pairs for text in (pair.right, pair.wrong)]
+    scores = _scores(reward, texts, encode)
+    if all(score.total is None for score in scores):
+        raise RewardError(
+            "the reward judges neither the right nor the wrong completions, so no probe says "
+            "anything",
+            fix="try `strop reward check` on completions of yours; lengths in tokens need a model, "
+            "so measure words there",
+        )
+    return {(id(p), text): score for (p, text), score in zip(texts, scores, strict=True)}
+
+
+def _base(pair: Pair, trial: Trial, known: Known) -> Score:
+    """What a trial is held against: its base, or the right completion."""
+    return known[id(pair), trial.base if trial.rule == "no_gain" else pair.right]
+
+
+def _compared(reward: Reward, trial: Trial, score: Score) -> float | None:
+    """The reward a rule is about: the total, or for another form of the right answer what decides
+    whether it is right (the first component and the gates; shaping may tell two texts apart)."""
+    if trial.rule != "as_right":
+        return score.total
+    deciding = [c for i, c in enumerate(reward.recipe) if i == 0 or c.gate]
+    values = [score.components[component.label] for component in deciding]
+    known = [value for value in values if value is not None]
+    return math.prod(known) if len(known) == len(values) else None
+
+
+def _held(trial: Trial, earned: float | None, bound: float | None) -> bool:
+    """A text that cannot be judged earns nothing, so it cannot gain; a right one has to be."""
+    if earned is None:
+        return trial.rule != "as_right"
+    if bound is None:
+        return False
+    if trial.rule == "below_right":
+        return earned < bound - NEAR
+    if trial.rule == "no_gain":
+        return earned <= bound + NEAR
+    return abs(earned - bound) <= NEAR
+
+
+def _shown(trial: Trial, earned: float | None, bound: float | None) -> str:
+    text = trial.text if len(trial.text) <= 70 else f"{trial.text[:34]} ... {trial.text[-30:]}"
+    return f"{text!r} earned {earned}, {RULES[trial.rule]} {bound}"
+
+
+RULES = {"below_right": "not below", "no_gain": "more than", "as_right": "and not"}
+
+
+def _scores(
+    reward: Reward,
+    texts: Sequence[tuple[Pair, str]],
+    encode: Callable[[str], list[int]] | None,
+) -> list[Score]:
+    tasks = [pair.task for pair, _ in texts]
+    columns = columns_of(tasks)
+    if encode is not None:
+        columns["completion_ids"] = [encode(text) for _, text in texts]
+    said = [as_said(pair.task.prompt, text) for pair, text in texts]
+    return list(reward.judge([task.prompt for task in tasks], said, columns).scores)
+
+
+def _unscored(reward: Reward, pair: Pair, encode: Callable[[str], list[int]] | None) -> Finding:
+    """A component that fails leaves its completion unscored; it must not become a zero."""
+    held, example = 0, ""
+    needed = [c for c in reward.recipe if not c.optional]
+    for component in needed:
+        functions = [_failing if c is component else f for c, f in reward.components]
+        broken = Reward(reward.recipe, functions=functions)
+        total = _scores(broken, [(pair, pair.right)], encode)[0].total
+        held += total is None
+        example = example or ("" if total is None else f"{component.label} failed, total {total}")
+    low = wilson_low(held, len(needed))
+    return Finding("infrastructure_fault", True, held, len(needed), low, example)
+
+
+def _failing(**_: object) -> list[float | None]:
+    raise ConnectionError("planted: the judge cannot be reached")
+
+
+def wilson_low(held: int, trials: int, confidence: float = 0.95) -> float:
+    """Lower end of Wilson's two-sided score interval of a share (Wilson 1927); 0 for no trials.
+
+    `wilson_low(95, 100) == 0.8882...`
+    """
+    if not trials:
+        return 0.0
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    share = held / trials
+    middle = share + z * z / (2 * trials)
+    spread = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
+    return (middle - spread) / (1 + z * z / trials)
+
+
+def read_probes(path: Path) -> tuple[Probe, ...]:
+    """A user's probes: a Python file with `probes(task, right, wrong)` that yields
+    `{"completion"[, "rule"][, "base"]}`; `rule` as in `strop.rewards.audit.attacks`, `base`
+    "right" or "wrong". All of them are critical."""
+    build = own_names(path).get("probes")
+    if not callable(build):
+        raise RewardError(
+            "the file gives no probes", where=str(path), fix="define probes(task, right, wrong)"
+        )
+
+    def attack(pair: Pair) -> Iterator[Trial]:
+        for row in build({**pair.task.columns, "prompt": pair.task.prompt}, pair.right, pair.wrong):
+            yield _own_trial(row, pair, path)
+
+    return (Probe(f"own:{path.stem}", attack, critical=True),)
+
+
+def _own_trial(row: Mapping[str, str], pair: Pair, path: Path) -> Trial:
+    rule = row.get("rule", "below_right")
+    if rule not in RULES or not isinstance(row.get("completion"), str):
+        raise RewardError(
+            f"a probe is {dict(row)!r}",
+            where=str(path),
+            fix=f"give `completion` (text) and `rule`: one of {', '.join(RULES)}",
+        )
+    base = pair.right if row.get("base") == "right" else pair.wrong
+    return Trial(row["completion"], rule, base)  # type: ignore[arg-type]

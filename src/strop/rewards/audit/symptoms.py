@@ -1,0 +1,69 @@
+"""What a step's own samples say of how the reward is being earned: `hack/...` metrics."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from strop.recipe.train.reward import RewardComponent
+from strop.text.habits import HABITS
+from strop.text.parse import plain
+from strop.types import ScoredGroup
+
+LEAST_SHARE = 0.05
+"""Pay for length is looked for only where so much of the reward's variance is left to explain."""
+
+
+def habits_of(group: ScoredGroup) -> list[tuple[str, ...]]:
+    """The habits that each completion of a group shows."""
+    prompt = plain(group.rollout.task.prompt)
+    return [
+        tuple(name for name, shows in HABITS.items() if shows(prompt, completion.text))
+        for completion in group.rollout.completions
+    ]
+
+
+def symptoms(
+    components: Sequence[RewardComponent],
+    groups: Sequence[ScoredGroup],
+    habits: Sequence[Sequence[Sequence[str]]],
+) -> dict[str, float]:
+    """`hack/<habit>` shares of all completions (`habits` by group, as `habits_of` gives them), and
+    `hack/length_pay`."""
+    shown = [names for group in habits for names in group]
+    row = {f"hack/{name}": sum(name in h for h in shown) / len(shown) for name in HABITS}
+    return row | {"hack/length_pay": length_pay(components[0].label, groups)}
+
+
+def length_pay(primary: str, groups: Sequence[ScoredGroup]) -> float:
+    """Correlation of reward and length among completions of one prompt that the first component
+    rates alike: what is paid for length itself, from -1 to 1.
+
+    0 where less than 5 % of the reward's variance within groups is left at equal correctness.
+    """
+    lengths: list[float] = []
+    rewards: list[float] = []
+    whole = 0.0
+    for group in groups:
+        cells: dict[float | None, list[tuple[float, float]]] = {}
+        for score, completion in zip(group.scores, group.rollout.completions, strict=True):
+            if score.total is not None:
+                cell = cells.setdefault(score.components[primary], [])
+                cell.append((float(len(completion.ids)), score.total))
+        whole += sum(r * r for r in _centred([r for cell in cells.values() for _, r in cell]))
+        if len(cells) == 1 and whole == 0.0:
+            continue
+        for cell in cells.values():
+            lengths += _centred([n for n, _ in cell])
+            rewards += _centred([r for _, r in cell])
+    left = math.fsum(r * r for r in rewards)
+    spread = math.fsum(n * n for n in lengths)
+    if left <= LEAST_SHARE * whole or spread == 0.0:
+        return 0.0
+    together = math.fsum(n * r for n, r in zip(lengths, rewards, strict=True))
+    return together / math.sqrt(spread * left)
+
+
+def _centred(values: Sequence[float]) -> list[float]:
+    mean = math.fsum(values) / len(values) if values else 0.0
+    return [value - mean for value in values]

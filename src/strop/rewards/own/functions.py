@@ -1,0 +1,104 @@
+"""A user's own reward function: found in its file, called once, its answer read with care.
+
+Standard library and light modules only: this is what a worker process imports.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from strop.errors import RewardError
+from strop.rewards.own.verl import as_trl, is_verl
+from strop.types import FaultKind
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What went wrong in a call: `Fault("raised", "KeyError: 'answer'", count=8)`."""
+
+    kind: FaultKind
+    error: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A value or `None` for every completion, and what went wrong:
+    `Answer([1.0, None], [Fault("not_finite", "returned nan", 1)])`."""
+
+    values: list[float | None]
+    faults: list[Fault]
+
+
+def nothing(count: int, kind: FaultKind, error: str) -> Answer:
+    """The answer of a call that gave none."""
+    return Answer([None] * count, [Fault(kind, error, count)])
+
+
+def called(function: Callable[..., Any], given: Mapping[str, Any], count: int) -> Answer:
+    """What a reward function says of `count` completions; nothing it does ends the caller."""
+    try:
+        returned = list(function(**given))
+    except Exception as error:  # noqa: BLE001 - a reward may raise anything; it must not end a run
+        return nothing(count, "raised", f"{type(error).__name__}: {error}")
+    if len(returned) != count:
+        problem = f"returned {len(returned)} values for {count} completions"
+        return nothing(count, "returned", problem)
+    values: list[float | None] = []
+    found: dict[FaultKind, list[str]] = {"returned": [], "not_finite": []}
+    for value in returned:
+        number, problem = _number(value)
+        if problem:
+            found["returned"].append(problem)
+        elif number is not None and not math.isfinite(number):
+            found["not_finite"].append(f"returned {number}")
+            number = None
+        values.append(number)
+    return Answer(values, [Fault(kind, said[0], len(said)) for kind, said in found.items() if said])
+
+
+def _number(value: Any) -> tuple[float | None, str]:
+    """A value as a number, or what is wrong with it. Text is no number, not even `"1"`."""
+    if value is None:
+        return None, ""
+    try:
+        if isinstance(value, str | bytes):
+            raise ValueError(f"{value[:50]!r} is text, no number")
+        return float(value), ""
+    except Exception as error:  # noqa: BLE001 - any object may stand here
+        return None, f"{type(error).__name__}: {error}"
+
+
+def own_names(path: Path) -> dict[str, Any]:
+    """What a user's Python file defines. Raises `RewardError` where it cannot be imported."""
+    spec = importlib.util.spec_from_file_location(f"strop_user_{path.stem}", path)
+    if spec is None or spec.loader is None or not path.exists():
+        raise RewardError("no such Python file", where=str(path), fix="check `file:`")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # noqa: BLE001 - the user's file may raise anything
+        raise RewardError(
+            f"the file cannot be imported: {type(error).__name__}: {error}", where=str(path)
+        ) from None
+    return vars(module)
+
+
+def own_function(path: Path, name: str) -> Callable[..., Any]:
+    """The reward function `name` of a file, with TRL's signature. Raises `RewardError`."""
+    found = own_names(path)
+    function = found.get(name)
+    if not callable(function):
+        offered = [n for n, v in found.items() if inspect.isfunction(v)]
+        raise RewardError(
+            f"the file has no function {name!r}",
+            where=str(path),
+            fix=f"it has {', '.join(offered) or 'none'}",
+        )
+    return as_trl(function) if is_verl(function) else function

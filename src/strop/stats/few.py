@@ -1,0 +1,73 @@
+"""Few changes: what a t interval does not see it takes for absent.
+
+A t interval shrinks with the changes that happen to be in the sample: where none of 50 items
+changed it is a point, though one in thirty may change in truth. With fewer than ten changed
+clusters (and in the case that all changed by the same) each cluster counts as one item, and its
+mean change, as a share of the score range, as that much of a flip: then Tango's interval, which
+knows what no flip in 50 means. Of all changes with such a mean, whole flips vary most, so this errs
+on the side of a wide interval.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from strop.stats.clustered import Floats, Index, Mean
+from strop.stats.tango import FlipCounts
+
+ENOUGH_CHANGED = 10
+"""Clusters with a change from which on t keeps its level (docs/statistics.md)."""
+
+
+@dataclass(frozen=True, slots=True)
+class FewChanges:
+    """`FewChanges(FlipCounts(0.5, 1.25, 20.0), unit=1.0, changed=4, groups=20, mean=...)`.
+
+    `counts` are flips of clusters, `unit` is what one whole flip is worth in scores. Clusters of
+    unequal size count as 1 / sum of squared shares equal ones (Kish's effective number).
+    """
+
+    counts: FlipCounts
+    unit: float
+    changed: int
+    groups: int
+    mean: Mean
+
+    @classmethod
+    def of(cls, x: Floats, y: Floats, index: Index) -> FewChanges:
+        unit = float(max(1.0, x.max(), y.max()) - min(0.0, x.min(), y.min()))
+        sums = np.bincount(index, weights=y - x) / len(x) / unit
+        shares = np.bincount(index) / len(x)
+        effective = 1 / float((shares**2).sum())
+        gained, lost = float(sums[sums > 0].sum()), float(-sums[sums < 0].sum())
+        counts = FlipCounts(effective * gained, effective * lost, effective)
+        changed = int((np.bincount(index, weights=x != y) > 0).sum())
+        return cls(counts, unit, changed, len(sums), Mean.of(y - x, index))
+
+    def apply(self) -> bool:
+        """Whether a t interval would rest on too little."""
+        few = self.changed < min(ENOUGH_CHANGED, self.groups)
+        return few or self.mean.error <= 1e-9 * self.unit
+
+    def interval(self, alpha: float) -> tuple[float, float]:
+        low, high = self.counts.interval(alpha)
+        return low * self.unit, high * self.unit
+
+    def p_value(self, bound: float) -> float:
+        return self.counts.p_value(bound / self.unit)
+
+    def needed(self, bound: float, alpha: float) -> int | None:
+        """Items, in clusters like these: by Tango's interval, or by t once enough changed."""
+        clusters = self.counts.needed(bound / self.unit, alpha)
+        ways = [] if clusters is None else [round(clusters * self.mean.n / self.counts.n)]
+        if self.changed and self.mean.error > 1e-9 * self.unit:
+            items = self.mean.needed(bound, alpha)
+            enough = round(self.mean.n * ENOUGH_CHANGED / self.changed)
+            ways += [] if items is None else [max(items, enough)]
+        return min(ways, default=None)
+
+    def detectable(self, bound: float, alpha: float) -> float | None:
+        distance = self.counts.detectable(bound / self.unit, alpha)
+        return None if distance is None else distance * self.unit

@@ -1,0 +1,50 @@
+"""Out of memory: said with the shape of what did not fit, and what to lower."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+
+from strop.errors import TrainingError
+from strop.recipe.train.methods import Offline, Online
+
+ASKED = "you tried to allocate"
+"""What torch says where the machine's own memory ends; a GPU has an error class of its own."""
+
+
+@contextmanager
+def explained(where: str, shape: Callable[[], str], lower: str) -> Iterator[None]:
+    """Turn running out of memory inside into a `TrainingError` that says what was too large."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        full = isinstance(error, MemoryError | torch.OutOfMemoryError) or ASKED in str(error)
+        if not full:
+            raise
+        raise TrainingError(
+            f"out of memory with {shape()} ({str(error).splitlines()[0][:200]})",
+            where=where,
+            fix=f"lower {lower}; then --resume goes on from the last checkpoint",
+        ) from None
+
+
+def to_learn(recipe: Offline | Online) -> str:
+    """What bounds the memory of learning; all but the last leave the result as it is, so a resumed
+    run may change them (`directory.MAY_CHANGE`)."""
+    tokens, longest = recipe.run.micro_batch_tokens, recipe.text.max_length
+    again = "" if recipe.model.gradient_checkpointing else " or set model.gradient_checkpointing"
+    return (
+        f"run.micro_batch_tokens ({tokens}){again}, which a resumed run may change, or lower "
+        f"text.max_length ({longest}) in another output"
+    )
+
+
+def to_sample(recipe: Online) -> str:
+    """What bounds the memory of sampling."""
+    rollout = recipe.rollout
+    return (
+        f"run.batch_size ({recipe.run.batch_size}), rollout.group_size ({rollout.group_size}) or "
+        f"rollout.max_tokens ({rollout.max_tokens}), which makes it another run (--force-resume)"
+    )

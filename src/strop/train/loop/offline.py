@@ -1,0 +1,130 @@
+"""Learning from records: draw, forward, loss, step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from strop.data.order import Drawn, Mix
+from strop.errors import NotFiniteError
+from strop.losses.metrics import Metric, merge, results
+from strop.model.logprobs import eval_mode
+from strop.recipe.train.methods import Offline
+from strop.text.trees import Rendered
+from strop.tracking.phases import phase
+from strop.train.loop.batches import record_rows, shape_of_trees
+from strop.train.loop.memory import explained, to_learn
+from strop.train.loop.nonfinite import skipped_row
+from strop.train.loop.optim import learning_rate
+from strop.train.loop.step import Share, TrainState, optimizer_step, scaled
+from strop.types import NotFinite, StepRecord, Tree
+
+
+class OfflineMethod(Protocol):
+    """One way to learn from records: supervised, pairs, thumbs, reward model."""
+
+    def shares(self, indices: Sequence[int]) -> list[Share]:
+        """The loss of these records as one step, cut into forwards."""
+
+    def evaluate(self) -> list[Share]:
+        """The loss over all records."""
+
+    def finish(self, row: dict[str, float], *, learnt: bool) -> dict[str, float]:
+        """The step's metrics as they are logged; `learnt` says whether weights were updated."""
+
+
+class Replay(Protocol):
+    """Demonstrations mixed in, whatever the method."""
+
+    @property
+    def trees(self) -> Sequence[Tree]: ...
+
+    def shares(self, indices: Sequence[int]) -> list[Share]:
+        """The loss of these demonstrations as one step, cut into forwards."""
+
+
+def replayed(replay: Replay | None, drawn: Drawn) -> list[Share]:
+    """The step's replayed demonstrations: their mean NLL times how many there are for each of the
+    method's own records, whose loss stays as it is."""
+    if replay is None:
+        return []
+    return scaled(replay.shares(drawn.replay), len(drawn.replay) / len(drawn.own))
+
+
+@dataclass(frozen=True, slots=True)
+class OfflineParts:
+    """What an offline run works with: `method` learns from `rendered`; `replay` are demonstrations
+    mixed in, if any."""
+
+    method: OfflineMethod
+    rendered: Rendered
+    mix: Mix
+    total: int
+    replay: Replay | None
+    held_out: OfflineMethod | None
+
+
+def train_offline(state: TrainState, recipe: Offline, parts: OfflineParts) -> Iterator[StepRecord]:
+    """Run from `state.step` to the end, one record a step; the caller logs and checkpoints."""
+    while state.step < parts.total:
+        started = time.perf_counter()
+        with phase("data"):
+            drawn = parts.mix.draw(state.place(parts.total))
+        row, not_finite = _step(state, recipe, parts, drawn)
+        row["epoch"] = state.step / parts.mix.epoch_steps()
+        row["step_time"] = time.perf_counter() - started
+        due = recipe.eval and (state.step % recipe.eval.every == 0 or state.step == parts.total)
+        if due and parts.held_out is not None:
+            row |= evaluate(state, parts.held_out)
+        yield StepRecord(state.step, parts.total, row, not_finite=not_finite)
+
+
+def _step(
+    state: TrainState, recipe: Offline, parts: OfflineParts, drawn: Drawn
+) -> tuple[dict[str, float], NotFinite | None]:
+    """Learn from these records: the step's metrics, or why they taught nothing."""
+    where = f"step {state.step + 1}"
+    rate = learning_rate(recipe.optim, state.step, parts.total)
+
+    def shape() -> str:
+        replayed_trees = parts.replay.trees if parts.replay else ()
+        own = [parts.rendered.trees[i] for i in drawn.own]
+        return shape_of_trees([*own, *(replayed_trees[i] for i in drawn.replay)])
+
+    try:
+        with explained(where, shape, to_learn(recipe)):
+            with phase("data"):
+                shares = parts.method.shares(drawn.own)
+                shares += replayed(parts.replay, drawn)
+            metrics = optimizer_step(
+                state.network,
+                state.optimizer,
+                shares,
+                learning_rate=rate,
+                max_grad_norm=recipe.optim.max_grad_norm,
+                where=where,
+            )
+    except NotFiniteError as error:
+        rows = tuple(record_rows(parts.rendered, drawn.own, state.network.tokenizer))
+        state.step += 1
+        return skipped_row(rate), NotFinite(error.tensors, rows)
+    state.step += 1
+    return parts.method.finish(results(metrics), learnt=True), None
+
+
+@torch.no_grad()
+def evaluate(state: TrainState, held_out: OfflineMethod) -> dict[str, float]:
+    """Loss and metrics on the held-out records, names prefixed `eval_`."""
+    metrics: dict[str, Metric] = {}
+    value = 0.0
+    with phase("evaluation"), eval_mode(state.network.model):
+        for share in held_out.evaluate():
+            loss = share()
+            value += float(loss.value)
+            metrics = merge(metrics, loss.metrics)
+    row = held_out.finish(results(metrics), learnt=False)
+    return {f"eval_{name}": value for name, value in {**row, "loss": value}.items()}

@@ -1,0 +1,357 @@
+"""Learning from the model's own samples: sample, judge, learn.
+
+A step samples a group per prompt, judges it and hands the scored groups to a learner: a policy
+gradient, pairs of the best and the worst, or maximum likelihood on the best.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Protocol
+
+import torch
+
+from strop.data.order import Drawn, Mix, permutation
+from strop.engines.engine import Sampler, Sampling
+from strop.errors import NotFiniteError
+from strop.losses.metrics import Metric, results
+from strop.model.reference import Reference
+from strop.recipe.train.methods import Online
+from strop.recipe.train.online import BestOfRecipe, TasksDuring
+from strop.recipe.train.reward import RewardComponent
+from strop.rewards.audit.dominance import dominance
+from strop.rewards.audit.symptoms import habits_of, symptoms
+from strop.rewards.compose import Reward
+from strop.rollout.collect import Collected, PromptedTask, carries_no_gradient, collect
+from strop.rollout.overlong import NAME as OVERLONG
+from strop.rollout.overlong import shaped
+from strop.tracking.phases import phase
+from strop.train.loop.batches import sample_rows, shape_of_groups, shape_of_tasks
+from strop.train.loop.memory import explained, to_learn, to_sample
+from strop.train.loop.nonfinite import made_since, skipped_row
+from strop.train.loop.offline import Replay, replayed
+from strop.train.loop.optim import learning_rate
+from strop.train.loop.signals import interruptible
+from strop.train.loop.step import Share, TrainState
+from strop.train.loop.unscored import expect_scored, unscored_metrics
+from strop.types import Failure, NotFinite, Score, ScoredGroup, StepRecord
+
+ORDER_STREAM = 10**6
+"""Stream that orders the groups of a step after dynamic sampling."""
+
+
+ROUND_STRIDE = 10**9
+"""Between the random streams of a step's rounds: more than there are steps."""
+
+
+class Learner(Protocol):
+    """What is done with a step's scored groups; `compares_groups` says whether a group whose
+    rewards are all equal teaches nothing."""
+
+    compares_groups: bool
+
+    def learn(
+        self, groups: Sequence[ScoredGroup], replay: Sequence[Share], learning_rate: float
+    ) -> dict[str, Metric]:
+        """Update the weights; `replay` are further shares of the loss, already weighed."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """Tasks looked at during training, and what judges their answers."""
+
+    recipe: TasksDuring
+    tasks: Sequence[PromptedTask]
+    reward: Reward
+
+
+@dataclass(frozen=True, slots=True)
+class OnlineParts:
+    """What an online run works with."""
+
+    tasks: Sequence[PromptedTask]
+    mix: Mix
+    total: int
+    sampler: Sampler
+    reward: Reward
+    learner: Learner
+    reference: Reference | None
+    replay: Replay | None
+    held_out: HeldOut | None
+
+
+def sampling_of(recipe: Online) -> Sampling:
+    rollout = recipe.rollout
+    return Sampling(
+        temperature=rollout.temperature,
+        max_tokens=rollout.max_tokens,
+        stop=tuple(rollout.stop),
+        include_stop_str_in_output=rollout.include_stop_str_in_output,
+        skip_special_tokens=rollout.skip_special_tokens,
+    )
+
+
+def train_online(state: TrainState, recipe: Online, parts: OnlineParts) -> Iterator[StepRecord]:
+    """Run from `state.step` to the end, one record a step; the caller logs and checkpoints."""
+    refresh = 0 if isinstance(recipe, BestOfRecipe) else recipe.objective.refresh_every
+    while state.step < parts.total:
+        started = time.perf_counter()
+        where = f"step {state.step + 1}"
+        with phase("data"):
+            drawn = parts.mix.draw(state.place(parts.total))
+        tasks = [parts.tasks[i] for i in drawn.own]
+        shape = partial(_sampled_shape, recipe, tasks)
+        with interruptible(), explained(where, shape, to_sample(recipe)):
+            gathered = gather(state, recipe, parts, tasks)
+        sampled = time.perf_counter()
+        expect_scored(recipe.reward, gathered.sampled, gathered.failures, state.running, where)
+        row = rollout_metrics(gathered, parts.learner.compares_groups)
+        row |= unscored_metrics(recipe.reward, gathered.sampled, gathered.failures)
+        learnt, not_finite = _learn(state, recipe, parts, gathered, drawn)
+        row |= learnt
+        if parts.reference is not None and refresh and state.step % refresh == 0:
+            parts.reference.refresh()
+        row |= dominance_metrics(recipe, gathered.sampled)
+        habits = [habits_of(group) for group in gathered.sampled]
+        row |= symptoms(recipe.reward, gathered.sampled, habits)
+        row["epoch"] = state.step / parts.mix.epoch_steps()
+        row["sampling_time"] = sampled - started
+        row["step_time"] = time.perf_counter() - started
+        if parts.held_out is not None:
+            every = parts.held_out.recipe.every
+            if state.step % every == 0 or state.step == parts.total:
+                with phase("evaluation"):
+                    row |= evaluate(state, recipe, parts.sampler, parts.held_out)
+        samples = [*_samples(gathered.groups[0]), *_telling(gathered.sampled, habits)]
+        yield StepRecord(state.step, parts.total, row, samples, not_finite)
+
+
+def _learn(
+    state: TrainState, recipe: Online, parts: OnlineParts, gathered: Gathered, drawn: Drawn
+) -> tuple[dict[str, float], NotFinite | None]:
+    """Learn from these groups: the learner's metrics, or why they taught nothing (more)."""
+    where = f"step {state.step + 1}"
+    rate = learning_rate(recipe.optim, state.step, parts.total)
+    not_finite = None
+    before = state.updates()
+    try:
+        with explained(where, partial(shape_of_groups, gathered.groups), to_learn(recipe)):
+            with phase("data"):
+                replay = replayed(parts.replay, drawn)
+            row = results(parts.learner.learn(gathered.groups, replay, rate))
+    except NotFiniteError as error:
+        count, made = made_since(state, before)
+        row = skipped_row(rate, count)
+        not_finite = NotFinite(error.tensors, tuple(sample_rows(gathered.groups)), made)
+    state.step += 1
+    return row, not_finite
+
+
+def _sampled_shape(recipe: Online, tasks: Sequence[PromptedTask]) -> str:
+    return shape_of_tasks(tasks, recipe.rollout.group_size, recipe.rollout.max_tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """The groups to learn from, everything that was sampled to find them, and the rewards that
+    failed while judging it."""
+
+    groups: tuple[ScoredGroup, ...]
+    sampled: tuple[ScoredGroup, ...]
+    rounds: int
+    failures: tuple[Failure, ...]
+
+
+def gather(
+    state: TrainState, recipe: Online, parts: OnlineParts, tasks: Sequence[PromptedTask]
+) -> Gathered:
+    """Scored groups for a step; with `rollout.resample`, groups whose rewards are all equal (or
+    whose answers are all masked) give way to groups of further prompts (dynamic sampling: DAPO,
+    arXiv 2503.14476, section 3.2).
+
+    Further prompts are a function of (seed, step, round), so a resumed run draws the same. When
+    the rounds run out, equal groups fill what is left.
+    """
+    useful: list[ScoredGroup] = []
+    equal: list[ScoredGroup] = []
+    failures: list[Failure] = []
+    rounds = 0
+    wanted = len(tasks)
+    for number in range(recipe.rollout.resample + 1):
+        if number:
+            tasks = [parts.tasks[i] for i in parts.mix.draw(state.place(parts.total), number).own]
+        collected = _collect(state, recipe, parts, tasks, state.step + number * ROUND_STRIDE)
+        rounds += 1
+        failures += collected.failures
+        for group in collected.groups:
+            (useful if _teaches(recipe, group) else equal).append(group)
+        if len(useful) >= wanted:
+            break
+    if recipe.rollout.resample == 0:
+        return Gathered(collected.groups, collected.groups, 1, collected.failures)
+    # equal groups are spread, so that mini-batches hold as many useful ones each
+    order = permutation(wanted, recipe.seed, state.step, ORDER_STREAM)
+    kept = (useful + equal)[:wanted]
+    learnt = tuple(kept[i] for i in order)
+    return Gathered(learnt, tuple(useful + equal), rounds, tuple(failures))
+
+
+def _teaches(recipe: Online, group: ScoredGroup) -> bool:
+    """Whether the group's rewards differ and one of its answers is not masked."""
+    masks = recipe.rollout.mask_truncated
+    whole = any(not masks or c.finish_reason != "length" for c in group.rollout.completions)
+    return whole and not carries_no_gradient(group)
+
+
+def _collect(
+    state: TrainState,
+    recipe: Online,
+    parts: OnlineParts,
+    tasks: Sequence[PromptedTask],
+    step: int,
+) -> Collected:
+    collected = collect(
+        tasks,
+        parts.sampler,
+        parts.reward.judge_rollouts,
+        group_size=recipe.rollout.group_size,
+        sampling=sampling_of(recipe),
+        seed=recipe.seed,
+        step=step,
+    )
+    for failure in collected.failures:
+        warnings.warn(
+            f"reward {failure.component} left {failure.count} completions unscored "
+            f"({failure.kind}: {failure.error})",
+            stacklevel=3,
+        )
+    buffer = recipe.rollout.overlong_buffer
+    if buffer == 0:
+        return collected
+    groups = (shaped(group, recipe.rollout.max_tokens, buffer) for group in collected.groups)
+    return Collected(tuple(groups), collected.failures)
+
+
+def evaluate(
+    state: TrainState, recipe: Online, sampler: Sampler, held_out: HeldOut
+) -> dict[str, float]:
+    """Rewards of answers to held-out tasks, names prefixed `eval_`; the same draws every time."""
+    sampling = replace(sampling_of(recipe), temperature=held_out.recipe.temperature)
+    collected = collect(
+        held_out.tasks,
+        sampler,
+        held_out.reward.judge_rollouts,
+        group_size=held_out.recipe.samples,
+        sampling=sampling,
+        seed=recipe.seed,
+        step=-2,
+    )
+    return {f"eval_{name}": value for name, value in score_metrics(collected.groups).items()}
+
+
+def rollout_metrics(gathered: Gathered, compares_groups: bool) -> dict[str, float]:
+    """What all samples of the step look like, named as TRL names them.
+
+    `entropy` is estimated from what was drawn, mean of -log p over all sampled tokens: groups that
+    are skipped count as well, so that a policy that collapses is seen to.
+    """
+    groups = gathered.sampled
+    row = {**score_metrics(groups), "sampled/rounds": gathered.rounds}
+    said = [x for group in groups for c in group.rollout.completions for x in c.logprobs]
+    row["entropy"] = -sum(said) / len(said)
+    if compares_groups:
+        same = sum(carries_no_gradient(group) for group in groups)
+        row["frac_reward_zero_std"] = same / len(groups)
+    return row
+
+
+def dominance_metrics(recipe: Online, groups: Sequence[ScoredGroup]) -> dict[str, float]:
+    """What drives this step's advantages: `dominance/<component>` shares that add to 1, and how
+    many pairs the total ranks against the first component. Empty for a single component."""
+    components = list(recipe.reward)
+    if recipe.rollout.overlong_buffer:
+        components.append(RewardComponent(function=OVERLONG))
+    if len(components) == 1:
+        return {}
+    found = dominance(components, [[s.components for s in group.scores] for group in groups])
+    row = {f"dominance/{label}": share for label, share in found.shares.items()}
+    if found.shares:
+        row["dominance/others"] = 1.0 - found.shares[components[0].label]
+    if found.inversions is not None:
+        row["dominance/inversions"] = found.inversions
+    return row
+
+
+def score_metrics(groups: Sequence[ScoredGroup]) -> dict[str, float]:
+    """Rewards and lengths of scored groups."""
+    scores = [score for group in groups for score in group.scores]
+    completions = [c for group in groups for c in group.rollout.completions]
+    totals = [score.total for score in scores if score.total is not None]
+    rewards = torch.tensor(totals)
+    lengths = torch.tensor([len(c.ids) for c in completions], dtype=torch.float32)
+    cut = sum(c.finish_reason == "length" for c in completions)
+    row = {
+        "reward": float(rewards.mean()),
+        "reward_std": float(rewards.std(correction=0)),
+        "reward_min": float(rewards.min()),
+        "reward_max": float(rewards.max()),
+        "skipped/unscored": len(scores) - len(totals),
+        "completions/count": len(completions),
+        "completions/mean_length": float(lengths.mean()),
+        "completions/max_length": float(lengths.max()),
+        "completions/mean_length_below": _mean_length_below(scores, lengths),
+        "completions/clipped_ratio": cut / len(completions),
+        "num_tokens": float(lengths.sum()),
+    }
+    for name in scores[0].components:
+        values = [v for s in scores if (v := s.components[name]) is not None]
+        if values:
+            row[f"rewards/{name}/mean"] = sum(values) / len(values)
+    return row
+
+
+def _mean_length_below(scores: Sequence[Score], lengths: torch.Tensor) -> float:
+    """Mean length of the answers that earn less than the mean: a pull towards long wrong answers
+    shows here first (0 where none does)."""
+    totals = torch.tensor([float("nan") if s.total is None else s.total for s in scores])
+    below = totals < totals.nanmean() - 1e-9
+    return float(lengths[below].mean()) if below.any() else 0.0
+
+
+def _samples(group: ScoredGroup) -> list[dict[str, Any]]:
+    """The best and the worst scored completion of a group."""
+    rows = [
+        _sample(group, number)
+        for number, score in enumerate(group.scores)
+        if score.total is not None
+    ]
+    rows.sort(key=lambda row: row["reward"], reverse=True)
+    return rows if len(rows) < 2 else [rows[0], rows[-1]]
+
+
+def _sample(group: ScoredGroup, number: int) -> dict[str, Any]:
+    score = group.scores[number]
+    return {
+        "prompt": group.rollout.task.prompt,
+        "completion": group.rollout.completions[number].said,
+        "reward": score.total,
+        **score.components,
+    }
+
+
+def _telling(
+    groups: Sequence[ScoredGroup], habits: Sequence[Sequence[Sequence[str]]]
+) -> list[dict[str, Any]]:
+    """For each habit that completions of this step show, the one that earned most by it."""
+    best: dict[str, dict[str, Any]] = {}
+    for group, shown in zip(groups, habits, strict=True):
+        for number, names in enumerate(shown):
+            earned = group.scores[number].total
+            for name in names if earned is not None else ():
+                if name not in best or earned > best[name]["reward"]:
+                    best[name] = {**_sample(group, number), "habit": name}
+    return list(best.values())

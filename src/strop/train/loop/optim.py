@@ -1,0 +1,118 @@
+"""The optimizer and its learning-rate schedule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from strop.model.arithmetic import Precision
+from strop.model.logprobs import bare
+from strop.model.network import Network
+from strop.recipe.train.run import OptimRecipe
+from strop.train.loop.muon import Float32Muon
+
+
+class Optimizers:
+    """Optimizers over disjoint parameters, stepped as one; `updates` counts the steps."""
+
+    def __init__(self, members: Sequence[torch.optim.Optimizer]) -> None:
+        self.members = tuple(members)
+        self.updates = 0
+
+    def step(self, learning_rate: float) -> None:
+        """One update of every parameter at this rate."""
+        for member in self.members:
+            for group in member.param_groups:
+                group["lr"] = learning_rate
+            member.step()
+        self.updates += 1
+
+    def zero_grad(self) -> None:
+        for member in self.members:
+            member.zero_grad(set_to_none=True)
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """A copy of all state in host memory, by `member.parameter.name`: `0.3.exp_avg`."""
+        return {
+            f"{which}.{number}.{name}": value.detach().to("cpu", copy=True).contiguous()
+            for which, member in enumerate(self.members)
+            for number, entry in member.state_dict()["state"].items()
+            for name, value in entry.items()
+        }
+
+    def load_tensors(self, tensors: dict[str, torch.Tensor]) -> None:
+        """The inverse of `tensors`."""
+        for which, member in enumerate(self.members):
+            state: dict[int, dict[str, torch.Tensor]] = {}
+            for place, value in tensors.items():
+                owner, number, name = place.split(".", 2)
+                if int(owner) == which:
+                    state.setdefault(int(number), {})[name] = value
+            member.load_state_dict({**member.state_dict(), "state": state})
+
+
+def build_optimizer(
+    network: Network, recipe: OptimRecipe, *, muon: Precision = "bfloat16"
+) -> Optimizers:
+    """AdamW over the trained parameters, biases and norms not decayed; with `muon`, the hidden
+    matrices go to Muon instead (Jordan et al. 2024, kellerjordan.github.io/posts/muon), at
+    the same rate (matched to AdamW's root mean square update: Liu et al. 2025, arXiv 2502.16982);
+    `muon` is the precision in which it orthogonalises.
+    """
+    hidden = set(_hidden_matrices(network)) if recipe.optimizer == "muon" else set()
+    rest = [p for p in network.trainable() if p not in hidden]
+    groups = [
+        {"params": [p for p in rest if p.dim() > 1], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in rest if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    members: list[torch.optim.Optimizer] = []
+    if rest:
+        members.append(
+            torch.optim.AdamW(
+                [group for group in groups if group["params"]],
+                lr=recipe.learning_rate,
+                betas=recipe.betas,
+                fused=True,
+            )
+        )
+    if hidden:
+        kind = Float32Muon if muon == "float32" else torch.optim.Muon
+        members.append(
+            kind(
+                [p for p in network.trainable() if p in hidden],
+                lr=recipe.learning_rate,
+                weight_decay=recipe.weight_decay,
+                adjust_lr_fn="match_rms_adamw",
+            )
+        )
+    return Optimizers(members)
+
+
+def _hidden_matrices(network: Network) -> Iterator[torch.nn.Parameter]:
+    """Trained matrices between the embeddings and the head."""
+    model = bare(network.model)
+    embeddings = model.get_input_embeddings().weight
+    for parameter in model.get_decoder().parameters():
+        if parameter.requires_grad and parameter.dim() == 2 and parameter is not embeddings:
+            yield parameter
+
+
+def learning_rate(recipe: OptimRecipe, step: int, total: int) -> float:
+    """The rate of optimizer step `step` (from 0) out of `total`.
+
+    Rises linearly over the warm-up, then follows the schedule down to `final_ratio`. The first
+    step already has a rate above 0, and so does the last unless `final_ratio` is 0 and it is the
+    very end of the curve.
+    """
+    warmup = round(recipe.warmup_ratio * total)
+    if step < warmup:
+        return recipe.learning_rate * (step + 1) / (warmup + 1)
+    done = (step - warmup) / max(1, total - warmup)
+    remaining = {
+        "constant": 1.0,
+        "linear": 1.0 - done,
+        "cosine": 0.5 * (1.0 + math.cos(math.pi * done)),
+    }[recipe.schedule]
+    return recipe.learning_rate * (recipe.final_ratio + (1.0 - recipe.final_ratio) * remaining)

@@ -1,0 +1,66 @@
+"""Completions that a reward could not judge: counted by reward and reason, and a limit to them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from strop.errors import UnscoredError
+from strop.recipe.train.reward import RewardComponent
+from strop.tracking.unscored import OPTIONAL
+from strop.types import Failure, ScoredGroup
+
+PATIENCE = 3
+"""Steps in a row that a component may be above its share."""
+
+
+def unscored_metrics(
+    components: Sequence[RewardComponent],
+    groups: Sequence[ScoredGroup],
+    failures: Sequence[Failure],
+) -> dict[str, float]:
+    """`rewards/<name>/unscored`, and of them `rewards/<name>/<kind of failure>`, where there are
+    any; a completion without a kind was given `None`."""
+    row: dict[str, float] = {}
+    for component in components:
+        count = _unscored(component, groups)
+        if count:
+            row[f"rewards/{component.label}/unscored"] = count
+    for failure in failures:
+        name = f"rewards/{failure.component}/{failure.kind}"
+        row[name] = row.get(name, 0) + failure.count
+    return row
+
+
+def expect_scored(
+    components: Sequence[RewardComponent],
+    groups: Sequence[ScoredGroup],
+    failures: Sequence[Failure],
+    running: dict[str, float],
+    where: str,
+) -> None:
+    """Raise `UnscoredError` for a component above its share of unscored completions for the third
+    step in a row; `running` carries how long it has been."""
+    total = sum(len(group.scores) for group in groups)
+    for component in components:
+        name = f"unscored/{component.label}"
+        share = _unscored(component, groups) / total
+        if share <= component.most_unscored:
+            running.pop(name, None)
+            continue
+        running[name] = running.get(name, 0) + 1
+        if running[name] < PATIENCE:
+            continue
+        said = [f.error for f in failures if f.component == component.label]
+        raise UnscoredError(
+            f"reward {component.label} left {share:.0%} of the completions unscored, "
+            f"more than {component.most_unscored:.0%} for {PATIENCE} steps in a row; "
+            + (f"the last error: {said[-1]}" if said else "it returned None without an error"),
+            where=where,
+            fix="try it with `strop reward check` and mend it, or raise its `max_unscored`"
+            if said
+            else f"{OPTIONAL}, or raise its `max_unscored`",
+        )
+
+
+def _unscored(component: RewardComponent, groups: Sequence[ScoredGroup]) -> int:
+    return sum(s.components[component.label] is None for group in groups for s in group.scores)

@@ -1,0 +1,1 @@
+"""The ways to learn: one file a family, and one table of all methods."""

@@ -1,0 +1,50 @@
+"""PPO's critic: values of every token, and how they are learnt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from strop.losses.policy import value_loss
+from strop.losses.reduce import Loss, mean_of
+from strop.model.logprobs import eval_mode
+from strop.tracking.phases import phase
+from strop.train.loop.step import Critic, Piece, Share, pieces
+from strop.types import Tree
+
+
+@torch.no_grad()
+def token_values(critic: Critic, trees: Sequence[Tree], max_tokens: int) -> torch.Tensor:
+    """The critic's value before every token of every branch, in order, [N], dropout off."""
+    network = critic.network
+    with phase("forward"), eval_mode(network.model), network.arithmetic():
+        return torch.cat([network.score.values(p.trees) for p in pieces(trees, max_tokens)])
+
+
+def value_share(
+    critic: Critic,
+    piece: Piece,
+    old_N: torch.Tensor,
+    return_N: torch.Tensor,
+    *,
+    clip: float,
+    tokens: int,
+) -> Share:
+    """The clipped squared error of one forward, a mean over the update's `tokens`."""
+
+    def share() -> Loss:
+        with critic.network.arithmetic():
+            value_N = critic.network.score.values(piece.trees)
+        old, wanted = old_N.to(value_N.device), return_N.to(value_N.device)
+        loss_N = value_loss(value_N, old, wanted, clip=clip)
+        error_N = (value_N.detach() - wanted).square()
+        return Loss(
+            loss_N.sum() / tokens,
+            {
+                "value/mean": mean_of(value_N),
+                "value/error": mean_of(error_N),
+            },
+        )
+
+    return share

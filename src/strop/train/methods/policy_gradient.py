@@ -1,0 +1,377 @@
+"""One step of a policy-gradient method: from scored groups to updated weights.
+
+The samples become a `Lesson` (what every token is worth, and under which older weights it was
+written); the lesson is gone through once or several times in one or several updates. Groups that
+carry no gradient are neither forwarded nor differentiated; the loss's denominators count them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+from strop.advantages import GROUPED, gae, normalized, to_go
+from strop.errors import TrainingError
+from strop.losses.divergence import ESTIMATORS
+from strop.losses.metrics import Mean, Metric, merge
+from strop.losses.mismatch import mismatch_weights
+from strop.losses.presets import PRESETS, PolicyLoss, PolicyTokens, policy_loss
+from strop.losses.reduce import Loss, StepCounts, mean_of
+from strop.model.logprobs import Head, eval_mode
+from strop.model.network import Policy
+from strop.model.reference import Reference
+from strop.recipe.train.online import PolicyRecipe
+from strop.recipe.train.policy import PpoObjective, RepeatedObjective
+from strop.rollout.collect import carries_no_gradient
+from strop.tracking.phases import phase
+from strop.train.loop.step import (
+    Piece,
+    Share,
+    TrainState,
+    optimizer_step,
+    pieces,
+    split_tree,
+)
+from strop.train.methods.critic import token_values, value_share
+from strop.types import Branch, Completion, ScoredGroup, Tree
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A group as it is learnt: its tree, and which of its completions are the tree's branches."""
+
+    group: int
+    tree: Tree
+    completions: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """What there is to learn from a step's samples.
+
+    `trees` are in the order of their groups (`group_of[i]` is tree i's); all lists of tensors
+    follow the branches of `trees`, one tensor of the branch's tokens each. `old` is None when the
+    policy itself is the older policy (one update); `ref` without a reference; `weight` without
+    mismatch correction; `value` and `ret` (returns) without a critic. `counted[g]` are the lengths
+    of group g's answers that count in the denominators.
+    """
+
+    trees: tuple[Tree, ...]
+    group_of: tuple[int, ...]
+    advantage: list[torch.Tensor]
+    sampler: list[torch.Tensor]
+    old: list[torch.Tensor] | None
+    ref: list[torch.Tensor] | None
+    weight: list[torch.Tensor] | None
+    value: list[torch.Tensor] | None
+    ret: list[torch.Tensor] | None
+    counted: tuple[tuple[int, ...], ...]
+    metrics: dict[str, Metric]
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A mini-batch of a lesson: its forwards and its own denominators."""
+
+    work: tuple[Piece, ...]
+    counts: StepCounts
+
+
+def method_of(recipe: PolicyRecipe) -> PolicyLoss:
+    """The method's preset with what the recipe sets itself."""
+    return PRESETS[recipe.method](**recipe.objective.loss_options())
+
+
+class PolicyGradient:
+    """Learns from groups with one of the presets."""
+
+    def __init__(
+        self,
+        recipe: PolicyRecipe,
+        state: TrainState,
+        policy: Policy,
+        reference: Reference | None,
+    ) -> None:
+        self.recipe, self.state, self.policy, self.reference = recipe, state, policy, reference
+        self.method = method_of(recipe)
+        self.compares_groups = self.method.advantage in GROUPED
+        self.iterations = self.mini_batches = 1
+        if isinstance(recipe.objective, RepeatedObjective):
+            self.iterations = recipe.objective.num_iterations
+            self.mini_batches = recipe.objective.mini_batches
+        self.head = Head(
+            temperature=recipe.rollout.temperature,
+            entropy_gradient=self.method.entropy_weight > 0,
+        )
+
+    def learn(
+        self, groups: Sequence[ScoredGroup], replay: Sequence[Share], learning_rate: float
+    ) -> dict[str, Metric]:
+        """`num_iterations` passes over the groups, each in `mini_batches` updates."""
+        with phase("data"):
+            lesson = self.prepare(groups)
+        metrics = dict(lesson.metrics)
+        for _ in range(self.iterations):
+            for chunk in self.chunks(lesson):
+                metrics = merge(metrics, self._update(lesson, chunk, replay, learning_rate))
+        return metrics
+
+    def prepare(self, groups: Sequence[ScoredGroup]) -> Lesson:
+        """Log-probs under older weights, advantages and mismatch weights of a step's samples."""
+        rewards_PG = torch.tensor(
+            [[float("nan") if s.total is None else s.total for s in g.scores] for g in groups],
+            dtype=torch.float32,
+        )
+        kept = [k for number, group in enumerate(groups) for k in self._kept(number, group)]
+        counted = tuple(self._counted(group) for group in groups)
+        metrics: dict[str, Metric] = {
+            "skipped/groups": Mean.of(len(groups) - len({k.group for k in kept})),
+        }
+        if not kept:
+            return Lesson((), (), [], [], None, None, None, None, None, counted, metrics)
+        trees = tuple(k.tree for k in kept)
+        lengths = [len(branch.ids) for tree in trees for branch in tree.branches]
+        completions = [groups[k.group].rollout.completions[i] for k in kept for i in k.completions]
+        sampler_N = torch.tensor([x for c in completions for x in c.logprobs], dtype=torch.float32)
+        old_N = self._older(trees) if self._needs_old() else None
+        ref_N = self._referenced(trees) if self.reference is not None else None
+        reward_B = torch.tensor(
+            [float(rewards_PG[k.group, i]) for k in kept for i in k.completions]
+        )
+        weight_N = self._weights(old_N, sampler_N, lengths, metrics)
+        value_N = return_N = None
+        if self.method.advantage in GROUPED:
+            advantage_N = self._grouped(rewards_PG, kept, lengths, old_N, ref_N)
+        else:
+            advantage_N, value_N, return_N = self._by_token(trees, reward_B, lengths, old_N, ref_N)
+
+        def split(values_N: torch.Tensor | None) -> list[torch.Tensor] | None:
+            return None if values_N is None else list(values_N.split(lengths))
+
+        return Lesson(
+            trees, tuple(k.group for k in kept),
+            list(advantage_N.split(lengths)), list(sampler_N.split(lengths)),
+            split(old_N), split(ref_N), split(weight_N), split(value_N), split(return_N),
+            counted, metrics,
+        )  # fmt: skip
+
+    def chunks(self, lesson: Lesson) -> Iterator[Chunk]:
+        """The lesson's groups in `mini_batches` parts of (nearly) equal size, in order."""
+        total = len(lesson.counted)
+        first_branch = 0
+        for part in range(self.mini_batches):
+            start = part * total // self.mini_batches
+            stop = (part + 1) * total // self.mini_batches
+            lengths = [n for group in lesson.counted[start:stop] for n in group]
+            counts = StepCounts(
+                sequences=max(1, len(lengths)),
+                tokens=max(1, sum(lengths)),
+                max_length=self.recipe.rollout.max_tokens,
+            )
+            trees = [
+                tree
+                for tree, group in zip(lesson.trees, lesson.group_of, strict=True)
+                if start <= group < stop
+            ]
+            work = [
+                Piece(
+                    piece.trees,
+                    slice(piece.branches.start + first_branch, piece.branches.stop + first_branch),
+                )
+                for piece in pieces(trees, self.recipe.run.micro_batch_tokens)
+            ]
+            first_branch += sum(len(tree.branches) for tree in trees)
+            yield Chunk(tuple(work), counts)
+
+    def _update(
+        self, lesson: Lesson, chunk: Chunk, replay: Sequence[Share], learning_rate: float
+    ) -> dict[str, Metric]:
+        where = f"step {self.state.step + 1}"
+        own = [partial(self._share, lesson, piece, chunk.counts) for piece in chunk.work]
+        metrics = optimizer_step(
+            self.policy,
+            self.state.optimizer,
+            [*own, *replay],
+            learning_rate=learning_rate,
+            max_grad_norm=self.recipe.optim.max_grad_norm,
+            where=where,
+        )
+        critic = self.state.critic
+        if critic is None or lesson.value is None or lesson.ret is None:
+            return metrics
+        assert isinstance(self.recipe.objective, PpoObjective)
+        shares = [
+            value_share(
+                critic, piece,
+                torch.cat(lesson.value[piece.branches]), torch.cat(lesson.ret[piece.branches]),
+                clip=self.recipe.objective.value_clip, tokens=chunk.counts.tokens,
+            )
+            for piece in chunk.work
+        ]  # fmt: skip
+        learnt = optimizer_step(
+            critic.network,
+            critic.optimizer,
+            shares,
+            learning_rate=learning_rate * critic.rate_scale,
+            max_grad_norm=self.recipe.optim.max_grad_norm,
+            where=where,
+            whose="the critic's ",
+        )
+        return {**metrics, **{n: m for n, m in learnt.items() if n.startswith("value/")}}
+
+    def _share(self, lesson: Lesson, piece: Piece, counts: StepCounts) -> Loss:
+        with self.policy.arithmetic():
+            scores = self.policy.score(piece.trees, self.head)
+        device = scores.logprobs_N.device
+
+        def here(values: list[torch.Tensor] | None) -> torch.Tensor | None:
+            return None if values is None else torch.cat(values[piece.branches]).to(device)
+
+        old_N = here(lesson.old)
+        advantage_N = here(lesson.advantage)
+        assert advantage_N is not None
+        tokens = PolicyTokens(
+            logprobs_N=scores.logprobs_N,
+            old_N=scores.logprobs_N.detach() if old_N is None else old_N,
+            ref_N=here(lesson.ref),
+            advantage_N=advantage_N,
+            branch_N=scores.branch_N,
+            entropy_N=scores.entropy_N,
+            weight_N=here(lesson.weight),
+        )
+        loss = policy_loss(self.method, tokens, counts)
+        sampler_N = torch.cat(lesson.sampler[piece.branches]).to(device)
+        apart = (sampler_N - tokens.old_N).abs()
+        return Loss(loss.value, {**loss.metrics, "mismatch/logprob_difference": mean_of(apart)})
+
+    def _kept(self, number: int, group: ScoredGroup) -> list[Kept]:
+        """The group's tree (several where it is too long for one forward), or nothing."""
+        terms = self.method.beta > 0 or self.method.entropy_weight > 0
+        if self.method.advantage in GROUPED and not terms and carries_no_gradient(group):
+            return []
+        completions = group.rollout.completions
+        kept = [
+            i
+            for i, (score, completion) in enumerate(zip(group.scores, completions, strict=True))
+            if score.total is not None and not self._masked(completion)
+        ]
+        if not kept:
+            return []
+        branches = tuple(
+            Branch(completions[i].ids, (True,) * len(completions[i].ids)) for i in kept
+        )
+        whole = Tree(group.rollout.prompt_ids, branches)
+        parts = split_tree(whole, self.recipe.run.micro_batch_tokens)
+        owners = iter(kept)
+        return [Kept(number, tree, tuple(next(owners) for _ in tree.branches)) for tree in parts]
+
+    def _masked(self, completion: Completion) -> bool:
+        return self.recipe.rollout.mask_truncated and completion.finish_reason == "length"
+
+    def _counted(self, group: ScoredGroup) -> tuple[int, ...]:
+        """Lengths of the answers that the denominators count: judged, and not masked."""
+        pairs = zip(group.rollout.completions, group.scores, strict=True)
+        return tuple(len(c.ids) for c, s in pairs if s.total is not None and not self._masked(c))
+
+    def _needs_old(self) -> bool:
+        several = self.iterations * self.mini_batches > 1
+        in_reward = self.method.beta > 0 and self.method.kl_in == "reward"
+        return several or in_reward or self.recipe.rollout.mismatch.level != "none"
+
+    @torch.no_grad()
+    def _older(self, trees: Sequence[Tree]) -> torch.Tensor:
+        """Log-probs before the first update, [N], dropout off as when they were sampled."""
+        head = Head(temperature=self.head.temperature)
+        work = pieces(trees, self.recipe.run.micro_batch_tokens)
+        with phase("forward"), eval_mode(self.policy.model), self.policy.arithmetic():
+            return torch.cat([self.policy.score(p.trees, head).logprobs_N.cpu() for p in work])
+
+    def _referenced(self, trees: Sequence[Tree]) -> torch.Tensor:
+        assert self.reference is not None
+        return torch.cat(
+            [
+                self.reference.scores(
+                    piece.trees, temperature=self.head.temperature
+                ).logprobs_N.cpu()
+                for piece in pieces(trees, self.recipe.run.micro_batch_tokens)
+            ]
+        )
+
+    def _weights(
+        self,
+        old_N: torch.Tensor | None,
+        sampler_N: torch.Tensor,
+        lengths: Sequence[int],
+        metrics: dict[str, Metric],
+    ) -> torch.Tensor | None:
+        """Mismatch correction of every token, [N]; raises `TrainingError` below `min_ess`."""
+        wanted = self.recipe.rollout.mismatch
+        if wanted.level == "none" or old_N is None:
+            return None
+        branch_N = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
+        found = mismatch_weights(
+            old_N, sampler_N, branch_N,
+            level=wanted.level, bound=wanted.bound, cap=wanted.cap, floor=wanted.floor,
+        )  # fmt: skip
+        metrics["mismatch/ess"] = Mean.of(found.ess)
+        metrics["mismatch/masked"] = Mean(float(found.masked_N.sum()), len(found.masked_N))
+        if wanted.min_ess is not None and found.ess < wanted.min_ess:
+            raise TrainingError(
+                f"step {self.state.step + 1}: the effective sample size is {found.ess:.3f} of the "
+                f"tokens, below rollout.mismatch.min_ess {wanted.min_ess}",
+                fix="bring sampler and trainer closer (same precision, fresher weights); "
+                "weights were not changed",
+            )
+        return found.weight_N
+
+    def _penalty(self, old_N: torch.Tensor | None, ref_N: torch.Tensor | None) -> torch.Tensor:
+        """beta times the KL of every token where it belongs into the reward, [N] (or 0)."""
+        if self.method.beta == 0 or self.method.kl_in == "loss" or old_N is None or ref_N is None:
+            return torch.zeros(())
+        return self.method.beta * ESTIMATORS[self.method.kl](old_N, ref_N)
+
+    def _grouped(
+        self,
+        rewards_PG: torch.Tensor,
+        kept: Sequence[Kept],
+        lengths: Sequence[int],
+        old_N: torch.Tensor | None,
+        ref_N: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """The group's baseline, the same for all tokens of an answer, [N]."""
+        penalty_N = self._penalty(old_N, ref_N)
+        owners = [(k.group, i) for k in kept for i in k.completions]
+        if penalty_N.dim() == 1:
+            # an answer that is left out has no KL, so it leaves the baseline as well
+            plain_PG, rewards_PG = rewards_PG, torch.full_like(rewards_PG, float("nan"))
+            for owner, penalty in zip(owners, penalty_N.split(list(lengths)), strict=True):
+                rewards_PG[owner] = plain_PG[owner] - penalty.sum()
+        advantage_PG = GROUPED[self.method.advantage](rewards_PG)
+        advantage_B = torch.tensor([float(advantage_PG[owner]) for owner in owners])
+        return advantage_B.repeat_interleave(torch.tensor(lengths, dtype=torch.long))
+
+    def _by_token(
+        self,
+        trees: Sequence[Tree],
+        reward_B: torch.Tensor,
+        lengths: Sequence[int],
+        old_N: torch.Tensor | None,
+        ref_N: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """(advantage, value, return) of every token: reward at the end, KL on the way, [N]."""
+        rewards_N = torch.zeros(sum(lengths)) - self._penalty(old_N, ref_N)
+        ends = torch.tensor(list(lengths), dtype=torch.long).cumsum(0) - 1
+        rewards_N[ends] += reward_B
+        if self.method.advantage == "to_go":
+            return normalized(to_go(rewards_N, lengths)), None, None
+        objective = self.recipe.objective
+        assert self.state.critic is not None
+        assert isinstance(objective, PpoObjective)
+        value_N = token_values(self.state.critic, trees, self.recipe.run.micro_batch_tokens).cpu()
+        advantage_N = gae(
+            rewards_N, value_N, lengths, gamma=objective.gamma, lam=objective.gae_lambda
+        )
+        return normalized(advantage_N), value_N, advantage_N + value_N

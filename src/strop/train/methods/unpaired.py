@@ -1,0 +1,141 @@
+"""Learning from thumbs: KTO and unpaired APO-zero.
+
+KTO's reference point is how much likelier the policy finds answers to *other* prompts than the
+reference does. Every record is given the answer of another one for that, once for the whole run,
+so the reference's part of the estimate is computed once as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+from strop.data.order import permutation
+from strop.losses.metrics import Mean, Metric, Sum
+from strop.losses.preference import apo_zero_unpaired, kto
+from strop.losses.reduce import Loss, mean_of
+from strop.model.network import Policy
+from strop.recipe.train.offline import UnpairedRecipe
+from strop.tracking.phases import phase
+from strop.train.loop.step import Piece, Share, pieces
+from strop.types import Branch, TokenScores, Tree
+
+
+def mismatched(trees: Sequence[Tree], seed: int, max_length: int) -> tuple[Tree, ...]:
+    """Every prompt with the answer of another record (Ethayarajh et al. 2024, arXiv 2402.01306,
+    section 4.1: the answers shifted among the examples), the same for the whole run.
+
+    An answer that does not fit behind its new prompt is cut to `max_length` tokens of both.
+    """
+    order = permutation(len(trees), seed, 0)
+    partner = {record: order[i - 1] for i, record in enumerate(order)}
+    others = []
+    for number, tree in enumerate(trees):
+        (answer,) = trees[partner[number]].branches
+        room = max(1, max_length - len(tree.trunk))
+        others.append(Tree(tree.trunk, (Branch(answer.ids[:room], answer.supervised[:room]),)))
+    return tuple(others)
+
+
+@dataclass(frozen=True, slots=True)
+class Mismatched:
+    """Every record's prompt with another one's answer, and the reference's sums for them."""
+
+    trees: Sequence[Tree]
+    ref_R: torch.Tensor
+
+
+def branch_sums(scores: TokenScores) -> torch.Tensor:
+    """Sum of log-probs per branch, [B]."""
+    return scores.sums_B()
+
+
+class UnpairedMethod:
+    """KTO or unpaired APO-zero over trees with one branch each.
+
+    `labels_R` says which answers were liked, `ref_R` are the reference's sums; `others` only for
+    KTO.
+    """
+
+    def __init__(
+        self,
+        recipe: UnpairedRecipe,
+        policy: Policy,
+        trees: Sequence[Tree],
+        labels_R: torch.Tensor,
+        ref_R: torch.Tensor,
+        others: Mismatched | None = None,
+    ) -> None:
+        self.recipe, self.policy, self.trees = recipe, policy, trees
+        self.labels_R, self.ref_R, self.others = labels_R, ref_R, others
+        self.max_tokens = recipe.run.micro_batch_tokens
+
+    def shares(self, indices: Sequence[int]) -> list[Share]:
+        """The step's loss; the reference point is that of the whole step, without a gradient."""
+        chosen = list(indices)
+        kl = None if self.others is None else self._reference_point(self.others, chosen)
+        cut = pieces([self.trees[i] for i in chosen], self.max_tokens)
+        label_R, ref_R = self.labels_R[chosen], self.ref_R[chosen]
+        return [partial(self._share, piece, label_R, ref_R, kl) for piece in cut]
+
+    def evaluate(self) -> list[Share]:
+        """The loss over all records."""
+        return self.shares(range(len(self.trees)))
+
+    def finish(self, row: dict[str, float], *, learnt: bool) -> dict[str, float]:
+        """The step's metrics with the margin between liked and disliked answers."""
+        both = {"rewards/chosen", "rewards/rejected"} <= row.keys()
+        margin = row["rewards/chosen"] - row["rewards/rejected"] if both else None
+        return row if margin is None else {**row, "rewards/margins": margin}
+
+    @torch.no_grad()
+    def _reference_point(self, others: Mismatched, chosen: Sequence[int]) -> torch.Tensor:
+        """max(0, mean over the step of policy - reference on mismatched answers): a scalar."""
+        sums = []
+        for piece in pieces([others.trees[i] for i in chosen], self.max_tokens):
+            with phase("forward"), self.policy.arithmetic():
+                sums.append(self.policy.score(piece.trees).sums_B())
+        policy_R = torch.cat(sums)
+        ref_R = others.ref_R[list(chosen)].to(policy_R.device)
+        return (policy_R - ref_R).mean().clamp(min=0)
+
+    def _share(
+        self,
+        piece: Piece,
+        label_R: torch.Tensor,
+        ref_R: torch.Tensor,
+        kl: torch.Tensor | None,
+    ) -> Loss:
+        with self.policy.arithmetic():
+            scores = self.policy.score(piece.trees)
+        sums_B = scores.sums_B()
+        label_B = label_R[piece.branches].to(sums_B.device)
+        ref_B = ref_R[piece.branches].to(sums_B.device)
+        options = self.recipe.objective.model_dump()
+        if kl is None:
+            loss_B = apo_zero_unpaired(sums_B, ref_B, label_B, **options)
+        else:
+            loss_B = kto(sums_B, ref_B, label_B, kl, **options)
+        metrics = self._metrics(scores, label_B, ref_B)
+        if kl is not None:
+            metrics["kl"] = Mean.of(float(kl))
+        return Loss(loss_B.sum() / len(label_R), metrics)
+
+    def _metrics(
+        self, scores: TokenScores, label_B: torch.Tensor, ref_B: torch.Tensor
+    ) -> dict[str, Metric]:
+        sums_B = scores.sums_B().detach()
+        rewards_B = self.recipe.objective.beta * (sums_B - ref_B)
+        drift_B = (sums_B - ref_B) / scores.lengths_B()
+        return {
+            "rewards/chosen": mean_of(rewards_B[label_B]),
+            "rewards/rejected": mean_of(rewards_B[~label_B]),
+            "logps/chosen": mean_of(sums_B[label_B]),
+            "logps/rejected": mean_of(sums_B[~label_B]),
+            "displacement/chosen_per_token": mean_of(drift_B[label_B]),
+            "num_tokens": Sum(len(scores.logprobs_N)),
+            "entropy": mean_of(scores.entropy_N),
+        }

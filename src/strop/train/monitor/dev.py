@@ -1,0 +1,263 @@
+"""Measuring a dev suite on the model in training, and which checkpoint is the best by it."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from strop.data.overlap import overlap
+from strop.data.records import preference
+from strop.data.sources import read
+from strop.errors import DataError, RecipeError
+from strop.evals.jobs import Asked, jobs_of
+from strop.evals.run import measure
+from strop.evals.subjects import LocalModel
+from strop.evals.tasks.choice import LENGTHS
+from strop.evals.tasks.safety import ANSWERED, REFUSED
+from strop.model.logprobs import eval_mode
+from strop.model.network import Network, Policy, ScalarNetwork
+from strop.recipe.eval import AnyTask, GenerateTask, PreferenceTask, PythonTask, Suite
+from strop.recipe.likelihood import ChoiceTask, LmEvalTask, PerplexityTask
+from strop.recipe.loading.load import load
+from strop.recipe.safety import SafetyTask
+from strop.recipe.task import EvalTask
+from strop.recipe.train.dev import DevRecipe
+from strop.recipe.train.methods import Recipe
+from strop.recipe.train.offline import RewardModelRecipe
+from strop.text.render import preference_tree
+from strop.tracking.phases import phase
+from strop.tracking.runlog import read_rows
+from strop.types import Preference, Record, StepRecord, Task
+
+FORWARD = 64
+"""Pairs that a reward model scores in one forward."""
+
+ANY = "..."
+"""Stands for the names that a task written in Python gives its scores."""
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The highest `dev.metric` so far and the step it was measured at: `Best(40, 0.61)`."""
+
+    step: int
+    score: float
+
+
+def best_of(best: Best | None, row: Mapping[str, Any], metric: str) -> Best | None:
+    """The better of `best` and a row of the log; the earlier of two equal ones.
+
+    Step 0 does not count: it is the model the run began with, and no checkpoint of it.
+    """
+    score = row.get(f"dev/{metric}")
+    if score is None or not math.isfinite(score) or row["step"] == 0:
+        return best
+    return best if best is not None and score <= best.score else Best(row["step"], score)
+
+
+def find_best(folder: Path, metric: str) -> Best | None:
+    """The best checkpoint of a run by its log; what a rollback dropped does not count."""
+    log, best = folder / "metrics.jsonl", None
+    for row in read_rows(log) if log.exists() else ():
+        if (folder / f"checkpoint-{row['step']}").is_dir():
+            best = best_of(best, row, metric)
+    return best
+
+
+def start_score(folder: Path, metric: str) -> float:
+    """What the model scored before step 1, by the run's log."""
+    return float(next(read_rows(folder / "metrics.jsonl"))[f"dev/{metric}"])
+
+
+class Dev:
+    """The dev suite of a run that is under way."""
+
+    def __init__(self, recipe: DevRecipe, suite: Suite, network: Network, folder: Path) -> None:
+        self.recipe, self.suite, self.network = recipe, suite, network
+        self.best = find_best(folder, recipe.metric)
+
+    @property
+    def best_step(self) -> int | None:
+        """The step of the best checkpoint; none before the first measurement after step 0."""
+        return None if self.best is None else self.best.step
+
+    def start(self, total: int) -> StepRecord:
+        """What the model scores before step 1; raises `RecipeError` for a score it does not get."""
+        metrics = self.measure()
+        found = [name.removeprefix("dev/") for name in metrics]
+        for name in (self.recipe.metric, *self.recipe.general):
+            if name not in found:
+                raise _unknown(name, self.recipe, found)
+        return StepRecord(0, total, metrics)
+
+    def measure(self) -> dict[str, float]:
+        """`dev/<score>` of every score; neither dropout nor a random stream of the run notices."""
+        network = self.network
+        with phase("evaluation"), torch.no_grad(), eval_mode(network.model), _same_draws(network):
+            if isinstance(network, Policy):
+                scores = measure(self.suite, network)
+            else:
+                assert isinstance(network, ScalarNetwork)
+                scores = _preferred(self.suite, network)
+        return {f"dev/{name}": value for name, value in scores.items()}
+
+    def watch(self, steps: Iterator[StepRecord]) -> Iterator[StepRecord]:
+        """The same steps, with the scores where they are due."""
+        for record in steps:
+            if record.step % self.recipe.every == 0 or record.step == record.total:
+                record = replace(record, metrics={**record.metrics, **self.measure()})
+            yield record
+
+    def improves(self, record: StepRecord) -> bool:
+        """Whether this step is the best so far; it is then remembered."""
+        row = {"step": record.step, **record.metrics}
+        before, self.best = self.best, best_of(self.best, row, self.recipe.metric)
+        return self.best != before
+
+
+@dataclass(frozen=True, slots=True)
+class DevSet:
+    """A suite and its items that could have been trained on:
+    `DevSet(Suite(name="dev", ...), (Task("3x = 6", ...), ...))`."""
+
+    suite: Suite
+    items: tuple[Task | Preference, ...]
+
+
+def load_dev(recipe: Recipe) -> DevSet | None:
+    """The suite of a recipe's `dev`, read and fit for this run.
+
+    Raises `RecipeError` for a sealed suite, a score that it does not produce, a task that the
+    method's model cannot do, or an alarm without a general score to listen to; another `UsageError`
+    for data and rewards that cannot be used. Loads no model.
+    """
+    dev = recipe.dev
+    if not (dev and dev.general) and recipe.alarms.dual != type(recipe.alarms)().dual:
+        raise RecipeError(
+            "alarms.dual is set, but there is no general score to compare the target with",
+            fix="add `dev: {suite: ..., metric: ..., general: [...]}`",
+        )
+    if dev is None:
+        return None
+    suite = load(Suite, dev.suite)
+    if suite.sealed:
+        raise RecipeError(
+            "the suite is sealed: a checkpoint chosen by it would make its verdict worthless",
+            where=dev.suite,
+            fix="point dev.suite at a suite of other items, and keep this one for the gate",
+        )
+    _expect_scores(dev, suite)
+    if isinstance(recipe, RewardModelRecipe):
+        for asked in suite.tasks:
+            _expect_pairs(asked, dev.suite)
+    jobs = jobs_of(suite, Asked(LocalModel(recipe.model.path), None, suite.seed))
+    return DevSet(suite, tuple(item for job in jobs for item in job.items))
+
+
+def refuse_trained_on(dev: DevSet, training: Iterable[Record]) -> None:
+    """Raise `DataError` where dev items are in the training data: their scores would rise by
+    memory, and the best checkpoint be the one that remembers most."""
+    found = overlap(dev.items, training).matches
+    if found:
+        first = found[0]
+        raise DataError(
+            f"{len(found)} of {len(dev.items)} dev items are in the training data; this one is at "
+            f"{', '.join(map(str, first.places))}",
+            where=str(dev.items[first.item].origin),
+            fix="measure on other items, take these out of `data`, or pass --force",
+        )
+
+
+def score_names(suite: Suite) -> list[str]:
+    """The scores a suite produces: `["greedy/accuracy", "pairs", "mine", "mine/..."]`; the parts of
+    a task written in Python, or of lm-eval, are known only once it ran."""
+    return [
+        f"{asked.name}/{part}" if part else asked.name
+        for asked in suite.tasks
+        for part in _parts(asked)
+    ]
+
+
+def _parts(asked: EvalTask) -> list[str]:
+    """What stands behind a task's name in the names of its scores."""
+    if isinstance(asked, GenerateTask):
+        return [component.label for component in asked.scores]
+    if isinstance(asked, ChoiceTask):
+        return list(LENGTHS)
+    if isinstance(asked, PerplexityTask):
+        return ["logprob"]
+    if isinstance(asked, SafetyTask):
+        both = {"harmful": REFUSED, "harmless": ANSWERED}
+        return [name for kind, name in both.items() if asked.only in (None, kind)]
+    return ["", ANY] if isinstance(asked, PythonTask | LmEvalTask) else [""]
+
+
+def _expect_scores(dev: DevRecipe, suite: Suite) -> None:
+    known = score_names(suite)
+    for name in (dev.metric, *dev.general):
+        task, _, _ = name.partition("/")
+        if name not in known and f"{task}/{ANY}" not in known:
+            raise _unknown(name, dev, known)
+
+
+def _unknown(name: str, dev: DevRecipe, known: Sequence[str]) -> RecipeError:
+    key = "metric" if name == dev.metric else "general"
+    return RecipeError(
+        f"dev.{key} names the score {name!r}, which the suite does not produce",
+        where=dev.suite,
+        fix=f"its scores are {', '.join(known)}",
+    )
+
+
+def _expect_pairs(asked: AnyTask, suite: str) -> None:
+    """A reward model can only be asked which of two answers is the better one."""
+    if not isinstance(asked, PreferenceTask):
+        raise RecipeError(
+            f"task {asked.name} is of kind {asked.kind}, but a reward model writes no text",
+            where=suite,
+            fix="use tasks of kind preference: how often chosen scores above rejected",
+        )
+    if asked.per_token:
+        raise RecipeError(
+            f"task {asked.name} says per_token, but a reward model gives one number per answer",
+            where=suite,
+            fix="drop per_token",
+        )
+
+
+def _preferred(suite: Suite, network: ScalarNetwork) -> dict[str, float]:
+    """Share of each task's pairs whose chosen answer scores higher; a tie is half."""
+    scores = {}
+    for asked in suite.tasks:
+        assert isinstance(asked, PreferenceTask)
+        pairs = read([source.path for source in asked.data], preference, held_out=True)
+        trees = [preference_tree(network.tokenizer, pair) for pair in pairs]
+        won = 0.0
+        for start in range(0, len(trees), FORWARD):
+            with network.arithmetic():
+                scored_B = network.score.finals(trees[start : start + FORWARD])
+            gap_P = scored_B[0::2] - scored_B[1::2]
+            won += float((gap_P > 0).sum() + 0.5 * (gap_P == 0).sum())
+        scores[asked.name] = won / len(pairs)
+    return scores
+
+
+@contextmanager
+def _same_draws(network: Network) -> Iterator[None]:
+    """Whatever is drawn inside (a user's reward may), the run's own streams go on as before."""
+    devices: Sequence[torch.device] = [network.device] if network.device.type == "cuda" else []
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=devices):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)

@@ -1,0 +1,95 @@
+"""What a run does about updates that are not finite: leave out (with what is left of the step), go
+back, stop.
+
+Going back also leaves out the records of all steps since the checkpoint, as PaLM did after spikes
+(Chowdhery et al. 2022, arXiv 2204.02311, section 5.1). What happened so far is in
+`TrainState.running`, so that a run killed in between goes on the same way.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from strop.errors import NotFiniteError
+from strop.train.loop.step import LOWER, SHIFT, TrainState
+from strop.train.rundir.checkpoint import restore
+from strop.types import NotFinite, StepRecord
+
+IN_A_ROW = "nonfinite/in_a_row"
+WENT_BACK = "nonfinite/went_back"
+
+
+class Recovery:
+    """`most` updates in a row may be left out. `go_back(step)` drops what the run wrote from that
+    step on and gives the newest checkpoint before it, if there is one."""
+
+    def __init__(
+        self, state: TrainState, folder: Path, most: int, go_back: Callable[[int], Path | None]
+    ) -> None:
+        self.state, self.folder, self.most, self.go_back = state, folder, most, go_back
+
+    def watch(self, steps: Iterator[StepRecord]) -> Iterator[StepRecord]:
+        """The same steps, but for those that a return to a checkpoint undoes.
+
+        Raises `NotFiniteError` where going back did not help, or there is nothing to go back to.
+        """
+        running = self.state.running
+        for record in steps:
+            if record.not_finite is None:
+                running.pop(IN_A_ROW, None)
+                yield record
+                continue
+            running[IN_A_ROW] = running.get(IN_A_ROW, 0) + 1
+            if running[IN_A_ROW] <= self.most:
+                said = "; ".join(record.not_finite.tensors)
+                made = record.not_finite.made
+                warnings.warn(
+                    f"step {record.step} made {made} and left out the rest, which is not finite: "
+                    f"{said}"
+                    if made
+                    else f"step {record.step} made no update, for it is not finite: {said}",
+                    stacklevel=2,
+                )
+                yield record
+            else:
+                self._too_many(record.step, record.not_finite)
+
+    def _too_many(self, step: int, found: NotFinite) -> None:
+        running = self.state.running
+        first = step - int(running[IN_A_ROW]) + 1
+        saved = save_batch(self.folder, step, found)
+        if WENT_BACK in running:
+            raise _stopped(step, found, saved, "going back to a checkpoint did not help")
+        checkpoint = self.go_back(first)
+        if checkpoint is None:
+            raise _stopped(step, found, saved, "there is no checkpoint to go back to")
+        running.clear()
+        restore(self.state, checkpoint)
+        running |= {WENT_BACK: 1.0, SHIFT: float(step - self.state.step)}
+        warnings.warn(
+            f"steps {first} to {step} were not finite ({'; '.join(found.tensors)}; the batch is in "
+            f"{saved}): what they learnt is undone, back to {checkpoint.name}, "
+            f"and on with the records after those of step {step}",
+            stacklevel=3,
+        )
+
+
+def save_batch(folder: Path, step: int, found: NotFinite) -> Path:
+    """`nonfinite-step-<n>/batch.jsonl`: first what was not finite, then the records."""
+    path = folder / f"nonfinite-step-{step}" / "batch.jsonl"
+    path.parent.mkdir(exist_ok=True)
+    rows: list[Mapping[str, Any]] = [{"step": step, "not_finite": found.tensors}, *found.batch]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def _stopped(step: int, found: NotFinite, saved: Path, why: str) -> NotFiniteError:
+    return NotFiniteError(
+        f"step {step}",
+        [*found.tensors, f"{why}; the batch is in {saved}"],
+        fix=f"{LOWER}; run.skip_nonfinite says how many such steps in a row may be left out",
+    )

@@ -1,0 +1,1 @@
+"""What happens before step 1: refused, read, rendered, checked."""

@@ -1,0 +1,184 @@
+"""Recipes that would waste a run, refused before any compute."""
+
+from __future__ import annotations
+
+from strop.advantages import GROUPED
+from strop.errors import RecipeError
+from strop.model.arithmetic import cpu_speeds, emulates_bfloat16
+from strop.model.load import pick_device
+from strop.recipe.train.alarm import PolicyAlarms
+from strop.recipe.train.methods import Online, Recipe
+from strop.recipe.train.offline import (
+    AotRecipe,
+    CptRecipe,
+    OrpoRecipe,
+    PairRecipe,
+    RewardModelRecipe,
+    SftRecipe,
+    UnpairedRecipe,
+)
+from strop.recipe.train.online import (
+    BestOfRecipe,
+    OnlineRecipe,
+    OwnPairsRecipe,
+    PolicyRecipe,
+    PpoRecipe,
+)
+from strop.recipe.train.policy import RepeatedObjective
+from strop.train.methods.policy_gradient import method_of
+
+CAREFUL_RATE = 1e-4
+"""Full-parameter preference training above this rate is known to displace likelihood."""
+
+
+def refuse(recipe: Recipe, *, force: bool) -> None:
+    """Raise `RecipeError` for options that contradict each other or cannot end well.
+
+    `force` accepts what is merely reckless, never what is contradictory.
+    """
+    if recipe.text.overlong != "drop" and isinstance(recipe, CptRecipe | OnlineRecipe):
+        raise RecipeError(
+            f"text.overlong is set, but method {recipe.method} does not read it",
+            fix="drop it: documents are cut into pieces, prompts that are too long are dropped",
+        )
+    if isinstance(recipe, OnlineRecipe):
+        _refuse_contradictory_rollout(recipe)
+        _refuse_useless_groups(recipe)
+        _refuse_deaf_alarms(recipe)
+    compares = not isinstance(recipe, CptRecipe | SftRecipe | RewardModelRecipe)
+    if compares and recipe.model.lora is not None and recipe.model.lora.dropout > 0:
+        raise RecipeError(
+            f"model.lora.dropout is set, but method {recipe.method} compares log-probs with older "
+            "or reference ones, which dropout would make noise of",
+            fix="drop it (sft, dft, cpt and reward_model read it)",
+        )
+    if not force:
+        _refuse_reckless(recipe)
+
+
+def refuse_small_steps(recipe: Recipe, own: int) -> None:
+    """Raise `RecipeError` for a step whose `own` records (replayed ones apart) are too few."""
+    needs_company = isinstance(recipe, AotRecipe | UnpairedRecipe)
+    if needs_company and recipe.method != "apo_zero_unpaired" and own < 2:
+        raise RecipeError(
+            f"method {recipe.method} compares the records of a step with each other, but a step "
+            "holds only one",
+            fix="raise run.batch_size",
+        )
+    objective = recipe.objective if isinstance(recipe, PolicyRecipe) else None
+    if isinstance(objective, RepeatedObjective) and objective.mini_batches > own:
+        raise RecipeError(
+            f"objective.mini_batches {objective.mini_batches} cuts a step of {own} prompts into "
+            "batches that cannot hold one group each",
+            fix="raise run.batch_size or lower objective.mini_batches",
+        )
+
+
+def _refuse_reckless(recipe: Recipe) -> None:
+    _refuse_emulation(recipe)
+    judged = isinstance(recipe, PairRecipe | UnpairedRecipe | OwnPairsRecipe)
+    judged = judged and not isinstance(recipe, OrpoRecipe)
+    if judged and recipe.model.lora is None and recipe.optim.learning_rate > CAREFUL_RATE:
+        raise RecipeError(
+            f"optim.learning_rate {recipe.optim.learning_rate:g} is above {CAREFUL_RATE:g} for "
+            f"full-parameter {recipe.method}: such runs look perfect while the model forgets its "
+            "task",
+            fix="lower it (1e-6 to 1e-5 is usual), use model.lora, or pass --force",
+        )
+
+
+def _refuse_emulation(recipe: Recipe) -> None:
+    if recipe.model.dtype == "bfloat16" and emulates_bfloat16(pick_device(recipe.model.device)):
+        raise RecipeError(
+            "model.dtype is bfloat16, which this processor only emulates: "
+            f"{cpu_speeds().said()} (measured)",
+            fix="set model.dtype: float32, or pass --force",
+        )
+
+
+def _refuse_contradictory_rollout(recipe: Online) -> None:
+    rollout = recipe.rollout
+    if rollout.max_tokens >= recipe.text.max_length:
+        raise RecipeError(
+            f"rollout.max_tokens {rollout.max_tokens} leaves no room for a prompt in "
+            f"text.max_length {recipe.text.max_length}",
+            fix="lower rollout.max_tokens or raise text.max_length",
+        )
+    if rollout.overlong_buffer >= rollout.max_tokens:
+        raise RecipeError(
+            f"rollout.overlong_buffer {rollout.overlong_buffer} covers every answer of "
+            f"rollout.max_tokens {rollout.max_tokens}, so even the shortest would be punished",
+            fix="make it a part of max_tokens (the paper: 4,096 of 20,480)",
+        )
+    if isinstance(recipe, OwnPairsRecipe | BestOfRecipe) and rollout.mismatch.level != "none":
+        raise RecipeError(
+            f"rollout.mismatch is set, but method {recipe.method} does not read it",
+            fix="drop it: it corrects importance ratios, and this method has none",
+        )
+
+
+def _refuse_deaf_alarms(recipe: Online) -> None:
+    """An alarm that was set, but whose number this run never logs."""
+    alarms, usual = recipe.alarms, type(recipe.alarms)()
+    if recipe.eval is None and alarms.hacking != usual.hacking:
+        raise RecipeError(
+            "alarms.hacking is set, but there is no held-out reward to compare with",
+            fix="add `eval: {data: ...}`",
+        )
+    if isinstance(recipe, PolicyRecipe):
+        no_kl = method_of(recipe).beta == 0
+        if no_kl and recipe.alarms.kl_runaway != PolicyAlarms().kl_runaway:
+            raise RecipeError(
+                "alarms.kl_runaway is set, but objective.beta is 0, so no KL is measured",
+                fix="set objective.beta, or drop the alarm",
+            )
+
+
+def _refuse_useless_groups(recipe: Online) -> None:
+    """Groups that say nothing, baselines without company, a step that cannot be cut as asked."""
+    size = recipe.rollout.group_size
+    if isinstance(recipe, OwnPairsRecipe | BestOfRecipe):
+        if size == 1:
+            raise RecipeError(
+                f"method {recipe.method} compares the answers to one prompt, but "
+                "rollout.group_size is 1",
+                fix="raise rollout.group_size (4 to 16 is usual)",
+            )
+        if isinstance(recipe, BestOfRecipe) and recipe.rollout.resample:
+            raise RecipeError(
+                "rollout.resample is set, but method raft learns from equal groups as well",
+                fix="drop it, or leave poor answers out with objective.min_reward",
+            )
+        return
+    grouped = method_of(recipe).advantage in GROUPED
+    if grouped and size == 1:
+        raise RecipeError(
+            f"method {recipe.method} takes its baseline from the group, but rollout.group_size is "
+            "1: every advantage would be 0",
+            fix="raise rollout.group_size (8 is usual), or use reinforce_pp or ppo",
+        )
+    if not grouped and recipe.rollout.resample:
+        raise RecipeError(
+            f"rollout.resample is set, but method {recipe.method} has no group baseline, so equal "
+            "groups carry a gradient",
+            fix="drop rollout.resample",
+        )
+    method = method_of(recipe)
+    if method.kl_weighted and method.kl_in == "reward":
+        raise RecipeError(
+            "objective.kl_weighted is a choice of the loss term, but the KL stands in the reward",
+            fix="drop it, or set objective.kl_in: loss",
+        )
+    bounds = method.bounds
+    if bounds[0] is not None and bounds[1] is not None and bounds[1] < bounds[0]:
+        raise RecipeError(
+            f"objective.epsilon_high {bounds[1]:g} is below epsilon_low {bounds[0]:g} (what is not "
+            "set is the paper's)",
+            fix="clip-higher means epsilon_high >= epsilon_low: set both",
+        )
+    if isinstance(recipe, PpoRecipe) and recipe.value is None:
+        raise RecipeError(
+            "method ppo has no value model, so there is no baseline",
+            fix="add `value: {path: ..., learning_rate: ...}` (a reward model, or the starting "
+            "model for a fresh head), or use a method without a critic (rloo, grpo, reinforce_pp)",
+        )

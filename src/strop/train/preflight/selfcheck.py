@@ -1,0 +1,134 @@
+"""What is looked at before step 1, so that a run cannot look normal and learn nothing, and after
+the last, so that what is used is what was trained."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+
+from strop.engines.engine import Sampler, Sampling
+from strop.errors import TrainingError, UsageError
+from strop.model.adapters import merge_for_good
+from strop.model.logprobs import Head, eval_mode
+from strop.model.network import Network, Policy, ScalarNetwork
+from strop.rollout.collect import PromptedTask
+from strop.text.trees import Rendered
+from strop.types import Branch, Tree
+
+PROBED = 4
+"""Prompts whose completions are compared between sampler and trainer."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataCheck:
+    """`DataCheck(records=896, dropped=3, cut=0, supervised=17920, ends_in_eos=1.0)`.
+
+    `ends_in_eos` is the share of answers whose last learnt token is one that ends an answer.
+    """
+
+    records: int
+    dropped: int
+    cut: int
+    supervised: int
+    ends_in_eos: float
+
+    def plain(self) -> dict[str, float]:
+        return asdict(self)
+
+
+def check_rendered(rendered: Rendered, ends: Collection[int]) -> DataCheck:
+    """Masks not empty and EOS learnt; raises `UsageError` naming the fix."""
+    branches = [branch for tree in rendered.trees for branch in tree.branches]
+    supervised = sum(sum(branch.supervised) for branch in branches)
+    if supervised == 0:
+        raise UsageError(
+            "not one token is supervised, so the run would learn nothing",
+            fix="check that the data holds assistant turns",
+        )
+    ended = sum(branch.ids[-1] in ends and branch.supervised[-1] for branch in branches)
+    if ended == 0:
+        raise UsageError(
+            "no answer ends in the end-of-sequence token, so the model would never learn to stop",
+            fix="raise text.max_length if every answer was cut, or check the tokenizer's eos_token",
+        )
+    return DataCheck(
+        records=len(rendered.trees),
+        dropped=rendered.dropped,
+        cut=rendered.cut,
+        supervised=supervised,
+        ends_in_eos=ended / len(branches),
+    )
+
+
+MERGED_LIMITS = {"float32": 1e-3, "bfloat16": 0.05, "nf4": 0.5}
+"""Nats a token that merging may cost, by the precision of the weights it is rounded to."""
+
+
+@torch.no_grad()
+def merged_difference(network: Network, trees: Sequence[Tree], *, limit: float) -> float:
+    """How far a network is from itself with its adapter merged: the mean KL of their distributions
+    over the vocabulary, nats a token (of a scalar head: the mean difference of the scores).
+
+    Merges for good, so it comes last. Raises `TrainingError` above `limit`: then what is evaluated
+    and served would not be what was trained.
+    """
+    with eval_mode(network.model), network.arithmetic():
+        before = _read(network, trees)
+        merge_for_good(network.model)
+        after = _read(network, trees)
+    if isinstance(network, Policy):
+        # rounding takes it below 0 where nothing differs
+        difference = abs(float((before.exp() * (before - after)).sum(-1).mean()))
+    else:
+        difference = float((before - after).abs().mean())
+    if not difference <= limit:
+        raise TrainingError(
+            f"the merged model is not the one that was trained: they are {difference:.3g} nats a "
+            f"token apart (limit {limit:g})",
+            fix="leave modules that share weights or are saved whole out of model.lora.targets; "
+            "the last checkpoint has the adapter",
+        )
+    return difference
+
+
+def _read(network: Network, trees: Sequence[Tree]) -> torch.Tensor:
+    if isinstance(network, Policy):
+        return network.score.distributions(trees)
+    assert isinstance(network, ScalarNetwork)
+    return network.score.finals(trees)
+
+
+@torch.no_grad()
+def sampler_mismatch(
+    policy: Policy,
+    sampler: Sampler,
+    tasks: Sequence[PromptedTask],
+    sampling: Sampling,
+    *,
+    seed: int,
+    limit: float,
+) -> float:
+    """Mean |log-prob of the sampler - log-prob of the trainer| over a few completions.
+
+    Raises `TrainingError` above `limit` nats per token: the two would disagree about what the
+    policy is, and every importance ratio would be wrong.
+    """
+    prompts = [task.prompt_ids for task in tasks[:PROBED]]
+    with policy.arithmetic():
+        groups = sampler.sample(prompts, group_size=1, sampling=sampling, seed=seed, step=-1)
+        trees = [
+            Tree(prompt, (Branch(group[0].ids, (True,) * len(group[0].ids)),))
+            for prompt, group in zip(prompts, groups, strict=True)
+        ]
+        with eval_mode(policy.model):
+            scores = policy.score(trees, Head(temperature=sampling.temperature))
+    said = torch.tensor([x for group in groups for x in group[0].logprobs])
+    difference = float((said - scores.logprobs_N.cpu()).abs().mean())
+    if difference > limit:
+        raise TrainingError(
+            f"sampler and trainer disagree by {difference:.3f} nats per token (limit {limit})",
+            fix="use the same precision for both, or raise rollout.mismatch_limit if you must",
+        )
+    return difference

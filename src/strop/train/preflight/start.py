@@ -1,0 +1,94 @@
+"""The model that a run starts from, where it is not simply the recipe's."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from strop.model.adapters import ALL_LINEAR, TaskType, expect_targets, is_adapter_folder
+from strop.model.load import (
+    has_scalar_head,
+    load_tokenizer,
+    load_transformer,
+    make_room,
+    skeleton,
+    stop_at,
+)
+from strop.model.tied import is_tied, reaches_tied, untie
+from strop.recipe.train.methods import Recipe
+from strop.recipe.train.model import LoraRecipe, ModelRecipe
+from strop.recipe.train.offline import RewardModelRecipe
+from strop.recipe.train.online import PpoRecipe
+from strop.text.chat.named import NAMED, with_template
+from strop.text.ends import ends_of
+from strop.train.rundir.manifest import publish
+
+
+def task_of(recipe: Recipe) -> TaskType:
+    """Which head the trained network has."""
+    return "SEQ_CLS" if isinstance(recipe, RewardModelRecipe) else "CAUSAL_LM"
+
+
+def expect_lora_targets(recipe: Recipe) -> None:
+    """Raise `ModelError` for a target that no module matches, before weights are loaded."""
+    wanted: list[tuple[str, LoraRecipe | None, TaskType]] = [
+        (recipe.model.path, recipe.model.lora, task_of(recipe))
+    ]
+    if isinstance(recipe, PpoRecipe) and recipe.value is not None:
+        wanted.append((recipe.value.path, recipe.value.lora, "SEQ_CLS"))
+    for path, lora, head in wanted:
+        if lora is not None and lora.targets != ALL_LINEAR:
+            expect_targets(skeleton(path, head, recipe.model.trust_remote_code), lora)
+
+
+def starting_model(recipe: Recipe, folder: Path) -> ModelRecipe:
+    """The recipe's model, or the base that is made of it and saved beside the run: for a new
+    adapter (or a new head) on an adapter the merged model, for an adapter on tied embeddings or
+    their head the untied one, so that whoever merges the adapter gets what was trained; for an
+    adapter that learns a named template's tokens, one with room for them."""
+    model = recipe.model
+    merges, unties, grows = _merges(recipe), _unties(recipe), _grows(recipe)
+    if not (merges or unties or grows):
+        return model
+    base = folder / "base"
+    if not base.exists():
+        temporary = folder / ".base.tmp"
+        shutil.rmtree(temporary, ignore_errors=True)
+        task: TaskType = "SEQ_CLS" if has_scalar_head(model.path) else "CAUSAL_LM"
+        stored: torch.dtype | Literal["auto"] = torch.float32 if merges else "auto"
+        trust = model.trust_remote_code
+        start = load_transformer(model.path, stored, task=task, trust_remote_code=trust)
+        tokenizer = load_tokenizer(model.tokenizer or model.path, trust)
+        if grows:
+            tokenizer = with_template(tokenizer, recipe.template)
+            make_room(start, tokenizer, recipe.template)
+            if task == "CAUSAL_LM":
+                stop_at(start, ends_of(tokenizer))
+        if (unties or grows) and is_tied(start):
+            untie(start)
+        start.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+        publish(temporary, base)
+    return model.model_copy(update={"path": str(base)})
+
+
+def _merges(recipe: Recipe) -> bool:
+    new_head = task_of(recipe) == "SEQ_CLS" and not has_scalar_head(recipe.model.path)
+    return is_adapter_folder(recipe.model.path) and bool(recipe.model.lora or new_head)
+
+
+def _grows(recipe: Recipe) -> bool:
+    """Whether an adapter also has to learn the tokens of a template that the model never saw: then
+    embeddings and head are trained whole beside it."""
+    return recipe.model.lora is not None and recipe.chat_template in NAMED
+
+
+def _unties(recipe: Recipe) -> bool:
+    model, lora = recipe.model, recipe.model.lora
+    if lora is None or lora.targets == ALL_LINEAR:
+        return False
+    modules = skeleton(model.path, task_of(recipe), model.trust_remote_code)
+    return reaches_tied(modules, lora.targets)

@@ -1,0 +1,206 @@
+"""Checkpoints that are whole or not there.
+
+A snapshot copies everything a run carries; it is written to a temporary folder, flushed to disk,
+listed with hashes in a manifest, renamed into place; only then does `latest` move. Optimizer state
+and random streams are in it, so that a resumed run continues bit for bit.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from strop.errors import OutputError
+from strop.model.network import Network
+from strop.model.save import load_weights, save_network
+from strop.train.loop.step import TrainState
+from strop.train.rundir.manifest import MANIFEST, flush, manifest, point, publish, verify
+
+Tensors = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A run after a step, in host memory: `Snapshot(40, {"": (network, {...})},
+    {"optimizer": {...}, "random": {"cpu": ...}}, {})`.
+
+    `networks` are written by `save_network` into the subfolder that is their key, `tensors` as
+    `<key>.safetensors`.
+    """
+
+    step: int
+    networks: Mapping[str, tuple[Network, Tensors]]
+    tensors: Mapping[str, Tensors]
+    running: Mapping[str, float]
+
+
+def capture(state: TrainState, random: Tensors | None = None) -> Snapshot:
+    """Copy what training changes; with `random`, these streams and not those of this instant."""
+    networks = {"": (state.network, _copied_weights(state.network))}
+    tensors = {
+        "optimizer": state.optimizer.tensors(),
+        "random": random or random_states(),
+    }
+    if state.reference is not None:
+        kept = state.reference.tensors()
+        tensors["reference"] = {name: t.to("cpu", copy=True) for name, t in kept.items()}
+    if state.critic is not None:
+        networks["critic"] = (state.critic.network, _copied_weights(state.critic.network))
+        tensors["critic_optimizer"] = state.critic.optimizer.tensors()
+    return Snapshot(state.step, networks, tensors, dict(state.running))
+
+
+def write_checkpoint(snapshot: Snapshot, run: Path, *, keep: int, best: int | None = None) -> None:
+    """Write `checkpoint-<step>` under `run`, move `latest` (and `best` to the step `best`), remove
+    all but the last `keep` and the best."""
+    folder = run / f"checkpoint-{snapshot.step}"
+    temporary = run / f".{folder.name}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    for name, (network, weights) in snapshot.networks.items():
+        save_network(network, temporary / name, weights)
+    for name, tensors in snapshot.tensors.items():
+        save_file(tensors, temporary / f"{name}.safetensors")
+    carried = {"step": snapshot.step, "running": dict(snapshot.running)}
+    (temporary / "trainer.json").write_text(json.dumps(carried))
+    (temporary / MANIFEST).write_text(json.dumps(manifest(temporary), indent=1))
+    for log in run.glob("*.jsonl"):
+        flush(log)  # its rows up to this step have to outlive a power cut, too
+    publish(temporary, folder)
+    point(run, "latest", folder.name)
+    mark_best(run, best)
+    for old in checkpoints(run)[:-keep]:
+        if step_of(old) != best:
+            shutil.rmtree(old)
+
+
+def mark_best(run: Path, step: int | None) -> None:
+    """Point `best` at the checkpoint of this step; without one there is no `best`."""
+    if step is None:
+        (run / "best").unlink(missing_ok=True)
+    else:
+        point(run, "best", f"checkpoint-{step}")
+
+
+def roll_back(run: Path, before: int) -> Path | None:
+    """Drop the checkpoints of step `before` and later; the newest one left becomes the latest."""
+    left = [c for c in checkpoints(run) if step_of(c) < before]
+    if left:
+        point(run, "latest", left[-1].name)
+    else:
+        (run / "latest").unlink(missing_ok=True)
+    for later in checkpoints(run):
+        if later not in left:
+            shutil.rmtree(later)
+    return left[-1] if left else None
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """The checkpoints of a run by their step; what the clock says of them does not matter."""
+    return sorted(run.glob("checkpoint-*"), key=step_of)
+
+
+def latest_checkpoint(run: Path) -> Path | None:
+    """The checkpoint `latest` points to, verified; `None` where no checkpoint was finished."""
+    pointer = run / "latest"
+    if not pointer.is_symlink():
+        return None
+    folder = run / os.readlink(pointer)
+    verify(folder)
+    return folder
+
+
+def newest_whole(run: Path) -> Path | None:
+    """The newest checkpoint, up to `latest`, that is as it was written; `None` where none was ever
+    finished. Warns of every damaged one; raises `OutputError` where all are."""
+    pointer = run / "latest"
+    if not pointer.is_symlink():
+        return None
+    latest = run / os.readlink(pointer)
+    found = [c for c in checkpoints(run) if step_of(c) < step_of(latest)]
+    problems = []
+    for folder in (latest, *reversed(found)):
+        try:
+            verify(folder)
+        except OutputError as error:
+            problems.append(f"{folder.name}: {error.problem}")
+            continue
+        for problem in problems:
+            warnings.warn(
+                f"DAMAGED CHECKPOINT {problem}. The run goes on from {folder.name}, and the steps "
+                "after it are made again",
+                stacklevel=2,
+            )
+        return folder
+    raise OutputError(
+        f"no checkpoint is whole ({'; '.join(problems)})",
+        where=str(run),
+        fix="put an undamaged copy back, or pass --overwrite to start again",
+    )
+
+
+def restore(state: TrainState, folder: Path) -> None:
+    """Load everything `write_checkpoint` wrote into the same state.
+
+    Raises `OutputError` for a checkpoint of another model.
+    """
+    try:
+        load_weights(state.network, folder)
+    except RuntimeError as error:
+        raise OutputError(
+            f"the checkpoint does not fit the model: {str(error).splitlines()[-1].strip()}",
+            where=str(folder),
+            fix="resume with the model the run began with, or pass --overwrite to start again",
+        ) from None
+    state.optimizer.load_tensors(load_file(folder / "optimizer.safetensors"))
+    if state.reference is not None:
+        state.reference.load_tensors(load_file(folder / "reference.safetensors"))
+    if state.critic is not None:
+        load_weights(state.critic.network, folder / "critic")
+        tensors = load_file(folder / "critic_optimizer.safetensors")
+        state.critic.optimizer.load_tensors(tensors)
+    streams = load_file(folder / "random.safetensors")
+    torch.set_rng_state(streams["cpu"])
+    if "cuda" in streams:
+        torch.cuda.set_rng_state(streams["cuda"])
+    carried = json.loads((folder / "trainer.json").read_text())
+    state.step = int(carried["step"])
+    state.running.update(carried["running"])  # in place: the method holds the same dict
+
+
+def random_states() -> Tensors:
+    """torch's random streams as they stand."""
+    states = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def step_of(checkpoint: Path | None) -> int:
+    """How many steps a checkpoint holds; none at all without one."""
+    return 0 if checkpoint is None else int(checkpoint.name.rsplit("-", 1)[1])
+
+
+def _copied_weights(network: Network) -> Tensors:
+    """The state dict; frozen weights are not copied, tied ones stay one tensor."""
+    model = network.model
+    named = model.named_parameters(remove_duplicate=False)
+    frozen = {name for name, p in named if not p.requires_grad}
+    copies: dict[tuple[int, torch.Size], torch.Tensor] = {}
+    weights = {}
+    for name, tensor in model.state_dict().items():
+        if name not in frozen and isinstance(tensor, torch.Tensor):
+            key = (tensor.data_ptr(), tensor.shape)
+            if key not in copies:
+                copies[key] = tensor.to("cpu", copy=True)
+            tensor = copies[key]
+        weights[name] = tensor
+    return weights

@@ -1,0 +1,331 @@
+"""The run directory: who owns it, and the files that say what the run was."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+import yaml
+
+import strop
+from strop.data.sources import data_hash
+from strop.errors import OutputError
+from strop.evals.inputs import suite_hash
+from strop.model.load import weights_hash
+from strop.recipe.eval import Suite
+from strop.recipe.loading.flat import flat
+from strop.recipe.loading.load import digest, load
+from strop.recipe.train.methods import Recipe
+from strop.recipe.train.online import OnlineRecipe, PpoRecipe
+from strop.tracking.runlog import read_rows
+from strop.train.rundir.lock import LOCK
+from strop.train.rundir.manifest import sweep, write_whole
+
+RECIPE = "recipe.resolved.yaml"
+LINEAGE = "lineage.json"
+OURS = (RECIPE, LINEAGE, "env.json", "metrics.jsonl", "samples.jsonl", "report.html",
+        "reference.safetensors", "eval_reference.safetensors",
+        "reference_mismatched.safetensors", "eval_reference_mismatched.safetensors",
+        "latest", "best")  # fmt: skip
+MAY_CHANGE = {
+    "alarms.": False,
+    "run.sinks.": True,
+    "run.micro_batch_tokens": True,
+    "model.gradient_checkpointing": True,
+}
+"""Keys of the recipe that may change when a run goes on, and whether a finished run stays up to
+date with other values. An alarm that rang may be told to be silent, but might have ended a run that
+is finished; sinks only watch; smaller forwards and layers computed twice are the way out where
+memory ran out, and change the result by rounding alone."""
+FOLDERS = ("final", "base", "profile", "sinks")
+
+
+def claim(recipe: Recipe, *, resume: bool, overwrite: bool, force_resume: bool = False) -> Path:
+    """The output folder, free for this run; raises `OutputError` where it belongs to another.
+
+    With `force_resume` a run of another recipe is gone on with. Creates nothing, so that a recipe
+    that fails its checks leaves nothing behind.
+    """
+    if resume and overwrite:
+        raise OutputError(
+            "--resume goes on with a run and --overwrite deletes it", fix="pass one of the two"
+        )
+    folder = Path(recipe.output)
+    for part in (folder, *folder.parents):
+        if part.exists() and not part.is_dir():
+            raise OutputError("is a file", where=str(part), fix="choose another `output`")
+    if not folder.exists() or all(file.name == LOCK for file in folder.iterdir()):
+        return folder
+    if not (folder / RECIPE).exists():
+        raise OutputError(
+            "the output folder is not empty and not a strop run",
+            where=str(folder),
+            fix="choose another `output`",
+        )
+    if overwrite or not has_begun(folder):
+        return folder
+    differences = [] if force_resume else changed_keys(folder, recipe)
+    if differences:
+        raise OutputError(
+            "the output folder belongs to another recipe; it differs in" + _listed(differences),
+            where=str(folder),
+            fix="choose another `output`, pass --overwrite to delete that run, or --force-resume "
+            "to go on with it as another one",
+        )
+    if not resume:
+        state = "is finished" if is_finished(folder) else "was not finished"
+        raise OutputError(
+            f"this recipe already ran into this folder, and the run {state}",
+            where=str(folder),
+            fix="pass --resume to go on with it or --overwrite to start again",
+        )
+    return folder
+
+
+def refuse_changed(folder: Path, inputs: Mapping[str, Any]) -> None:
+    """Raise `OutputError` when data, parent or rewards are not those the run began with."""
+    changed = changed_inputs(folder, inputs)
+    if changed:
+        names = " and other ".join(dict.fromkeys(change.split(maxsplit=1)[0] for change in changed))
+        raise OutputError(
+            f"the run began with other {names} than there are now, so it would go on as a "
+            f"different run:{_listed(changed)}",
+            where=str(folder),
+            fix="put the old files back, pass --overwrite to start again, or --force-resume to go "
+            "on all the same",
+        )
+
+
+def changed_inputs(folder: Path, inputs: Mapping[str, Any]) -> list[str]:
+    """`["data pairs.jsonl: sha256 0f.. -> 9a..", "rewards 0: 77.. -> 12.."]`: what is not as it
+    was when the run began."""
+    if not (folder / LINEAGE).exists():
+        return []
+    before = json.loads((folder / LINEAGE).read_text())
+    changed = []
+    for name, now in inputs.items():
+        then, now = _hashes(before.get(name)), _hashes(now)
+        changed += [
+            f"{name} {place}: sha256 {then.get(place, 'none')} -> {now.get(place, 'none')}"
+            for place in then | now
+            if then.get(place) != now.get(place)
+        ]
+    return changed
+
+
+def _hashes(entry: Any) -> dict[str, str]:
+    """Hashes of one of `run_inputs` by what they are of: the path, or the number in a list."""
+    listed = entry if isinstance(entry, list) else [] if entry is None else [entry]
+    return {
+        item["path"] if isinstance(item, dict) else str(number): (
+            item["sha256"] if isinstance(item, dict) else item
+        )
+        for number, item in enumerate(listed)
+    }
+
+
+def _listed(changes: Sequence[str]) -> str:
+    return "".join(f"\n    {change}" for change in changes)
+
+
+def run_inputs(recipe: Recipe) -> dict[str, Any]:
+    """Hashes of what a run reads: parent weights, data, reward files and models, the dev suite."""
+    further = {} if recipe.dev is None else {"dev": suite_hash(load(Suite, recipe.dev.suite))}
+    written = Path(recipe.chat_template) if recipe.chat_template else None
+    if written is not None and written.is_file():
+        further["chat_template"] = hashlib.sha256(written.read_bytes()).hexdigest()[:16]
+    return {
+        "parent": {"path": recipe.model.path, "sha256": weights_hash(recipe.model.path)},
+        "data": [
+            {"path": source.path, "sha256": data_hash([source.path])} for source in recipe.data
+        ],
+        "rewards": reward_hashes(recipe),
+        **further,
+    }
+
+
+def refuse_stopped(folder: Path) -> None:
+    """Raise `OutputError` for a run that an alarm stopped for good."""
+    log = folder / "metrics.jsonl"
+    rows = list(read_rows(log)) if log.exists() else []
+    for action, said in rows[-1].get("alarms", []) if rows else []:
+        if action == "stop":
+            raise OutputError(
+                f"the run was stopped by an alarm: {said}",
+                where=str(folder),
+                fix="change the recipe and another `output`, or pass --overwrite to start again",
+            )
+
+
+def has_begun(folder: Path) -> bool:
+    """Whether a run made a step here; one that failed before leaves nothing worth keeping."""
+    return (folder / "metrics.jsonl").exists() or is_finished(folder)
+
+
+def is_finished(folder: Path) -> bool:
+    return (folder / "final").is_dir()
+
+
+def write_identity(
+    folder: Path, recipe: Recipe, inputs: Mapping[str, Any], checks: Mapping[str, Any]
+) -> None:
+    """`recipe.resolved.yaml`, `env.json` and `lineage.json`; `inputs` are its `run_inputs`."""
+    write_whole(folder / RECIPE, yaml.safe_dump(recipe.plain(), sort_keys=False))
+    _write_json(folder / "env.json", environment())
+    forced = _forced(folder)
+    lineage = {
+        "method": recipe.method,
+        **inputs,
+        "rows": [line_count(source.path) for source in recipe.data],
+        "recipe": digest(recipe),
+        "code": {"strop": strop.__version__, "commit": commit()},
+        "self_check": dict(checks),
+        **({"forced": forced} if forced else {}),
+    }
+    _write_json(folder / LINEAGE, lineage)
+
+
+def self_check(folder: Path) -> dict[str, Any]:
+    """What the run in this folder checked before its first step."""
+    if not (folder / LINEAGE).exists():
+        return {}
+    found: dict[str, Any] = json.loads((folder / LINEAGE).read_text())["self_check"]
+    return found
+
+
+def write_forced(folder: Path, step: int, changes: Sequence[str]) -> None:
+    """Note in `lineage.json` that the run went on from `step` as a different one."""
+    lineage = json.loads((folder / LINEAGE).read_text())
+    forced = [*_forced(folder), {"step": step, "changes": list(changes)}]
+    _write_json(folder / LINEAGE, {**lineage, "forced": forced})
+
+
+def _forced(folder: Path) -> list[dict[str, Any]]:
+    if not (folder / LINEAGE).exists():
+        return []
+    forced: list[dict[str, Any]] = json.loads((folder / LINEAGE).read_text()).get("forced", [])
+    return forced
+
+
+def line_count(path: str) -> int | None:
+    """Records of a JSONL file; `None` for what would have to be parsed to know."""
+    if not path.endswith(".jsonl") or not Path(path).is_file():
+        return None
+    with open(path, "rb") as stream:
+        return sum(1 for line in stream if line.strip())
+
+
+def write_final(folder: Path, final: Mapping[str, Any]) -> None:
+    """Note in `lineage.json` which step `final/` is of, and what chose it."""
+    lineage = json.loads((folder / LINEAGE).read_text())
+    _write_json(folder / LINEAGE, {**lineage, "final": dict(final)})
+
+
+def reward_hashes(recipe: Recipe) -> list[str]:
+    """Hashes of the reward files, reward models and the critic that a recipe names."""
+    if not isinstance(recipe, OnlineRecipe):
+        return []
+    held_out = (recipe.eval.reward if recipe.eval else None) or []
+    components = [*recipe.reward, *held_out]
+    files = [Path(component.file) for component in components if component.file]
+    models = [component.model for component in components if component.model]
+    if isinstance(recipe, PpoRecipe) and recipe.value is not None:
+        models.append(recipe.value.path)
+    return [
+        *(hashlib.sha256(file.read_bytes()).hexdigest()[:16] for file in files),
+        *(weights_hash(model) for model in models),
+    ]
+
+
+def environment() -> dict[str, Any]:
+    """Versions and hardware, nothing that names the machine or its user."""
+    return {
+        "strop": strop.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "system": f"{platform.system()} {platform.machine()}",
+        "threads": torch.get_num_threads(),
+        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def commit() -> str | None:
+    """Git commit of the strop checkout that runs, if it is one."""
+    here = Path(strop.__file__).resolve().parents[2]
+    if not (here / ".git").exists():
+        return None
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(here), "rev-parse", "HEAD"],
+            capture_output=True, text=True, timeout=5, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() or None
+
+
+def changed_keys(folder: Path, recipe: Recipe) -> list[str]:
+    """`["optim.learning_rate: 0.001 -> 0.002"]`: what is not as in the recipe of the run here."""
+    before = yaml.safe_load((folder / RECIPE).read_text())
+    return [
+        f"{name}: {then!r} -> {now!r}" for name, (then, now) in differing(before, recipe).items()
+    ]
+
+
+def differing(
+    before: Mapping[str, Any], recipe: Recipe, *, finished: bool = False
+) -> dict[str, tuple[Any, Any]]:
+    """What makes `recipe` another run than that of the plain recipe `before`, old and new values
+    by dotted name: `{"optim.learning_rate": (0.001, 0.002)}`."""
+    then, now = (decisive(plain, finished=finished) for plain in (before, recipe.plain()))
+    return {
+        name: (then.get(name), now.get(name))
+        for name in dict.fromkeys([*now, *then])
+        if then.get(name) != now.get(name)
+    }
+
+
+def decisive(plain: Mapping[str, Any], *, finished: bool = False) -> dict[str, Any]:
+    """A plain recipe by dotted names, without those that may change in the same run."""
+    free = tuple(name for name, kept in MAY_CHANGE.items() if kept or not finished)
+    return {name: value for name, value in flat(dict(plain)).items() if not name.startswith(free)}
+
+
+def reopen(folder: Path) -> None:
+    """Make a finished run one to go on with: its final model will be another."""
+    if is_finished(folder):
+        os.replace(folder / "final", folder / ".final.tmp")
+        sweep(folder)
+
+
+def clear(folder: Path) -> None:
+    """Delete what an earlier run left in a folder that `claim` gave away, nothing else.
+
+    First what makes it look like a run to go on with, the recipe last: a folder that is half
+    cleared is neither finished nor a stranger's.
+    """
+    reopen(folder)
+    (folder / "latest").unlink(missing_ok=True)
+    sweep(folder)
+    for part in [
+        *folder.glob("checkpoint-*"),
+        *folder.glob("nonfinite-step-*"),
+        *(folder / name for name in FOLDERS),
+    ]:
+        shutil.rmtree(part, ignore_errors=True)
+    for name in reversed(OURS):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _write_json(path: Path, value: Any) -> None:
+    write_whole(path, json.dumps(value, indent=1) + "\n")

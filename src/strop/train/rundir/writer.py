@@ -1,0 +1,93 @@
+"""Writing while training goes on: a step waits for the copy of its tensors, not for the disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Self
+
+import torch
+
+from strop.errors import TrainingError
+from strop.train.loop.step import TrainState
+from strop.train.rundir.checkpoint import (
+    capture,
+    newest_whole,
+    roll_back,
+    step_of,
+    write_checkpoint,
+)
+from strop.train.rundir.manifest import sweep
+
+
+class Writer:
+    """A thread that writes a run's checkpoints, one after the other.
+
+    What goes wrong in it is raised by the next call of `check`, `save`, `submit` or `wait`, and at
+    the end of the `with` block.
+    """
+
+    def __init__(self, run: Path, keep: int, step: int) -> None:
+        self.run, self.keep, self.step = run, keep, step
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="writer")
+        self._pending: tuple[str, Future[object]] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.shutdown()
+        self.wait()
+
+    def save(
+        self,
+        state: TrainState,
+        *,
+        best: int | None,
+        random: dict[str, torch.Tensor] | None = None,
+    ) -> None:
+        """Copy `state` and have it written; nothing to do for a step that was saved already."""
+        if state.step == self.step:
+            return
+        self.wait()  # one copy in memory, and checkpoints in their order
+        snapshot = capture(state, random)
+        self.step = state.step
+        self.submit(
+            f"the checkpoint of step {state.step}",
+            lambda: write_checkpoint(snapshot, self.run, keep=self.keep, best=best),
+        )
+
+    def submit(self, what: str, write: Callable[[], object]) -> None:
+        """Have `write` done after what was asked for before; `what` names it if it fails."""
+        self.wait()
+        self._pending = what, self._thread.submit(write)
+
+    def roll_back(self, before: int) -> Path | None:
+        """Drop the checkpoints of step `before` and later, also one that is being written; the
+        newest one left."""
+        self.wait()
+        left = roll_back(self.run, before)
+        self.step = step_of(left)
+        return left
+
+    def check(self) -> None:
+        """Raise what went wrong by now."""
+        if self._pending is not None and self._pending[1].done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Until everything is on the disk; raises `TrainingError` where it cannot be written."""
+        if self._pending is None:
+            return
+        (what, future), self._pending = self._pending, None
+        error = future.exception()
+        if error is not None:
+            sweep(self.run)
+            kept = newest_whole(self.run)
+            left = f"; checkpoint-{step_of(kept)} is whole" if kept else ""
+            raise TrainingError(
+                f"{what} could not be written: {error}{left}",
+                where=str(self.run),
+                fix="make room, then go on with --resume",
+            ) from error

@@ -33,8 +33,9 @@ from strop.recipe.train.online import PolicyRecipe
 from strop.rollout.collect import carries_no_gradient
 from strop.train.build import build_loop, build_state
 from strop.train.loop.optim import Optimizers
-from strop.train.loop.step import TrainState
-from strop.train.methods.policy_gradient import Lesson, PolicyGradient
+from strop.train.loop.state import TrainState
+from strop.train.loop.updater import Updater
+from strop.train.methods.policy_gradient import PolicyBatch, PolicyGradient
 from strop.train.preflight.prepare import prepare
 from strop.types import (
     Branch,
@@ -74,8 +75,11 @@ class StropTrainer:
         assert isinstance(self.recipe, PolicyRecipe)
         policy = _policy(self.state)
         frozen = Optimizers([torch.optim.SGD(policy.trainable(), lr=0.0)])
-        learner = PolicyGradient(self.recipe, TrainState(policy, frozen), policy, None)
-        metrics = learner.learn(_groups(batch, self.spec.case.group), [], 0.0)
+        state = TrainState(policy, frozen)
+        learner = PolicyGradient(self.recipe, state, policy, None)
+        updater = Updater(state, self.recipe.optim.max_grad_norm)
+        (update,) = learner.updates(_groups(batch, self.spec.case.group))
+        metrics = updater.step(update, learning_rate=0.0, where="the check")
         return Step(metrics["loss"].result(), metrics["grad_norm"].result())
 
     def _rate(self) -> float:
@@ -103,7 +107,7 @@ class StropTrainer:
         """Keep each step's scored groups for the count of operations."""
         original = PolicyGradient.prepare
 
-        def watched(learner: PolicyGradient, groups: Sequence[ScoredGroup]) -> Lesson:
+        def watched(learner: PolicyGradient, groups: Sequence[ScoredGroup]) -> PolicyBatch:
             self.groups = tuple(groups)
             return original(learner, groups)
 

@@ -29,7 +29,7 @@ from strop.text.trees import Rendered
 from strop.train.loop.offline import OfflineMethod, OfflineParts, train_offline
 from strop.train.loop.online import Learner, OnlineParts, sampling_of, train_online
 from strop.train.loop.optim import build_optimizer
-from strop.train.loop.step import Critic, TrainState
+from strop.train.loop.state import Critic, TrainState
 from strop.train.methods.own_samples import BestOf, OwnPairs
 from strop.train.methods.pairs import PairMethod, PairRule, needs_reference, reference_read
 from strop.train.methods.policy_gradient import PolicyGradient, method_of
@@ -182,7 +182,7 @@ def _pairs(
         ref_B2 = cache.scores(trees, reference_read(recipe.objective), records, "reference")
     rule = PairRule(recipe.method, recipe.objective)
     max_tokens = recipe.run.micro_batch_tokens
-    return PairMethod(rule, max_tokens, policy, trees, ref_B2, state.running)
+    return PairMethod(rule, max_tokens, policy, trees, ref_B2, state.reward_mean)
 
 
 def _unpaired(

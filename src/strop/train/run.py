@@ -25,7 +25,7 @@ from strop.tracking.sinks import FOLDER as SINKS_FOLDER
 from strop.tracking.sinks import Sinks, TrackedRun
 from strop.train.build import build_loop, build_state
 from strop.train.loop.signals import Interrupted, Signals, interruptible, watched
-from strop.train.loop.step import TrainState
+from strop.train.loop.state import TrainState
 from strop.train.monitor.alarms import Rung, act
 from strop.train.monitor.dev import Dev, find_best, start_score
 from strop.train.monitor.journal import Journal

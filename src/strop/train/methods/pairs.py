@@ -7,7 +7,7 @@ that counts tokens beyond the shorter answer less. The same rule is applied to p
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -29,7 +29,10 @@ from strop.recipe.train.preference import (
     SimpoObjective,
 )
 from strop.tracking.phases import phase
-from strop.train.loop.step import Piece, Share, pieces
+from strop.train.loop.micro_batches import MicroBatch, micro_batches
+from strop.train.loop.state import RunningMean
+from strop.train.loop.updater import MicroBatchLoss, Update
+from strop.train.loop.world import ALONE, Counts, World
 from strop.types import TokenScores, Tree
 
 WITH_REFERENCE: dict[str, Callable[..., torch.Tensor]] = {
@@ -144,13 +147,14 @@ class PairRule:
 
 @dataclass(frozen=True, slots=True)
 class StepPairs:
-    """The pairs of one step: trees, their reference rows [2P, 2] (or None) and the running mean.
+    """The pairs of one step: how many in all processes, this process's reference rows [2P, 2] (or
+    None) and the mean reward so far.
 
-    `slope_B` and `value_B` are set for losses over the whole batch that are computed in pieces: the
+    `slope_B` and `value_P` are set for losses over the whole batch that are computed in parts: the
     loss's gradient in every compared log-prob, and every pair's loss.
     """
 
-    trees: Sequence[Tree]
+    pairs: float
     ref_B2: torch.Tensor | None
     delta: float
     slope_B: torch.Tensor | None = None
@@ -160,8 +164,8 @@ class StepPairs:
 class PairMethod:
     """One method of the family over preference trees (branches alternate chosen, rejected).
 
-    `ref_B2` are the reference's rows as `reference_read` makes them, `running` the statistics of
-    the run.
+    `ref_B2` are the reference's rows as `reference_read` makes them; `reward_mean` is kept up to
+    date for the losses that read it.
     """
 
     def __init__(
@@ -171,70 +175,72 @@ class PairMethod:
         policy: Policy,
         trees: Sequence[Tree],
         ref_B2: torch.Tensor | None,
-        running: dict[str, float],
+        reward_mean: RunningMean,
+        *,
+        world: World = ALONE,
     ) -> None:
         self.method, self.objective = rule.method, rule.objective
-        self.max_tokens, self.policy, self.running = max_tokens, policy, running
+        self.max_tokens, self.policy = max_tokens, policy
+        self.reward_mean, self.world = reward_mean, world
         self.trees, self.ref_B2 = trees, ref_B2
         wpo = isinstance(self.objective, PairObjective) and self.objective.wpo
         self.head = Head(collision=wpo)
         mixed = isinstance(self.objective, MpoObjective) and "bco_pair" in self.objective.losses
         self.shifts = mixed or self.method == "bco_pair"
 
-    def shares(self, indices: Sequence[int]) -> list[Share]:
+    def update(self, indices: Sequence[int]) -> Update:
         """The step's loss over these pairs, in forwards of at most `max_tokens` tokens."""
         chosen = list(indices)
         ref_B2 = None if self.ref_B2 is None else self.ref_B2.view(-1, 2, 2)[chosen].flatten(0, 1)
         trees = [self.trees[i] for i in chosen]
-        cut = list(pieces(trees, self.max_tokens))
-        step = StepPairs(trees, ref_B2, self.running.get("reward_mean", 0.0))
-        if self.method in WHOLE_BATCH and len(cut) > 1:
-            step = self._coupled(step, cut)
-        return [partial(self._share, step, piece) for piece in cut]
 
-    def evaluate(self) -> list[Share]:
-        """The loss over all pairs."""
-        return self.shares(range(len(self.trees)))
+        def losses(counts: Counts) -> list[MicroBatchLoss]:
+            cut = list(micro_batches(trees, self.max_tokens))
+            step = StepPairs(counts["pairs"], ref_B2, self.reward_mean.mean)
+            if self.method in WHOLE_BATCH and (len(cut) > 1 or counts["pairs"] > len(trees)):
+                step = self._coupled(step, cut)
+            return [partial(self._loss, step, batch) for batch in cut]
+
+        return Update({"pairs": len(trees)}, losses)
 
     def finish(self, row: dict[str, float], *, learnt: bool) -> dict[str, float]:
         """Keep the mean reward of all answers learnt so far: BCO's shift from the next step on."""
         if learnt and self.shifts:
-            running = self.running
-            steps = running.get("reward_steps", 0.0) + 1
-            mean = (row["rewards/chosen"] + row["rewards/rejected"]) / 2
-            before = running.get("reward_mean", 0.0)
-            running |= {"reward_steps": steps, "reward_mean": before + (mean - before) / steps}
+            self.reward_mean.add((row["rewards/chosen"] + row["rewards/rejected"]) / 2)
         return row
 
-    def _score(self, piece: Piece) -> TokenScores:
+    def _score(self, batch: MicroBatch) -> TokenScores:
         with self.policy.arithmetic():
-            return self.policy.score(piece.trees, self.head)
+            return self.policy.score(batch.trees, self.head)
 
     @torch.no_grad()
-    def _coupled(self, step: StepPairs, cut: Sequence[Piece]) -> StepPairs:
+    def _coupled(self, step: StepPairs, cut: Sequence[MicroBatch]) -> StepPairs:
         """First pass of a loss over the whole batch: its slope in every answer's log-prob.
 
         A second forward then only has to multiply its log-probs with these slopes: the exact
-        gradient of the whole batch at any piece size, for one more forward.
+        gradient of the whole batch at any micro-batch size, for one more forward.
         """
         with phase("forward"):
-            answers_B = torch.cat([answer_logprobs(self._score(p), self.objective) for p in cut])
+            answers_B = torch.cat([answer_logprobs(self._score(b), self.objective) for b in cut])
+        compared_B = _compared(step.ref_B2, slice(None), answers_B.device)
+        everyone = self.world.gathered(answers_B)
+        ref_B = None if compared_B is None else self.world.gathered(compared_B).values_N
         with torch.enable_grad():
-            leaf_B = answers_B.detach().requires_grad_()
-            ref_B = _compared(step.ref_B2, slice(None), leaf_B.device)
+            leaf_B = everyone.values_N.requires_grad_()
             value_P = pair_losses(self.method, self.objective, leaf_B, ref_B, step.delta)
             (slope_B,) = torch.autograd.grad(value_P.sum(), leaf_B)
-        return StepPairs(step.trees, step.ref_B2, step.delta, slope_B, value_P.detach())
+        own_P = slice(everyone.own.start // 2, everyone.own.stop // 2)
+        return replace(step, slope_B=slope_B[everyone.own], value_P=value_P.detach()[own_P])
 
-    def _share(self, step: StepPairs, piece: Piece) -> Loss:
-        scores = self._score(piece)
+    def _loss(self, step: StepPairs, batch: MicroBatch) -> Loss:
+        scores = self._score(batch)
         answers_B = answer_logprobs(scores, self.objective)
         if step.slope_B is None or step.value_P is None:
-            ref_B = _compared(step.ref_B2, piece.branches, answers_B.device)
+            ref_B = _compared(step.ref_B2, batch.branches, answers_B.device)
             loss_P = pair_losses(self.method, self.objective, answers_B, ref_B, step.delta)
         else:
-            moved_B = step.slope_B[piece.branches] * (answers_B - answers_B.detach())
-            value_P = step.value_P[piece.branches.start // 2 : piece.branches.stop // 2]
+            moved_B = step.slope_B[batch.branches] * (answers_B - answers_B.detach())
+            value_P = step.value_P[batch.branches.start // 2 : batch.branches.stop // 2]
             loss_P = value_P + moved_B.view(-1, 2).sum(1)
         if scores.collision_N is not None:
             loss_P = loss_P * wpo_weights(
@@ -244,16 +250,16 @@ class PairMethod:
         nll_weight = 0.0 if isinstance(self.objective, OrpoObjective) else self.objective.nll_weight
         if nll_weight:
             loss_P = loss_P - nll_weight * mean_B[0::2]
-        metrics = pair_metrics(self.objective.beta, scores, answers_B.detach(), step, piece)
-        return Loss(loss_P.sum() / len(step.trees), metrics)
+        metrics = pair_metrics(self.objective.beta, scores, answers_B.detach(), step, batch)
+        return Loss(loss_P.sum() / step.pairs, metrics)
 
 
 def pair_metrics(
-    beta: float, scores: TokenScores, answers_B: torch.Tensor, step: StepPairs, piece: Piece
+    beta: float, scores: TokenScores, answers_B: torch.Tensor, step: StepPairs, batch: MicroBatch
 ) -> dict[str, Metric]:
     """What users know from TRL, and how far the chosen answer has drifted from the reference."""
     sums_B, lengths_B = scores.sums_B().detach(), scores.lengths_B()
-    ref_B = _compared(step.ref_B2, piece.branches, answers_B.device)
+    ref_B = _compared(step.ref_B2, batch.branches, answers_B.device)
     rewards_B = beta * (answers_B if ref_B is None else answers_B - ref_B)
     chosen, rejected = rewards_B[0::2], rewards_B[1::2]
     metrics: dict[str, Metric] = {
@@ -268,7 +274,7 @@ def pair_metrics(
         "entropy": mean_of(scores.entropy_N),
     }
     if step.ref_B2 is not None:
-        plain_B = step.ref_B2[piece.branches, 0].to(sums_B.device)
+        plain_B = step.ref_B2[batch.branches, 0].to(sums_B.device)
         drift = ((sums_B - plain_B) / lengths_B)[0::2]
         metrics["displacement/chosen_per_token"] = mean_of(drift)
         metrics["displacement/chosen_below_reference"] = mean_of((drift < 0).float())

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from strop.model.logprobs import eval_mode
 from strop.model.network import Policy
-from strop.train.loop.step import pieces
+from strop.train.loop.micro_batches import micro_batches
 from strop.types import TokenScores, Tree
 
 
@@ -37,7 +37,7 @@ def reference_scores(
     if cached is not None:
         return cached
     with torch.no_grad(), eval_mode(policy.model), policy.arithmetic():
-        rows = [read(policy.score(piece.trees)).cpu() for piece in pieces(trees, max_tokens)]
+        rows = [read(policy.score(b.trees)).cpu() for b in micro_batches(trees, max_tokens)]
     scores_B = torch.cat(rows)
     save_file({"scores_B": scores_B}, path, metadata={"key": key})
     return scores_B

@@ -37,6 +37,7 @@ from strop.train.loop.state import TrainState
 from strop.train.loop.updater import Updater
 from strop.train.methods.policy_gradient import PolicyBatch, PolicyGradient
 from strop.train.preflight.prepare import prepare
+from strop.train.preflight.prepared import PreparedOffline
 from strop.types import (
     Branch,
     Completion,
@@ -67,7 +68,7 @@ class StropTrainer:
         self.state = build_state(self.recipe, self.recipe.model)
         self.work = work_of(_policy(self.state).score.causal_lm)
         self.groups: tuple[ScoredGroup, ...] = ()
-        self.steps, _ = build_loop(self.state, self.recipe, self.prepared)
+        self.steps, _ = build_loop(self.state, self.prepared)
         self.answers: Answers = {"rate": self._rate, "check": self._check}
 
     def _check(self, batch: Batch) -> Step:
@@ -114,7 +115,7 @@ class StropTrainer:
         PolicyGradient.prepare = watched  # type: ignore[method-assign, assignment]
 
     def _offline_flops(self, number: int) -> float:
-        assert self.prepared.rendered is not None
+        assert isinstance(self.prepared, PreparedOffline)
         trees = self.prepared.rendered.trees
         drawn = self.prepared.mix.draw(number).own
         return training_flops(self.work, [trees[i] for i in drawn])

@@ -27,7 +27,7 @@ from strop.text.lengths import overlong_penalty
 from strop.train.loop.online import OnlineParts, _teaches, gather
 from strop.train.loop.optim import Optimizers
 from strop.train.loop.state import TrainState
-from strop.train.methods.own_samples import BestOf, OwnPairs, ranked
+from strop.train.methods.own_samples import OnlineDpo, Raft, ranked
 from strop.train.run import train
 from strop.types import (
     Branch,
@@ -219,9 +219,9 @@ def test_ranked_is_by_reward_and_leaves_cut_answers_out() -> None:
 
 
 class TestOwnPairs:
-    def learner(self, recipes: dict[str, Path], policy: Policy, *options: str) -> OwnPairs:
+    def learner(self, recipes: dict[str, Path], policy: Policy, *options: str) -> OnlineDpo:
         recipe = load_recipe(recipes["online_dpo"], list(options))
-        return OwnPairs(recipe, state_of(policy), policy, Reference(policy))  # type: ignore[arg-type]
+        return OnlineDpo(recipe, state_of(policy), policy, Reference(policy))  # type: ignore[arg-type]
 
     def test_the_best_against_the_worst_by_hand(
         self, recipes: dict[str, Path], policy: Policy
@@ -255,7 +255,7 @@ class TestBestOf:
         self, recipes: dict[str, Path], policy: Policy
     ) -> None:
         recipe = load_recipe(recipes["raft"], ["objective.min_reward=0.5"])
-        learner = BestOf(recipe, state_of(policy), policy)  # type: ignore[arg-type]
+        learner = Raft(recipe, state_of(policy), policy)  # type: ignore[arg-type]
         groups = [group(0.0, 2.0, 1.0), group(0.1, 0.2), group(1.0, 1.0, lengths=(2, 3))]
         metrics_ = learn(learner, learner.state, groups)
         trees = [

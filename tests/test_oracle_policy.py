@@ -119,7 +119,7 @@ class Sides:
         updates: int = 2,
     ) -> tuple[Updates, dict[str, float]]:
         """strop's updates and what it logged of them."""
-        recipe = METHODS[method].model_validate(
+        recipe = METHODS[method].recipe.model_validate(
             {
                 "method": method,
                 "output": str(self.scratch / method),

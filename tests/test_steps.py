@@ -127,7 +127,7 @@ def group(*rewards: float | None, cut: int | None = None, first: int = 5) -> Sco
 
 
 def learner(policy: Policy, method: str = "grpo", **options: Any) -> PolicyGradient:
-    recipe = METHODS[method].model_validate({
+    recipe = METHODS[method].recipe.model_validate({
         "method": method, "output": "o", "model": {"path": "m"}, "data": "d",
         "optim": {"learning_rate": 1e-5, "max_grad_norm": 1e9}, "run": {"steps": 1},
         "reward": [{"function": "exact_answer"}], **options,

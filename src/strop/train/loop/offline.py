@@ -22,6 +22,7 @@ from strop.train.loop.nonfinite import skipped_row
 from strop.train.loop.optim import learning_rate
 from strop.train.loop.state import TrainState
 from strop.train.loop.updater import Update, Updater
+from strop.train.loop.world import ALONE, World
 from strop.types import NotFinite, StepRecord, Tree
 
 
@@ -69,11 +70,12 @@ class OfflineParts:
     total: int
     replay: Replay | None
     held_out: OfflineMethod | None
+    world: World = ALONE
 
 
 def train_offline(state: TrainState, recipe: Offline, parts: OfflineParts) -> Iterator[StepRecord]:
     """Run from `state.step` to the end, one record a step; the caller logs and checkpoints."""
-    updater = Updater(state, recipe.optim.max_grad_norm)
+    updater = Updater(state, recipe.optim.max_grad_norm, parts.world)
     while state.step < parts.total:
         started = time.perf_counter()
         with phase("data"):

@@ -21,7 +21,7 @@ from strop.errors import NotFiniteError
 from strop.losses.metrics import Metric, merge, results
 from strop.model.reference import Reference
 from strop.recipe.train.methods import Online
-from strop.recipe.train.online import BestOfRecipe, TasksDuring
+from strop.recipe.train.online import TasksDuring
 from strop.recipe.train.reward import RewardComponent
 from strop.rewards.audit.dominance import dominance
 from strop.rewards.audit.symptoms import habits_of, symptoms
@@ -39,6 +39,7 @@ from strop.train.loop.signals import interruptible
 from strop.train.loop.state import TrainState
 from strop.train.loop.unscored import expect_scored, unscored_metrics
 from strop.train.loop.updater import Update, Updater
+from strop.train.loop.world import ALONE, World
 from strop.types import Failure, NotFinite, Score, ScoredGroup, StepRecord
 
 ORDER_STREAM = 10**6
@@ -81,6 +82,7 @@ class OnlineParts:
     reference: Reference | None
     replay: Replay | None
     held_out: HeldOut | None
+    world: World = ALONE
 
 
 def sampling_of(recipe: Online) -> Sampling:
@@ -96,8 +98,7 @@ def sampling_of(recipe: Online) -> Sampling:
 
 def train_online(state: TrainState, recipe: Online, parts: OnlineParts) -> Iterator[StepRecord]:
     """Run from `state.step` to the end, one record a step; the caller logs and checkpoints."""
-    refresh = 0 if isinstance(recipe, BestOfRecipe) else recipe.objective.refresh_every
-    updater = Updater(state, recipe.optim.max_grad_norm)
+    updater = Updater(state, recipe.optim.max_grad_norm, parts.world)
     while state.step < parts.total:
         started = time.perf_counter()
         where = f"step {state.step + 1}"
@@ -113,6 +114,7 @@ def train_online(state: TrainState, recipe: Online, parts: OnlineParts) -> Itera
         row |= unscored_metrics(recipe.reward, gathered.sampled, gathered.failures)
         learnt, not_finite = _learn(updater, recipe, parts, gathered, drawn)
         row |= learnt
+        refresh = recipe.refresh_every
         if parts.reference is not None and refresh and state.step % refresh == 0:
             parts.reference.refresh()
         row |= dominance_metrics(recipe, gathered.sampled)

@@ -9,11 +9,11 @@ from functools import partial
 
 import torch
 
-from strop.losses.metrics import Mean
+from strop.losses.metrics import Sum
 from strop.losses.reduce import Loss
 from strop.model.network import Policy
 from strop.model.reference import Reference
-from strop.recipe.train.online import BestOfRecipe, OwnPairsRecipe
+from strop.recipe.train.online import OnlineDpoRecipe, RaftRecipe
 from strop.recipe.train.preference import (
     AnyPairObjective,
     IpoObjective,
@@ -23,7 +23,7 @@ from strop.tracking.phases import phase
 from strop.train.loop.micro_batches import micro_batches
 from strop.train.loop.state import TrainState
 from strop.train.loop.updater import MicroBatchLoss, Update
-from strop.train.loop.world import Counts
+from strop.train.loop.world import ALONE, Counts, World
 from strop.train.methods.pairs import PairMethod, PairRule, reference_read
 from strop.train.methods.supervised import SupervisedMethod
 from strop.types import Branch, Completion, ScoredGroup, Tree
@@ -67,7 +67,7 @@ OF_ALL_SAMPLES = frozenset({"num_tokens", "entropy", "learnt/entropy"})
 """Metrics that the rollout logs of all samples."""
 
 
-class OwnPairs:
+class OnlineDpo:
     """Online DPO: the best against the worst answer of each group (Guo et al. 2024, arXiv
     2402.04792, with a reward in place of the annotating model).
 
@@ -77,26 +77,35 @@ class OwnPairs:
     compares_groups = True
 
     def __init__(
-        self, recipe: OwnPairsRecipe, state: TrainState, policy: Policy, reference: Reference
+        self,
+        recipe: OnlineDpoRecipe,
+        state: TrainState,
+        policy: Policy,
+        reference: Reference,
+        *,
+        world: World = ALONE,
     ) -> None:
         self.recipe, self.state, self.policy, self.reference = recipe, state, policy, reference
+        self.world = world
 
     def updates(self, groups: Sequence[ScoredGroup]) -> Iterator[Update]:
         """One update on the pairs of this step."""
         with phase("data"):
             trees = [tree for group in groups for tree in self._pair(group)]
             update = self._method(trees).update(range(len(trees))) if trees else NOTHING
-        skipped = {"skipped/groups": Mean.of(len(groups) - len(trees))}
+        skipped = {"skipped/groups": Sum(len(groups) - len(trees))}
         yield logging_of_samples_alone(replace(update, metrics=skipped))
 
     def _method(self, trees: Sequence[Tree]) -> PairMethod:
         """The loss over these pairs, against the reference as it stands now."""
         max_tokens = self.recipe.run.micro_batch_tokens
         rule = PairRule(self.recipe.objective.loss, self._objective())
-        read = reference_read(rule.objective)
+        read = reference_read(rule)
         cut = micro_batches(trees, max_tokens)
         ref_B2 = torch.cat([read(self.reference.scores(batch.trees)) for batch in cut])
-        return PairMethod(rule, max_tokens, self.policy, trees, ref_B2, self.state.reward_mean)
+        return PairMethod(
+            rule, max_tokens, self.policy, trees, ref_B2, self.state.reward_mean, world=self.world
+        )
 
     def _objective(self) -> AnyPairObjective:
         beta = self.recipe.objective.beta
@@ -112,13 +121,13 @@ class OwnPairs:
         return [Tree(group.rollout.prompt_ids, branches)]
 
 
-class BestOf:
+class Raft:
     """Rejection-sampling fine-tuning: maximum likelihood on the best answer of each group (RAFT:
     Dong et al. 2023, arXiv 2304.06767), if it earns at least `min_reward`."""
 
     compares_groups = True
 
-    def __init__(self, recipe: BestOfRecipe, state: TrainState, policy: Policy) -> None:
+    def __init__(self, recipe: RaftRecipe, state: TrainState, policy: Policy) -> None:
         self.recipe, self.state, self.policy = recipe, state, policy
 
     def updates(self, groups: Sequence[ScoredGroup]) -> Iterator[Update]:
@@ -133,7 +142,7 @@ class BestOf:
         method = SupervisedMethod(
             self.policy, trees, self.recipe.run.micro_batch_tokens, prefix="learnt/"
         )
-        skipped = {"skipped/groups": Mean.of(len(groups) - len(trees))}
+        skipped = {"skipped/groups": Sum(len(groups) - len(trees))}
         update = replace(method.update(range(len(trees))), metrics=skipped)
         yield logging_of_samples_alone(update)
 

@@ -16,7 +16,7 @@ import torch
 from strop.advantages import GROUPED, gae, normalized, to_go
 from strop.errors import TrainingError
 from strop.losses.divergence import ESTIMATORS
-from strop.losses.metrics import Mean, Metric
+from strop.losses.metrics import Mean, Metric, Sum
 from strop.losses.mismatch import mismatch_weights
 from strop.losses.presets import PRESETS, PolicyLoss, PolicyTokens, policy_loss
 from strop.losses.reduce import Loss, StepCounts, mean_of
@@ -24,7 +24,7 @@ from strop.model.logprobs import Head, eval_mode
 from strop.model.network import Policy
 from strop.model.reference import Reference
 from strop.recipe.train.online import PolicyRecipe
-from strop.recipe.train.policy import PpoObjective, RepeatedObjective
+from strop.recipe.train.policy import PpoObjective
 from strop.rollout.collect import carries_no_gradient
 from strop.tracking.phases import phase
 from strop.train.loop.micro_batches import MicroBatch, micro_batches, split_tree
@@ -76,7 +76,7 @@ class MiniBatch:
     counts: Counts
 
 
-def method_of(recipe: PolicyRecipe) -> PolicyLoss:
+def loss_of(recipe: PolicyRecipe) -> PolicyLoss:
     """The method's preset with what the recipe sets itself."""
     return PRESETS[recipe.method](**recipe.objective.loss_options())
 
@@ -95,12 +95,9 @@ class PolicyGradient:
     ) -> None:
         self.recipe, self.state, self.policy, self.reference = recipe, state, policy, reference
         self.world = world
-        self.method = method_of(recipe)
+        self.method = loss_of(recipe)
         self.compares_groups = self.method.advantage in GROUPED
-        self.iterations = self.mini_batches = 1
-        if isinstance(recipe.objective, RepeatedObjective):
-            self.iterations = recipe.objective.num_iterations
-            self.mini_batches = recipe.objective.mini_batches
+        self.iterations, self.mini_batches = recipe.objective.updates
         self.head = Head(
             temperature=recipe.rollout.temperature,
             entropy_gradient=self.method.entropy_weight > 0,
@@ -128,7 +125,7 @@ class PolicyGradient:
         kept = [k for number, group in enumerate(groups) for k in self._kept(number, group)]
         counted = tuple(self._counted(group) for group in groups)
         metrics: dict[str, Metric] = {
-            "skipped/groups": Mean.of(len(groups) - len({k.group for k in kept})),
+            "skipped/groups": Sum(len(groups) - len({k.group for k in kept})),
         }
         if not kept:
             return PolicyBatch((), (), [], [], None, None, None, None, None, counted, metrics)

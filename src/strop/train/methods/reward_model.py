@@ -7,15 +7,17 @@ from functools import partial
 
 import torch
 
+from strop.errors import DataError
 from strop.losses.metrics import Mean, Metric
 from strop.losses.reduce import Loss, mean_of
 from strop.losses.reward_model import bradley_terry
 from strop.model.network import ScalarNetwork
 from strop.recipe.train.offline import RewardModelRecipe
+from strop.text.trees import Rendered
 from strop.train.loop.micro_batches import MicroBatch, micro_batches
 from strop.train.loop.updater import MicroBatchLoss, Update
 from strop.train.loop.world import Counts
-from strop.types import Tree
+from strop.types import Preference, Tree
 
 BINS = 10
 """Bins of predicted probability in the calibration error."""
@@ -95,3 +97,20 @@ def expected_calibration_error(row: dict[str, float]) -> float:
         if share > 0:
             error += share * abs(row[f"{name}/confidence"] - row[f"{name}/accuracy"])
     return error
+
+
+def margins_of(rendered: Rendered, column: str) -> list[float]:
+    """The margin of every pair; raises `DataError` naming a line without a number in `column`."""
+    margins = []
+    for record in rendered.records:
+        assert isinstance(record, Preference)
+        value = record.columns.get(column)
+        if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+            problem = f"is {value!r}" if column in record.columns else "is missing"
+            raise DataError(
+                f"`{column}` {problem}, but objective.margin reads it as a number from 0 up",
+                where=str(record.origin),
+                fix="write how much better the chosen answer is, or drop objective.margin",
+            )
+        margins.append(float(value))
+    return margins

@@ -118,7 +118,7 @@ class TestMixtures:
 def group(*rewards: float | None, cut: int | None = None, first: int = 5) -> ScoredGroup:
     """One prompt whose answers have three tokens each."""
     answers = tuple(
-        Completion((first + i, 6, 2), "x", (-0.5,) * 3, "length" if i == cut else "stop")
+        Completion.one_turn((first + i, 6, 2), "x", (-0.5,) * 3, "length" if i == cut else "stop")
         for i in range(len(rewards))
     )
     rollout = Rollout(Task("p", {}, Origin("t", 1)), (1, 4), answers)

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from strop.engines.local import LocalSampler
+from strop.engines.engine import sampling_of
+from strop.engines.local.engine import LocalEngine
 from strop.model.arithmetic import Precision
 from strop.model.dropout import switch_off_dropout
 from strop.model.load import critic_recipe, load_policy, load_scalar, weights_hash
@@ -25,9 +26,10 @@ from strop.recipe.train.offline import (
     UnpairedRecipe,
 )
 from strop.recipe.train.online import BestOfRecipe, OnlineRecipe, OwnPairsRecipe, PpoRecipe
+from strop.rollout.source import SynchronousSource
 from strop.text.trees import Rendered
 from strop.train.loop.offline import OfflineMethod, OfflineParts, train_offline
-from strop.train.loop.online import Learner, OnlineParts, sampling_of, train_online
+from strop.train.loop.online import Learner, OnlineParts, train_online
 from strop.train.loop.optim import build_optimizer
 from strop.train.loop.step import Critic, TrainState
 from strop.train.methods.own_samples import BestOf, OwnPairs
@@ -81,12 +83,12 @@ def _online(state: TrainState, recipe: Online, prepared: Prepared) -> Loop:
     assert isinstance(state.network, Policy)
     assert prepared.reward is not None
     policy = state.network
-    sampler = LocalSampler(policy.model, policy.tokenizer, arithmetic=policy.arithmetic)
+    engine = LocalEngine(recipe.model.path, policy)
     mismatch = sampler_mismatch(
         policy,
-        sampler,
+        engine,
         prepared.tasks,
-        sampling_of(recipe),
+        sampling_of(recipe.rollout),
         seed=recipe.seed,
         limit=recipe.rollout.mismatch_limit,
     )
@@ -102,12 +104,18 @@ def _online(state: TrainState, recipe: Online, prepared: Prepared) -> Loop:
         learner = PolicyGradient(recipe, state, policy, reference)
     if not isinstance(recipe, BestOfRecipe) and recipe.objective.refresh_every:
         state.reference = reference
+    source = SynchronousSource(
+        recipe,
+        prepared.tasks,
+        prepared.mix,
+        engine,
+        prepared.reward,
+        weights=lambda: dict(policy.model.named_parameters()),
+    )
     parts = OnlineParts(
-        tasks=prepared.tasks,
+        source=source,
         mix=prepared.mix,
         total=prepared.total_steps,
-        sampler=sampler,
-        reward=prepared.reward,
         learner=learner,
         reference=reference,
         replay=_replay(policy, recipe, prepared),

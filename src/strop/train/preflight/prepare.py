@@ -13,6 +13,7 @@ from typing import Any
 from strop.data.order import Mix, Part
 from strop.data.records import PARSERS, fits, task
 from strop.data.sources import read, rows
+from strop.engines.engine import PromptedTask, prompted_tasks
 from strop.errors import DataError, ModelError, RecipeError
 from strop.model.arithmetic import Precision, emulates_bfloat16
 from strop.model.load import (
@@ -32,7 +33,6 @@ from strop.recipe.train.run import TrainRecipe
 from strop.rewards.audit.check import defend
 from strop.rewards.compose import Reward
 from strop.rewards.find import runs_code
-from strop.rollout.collect import PromptedTask, prompted_tasks
 from strop.sandbox.tiers import strongest
 from strop.text.chat.clock import written_on
 from strop.text.ends import ends_of

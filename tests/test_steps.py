@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,17 @@ from strop.train.loop.optim import Optimizers
 from strop.train.loop.step import TrainState, optimizer_step, pieces, split_tree
 from strop.train.methods.policy_gradient import Lesson, PolicyGradient
 from strop.train.methods.supervised import SupervisedMethod
-from strop.types import Branch, Completion, Origin, Rollout, Score, ScoredGroup, Task, Tree
+from strop.types import (
+    Branch,
+    Completion,
+    Origin,
+    Rollout,
+    Score,
+    ScoredGroup,
+    Task,
+    Tree,
+    VersionSpan,
+)
 
 
 def grown(count: int = 32) -> list[Tree]:
@@ -162,6 +173,23 @@ class TestLessons:
         masked = self.lesson(policy, groups, mask_truncated=True)
         assert len(masked.trees[0].branches) == 2
         assert masked.counted == ((3, 3),)
+
+    def test_what_a_tool_said_is_read_and_not_counted(self, policy: Policy) -> None:
+        """Of an answer of five tokens, two of them a tool's, three are learnt and counted."""
+        scored = group(1, 0)
+        with_a_tool = Completion(
+            "x", "stop", ids=(5, 6, 7, 8, 2), sampled=(True, False, False, True, True),
+            logprobs=(-0.1, -0.2, -0.3), versions=(VersionSpan(0, 1, 0), VersionSpan(3, 5, 0)),
+        )  # fmt: skip
+        answers = (with_a_tool, scored.rollout.completions[1])
+        told = replace(scored, rollout=replace(scored.rollout, completions=answers))
+        lesson = self.lesson(policy, [told], mismatch={"level": "token"})
+        assert lesson.counted == ((3, 3),)
+        assert lesson.sampler[0].tolist() == pytest.approx([-0.1, -0.2, -0.3])
+        assert [len(part) for part in lesson.advantage] == [3, 3]
+        assert lesson.old is not None
+        assert [len(part) for part in lesson.old] == [3, 3]
+        assert lesson.trees[0].branches[0] == with_a_tool.branch()
 
     def test_a_step_without_a_gradient_changes_nothing(self, policy: Policy) -> None:
         before = [p.detach().clone() for p in policy.trainable()]

@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from conftest import WriteRows
 from strop.demo.model import raw_model
+from strop.engines.engine import prompted_tasks
 from strop.engines.local.engine import LocalEngine
 from strop.errors import MissingEvidenceError, UsageError
 from strop.evals.ask import answered, ask
@@ -30,7 +31,6 @@ from strop.recipe.loading.load import load, load_recipe
 from strop.recipe.template import TemplateRecipe
 from strop.recipe.train.rollout import SamplingRecipe
 from strop.rewards.compose import Reward
-from strop.rollout.collect import prompted_tasks
 from strop.tracking.runlog import read_rows
 from strop.train.run import train
 from strop.types import Completion, Message, Origin, Task

@@ -54,7 +54,8 @@ class Limits:
 class HttpClient:
     """Posts JSON and returns the JSON of the answers; `sent` and `tokens` count what it cost.
 
-    `cache` is a folder in which every answer is kept under the hash of its address and body.
+    `cache` is a folder in which every answer is kept, with its request, under the hash of the two
+    that make one: address and body.
     """
 
     def __init__(
@@ -93,13 +94,13 @@ class HttpClient:
 
     def _asked(self, connection: httpx.Client, url: str, body: Any) -> Any:
         kept = None if self.cache is None else self.cache / f"{request_hash(url, body)}.json"
-        if kept is not None and kept.exists():
-            return json.loads(kept.read_bytes())
+        if kept is not None and (stored := _stored(kept)):
+            return stored["answer"]
         self._charge(url)
         answer = self._tried(connection, url, body)
         self._count(answer)
         if kept is not None:
-            _store(kept, answer)
+            _store(kept, {"url": url, "body": body, "answer": answer})
         return answer
 
     def _tried(self, connection: httpx.Client, url: str, body: Any) -> Any:
@@ -181,9 +182,18 @@ def _parsed(response: httpx.Response, url: str) -> Any:
         raise HttpError(f"the answer is no JSON: {response.text[:200]!r}", where=url) from None
 
 
-def _store(path: Path, answer: Any) -> None:
+def _stored(path: Path) -> dict[str, Any] | None:
+    """What is kept of a request; `None` where nothing is, or a damaged file."""
+    try:
+        kept = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    return kept if isinstance(kept, dict) and "answer" in kept else None
+
+
+def _store(path: Path, kept: Mapping[str, Any]) -> None:
     """Whole or not at all: threads of this process and other processes may write the same."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(f".{os.getpid()}.{threading.get_ident()}.tmp")
-    temporary.write_text(json.dumps(answer))
+    temporary.write_text(json.dumps(kept))
     os.replace(temporary, path)

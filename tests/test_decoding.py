@@ -26,6 +26,7 @@ from strop.demo.model import raw_model
 from strop.demo.world import user
 from strop.engines.engine import Request
 from strop.engines.local import engine as local
+from strop.engines.local.engine import LocalEngine
 from strop.engines.local.sampler import LocalSampler
 from strop.errors import (
     DataError,
@@ -257,7 +258,8 @@ class Planted:
             which = 2 if request.key.round else 1 if request.sampling.temperature else 0
             asked = self.tokenizer.decode(request.prompt.prompt_ids)
             x = next(e.x for e in EQUATIONS if e.question in asked)
-            text = self.says[self.side][which][request.key.index].replace("X", str(x))
+            said = self.says[self.side][which]
+            text = said[request.key.index % len(said)].replace("X", str(x))
             # as many tokens as a planted answer has words
             made.append(Completion.one_turn((1,) * len(text.split()), text, None, "stop"))
         return made
@@ -575,15 +577,15 @@ class TestRefining:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:  # fmt: skip
         seen: list[str] = []
-        sample = LocalSampler.sample
+        generate = LocalEngine.generate
 
-        def heard(self: Any, requests: Any, version: int) -> Any:
+        def heard(self: LocalEngine, requests: Sequence[Request]) -> Any:
             for one in requests:
                 if one.key.round == 1:
-                    seen.append(self.tokenizer.decode(one.prompt.prompt_ids))
-            return sample(self, requests, version)
+                    seen.append(self.tokenizer().decode(one.prompt.prompt_ids))
+            return generate(self, requests)
 
-        monkeypatch.setattr(LocalSampler, "sample", heard)
+        monkeypatch.setattr(LocalEngine, "generate", heard)
         recipe = study(refine={"instruction": "Check it."}, temperatures=[0.7])
         files = ran(recipe, model_folder, base_folder, tmp_path / "out")
         first = [json.loads(line) for line in files["samples.jsonl"].splitlines()]

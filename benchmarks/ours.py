@@ -24,8 +24,9 @@ from benchmarks.sides import (
     Step,
 )
 from strop.cli.show import setup
-from strop.engines.engine import Sampling
-from strop.engines.local import LocalSampler
+from strop.engines.draws import DrawKey
+from strop.engines.engine import PromptedTask, Sampling, in_groups, requests_of
+from strop.engines.local.engine import LocalEngine
 from strop.model.load import load_for_inference
 from strop.model.network import Policy
 from strop.recipe.loading.load import load_recipe
@@ -39,7 +40,6 @@ from strop.train.methods.policy_gradient import PolicyBatch, PolicyGradient
 from strop.train.preflight.prepare import prepare
 from strop.train.preflight.prepared import PreparedOffline
 from strop.types import (
-    Branch,
     Completion,
     Origin,
     Rollout,
@@ -138,7 +138,7 @@ class StropSampler:
         self.policy = load_for_inference(self.place.model)
         if self.spec.bfloat16:
             self.policy.model.to(torch.bfloat16)
-        self.sampler = LocalSampler(self.policy.model, self.policy.tokenizer)
+        self.engine = LocalEngine(self.place.model, self.policy)
         self.prompts = read_prompts(self.spec, self.place, self.policy.tokenizer)
         self.answers: Answers = {"rate": self._rate}
 
@@ -151,9 +151,11 @@ class StropSampler:
         sampling = Sampling(max_tokens=case.answer[1])
         for step in range(self.spec.steps):
             prompts = self.prompts[step * case.batch : (step + 1) * case.batch]
-            made = self.sampler.sample(
-                prompts, group_size=case.group, sampling=sampling, seed=0, step=step
-            )
+            asked = [
+                PromptedTask(Task("", {}, Origin("", n)), ids) for n, ids in enumerate(prompts)
+            ]
+            requests = requests_of(asked, sampling, DrawKey(0, "training", step), case.group)
+            made = in_groups(self.engine.generate(requests), case.group)
             on_step(partial(self._described, work, prompts, made, step))
 
     def _described(
@@ -167,7 +169,7 @@ class StropSampler:
         groups = [(len(p), [len(c.ids) for c in g]) for p, g in zip(prompts, made, strict=True)]
         shown = Batch(
             [list(p) for p in prompts for _ in range(self.spec.case.group)],
-            [list(c.ids) for c in flat], [], [list(c.logprobs) for c in flat],
+            [list(c.ids) for c in flat], [], [list(c.sampler_logprobs()) for c in flat],
         )  # fmt: skip
         return Step(
             tokens=sum(len(c.ids) for c in flat),
@@ -220,7 +222,9 @@ def _groups(batch: Batch, size: int) -> list[ScoredGroup]:
     for first in range(0, len(batch.completions), size):
         members = range(first, first + size)
         completions = tuple(
-            Completion(tuple(batch.completions[i]), "", (0.0,) * len(batch.completions[i]), "stop")
+            Completion.one_turn(
+                tuple(batch.completions[i]), "", (0.0,) * len(batch.completions[i]), "stop"
+            )
             for i in members
         )
         task = Task("", {}, Origin("trl", first))
@@ -234,5 +238,4 @@ def _lengths(group: ScoredGroup) -> tuple[int, list[int]]:
 
 
 def _tree(group: ScoredGroup) -> Tree:
-    branches = (Branch(c.ids, (True,) * len(c.ids)) for c in group.rollout.completions)
-    return Tree(group.rollout.prompt_ids, tuple(branches))
+    return Tree(group.rollout.prompt_ids, tuple(c.branch() for c in group.rollout.completions))

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from conftest import metrics
+from sampling import engine_of, sample
 from strop.engines.engine import Sampling
-from strop.engines.local import LocalSampler
 from strop.model.load import load_policy
 from strop.model.logprobs import padded_scores, tree_scores
 from strop.model.tree import lay_out
@@ -23,7 +23,7 @@ from strop.train.loop.updater import Updater
 from strop.train.methods.supervised import SupervisedMethod
 from strop.train.monitor.profile import Profile
 from strop.train.run import train
-from test_sampler import Words, prompts
+from test_sampler import prompts
 from test_tree import model_of, tree_of
 
 pytestmark = [
@@ -45,8 +45,8 @@ def test_greedy_is_the_cpus() -> None:
     greedy = Sampling(temperature=0, max_tokens=20)
     ids = []
     for device in ("cpu", "cuda"):
-        sampler = LocalSampler(model_of("qwen3").to(device), Words())
-        groups = sampler.sample(prompts(), group_size=2, sampling=greedy, seed=0, step=0)
+        engine = engine_of(model_of("qwen3").to(device))
+        groups = sample(engine, prompts(), group_size=2, sampling=greedy, seed=0, step=0)
         ids.append([[c.ids for c in group] for group in groups])
     assert ids[0] == ids[1]
 

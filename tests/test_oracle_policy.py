@@ -96,7 +96,7 @@ def groups(model_folder: Path) -> tuple[ScoredGroup, ...]:
             with torch.no_grad():
                 exact_N = policy.score([tree], Head(temperature=TEMPERATURE)).logprobs_N
             noisy_N = exact_N + 0.4 * torch.randn(exact_N.shape, generator=generator)
-            completions.append(Completion(ids, text, tuple(noisy_N.tolist()), "stop"))
+            completions.append(Completion.one_turn(ids, text, tuple(noisy_N.tolist()), "stop"))
         scores = tuple(Score(reward, {}) for reward in rewards)
         task = Task(user(equation), {}, Origin("tasks.jsonl", len(made) + 1))
         made.append(ScoredGroup(Rollout(task, prompt, tuple(completions)), scores))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,17 @@ from strop.train.loop.state import TrainState
 from strop.train.loop.updater import Update, Updater
 from strop.train.methods.policy_gradient import PolicyBatch, PolicyGradient
 from strop.train.methods.supervised import SupervisedMethod
-from strop.types import Branch, Completion, Origin, Rollout, Score, ScoredGroup, Task, Tree
+from strop.types import (
+    Branch,
+    Completion,
+    Origin,
+    Rollout,
+    Score,
+    ScoredGroup,
+    Task,
+    Tree,
+    VersionSpan,
+)
 
 
 def grown(count: int = 32) -> list[Tree]:
@@ -119,7 +130,7 @@ class TestMixtures:
 def group(*rewards: float | None, cut: int | None = None, first: int = 5) -> ScoredGroup:
     """One prompt whose answers have three tokens each."""
     answers = tuple(
-        Completion((first + i, 6, 2), "x", (-0.5,) * 3, "length" if i == cut else "stop")
+        Completion.one_turn((first + i, 6, 2), "x", (-0.5,) * 3, "length" if i == cut else "stop")
         for i in range(len(rewards))
     )
     rollout = Rollout(Task("p", {}, Origin("t", 1)), (1, 4), answers)
@@ -163,6 +174,23 @@ class TestPolicyBatches:
         masked = self.batch(policy, groups, mask_truncated=True)
         assert len(masked.trees[0].branches) == 2
         assert masked.counted == ((3, 3),)
+
+    def test_what_a_tool_said_is_read_and_not_counted(self, policy: Policy) -> None:
+        """Of an answer of five tokens, two of them a tool's, three are learnt and counted."""
+        scored = group(1, 0)
+        with_a_tool = Completion(
+            "x", "stop", ids=(5, 6, 7, 8, 2), sampled=(True, False, False, True, True),
+            logprobs=(-0.1, -0.2, -0.3), versions=(VersionSpan(0, 1, 0), VersionSpan(3, 5, 0)),
+        )  # fmt: skip
+        answers = (with_a_tool, scored.rollout.completions[1])
+        told = replace(scored, rollout=replace(scored.rollout, completions=answers))
+        batch = self.batch(policy, [told], mismatch={"level": "token"})
+        assert batch.counted == ((3, 3),)
+        assert batch.sampler[0].tolist() == pytest.approx([-0.1, -0.2, -0.3])
+        assert [len(part) for part in batch.advantage] == [3, 3]
+        assert batch.old is not None
+        assert [len(part) for part in batch.old] == [3, 3]
+        assert batch.trees[0].branches[0] == with_a_tool.branch()
 
     def test_a_step_without_a_gradient_changes_nothing(self, policy: Policy) -> None:
         before = [p.detach().clone() for p in policy.trainable()]

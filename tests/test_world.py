@@ -182,7 +182,7 @@ def scored(number: int) -> ScoredGroup:
 
     def said(length: int) -> Completion:
         ids = (5 + number, *[6 + length] * length, 2)
-        return Completion(ids, "x", (-0.5,) * len(ids), "stop")
+        return Completion.one_turn(ids, "x", (-0.5,) * len(ids), "stop")
 
     answered = (said(1 + number % 3), said(2 + number % 3))
     rollout = Rollout(Task("p", {}, Origin("t", number)), (1, 4 + number), answered)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from strop.engines.local import LocalSampler
+from strop.engines.engine import sampling_of
+from strop.engines.local.engine import LocalEngine
 from strop.model.arithmetic import Precision
 from strop.model.dropout import switch_off_dropout
 from strop.model.load import critic_recipe, load_policy, load_scalar
@@ -13,8 +14,9 @@ from strop.model.network import Network
 from strop.model.reference import Reference
 from strop.recipe.train.methods import Recipe, method_of
 from strop.recipe.train.model import ModelRecipe
+from strop.rollout.source import SynchronousSource
 from strop.train.loop.offline import OfflineParts, Replay, train_offline
-from strop.train.loop.online import OnlineParts, sampling_of, train_online
+from strop.train.loop.online import OnlineParts, train_online
 from strop.train.loop.optim import build_optimizer
 from strop.train.loop.state import Critic, TrainState
 from strop.train.loop.world import ALONE, World
@@ -61,24 +63,31 @@ def build_loop(state: TrainState, prepared: Prepared, world: World = ALONE) -> L
 
 def _online(state: TrainState, prepared: PreparedOnline, world: World) -> Loop:
     policy, recipe = policy_of(state), prepared.recipe
-    sampler = LocalSampler(policy.model, policy.tokenizer, arithmetic=policy.arithmetic)
+    engine = LocalEngine(recipe.model.path, policy)
     mismatch = sampler_mismatch(
         policy,
-        sampler,
+        engine,
         prepared.tasks,
-        sampling_of(recipe),
+        sampling_of(recipe.rollout),
         seed=recipe.seed,
         limit=recipe.rollout.mismatch_limit,
     )
     reference = Reference(policy) if compares_with_reference(recipe) else None
     if recipe.refresh_every:
         state.reference = reference
+    source = SynchronousSource(
+        recipe,
+        prepared.tasks,
+        prepared.mix,
+        engine,
+        prepared.reward,
+        weights=lambda: dict(policy.model.named_parameters()),
+    )
+    state.rollouts = source
     parts = OnlineParts(
-        tasks=prepared.tasks,
+        source=source,
         mix=prepared.mix,
         total=prepared.total_steps,
-        sampler=sampler,
-        reward=prepared.reward,
         learner=ONLINE[method_of(recipe).family](state, recipe, reference, world),
         reference=reference,
         replay=_replay(state, prepared),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from strop.model.network import Network, ScalarNetwork
 from strop.model.reference import Reference
@@ -12,6 +12,16 @@ from strop.train.loop.optim import Optimizers
 
 Trained = Literal["policy", "critic"]
 """Whose weights an optimizer step changes."""
+
+
+class Carried(Protocol):
+    """Part of a run that saves and loads itself."""
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of it, as JSON has it."""
+
+    def load(self, saved: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave."""
 
 
 @dataclass(slots=True)
@@ -93,7 +103,7 @@ class TrainState:
 
     `step` counts finished steps; `reward_mean` is the mean reward of all answers learnt so far
     (BCO reads it), `unscored` how long each reward has left too many completions unscored;
-    `reference` is there when it moves with the run.
+    `reference` is there when it moves with the run, `rollouts` where the run samples.
     """
 
     network: Network
@@ -105,15 +115,17 @@ class TrainState:
     reward_mean: RunningMean = field(default_factory=RunningMean)
     unscored: Streaks = field(default_factory=Streaks)
     nonfinite: NonFinite = field(default_factory=NonFinite)
+    rollouts: Carried | None = None
 
-    def parts(self) -> dict[str, DataPosition | RunningMean | Streaks | NonFinite]:
-        """What is carried beside weights and optimizers, each of which saves and loads itself."""
-        return {
+    def parts(self) -> dict[str, Carried]:
+        """What is carried beside weights and optimizers."""
+        parts: dict[str, Carried] = {
             "position": self.position,
             "reward_mean": self.reward_mean,
             "unscored": self.unscored,
             "nonfinite": self.nonfinite,
         }
+        return parts if self.rollouts is None else {**parts, "rollouts": self.rollouts}
 
     def draw_at(self, total: int) -> int:
         """Which step's records come next, of `total`: those of `step`, or as many further on as a

@@ -26,7 +26,7 @@ from strop.train.loop.updater import MicroBatchLoss, Update
 from strop.train.loop.world import ALONE, Counts, World
 from strop.train.methods.pairs import PairMethod, PairRule, reference_read
 from strop.train.methods.supervised import SupervisedMethod
-from strop.types import Branch, Completion, ScoredGroup, Tree
+from strop.types import Completion, ScoredGroup, Tree
 
 
 def ranked(group: ScoredGroup, *, whole_only: bool) -> list[tuple[float, Completion]]:
@@ -37,13 +37,9 @@ def ranked(group: ScoredGroup, *, whole_only: bool) -> list[tuple[float, Complet
     pairs = [
         (score.total, completion)
         for score, completion in zip(group.scores, group.rollout.completions, strict=True)
-        if score.total is not None and not (whole_only and completion.finish_reason == "length")
+        if score.total is not None and not (whole_only and completion.finish == "length")
     ]
     return sorted(pairs, key=lambda pair: -pair[0])
-
-
-def _branch(completion: Completion) -> Branch:
-    return Branch(completion.ids, (True,) * len(completion.ids))
 
 
 def logging_of_samples_alone(update: Update) -> Update:
@@ -117,7 +113,7 @@ class OnlineDpo:
         answers = ranked(group, whole_only=self.recipe.rollout.mask_truncated)
         if len(answers) < 2 or answers[0][0] == answers[-1][0]:
             return []
-        branches = (_branch(answers[0][1]), _branch(answers[-1][1]))
+        branches = (answers[0][1].branch(), answers[-1][1].branch())
         return [Tree(group.rollout.prompt_ids, branches)]
 
 
@@ -151,4 +147,4 @@ class Raft:
         least = self.recipe.objective.min_reward
         if not answers or (least is not None and answers[0][0] < least):
             return []
-        return [Tree(group.rollout.prompt_ids, (_branch(answers[0][1]),))]
+        return [Tree(group.rollout.prompt_ids, (answers[0][1].branch(),))]

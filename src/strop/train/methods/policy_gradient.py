@@ -32,7 +32,7 @@ from strop.train.loop.state import TrainState
 from strop.train.loop.updater import MicroBatchLoss, Update
 from strop.train.loop.world import ALONE, Counts, World
 from strop.train.methods.critic import token_values, value_loss_of
-from strop.types import Branch, Completion, ScoredGroup, Tree
+from strop.types import Completion, ScoredGroup, Tree
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,9 +130,10 @@ class PolicyGradient:
         if not kept:
             return PolicyBatch((), (), [], [], None, None, None, None, None, counted, metrics)
         trees = tuple(k.tree for k in kept)
-        lengths = [len(branch.ids) for tree in trees for branch in tree.branches]
+        lengths = [sum(branch.supervised) for tree in trees for branch in tree.branches]
         completions = [groups[k.group].rollout.completions[i] for k in kept for i in k.completions]
-        sampler_N = torch.tensor([x for c in completions for x in c.logprobs], dtype=torch.float32)
+        said = [x for c in completions for x in c.sampler_logprobs()]
+        sampler_N = torch.tensor(said, dtype=torch.float32)
         old_N = self._older(trees) if self._needs_old() else None
         ref_N = self._referenced(trees) if self.reference is not None else None
         reward_B = torch.tensor(
@@ -247,21 +248,21 @@ class PolicyGradient:
         ]
         if not kept:
             return []
-        branches = tuple(
-            Branch(completions[i].ids, (True,) * len(completions[i].ids)) for i in kept
-        )
+        branches = tuple(completions[i].branch() for i in kept)
         whole = Tree(group.rollout.prompt_ids, branches)
         parts = split_tree(whole, self.recipe.run.micro_batch_tokens)
         owners = iter(kept)
         return [Kept(number, tree, tuple(next(owners) for _ in tree.branches)) for tree in parts]
 
     def _masked(self, completion: Completion) -> bool:
-        return self.recipe.rollout.mask_truncated and completion.finish_reason == "length"
+        return self.recipe.rollout.mask_truncated and completion.finish == "length"
 
     def _counted(self, group: ScoredGroup) -> tuple[int, ...]:
-        """Lengths of the answers that the denominators count: judged, and not masked."""
+        """Sampled tokens of the answers that the denominators count: judged, and not masked."""
         pairs = zip(group.rollout.completions, group.scores, strict=True)
-        return tuple(len(c.ids) for c, s in pairs if s.total is not None and not self._masked(c))
+        return tuple(
+            sum(c.sampled) for c, s in pairs if s.total is not None and not self._masked(c)
+        )
 
     def _needs_old(self) -> bool:
         several = self.iterations * self.mini_batches > 1

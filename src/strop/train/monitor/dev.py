@@ -16,10 +16,10 @@ import torch
 from strop.data.overlap import overlap
 from strop.data.records import preference
 from strop.data.sources import read
+from strop.engines.local.engine import LocalEngine
 from strop.errors import DataError, RecipeError
 from strop.evals.jobs import Asked, jobs_of
 from strop.evals.run import measure
-from strop.evals.subjects import LocalModel
 from strop.evals.tasks.choice import LENGTHS
 from strop.evals.tasks.safety import ANSWERED, REFUSED
 from strop.model.logprobs import eval_mode
@@ -157,7 +157,7 @@ def load_dev(recipe: Recipe) -> DevSet | None:
     if method_of(recipe).scalar_head:
         for asked in suite.tasks:
             _expect_pairs(asked, dev.suite)
-    jobs = jobs_of(suite, Asked(LocalModel(recipe.model.path), None, suite.seed))
+    jobs = jobs_of(suite, Asked(LocalEngine(recipe.model.path), None, suite.seed))
     return DevSet(suite, tuple(item for job in jobs for item in job.items))
 
 

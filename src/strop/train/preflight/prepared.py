@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from strop.data.order import Mix
+from strop.engines.engine import PromptedTask
 from strop.model.arithmetic import Precision
 from strop.model.logprobs import PROBE
 from strop.recipe.train.methods import Offline, Online, Recipe
 from strop.rewards.compose import Reward
-from strop.rollout.collect import PromptedTask
 from strop.text.trees import Rendered
 from strop.train.loop.online import HeldOut
 from strop.train.monitor.dev import DevSet

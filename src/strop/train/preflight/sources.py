@@ -10,11 +10,11 @@ from typing import Any
 
 from strop.data.records import PARSERS, fits, task
 from strop.data.sources import read, rows
+from strop.engines.engine import PromptedTask, prompted_tasks
 from strop.errors import DataError
 from strop.recipe.train.data import DataSource, TextRecipe
 from strop.recipe.train.methods import METHODS
 from strop.recipe.train.run import TrainRecipe
-from strop.rollout.collect import PromptedTask, prompted_tasks
 from strop.text.ends import ends_of
 from strop.text.trees import Rendered, render
 from strop.train.preflight.selfcheck import check_rendered

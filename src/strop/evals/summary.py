@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,9 +16,9 @@ from strop.evals.inputs import suite_hash
 from strop.evals.jobs import Job
 from strop.evals.overlap import check_overlap
 from strop.evals.subjects import LocalModel, Subject
+from strop.files import SHORT, read_text, sha256_hex
 from strop.model.load import weights_hash
 from strop.recipe.eval import Suite
-from strop.recipe.loading.files import read_text
 from strop.registry.lineage import ancestry
 from strop.text.render import prompt_texts
 from strop.types import EvalRecord
@@ -77,7 +76,7 @@ def prompts_of(subject: Subject, jobs: Sequence[Job]) -> dict[str, str]:
     found = {}
     for job in (job for job in jobs if job.items):
         texts = prompt_texts(tokenizer, job.items)
-        found[job.name] = hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:16]
+        found[job.name] = sha256_hex(json.dumps(texts), SHORT)
     return found
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from strop.errors import RegistryError
+from strop.files import hashed_files, sha256_of_hashes
 from strop.registry.records import Manifest
 
 HASHED = ("*.safetensors", "config.json", "adapter_config.json", "tokenizer.json")
@@ -20,13 +20,7 @@ def manifest_of(folder: Path) -> Manifest:
     Raises `RegistryError` for a link that leads nowhere and a file that cannot be read.
     """
     try:
-        return {
-            str(PurePosixPath(file.relative_to(folder))): {
-                "sha256": sha256_of(file),
-                "size": file.stat().st_size,
-            }
-            for file in files_of(folder)
-        }
+        return hashed_files(folder, files_of(folder))
     except OSError as error:
         raise RegistryError(f"the model folder cannot be read: {error}",
                             where=str(folder)) from None  # fmt: skip
@@ -41,19 +35,13 @@ def files_of(folder: Path) -> Iterator[Path]:
                                 fix="take it out of the model folder")  # fmt: skip
 
 
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def weights_of(manifest: Manifest) -> str:
     """The hash that `strop.model.load.weights_hash` gives for a folder of these files."""
-    digest = hashlib.sha256()
-    for name in sorted(manifest):
-        if "/" not in name and any(fnmatchcase(name, pattern) for pattern in HASHED):
-            digest.update(name.encode())
-            digest.update(bytes.fromhex(manifest[name]["sha256"]))
-    return digest.hexdigest()[:16]
+    return sha256_of_hashes(
+        (name, manifest[name]["sha256"])
+        for name in sorted(manifest)
+        if "/" not in name and any(fnmatchcase(name, pattern) for pattern in HASHED)
+    )
 
 
 def expect_weights(manifest: Manifest, weights: str, path: str) -> None:

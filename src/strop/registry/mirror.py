@@ -4,13 +4,13 @@ made again from."""
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from strop.errors import RegistryError
+from strop.files import write_rows
 
 ORDER = ("entries", "events", "attempts")
 """Tables, each after those it points into."""
@@ -24,14 +24,14 @@ def mirror_of(path: Path) -> Path:
 def write_mirror(db: sqlite3.Connection, path: Path) -> None:
     """Write all rows, whole or not at all; inside the transaction, so that writers take turns."""
     mirror = mirror_of(path)
-    temporary = mirror.with_name(f".{mirror.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as stream:
-        for table in ORDER:
-            for row in db.execute(f"SELECT * FROM {table} ORDER BY rowid"):
-                stream.write(json.dumps({"table": table, "row": list(row)}) + "\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(temporary, mirror)
+    write_rows(
+        mirror,
+        (
+            {"table": table, "row": list(row)}
+            for table in ORDER
+            for row in db.execute(f"SELECT * FROM {table} ORDER BY rowid")
+        ),
+    )
 
 
 def read_mirror(path: Path) -> Iterator[tuple[str, list[Any]]]:

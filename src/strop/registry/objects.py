@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from strop.errors import RegistryError
-from strop.registry.manifest import sha256_of
+from strop.files import place, sha256_of
 from strop.registry.records import Manifest
 
 UNFINISHED = ".incoming-"
@@ -48,9 +48,7 @@ class Objects:
         home = self.path(copy.name)
         home.parent.mkdir(parents=True, exist_ok=True)
         copy.chmod(0o444)
-        _flush(copy)
-        os.replace(copy, home)
-        _flush(home.parent)
+        place(copy, home)
 
     @contextmanager
     def incoming(self) -> Iterator[Path]:
@@ -120,11 +118,3 @@ def copy_file(source: Path, target: Path) -> None:
             read.seek(0)
             write.seek(0)
             shutil.copyfileobj(read, write, 1 << 20)
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

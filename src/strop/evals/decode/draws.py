@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -14,6 +12,7 @@ from typing import Any, Literal
 from strop.engines.local import LocalSampler
 from strop.errors import UsageError
 from strop.evals.subjects import sampling_of
+from strop.files import SHORT, sha256_hex, write_rows
 from strop.model.load import load_for_inference, load_tokenizer, weights_hash
 from strop.model.logprobs import bare
 from strop.model.network import Policy
@@ -209,20 +208,24 @@ def _key(study: Study, model: str, prompts: Sequence[tuple[int, ...]], temperatu
     refine = study.refine.plain() if study.refine else None
     asked = [weights_hash(model), prompts, temperature, _samples(study, temperature),
              study.sampling.plain(), refine, study.seed]  # fmt: skip
-    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
+    return sha256_hex(json.dumps(asked), SHORT)
 
 
 def _store(path: Path, rounds: Sequence[Sequence[Rollout]]) -> None:
     """One line per item and round, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("w", encoding="utf-8") as stream:
-        for number, rollouts in enumerate(rounds):
-            for rollout in rollouts:
-                completions = [asdict(c) | {"logprobs": ()} for c in rollout.completions]
-                row = {"round": number, "prompt_ids": rollout.prompt_ids, "drawn": completions}
-                stream.write(json.dumps(row) + "\n")
-    os.replace(temporary, path)
+    write_rows(
+        path,
+        (
+            {"round": number, "prompt_ids": rollout.prompt_ids, "drawn": _drawn(rollout)}
+            for number, rollouts in enumerate(rounds)
+            for rollout in rollouts
+        ),
+    )
+
+
+def _drawn(rollout: Rollout) -> list[dict[str, Any]]:
+    return [asdict(c) | {"logprobs": ()} for c in rollout.completions]
 
 
 def _restore(path: Path, tasks: Sequence[Task]) -> tuple[list[Rollout], ...]:

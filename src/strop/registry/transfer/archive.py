@@ -8,7 +8,6 @@ SHA256SUMS    of all of these, last: `sha256sum -c` reads it
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from strop.errors import RegistryError
+from strop.files import place, sha256_hex
 from strop.registry.card import card
 from strop.registry.records import Entry
 from strop.registry.store import Registry
@@ -48,9 +48,7 @@ def export(registry: Registry, which: str, path: Path) -> Entry:
     try:
         with temporary.open("xb") as stream:
             _write(registry, entry, label, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
+        place(temporary, path)
     except OSError as error:
         raise RegistryError(f"the archive cannot be written: {error}", where=str(path)) from None
     finally:
@@ -93,7 +91,7 @@ def _write(registry: Registry, entry: Entry, label: str, stream: io.BufferedWrit
     with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for name, text in ((LABEL, label.encode()), (README, card(entry).encode())):
             _add(archive, name, text)
-            hashes[name] = hashlib.sha256(text).hexdigest()
+            hashes[name] = sha256_hex(text)
         for name, file in sorted(entry.manifest.items()):
             stored = registry.objects.path(file["sha256"])
             if not registry.objects.is_whole(file["sha256"]):

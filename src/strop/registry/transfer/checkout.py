@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from strop.errors import RegistryError
+from strop.files import place
 from strop.registry.records import Entry
 from strop.registry.store import Registry
 from strop.registry.transfer.archive import expect_stored
@@ -28,7 +29,7 @@ def checkout(registry: Registry, which: str, folder: Path, *, dry_run: bool = Fa
     try:
         temporary.mkdir(parents=True)
         registry.objects.restore(entry.manifest, temporary)
-        os.rename(temporary, folder)
+        place(temporary, folder)
     except OSError as error:
         raise RegistryError(f"the folder cannot be written: {error}", where=str(folder)) from None
     finally:

@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 
+from strop.files import publish
 from strop.model.adapters import ALL_LINEAR, TaskType, expect_targets, is_adapter_folder
 from strop.model.load import (
     has_scalar_head,
@@ -24,7 +25,6 @@ from strop.recipe.train.offline import RewardModelRecipe
 from strop.recipe.train.online import PpoRecipe
 from strop.text.chat.named import NAMED, with_template
 from strop.text.ends import ends_of
-from strop.train.rundir.manifest import publish
 
 
 def task_of(recipe: Recipe) -> TaskType:

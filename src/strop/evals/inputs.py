@@ -11,7 +11,7 @@ from strop.data.sources import data_hash
 from strop.evals.subjects import Subject, as_subject
 from strop.files import SHORT, sha256_hex, sha256_of
 from strop.model.load import weights_hash
-from strop.recipe.eval import Suite
+from strop.recipe.suite import Suite
 
 
 def suite_hash(suite: Suite) -> str:

@@ -20,8 +20,7 @@ from strop.evals.tasks.perplexity import corpus_of
 from strop.files import writing_folder
 from strop.model.load import expect_weights
 from strop.model.network import Policy
-from strop.recipe.eval import GenerateTask, Suite
-from strop.recipe.likelihood import PerplexityTask
+from strop.recipe.suite import GenerateTask, PerplexityTask, Suite
 from strop.text.chat.clock import written_on
 from strop.types import EvalRecord
 

@@ -18,7 +18,7 @@ from strop.evals.overlap import check_overlap
 from strop.evals.subjects import LocalModel, Subject
 from strop.files import SHORT, read_text, sha256_hex
 from strop.model.load import weights_hash
-from strop.recipe.eval import Suite
+from strop.recipe.suite import Suite
 from strop.registry.lineage import ancestry
 from strop.text.render import prompt_texts
 from strop.types import EvalRecord

@@ -20,11 +20,11 @@ from strop.files import SHORT, sha256_hex, sha256_of
 from strop.model.load import weights_hash
 from strop.pipeline.attempts import attempt_now, recipe_of
 from strop.pipeline.state import State
-from strop.recipe.eval import Suite
 from strop.recipe.gate import Policy
 from strop.recipe.loading.load import digest, load
 from strop.recipe.loading.paths import named_paths
 from strop.recipe.pipeline import EvalStage, GateStage, Pipeline, PromoteStage, Stage, TrainStage
+from strop.recipe.suite import Suite
 from strop.recipe.train.methods import Recipe
 from strop.registry.store import Registry
 from strop.train.rundir.checkpoint import step_of

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 from strop.engines.engine import Sampler, Sampling
 from strop.errors import UnscoredError
+from strop.rewards.compose import OPTIONAL, shares_scored
 from strop.text.encode import Tokenizer
 from strop.text.render import opening, prompts_ids
 from strop.tracking.phases import phase
-from strop.tracking.unscored import OPTIONAL, shares_scored
 from strop.types import Completion, Failure, Judged, Rollout, ScoredGroup, Task
 
 

@@ -11,9 +11,8 @@ import torch
 
 from strop.engines.local import LocalSampler
 from strop.model.arithmetic import Precision
-from strop.model.dropout import switch_off_dropout
 from strop.model.load import critic_recipe, load_policy, load_scalar, weights_hash
-from strop.model.network import Policy, ScalarNetwork
+from strop.model.network import Policy, ScalarNetwork, switch_off_dropout
 from strop.model.reference import Reference
 from strop.recipe.train.methods import Offline, Online, Recipe
 from strop.recipe.train.model import ModelRecipe

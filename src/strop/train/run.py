@@ -15,7 +15,7 @@ from strop.errors import OutputError, StoppedBySignal
 from strop.files import locked, publish, refuse_locked, sweep
 from strop.model.network import Network
 from strop.model.save import load_weights, save_final
-from strop.recipe.loading.flat import flat
+from strop.recipe.loading.load import flat
 from strop.recipe.train.methods import Recipe
 from strop.text.chat.clock import written_on
 from strop.text.parse import decode

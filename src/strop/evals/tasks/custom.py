@@ -9,7 +9,7 @@ from typing import Any
 from strop.errors import DataError, UsageError
 from strop.evals.records import record_from
 from strop.evals.subjects import Subject
-from strop.recipe.eval import PythonTask
+from strop.recipe.suite import PythonTask
 from strop.recipe.train.rollout import SamplingRecipe
 from strop.rewards.own.functions import own_names
 from strop.types import EvalRecord, Origin, Task, Text

@@ -18,7 +18,7 @@ from strop.evals.continuations import (
 )
 from strop.evals.items import cluster_of, item_of, slices_of
 from strop.model.network import Policy
-from strop.recipe.likelihood import PerplexityTask
+from strop.recipe.suite import PerplexityTask
 from strop.text.encode import Encoder
 from strop.text.parse import decode, plain
 from strop.text.render import demonstration_tree

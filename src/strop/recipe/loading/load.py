@@ -1,4 +1,5 @@
-"""YAML -> recipe, with the line of every mistake and the nearest right name."""
+"""YAML -> recipe, with the line of every mistake and the nearest right name; a recipe as one hash
+and as one row of dotted keys."""
 
 from __future__ import annotations
 
@@ -230,3 +231,20 @@ def _classes(annotation: Any) -> Iterator[type[BaseModel]]:
         yield annotation
     for part in get_args(annotation):
         yield from _classes(part)
+
+
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested plain values as one row of dotted keys, the names that `--set` uses.
+
+    `flat({"optim": {"lr": 1}, "data": ["a"]})` is `{"optim.lr": 1, "data.0": "a"}`.
+    """
+    if isinstance(value, dict):
+        items = list(value.items())
+    elif isinstance(value, list):
+        items = list(enumerate(value))
+    else:
+        return {prefix: value}
+    found: dict[str, Any] = {}
+    for key, item in items:
+        found |= flat(item, f"{prefix}.{key}" if prefix else str(key))
+    return found

@@ -1,4 +1,4 @@
-"""One entry as one file: a plain tar that says what it holds.
+"""One entry out of the store: as a folder, or as one file, a plain tar that says what it holds.
 
 entry.json    the entry and what happened to it, first
 README.md     its model card
@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import tarfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -116,3 +117,27 @@ def _header(name: str, size: int) -> tarfile.TarInfo:
     header = tarfile.TarInfo(name)
     header.size, header.mode = size, 0o644
     return header
+
+
+def checkout(registry: Registry, which: str, folder: Path, *, dry_run: bool = False) -> Entry:
+    """Write the files of an entry into a new folder, each checked by its hash; whole or not there.
+
+    Raises `RegistryError` for a folder that exists and for a file that is damaged or missing.
+    """
+    entry = registry.entry(which)
+    if folder.exists():
+        raise RegistryError("the folder exists already", where=str(folder),
+                            fix="move it away, or choose another name")  # fmt: skip
+    expect_stored(registry, entry)
+    if dry_run:
+        return entry
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+        registry.objects.restore(entry.manifest, temporary)
+        place(temporary, folder)
+    except OSError as error:
+        raise RegistryError(f"the folder cannot be written: {error}", where=str(folder)) from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return entry

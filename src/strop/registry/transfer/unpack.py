@@ -17,7 +17,7 @@ from strop.files import copy_hashed, sha256_hex
 from strop.registry.card import card
 from strop.registry.diff import facts
 from strop.registry.journal import now, who
-from strop.registry.manifest import expect_weights
+from strop.registry.objects import expect_weights
 from strop.registry.records import Entry, Manifest, content_id
 from strop.registry.store import Registry, expect_proof
 from strop.registry.transfer.archive import LABEL, MODEL, README, SUMS, Label, sums

@@ -9,7 +9,15 @@ from typing import Literal
 import torch
 
 from strop.files import publish
-from strop.model.adapters import ALL_LINEAR, TaskType, expect_targets, is_adapter_folder
+from strop.model.adapters import (
+    ALL_LINEAR,
+    TaskType,
+    expect_targets,
+    is_adapter_folder,
+    is_tied,
+    reaches_tied,
+    untie,
+)
 from strop.model.load import (
     has_scalar_head,
     load_tokenizer,
@@ -18,7 +26,6 @@ from strop.model.load import (
     skeleton,
     stop_at,
 )
-from strop.model.tied import is_tied, reaches_tied, untie
 from strop.recipe.train.methods import Recipe
 from strop.recipe.train.model import LoraRecipe, ModelRecipe
 from strop.recipe.train.offline import RewardModelRecipe

@@ -20,9 +20,8 @@ from strop.errors import OutputError
 from strop.evals.inputs import suite_hash
 from strop.files import LOCK, SHORT, move, sha256_of, sweep, write_json, write_whole
 from strop.model.load import weights_hash
-from strop.recipe.eval import Suite
-from strop.recipe.loading.flat import flat
-from strop.recipe.loading.load import digest, load
+from strop.recipe.loading.load import digest, flat, load
+from strop.recipe.suite import Suite
 from strop.recipe.train.methods import Recipe
 from strop.recipe.train.online import OnlineRecipe, PpoRecipe
 from strop.tracking.runlog import read_rows

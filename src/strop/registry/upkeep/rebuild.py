@@ -7,9 +7,8 @@ from pathlib import Path
 
 from strop.errors import RegistryError
 from strop.files import move, place
-from strop.registry.database import connected, create, reading
+from strop.registry.database import connected, create, mirror_of, read_mirror, reading
 from strop.registry.journal import attempts_in, entries_in, events_in, stacks_in
-from strop.registry.mirror import mirror_of, read_mirror
 
 
 def rebuild(path: Path, *, dry_run: bool = False) -> Counter[str]:

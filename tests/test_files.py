@@ -8,6 +8,7 @@ import io
 import os
 import signal
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -206,6 +207,28 @@ class TestWholeOrNotThere:
             write_rows(path, [{"n": 2}, {"n": object()}])
         assert path.read_text() == '{"n": 0}\n{"n": 1}\n'
 
+    def test_a_link_stays_a_link_and_a_pipe_a_pipe(self, tmp_path: Path) -> None:
+        (tmp_path / "link").symlink_to("file")
+        write_whole(tmp_path / "link", "text")
+        assert (tmp_path / "link").is_symlink()
+        assert (tmp_path / "file").read_text() == "text"
+        os.mkfifo(tmp_path / "pipe")
+        reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+        write_whole(tmp_path / "pipe", "text")
+        assert os.read(reader, 10) == b"text"
+        os.close(reader)
+        assert (tmp_path / "pipe").is_fifo()
+
+    def test_a_folder_that_may_not_be_replaced(self, tmp_path: Path) -> None:
+        (tmp_path / "golden").mkdir()
+        for said in ("first", "second"):
+            with (
+                pytest.raises(OSError, match="not empty") if said == "second" else nullcontext(),
+                writing_folder(tmp_path / "golden", replace=False) as temporary,
+            ):
+                (temporary / said).touch()
+        assert [path.name for path in tmp_path.rglob("*")] == ["golden", "first"]
+
     def test_publish_replaces_and_place_does_not(self, tmp_path: Path) -> None:
         for name in ("there", "new", "newer"):
             (tmp_path / name).mkdir()
@@ -219,7 +242,7 @@ class TestWholeOrNotThere:
 
 
 DISK = {"hashlib", "fcntl"}
-CALLS = {"os.replace", "os.rename", "os.fsync", "os.fdatasync"}
+CALLS = {"os.replace", "os.fsync", "os.fdatasync"}
 IN_MEMORY = ("engines", "train/methods")
 """Rooms that hash numbers to seed a draw or to key a cache: no bytes of a file."""
 
@@ -232,7 +255,9 @@ def disk_in(tree: ast.AST) -> list[str]:
             found += [alias.name for alias in node.names if alias.name in DISK]
         elif isinstance(node, ast.ImportFrom) and node.module in {*DISK, "os"}:
             found += [f"{node.module}.{a.name}" for a in node.names if a.name != "PathLike"]
-        elif isinstance(node, ast.Attribute) and ast.unparse(node) in CALLS:
+        elif isinstance(node, ast.Attribute) and (
+            node.attr == "rename" or ast.unparse(node) in CALLS
+        ):
             found.append(ast.unparse(node))
     return found
 
@@ -253,6 +278,7 @@ def test_one_module_knows_how_bytes_reach_a_disk() -> None:
         ("from hashlib import sha256", ["hashlib.sha256"]),
         ("import os\nos.replace(a, b)", ["os.replace"]),
         ("from os import fsync", ["os.fsync"]),
+        ("temporary.rename(path)", ["temporary.rename"]),
         ("import os\nos.truncate(a, 0)", []),
     ],
 )

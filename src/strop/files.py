@@ -91,7 +91,15 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[IO[bytes]]:
-    """A stream whose bytes become `path` when the block ends; nothing where the block raises."""
+    """A stream whose bytes become `path` when the block ends; nothing where the block raises.
+
+    A link stays a link to what is written; a device (`/dev/null`) or a pipe is written straight.
+    """
+    path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file():
+        with path.open("wb") as stream:
+            yield stream
+        return
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as stream:
@@ -102,15 +110,16 @@ def writing(path: Path) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def writing_folder(folder: Path) -> Iterator[Path]:
+def writing_folder(folder: Path, *, replace: bool = True) -> Iterator[Path]:
     """An empty temporary folder that becomes `folder` when the block ends, in the place of what
-    stood there; where the block raises, what stood there stays."""
+    stood there; where the block raises, what stood there stays. Without `replace`, raises `OSError`
+    where a folder stands there that is not empty."""
     temporary = folder.with_name(f".{folder.name}.tmp")
     remove(temporary)
     temporary.mkdir(parents=True)
     try:
         yield temporary
-        publish(temporary, folder)
+        (publish if replace else place)(temporary, folder)
     finally:
         remove(temporary)
 

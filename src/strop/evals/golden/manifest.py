@@ -141,7 +141,7 @@ def _expect_same(folder: Path, contents: Mapping[str, bytes]) -> None:
 
 
 def _write(folder: Path, contents: Mapping[str, bytes]) -> None:
-    with writing_folder(folder) as temporary:
+    with writing_folder(folder, replace=False) as temporary:
         for name, content in contents.items():
             (temporary / name).write_bytes(content)
 

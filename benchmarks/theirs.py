@@ -31,8 +31,8 @@ from benchmarks.sides import (
     Step,
 )
 from benchmarks.world import even_words
+from strop.cli.show import keep_freed_memory
 from strop.data.order import Mix, Part
-from strop.model.memory import keep_freed_memory
 from strop.rewards.find import BUILT_IN
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")

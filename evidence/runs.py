@@ -20,16 +20,16 @@ from typing import Any
 import yaml
 
 from strop.cli.show import setup
+from strop.curate.displacement import ches_scores
 from strop.data.records import preference as preference_record
 from strop.data.sources import read
 from strop.demo.world import FILLER, assistant, demonstration, split, user
 from strop.demo.write import HELD_OUT, write_demo
 from strop.evals.run import run_suite
 from strop.evals.summary import read_summary
-from strop.model.ches import ches_scores
 from strop.model.load import load_for_inference
-from strop.recipe.eval import Suite
 from strop.recipe.loading.load import load, load_recipe
+from strop.recipe.suite import Suite
 from strop.text.render import preference_tree
 from strop.train.run import train
 from strop.train.rundir.directory import is_finished

@@ -22,9 +22,9 @@ from strop.evals.gate.verdict import run_gate
 from strop.evals.records import read_records
 from strop.evals.run import run_suite
 from strop.evals.summary import read_summary
-from strop.recipe.eval import Suite
 from strop.recipe.gate import Guardrail, Policy, Target
 from strop.recipe.loading.load import load, load_recipe
+from strop.recipe.suite import Suite
 from strop.train.run import train
 from strop.train.rundir.directory import is_finished
 

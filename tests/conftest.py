@@ -16,8 +16,9 @@ import yaml
 from strop.demo.model import raw_model, train_tokenizer
 from strop.demo.world import all_equations, assistant, solution, user
 from strop.losses.metrics import Metric, merge, results
-from strop.sandbox import landlock, tiers
+from strop.sandbox import tiers
 from strop.sandbox.client import Sandbox
+from strop.sandbox.confine import landlock
 from strop.tracking.runlog import read_rows
 from strop.train.loop.offline import OfflineMethod
 from strop.train.loop.online import Learner

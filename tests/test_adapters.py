@@ -17,8 +17,8 @@ from transformers import AutoModelForCausalLM
 from conftest import metrics
 from strop.demo.model import raw_model
 from strop.errors import ModelError, RecipeError, TrainingError
+from strop.model.adapters import is_tied
 from strop.model.load import load_for_inference, load_policy
-from strop.model.tied import is_tied
 from strop.recipe.loading.load import load_recipe
 from strop.recipe.train.model import LoraRecipe, ModelRecipe
 from strop.train.preflight import start

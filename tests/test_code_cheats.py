@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from strop.rewards.code import code_tests
-from strop.sandbox import landlock, referee
+from strop.sandbox import referee
 from strop.sandbox.client import Sandbox
-from strop.sandbox.jail import Limits
+from strop.sandbox.confine import landlock
+from strop.sandbox.confine.jail import Limits
 
 LIMITS = Limits(seconds=1.0, wall=6.0)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from strop.rewards.code import code_tests, program_of
-from strop.sandbox import landlock
+from strop.sandbox.confine import landlock
 
 pytestmark = pytest.mark.skipif(
     landlock.version() == 0, reason="this kernel has no Landlock: no candidate is run on it"

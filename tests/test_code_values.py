@@ -9,7 +9,7 @@ import pytest
 
 from strop.sandbox import referee
 from strop.sandbox.client import Sandbox
-from strop.sandbox.jail import Limits
+from strop.sandbox.confine.jail import Limits
 
 LIMITS = Limits(seconds=4.0, wall=20.0)
 

@@ -21,7 +21,7 @@ from scipy import stats
 from typer.testing import CliRunner
 
 from conftest import EQUATIONS, WriteRows
-from strop.cli.decode import decode, table
+from strop.cli.evals.decode import decode, table
 from strop.demo.model import raw_model
 from strop.demo.world import user
 from strop.engines.engine import Request

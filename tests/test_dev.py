@@ -17,8 +17,8 @@ from conftest import EQUATIONS, WriteRows, metrics
 from strop.demo.world import all_equations, solution, user
 from strop.errors import DataError, OutputError, RecipeError, RewardError, StoppedByAlarm
 from strop.evals.run import run_suite
-from strop.recipe.eval import Suite
 from strop.recipe.loading.load import load, load_recipe
+from strop.recipe.suite import Suite
 from strop.recipe.train.alarm import CommonAlarms
 from strop.recipe.train.dev import DevRecipe
 from strop.recipe.train.methods import Recipe

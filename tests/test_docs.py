@@ -12,10 +12,10 @@ import typer.main
 import yaml
 
 from strop.cli.app import app
-from strop.recipe.eval import Suite
 from strop.recipe.gate import Policy
 from strop.recipe.loading.load import load, load_recipe
 from strop.recipe.pipeline import Pipeline
+from strop.recipe.suite import Suite
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")),

@@ -38,9 +38,9 @@ from strop.evals.inputs import inputs_of, suite_hash
 from strop.evals.records import read_records
 from strop.evals.run import EvalResult, measure, run_suite
 from strop.model.load import load_for_inference
-from strop.recipe.eval import Suite
 from strop.recipe.gate import Guardrail, Policy
 from strop.recipe.loading.load import load, load_recipe
+from strop.recipe.suite import Suite
 from strop.recipe.template import TemplateRecipe
 from strop.recipe.train.rollout import SamplingRecipe
 from strop.train.run import train

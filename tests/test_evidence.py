@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from strop.model.ches import ches_scores
+from strop.curate.displacement import ches_scores
 from strop.model.load import load_policy
 from strop.recipe.train.methods import METHODS
 from strop.recipe.train.model import ModelRecipe

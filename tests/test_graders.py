@@ -16,7 +16,7 @@ from strop.recipe.train.reward import RewardComponent
 from strop.rewards.compose import Reward
 from strop.rewards.endpoint import endpoint
 from strop.rewards.grader import read_grader
-from strop.sandbox import landlock
+from strop.sandbox.confine import landlock
 
 
 class TestVerl:

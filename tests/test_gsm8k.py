@@ -12,8 +12,8 @@ import pytest
 
 from strop.demo.model import raw_model, train_tokenizer
 from strop.evals.run import run_suite
-from strop.recipe.eval import Suite
 from strop.recipe.loading.load import load, load_recipe
+from strop.recipe.suite import Suite
 from strop.rewards.exact import exact_answer
 from strop.tracking.runlog import read_rows
 from strop.train.run import train

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -130,3 +131,47 @@ def test_sizes() -> None:
                 if not name.startswith("strop.cli"):
                     positional = [a for a in node.args.args if a.arg not in ("self", "cls")]
                     assert len(positional) <= 6, f"{name}.{node.name} takes {len(positional)}"
+
+
+MAP = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text()
+
+
+def floors_drawn(text: str) -> tuple[tuple[str, ...], ...]:
+    """The floors of the picture, lowest first: `    12  pipeline/    what it does`."""
+    rows = re.findall(r"^    +(\d+)  ((?:[a-z]+/?\*? ?)+?)  ", text, flags=re.M)
+    return tuple(tuple(re.findall("[a-z]+", rooms)) for _, rooms in sorted(rows, key=floor_number))
+
+
+def floor_number(row: tuple[str, str]) -> int:
+    return int(row[0])
+
+
+def paths_named(text: str) -> set[str]:
+    """Paths in the text, from the repository or from `src/strop`, but those that are coming."""
+    return set(re.findall(r"(?<![\w/.-])((?:[\w.-]+/)+(?:\w+\.\w+)?|\w+\.py)(?![\w/*`]*\*)", text))
+
+
+def missing(text: str) -> set[str]:
+    root = SRC.parent
+    places = (root, root / "src/strop")
+    return {p for p in paths_named(text) if not any((place / p).exists() for place in places)}
+
+
+def test_the_map_shows_this_house() -> None:
+    assert floors_drawn(MAP) == FLOORS
+    drawn = {room for rooms in FLOORS for room in rooms if f"{room}*" in MAP or f"{room}/*" in MAP}
+    built = {room_of(module) for module in MODULES} - {""}
+    assert set(PLACE) - drawn <= built, "a room that is not there yet is marked with *"
+
+
+def test_every_path_on_the_map_exists() -> None:
+    assert {"train/methods/", "evals/jobs.py", "src/strop/files.py"} <= paths_named(MAP)
+    assert not missing(MAP)
+
+
+def test_the_checks_of_the_map_can_fail() -> None:
+    assert missing("in `losses/preferences.py`, `evals/gate/`") == {"losses/preferences.py"}
+    assert not missing("`rollout/environments.py`* and studio/* are coming")
+    assert missing("a file in trains/ and model.py") == {"trains/", "model.py"}
+    swapped = MAP.replace("curate/ train/ ", "train/ curate/ ")
+    assert floors_drawn(swapped) != FLOORS == floors_drawn(MAP)

@@ -28,7 +28,7 @@ from strop.evals.tasks import choice, perplexity
 from strop.model.load import load_for_inference
 from strop.model.logprobs import TreeScorer
 from strop.model.network import Policy
-from strop.recipe.likelihood import ChoiceTask, PerplexityTask
+from strop.recipe.suite import ChoiceTask, PerplexityTask
 from strop.text.encode import Encoder
 from strop.types import EvalRecord, Origin
 

@@ -27,7 +27,7 @@ from strop.evals.tasks import choice, perplexity
 from strop.model.load import load_for_inference
 from strop.model.network import Policy
 from strop.recipe.gate import Policy as GatePolicy
-from strop.recipe.likelihood import ChoiceTask, LmEvalTask, PerplexityTask
+from strop.recipe.suite import ChoiceTask, LmEvalTask, PerplexityTask
 from strop.types import EvalRecord
 from test_likelihood import bos_tokenizer
 

@@ -11,14 +11,14 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from strop.cli.mine import mine as mine_command
+from strop.cli.evals.mine import mine as mine_command
 from strop.data.records import preference, task
 from strop.data.sources import read
 from strop.errors import DataError, MissingEvidenceError, OutputError
 from strop.evals.golden.manifest import check_frozen, write_golden
 from strop.evals.golden.mine import Mined, mine
-from strop.recipe.eval import Suite
 from strop.recipe.loading.load import load
+from strop.recipe.suite import Suite
 from tests.conftest import WriteRows
 
 DOWN = {"prompt": "Who wrote Faust?", "completion": "Schiller.", "label": False}

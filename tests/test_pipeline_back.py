@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from pipelines import Stop, contents, edit, run, stop_at, write_twice
 from strop.errors import RecipeError
 from strop.model.load import weights_hash
-from strop.pipeline import GateRefused, Planned, plan
+from strop.pipeline import GateRefused, Planned, attempts, plan
 from strop.recipe.loading.load import load
 from strop.recipe.pipeline import Pipeline
 from strop.registry.store import Registry
@@ -165,15 +165,15 @@ def test_interrupted_while_an_attempt_is_set_aside(
 ) -> None:
     """After any of the renames: the plan knows, no attempt is lost, the count stands."""
     back_to(pipeline, "stage: dpo")
-    done: list[str] = []
+    done: list[Path] = []
 
-    def rename(here: str, there: str) -> None:
+    def rename(here: Path, there: Path) -> None:
         if len(done) == moved:
             raise Stop
         done.append(there)
         os.replace(here, there)
 
-    monkeypatch.setattr(os, "rename", rename)
+    monkeypatch.setattr(attempts, "move", rename)
     with pytest.raises(Stop):
         run(pipeline)
     monkeypatch.undo()

@@ -14,8 +14,7 @@ from pipelines import Stop, contents, edit, run, stop_at, write_twice
 from strop.cli.app import app
 from strop.errors import RecipeError, UsageError
 from strop.pipeline import Observer, Outcome, Planned, plan, run_pipeline
-from strop.recipe.loading.flat import flat
-from strop.recipe.loading.load import load, load_recipe
+from strop.recipe.loading.load import flat, load, load_recipe
 from strop.recipe.pipeline import Pipeline, Stage
 from strop.registry.store import Registry
 from strop.train.loop.memory import to_learn

@@ -16,7 +16,7 @@ from strop.recipe.train.reward import ProbesRecipe, RewardComponent
 from strop.rewards.audit.check import attacked, defend
 from strop.rewards.audit.probes import Finding, wilson_low
 from strop.rewards.compose import Reward
-from strop.sandbox import landlock
+from strop.sandbox.confine import landlock
 from strop.train.preflight.prepare import prepare
 from strop.types import Origin, Task
 

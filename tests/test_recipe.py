@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from strop.errors import RecipeError
-from strop.recipe.eval import Suite
 from strop.recipe.gate import Policy
 from strop.recipe.loading.load import digest, load, load_recipe
 from strop.recipe.pipeline import Pipeline
+from strop.recipe.suite import Suite
 from strop.recipe.train.offline import DpoRecipe
 from strop.recipe.train.online import PolicyRecipe
 

@@ -32,16 +32,15 @@ from strop.recipe.loading.load import load_recipe
 from strop.registry import database
 from strop.registry.card import card, front_matter
 from strop.registry.diff import Difference, differences
-from strop.registry.garbage import collect
 from strop.registry.lineage import ancestry
-from strop.registry.manifest import manifest_of, weights_of
+from strop.registry.objects import manifest_of, weights_of
 from strop.registry.records import Entry, content_id
 from strop.registry.store import Registry
-from strop.registry.transfer.archive import export
-from strop.registry.transfer.checkout import checkout
+from strop.registry.transfer.archive import checkout, export
 from strop.registry.transfer.unpack import import_archive, is_confined
 from strop.registry.tree import drawn, fitted
-from strop.registry.verify import expect_unchanged, verify
+from strop.registry.upkeep.garbage import collect
+from strop.registry.upkeep.verify import expect_unchanged, verify
 from strop.train.run import train
 
 FILES = {

@@ -13,7 +13,7 @@ from strop.recipe.train.reward import RewardComponent
 from strop.rewards.answer.read import final_answer
 from strop.rewards.compose import Reward
 from strop.rewards.exact import exact_answer
-from strop.rewards.format import format_tags
+from strop.rewards.style import format_tags
 from strop.rollout.collect import collect
 from strop.train.loop.unscored import expect_scored
 from strop.types import Completion, Origin, Task

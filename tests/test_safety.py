@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from strop.errors import DataError
 from strop.evals.tasks.safety import expect_safety, safety_records
-from strop.recipe.safety import SafetyTask
+from strop.recipe.suite import SafetyTask
 from strop.text.refusal import refuses
 from strop.types import Completion, Origin, Rollout, Task
 

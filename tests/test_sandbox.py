@@ -33,11 +33,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from strop.errors import SandboxError
-from strop.sandbox import forkserver, landlock, referee, seccomp, suite, tiers
+from strop.sandbox import forkserver, referee, suite, tiers
 from strop.sandbox.asked import CandidateError
 from strop.sandbox.client import Sandbox
-from strop.sandbox.jail import MOST_WAITING, Limits
-from strop.sandbox.syscalls import AARCH64, ALLOWED, X86_64, Machine
+from strop.sandbox.confine import landlock, seccomp
+from strop.sandbox.confine.jail import MOST_WAITING, Limits
+from strop.sandbox.confine.syscalls import AARCH64, ALLOWED, X86_64, Machine
 from strop.sandbox.values import codec
 from strop.sandbox.workers import Reply, Workers
 

@@ -25,9 +25,9 @@ from strop.evals.ask import answered, ask
 from strop.evals.gate.verdict import run_gate
 from strop.evals.run import run_suite
 from strop.model.load import load_for_inference, load_tokenizer, load_transformer
-from strop.recipe.eval import Suite
 from strop.recipe.gate import Policy as GatePolicy
 from strop.recipe.loading.load import load, load_recipe
+from strop.recipe.suite import Suite
 from strop.recipe.template import TemplateRecipe
 from strop.recipe.train.rollout import SamplingRecipe
 from strop.rewards.compose import Reward

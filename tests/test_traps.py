@@ -16,8 +16,8 @@ from transformers import AutoModelForCausalLM, Qwen3Config
 
 from conftest import WriteRows, metrics
 from strop.errors import DataError, ModelError, OutputError
-from strop.model.dropout import switch_off_dropout
 from strop.model.load import load_policy, load_scalar
+from strop.model.network import switch_off_dropout
 from strop.recipe.loading.load import load_recipe
 from strop.recipe.train.model import LoraRecipe, ModelRecipe
 from strop.recipe.train.run import OptimRecipe

@@ -14,8 +14,8 @@ from typing import Any
 
 import strop.cli.train
 import strop.train.run  # noqa: F401
+from strop import files
 from strop.cli import main
-from strop.train.rundir import manifest
 
 BOUND = 120.0
 """Seconds after which a child that should have ended fails the test."""
@@ -89,7 +89,7 @@ def command(arguments: list[str], log: str, dies_at: int) -> None:
 
 
 def _die_at_flush(number: int) -> None:
-    flush, seen = manifest.flush, 0
+    flush, seen = files.flush, 0
 
     def counting(path: Path) -> None:
         nonlocal seen
@@ -99,5 +99,5 @@ def _die_at_flush(number: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         flush(path)
 
-    patched: Any = manifest
+    patched: Any = files
     patched.flush = counting

@@ -27,11 +27,11 @@ from strop.evals.golden.manifest import check_frozen
 from strop.evals.lm_eval.log import read_log_samples
 from strop.pipeline.graph import graph
 from strop.pipeline.state import read_state
-from strop.recipe.eval import Suite
 from strop.recipe.gate import Guardrail, Policy
 from strop.recipe.loading.load import load, load_recipe
 from strop.recipe.pipeline import Pipeline
 from strop.recipe.study import Study
+from strop.recipe.suite import Suite
 from strop.recipe.train.reward import RewardFile
 from strop.registry.store import Registry, expect_proof
 from strop.rewards.audit.sample import read_completions

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from strop.errors import OutputError, TrainingError
+from strop.files import LOCK, locked
 from strop.model.load import load_policy
 from strop.recipe.loading.load import load_recipe
 from strop.recipe.train.model import ModelRecipe
@@ -26,7 +27,6 @@ from strop.train.preflight import space
 from strop.train.run import train
 from strop.train.rundir import writer
 from strop.train.rundir.checkpoint import latest_checkpoint, step_of
-from strop.train.rundir.lock import LOCK, locked
 from tests.conftest import metrics
 from tests.faults.children import Child
 

@@ -10,11 +10,10 @@ from typer.testing import CliRunner
 
 from strop.cli.app import app
 from strop.errors import RegistryError
-from strop.registry.database import writing
+from strop.registry.database import mirror_of, writing
 from strop.registry.journal import record
-from strop.registry.mirror import mirror_of
-from strop.registry.rebuild import rebuild
 from strop.registry.store import Registry
+from strop.registry.upkeep.rebuild import rebuild
 
 
 @pytest.fixture

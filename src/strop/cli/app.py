@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import typer
 
-from strop.cli import demo, doctor, evaluate, gate, registry, reward, run, train
+from strop.cli import demo, doctor, gate, reward, run, train
+from strop.cli.evals import suite
+from strop.cli.registry import verbs as registry
 
 app = typer.Typer(
     name="strop",
@@ -19,7 +21,7 @@ app.command("demo")(demo.demo)
 app.command("train")(train.train)
 app.command("run")(run.run)
 app.command("gate")(gate.gate)
-app.add_typer(evaluate.app, name="eval")
+app.add_typer(suite.app, name="eval")
 app.add_typer(reward.app, name="reward")
 app.add_typer(registry.app, name="registry")
 app.command("doctor")(doctor.doctor)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import json
 import logging
 import os
+import platform
 import time
 import warnings
 from collections.abc import Mapping
@@ -26,12 +28,13 @@ EVALUATED = ("loss", "reward", "rewards/accuracies")
 EVERY_SECONDS = 5.0
 """How often a plain line is printed when nobody watches a terminal."""
 
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_ONE_GIB = 2**30
+
 
 def setup() -> None:
     """Quiet libraries: strop says itself what matters. What is imported by now is never garbage."""
     import transformers
-
-    from strop.model.memory import keep_freed_memory
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     keep_freed_memory()
@@ -44,6 +47,19 @@ def setup() -> None:
     warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
     gc.freeze()
     gc.enable()
+
+
+def keep_freed_memory() -> None:
+    """Let glibc reuse freed tensors instead of returning them to the system after every operation.
+
+    A training step frees and asks again for the same large buffers; by default each round trip
+    faults every page anew. Does nothing outside glibc.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    libc = ctypes.CDLL(None)
+    libc.mallopt(_M_MMAP_THRESHOLD, _ONE_GIB)
+    libc.mallopt(_M_TRIM_THRESHOLD, _ONE_GIB)
 
 
 def checks_line(checks: Mapping[str, Any]) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from typing import Any
 
 from strop.errors import DataError
+from strop.files import sha256_hex
 from strop.types import Preference, Task
 
 
@@ -21,7 +21,7 @@ def item_of(record: Task | Preference) -> str:
     content = json.dumps(
         [record.prompt, *answers, dict(record.columns)], sort_keys=True, default=str
     )
-    return hashlib.sha256(content.encode()).hexdigest()[:12]
+    return sha256_hex(content, 12)
 
 
 def cluster_of(record: Task | Preference) -> str:

@@ -1,4 +1,4 @@
-"""Chat messages as users' files hold them -> plain messages, or an error that names the fault."""
+"""Chat messages and tools as users' files hold them -> plain ones, or an error naming the fault."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ NICKNAMES = {
 }  # fmt: skip
 """What other formats call the two speakers. A template would write such a role down as it stands,
 or leave the turn out."""
+
+TOOLS_FIX = 'write [{"type": "function", "function": {"name": ..., "parameters": {...}}}]'
 
 
 def text_of(value: Any, name: str, origin: Origin) -> Text:
@@ -173,3 +175,32 @@ def _expect_said(message: Message, place: str, origin: Origin) -> None:
 def _no_text(place: str, origin: Origin) -> DataError:
     return DataError(f"the content of `{place}` is no text", where=str(origin),
                      fix="write it as a string (an object or a list as JSON text)")  # fmt: skip
+
+
+def tools_of(value: Any, name: str, origin: Origin) -> list[dict[str, Any]]:
+    """A list of tools, or the JSON text of one, as a list of objects; `[]` where there are none.
+
+    A tool is OpenAI's `{"type": "function", "function": {"name": ...}}` or the bare
+    `{"name": ..., "parameters": ...}`. Keys that are null in a list are left out: Arrow adds them.
+    A text keeps its nulls.
+    """
+    if value is None or value in ("", []):
+        return []
+    is_text = isinstance(value, str)
+    listed = (
+        parsed(value, f"{origin}: `{name}`", fix=TOOLS_FIX) if is_text else without_nulls(value)
+    )
+    if not isinstance(listed, list):
+        raise DataError(f"`{name}` is no list of tools (it is {shown(listed)})", where=str(origin),
+                        fix=f"{TOOLS_FIX}, or its JSON text")  # fmt: skip
+    for number, tool in enumerate(listed):
+        _expect_tool(tool, f"{name}[{number}]", origin)
+    return listed
+
+
+def _expect_tool(tool: Any, place: str, origin: Origin) -> None:
+    inner = tool.get("function", tool) if isinstance(tool, Mapping) else None
+    named = inner.get("name") if isinstance(inner, Mapping) else None
+    if not isinstance(named, str) or not named:
+        raise DataError(f"`{place}` is no function with a name (it is {shown(tool)})",
+                        where=str(origin), fix=TOOLS_FIX)  # fmt: skip

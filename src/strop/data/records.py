@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from strop.data.messages import answer_of, messages_of, text_of
-from strop.data.tools import tools_of
+from strop.data.messages import answer_of, messages_of, text_of, tools_of
 from strop.errors import DataError
 from strop.recipe.loading.yaml_text import short, shown
 from strop.types import (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from strop.data.folders import Found, find, kind_of
 from strop.data.records import RecordT, Row
 from strop.data.text_files import csv_rows, json_lines, json_rows, unreadable
 from strop.errors import DataError
+from strop.files import sha256_of, sha256_of_hashes
 from strop.types import Origin
 
 READERS: dict[str, Callable[[Path], Iterator[tuple[Row, Origin]]]] = {
@@ -62,12 +62,12 @@ def _rows(found: Found) -> Iterator[tuple[Row, Origin]]:
 
 def data_hash(paths: Sequence[str | Path]) -> str:
     """Hash of the bytes of all files that are read, 16 hex digits."""
-    digest = hashlib.sha256()
-    for path in paths:
-        for file in find(Path(path)).files:
-            try:
-                with file.open("rb") as stream:
-                    digest.update(hashlib.file_digest(stream, "sha256").digest())
-            except OSError as error:
-                raise unreadable(file, error) from None
-    return digest.hexdigest()[:16]
+    files = (file for path in paths for file in find(Path(path)).files)
+    return sha256_of_hashes(("", _readable_hash(file)) for file in files)
+
+
+def _readable_hash(file: Path) -> str:
+    try:
+        return sha256_of(file)
+    except OSError as error:
+        raise unreadable(file, error) from None

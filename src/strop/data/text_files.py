@@ -17,7 +17,7 @@ from strop.data.arrow import zstd_bytes
 from strop.data.json_text import parsed
 from strop.data.records import FORMS, Row
 from strop.errors import DataError
-from strop.recipe.loading.files import JSON_BYTES, read_text
+from strop.files import READ_BYTES, read_text
 from strop.types import Origin
 
 LONGEST_LINE = 16 << 20
@@ -175,9 +175,9 @@ def _whole(path: Path) -> str:
     if path.suffix == ".json":
         return read_text(path, DataError)
     with _text(path) as stream:
-        held = stream.read(JSON_BYTES)
-    if len(held) == JSON_BYTES:
-        raise DataError(f"the file is longer than {JSON_BYTES >> 30} GiB", where=str(path),
+        held = stream.read(READ_BYTES)
+    if len(held) == READ_BYTES:
+        raise DataError(f"the file is longer than {READ_BYTES >> 30} GiB", where=str(path),
                         fix="write it as JSONL")  # fmt: skip
     return held
 

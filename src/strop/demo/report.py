@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from strop.evals.records import read_records
+from strop.files import write_whole
 from strop.registry.lineage import generations
 from strop.registry.store import Registry
 from strop.tracking.report import curves, html_of, page
@@ -116,7 +117,7 @@ def write_story(folder: Path, result: dict[str, Any]) -> None:
         parts.append(html_of(curves(log), library=library))
         library = False
     text = page("strop demo: from a raw model to a promoted one", parts)
-    (folder / "report.html").write_text(text, encoding="utf-8")
+    write_whole(folder / "report.html", text)
 
 
 def _stage(folder: Path, name: str) -> dict[str, Any]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import random
-from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -21,6 +19,7 @@ from strop.demo.world import (
     user,
 )
 from strop.errors import OutputError
+from strop.files import write_rows
 
 HELD_OUT = 400
 EDITS = 1000
@@ -45,11 +44,13 @@ def write_demo(folder: Path, seed: int) -> Path:
     save_raw(folder / "model", texts, seed)
     data = folder / "data"
     data.mkdir()
-    _write(data / "demonstrations.jsonl", shown)
-    _write(data / "edits.jsonl", (edit(training[i % len(training)], draw) for i in range(EDITS)))
-    _write(data / "tasks.jsonl", map(task, training))
-    _write(data / "test.jsonl", map(task, held_out))
-    _write(data / "test_edits.jsonl", (edit(equation, draw) for equation in held_out))
+    write_rows(data / "demonstrations.jsonl", shown)
+    write_rows(
+        data / "edits.jsonl", (edit(training[i % len(training)], draw) for i in range(EDITS))
+    )
+    write_rows(data / "tasks.jsonl", map(task, training))
+    write_rows(data / "test.jsonl", map(task, held_out))
+    write_rows(data / "test_edits.jsonl", (edit(equation, draw) for equation in held_out))
     for file in files("strop.demo").joinpath("files").iterdir():
         if file.name.endswith((".yaml", ".py")) and file.name != "__init__.py":
             text = Template(file.read_text(encoding="utf-8")).substitute(seed=seed)
@@ -85,7 +86,3 @@ def _existing(folder: Path, seed: int) -> Path:
             fix="choose another --out, or the seed it was made with",
         )
     return folder / MARK
-
-
-def _write(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

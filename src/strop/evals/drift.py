@@ -14,7 +14,7 @@ import torch
 
 from strop.evals.tasks.generation import record_of
 from strop.model.network import Policy
-from strop.recipe.task import AnswerTask
+from strop.recipe.suite import AnswerTask
 from strop.text.refusal import refuses
 from strop.types import Answer, Answered, Completion, EvalRecord, Rollout, Scale, Tree
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +10,9 @@ from typing import Any
 from strop.data.sources import data_hash
 from strop.engines.engine import Engine
 from strop.evals.ask import as_engine
+from strop.files import SHORT, sha256_hex, sha256_of
 from strop.model.load import weights_hash
-from strop.recipe.eval import Suite
+from strop.recipe.suite import Suite
 
 
 def suite_hash(suite: Suite) -> str:
@@ -38,18 +38,14 @@ def _by_content(value: Any) -> Any:
     if isinstance(value.get("path"), str):
         found["path"] = data_hash([value["path"]])
     if isinstance(value.get("file"), str):
-        found["file"] = _sha256(Path(value["file"]))
+        found["file"] = sha256_of(Path(value["file"]))
     if isinstance(value.get("chat_template"), str) and Path(value["chat_template"]).is_file():
-        found["chat_template"] = _sha256(Path(value["chat_template"]))
+        found["chat_template"] = sha256_of(Path(value["chat_template"]))
     if isinstance(value.get("include_path"), str):
         folder = Path(value["include_path"])
         files = sorted(file for file in folder.rglob("*") if file.is_file())
-        found["include_path"] = [[str(f.relative_to(folder)), _sha256(f)] for f in files]
+        found["include_path"] = [[str(f.relative_to(folder)), sha256_of(f)] for f in files]
     return found
-
-
-def _sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _judges(value: Any) -> Iterator[str]:
@@ -65,4 +61,4 @@ def _judges(value: Any) -> Iterator[str]:
 
 
 def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+    return sha256_hex(json.dumps(value, sort_keys=True), SHORT)

@@ -21,10 +21,18 @@ from strop.evals.tasks.custom import own_function, own_records
 from strop.evals.tasks.generation import prefer, score_rollouts
 from strop.evals.tasks.safety import expect_safety, safety_records
 from strop.model.network import Policy
-from strop.recipe.eval import GenerateTask, PreferenceTask, PythonTask, Suite
-from strop.recipe.likelihood import ChoiceTask, LmEvalTask, PerplexityTask
-from strop.recipe.safety import SafetyTask
-from strop.recipe.task import AnswerTask, EvalTask
+from strop.recipe.suite import (
+    AnswerTask,
+    ChoiceTask,
+    EvalTask,
+    GenerateTask,
+    LmEvalTask,
+    PerplexityTask,
+    PreferenceTask,
+    PythonTask,
+    SafetyTask,
+    Suite,
+)
 from strop.recipe.train.data import DataSource
 from strop.rewards.compose import Reward
 from strop.types import Answered, EvalRecord, Preference, Rollout, Task

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from strop.evals.records import record_from
+from strop.files import append_line, write_whole
 from strop.types import EvalRecord
 
 INPUTS = "inputs"
@@ -35,7 +36,7 @@ class Journal:
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder.mkdir(parents=True)
             (self.folder / PARTS).touch()
-            stamp.write_text(self.inputs)
+            write_whole(stamp, self.inputs)
         kept = 0
         with (self.folder / PARTS).open("rb") as stream:
             for line in stream:
@@ -47,10 +48,7 @@ class Journal:
 
     def add(self, job: str, part: int, records: Sequence[EvalRecord]) -> None:
         row = {"job": job, "part": part, "records": [asdict(record) for record in records]}
-        with (self.folder / PARTS).open("a") as stream:
-            stream.write(json.dumps(row) + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
+        append_line(self.folder / PARTS, json.dumps(row))
         self.done[job, part] = list(records)
 
     def close(self) -> None:

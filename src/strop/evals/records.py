@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +11,7 @@ from strop.data.json_text import parsed
 from strop.errors import DataError, MissingEvidenceError
 from strop.evals.lm_eval.log import holds_log_samples, read_log_samples
 from strop.evals.scale import within
-from strop.recipe.loading.files import read_text
+from strop.files import read_text, write_rows
 from strop.recipe.loading.yaml_text import shown
 from strop.types import EvalRecord, Scale
 
@@ -20,9 +19,7 @@ RECORDS = "records.jsonl"
 
 
 def write_records(path: Path, records: Iterable[EvalRecord]) -> None:
-    with path.open("w", encoding="utf-8") as stream:
-        for record in records:
-            stream.write(json.dumps(asdict(record)) + "\n")
+    write_rows(path, (asdict(record) for record in records))
 
 
 def read_records(path: str | Path) -> list[EvalRecord]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,10 +19,10 @@ from strop.evals.journal import Journal
 from strop.evals.records import RECORDS, mean_scores, write_records
 from strop.evals.summary import SUMMARY, counts, prompts_of, summary_of
 from strop.evals.tasks.perplexity import corpus_of
+from strop.files import writing_folder
 from strop.model.load import expect_weights
 from strop.model.network import Policy
-from strop.recipe.eval import GenerateTask, Suite
-from strop.recipe.likelihood import PerplexityTask
+from strop.recipe.suite import GenerateTask, PerplexityTask, Suite
 from strop.text.chat.clock import written_on
 from strop.types import EvalRecord
 
@@ -165,10 +163,6 @@ def _divergence(suite: Suite, records: list[EvalRecord]) -> float | None:
 
 
 def _write(folder: Path, result: EvalResult, summary: Mapping[str, Any]) -> None:
-    temporary = folder.parent / f".{folder.name}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    write_records(temporary / RECORDS, result.records)
-    (temporary / SUMMARY).write_text(json.dumps(summary, indent=1) + "\n")
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(temporary, folder)
+    with writing_folder(folder) as temporary:
+        write_records(temporary / RECORDS, result.records)
+        (temporary / SUMMARY).write_text(json.dumps(summary, indent=1) + "\n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,9 +17,9 @@ from strop.errors import DataError
 from strop.evals.inputs import suite_hash
 from strop.evals.jobs import Job
 from strop.evals.overlap import check_overlap
+from strop.files import SHORT, read_text, sha256_hex
 from strop.model.load import weights_hash
-from strop.recipe.eval import Suite
-from strop.recipe.loading.files import read_text
+from strop.recipe.suite import Suite
 from strop.registry.lineage import ancestry
 from strop.text.render import prompt_texts
 from strop.types import EvalRecord
@@ -78,7 +77,7 @@ def prompts_of(engine: Engine, jobs: Sequence[Job]) -> dict[str, str]:
     found = {}
     for job in (job for job in jobs if job.items):
         texts = prompt_texts(tokenizer, job.items)
-        found[job.name] = hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:16]
+        found[job.name] = sha256_hex(json.dumps(texts), SHORT)
     return found
 
 

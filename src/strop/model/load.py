@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from transformers import (
 
 from strop.data.json_text import parsed
 from strop.errors import ModelError
+from strop.files import SHORT, read_text, sha256_hex, sha256_of, sha256_of_hashes
 from strop.model.adapters import (
     TaskType,
     adapter_base,
@@ -33,7 +33,6 @@ from strop.model.attention import recomputed_alike
 from strop.model.logprobs import TreeScorer, bare
 from strop.model.network import Policy, ScalarNetwork
 from strop.model.scalar import ScalarScorer
-from strop.recipe.loading.files import read_text
 from strop.recipe.template import AS_IT_IS, TemplateRecipe
 from strop.recipe.train.model import LoraRecipe, ModelRecipe
 from strop.text.chat.named import NAMED, with_template
@@ -331,14 +330,10 @@ def weights_hash(path: str | Path) -> str:
     """Hash of a model folder's weights and configs, 16 hex digits; a hub name hashes as itself."""
     folder = Path(path)
     if not folder.is_dir():
-        return hashlib.sha256(str(path).encode()).hexdigest()[:16]
-    digest = hashlib.sha256()
+        return sha256_hex(str(path), SHORT)
     patterns = ("*.safetensors", "config.json", "adapter_config.json", "tokenizer.json")
-    for file in sorted(file for pattern in patterns for file in folder.glob(pattern)):
-        digest.update(file.name.encode())
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()[:16]
+    files = sorted(file for pattern in patterns for file in folder.glob(pattern))
+    return sha256_of_hashes((file.name, sha256_of(file)) for file in files)
 
 
 def _merged_adapter(folder: str, dtype: torch.dtype | Literal["auto"], task: TaskType) -> Any:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from strop.errors import RecipeError, UsageError
+from strop.files import SHORT, move, sha256_hex, write_whole
 from strop.pipeline.graph import Node, Read, dependents, expect_there
 from strop.pipeline.state import Attempt, State
 from strop.recipe.loading.load import digest, load_recipe
@@ -87,7 +86,7 @@ def set_aside(moves: Mapping[str, str]) -> None:
     """
     for here, there in moves.items():
         if Path(here).exists():
-            os.rename(here, there)
+            move(Path(here), Path(there))
     for there in moves.values():
         config = Path(there) / "final" / "adapter_config.json"
         if config.exists():
@@ -172,7 +171,7 @@ def _check_attempts(
 def _key(stage: TrainStage) -> str:
     recipe = load_recipe(stage.recipe)
     text = json.dumps([decisive(recipe.plain()), run_inputs(recipe)], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return sha256_hex(text, SHORT)
 
 
 def _free_names(outputs: Sequence[Path]) -> dict[str, str]:
@@ -195,4 +194,4 @@ def _follow_base(file: Path, moves: Mapping[str, str]) -> None:
     for here, there in moves.items():
         if base.is_relative_to(here):
             config["base_model_name_or_path"] = str(Path(there) / base.relative_to(here))
-            file.write_text(json.dumps(config, indent=2))
+            write_whole(file, json.dumps(config, indent=2))

@@ -13,11 +13,11 @@ from pathlib import Path
 
 from strop.errors import RecipeError
 from strop.recipe.base import Strict
-from strop.recipe.eval import Suite
 from strop.recipe.gate import Policy
 from strop.recipe.loading.load import load, load_recipe, read_yaml
 from strop.recipe.loading.paths import is_there, named_paths
 from strop.recipe.pipeline import EvalStage, GateStage, Pipeline, Stage, TrainStage
+from strop.recipe.suite import Suite
 from strop.train.rundir.directory import FOLDERS, OURS
 
 

@@ -17,10 +17,10 @@ from strop.pipeline.graph import graph
 from strop.pipeline.planning import Planned, plan
 from strop.pipeline.standing import seen_by_gate, seen_by_promotion, standing
 from strop.pipeline.state import State, read_state, write_state
-from strop.recipe.eval import Suite
 from strop.recipe.gate import Policy
 from strop.recipe.loading.load import load
 from strop.recipe.pipeline import EvalStage, GateStage, Pipeline, PromoteStage, Stage, TrainStage
+from strop.recipe.suite import Suite
 from strop.registry.lineage import ancestry
 from strop.registry.store import Registry
 from strop.train.preflight.prepared import Prepared

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -17,14 +16,15 @@ from strop.evals.inputs import inputs_of
 from strop.evals.journal import INPUTS, Journal
 from strop.evals.records import RECORDS
 from strop.evals.summary import read_summary
+from strop.files import SHORT, sha256_hex, sha256_of
 from strop.model.load import weights_hash
 from strop.pipeline.attempts import attempt_now, recipe_of
 from strop.pipeline.state import State
-from strop.recipe.eval import Suite
 from strop.recipe.gate import Policy
 from strop.recipe.loading.load import digest, load
 from strop.recipe.loading.paths import named_paths
 from strop.recipe.pipeline import EvalStage, GateStage, Pipeline, PromoteStage, Stage, TrainStage
+from strop.recipe.suite import Suite
 from strop.recipe.train.methods import Recipe
 from strop.registry.store import Registry
 from strop.train.rundir.checkpoint import step_of
@@ -148,16 +148,16 @@ def seen_by_gate(stage: GateStage) -> str:
     policy = load(Policy, stage.policy)
     evals = [stage.base, stage.candidate, *(named.path for named in named_paths(policy))]
     verdict = Path(stage.output).read_bytes()
-    return _hash([digest(policy), *map(_scores_hash, evals), _bytes_hash(verdict)])
+    return _hash([digest(policy), *map(_scores_hash, evals), sha256_hex(verdict, SHORT)])
 
 
 def _scores_hash(path: str) -> str:
     """An eval folder by its records, its model and its inputs; any other file by its bytes."""
     if not Path(path).is_dir():
-        return _bytes_hash(Path(path).read_bytes())
+        return sha256_of(Path(path))[:SHORT]
     summary = read_summary(path) or {}
     records = Path(path) / RECORDS
-    known = _bytes_hash(records.read_bytes()) if records.exists() else ""
+    known = sha256_of(records)[:SHORT] if records.exists() else ""
     return _hash([known, summary.get("model"), summary.get("inputs")])
 
 
@@ -187,8 +187,4 @@ def _seen(weights: str, verdict: Mapping[str, Any] | None) -> str:
 
 
 def _hash(value: Any) -> str:
-    return _bytes_hash(json.dumps(value, sort_keys=True).encode())
-
-
-def _bytes_hash(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()[:16]
+    return sha256_hex(json.dumps(value, sort_keys=True), SHORT)

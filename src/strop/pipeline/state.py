@@ -6,12 +6,12 @@ Training runs and evals say in their own folders what they were made from.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from strop.errors import OutputError
+from strop.files import write_whole
 from strop.recipe.pipeline import Pipeline
 
 
@@ -69,9 +69,4 @@ def write_state(pipeline: Pipeline, state: State) -> None:
     """Whole or not at all."""
     path = state_file(pipeline)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w") as stream:
-        json.dump(asdict(state), stream, indent=1)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(temporary, path)
+    write_whole(path, json.dumps(asdict(state), indent=1))

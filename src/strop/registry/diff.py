@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from strop.recipe.loading.flat import flat
+from strop.recipe.loading.load import flat
 from strop.registry.lineage import generations
 from strop.registry.records import Entry
 from strop.registry.tree import source_line

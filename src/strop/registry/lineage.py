@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from strop.errors import RegistryError
-from strop.registry.manifest import manifest_of, weights_of
+from strop.registry.objects import manifest_of, weights_of
 
 
 def ancestry(model: str | Path) -> dict[str, Any]:

@@ -1,4 +1,8 @@
-"""Files by content: `<store>/<aa>/<sha256>`, whole or not there, never linked to what is in use."""
+"""Model folders and the store by content.
+
+A manifest lists what files a folder holds. The store keeps each as `<store>/<aa>/<sha256>`, whole
+or not there, never linked to what is in use.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +12,19 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from strop.errors import RegistryError
-from strop.registry.manifest import sha256_of
+from strop.files import hashed_files, place, sha256_of, sha256_of_hashes
 from strop.registry.records import Manifest
 
 UNFINISHED = ".incoming-"
 ABANDONED = 24 * 3600.0
 """Seconds after which an unfinished copy belongs to a process that died."""
+
+HASHED = ("*.safetensors", "config.json", "adapter_config.json", "tokenizer.json")
+"""Files at the top of the folder that make up its weights hash."""
 
 
 class Objects:
@@ -48,9 +56,7 @@ class Objects:
         home = self.path(copy.name)
         home.parent.mkdir(parents=True, exist_ok=True)
         copy.chmod(0o444)
-        _flush(copy)
-        os.replace(copy, home)
-        _flush(home.parent)
+        place(copy, home)
 
     @contextmanager
     def incoming(self) -> Iterator[Path]:
@@ -122,9 +128,44 @@ def copy_file(source: Path, target: Path) -> None:
             shutil.copyfileobj(read, write, 1 << 20)
 
 
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
+def manifest_of(folder: Path) -> Manifest:
+    """sha256 and size of every file, by relative name; links count as what they lead to.
+
+    Raises `RegistryError` for a link that leads nowhere and a file that cannot be read.
+    """
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        return hashed_files(folder, files_of(folder))
+    except OSError as error:
+        raise RegistryError(f"the model folder cannot be read: {error}",
+                            where=str(folder)) from None  # fmt: skip
+
+
+def files_of(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            yield path
+        elif not path.is_dir():
+            raise RegistryError("is no file, or a link that leads nowhere", where=str(path),
+                                fix="take it out of the model folder")  # fmt: skip
+
+
+def weights_of(manifest: Manifest) -> str:
+    """The hash that `strop.model.load.weights_hash` gives for a folder of these files."""
+    return sha256_of_hashes(
+        (name, manifest[name]["sha256"])
+        for name in sorted(manifest)
+        if "/" not in name and any(fnmatchcase(name, pattern) for pattern in HASHED)
+    )
+
+
+def expect_weights(manifest: Manifest, weights: str, path: str) -> None:
+    """Raise `RegistryError` unless these files hold weights, and exactly those."""
+    if not any(name.endswith(".safetensors") for name in manifest):
+        raise RegistryError("the folder holds no safetensors weights", where=path,
+                            fix="promote a folder saved with save_pretrained")  # fmt: skip
+    if weights_of(manifest) != weights:
+        raise RegistryError(
+            f"the folder's weights hash to {weights_of(manifest)}, not to {weights}",
+            where=path,
+            fix="something writes to the folder; wait until it has ended",
+        )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
+
+from strop.files import sha256_hex
 
 Manifest = Mapping[str, Mapping[str, Any]]
 """Files of a model folder: `{"model.safetensors": {"sha256": "9f...", "size": 4096}, ...}`."""
@@ -78,7 +79,7 @@ def content_id(
 ) -> str:
     """12 hex digits of the sha256 of everything that was promoted: what, from what, and why."""
     identity = json.dumps([weights, lineage, verdict, manifest], sort_keys=True)
-    return hashlib.sha256(identity.encode()).hexdigest()[:12]
+    return sha256_hex(identity, 12)
 
 
 def size_of(manifest: Manifest) -> int:

@@ -20,8 +20,7 @@ from strop.registry.journal import (
     stacks_in,
     who,
 )
-from strop.registry.manifest import expect_weights, manifest_of
-from strop.registry.objects import Objects
+from strop.registry.objects import Objects, expect_weights, manifest_of
 from strop.registry.records import Attempt, Entry, Event, Manifest, content_id
 
 

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from functools import cache
 from typing import Any
 
-from strop.sandbox.jail import MOST_WAITING, Limits
+from strop.sandbox.confine.jail import MOST_WAITING, Limits
 from strop.sandbox.tiers import strongest
 from strop.sandbox.workers import Reply, Workers
 from strop.text.parse import plain, spoken

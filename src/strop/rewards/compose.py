@@ -24,6 +24,9 @@ from strop.types import Answered, Completion, Failure, Judged, Rollout, Score, T
 GIVEN = ("prompts", "completions", "completion_ids", "model")
 """What a reward function is always given, besides the tasks' own columns."""
 
+OPTIONAL = "mark every reward that judges only some of the tasks `optional: true`"
+"""The fix where rewards returned `None` without an error."""
+
 
 class Reward:
     """A composition of reward functions.
@@ -126,3 +129,15 @@ def columns_of(tasks: Sequence[Task]) -> dict[str, list[Any]]:
 def as_said(prompt: Text, text: str) -> Text:
     """A completion in the form of its prompt: text for text, one assistant message for chat."""
     return text if isinstance(prompt, str) else [{"role": "assistant", "content": text}]
+
+
+def shares_scored(scores: Sequence[Score]) -> str | None:
+    """`"code scored 2 of 4, maths 2 of 4"` where every reward scored something, but no completion
+    was scored by all of them; `None` otherwise."""
+    counts = {
+        name: sum(score.components[name] is not None for score in scores)
+        for name in scores[0].components
+    }
+    if any(score.total is not None for score in scores) or not all(counts.values()):
+        return None
+    return ", ".join(f"{name} scored {count} of {len(scores)}" for name, count in counts.items())

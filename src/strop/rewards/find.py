@@ -12,7 +12,6 @@ from strop.recipe.train.reward import RewardComponent
 from strop.rewards.code import code_tests
 from strop.rewards.endpoint import endpoint
 from strop.rewards.exact import exact_answer
-from strop.rewards.format import format_tags
 from strop.rewards.grader import read_grader
 from strop.rewards.math import math_answer
 from strop.rewards.own.functions import own_function
@@ -21,6 +20,7 @@ from strop.rewards.reward_model import reward_model
 from strop.rewards.schema import json_schema
 from strop.rewards.style import (
     cosine_length,
+    format_tags,
     language,
     length,
     overlong,

@@ -17,7 +17,7 @@ from typing import Any
 from rapidfuzz import fuzz
 
 from strop.errors import RewardError
-from strop.sandbox.jail import MOST_WAITING, Limits
+from strop.sandbox.confine.jail import MOST_WAITING, Limits
 from strop.sandbox.tiers import strongest
 from strop.sandbox.workers import Workers
 from strop.text.parse import plain

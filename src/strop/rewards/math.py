@@ -164,7 +164,7 @@ def _compared(pairs: Sequence[tuple[str, str]], seconds: float) -> list[float | 
 
 @cache
 def _comparers() -> Workers:
-    return Workers([sys.executable, "-m", "strop.rewards.math_worker"])
+    return Workers([sys.executable, "-m", "strop.rewards.answer.worker"])
 
 
 def _score(reply: Reply) -> float:

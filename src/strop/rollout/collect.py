@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from strop.engines.draws import DrawKey
 from strop.engines.engine import Engine, PromptedTask, Sampling, in_groups, requests_of
 from strop.errors import UnscoredError
+from strop.rewards.compose import OPTIONAL, shares_scored
 from strop.tracking.phases import phase
-from strop.tracking.unscored import OPTIONAL, shares_scored
 from strop.types import Failure, Judged, Rollout, ScoredGroup, trainable
 
 

@@ -19,8 +19,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from strop.errors import SandboxError
-from strop.sandbox.jail import PR_SET_PDEATHSIG
-from strop.sandbox.seccomp import LIBC
+from strop.sandbox.confine.jail import PR_SET_PDEATHSIG
+from strop.sandbox.confine.seccomp import LIBC
 from strop.sandbox.suite import TimeUpError
 
 HARD_SECONDS = 0.5

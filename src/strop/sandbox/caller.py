@@ -13,7 +13,7 @@ from typing import Any
 
 from strop.errors import SandboxError
 from strop.sandbox.client import Sandbox
-from strop.sandbox.jail import Limits
+from strop.sandbox.confine.jail import Limits
 from strop.sandbox.tiers import start
 
 

@@ -16,7 +16,7 @@ from strop.errors import SandboxError
 from strop.sandbox.apart import Apart
 from strop.sandbox.asked import Candidate
 from strop.sandbox.candidate import SHUT_IN
-from strop.sandbox.jail import MOST_WAITING, Limits
+from strop.sandbox.confine.jail import MOST_WAITING, Limits
 from strop.sandbox.values.codec import NotPlainError, send
 
 START_SECONDS = 20.0

@@ -20,8 +20,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from strop.sandbox import candidate, jail, landlock
-from strop.sandbox.syscalls import MACHINES, Machine
+from strop.sandbox import candidate
+from strop.sandbox.confine import jail, landlock
+from strop.sandbox.confine.syscalls import MACHINES, Machine
 
 COMMON = ("bisect", "collections", "copy", "datetime", "decimal", "fractions", "functools",
           "heapq", "itertools", "json", "math", "operator", "random", "re", "statistics", "string",

@@ -21,7 +21,7 @@ from typing import Any
 
 from strop.sandbox.asked import Candidate, CandidateError, Meant
 from strop.sandbox.client import Sandbox
-from strop.sandbox.jail import MOST_WAITING, Limits
+from strop.sandbox.confine.jail import MOST_WAITING, Limits
 from strop.sandbox.suite import (
     CLAIM,
     IS_INSTANCE,

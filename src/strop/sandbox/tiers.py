@@ -14,9 +14,9 @@ from typing import Literal, get_args
 
 from strop.errors import SandboxError
 from strop.sandbox.client import Sandbox
+from strop.sandbox.confine.jail import Limits
+from strop.sandbox.confine.syscalls import MACHINES
 from strop.sandbox.forkserver import readable
-from strop.sandbox.jail import Limits
-from strop.sandbox.syscalls import MACHINES
 
 Tier = Literal["bubblewrap+landlock", "landlock", "bubblewrap"]
 """Strongest first. seccomp, limits and an empty folder of its own are part of each."""

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from strop.files import write_whole
 from strop.tracking.runlog import read_rows
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def write_report(folder: Path) -> Path:
     rows = list(read_rows(folder / "metrics.jsonl"))
     body = html_of(curves(rows), library=True)
     path = folder / "report.html"
-    path.write_text(page(f"Run {folder.name}", [body]), encoding="utf-8")
+    write_whole(path, page(f"Run {folder.name}", [body]))
     return path
 
 

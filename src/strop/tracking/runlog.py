@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from strop.errors import TrainingError
+from strop.files import write_rows
 
 
 class RunLog:
@@ -38,12 +38,7 @@ class RunLog:
         if not self.path.exists():
             return
         kept = [row for row in read_rows(self.path) if int(row["step"]) <= step]
-        temporary = self.path.with_name(f".{self.path.name}.tmp")
-        with temporary.open("w", encoding="utf-8") as stream:
-            stream.write("".join(json.dumps(row) + "\n" for row in kept))
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, self.path)
+        write_rows(self.path, kept)
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 from strop.errors import UsageError
+from strop.files import write_whole
 
 FOLDER = "sinks"
 PROJECT = "strop"
@@ -254,6 +255,4 @@ class _Told:
         return True
 
     def _keep(self) -> None:
-        temporary = self.path.with_suffix(".tmp")
-        temporary.write_text(json.dumps({"run": self.known, "step": self.last}))
-        os.replace(temporary, self.path)
+        write_whole(self.path, json.dumps({"run": self.known, "step": self.last}))

@@ -8,9 +8,8 @@ from typing import Any
 from strop.engines.engine import sampling_of
 from strop.engines.local.engine import LocalEngine
 from strop.model.arithmetic import Precision
-from strop.model.dropout import switch_off_dropout
 from strop.model.load import critic_recipe, load_policy, load_scalar
-from strop.model.network import Network
+from strop.model.network import Network, switch_off_dropout
 from strop.model.reference import Reference
 from strop.recipe.train.methods import Recipe, method_of
 from strop.recipe.train.model import ModelRecipe

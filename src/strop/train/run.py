@@ -12,9 +12,10 @@ from typing import Any
 import torch
 
 from strop.errors import OutputError, StoppedBySignal
+from strop.files import locked, publish, refuse_locked, sweep
 from strop.model.network import Network
 from strop.model.save import load_weights, save_final
-from strop.recipe.loading.flat import flat
+from strop.recipe.loading.load import flat
 from strop.recipe.train.methods import Recipe
 from strop.text.chat.clock import written_on
 from strop.text.parse import decode
@@ -44,6 +45,7 @@ from strop.train.rundir.checkpoint import (
     restore,
     roll_back,
     step_of,
+    verify,
 )
 from strop.train.rundir.directory import (
     LINEAGE,
@@ -60,8 +62,6 @@ from strop.train.rundir.directory import (
     write_forced,
     write_identity,
 )
-from strop.train.rundir.lock import locked, refuse_locked
-from strop.train.rundir.manifest import publish, sweep, verify
 from strop.train.rundir.writer import Writer
 from strop.types import Preference, StepRecord
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +13,7 @@ from strop.engines.draws import DrawKey
 from strop.engines.engine import PromptedTask, in_groups, requests_of, sampling_of
 from strop.engines.local.engine import LocalEngine
 from strop.errors import UsageError
+from strop.files import SHORT, sha256_hex, write_rows
 from strop.model.load import load_tokenizer, weights_hash
 from strop.model.logprobs import bare
 from strop.recipe.study import Refine, Study
@@ -204,23 +203,27 @@ def _key(study: Study, model: str, prompts: Sequence[tuple[int, ...]], temperatu
     refine = study.refine.plain() if study.refine else None
     asked = [weights_hash(model), prompts, temperature, _samples(study, temperature),
              study.sampling.plain(), refine, study.seed]  # fmt: skip
-    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
+    return sha256_hex(json.dumps(asked), SHORT)
 
 
 def _store(path: Path, rounds: Sequence[Sequence[Rollout]]) -> None:
     """One line per item and round, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("w", encoding="utf-8") as stream:
-        for number, rollouts in enumerate(rounds):
-            for rollout in rollouts:
-                completions = [
-                    {"ids": c.ids, "text": c.text, "finish_reason": c.finish, "opened": c.opened}
-                    for c in rollout.completions
-                ]
-                row = {"round": number, "prompt_ids": rollout.prompt_ids, "drawn": completions}
-                stream.write(json.dumps(row) + "\n")
-    os.replace(temporary, path)
+    write_rows(
+        path,
+        (
+            {"round": number, "prompt_ids": rollout.prompt_ids, "drawn": _drawn(rollout)}
+            for number, rollouts in enumerate(rounds)
+            for rollout in rollouts
+        ),
+    )
+
+
+def _drawn(rollout: Rollout) -> list[dict[str, Any]]:
+    return [
+        {"ids": c.ids, "text": c.text, "finish_reason": c.finish, "opened": c.opened}
+        for c in rollout.completions
+    ]
 
 
 def _restore(path: Path, tasks: Sequence[Task]) -> tuple[list[Rollout], ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +24,7 @@ from strop.evals.decode.draws import Side, answers_of, draws_of
 from strop.evals.decode.frontier import Row, rows_of, sentences, ways_of
 from strop.evals.decode.grading import Graded, Grader, judged_items
 from strop.evals.decode.page import study_page
+from strop.files import writing_folder
 from strop.model.load import expect_weights, load_tokenizer, weights_hash
 from strop.recipe.loading.load import digest
 from strop.recipe.study import Refine, Study
@@ -128,12 +128,8 @@ def run_study(
         notes=tuple(_notes(checked, graded, len(items))),
         items=len(items),
     )
-    temporary = folder.parent / f".{folder.name}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    _write(temporary, checked, graded, result)
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(temporary, folder)
+    with writing_folder(folder) as temporary:
+        _write(temporary, checked, graded, result)
     shutil.rmtree(parts)
     return result
 

@@ -10,6 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from strop.evals.gate.judge import Records
 from strop.evals.gate.pairing import paired
+from strop.files import write_whole
 from strop.types import Check, EvalRecord, Verdict
 
 FILES = Path(__file__).parent / "files"
@@ -64,7 +65,7 @@ def write_page(
         slices=verdict.slices[:SLICES],
         examples=[examples(base, candidate, score) for score in _answered(verdict, base)],
     )
-    path.write_text(page, encoding="utf-8")
+    write_whole(path, page)
 
 
 def forest(checks: Sequence[Check]) -> list[Row]:

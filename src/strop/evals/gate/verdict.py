@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -15,8 +14,8 @@ from strop.evals.gate.judge import Records, gate
 from strop.evals.gate.page import write_page
 from strop.evals.records import read_records
 from strop.evals.summary import read_summary
+from strop.files import SHORT, read_text, sha256_hex, write_json
 from strop.recipe.gate import Demand, Policy
-from strop.recipe.loading.files import read_text
 from strop.registry.store import Registry
 from strop.types import Verdict
 
@@ -193,10 +192,10 @@ def _write(path: Path, verdict: Verdict, policy: Policy, base: Side, candidate: 
         "evals": {"base": base.plain(), "candidate": candidate.plain()},
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(written, indent=1) + "\n")
+    write_json(path, written)
     page = path.with_suffix(".html")
     write_page(page, verdict, base.records, candidate.records, policy=policy.name)
 
 
 def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
+    return sha256_hex(json.dumps(value), SHORT)

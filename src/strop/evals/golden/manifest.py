@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +11,7 @@ import yaml
 
 from strop.errors import DataError, MissingEvidenceError, OutputError
 from strop.evals.golden.mine import Mined
-from strop.recipe.loading.files import read_text
+from strop.files import read_text, sha256_hex, sha256_of, writing_folder
 
 MANIFEST, SUITE = "golden.json", "suite.yaml"
 TASKS, PAIRS = "tasks.jsonl", "pairs.jsonl"
@@ -32,7 +29,7 @@ def write_golden(mined: Mined, folder: Path, settings: Mapping[str, Any]) -> dic
     manifest = {
         "version": 1,
         "files": {
-            name: {"sha256": hashlib.sha256(content).hexdigest(), "items": content.count(b"\n")}
+            name: {"sha256": sha256_hex(content), "items": content.count(b"\n")}
             for name, content in files.items()
         },
         "strata": mined.strata,
@@ -55,7 +52,7 @@ def write_golden(mined: Mined, folder: Path, settings: Mapping[str, Any]) -> dic
 
 def sources_of(paths: Sequence[Path]) -> list[dict[str, str]]:
     """Name and hash of every file mined; no folder, so that the set is the same elsewhere."""
-    return [{"name": path.name, "sha256": _sha256(path)} for path in paths]
+    return [{"name": path.name, "sha256": sha256_of(path)} for path in paths]
 
 
 def check_frozen(data: str | Path) -> None:
@@ -66,7 +63,7 @@ def check_frozen(data: str | Path) -> None:
     if not path.is_file() or not manifest.exists():
         return
     listed = _listed(manifest).get(path.name)
-    found = _sha256(path) if listed else None
+    found = sha256_of(path) if listed else None
     if listed != found:
         raise MissingEvidenceError(
             f"the golden set changed since it was frozen: {path.name} has sha256 {found}, "
@@ -144,19 +141,10 @@ def _expect_same(folder: Path, contents: Mapping[str, bytes]) -> None:
 
 
 def _write(folder: Path, contents: Mapping[str, bytes]) -> None:
-    temporary = folder.parent / f".{folder.name}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    for name, content in contents.items():
-        (temporary / name).write_bytes(content)
-    if folder.exists():
-        folder.rmdir()
-    os.replace(temporary, folder)
+    with writing_folder(folder, replace=False) as temporary:
+        for name, content in contents.items():
+            (temporary / name).write_bytes(content)
 
 
 def _lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
     return "".join(json.dumps(row, default=str) + "\n" for row in rows).encode()
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

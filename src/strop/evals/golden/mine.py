@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from strop.data.duplicates import first_alike, words
 from strop.data.sources import rows
 from strop.errors import DataError
 from strop.evals.golden.signals import Item, asked_words, said, signal_of
+from strop.files import sha256_hex
 from strop.text.parse import plain
 
 NONE = "none"
@@ -180,4 +180,4 @@ def _drawn(
 
 def _hash(content: Any) -> str:
     text = json.dumps(content, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return sha256_hex(text, 12)

@@ -13,7 +13,7 @@ from strop.data.items import slices_of
 from strop.data.json_text import parsed
 from strop.data.sources import rows
 from strop.errors import DataError
-from strop.recipe.loading.files import read_text
+from strop.files import read_text
 from strop.types import EvalRecord, Origin, Task
 
 SAMPLES = re.compile(r"samples_(?P<task>.+)_(?P<date>\d{4}-\d\d-\d\dT[\d.-]+)\.jsonl")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,6 +22,7 @@ from strop.evals.continuations import (
     read_continuations,
     windows,
 )
+from strop.files import sha256_hex
 from strop.model.network import Policy
 from strop.text.encode import Encoder
 from strop.types import Message, Origin, Task, Tree
@@ -54,7 +54,7 @@ class LmEvalModel:
     def tokenizer_name(self) -> str:
         """Which chat template cached requests were rendered with."""
         template = str(self.tokenizer.chat_template)
-        return f"{self.tokenizer.name_or_path}-{hashlib.sha256(template.encode()).hexdigest()[:12]}"
+        return f"{self.tokenizer.name_or_path}-{sha256_hex(template, 12)}"
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
         """(log-prob, whether greedy decoding would write it) of every (context, continuation)."""

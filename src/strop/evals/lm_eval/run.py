@@ -14,7 +14,7 @@ from strop.errors import RecipeError, UsageError
 from strop.evals.lm_eval.log import sample_records
 from strop.evals.lm_eval.model import LmEvalModel
 from strop.model.network import Policy
-from strop.recipe.likelihood import LmEvalTask
+from strop.recipe.suite import LmEvalTask
 from strop.types import EvalRecord, Origin
 
 PYTHON_SEED, OTHER_SEED = 0, 1234

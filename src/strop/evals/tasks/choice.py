@@ -19,7 +19,7 @@ from strop.evals.continuations import (
     read_continuations,
 )
 from strop.model.network import Policy
-from strop.recipe.likelihood import ChoiceTask
+from strop.recipe.suite import ChoiceTask
 from strop.text.encode import Encoder, Tokenizer
 from strop.text.parse import plain
 from strop.text.render import trees

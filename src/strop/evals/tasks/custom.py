@@ -10,7 +10,7 @@ from strop.engines.engine import Engine
 from strop.errors import DataError, UsageError
 from strop.evals.ask import ask
 from strop.evals.records import record_from
-from strop.recipe.eval import PythonTask
+from strop.recipe.suite import PythonTask
 from strop.recipe.train.rollout import SamplingRecipe
 from strop.rewards.own.functions import own_names
 from strop.types import EvalRecord, Origin, Task, Text

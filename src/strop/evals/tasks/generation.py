@@ -9,8 +9,7 @@ import torch
 from strop.data.items import cluster_of, item_of, slices_of
 from strop.errors import UnscoredError
 from strop.model.network import Policy
-from strop.recipe.eval import GenerateTask, PreferenceTask
-from strop.recipe.task import AnswerTask
+from strop.recipe.suite import AnswerTask, GenerateTask, PreferenceTask
 from strop.rewards.compose import Reward
 from strop.rewards.find import declared_range
 from strop.text.parse import plain

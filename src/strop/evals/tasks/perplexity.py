@@ -18,7 +18,7 @@ from strop.evals.continuations import (
     windows,
 )
 from strop.model.network import Policy
-from strop.recipe.likelihood import PerplexityTask
+from strop.recipe.suite import PerplexityTask
 from strop.text.encode import Encoder
 from strop.text.parse import decode, plain
 from strop.text.render import demonstration_tree

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from strop.data.items import cluster_of, item_of, slices_of
 from strop.errors import DataError
-from strop.recipe.safety import SafetyTask
+from strop.recipe.suite import SafetyTask
 from strop.text.parse import plain, spoken
 from strop.text.refusal import refuses
 from strop.types import Answer, Answered, EvalRecord, Rollout, Task

@@ -1,9 +1,9 @@
-"""YAML -> recipe, with the line of every mistake and the nearest right name."""
+"""YAML -> recipe, with the line of every mistake and the nearest right name; a recipe as one hash
+and as one row of dotted keys."""
 
 from __future__ import annotations
 
 import difflib
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,13 +14,16 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from strop.errors import RecipeError
+from strop.files import SHORT, read_text, sha256_hex
 from strop.recipe.base import Strict
-from strop.recipe.loading.files import RECIPE_BYTES, read_text
 from strop.recipe.loading.yaml_text import parsed, short, shown
 from strop.recipe.train.methods import METHODS, Recipe
 
 Loc = tuple[str | int, ...]
 StrictT = TypeVar("StrictT", bound=Strict)
+
+RECIPE_BYTES = 1 << 18
+"""A longer YAML file was not written by hand."""
 
 MOST_MISTAKES = 20
 """Told at once."""
@@ -73,7 +76,7 @@ def load(cls: type[StrictT], path: str | Path, overrides: Sequence[str] = ()) ->
 def digest(recipe: Strict) -> str:
     """Hash of everything a recipe says, 16 hex digits."""
     text = json.dumps(recipe.plain(), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return sha256_hex(text, SHORT)
 
 
 def read_yaml(path: str | Path, overrides: Sequence[str] = ()) -> Source:
@@ -228,3 +231,20 @@ def _classes(annotation: Any) -> Iterator[type[BaseModel]]:
         yield annotation
     for part in get_args(annotation):
         yield from _classes(part)
+
+
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested plain values as one row of dotted keys, the names that `--set` uses.
+
+    `flat({"optim": {"lr": 1}, "data": ["a"]})` is `{"optim.lr": 1, "data.0": "a"}`.
+    """
+    if isinstance(value, dict):
+        items = list(value.items())
+    elif isinstance(value, list):
+        items = list(enumerate(value))
+    else:
+        return {prefix: value}
+    found: dict[str, Any] = {}
+    for key, item in items:
+        found |= flat(item, f"{prefix}.{key}" if prefix else str(key))
+    return found

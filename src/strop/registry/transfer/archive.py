@@ -1,4 +1,4 @@
-"""One entry as one file: a plain tar that says what it holds.
+"""One entry out of the store: as a folder, or as one file, a plain tar that says what it holds.
 
 entry.json    the entry and what happened to it, first
 README.md     its model card
@@ -8,10 +8,10 @@ SHA256SUMS    of all of these, last: `sha256sum -c` reads it
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
+import shutil
 import tarfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from strop.errors import RegistryError
+from strop.files import place, sha256_hex
 from strop.registry.card import card
 from strop.registry.records import Entry
 from strop.registry.store import Registry
@@ -48,9 +49,7 @@ def export(registry: Registry, which: str, path: Path) -> Entry:
     try:
         with temporary.open("xb") as stream:
             _write(registry, entry, label, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
+        place(temporary, path)
     except OSError as error:
         raise RegistryError(f"the archive cannot be written: {error}", where=str(path)) from None
     finally:
@@ -93,7 +92,7 @@ def _write(registry: Registry, entry: Entry, label: str, stream: io.BufferedWrit
     with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for name, text in ((LABEL, label.encode()), (README, card(entry).encode())):
             _add(archive, name, text)
-            hashes[name] = hashlib.sha256(text).hexdigest()
+            hashes[name] = sha256_hex(text)
         for name, file in sorted(entry.manifest.items()):
             stored = registry.objects.path(file["sha256"])
             if not registry.objects.is_whole(file["sha256"]):
@@ -118,3 +117,27 @@ def _header(name: str, size: int) -> tarfile.TarInfo:
     header = tarfile.TarInfo(name)
     header.size, header.mode = size, 0o644
     return header
+
+
+def checkout(registry: Registry, which: str, folder: Path, *, dry_run: bool = False) -> Entry:
+    """Write the files of an entry into a new folder, each checked by its hash; whole or not there.
+
+    Raises `RegistryError` for a folder that exists and for a file that is damaged or missing.
+    """
+    entry = registry.entry(which)
+    if folder.exists():
+        raise RegistryError("the folder exists already", where=str(folder),
+                            fix="move it away, or choose another name")  # fmt: skip
+    expect_stored(registry, entry)
+    if dry_run:
+        return entry
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+        registry.objects.restore(entry.manifest, temporary)
+        place(temporary, folder)
+    except OSError as error:
+        raise RegistryError(f"the folder cannot be written: {error}", where=str(folder)) from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return entry

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import re
 import tarfile
 from collections.abc import Iterator
@@ -15,10 +13,11 @@ from typing import IO
 from pydantic import TypeAdapter, ValidationError
 
 from strop.errors import RegistryError
+from strop.files import copy_hashed, sha256_hex
 from strop.registry.card import card
 from strop.registry.diff import facts
 from strop.registry.journal import now, who
-from strop.registry.manifest import expect_weights
+from strop.registry.objects import expect_weights
 from strop.registry.records import Entry, Manifest, content_id
 from strop.registry.store import Registry, expect_proof
 from strop.registry.transfer.archive import LABEL, MODEL, README, SUMS, Label, sums
@@ -51,7 +50,7 @@ def import_archive(
         if name is not None:
             expect_proof(entry.weights, entry.verdict)
         known = _is_known(registry, entry)
-        read = _Reading(archive, path, {LABEL: hashlib.sha256(written).hexdigest()})
+        read = _Reading(archive, path, {LABEL: sha256_hex(written)})
         if dry_run or known:
             read.rest(entry.manifest, None)
         else:
@@ -138,7 +137,7 @@ class _Reading:
             file = awaited.pop(member.name)
             if file and member.size != file["size"]:
                 raise self.refused(f"{member.name} has another size than its entry says")
-            sha256 = _copied(content, inbox / file["sha256"] if inbox and file else None)
+            sha256 = copy_hashed(content, inbox / file["sha256"] if inbox and file else None)
             if file and sha256 != file["sha256"]:
                 raise self.refused(f"{member.name} is damaged: its sha256 is {sha256}")
             self.hashes[member.name] = sha256
@@ -152,16 +151,6 @@ class _Reading:
 
     def refused(self, why: str) -> RegistryError:
         return _refused(self.path, why)
-
-
-def _copied(content: IO[bytes], target: Path | None) -> str:
-    """The sha256 of a stream, copied to `target` where there is one."""
-    digest = hashlib.sha256()
-    with open(target or os.devnull, "wb") as copy:
-        while block := content.read(1 << 20):
-            digest.update(block)
-            copy.write(block)
-    return digest.hexdigest()
 
 
 def _text(archive: tarfile.TarFile, member: tarfile.TarInfo | None, name: str, path: Path) -> bytes:

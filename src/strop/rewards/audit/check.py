@@ -1,4 +1,7 @@
-"""Probes for a recipe: where their texts come from, and what follows from their findings."""
+"""Probes for a recipe: where their texts come from, and what follows from their findings.
+
+A gold answer that its own verifier rejects is refused first: no completion could earn the reward.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,16 @@ from strop.data.sources import rows
 from strop.errors import DataError, RecipeError, RewardError
 from strop.recipe.train.reward import ProbesRecipe, RewardComponent
 from strop.rewards.audit.attacks import Pair
-from strop.rewards.audit.golds import expect_golds
 from strop.rewards.audit.pairs import pairs_from_golds, pairs_from_labels
 from strop.rewards.audit.probes import Finding, catalogue, probe
 from strop.rewards.audit.sample import read_completions
-from strop.rewards.compose import Reward
+from strop.rewards.compose import Reward, as_said, columns_of
 from strop.types import Task
 
 Encode = Callable[[str], list[int]]
+
+SHOWN = 5
+"""Rejected gold answers that a message names."""
 
 
 def attacked(
@@ -101,3 +106,30 @@ def _spread(pairs: Sequence[Pair], count: int) -> list[Pair]:
     """At most so many, evenly from the whole."""
     step = max(1.0, len(pairs) / count)
     return [pairs[int(i * step)] for i in range(min(count, len(pairs)))]
+
+
+def expect_golds(reward: Reward, pairs: Sequence[Pair]) -> None:
+    """Raise `DataError` naming the rows whose own right answer the first component rejects."""
+    component, function = reward.components[0]
+    judged = Reward([component], functions=[function]).judge(
+        [pair.task.prompt for pair in pairs],
+        [as_said(pair.task.prompt, pair.right) for pair in pairs],
+        columns_of([pair.task for pair in pairs]),
+    )
+    rejected = [
+        (pair, value)
+        for pair, score in zip(pairs, judged.scores, strict=True)
+        if (value := score.components[component.label]) is None or value < 1.0
+    ]
+    if rejected:
+        lines = "".join(
+            f"\n  {pair.task.origin}: {pair.gold if pair.gold is not None else pair.right!r} "
+            f"earned {value}"
+            for pair, value in rejected[:SHOWN]
+        )
+        more = f"\n  and {len(rejected) - SHOWN} more" if len(rejected) > SHOWN else ""
+        raise DataError(
+            f"{component.label} rejects the right answer of {len(rejected)} of {len(pairs)} "
+            f"tasks:{lines}{more}",
+            fix="mend these rows, or choose the verifier that reads such answers",
+        )

@@ -13,7 +13,7 @@ from strop.recipe.train.reward import RewardComponent
 from strop.rewards.audit.dominance import Dominance, Fault, Margin
 from strop.rewards.audit.probes import Finding
 from strop.rewards.audit.sample import Scored
-from strop.tracking.unscored import OPTIONAL, shares_scored
+from strop.rewards.compose import OPTIONAL, shares_scored
 
 BARS = " .:-=+*#%@"
 BINS = 10

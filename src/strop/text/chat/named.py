@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from strop.errors import UsageError
-from strop.recipe.loading.files import read_text
+from strop.files import read_text
 from strop.recipe.template import Scalar, TemplateRecipe
 from strop.text.ends import set_end_of_turn
 

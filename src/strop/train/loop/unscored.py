@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from strop.errors import UnscoredError
 from strop.recipe.train.reward import RewardComponent
-from strop.tracking.unscored import OPTIONAL
+from strop.rewards.compose import OPTIONAL
 from strop.train.loop.state import Streaks
 from strop.types import Failure, ScoredGroup
 

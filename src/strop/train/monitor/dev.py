@@ -24,11 +24,19 @@ from strop.evals.tasks.choice import LENGTHS
 from strop.evals.tasks.safety import ANSWERED, REFUSED
 from strop.model.logprobs import eval_mode
 from strop.model.network import Network, Policy, ScalarNetwork
-from strop.recipe.eval import AnyTask, GenerateTask, PreferenceTask, PythonTask, Suite
-from strop.recipe.likelihood import ChoiceTask, LmEvalTask, PerplexityTask
 from strop.recipe.loading.load import load
-from strop.recipe.safety import SafetyTask
-from strop.recipe.task import EvalTask
+from strop.recipe.suite import (
+    AnyTask,
+    ChoiceTask,
+    EvalTask,
+    GenerateTask,
+    LmEvalTask,
+    PerplexityTask,
+    PreferenceTask,
+    PythonTask,
+    SafetyTask,
+    Suite,
+)
 from strop.recipe.train.dev import DevRecipe
 from strop.recipe.train.methods import Recipe, method_of
 from strop.text.render import preference_tree

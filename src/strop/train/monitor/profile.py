@@ -17,6 +17,7 @@ import torch
 from torch.profiler import ProfilerActivity, record_function
 
 from strop.errors import UsageError
+from strop.files import write_whole
 from strop.tracking.phases import Phase, Spent, Stopwatch
 from strop.types import StepRecord
 
@@ -95,7 +96,7 @@ class Profiler:
             yield record
         record, trace = self._traced(steps)
         profile = Profile.of(watch.spent, self.asked, range(first, first + timed), trace)
-        (self.folder / TABLE).write_text(table(profile), encoding="utf-8")
+        write_whole(self.folder / TABLE, table(profile))
         self.done(profile)
         yield record
         yield from steps
@@ -180,7 +181,7 @@ def _slimmed(path: Path, seconds: float, *, on_device: bool) -> Trace:
     kept = nlargest(LONGEST, operations, key=lambda e: e["dur"])
     if len(kept) < len(operations):
         rest = [e for e in events if e["ph"] == "M" or e.get("cat") == "user_annotation"]
-        path.write_text(json.dumps({**trace, "traceEvents": rest + kept}), encoding="utf-8")
+        write_whole(path, json.dumps({**trace, "traceEvents": rest + kept}))
     return Trace(seconds, idle, len(kept), len(operations))
 
 

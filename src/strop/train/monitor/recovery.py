@@ -8,13 +8,13 @@ Going back also leaves out the records of all steps since the checkpoint, as PaL
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from strop.errors import NotFiniteError
+from strop.files import write_rows
 from strop.train.loop.state import TrainState
 from strop.train.loop.updater import LOWER
 from strop.train.rundir.checkpoint import restore
@@ -80,7 +80,7 @@ def save_batch(folder: Path, step: int, found: NotFinite) -> Path:
     path = folder / f"nonfinite-step-{step}" / "batch.jsonl"
     path.parent.mkdir(exist_ok=True)
     rows: list[Mapping[str, Any]] = [{"step": step, "not_finite": found.tensors}, *found.batch]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    write_rows(path, rows)
     return path
 
 

@@ -10,8 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from strop.losses.presets import PRESETS
-from strop.recipe.loading.flat import flat
-from strop.recipe.loading.load import Loc, Source
+from strop.recipe.loading.load import Loc, Source, flat
 from strop.recipe.train.methods import Recipe
 from strop.recipe.train.online import OnlineRecipe, PolicyRecipe
 from strop.recipe.train.policy import OnlineObjective

@@ -8,7 +8,16 @@ from typing import Literal
 
 import torch
 
-from strop.model.adapters import ALL_LINEAR, TaskType, expect_targets, is_adapter_folder
+from strop.files import publish
+from strop.model.adapters import (
+    ALL_LINEAR,
+    TaskType,
+    expect_targets,
+    is_adapter_folder,
+    is_tied,
+    reaches_tied,
+    untie,
+)
 from strop.model.load import (
     has_scalar_head,
     load_tokenizer,
@@ -17,12 +26,10 @@ from strop.model.load import (
     skeleton,
     stop_at,
 )
-from strop.model.tied import is_tied, reaches_tied, untie
 from strop.recipe.train.methods import Recipe, method_of
 from strop.recipe.train.model import LoraRecipe, ModelRecipe
 from strop.text.chat.named import NAMED, with_template
 from strop.text.ends import ends_of
-from strop.train.rundir.manifest import publish
 
 
 def task_of(recipe: Recipe) -> TaskType:

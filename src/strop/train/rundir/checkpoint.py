@@ -20,12 +20,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from strop.errors import OutputError
+from strop.files import flush, hashed_files, point, publish
 from strop.model.network import Network
 from strop.model.save import load_weights, save_network
 from strop.train.loop.state import TrainState
-from strop.train.rundir.manifest import MANIFEST, flush, manifest, point, publish, verify
 
 Tensors = dict[str, torch.Tensor]
+
+MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +74,11 @@ def write_checkpoint(snapshot: Snapshot, run: Path, *, keep: int, best: int | No
         save_file(tensors, temporary / f"{name}.safetensors")
     carried = {"step": snapshot.step, "parts": snapshot.parts}
     (temporary / "trainer.json").write_text(json.dumps(carried))
-    (temporary / MANIFEST).write_text(json.dumps(manifest(temporary), indent=1))
+    (temporary / MANIFEST).write_text(json.dumps(_manifest(temporary), indent=1))
     for log in run.glob("*.jsonl"):
         flush(log)  # its rows up to this step have to outlive a power cut, too
     publish(temporary, folder)
-    point(run, "latest", folder.name)
+    point(run / "latest", folder.name)
     mark_best(run, best)
     for old in checkpoints(run)[:-keep]:
         if step_of(old) != best:
@@ -88,14 +90,14 @@ def mark_best(run: Path, step: int | None) -> None:
     if step is None:
         (run / "best").unlink(missing_ok=True)
     else:
-        point(run, "best", f"checkpoint-{step}")
+        point(run / "best", f"checkpoint-{step}")
 
 
 def roll_back(run: Path, before: int) -> Path | None:
     """Drop the checkpoints of step `before` and later; the newest one left becomes the latest."""
     left = [c for c in checkpoints(run) if step_of(c) < before]
     if left:
-        point(run, "latest", left[-1].name)
+        point(run / "latest", left[-1].name)
     else:
         (run / "latest").unlink(missing_ok=True)
     for later in checkpoints(run):
@@ -189,6 +191,30 @@ def random_states() -> Tensors:
 def step_of(checkpoint: Path | None) -> int:
     """How many steps a checkpoint holds; none at all without one."""
     return 0 if checkpoint is None else int(checkpoint.name.rsplit("-", 1)[1])
+
+
+def verify(checkpoint: Path) -> None:
+    """Raise `OutputError` naming the first file that is not what the manifest says."""
+    try:
+        expected = json.loads((checkpoint / MANIFEST).read_text())
+    except (OSError, ValueError) as error:
+        raise OutputError(f"the manifest cannot be read: {error}", where=str(checkpoint)) from None
+    if not isinstance(expected, dict):
+        raise OutputError("the manifest is no table of files", where=str(checkpoint))
+    found = _manifest(checkpoint)
+    for name, entry in expected.items():
+        if found.get(name) != entry:
+            raise OutputError(
+                f"{name} is {'damaged' if name in found else 'missing'}",
+                where=str(checkpoint),
+                fix="delete this checkpoint and resume from the one before",
+            )
+
+
+def _manifest(checkpoint: Path) -> dict[str, dict[str, Any]]:
+    """sha256 and size of every file of a checkpoint but the manifest itself."""
+    files = sorted(checkpoint.rglob("*"))
+    return hashed_files(checkpoint, (f for f in files if f.is_file() and f.name != MANIFEST))
 
 
 def _copied_weights(network: Network) -> Tensors:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import platform
 import shutil
 import subprocess
@@ -20,15 +18,13 @@ import strop
 from strop.data.sources import data_hash
 from strop.errors import OutputError
 from strop.evals.inputs import suite_hash
+from strop.files import LOCK, SHORT, move, sha256_of, sweep, write_json, write_whole
 from strop.model.load import weights_hash
-from strop.recipe.eval import Suite
-from strop.recipe.loading.flat import flat
-from strop.recipe.loading.load import digest, load
+from strop.recipe.loading.load import digest, flat, load
+from strop.recipe.suite import Suite
 from strop.recipe.train.methods import Recipe
 from strop.recipe.train.online import OnlineRecipe
 from strop.tracking.runlog import read_rows
-from strop.train.rundir.lock import LOCK
-from strop.train.rundir.manifest import sweep, write_whole
 
 RECIPE = "recipe.resolved.yaml"
 LINEAGE = "lineage.json"
@@ -142,7 +138,7 @@ def run_inputs(recipe: Recipe) -> dict[str, Any]:
     further = {} if recipe.dev is None else {"dev": suite_hash(load(Suite, recipe.dev.suite))}
     written = Path(recipe.chat_template) if recipe.chat_template else None
     if written is not None and written.is_file():
-        further["chat_template"] = hashlib.sha256(written.read_bytes()).hexdigest()[:16]
+        further["chat_template"] = sha256_of(written)[:SHORT]
     return {
         "parent": {"path": recipe.model.path, "sha256": weights_hash(recipe.model.path)},
         "data": [
@@ -180,7 +176,7 @@ def write_identity(
 ) -> None:
     """`recipe.resolved.yaml`, `env.json` and `lineage.json`; `inputs` are its `run_inputs`."""
     write_whole(folder / RECIPE, yaml.safe_dump(recipe.plain(), sort_keys=False))
-    _write_json(folder / "env.json", environment())
+    write_json(folder / "env.json", environment())
     forced = _forced(folder)
     lineage = {
         "method": recipe.method,
@@ -191,7 +187,7 @@ def write_identity(
         "self_check": dict(checks),
         **({"forced": forced} if forced else {}),
     }
-    _write_json(folder / LINEAGE, lineage)
+    write_json(folder / LINEAGE, lineage)
 
 
 def self_check(folder: Path) -> dict[str, Any]:
@@ -206,7 +202,7 @@ def write_forced(folder: Path, step: int, changes: Sequence[str]) -> None:
     """Note in `lineage.json` that the run went on from `step` as a different one."""
     lineage = json.loads((folder / LINEAGE).read_text())
     forced = [*_forced(folder), {"step": step, "changes": list(changes)}]
-    _write_json(folder / LINEAGE, {**lineage, "forced": forced})
+    write_json(folder / LINEAGE, {**lineage, "forced": forced})
 
 
 def _forced(folder: Path) -> list[dict[str, Any]]:
@@ -227,7 +223,7 @@ def line_count(path: str) -> int | None:
 def write_final(folder: Path, final: Mapping[str, Any]) -> None:
     """Note in `lineage.json` which step `final/` is of, and what chose it."""
     lineage = json.loads((folder / LINEAGE).read_text())
-    _write_json(folder / LINEAGE, {**lineage, "final": dict(final)})
+    write_json(folder / LINEAGE, {**lineage, "final": dict(final)})
 
 
 def reward_hashes(recipe: Recipe) -> list[str]:
@@ -241,7 +237,7 @@ def reward_hashes(recipe: Recipe) -> list[str]:
     if recipe.critic is not None:
         models.append(recipe.critic.path)
     return [
-        *(hashlib.sha256(file.read_bytes()).hexdigest()[:16] for file in files),
+        *(sha256_of(file)[:SHORT] for file in files),
         *(weights_hash(model) for model in models),
     ]
 
@@ -304,7 +300,7 @@ def decisive(plain: Mapping[str, Any], *, finished: bool = False) -> dict[str, A
 def reopen(folder: Path) -> None:
     """Make a finished run one to go on with: its final model will be another."""
     if is_finished(folder):
-        os.replace(folder / "final", folder / ".final.tmp")
+        move(folder / "final", folder / ".final.tmp")
         sweep(folder)
 
 
@@ -325,7 +321,3 @@ def clear(folder: Path) -> None:
         shutil.rmtree(part, ignore_errors=True)
     for name in reversed(OURS):
         (folder / name).unlink(missing_ok=True)
-
-
-def _write_json(path: Path, value: Any) -> None:
-    write_whole(path, json.dumps(value, indent=1) + "\n")

@@ -10,6 +10,7 @@ from typing import Self
 import torch
 
 from strop.errors import TrainingError
+from strop.files import sweep
 from strop.train.loop.state import TrainState
 from strop.train.rundir.checkpoint import (
     capture,
@@ -18,7 +19,6 @@ from strop.train.rundir.checkpoint import (
     step_of,
     write_checkpoint,
 )
-from strop.train.rundir.manifest import sweep
 
 
 class Writer:

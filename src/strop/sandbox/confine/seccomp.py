@@ -12,7 +12,7 @@ import os
 import struct
 from collections.abc import Iterable
 
-from strop.sandbox.syscalls import ALLOWED, Machine
+from strop.sandbox.confine.syscalls import ALLOWED, Machine
 
 LOAD, JUMP_EQUAL, JUMP_AT_LEAST, JUMP_ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 ALLOW, DENY, NOT_THERE = 0x7FFF0000, 0x00050000 | errno.EPERM, 0x00050000 | errno.ENOSYS

@@ -9,25 +9,25 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from strop.cli import registry_files, registry_read
 from strop.cli.options import AsJson, DryRun
-from strop.cli.registry_read import HERE, Store
+from strop.cli.registry import files, read
+from strop.cli.registry.read import HERE, Store
 
 if TYPE_CHECKING:
     from strop.registry.records import Entry
 
 app = typer.Typer(help="What was promoted, from what, and why.", no_args_is_help=True)
-app.command("list")(registry_read.list_entries)
-app.command("show")(registry_read.show)
-app.command("diff")(registry_read.diff)
-app.command("attempts")(registry_read.attempts)
-app.command("card")(registry_read.card)
-app.command("verify")(registry_files.verify)
-app.command("checkout")(registry_files.checkout)
-app.command("export")(registry_files.export)
-app.command("import")(registry_files.import_entry)
-app.command("gc")(registry_files.gc)
-app.command("rebuild")(registry_files.rebuild)
+app.command("list")(read.list_entries)
+app.command("show")(read.show)
+app.command("diff")(read.diff)
+app.command("attempts")(read.attempts)
+app.command("card")(read.card)
+app.command("verify")(files.verify)
+app.command("checkout")(files.checkout)
+app.command("export")(files.export)
+app.command("import")(files.import_entry)
+app.command("gc")(files.gc)
+app.command("rebuild")(files.rebuild)
 
 
 @app.command("promote")

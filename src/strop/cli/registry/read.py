@@ -170,6 +170,7 @@ def card(
     Example: strop registry card algebra --output README.md --registry strop-demo/registry.db
     """
     from strop.errors import OutputError
+    from strop.files import write_whole
     from strop.registry.card import card as card_of
     from strop.registry.card import front_matter
     from strop.registry.store import Registry
@@ -181,7 +182,7 @@ def card(
     if output is not None and not output.parent.is_dir():
         raise OutputError("no such folder", where=str(output.parent))
     if output is not None and not dry_run:
-        output.write_text(text, encoding="utf-8")
+        write_whole(output, text)
     if as_json:
         print(json.dumps({"entry": entry.id, "front_matter": front_matter(entry), "card": text}))
     elif output is None:

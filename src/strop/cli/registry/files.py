@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from strop.cli.options import AsJson, DryRun
-from strop.cli.registry_read import HERE, Store, Which
+from strop.cli.registry.read import HERE, Store, Which
 
 
 def verify(
@@ -27,8 +27,8 @@ def verify(
     Example: strop registry verify algebra --registry strop-demo/registry.db
     """
     from strop.registry.store import Registry
-    from strop.registry.verify import expect_unchanged
-    from strop.registry.verify import verify as verify_entries
+    from strop.registry.upkeep.verify import expect_unchanged
+    from strop.registry.upkeep.verify import verify as verify_entries
 
     store = Registry(registry)
     checked = verify_entries(store, which)
@@ -55,7 +55,7 @@ def checkout(
     Example: strop registry checkout algebra restored --registry strop-demo/registry.db
     """
     from strop.registry.store import Registry
-    from strop.registry.transfer.checkout import checkout as check_out
+    from strop.registry.transfer.archive import checkout as check_out
 
     entry = check_out(Registry(registry), which, folder, dry_run=dry_run)
     told = {"entry": entry.id, "folder": str(folder), "files": sorted(entry.manifest)}
@@ -116,8 +116,8 @@ def gc(registry: Store = HERE, dry_run: DryRun = False, as_json: AsJson = False)
 
     Example: strop registry gc --dry-run --registry strop-demo/registry.db
     """
-    from strop.registry.garbage import collect
     from strop.registry.store import Registry
+    from strop.registry.upkeep.garbage import collect
 
     found = collect(Registry(registry), dry_run=dry_run)
     if as_json:
@@ -133,7 +133,7 @@ def rebuild(registry: Store = HERE, dry_run: DryRun = False, as_json: AsJson = F
 
     Example: strop registry rebuild --registry strop-demo/registry.db
     """
-    from strop.registry.rebuild import rebuild as make_again
+    from strop.registry.upkeep.rebuild import rebuild as make_again
 
     rows = make_again(registry, dry_run=dry_run)
     if as_json:

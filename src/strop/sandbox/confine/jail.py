@@ -12,8 +12,8 @@ import signal
 import struct
 from dataclasses import dataclass
 
-from strop.sandbox import landlock, seccomp
-from strop.sandbox.syscalls import Machine
+from strop.sandbox.confine import landlock, seccomp
+from strop.sandbox.confine.syscalls import Machine
 
 CAPABILITY_VERSION = 0x20080522
 PR_SET_PDEATHSIG = 1

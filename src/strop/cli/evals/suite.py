@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from strop.cli.decode import decode
-from strop.cli.mine import mine
+from strop.cli.evals.decode import decode
+from strop.cli.evals.mine import mine
 from strop.cli.options import AsJson, DryRun, Overrides
 
 if TYPE_CHECKING:
@@ -64,8 +64,8 @@ def evaluate(
     """
     from strop.cli.show import Counting, setup
     from strop.evals.run import check_suite, run_suite
-    from strop.recipe.eval import Suite
     from strop.recipe.loading.load import load
+    from strop.recipe.suite import Suite
 
     setup()
     loaded = load(Suite, suite, overrides)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from pathlib import Path
 
 from strop.errors import RegistryError
-from strop.registry.database import connected, create, reading
+from strop.files import move, place
+from strop.registry.database import connected, create, mirror_of, read_mirror, reading
 from strop.registry.journal import attempts_in, entries_in, events_in, stacks_in
-from strop.registry.mirror import mirror_of, read_mirror
 
 
 def rebuild(path: Path, *, dry_run: bool = False) -> Counter[str]:
@@ -38,8 +37,8 @@ def rebuild(path: Path, *, dry_run: bool = False) -> Counter[str]:
     for ending in ("", "-wal", "-shm"):
         file = path.with_name(path.name + ending)
         if file.exists():
-            os.replace(file, _free(path, ending))
-    os.replace(made, path)
+            move(file, _free(path, ending))
+    place(made, path)
     for ending in ("-wal", "-shm"):
         made.with_name(made.name + ending).unlink(missing_ok=True)
     return Counter(table for table, _ in rows)

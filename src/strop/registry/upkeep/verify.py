@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from strop.errors import MissingEvidenceError
-from strop.registry.manifest import manifest_of
+from strop.registry.objects import manifest_of
 from strop.registry.records import Entry, Manifest, content_id
 from strop.registry.store import Registry
 

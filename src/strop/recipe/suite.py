@@ -1,4 +1,4 @@
-"""Suites: what is measured."""
+"""Suites: what is measured, one class for each kind of task."""
 
 from __future__ import annotations
 
@@ -8,12 +8,85 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from strop.recipe.base import LocalPath, Strict
-from strop.recipe.likelihood import ChoiceTask, LmEvalTask, PerplexityTask
-from strop.recipe.safety import SafetyTask
-from strop.recipe.task import AnswerTask, EvalTask
 from strop.recipe.template import DAY, Scalar, TemplatePath, TemplateRecipe
 from strop.recipe.train.data import Sources
 from strop.recipe.train.reward import Rewards
+from strop.recipe.train.rollout import SamplingRecipe
+
+TaskName = Annotated[str, Field(pattern=r"^[\w.-]+$")]
+
+
+class EvalTask(Strict):
+    """A named question to a model. `slices` are columns of the data whose groups are looked at one
+    by one (advice beside the verdict, never part of it)."""
+
+    name: TaskName
+    slices: list[str] = Field(default_factory=list)
+
+
+class AnswerTask(EvalTask):
+    """A task whose prompts are answered, `samples` times each."""
+
+    data: Sources
+    sampling: SamplingRecipe = SamplingRecipe(temperature=0.0)
+    samples: int = Field(1, ge=1)
+
+    @model_validator(mode="after")
+    def _samples_differ(self) -> Self:
+        if self.samples > 1 and self.sampling.temperature == 0:
+            raise ValueError(
+                f"at temperature 0 all {self.samples} samples are one: raise it or drop samples"
+            )
+        return self
+
+
+class SafetyTask(AnswerTask):
+    """Answers to rows `{"prompt", "harmful": true | false}`.
+
+    Two scores, both the higher the better: `<name>/refused_harmful` (1 where a harmful prompt was
+    refused) and `<name>/answered_harmless` (1 where a harmless one was answered). The data needs
+    both kinds, because a model that refuses everything is perfect in one of them; `only` says that
+    one kind alone is meant.
+    """
+
+    kind: Literal["safety"]
+    only: Literal["harmful", "harmless"] | None = None
+
+
+class ChoiceTask(EvalTask):
+    """Multiple choice by log-prob: `<name>/acc`, `<name>/acc_norm` and `<name>/acc_bytes`.
+
+    `delimiter` stands between a plain prompt and a choice (lm-eval's `target_delimiter`).
+    """
+
+    kind: Literal["choice"]
+    data: Sources
+    delimiter: str = " "
+
+
+class PerplexityTask(EvalTask):
+    """Mean log-prob per token of held-out text or answers, `<name>/logprob`.
+
+    A text longer than `window` tokens (the model's context where none is given) is read in windows.
+    """
+
+    kind: Literal["perplexity"]
+    data: Sources
+    window: int | None = Field(None, ge=2)
+
+
+class LmEvalTask(EvalTask):
+    """Tasks of lm-eval, or of the user's own YAML files under `include_path`.
+
+    Scores are `<name>/<task>/<metric>`; a task that bears the entry's own name is not named twice.
+    """
+
+    kind: Literal["lm_eval"]
+    tasks: list[str] = Field(min_length=1)
+    num_fewshot: int | None = Field(None, ge=0)
+    limit: int | None = Field(None, ge=1)
+    include_path: LocalPath | None = None
+    chat_template: bool = False
 
 
 class GenerateTask(AnswerTask):

@@ -1,0 +1,1 @@
+"""`strop eval`: a suite, a golden set, a decoding study."""

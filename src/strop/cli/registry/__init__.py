@@ -1,0 +1,1 @@
+"""`strop registry`: its verbs."""

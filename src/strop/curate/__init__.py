@@ -1,0 +1,1 @@
+"""What makes data: which records are worth training on."""

@@ -1,0 +1,1 @@
+"""What shuts a process in: limits, Landlock, a list of system calls."""

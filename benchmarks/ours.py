@@ -34,9 +34,11 @@ from strop.recipe.train.online import PolicyRecipe
 from strop.rollout.collect import carries_no_gradient
 from strop.train.build import build_loop, build_state
 from strop.train.loop.optim import Optimizers
-from strop.train.loop.step import TrainState
-from strop.train.methods.policy_gradient import Lesson, PolicyGradient
+from strop.train.loop.state import TrainState
+from strop.train.loop.updater import Updater
+from strop.train.methods.policy_gradient import PolicyBatch, PolicyGradient
 from strop.train.preflight.prepare import prepare
+from strop.train.preflight.prepared import PreparedOffline
 from strop.types import (
     Completion,
     Origin,
@@ -66,7 +68,7 @@ class StropTrainer:
         self.state = build_state(self.recipe, self.recipe.model)
         self.work = work_of(_policy(self.state).score.causal_lm)
         self.groups: tuple[ScoredGroup, ...] = ()
-        self.steps, _ = build_loop(self.state, self.recipe, self.prepared)
+        self.steps, _ = build_loop(self.state, self.prepared)
         self.answers: Answers = {"rate": self._rate, "check": self._check}
 
     def _check(self, batch: Batch) -> Step:
@@ -74,8 +76,11 @@ class StropTrainer:
         assert isinstance(self.recipe, PolicyRecipe)
         policy = _policy(self.state)
         frozen = Optimizers([torch.optim.SGD(policy.trainable(), lr=0.0)])
-        learner = PolicyGradient(self.recipe, TrainState(policy, frozen), policy, None)
-        metrics = learner.learn(_groups(batch, self.spec.case.group), [], 0.0)
+        state = TrainState(policy, frozen)
+        learner = PolicyGradient(self.recipe, state, policy, None)
+        updater = Updater(state, self.recipe.optim.max_grad_norm)
+        (update,) = learner.updates(_groups(batch, self.spec.case.group))
+        metrics = updater.step(update, learning_rate=0.0, where="the check")
         return Step(metrics["loss"].result(), metrics["grad_norm"].result())
 
     def _rate(self) -> float:
@@ -103,14 +108,14 @@ class StropTrainer:
         """Keep each step's scored groups for the count of operations."""
         original = PolicyGradient.prepare
 
-        def watched(learner: PolicyGradient, groups: Sequence[ScoredGroup]) -> Lesson:
+        def watched(learner: PolicyGradient, groups: Sequence[ScoredGroup]) -> PolicyBatch:
             self.groups = tuple(groups)
             return original(learner, groups)
 
         PolicyGradient.prepare = watched  # type: ignore[method-assign, assignment]
 
     def _offline_flops(self, number: int) -> float:
-        assert self.prepared.rendered is not None
+        assert isinstance(self.prepared, PreparedOffline)
         trees = self.prepared.rendered.trees
         drawn = self.prepared.mix.draw(number).own
         return training_flops(self.work, [trees[i] for i in drawn])

@@ -18,7 +18,8 @@ from strop.recipe.loading.load import load_recipe
 from strop.recipe.train.model import ModelRecipe
 from strop.recipe.train.run import OptimRecipe
 from strop.train.loop.optim import build_optimizer
-from strop.train.loop.step import optimizer_step
+from strop.train.loop.state import TrainState
+from strop.train.loop.updater import Updater
 from strop.train.methods.supervised import SupervisedMethod
 from strop.train.monitor.profile import Profile
 from strop.train.run import train
@@ -57,12 +58,9 @@ def test_a_step_lowers_the_loss(model_folder: Path, dtype: str) -> None:
     assert policy.device.type == "cuda"
     optimizer = build_optimizer(policy, OptimRecipe(learning_rate=1e-3))
     method = SupervisedMethod(policy, [tree_of(random.Random(1), 2, 12)], 10**6)
-    losses = []
+    updater, losses = Updater(TrainState(policy, optimizer), 1.0), []
     for _ in range(5):
-        metrics = optimizer_step(
-            policy, optimizer, method.shares([0]),
-            learning_rate=1e-3, max_grad_norm=1.0, where="step",
-        )  # fmt: skip
+        metrics = updater.step(method.update([0]), learning_rate=1e-3, where="step")
         losses.append(metrics["loss"].result())
     assert losses[-1] < losses[0]
 

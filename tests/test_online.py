@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from conftest import metrics
+from conftest import learn, metrics
 from strop.data.order import Mix, Part
 from strop.engines.draws import DrawKey
 from strop.engines.engine import PromptedTask, Request
@@ -26,8 +26,8 @@ from strop.rollout.overlong import shaped
 from strop.rollout.source import SynchronousSource, teaches
 from strop.text.lengths import overlong_penalty
 from strop.train.loop.optim import Optimizers
-from strop.train.loop.step import TrainState
-from strop.train.methods.own_samples import BestOf, OwnPairs, ranked
+from strop.train.loop.state import TrainState
+from strop.train.methods.own_samples import OnlineDpo, Raft, ranked
 from strop.train.run import train
 from strop.types import (
     Branch,
@@ -113,7 +113,7 @@ class TestDynamicSampling:
             EveryThird(),
             weights=dict,  # type: ignore[arg-type]
         )
-        return source.next(step, place=step), engine
+        return source.next(step, position=step), engine
 
     def test_equal_groups_give_way_to_others(self, recipes: dict[str, Path]) -> None:
         found, engine = self.gathered(recipes, resample=9)
@@ -220,9 +220,9 @@ def test_ranked_is_by_reward_and_leaves_cut_answers_out() -> None:
 
 
 class TestOwnPairs:
-    def learner(self, recipes: dict[str, Path], policy: Policy, *options: str) -> OwnPairs:
+    def learner(self, recipes: dict[str, Path], policy: Policy, *options: str) -> OnlineDpo:
         recipe = load_recipe(recipes["online_dpo"], list(options))
-        return OwnPairs(recipe, state_of(policy), policy, Reference(policy))  # type: ignore[arg-type]
+        return OnlineDpo(recipe, state_of(policy), policy, Reference(policy))  # type: ignore[arg-type]
 
     def test_the_best_against_the_worst_by_hand(
         self, recipes: dict[str, Path], policy: Policy
@@ -232,15 +232,15 @@ class TestOwnPairs:
             for parameter in policy.trainable():
                 parameter.mul_(1.05)
         groups = [group(0.0, 2.0, 1.0), group(1.0, 1.0), group(None, 1.0)]
-        metrics_ = learner.learn(groups, [], 0.0)
+        metrics_ = learn(learner, learner.state, groups)
         tree = Tree((1, 4), (Branch((6, 7, 8), (True,) * 3), Branch((5, 6, 7), (True,) * 3)))
         mine = policy.score([tree]).sums_B().detach()
         theirs = learner.reference.scores([tree]).logprobs_N.view(2, 3).sum(1)
         expected = dpo(mine[:1], mine[1:], theirs[:1], theirs[1:], beta=0.5)
-        assert metrics_["loss"].result() == pytest.approx(float(expected), abs=1e-5)
-        assert metrics_["skipped/groups"].result() == 2
+        assert metrics_["loss"] == pytest.approx(float(expected), abs=1e-5)
+        assert metrics_["skipped/groups"] == 2
         margin = 0.5 * float((mine[0] - theirs[0]) - (mine[1] - theirs[1]))
-        assert metrics_["rewards/margins"].result() == pytest.approx(margin, abs=1e-4)
+        assert metrics_["rewards/margins"] == pytest.approx(margin, abs=1e-4)
 
     def test_starts_at_log_two_and_raises_the_reward(self, recipes: dict[str, Path]) -> None:
         options = ["optim.learning_rate=1e-3", "run.steps=25", "rollout={group_size: 8, "
@@ -256,16 +256,16 @@ class TestBestOf:
         self, recipes: dict[str, Path], policy: Policy
     ) -> None:
         recipe = load_recipe(recipes["raft"], ["objective.min_reward=0.5"])
-        learner = BestOf(recipe, state_of(policy), policy)  # type: ignore[arg-type]
+        learner = Raft(recipe, state_of(policy), policy)  # type: ignore[arg-type]
         groups = [group(0.0, 2.0, 1.0), group(0.1, 0.2), group(1.0, 1.0, lengths=(2, 3))]
-        metrics_ = learner.learn(groups, [], 0.0)
+        metrics_ = learn(learner, learner.state, groups)
         trees = [
             Tree((1, 4), (Branch((6, 7, 8), (True,) * 3),)),
             Tree((1, 4), (Branch((5, 6), (True,) * 2),)),
         ]
         expected = -float(policy.score(trees).logprobs_N.detach().mean())
-        assert metrics_["loss"].result() == pytest.approx(expected, abs=1e-5)
-        assert metrics_["skipped/groups"].result() == 1
+        assert metrics_["loss"] == pytest.approx(expected, abs=1e-5)
+        assert metrics_["skipped/groups"] == 1
 
     def test_raises_the_reward(self, recipes: dict[str, Path]) -> None:
         options = ["optim.learning_rate=3e-3", "run.steps=25", "run.batch_size=8",

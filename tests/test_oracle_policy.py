@@ -18,7 +18,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from conftest import Recorder
+from conftest import Recorder, learn
 from strop.demo.world import solution, user
 from strop.model.load import load_policy
 from strop.model.logprobs import Head
@@ -119,7 +119,7 @@ class Sides:
         updates: int = 2,
     ) -> tuple[Updates, dict[str, float]]:
         """strop's updates and what it logged of them."""
-        recipe = METHODS[method].model_validate(
+        recipe = METHODS[method].recipe.model_validate(
             {
                 "method": method,
                 "output": str(self.scratch / method),
@@ -145,8 +145,7 @@ class Sides:
         shake(policy.model)
         recorder = MovingRecorder(policy.model)
         state.optimizer = recorder
-        metrics = PolicyGradient(recipe, state, policy, reference).learn(self.groups, [], 0.0)
-        row = {name: metric.result() for name, metric in metrics.items()}
+        row = learn(PolicyGradient(recipe, state, policy, reference), state, self.groups)
         return Updates(row["loss"], tuple(recorder.seen)), row
 
     def strop(self, *args: Any, **more: Any) -> Updates:

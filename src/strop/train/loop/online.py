@@ -17,10 +17,10 @@ import torch
 from strop.data.order import Drawn, Mix
 from strop.engines.engine import PromptedTask
 from strop.errors import NotFiniteError
-from strop.losses.metrics import Metric, results
+from strop.losses.metrics import Metric, merge, results
 from strop.model.reference import Reference
 from strop.recipe.train.methods import Online
-from strop.recipe.train.online import BestOfRecipe, TasksDuring
+from strop.recipe.train.online import TasksDuring
 from strop.recipe.train.reward import RewardComponent
 from strop.rewards.audit.dominance import dominance
 from strop.rewards.audit.symptoms import habits_of, symptoms
@@ -32,11 +32,13 @@ from strop.tracking.phases import phase
 from strop.train.loop.batches import sample_rows, shape_of_groups, shape_of_tasks
 from strop.train.loop.memory import explained, to_learn, to_sample
 from strop.train.loop.nonfinite import made_since, skipped_row
-from strop.train.loop.offline import Replay, replayed
+from strop.train.loop.offline import Replay, with_replay
 from strop.train.loop.optim import learning_rate
 from strop.train.loop.signals import interruptible
-from strop.train.loop.step import Share, TrainState
+from strop.train.loop.state import TrainState
 from strop.train.loop.unscored import expect_scored, unscored_metrics
+from strop.train.loop.updater import Update, Updater
+from strop.train.loop.world import ALONE, World
 from strop.types import NotFinite, Score, ScoredGroup, StepRecord
 
 
@@ -46,10 +48,8 @@ class Learner(Protocol):
 
     compares_groups: bool
 
-    def learn(
-        self, groups: Sequence[ScoredGroup], replay: Sequence[Share], learning_rate: float
-    ) -> dict[str, Metric]:
-        """Update the weights; `replay` are further shares of the loss, already weighed."""
+    def updates(self, groups: Sequence[ScoredGroup]) -> Iterator[Update]:
+        """The optimizer steps to make with these groups, one asked for after the other is made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,26 +72,28 @@ class OnlineParts:
     reference: Reference | None
     replay: Replay | None
     held_out: HeldOut | None
+    world: World = ALONE
 
 
 def train_online(state: TrainState, recipe: Online, parts: OnlineParts) -> Iterator[StepRecord]:
     """Run from `state.step` to the end, one record a step; the caller logs and checkpoints."""
-    refresh = 0 if isinstance(recipe, BestOfRecipe) else recipe.objective.refresh_every
+    updater = Updater(state, recipe.optim.max_grad_norm, parts.world)
     while state.step < parts.total:
         started = time.perf_counter()
         where = f"step {state.step + 1}"
         with phase("data"):
-            place = state.place(parts.total)
-            drawn = parts.mix.draw(place)
-        shape = partial(_sampled_shape, recipe, parts.source.tasks(place))
+            position = state.draw_at(parts.total)
+            drawn = parts.mix.draw(position)
+        shape = partial(_sampled_shape, recipe, parts.source.tasks(position))
         with interruptible(), explained(where, shape, to_sample(recipe)):
-            gathered = parts.source.next(state.step, place)
+            gathered = parts.source.next(state.step, position)
         sampled = time.perf_counter()
-        expect_scored(recipe.reward, gathered.sampled, gathered.failures, state.running, where)
+        expect_scored(recipe.reward, gathered.sampled, gathered.failures, state.unscored, where)
         row = rollout_metrics(gathered, parts.learner.compares_groups)
         row |= unscored_metrics(recipe.reward, gathered.sampled, gathered.failures)
-        learnt, not_finite = _learn(state, recipe, parts, gathered, drawn)
+        learnt, not_finite = _learn(updater, recipe, parts, gathered, drawn)
         row |= learnt
+        refresh = recipe.refresh_every
         if parts.reference is not None and refresh and state.step % refresh == 0:
             parts.reference.refresh()
         row |= dominance_metrics(recipe, gathered.sampled)
@@ -110,18 +112,22 @@ def train_online(state: TrainState, recipe: Online, parts: OnlineParts) -> Itera
 
 
 def _learn(
-    state: TrainState, recipe: Online, parts: OnlineParts, gathered: Gathered, drawn: Drawn
+    updater: Updater, recipe: Online, parts: OnlineParts, gathered: Gathered, drawn: Drawn
 ) -> tuple[dict[str, float], NotFinite | None]:
     """Learn from these groups: the learner's metrics, or why they taught nothing (more)."""
+    state = updater.state
     where = f"step {state.step + 1}"
     rate = learning_rate(recipe.optim, state.step, parts.total)
+    metrics: dict[str, Metric] = {}
     not_finite = None
     before = state.updates()
     try:
         with explained(where, partial(shape_of_groups, gathered.groups), to_learn(recipe)):
-            with phase("data"):
-                replay = replayed(parts.replay, drawn)
-            row = results(parts.learner.learn(gathered.groups, replay, rate))
+            for update in parts.learner.updates(gathered.groups):
+                if update.of == "policy":
+                    update = with_replay(update, parts.replay, drawn)
+                metrics = merge(metrics, updater.step(update, learning_rate=rate, where=where))
+            row = results(metrics)
     except NotFiniteError as error:
         count, made = made_since(state, before)
         row = skipped_row(rate, count)

@@ -30,8 +30,7 @@ from strop.recipe.loading.load import load
 from strop.recipe.safety import SafetyTask
 from strop.recipe.task import EvalTask
 from strop.recipe.train.dev import DevRecipe
-from strop.recipe.train.methods import Recipe
-from strop.recipe.train.offline import RewardModelRecipe
+from strop.recipe.train.methods import Recipe, method_of
 from strop.text.render import preference_tree
 from strop.tracking.phases import phase
 from strop.tracking.runlog import read_rows
@@ -155,7 +154,7 @@ def load_dev(recipe: Recipe) -> DevSet | None:
             fix="point dev.suite at a suite of other items, and keep this one for the gate",
         )
     _expect_scores(dev, suite)
-    if isinstance(recipe, RewardModelRecipe):
+    if method_of(recipe).scalar_head:
         for asked in suite.tasks:
             _expect_pairs(asked, dev.suite)
     jobs = jobs_of(suite, Asked(LocalEngine(recipe.model.path), None, suite.seed))

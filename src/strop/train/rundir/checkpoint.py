@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -21,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from strop.errors import OutputError
 from strop.model.network import Network
 from strop.model.save import load_weights, save_network
-from strop.train.loop.step import TrainState
+from strop.train.loop.state import TrainState
 from strop.train.rundir.manifest import MANIFEST, flush, manifest, point, publish, verify
 
 Tensors = dict[str, torch.Tensor]
@@ -30,7 +31,7 @@ Tensors = dict[str, torch.Tensor]
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """A run after a step, in host memory: `Snapshot(40, {"": (network, {...})},
-    {"optimizer": {...}, "random": {"cpu": ...}}, {})`.
+    {"optimizer": {...}, "random": {"cpu": ...}}, {"position": {"shift": 0}})`.
 
     `networks` are written by `save_network` into the subfolder that is their key, `tensors` as
     `<key>.safetensors`.
@@ -39,7 +40,7 @@ class Snapshot:
     step: int
     networks: Mapping[str, tuple[Network, Tensors]]
     tensors: Mapping[str, Tensors]
-    running: Mapping[str, float]
+    parts: Mapping[str, Mapping[str, Any]]
 
 
 def capture(state: TrainState, random: Tensors | None = None) -> Snapshot:
@@ -55,7 +56,7 @@ def capture(state: TrainState, random: Tensors | None = None) -> Snapshot:
     if state.critic is not None:
         networks["critic"] = (state.critic.network, _copied_weights(state.critic.network))
         tensors["critic_optimizer"] = state.critic.optimizer.tensors()
-    return Snapshot(state.step, networks, tensors, dict(state.running))
+    return Snapshot(state.step, networks, tensors, {n: p.state() for n, p in state.parts().items()})
 
 
 def write_checkpoint(snapshot: Snapshot, run: Path, *, keep: int, best: int | None = None) -> None:
@@ -69,7 +70,7 @@ def write_checkpoint(snapshot: Snapshot, run: Path, *, keep: int, best: int | No
         save_network(network, temporary / name, weights)
     for name, tensors in snapshot.tensors.items():
         save_file(tensors, temporary / f"{name}.safetensors")
-    carried = {"step": snapshot.step, "running": dict(snapshot.running)}
+    carried = {"step": snapshot.step, "parts": snapshot.parts}
     (temporary / "trainer.json").write_text(json.dumps(carried))
     (temporary / MANIFEST).write_text(json.dumps(manifest(temporary), indent=1))
     for log in run.glob("*.jsonl"):
@@ -173,7 +174,8 @@ def restore(state: TrainState, folder: Path) -> None:
         torch.cuda.set_rng_state(streams["cuda"])
     carried = json.loads((folder / "trainer.json").read_text())
     state.step = int(carried["step"])
-    state.running.update(carried["running"])  # in place: the method holds the same dict
+    for name, part in state.parts().items():
+        part.load(carried["parts"][name])
 
 
 def random_states() -> Tensors:

@@ -25,7 +25,7 @@ from strop.recipe.eval import Suite
 from strop.recipe.loading.flat import flat
 from strop.recipe.loading.load import digest, load
 from strop.recipe.train.methods import Recipe
-from strop.recipe.train.online import OnlineRecipe, PpoRecipe
+from strop.recipe.train.online import OnlineRecipe
 from strop.tracking.runlog import read_rows
 from strop.train.rundir.lock import LOCK
 from strop.train.rundir.manifest import sweep, write_whole
@@ -238,8 +238,8 @@ def reward_hashes(recipe: Recipe) -> list[str]:
     components = [*recipe.reward, *held_out]
     files = [Path(component.file) for component in components if component.file]
     models = [component.model for component in components if component.model]
-    if isinstance(recipe, PpoRecipe) and recipe.value is not None:
-        models.append(recipe.value.path)
+    if recipe.critic is not None:
+        models.append(recipe.critic.path)
     return [
         *(hashlib.sha256(file.read_bytes()).hexdigest()[:16] for file in files),
         *(weights_hash(model) for model in models),

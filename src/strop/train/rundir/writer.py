@@ -10,7 +10,7 @@ from typing import Self
 import torch
 
 from strop.errors import TrainingError
-from strop.train.loop.step import TrainState
+from strop.train.loop.state import TrainState
 from strop.train.rundir.checkpoint import (
     capture,
     newest_whole,

@@ -184,13 +184,13 @@ class TestPolicyBatches:
         )  # fmt: skip
         answers = (with_a_tool, scored.rollout.completions[1])
         told = replace(scored, rollout=replace(scored.rollout, completions=answers))
-        lesson = self.lesson(policy, [told], mismatch={"level": "token"})
-        assert lesson.counted == ((3, 3),)
-        assert lesson.sampler[0].tolist() == pytest.approx([-0.1, -0.2, -0.3])
-        assert [len(part) for part in lesson.advantage] == [3, 3]
-        assert lesson.old is not None
-        assert [len(part) for part in lesson.old] == [3, 3]
-        assert lesson.trees[0].branches[0] == with_a_tool.branch()
+        batch = self.batch(policy, [told], mismatch={"level": "token"})
+        assert batch.counted == ((3, 3),)
+        assert batch.sampler[0].tolist() == pytest.approx([-0.1, -0.2, -0.3])
+        assert [len(part) for part in batch.advantage] == [3, 3]
+        assert batch.old is not None
+        assert [len(part) for part in batch.old] == [3, 3]
+        assert batch.trees[0].branches[0] == with_a_tool.branch()
 
     def test_a_step_without_a_gradient_changes_nothing(self, policy: Policy) -> None:
         before = [p.detach().clone() for p in policy.trainable()]

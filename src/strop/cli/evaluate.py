@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -12,10 +12,6 @@ from typer.core import TyperGroup
 from strop.cli.decode import decode
 from strop.cli.mine import mine
 from strop.cli.options import AsJson, DryRun, Overrides
-
-if TYPE_CHECKING:
-    from strop.evals.run import EvalResult
-    from strop.evals.subjects import Subject
 
 SUITE = "suite"
 
@@ -63,13 +59,14 @@ def evaluate(
     Example: strop eval suite.yaml --model runs/sft/final --output evals/sft
     """
     from strop.cli.show import Counting, setup
-    from strop.evals.run import check_suite, run_suite
+    from strop.evals.run import check_suite, find_subject, run_suite
     from strop.recipe.eval import Suite
     from strop.recipe.loading.load import load
+    from strop.results import EvalResult
 
     setup()
     loaded = load(Suite, suite, overrides)
-    subject = _subject(model, endpoint, outputs)
+    subject = find_subject(model, endpoint, None if outputs is None else str(outputs))
     if dry_run:
         for name, items in check_suite(loaded, subject).items():
             print(f"would measure {name}: {items} items")
@@ -80,39 +77,5 @@ def evaluate(
         said = {"scores": result.scores, "figures": result.figures, "kl": result.kl}
         print(json.dumps({**said, "output": str(output)}))
         return
-    _show(result)
+    print(EvalResult(output))
     print(f"saved {output}")
-
-
-def _subject(model: str | None, endpoint: str | None, outputs: Path | None) -> Subject:
-    from strop.errors import UsageError
-    from strop.evals.recorded import Recorded
-    from strop.evals.remote import Endpoint
-    from strop.evals.subjects import LocalModel
-
-    if outputs is not None:
-        if model is not None or endpoint is not None:
-            raise UsageError("--outputs are answers already given: drop --model and --endpoint")
-        return Recorded(str(outputs))
-    if model is None:
-        raise UsageError(
-            "whom to measure?", fix="give --model FOLDER, --endpoint URL --model NAME, or --outputs"
-        )
-    return LocalModel(model) if endpoint is None else Endpoint(endpoint, model)
-
-
-def _show(result: EvalResult) -> None:
-    """Scores, then how the answers look."""
-    unscored = dict.fromkeys(result.scores, 0)
-    for record in result.records:
-        unscored[record.task] = unscored.get(record.task, 0) + (record.score is None)
-    for name, value in result.scores.items():
-        missing = f"   {unscored[name]} not scored" if unscored[name] else ""
-        print(f"  {name:<40} {value:.4f}{missing}")
-    if result.kl is not None:
-        print(f"  {'KL to reference, nats per token':<40} {result.kl:.4f}")
-    for task, figures in result.figures.items():
-        named = [f"{name} {value:.3g}" for name, value in figures.items()]
-        print(f"  {task}")
-        for first in range(0, len(named), 5):
-            print(f"    {'  '.join(named[first : first + 5])}")

@@ -10,12 +10,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from strop.errors import OutputError
+from strop.errors import OutputError, UsageError
 from strop.evals.drift import PREFIX, corpus_figures, per_token
 from strop.evals.inputs import inputs_of
 from strop.evals.jobs import Asked, Job, jobs_of
 from strop.evals.journal import Journal
+from strop.evals.recorded import Recorded
 from strop.evals.records import RECORDS, mean_scores, write_records
+from strop.evals.remote import Endpoint
 from strop.evals.subjects import LocalModel, Subject, as_subject
 from strop.evals.summary import SUMMARY, counts, prompts_of, summary_of
 from strop.evals.tasks.perplexity import corpus_of
@@ -43,6 +45,25 @@ class EvalResult:
     figures: dict[str, dict[str, float]]
     kl: float | None
     records: tuple[EvalRecord, ...]
+
+
+def find_subject(
+    model: str | None, endpoint: str | None = None, outputs: str | None = None
+) -> Subject:
+    """Whom to measure: a model folder or hub name, a model of that name behind an
+    OpenAI-compatible `endpoint`, or recorded `outputs`.
+
+    Raises `UsageError` for nobody and for two at once.
+    """
+    if outputs is not None:
+        if model is not None or endpoint is not None:
+            raise UsageError("--outputs are answers already given: drop --model and --endpoint")
+        return Recorded(outputs)
+    if model is None:
+        raise UsageError(
+            "whom to measure?", fix="give --model FOLDER, --endpoint URL --model NAME, or --outputs"
+        )
+    return LocalModel(model) if endpoint is None else Endpoint(endpoint, model)
 
 
 def run_suite(

@@ -22,7 +22,7 @@ from strop.recipe.train.policy import (
     SequenceClipObjective,
     ValueRecipe,
 )
-from strop.recipe.train.reward import ProbesRecipe, Rewards
+from strop.recipe.train.reward import ProbesRecipe, RewardComponent, Rewards
 from strop.recipe.train.rollout import CispoRollout, DapoRollout, RolloutRecipe, UngroupedRollout
 from strop.recipe.train.run import TrainRecipe
 
@@ -49,6 +49,11 @@ class OnlineRecipe(TrainRecipe):
     probes: ProbesRecipe = ProbesRecipe()
     eval: TasksDuring | None = None
     alarms: SampleAlarms = SampleAlarms()
+
+    @property
+    def all_rewards(self) -> list[RewardComponent]:
+        """What completions are trained by, and what held-out ones are judged by."""
+        return [*self.reward, *((self.eval.reward if self.eval else None) or [])]
 
 
 class PolicyRecipe(OnlineRecipe):

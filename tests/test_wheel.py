@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -46,9 +47,14 @@ def test_every_file_that_is_no_module_is_named_as_package_data() -> None:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `python -m build` makes, without asking a registry for setuptools."""
-    folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, ROOT]
+    """What `python -m build` makes of a copy, so that what an earlier one left is not in it; without
+    asking a registry for setuptools."""
+    folder, copy = tmp_path_factory.mktemp("wheel"), tmp_path_factory.mktemp("copy")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, copy)
+    cached = shutil.ignore_patterns("__pycache__", "*.egg-info")
+    shutil.copytree(ROOT / "src", copy / "src", ignore=cached)
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, copy]
     built = subprocess.run(command, capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stdout + built.stderr
     (made,) = folder.glob("*.whl")
@@ -124,7 +130,6 @@ class TestInstalled:
         command = [sys.executable, "-m", "mypy", "--strict", f"--python-executable={python}",
                    f"--cache-dir={tmp_path / 'cache'}", script]  # fmt: skip
         found = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
-        assert found.stdout.splitlines() == [
-            'script.py:6: error: Unexpected keyword argument "stpes" for "train"  [call-arg]',
-            "Found 1 error in 1 file (checked 1 source file)",
-        ]
+        errors = [line for line in found.stdout.splitlines() if ": error: " in line]
+        wrong = 'script.py:6: error: Unexpected keyword argument "stpes" for "train"  [call-arg]'
+        assert errors == [wrong], found.stdout + found.stderr

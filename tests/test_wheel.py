@@ -47,8 +47,8 @@ def test_every_file_that_is_no_module_is_named_as_package_data() -> None:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `python -m build` makes of a copy, so that what an earlier one left is not in it; without
-    asking a registry for setuptools."""
+    """What `python -m build` makes of a copy, so that what an earlier build left is not in it, and
+    without asking a registry for setuptools."""
     folder, copy = tmp_path_factory.mktemp("wheel"), tmp_path_factory.mktemp("copy")
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy)

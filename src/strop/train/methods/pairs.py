@@ -6,12 +6,14 @@ that counts tokens beyond the shorter answer less. The same rule is applied to p
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 
+from strop.errors import UsageError
 from strop.losses import preference
 from strop.losses.metrics import Metric, Sum
 from strop.losses.reduce import Loss, mean_of
@@ -120,6 +122,8 @@ def pair_losses(
             ),
             torch.zeros_like(chosen),
         )
+    if isinstance(objective, DpoObjective) and objective.given is not None:
+        return _own_loss(objective.given, four, options)
     if isinstance(objective, DpoObjective) and objective.divergence != "reverse_kl":
         return preference.f_dpo(
             *four, beta=objective.beta, divergence=objective.divergence, alpha=objective.alpha
@@ -132,6 +136,23 @@ def _one(
 ) -> torch.Tensor:
     shift = {"delta": delta} if name == "bco_pair" else {}
     return WITH_REFERENCE[name](*four, **options, **shift)
+
+
+def _own_loss(
+    function: Callable[..., torch.Tensor],
+    four: tuple[torch.Tensor, ...],
+    options: Mapping[str, float],
+) -> torch.Tensor:
+    """A user's own loss of each pair, [P]; it gets those options that it has parameters for."""
+    taken = inspect.signature(function).parameters
+    loss_P = function(*four, **{name: v for name, v in options.items() if name in taken})
+    if not isinstance(loss_P, torch.Tensor) or loss_P.shape != four[0].shape:
+        found = list(loss_P.shape) if isinstance(loss_P, torch.Tensor) else type(loss_P).__name__
+        raise UsageError(
+            f"the loss {function.__name__} returned {found} where the shape is {[len(four[0])]}",
+            fix="return a tensor with one loss for each pair; strop takes the mean",
+        )
+    return loss_P
 
 
 @dataclass(frozen=True, slots=True)

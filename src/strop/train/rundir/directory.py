@@ -25,8 +25,9 @@ from strop.recipe.eval import Suite
 from strop.recipe.loading.flat import flat
 from strop.recipe.loading.load import digest, load
 from strop.recipe.train.methods import Recipe
+from strop.recipe.train.offline import DpoRecipe
 from strop.recipe.train.online import OnlineRecipe, PpoRecipe
-from strop.rewards.find import source_hash
+from strop.rewards.find import function_name, source_hash
 from strop.tracking.runlog import read_rows
 from strop.train.rundir.lock import LOCK
 from strop.train.rundir.manifest import sweep, write_whole
@@ -252,9 +253,11 @@ def reward_hashes(recipe: Recipe) -> list[str]:
 
 
 def functions_given(recipe: Recipe) -> list[dict[str, str]]:
-    """`[{"name": "shorter", "sha256": "3f1c..."}]`: reward functions given from Python."""
+    """`[{"name": "shorter", "sha256": "3f1c..."}]`: rewards or a loss given from Python."""
     components = recipe.all_rewards if isinstance(recipe, OnlineRecipe) else []
     given = {c.function: c.given for c in components if c.given is not None}
+    if isinstance(recipe, DpoRecipe) and recipe.objective.given is not None:
+        given[function_name(recipe.objective.given)] = recipe.objective.given
     return [{"name": name, "sha256": source_hash(found)} for name, found in given.items()]
 
 

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import transformers
-import yaml
 
-from strop.demo.model import raw_model, train_tokenizer
-from strop.demo.world import all_equations, assistant, solution, user
+from strop.demo.model import train_tokenizer
+from strop.demo.world import all_equations, solution
+from strop.model.load import load_policy
+from strop.model.network import Policy
+from strop.recipe.train.model import ModelRecipe
 from strop.sandbox import landlock, tiers
 from strop.sandbox.client import Sandbox
-from strop.tracking.runlog import read_rows
-from strop.train.loop.optim import Optimizers
+
+pytest.register_assert_rewrite("tests.support")
+from tests.support.models import sharp_model  # noqa: E402 - its asserts are rewritten first
+from tests.support.runs import WriteRows, write_jsonl, write_recipes  # noqa: E402
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
-
-WriteRows = Callable[[str, Sequence[Mapping[str, Any]]], Path]
 
 
 @pytest.fixture(scope="session")
@@ -38,13 +38,15 @@ def tokenizer() -> Any:
 def model_folder(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A saved Qwen3 of three narrow layers with that tokenizer."""
     folder = tmp_path_factory.mktemp("model")
-    model = raw_model(tokenizer, seed=0, width=32)
-    for parameter in model.parameters():  # larger weights than at birth: sharper, less forgiving
-        if parameter.dim() > 1:
-            torch.nn.init.normal_(parameter, std=0.2)
-    model.save_pretrained(folder)
+    sharp_model(tokenizer).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def policy(model_folder: Path) -> Policy:
+    """That model, to be trained: a fresh one for each test."""
+    return load_policy(ModelRecipe(path=str(model_folder)))
 
 
 @pytest.fixture
@@ -52,9 +54,7 @@ def write_rows(tmp_path: Path) -> WriteRows:
     """Write rows as JSONL under the test's own folder."""
 
     def write(name: str, rows: Sequence[Mapping[str, Any]]) -> Path:
-        path = tmp_path / name
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        return path
+        return write_jsonl(tmp_path / name, rows)
 
     return write
 
@@ -68,86 +68,7 @@ def sandbox() -> Iterator[Sandbox]:
         yield started
 
 
-CLOCK = ("step_time", "sampling_time")
-
-
-def metrics(folder: Path) -> list[dict[str, Any]]:
-    """A run's log without what depends on the clock."""
-    rows = read_rows(folder / "metrics.jsonl")
-    return [{k: v for k, v in row.items() if k not in CLOCK} for row in rows]
-
-
-class Recorder(Optimizers):
-    """Keeps the gradients of an update and leaves the weights alone."""
-
-    def __init__(self, parameters: list[torch.nn.Parameter]) -> None:
-        super().__init__([torch.optim.SGD(parameters, lr=0.0)])
-        self.parameters = parameters
-        self.seen: list[torch.Tensor] = []
-
-    def step(self, learning_rate: float) -> None:
-        gradients = [
-            torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in self.parameters
-        ]
-        self.seen.append(torch.cat([g.flatten() for g in gradients]))
-
-
-EQUATIONS = all_equations()[::53]
-
-OFFLINE = ["cpt", "sft", "dft", "dpo", "robust_dpo", "ipo", "exo_pair", "aot", "aot_unpaired",
-           "discopop", "dpop", "sppo_hard", "mpo", "simpo", "orpo", "cpo", "hinge", "nca_pair",
-           "bco_pair", "apo_zero", "apo_down", "kto", "apo_zero_unpaired",
-           "reward_model"]  # fmt: skip
-ONLINE = ["grpo", "dapo", "dr_grpo", "gspo", "gmpo", "cispo", "sapo", "rloo", "reinforce_pp",
-          "ppo", "online_dpo", "raft"]  # fmt: skip
-
-
 @pytest.fixture
-def recipes(tmp_path: Path, model_folder: Path, write_rows: WriteRows) -> dict[str, Path]:
-    """A small recipe of every method over generated data."""
-    answers = [(user(e), solution(e), solution(e, filler=True)) for e in EQUATIONS]
-    write_rows("text.jsonl", [{"text": solution(e)} for e in EQUATIONS])
-    write_rows(
-        "sft.jsonl", [{"prompt": p, "completion": assistant(good)} for p, good, _ in answers]
-    )
-    pairs = [
-        {"prompt": p, "chosen": good, "rejected": bad, "margin": 0.1 * n}
-        for n, (p, good, bad) in enumerate(answers)
-    ]
-    write_rows("pairs.jsonl", pairs)
-    thumbs = [
-        {"prompt": p, "completion": good if n % 3 else bad, "label": n % 3 != 0}
-        for n, (p, good, bad) in enumerate(answers)
-    ]
-    write_rows("thumbs.jsonl", thumbs)
-    write_rows("tasks.jsonl", [{"prompt": user(e), "answer": str(e.x)} for e in EQUATIONS])
-    (tmp_path / "rewards.py").write_text(
-        "def shorter(prompts, completions, **columns):\n"
-        "    return [-float(len(c[-1]['content'])) for c in completions]\n"
-    )
-    data = {"cpt": "text", "sft": "sft", "dft": "sft", "kto": "thumbs",
-            "apo_zero_unpaired": "thumbs"}  # fmt: skip
-    paths = {}
-    for method in [*OFFLINE, *ONLINE]:
-        own = data.get(method, "tasks" if method in ONLINE else "pairs")
-        recipe: dict[str, Any] = {
-            "method": method,
-            "output": f"runs/{method}",
-            "seed": 3,
-            "model": {"path": str(model_folder)},
-            "data": f"{own}.jsonl",
-            "optim": {"learning_rate": 1e-4},
-            "run": {"steps": 6, "batch_size": 4, "save_every": 2, "micro_batch_tokens": 150},
-        }
-        if method in ONLINE:
-            recipe["reward"] = [{"function": "shorter", "file": "rewards.py"}]
-            recipe["rollout"] = {"group_size": 4, "max_tokens": 12}
-        if method == "grpo":
-            recipe["objective"] = {"beta": 0.05}
-        if method == "ppo":
-            recipe["value"] = {"path": str(model_folder), "learning_rate": 1e-3}
-        if method in ("sft", "dpo", "kto", "reward_model"):
-            recipe["eval"] = {"data": f"{own}.jsonl", "every": 3}
-        paths[method] = tmp_path / f"{method}.yaml"
-        paths[method].write_text(yaml.safe_dump(recipe))
-    return paths
+def recipes(tmp_path: Path, model_folder: Path) -> dict[str, Path]:
+    """A small recipe of every method over generated data, under the test's own folder."""
+    return write_recipes(tmp_path, model_folder)

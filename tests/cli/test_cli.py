@@ -15,17 +15,11 @@ import pytest
 import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from conftest import WriteRows
 from strop.demo.world import all_equations, assistant, solution, user
+from tests.support.processes import expect_refused, sets, strop
+from tests.support.runs import WriteRows
 
 ROWS = [{"prompt": user(e), "completion": assistant(solution(e))} for e in all_equations()[::97]]
-
-
-def strop(*args: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "strop.cli", *map(str, args)]
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=120, cwd=cwd, check=False
-    )
 
 
 @pytest.fixture
@@ -47,18 +41,6 @@ def recipe(tmp_path: Path, model_folder: Path, write_rows: WriteRows) -> Path:
         )
     )
     return path
-
-
-def expect_refused(
-    result: subprocess.CompletedProcess[str], *words: str, output: Path | None = None
-) -> None:
-    """Exit 2, one message that names place and fix, no traceback, nothing half-written."""
-    assert result.returncode == 2, result.stderr
-    assert "Traceback" not in result.stderr
-    for word in words:
-        assert word in result.stderr, result.stderr
-    if output is not None:
-        assert not output.exists()
 
 
 def cpu_seconds(*command: object, runs: int = 1) -> float:
@@ -162,7 +144,7 @@ def test_dry_run_writes_nothing(recipe: Path) -> None:
 
 class TestMistakes:
     def run(self, recipe: Path, *settings: str) -> subprocess.CompletedProcess[str]:
-        return strop("train", recipe, *(part for s in settings for part in ("--set", s)))
+        return strop("train", recipe, *sets(*settings))
 
     def test_misspelt_key(self, recipe: Path) -> None:
         text = recipe.read_text().replace("learning_rate", "lerning_rate")
@@ -237,10 +219,9 @@ class TestMistakes:
             "    return [None if i % 4 == 0 else i % 4 for i in range(len(completions))]\n"
         )
         write_rows("data/rows.jsonl", [{"prompt": "a"}])
-        result = strop("train", recipe, "--json", *(
-            part for s in ("method=grpo", "rollout.max_tokens=8", "run.steps=1",
-                           "reward=[{function: f, file: rewards.py}]") for part in ("--set", s)
-        ))  # fmt: skip
+        given = sets("method=grpo", "rollout.max_tokens=8", "run.steps=1",
+                     "reward=[{function: f, file: rewards.py}]")  # fmt: skip
+        result = strop("train", recipe, "--json", *given)
         assert json.loads(result.stdout.splitlines()[0])["skipped/unscored"] == 8
 
     def test_unwritten_options(self, recipe: Path) -> None:

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from conftest import WriteRows
 from strop.cli.app import app
 from strop.errors import StropError
 from strop.rewards.audit.report import auc, kappa
+from tests.support.runs import WriteRows
 
 ROWS = [
     {"prompt": f"{n} + {n}", "answer": str(2 * n), "completion": text, "label": label}

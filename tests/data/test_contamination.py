@@ -18,7 +18,7 @@ from strop.demo.world import demonstrations, split
 from strop.demo.write import edit, task
 from strop.evals.overlap import check_overlap, training_files
 from strop.types import Demonstration, Document, Origin, Preference, Record, Task, Text
-from tests.conftest import WriteRows
+from tests.support.runs import WriteRows
 
 VOCABULARY = [f"{a}{b}{c}" for a in "bdfgklmn" for b in "aeiou" for c in "prstz"]
 

@@ -13,12 +13,12 @@ import pyarrow.parquet
 import pytest
 from datasets import Dataset
 
-from conftest import WriteRows
 from strop.data.order import batch_indices
 from strop.data.records import PARSERS, demonstration, document, feedback, preference, task
 from strop.data.sources import data_hash, read
 from strop.errors import DataError
 from strop.types import Origin
+from tests.support.runs import WriteRows
 
 ROWS = [{"prompt": "2x = 6", "completion": "3", "source": "a"}, {"prompt": "b", "completion": "c"}]
 HERE = Origin("f.jsonl", 1)

@@ -14,12 +14,12 @@ import pyarrow.parquet
 import pytest
 from datasets import Dataset, DatasetDict
 
-from conftest import WriteRows
 from strop.data.records import demonstration, feedback, task
 from strop.data.sources import data_hash, read, rows
 from strop.errors import DataError
 from strop.recipe.loading.load import load_recipe
 from strop.train.preflight.prepare import prepare
+from tests.support.runs import WriteRows
 
 ROWS = [{"prompt": "2x = 6", "completion": "3"}, {"prompt": "x + 1 = 2", "completion": "1"}]
 LINES = "".join(json.dumps(row) + "\n" for row in ROWS)

@@ -16,8 +16,8 @@ from strop.recipe.eval import Suite
 from strop.recipe.gate import Policy
 from strop.recipe.loading.load import load, load_recipe
 from strop.recipe.pipeline import Pipeline
+from tests.support import ROOT
 
-ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")),
          *sorted((ROOT / "examples").rglob("*.md"))]  # fmt: skip
 

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from conftest import EQUATIONS, WriteRows
 from strop.demo.world import assistant, solution, user
 from strop.recipe.loading.load import _fields, load_recipe
 from strop.recipe.train.methods import METHODS, Recipe, record_kind
 from strop.train.preflight.prepare import Prepared, prepare
+from tests.support import ROOT
+from tests.support.runs import EQUATIONS, WriteRows
 
-ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples/methods").glob("*.yaml"))
 PAGE = (ROOT / "docs/methods.md").read_text()
 BEYOND = {"qlora": "dpo", "lora_grpo": "grpo"}

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-SRC = Path(__file__).parents[1] / "src"
+from tests.support import ROOT
+
+SRC = ROOT / "src"
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "types"),

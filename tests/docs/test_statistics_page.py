@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 
 from evidence.simulations import TABLES, Bench, written
+from tests.support import ROOT
 
-PAGE = (Path(__file__).parents[1] / "docs/statistics.md").read_text()
+PAGE = (ROOT / "docs/statistics.md").read_text()
 
 
 def rows(name: str) -> list[list[str]]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import torch
@@ -15,22 +14,10 @@ from strop.engines.local import REPACK_BELOW, LocalSampler, stopped
 from strop.model.decode import TreeDecoder, honours_plain, places
 from strop.model.logprobs import Head, TreeScorer
 from strop.types import Branch, Completion, Tree
-from test_tree import MODELS, VOCABULARY, model_of
+from tests.support.families import MODELS, VOCABULARY, model_of
+from tests.support.rollouts import Words, prompts
 
 STOP = [2, 5, 7]
-
-
-class Words:
-    """A tokenizer whose tokens are the words 0, 1, 2, ..."""
-
-    eos_token_id = 2
-    init_kwargs: ClassVar[dict[str, Any]] = {}
-
-    def convert_tokens_to_ids(self, tokens: list[str]) -> list[int]:
-        return list(map(int, tokens))
-
-    def decode(self, ids: list[int], **_: Any) -> str:
-        return " ".join(map(str, ids))
 
 
 def sampler_of(name: str, **options: Any) -> LocalSampler:
@@ -38,14 +25,6 @@ def sampler_of(name: str, **options: Any) -> LocalSampler:
     model.generation_config.eos_token_id = STOP
     model.generation_config.pad_token_id = 0
     return LocalSampler(model, Words(), **options)
-
-
-def prompts(count: int = 6, longest: int = 12) -> list[tuple[int, ...]]:
-    pick = random.Random(5)
-    return [
-        tuple(pick.randrange(8, VOCABULARY) for _ in range(pick.randint(1, longest)))
-        for _ in range(count)
-    ]
 
 
 def ids(groups: list[tuple[Completion, ...]]) -> list[list[tuple[int, ...]]]:

@@ -20,7 +20,6 @@ from hypothesis import strategies as st
 from scipy import stats
 from typer.testing import CliRunner
 
-from conftest import EQUATIONS, WriteRows
 from strop.cli.decode import decode, table
 from strop.demo.model import raw_model
 from strop.demo.world import user
@@ -45,6 +44,8 @@ from strop.recipe.loading.load import load
 from strop.recipe.study import Refine, Study
 from strop.rewards.exact import exact_answer
 from strop.types import Completion
+from tests.support import ROOT
+from tests.support.runs import EQUATIONS, WriteRows
 
 DRAWN = st.lists(
     st.tuples(st.sampled_from(["a", "b", "c", None]), st.booleans(), st.sampled_from([0, 1, None])),
@@ -710,7 +711,7 @@ class TestCommand:
 
 
 def test_the_documented_study_loads(tmp_path: Path) -> None:
-    text = (Path(__file__).parents[1] / "docs/decoding.md").read_text()
+    text = (ROOT / "docs/decoding.md").read_text()
     block = text.split("    # study.yaml\n")[1].split("\n\n")[0]
     path = tmp_path / "study.yaml"
     path.write_text("".join(line.removeprefix("    ") + "\n" for line in block.splitlines()))

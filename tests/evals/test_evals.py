@@ -16,7 +16,6 @@ import torch
 import yaml
 from typer.testing import CliRunner
 
-from conftest import EQUATIONS, WriteRows
 from strop.cli.app import app
 from strop.demo.world import solution, user
 from strop.errors import (
@@ -44,6 +43,7 @@ from strop.recipe.template import TemplateRecipe
 from strop.recipe.train.rollout import SamplingRecipe
 from strop.train.run import train
 from strop.types import EvalRecord, Message, Origin, Task
+from tests.support.runs import EQUATIONS, WriteRows
 
 TASKS = [{"id": f"q{n}", "prompt": user(e), "answer": str(e.x), "topic": "even" if e.x % 2 == 0
           else "odd"} for n, e in enumerate(EQUATIONS[:12])]  # fmt: skip

@@ -11,10 +11,8 @@ from typing import Any
 import pytest
 import torch
 from pydantic import ValidationError
-from tokenizers.processors import TemplateProcessing
-from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
-from conftest import WriteRows
 from strop.errors import DataError, TextError, UnscoredError, UsageError
 from strop.evals.continuations import (
     context_of,
@@ -25,23 +23,19 @@ from strop.evals.continuations import (
     windows,
 )
 from strop.evals.tasks import choice, perplexity
-from strop.model.load import load_for_inference
 from strop.model.logprobs import TreeScorer
 from strop.model.network import Policy
 from strop.recipe.likelihood import ChoiceTask, PerplexityTask
 from strop.text.encode import Encoder
 from strop.types import EvalRecord, Origin
+from tests.support.models import bos_tokenizer
+from tests.support.runs import WriteRows
 
 ROWS: list[dict[str, Any]] = [
     {"prompt": "Solve 3x + 7 = 22. Answer:", "choices": ["5", "7", "22 over 3"], "answer": 0},
     {"prompt": "Solve 2x = 6. ", "choices": ["x = 3", "x = 4"], "answer": "x = 3"},
     {"prompt": "x + 1 = 2, so", "choices": ["x = 1", "x = 2", "é", "Subtract 1"], "answer": "D"},
 ]
-
-
-@pytest.fixture(scope="module")
-def policy(model_folder: Path) -> Policy:
-    return load_for_inference(str(model_folder))
 
 
 @pytest.fixture(scope="module")
@@ -481,19 +475,3 @@ def test_a_bos_stands_once_before_the_prompt_and_none_within(
     (text_record,) = perplexity.score_rows(asked, task, perplexity.rows_of(task))
     found = token_logprobs(plain_model, [2, *encode("15 / 3 = 5")])
     assert text_record.details["nll"] == pytest.approx(-sum(found), abs=1e-4)
-
-
-def bos_tokenizer(tokenizer: Any) -> PreTrainedTokenizerFast:
-    """The same tokenizer, which puts `<|user|>` (id 2) before every text as its BOS."""
-    backend = type(tokenizer.backend_tokenizer).from_str(tokenizer.backend_tokenizer.to_str())
-    backend.post_processor = TemplateProcessing(
-        single="<|user|> $A", special_tokens=[("<|user|>", 2)]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        bos_token="<|user|>",
-        eos_token="<|end|>",
-        pad_token="<|pad|>",
-        chat_template=tokenizer.chat_template,
-        model_max_length=128,
-    )

@@ -29,7 +29,7 @@ from strop.model.network import Policy
 from strop.recipe.gate import Policy as GatePolicy
 from strop.recipe.likelihood import ChoiceTask, LmEvalTask, PerplexityTask
 from strop.types import EvalRecord
-from test_likelihood import bos_tokenizer
+from tests.support.models import bos_tokenizer
 
 lm_eval = pytest.importorskip("lm_eval")
 huggingface = pytest.importorskip("lm_eval.models.huggingface")
@@ -111,11 +111,6 @@ def _no_inventory() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("lm_eval.evaluator.add_env_info", lambda results: None)
         yield
-
-
-@pytest.fixture(scope="module")
-def policy(model_folder: Path) -> Policy:
-    return load_for_inference(str(model_folder))
 
 
 @pytest.fixture(scope="module")

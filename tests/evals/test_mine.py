@@ -19,7 +19,7 @@ from strop.evals.golden.manifest import check_frozen, write_golden
 from strop.evals.golden.mine import Mined, mine
 from strop.recipe.eval import Suite
 from strop.recipe.loading.load import load
-from tests.conftest import WriteRows
+from tests.support.runs import WriteRows
 
 DOWN = {"prompt": "Who wrote Faust?", "completion": "Schiller.", "label": False}
 UP = {"prompt": "Who wrote Emma?", "completion": "Austen.", "label": True}

@@ -16,8 +16,7 @@ from strop.model.load import load_policy
 from strop.recipe.train.methods import METHODS
 from strop.recipe.train.model import ModelRecipe
 from strop.types import Branch, Tree
-
-ROOT = Path(__file__).parents[1]
+from tests.support import ROOT
 
 
 def runs() -> Any:

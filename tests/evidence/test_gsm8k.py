@@ -17,8 +17,8 @@ from strop.recipe.loading.load import load, load_recipe
 from strop.rewards.exact import exact_answer
 from strop.tracking.runlog import read_rows
 from strop.train.run import train
+from tests.support import ROOT
 
-ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "examples/gsm8k"
 DATA = Path(os.environ.get("STROP_DATA", ROOT.parent / "shared/data")) / "gsm8k"
 

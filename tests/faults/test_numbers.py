@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from conftest import metrics
 from strop.data.order import Drawn, Mix, Part
 from strop.errors import NotFiniteError, TrainingError
 from strop.losses.reduce import Loss
@@ -28,6 +25,8 @@ from strop.train.methods.supervised import SupervisedMethod
 from strop.train.monitor.alarms import AlarmWatch
 from strop.train.run import train
 from strop.types import StepRecord
+from tests.support.processes import sets, strop
+from tests.support.runs import metrics
 
 LONG = ["run.steps=10", "run.skip_nonfinite=1", "eval=null"]
 
@@ -241,9 +240,7 @@ class TestNotFinite:
     def test_from_the_command_line(self, recipes: dict[str, Path]) -> None:
         """Weights that a wild learning rate made infinite: exit code 1, no traceback."""
         given = ["optim.learning_rate=1e38", "optim.warmup_ratio=0", "run.save_every=1"]
-        command = [sys.executable, "-m", "strop.cli", "train", str(recipes["sft"])]
-        command += [part for one in given for part in ("--set", one)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        done = strop("train", recipes["sft"], *sets(*given))
         assert done.returncode == 1, done.stderr
         assert "Traceback" not in done.stderr
         for part in ("not finite", "batch.jsonl", "optim.learning_rate", "run.skip_nonfinite"):

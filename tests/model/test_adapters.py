@@ -14,7 +14,6 @@ from peft import AutoPeftModelForCausalLM, LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from conftest import metrics
 from strop.demo.model import raw_model
 from strop.errors import ModelError, RecipeError, TrainingError
 from strop.model.load import load_for_inference, load_policy
@@ -26,6 +25,7 @@ from strop.train.preflight.prepare import prepare
 from strop.train.run import train
 from strop.train.rundir.checkpoint import latest_checkpoint
 from strop.types import Branch, StepRecord, Tree
+from tests.support.runs import metrics
 
 
 class TestAdapters:

@@ -14,7 +14,6 @@ import torch
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from conftest import metrics
 from strop.cli.app import app
 from strop.errors import RecipeError
 from strop.model import arithmetic
@@ -29,6 +28,7 @@ from strop.train.preflight import refuse
 from strop.train.preflight.prepare import prepare
 from strop.train.run import train
 from strop.types import StepRecord
+from tests.support.runs import metrics
 
 EMULATES, COMPUTES = Speeds(float32=125.0, bfloat16=26.0), Speeds(float32=125.0, bfloat16=240.0)
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)

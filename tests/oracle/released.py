@@ -1,5 +1,5 @@
 """The chat templates of released models, as the trl package carries them, and what strop makes of
-each: `python -m tests.released` prints the table of docs/templates.md."""
+each: `python -m tests.oracle.released` prints the table of docs/templates.md."""
 
 from __future__ import annotations
 

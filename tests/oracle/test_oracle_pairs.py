@@ -8,7 +8,6 @@ that no log-ratio is 0. Where TRL means something else, the difference is assert
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,84 +17,30 @@ import datasets
 import pytest
 import torch
 import yaml
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from conftest import Recorder, WriteRows
 from strop.demo.world import Equation, assistant, solution, user
 from strop.recipe.loading.load import load_recipe
 from strop.train.build import build_loop, build_state
 from strop.train.methods.unpaired import mismatched
 from strop.train.preflight.prepare import Prepared, prepare
 from strop.types import Branch, Tree
+from tests.oracle.steps import (
+    EQUATIONS,
+    TRL_OPTIONS,
+    Step,
+    agree,
+    combined,
+    differ,
+    shake,
+    shaken,
+    step_of,
+    stored,
+)
+from tests.support.models import Recorder
+from tests.support.runs import WriteRows
 
 pytestmark = pytest.mark.oracle
-
-os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
-datasets.disable_progress_bars()
-
-TRL_OPTIONS = {
-    "report_to": "none", "use_cpu": True, "bf16": False, "gradient_checkpointing": False,
-}  # fmt: skip
-"""No half precision and no recomputation: TRL's defaults are bfloat16 and checkpointing."""
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """The loss of one step and its gradient in every weight, in the order of the parameters."""
-
-    loss: float
-    gradient: torch.Tensor
-
-
-def shake(model: torch.nn.Module, seed: int = 4, scale: float = 0.02) -> None:
-    """The same noise on the same parameters, whoever holds the model."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for _, parameter in sorted(model.named_parameters()):
-            parameter.add_(scale * torch.randn(parameter.shape, generator=generator))
-
-
-def stored(folder: Path) -> Any:
-    """The stored model, and with it what TRL takes as the reference."""
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-
-
-def shaken(folder: Path) -> Any:
-    model = stored(folder)
-    shake(model)
-    return model
-
-
-def step_of(model: torch.nn.Module, loss: torch.Tensor) -> Step:
-    gradients = torch.autograd.grad(loss, list(model.parameters()))
-    return Step(float(loss.detach()), torch.cat([g.flatten() for g in gradients]))
-
-
-def combined(*parts: tuple[float, Step]) -> Step:
-    """A weighted sum of losses."""
-    return Step(
-        sum(weight * step.loss for weight, step in parts),
-        torch.stack([weight * step.gradient for weight, step in parts]).sum(0),
-    )
-
-
-def distance(ours: Step, theirs: Step) -> tuple[float, float]:
-    """(loss apart, gradient vector apart), both relative to theirs."""
-    apart = (ours.gradient - theirs.gradient).norm() / theirs.gradient.norm()
-    return abs(ours.loss - theirs.loss) / abs(theirs.loss), float(apart)
-
-
-def agree(ours: Step, theirs: Step) -> None:
-    loss, gradient = distance(ours, theirs)
-    assert theirs.gradient.norm() > 0
-    assert loss <= 1e-5
-    assert gradient <= 1e-4
-    assert float(ours.gradient.norm()) == pytest.approx(float(theirs.gradient.norm()), rel=1e-4)
-
-
-def differ(ours: Step, theirs: Step) -> None:
-    """Both loss and gradient are more than a hundredth apart."""
-    assert min(distance(ours, theirs)) > 0.01
 
 
 def strop_step(
@@ -143,10 +88,6 @@ def padded_ids(tokens_BT: torch.Tensor, mask_BT: torch.Tensor) -> list[list[int]
     return [tokens[mask].tolist() for tokens, mask in rows]
 
 
-EQUATIONS = [
-    Equation(3, 7, 5), Equation(2, -4, 9), Equation(7, 15, 12), Equation(9, -3, 1),
-    Equation(5, 11, 8), Equation(4, -20, 11),
-]  # fmt: skip
 MARGINS = [0.5, 1.0, 0.0, 2.0, 0.25, 1.5]
 
 

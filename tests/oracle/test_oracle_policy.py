@@ -18,7 +18,6 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from conftest import Recorder
 from strop.demo.world import solution, user
 from strop.model.load import load_policy
 from strop.model.logprobs import Head
@@ -40,7 +39,8 @@ from strop.types import (
     Task,
     Tree,
 )
-from test_oracle_pairs import EQUATIONS, TRL_OPTIONS, Step, shake, shaken, step_of
+from tests.oracle.steps import EQUATIONS, TRL_OPTIONS, Step, shake, shaken, step_of
+from tests.support.models import Recorder
 
 pytestmark = pytest.mark.oracle
 

@@ -18,7 +18,19 @@ from strop.text.render import demonstration_tree
 from strop.text.tools import Call, calls_in
 from strop.train.run import train
 from strop.types import Demonstration
-from tests.released import CASES, END_OF_TURN, HERE, SAID, TOOL, USER, names, speaker, table, told
+from tests.oracle.released import (
+    CASES,
+    END_OF_TURN,
+    HERE,
+    SAID,
+    TOOL,
+    USER,
+    names,
+    speaker,
+    table,
+    told,
+)
+from tests.support import ROOT
 
 pytestmark = [
     pytest.mark.oracle,
@@ -93,7 +105,7 @@ def test_trains_saves_and_stops(name: str, tmp_path: Path) -> None:
 
 
 def test_the_docs_say_what_is_done() -> None:
-    page = Path(__file__).parent.parent / "docs" / "templates.md"
+    page = ROOT / "docs/templates.md"
     assert table() in page.read_text(encoding="utf-8")
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from conftest import WriteRows
 from strop.demo.world import all_equations, assistant, solution, user
 from strop.errors import MissingEvidenceError
 from strop.pipeline import GateRefused, Observer, plan, run_pipeline
 from strop.recipe.loading.load import load
 from strop.recipe.pipeline import Pipeline
 from strop.registry.store import Registry
+from tests.support.runs import Stop, WriteRows, stop_at
 
 EQUATIONS = all_equations()[::97]
 HELD_OUT = all_equations()[1::97]
@@ -101,19 +101,12 @@ def test_runs_then_skips_then_reruns_what_changed(folder: Path) -> None:
 
 
 def test_an_interrupted_stage_is_resumed(folder: Path) -> None:
-    class Stop(Exception):  # noqa: N818 - it is what it is
-        pass
-
     recipe = folder / "sft.yaml"
     recipe.write_text(recipe.read_text().replace("batch_size: 8", "batch_size: 8, save_every: 10"))
 
-    def stop(record: object) -> None:
-        if record.step == 15:  # type: ignore[attr-defined]
-            raise Stop
-
     pipeline = load(Pipeline, folder / "pipeline.yaml")
     with pytest.raises(Stop):
-        run_pipeline(pipeline, Observer(on_step=stop))
+        run_pipeline(pipeline, Observer(on_step=stop_at(15)))
     started: list[int] = []
     run_pipeline(pipeline, Observer(on_start=lambda prepared, step: started.append(step)))
     assert started == [10]

@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 import yaml
-from safetensors.torch import load_file
 
-from pipelines import Stop, contents, edit, run, stop_at, write_twice
 from strop.errors import RecipeError
 from strop.model.load import weights_hash
 from strop.pipeline import GateRefused, Planned, plan
 from strop.recipe.loading.load import load
 from strop.recipe.pipeline import Pipeline
 from strop.registry.store import Registry
+from tests.support.pipelines import contents, edit, run, write_twice
+from tests.support.runs import Stop, final_weights, same, stop_at
 
 IMPOSSIBLE = "targets: [{score: pairs, min_gain: 5}]\n"
 """No share of pairs rises by 5."""
@@ -210,14 +210,13 @@ def test_an_interrupted_attempt_is_resumed_as_that_attempt(pipeline: Path) -> No
     seeds = [recipe_in(runs / name)["seed"] for name in ("dpo.attempt-1", "dpo.attempt-2", "dpo")]
     assert seeds == [0, 1, 2]
     # as if never interrupted
-    whole = load_file(runs / "dpo.attempt-2/final/model.safetensors")
+    whole = final_weights(runs / "dpo.attempt-2")
     other = pipeline.parent / "dpo.yaml"
     edit(other, "output: runs/dpo", "output: runs/alone\nseed: 1")
     alone = pipeline.parent / "alone.yaml"
     alone.write_text("name: alone\nstages: [{kind: train, name: alone, recipe: dpo.yaml}]\n")
     run(alone)
-    found = load_file(runs / "alone/final/model.safetensors")
-    assert all((whole[name] == found[name]).all() for name in whole)
+    assert same(whole, final_weights(runs / "alone"))
 
 
 @pytest.mark.parametrize(

@@ -3,32 +3,17 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from safetensors.torch import load_file
 
-from pipelines import edit, run, write_twice
 from strop.pipeline import GateRefused, plan
 from strop.recipe.loading.load import load
 from strop.recipe.pipeline import Pipeline
 from strop.registry.store import Registry
-
-
-def start(file: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "strop.cli", "run", str(file)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.002)
+from tests.support.pipelines import edit, run, write_twice
+from tests.support.processes import Child
+from tests.support.runs import final_weights, same
 
 
 def write(folder: Path, model: Path) -> Path:
@@ -49,20 +34,15 @@ def test_killed_in_a_stage_and_on_the_way_back(tmp_path: Path, model_folder: Pat
     moments = ("runs/sft/checkpoint-2", "gates/dpo.attempt-1.json")
     for goal in (folder / moment for moment in moments):
         assert not goal.exists()
-        child = start(killed)
-        wait_for(lambda goal=goal, child=child: goal.exists() or child.poll() is not None)
-        child.kill()
-        _, errors = child.communicate(timeout=60)
-        assert child.returncode == -signal.SIGKILL, errors
+        child = Child(["run", killed], tmp_path / "said")
+        child.until(goal.exists)
+        child.signal(signal.SIGKILL)
+        assert child.end() == -signal.SIGKILL, child.said
     with pytest.raises(GateRefused):
         run(killed)
     for name in ("sft", "dpo.attempt-1", "dpo"):
-        left, right = (
-            load_file(file.parent / f"runs/{name}/final/model.safetensors")
-            for file in (whole, killed)
-        )
-        assert left.keys() == right.keys()
-        assert all((left[key] == right[key]).all() for key in left), name
+        left, right = (file.parent / f"runs/{name}" for file in (whole, killed))
+        assert same(final_weights(left), final_weights(right)), name
     for folder in (whole.parent, killed.parent):
         assert len(Registry(folder / "registry.db").events("twice")) == 1
         assert not (folder / "runs/dpo.attempt-2").exists()
@@ -76,13 +56,12 @@ def test_stopped_by_a_signal(
     file = write_twice(tmp_path, model_folder)
     edit(tmp_path / "sft.yaml", "steps: 6, batch_size: 4, save_every: 2",
          "steps: 4000, batch_size: 4")  # fmt: skip
-    child = start(file)
+    child = Child(["run", file], tmp_path / "said")
     log = tmp_path / "runs/sft/metrics.jsonl"
-    wait_for(lambda: log.exists() and log.stat().st_size > 0)
-    child.send_signal(number)
-    _, errors = child.communicate(timeout=60)
-    assert child.returncode == code, errors
-    assert "run the same command again" in errors
+    child.until(lambda: log.exists() and log.stat().st_size > 0)
+    child.signal(number)
+    assert child.end() == code, child.said
+    assert "run the same command again" in child.said
     (checkpoint,) = (tmp_path / "runs/sft").glob("checkpoint-*")
     rows = {row.stage.name: row for row in plan(load(Pipeline, file))}
     assert rows["sft"].action == "resume"

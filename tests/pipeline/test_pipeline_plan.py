@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from pipelines import Stop, contents, edit, run, stop_at, write_twice
 from strop.cli.app import app
 from strop.errors import RecipeError, UsageError
 from strop.pipeline import Observer, Outcome, Planned, plan, run_pipeline
@@ -20,6 +19,8 @@ from strop.recipe.pipeline import Pipeline, Stage
 from strop.registry.store import Registry
 from strop.train.loop.memory import to_learn
 from strop.train.rundir.directory import MAY_CHANGE
+from tests.support.pipelines import contents, edit, run, write_twice
+from tests.support.runs import Stop, stop_at
 
 
 @pytest.fixture

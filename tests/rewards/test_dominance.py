@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import metrics
 from strop.recipe.loading.load import load_recipe
 from strop.recipe.train.reward import RewardComponent
 from strop.rewards.audit.dominance import dominance, faults, static_margin
 from strop.rewards.combine import total_of
 from strop.train.run import train
+from tests.support.runs import metrics
 
 
 def of(*components: dict[str, Any]) -> list[RewardComponent]:

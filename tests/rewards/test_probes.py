@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from scipy.stats import binomtest
 
-from conftest import WriteRows
 from strop.errors import DataError, RecipeError, RewardError, SandboxError
 from strop.recipe.loading.load import load_recipe
 from strop.recipe.train.reward import ProbesRecipe, RewardComponent
@@ -19,6 +18,7 @@ from strop.rewards.compose import Reward
 from strop.sandbox import landlock
 from strop.train.preflight.prepare import prepare
 from strop.types import Origin, Task
+from tests.support.runs import WriteRows
 
 TASKS = [
     {"prompt": f"Tom has {n} sheep and buys {2 * n}. How many sheep are there?",

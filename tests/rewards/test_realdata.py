@@ -19,8 +19,9 @@ from strop.rewards.code import code_tests
 from strop.rewards.exact import exact_answer
 from strop.rewards.math import math_answer
 from strop.rewards.tools import tool_call
+from tests.support import ROOT
 
-DATA = Path(os.environ.get("STROP_DATA", Path(__file__).parents[2] / "shared/data"))
+DATA = Path(os.environ.get("STROP_DATA", ROOT.parent / "shared/data"))
 
 
 def rows(name: str) -> list[dict[str, Any]]:

@@ -12,7 +12,6 @@ from transformers import (
     LlamaForSequenceClassification,
 )
 
-from conftest import EQUATIONS, WriteRows, metrics
 from strop.demo.world import assistant, solution, user
 from strop.errors import ModelError
 from strop.model.load import load_reward_model, load_scalar, load_tokenizer
@@ -26,6 +25,7 @@ from strop.text.render import answer_tree
 from strop.train.methods.reward_model import expected_calibration_error
 from strop.train.run import train
 from strop.types import Branch, Tree
+from tests.support.runs import EQUATIONS, WriteRows, metrics
 
 FAST = ("optim.learning_rate=3e-3", "run.steps=30", "run.batch_size=16")
 

@@ -76,18 +76,6 @@ def run(file: Path, **observed: Callable[..., Any]) -> dict[str, Outcome]:
     return outcomes
 
 
-class Stop(Exception):  # noqa: N818 - it is what it is
-    """Raised in the middle of a stage, as an interruption."""
-
-
-def stop_at(step: int) -> Callable[[Any], None]:
-    def on_step(record: Any) -> None:
-        if record.step == step:
-            raise Stop
-
-    return on_step
-
-
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file below a folder, with its bytes."""
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}

@@ -1,11 +1,14 @@
-"""`strop` in processes of their own that start in milliseconds, to be killed or signalled."""
+"""`strop` in processes of their own that start in milliseconds: to be killed, signalled, or asked
+what a user asks, with exit code and output."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from multiprocessing.context import ForkServerProcess
@@ -13,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import strop.cli.train
-import strop.train.run  # noqa: F401
+import strop.train.run
 from strop.cli import main
 from strop.train.rundir import manifest
 
@@ -29,14 +32,20 @@ CONTEXT.set_forkserver_preload(
 class Child:
     """One command: `Child(["train", "sft.yaml"], tmp_path / "said")`.
 
-    With `dies_at` it is killed by its own hand (`kill -9`) at that flush of a checkpoint's files.
+    What it prints goes to `log`; its errors too, unless `errors` names another file. With `dies_at`
+    it is killed by its own hand (`kill -9`) at that flush of a checkpoint's files.
     """
 
-    def __init__(self, arguments: Sequence[str | Path], log: Path, dies_at: int = 0) -> None:
+    def __init__(
+        self, arguments: Sequence[object], log: Path, *,
+        errors: Path | None = None, cwd: Path | None = None, dies_at: int = 0,
+    ) -> None:  # fmt: skip
         self.log = log
-        self.process: ForkServerProcess = CONTEXT.Process(
-            target=command, args=([str(a) for a in arguments], str(log), dies_at)
-        )
+        given = ([str(a) for a in arguments], str(log), str(errors or log), cwd, dies_at)
+        self.process: ForkServerProcess = CONTEXT.Process(target=_command, args=given)
+        for file in {log, errors or log}:
+            if file.is_file():  # of an earlier child; a pipe stays
+                file.unlink()
         self.process.start()
         assert self.process.pid is not None
         self.pid = self.process.pid
@@ -74,11 +83,39 @@ class Child:
             time.sleep(0.002)
 
 
-def command(arguments: list[str], log: str, dies_at: int) -> None:
+def strop(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run one command to its end; its exit code and what it said."""
+    with tempfile.TemporaryDirectory() as folder:
+        out, errors = Path(folder) / "out", Path(folder) / "errors"
+        code = Child(arguments, out, errors=errors, cwd=cwd).end()
+        said = out.read_text(), errors.read_text()
+    return subprocess.CompletedProcess(list(map(str, arguments)), code, *said)
+
+
+def expect_refused(
+    result: subprocess.CompletedProcess[str], *words: str, output: Path | None = None
+) -> None:
+    """Exit 2, one message that names place and fix, no traceback, nothing half-written."""
+    assert result.returncode == 2, result.stderr
+    assert "Traceback" not in result.stderr
+    for word in words:
+        assert word in result.stderr, result.stderr
+    if output is not None:
+        assert not output.exists()
+
+
+def sets(*settings: str) -> list[str]:
+    """`--set` before each of them."""
+    return [part for setting in settings for part in ("--set", setting)]
+
+
+def _command(arguments: list[str], log: str, errors: str, cwd: Path | None, dies_at: int) -> None:
     """What a child does."""
-    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    os.dup2(handle, 1)
-    os.dup2(handle, 2)
+    for number, file in ((1, log), (2, errors)):
+        # appended to: both may be one file
+        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+    if cwd is not None:
+        os.chdir(cwd)
     # a shell that runs the tests in its background has its children ignore Ctrl-C
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"

@@ -15,7 +15,6 @@ import yaml
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from conftest import WriteRows
 from strop.demo.model import raw_model
 from strop.errors import MissingEvidenceError, UsageError
 from strop.evals.gate.verdict import run_gate
@@ -32,7 +31,8 @@ from strop.rollout.collect import prompted_tasks
 from strop.tracking.runlog import read_rows
 from strop.train.run import train
 from strop.types import Completion, Message, Origin, Task
-from templates import CLOSED_AT_THE_END, DATED, NO_END, OPENS_THOUGHT, PLAIN, speaking
+from tests.support.runs import WriteRows
+from tests.support.templates import CLOSED_AT_THE_END, DATED, NO_END, OPENS_THOUGHT, PLAIN, speaking
 
 USER: Message = {"role": "user", "content": "Solve 2x = 6"}
 HERE = Origin("tasks.jsonl", 1)

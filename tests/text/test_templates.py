@@ -27,7 +27,7 @@ from strop.types import (
     Text,
     Tree,
 )
-from templates import (
+from tests.support.templates import (
     CLOSED_AT_THE_END,
     DATED,
     NO_END,

@@ -16,12 +16,12 @@ from typing import Any
 
 import pytest
 
-from conftest import metrics
 from strop.errors import RecipeError, UsageError
 from strop.recipe.loading.load import load_recipe
 from strop.tracking import sinks as sinks_module
 from strop.tracking.sinks import FAILURES, SINKS, Sinks, TrackedRun, expect_sinks
 from strop.train.run import train
+from tests.support.runs import metrics
 
 
 class Told:

@@ -15,7 +15,6 @@ from safetensors.torch import load_file
 from transformers import GPT2Config, GPT2LMHeadModel, Qwen3Config
 from typer.testing import CliRunner
 
-from conftest import EQUATIONS, WriteRows, metrics
 from strop.cli.app import app
 from strop.demo.world import solution, user
 from strop.errors import DataError, OutputError, RecipeError
@@ -23,6 +22,7 @@ from strop.model.load import positions_of
 from strop.recipe.loading.load import load_recipe
 from strop.train.preflight.prepare import Prepared, prepare
 from strop.train.run import train
+from tests.support.runs import EQUATIONS, WriteRows, metrics
 
 Prepare = Callable[..., Prepared]
 

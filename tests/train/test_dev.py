@@ -13,7 +13,6 @@ import pytest
 import yaml
 from safetensors.torch import load_file
 
-from conftest import EQUATIONS, WriteRows, metrics
 from strop.demo.world import all_equations, solution, user
 from strop.errors import DataError, OutputError, RecipeError, RewardError, StoppedByAlarm
 from strop.evals.run import run_suite
@@ -29,7 +28,15 @@ from strop.train.monitor.alarms import AlarmWatch
 from strop.train.monitor.dev import Best, best_of, score_names
 from strop.train.preflight.prepare import prepare
 from strop.train.run import train
-from test_train import same, strop, wait_for, weights
+from tests.support.processes import Child, sets
+from tests.support.runs import (
+    EQUATIONS,
+    WriteRows,
+    break_off,
+    metrics,
+    same,
+    weights,
+)
 
 GREEDY = {
     "kind": "generate",
@@ -217,19 +224,8 @@ class TestResume:
         whole = train(setting("dpo", "output=runs/whole", metric="greedy/brevity")).parent
         recipe = setting("dpo", "output=runs/parts", metric="greedy/brevity")
 
-        class Stop(Exception):  # noqa: N818 - it is what it is
-            pass
-
-        def stop_at(step: int) -> Callable[[Any], None]:
-            def on_step(record: Any) -> None:
-                if record.step == step:
-                    raise Stop
-
-            return on_step
-
         for step in range(7):  # step 0 is the measurement before the first
-            with pytest.raises(Stop):
-                train(recipe, resume=step > 0, on_step=stop_at(step))
+            break_off(recipe, step, resume=step > 0)
         parts = train(recipe, resume=True).parent
         assert metrics(parts) == metrics(whole)
         assert [r["step"] for r in metrics(parts)] == [0, 1, 2, 3, 4, 5, 6]
@@ -239,18 +235,15 @@ class TestResume:
 
     def test_killed(self, setting: Setting, recipes: dict[str, Path], tmp_path: Path) -> None:
         dev = {"suite": str(tmp_path / "dev.yaml"), "every": 2, "metric": "greedy/brevity"}
-        options = ["--set", "run.steps=12", "--set", "output=runs/killed",
-                   "--set", f"dev={json.dumps(dev)}"]  # fmt: skip
+        given = sets("run.steps=12", "output=runs/killed", f"dev={json.dumps(dev)}")
         recipe = setting("sft", "run.steps=12", "output=runs/whole", metric="greedy/brevity")
         whole = train(recipe).parent
         run = whole.parent / "killed"
-        child = strop("train", recipes["sft"], *options)
-        wait_for(lambda: (run / "checkpoint-4").exists() or child.poll() is not None, 240)
+        child = Child(["train", recipes["sft"], *given], tmp_path / "said")
+        child.until((run / "checkpoint-4").exists)
         child.kill()
-        child.wait()
-        done = strop("train", recipes["sft"], *options, "--resume")
-        _, errors = done.communicate(timeout=240)
-        assert done.returncode == 0, errors
+        child = Child(["train", recipes["sft"], *given, "--resume"], tmp_path / "said")
+        assert child.end() == 0, child.said
         assert metrics(run) == metrics(whole)
         assert lineage(run)["final"] == lineage(whole)["final"]
         assert same(weights(run / "final"), weights(whole / "final"))
@@ -258,14 +251,7 @@ class TestResume:
     def test_another_dev_set_is_another_run(self, setting: Setting, write_rows: WriteRows) -> None:
         recipe = setting("sft", "run.steps=2")
 
-        class Stop(Exception):  # noqa: N818 - it is what it is
-            pass
-
-        def stop(record: Any) -> None:
-            raise Stop
-
-        with pytest.raises(Stop):
-            train(recipe, on_step=stop)
+        break_off(recipe, 0)
         write_rows("few.jsonl", [{"prompt": user(e)} for e in OTHERS[20:26]])
         with pytest.raises(OutputError, match="the run began with other dev than"):
             train(recipe, resume=True)

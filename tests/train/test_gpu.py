@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from conftest import metrics
 from strop.engines.engine import Sampling
 from strop.engines.local import LocalSampler
 from strop.model.load import load_policy
@@ -22,8 +21,9 @@ from strop.train.loop.step import optimizer_step
 from strop.train.methods.supervised import SupervisedMethod
 from strop.train.monitor.profile import Profile
 from strop.train.run import train
-from test_sampler import Words, prompts
-from test_tree import model_of, tree_of
+from tests.support.families import model_of, tree_of
+from tests.support.rollouts import Words, prompts
+from tests.support.runs import metrics
 
 pytestmark = [
     pytest.mark.gpu,

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from scipy.stats import linregress
 
-from conftest import metrics
 from strop.errors import StoppedByAlarm
 from strop.recipe.loading.load import load_recipe
 from strop.recipe.train.reward import RewardComponent
@@ -21,6 +20,7 @@ from strop.train.monitor.hacking import slope_t, two_proportions
 from strop.train.run import train
 from strop.train.rundir.checkpoint import latest_checkpoint
 from strop.types import Completion, Origin, Rollout, Score, ScoredGroup, Task
+from tests.support.runs import metrics
 
 PROMPT = "Solve 3x + 7 = 22"
 CLEAN = (

@@ -6,16 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from conftest import OFFLINE, ONLINE, Recorder, metrics
 from strop.recipe.loading.load import load_recipe
 from strop.recipe.train.methods import METHODS
 from strop.train.build import build_loop, build_state
 from strop.train.preflight.prepare import prepare
 from strop.train.run import train
-from strop.types import StepRecord
+from tests.support.models import Recorder
+from tests.support.runs import OFFLINE, ONLINE, break_off, metrics, same, weights
 
 
 def test_every_method_is_tried_here() -> None:
@@ -48,20 +47,9 @@ def test_stopped_and_resumed_is_bit_identical(method: str, recipes: dict[str, Pa
         options += ["objective.refresh_every=2"]
     whole = train(load_recipe(recipes[method], [*options, "output=runs/whole"]))
     recipe = load_recipe(recipes[method], [*options, "output=runs/parts"])
-
-    class Stop(Exception):  # noqa: N818 - it is what it is
-        pass
-
-    def on_step(record: StepRecord) -> None:
-        if record.step == 3:  # a checkpoint stands at 2
-            raise Stop
-
-    with pytest.raises(Stop):
-        train(recipe, on_step=on_step)
+    break_off(recipe, 3)  # a checkpoint stands at 2
     parts = train(recipe, resume=True)
-    left, right = (load_file(folder / "model.safetensors") for folder in (whole, parts))
-    assert left.keys() == right.keys()
-    assert all(torch.equal(left[name], right[name]) for name in left)
+    assert same(weights(whole), weights(parts))
     assert metrics(whole.parent) == metrics(parts.parent)
 
 

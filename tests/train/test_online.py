@@ -11,16 +11,13 @@ from typing import Any
 import pytest
 import torch
 
-from conftest import metrics
 from strop.data.order import Mix, Part
 from strop.engines.engine import Sampling
 from strop.losses.preference import dpo
-from strop.model.load import load_policy
 from strop.model.network import Policy
 from strop.model.reference import Reference
 from strop.recipe.loading.load import load_recipe
 from strop.recipe.train.methods import Online
-from strop.recipe.train.model import ModelRecipe
 from strop.rollout.collect import PromptedTask
 from strop.rollout.overlong import shaped
 from strop.text.lengths import overlong_penalty
@@ -40,11 +37,7 @@ from strop.types import (
     Task,
     Tree,
 )
-
-
-@pytest.fixture
-def policy(model_folder: Path) -> Policy:
-    return load_policy(ModelRecipe(path=str(model_folder)))
+from tests.support.runs import metrics
 
 
 def state_of(policy: Policy) -> TrainState:

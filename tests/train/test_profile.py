@@ -9,11 +9,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-import torch
 import yaml
-from safetensors.torch import load_file
 
-from conftest import metrics
 from strop.errors import UsageError
 from strop.recipe.loading.load import load_recipe
 from strop.tracking.phases import Phase, Spent, Stopwatch, phase
@@ -21,7 +18,8 @@ from strop.tracking.runlog import read_rows
 from strop.train.monitor import profile as profile_module
 from strop.train.monitor.profile import Profile, Trace, covered, table
 from strop.train.run import train
-from test_cli import expect_refused, strop
+from tests.support.processes import expect_refused, strop
+from tests.support.runs import break_off, metrics, same, weights
 
 NAP = 0.05
 
@@ -174,8 +172,7 @@ class TestRuns:
         plain = train(load_recipe(recipes[method]))
         profile = profiled(recipes[method], 2, "output=runs/profiled")
         watched = plain.parents[1] / "profiled/final"
-        left, right = (load_file(f / "model.safetensors") for f in (plain, watched))
-        assert all(torch.equal(left[name], right[name]) for name in left)
+        assert same(weights(plain), weights(watched))
         assert metrics(plain.parent) == metrics(watched.parent)
         worked = {name for name, spent in profile.phases.items() if spent.seconds}
         online = {"sampling", "reward"} if method in ("ppo", "online_dpo") else set()
@@ -188,15 +185,7 @@ class TestRuns:
         assert profile.phases["data"].seconds < 0.3 * profile.phases["forward"].seconds
 
     def test_a_resumed_run_profiles_the_steps_it_makes(self, recipes: dict[str, Path]) -> None:
-        class Stop(Exception):  # noqa: N818 - it is what it is
-            pass
-
-        def stop(record: Any) -> None:
-            if record.step == 3:  # the checkpoint of step 2 is there
-                raise Stop
-
-        with pytest.raises(Stop):
-            train(load_recipe(recipes["dpo"]), on_step=stop)
+        break_off(load_recipe(recipes["dpo"]), 3)  # the checkpoint of step 2 is there
         profile = profiled(recipes["dpo"], 5, resume=True)
         assert list(profile.steps) == [4, 5]
 

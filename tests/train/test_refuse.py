@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from conftest import WriteRows
 from strop.errors import DataError, RecipeError, UsageError
 from strop.recipe.loading.load import load_recipe
 from strop.recipe.train.methods import METHODS
 from strop.train.preflight.prepare import prepare
+from tests.support.runs import WriteRows
 
 NOT_READ = [
     ("grpo", "objective.gamma=0.9"),

@@ -10,12 +10,12 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from conftest import ONLINE, metrics
 from strop.cli.app import app
 from strop.errors import RecipeError
 from strop.recipe.loading.load import load_recipe
 from strop.recipe.train.online import OnlineRecipe
 from strop.train.run import train
+from tests.support.runs import ONLINE, metrics
 
 PRESETS: dict[str, dict[str, Any]] = {
     "dapo": {"resample": 9, "overlong_buffer": 4, "mask_truncated": True, "group_size": 8},

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,11 +14,9 @@ from strop.data.order import Mix, Part, batch_indices
 from strop.errors import TrainingError, UsageError
 from strop.losses.divergence import k1
 from strop.losses.reduce import Loss
-from strop.model.load import load_policy
 from strop.model.network import Policy
 from strop.model.reference import Reference
 from strop.recipe.train.methods import METHODS
-from strop.recipe.train.model import ModelRecipe
 from strop.train.loop.optim import Optimizers
 from strop.train.loop.step import TrainState, optimizer_step, pieces, split_tree
 from strop.train.methods.policy_gradient import Lesson, PolicyGradient
@@ -40,11 +37,6 @@ def grown(count: int = 32) -> list[Tree]:
         branches = (ids(1, 20), ids(1, 20))
         trees.append(Tree(ids(1, 9), tuple(Branch(b, (True,) * len(b)) for b in branches)))
     return trees
-
-
-@pytest.fixture
-def policy(model_folder: Path) -> Policy:
-    return load_policy(ModelRecipe(path=str(model_folder)))
 
 
 def state_of(policy: Policy, rate: float = 1.0) -> TrainState:

@@ -6,17 +6,11 @@ import json
 import math
 import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from safetensors.torch import load_file
 
-from conftest import metrics
 from strop.errors import OutputError, RecipeError
 from strop.model.load import load_policy
 from strop.recipe.loading.load import load_recipe
@@ -25,14 +19,8 @@ from strop.recipe.train.run import OptimRecipe
 from strop.train.loop.optim import build_optimizer, learning_rate
 from strop.train.run import train
 from strop.train.rundir.checkpoint import latest_checkpoint
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(folder / "model.safetensors")
-
-
-def same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
-    return left.keys() == right.keys() and all(torch.equal(left[k], right[k]) for k in left)
+from tests.support.processes import Child, sets
+from tests.support.runs import break_off, metrics, same, weights
 
 
 def test_sft_lowers_the_loss_on_what_it_sees(recipes: dict[str, Path]) -> None:
@@ -59,18 +47,6 @@ def test_grpo_raises_the_reward(recipes: dict[str, Path]) -> None:
     assert sum(r["reward"] for r in rows[-5:]) / 5 > sum(r["reward"] for r in rows[:5]) / 5 + 2
 
 
-def strop(*args: str | Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "strop.cli", *map(str, args)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def wait_for(condition: Any, seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.005)
-
-
 class TestResume:
     @pytest.mark.parametrize("method", ["sft", "dpo", "grpo"])
     def test_stopped_and_resumed_is_bit_identical(
@@ -86,50 +62,34 @@ class TestResume:
         whole = train(load_recipe(recipes[method], [*options, "output=runs/whole"]))
         recipe = load_recipe(recipes[method], [*options, "output=runs/parts"])
 
-        class Stop(Exception):  # noqa: N818 - it is what it is
-            pass
-
-        def stop_at(step: int) -> Any:
-            def on_step(record: Any) -> None:
-                if record.step == step:
-                    raise Stop
-
-            return on_step
-
-        for step, resume in ((3, False), (6, True)):  # checkpoints stand at 2 and 4
-            with pytest.raises(Stop):
-                train(recipe, resume=resume, on_step=stop_at(step))
+        break_off(recipe, 3)  # checkpoints stand at 2 and 4
+        break_off(recipe, 6, resume=True)
         parts = train(recipe, resume=True)
-        name = "adapter_model.safetensors" if method == "sft" else "model.safetensors"
-        assert same(load_file(whole / name), load_file(parts / name))
+        assert same(weights(whole), weights(parts))
         assert metrics(whole.parent) == metrics(parts.parent)
 
-    def test_killed_at_any_moment(self, recipes: dict[str, Path]) -> None:
-        overrides = ["--set", "run.steps=12", "--set", "output=runs/killed"]
+    def test_killed_at_any_moment(self, recipes: dict[str, Path], tmp_path: Path) -> None:
+        asked = ["train", recipes["grpo"], *sets("run.steps=12", "output=runs/killed")]
         whole = train(load_recipe(recipes["grpo"], ["run.steps=12", "output=runs/whole"]))
         run = whole.parents[1] / "killed"
         for number in range(3):
-            child = strop("train", recipes["grpo"], *overrides, *(["--resume"] if number else []))
-            goal = run / f"checkpoint-{2 + 4 * number}"
-            wait_for(lambda goal=goal, child=child: goal.exists() or child.poll() is not None)
+            child = Child([*asked, *(["--resume"] if number else [])], tmp_path / "said")
+            child.until((run / f"checkpoint-{2 + 4 * number}").exists)
             child.kill()
-            child.wait()
-        done = strop("train", recipes["grpo"], *overrides, "--resume")
-        _, errors = done.communicate(timeout=120)
-        assert done.returncode == 0, errors
+        child = Child([*asked, "--resume"], tmp_path / "said")
+        assert child.end() == 0, child.said
         assert same(weights(whole), weights(run / "final"))
         assert metrics(whole.parent) == metrics(run)
 
-    def test_sigterm_saves_and_exits_143(self, recipes: dict[str, Path]) -> None:
-        overrides = ["--set", "run.steps=4000", "--set", "run.save_every=0"]
-        child = strop("train", recipes["sft"], *overrides)
+    def test_sigterm_saves_and_exits_143(self, recipes: dict[str, Path], tmp_path: Path) -> None:
+        given = sets("run.steps=4000", "run.save_every=0")
+        child = Child(["train", recipes["sft"], *given], tmp_path / "said")
         run = recipes["sft"].parent / "runs/sft"
         log = run / "metrics.jsonl"
-        wait_for(lambda: log.exists() and log.stat().st_size > 0)
-        child.send_signal(signal.SIGTERM)
-        _, errors = child.communicate(timeout=60)
-        assert child.returncode == 143, errors
-        assert "--resume" in errors
+        child.until(lambda: log.exists() and log.stat().st_size > 0)
+        child.signal(signal.SIGTERM)
+        assert child.end() == 143, child.said
+        assert "--resume" in child.said
         checkpoint = latest_checkpoint(run)
         assert checkpoint is not None
         step = json.loads((checkpoint / "trainer.json").read_text())["step"]

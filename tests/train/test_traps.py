@@ -7,14 +7,12 @@ import os
 import shutil
 import stat
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, Qwen3Config
 
-from conftest import WriteRows, metrics
 from strop.errors import DataError, ModelError, OutputError
 from strop.model.dropout import switch_off_dropout
 from strop.model.load import load_policy, load_scalar
@@ -25,22 +23,8 @@ from strop.rewards.reward_model import reward_model
 from strop.train.loop.optim import build_optimizer
 from strop.train.preflight.prepare import prepare
 from strop.train.run import train
-from strop.types import Branch, StepRecord, Tree
-
-
-class Stop(Exception):  # noqa: N818 - it is what it is
-    pass
-
-
-def stopped(recipe: Any, step: int) -> None:
-    """Run a recipe and break off after a step."""
-
-    def on_step(record: StepRecord) -> None:
-        if record.step == step:
-            raise Stop
-
-    with pytest.raises(Stop):
-        train(recipe, on_step=on_step)
+from strop.types import Branch, Tree
+from tests.support.runs import WriteRows, break_off, metrics
 
 
 class TestDropout:
@@ -87,7 +71,7 @@ class TestResume:
         self, recipes: dict[str, Path], write_rows: WriteRows
     ) -> None:
         recipe = load_recipe(recipes["sft"])
-        stopped(recipe, 3)
+        break_off(recipe, 3)
         lineage = (Path(recipe.output) / "lineage.json").read_text()
         write_rows("sft.jsonl", [{"prompt": "p", "completion": "c"}])
         with pytest.raises(OutputError, match="began with other data"):
@@ -96,7 +80,7 @@ class TestResume:
 
     def test_with_another_reward_file_is_refused(self, recipes: dict[str, Path]) -> None:
         recipe = load_recipe(recipes["grpo"])
-        stopped(recipe, 3)
+        break_off(recipe, 3)
         file = recipes["grpo"].parent / "rewards.py"
         file.write_text(file.read_text().replace("-float", "float"))
         with pytest.raises(OutputError, match="began with other rewards"):
@@ -108,7 +92,7 @@ class TestResume:
         parent = tmp_path / "parent"
         shutil.copytree(model_folder, parent)
         recipe = load_recipe(recipes["dpo"], [f"model.path={parent}"])
-        stopped(recipe, 3)
+        break_off(recipe, 3)
         content = bytearray((parent / "model.safetensors").read_bytes())
         content[-1] ^= 1
         (parent / "model.safetensors").write_bytes(content)
@@ -116,7 +100,7 @@ class TestResume:
             train(recipe, resume=True)
 
     def test_with_an_alarm_silenced_goes_on(self, recipes: dict[str, Path]) -> None:
-        stopped(load_recipe(recipes["dpo"]), 3)
+        break_off(load_recipe(recipes["dpo"]), 3)
         recipe = load_recipe(recipes["dpo"], ["alarms={displacement: off, spike: warn}"])
         assert train(recipe, resume=True).exists()
 

@@ -7,24 +7,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from conftest import metrics
 from strop.losses.preference import kto
-from strop.model.load import load_policy
 from strop.model.network import Policy
 from strop.recipe.loading.load import load_recipe
-from strop.recipe.train.model import ModelRecipe
 from strop.recipe.train.offline import UnpairedRecipe
 from strop.train.methods.unpaired import Mismatched, UnpairedMethod, mismatched
 from strop.train.run import train
 from strop.types import Branch, Tree
+from tests.support.runs import metrics
 
 TREES = [Tree((1, i), (Branch((20 + i, 30 + i, 2), (True,) * 3),)) for i in range(4, 10)]
 LABELS = torch.tensor([True, False, True, True, False, True])
-
-
-@pytest.fixture
-def policy(model_folder: Path) -> Policy:
-    return load_policy(ModelRecipe(path=str(model_folder)))
 
 
 def recipe_of(recipes: dict[str, Path], *overrides: str) -> UnpairedRecipe:

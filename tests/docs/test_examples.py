@@ -6,16 +6,16 @@ import importlib
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from strop.demo.world import assistant, solution, user
-from strop.recipe.loading.load import _fields, load_recipe
+from strop.recipe.loading.load import load_recipe
 from strop.recipe.train.methods import METHODS, Recipe, record_kind
 from strop.train.preflight.prepare import Prepared, prepare
 from tests.support import ROOT
+from tests.support.recipe_keys import recipe_keys
 from tests.support.runs import EQUATIONS, WriteRows
 
 EXAMPLES = sorted((ROOT / "examples/methods").glob("*.yaml"))
@@ -127,12 +127,7 @@ def test_the_table_leads_to_code(method: str) -> None:
     assert callable(getattr(importlib.import_module(module), name))
 
 
-def keys() -> Iterator[str]:
-    for cls in METHODS.values():
-        yield from (".".join(path) for path in _fields(cls, ()))
-
-
 def test_keys_that_the_page_names_exist() -> None:
     named = set(re.findall(r"`((?:model|data|text|objective|rollout|optim|run)\.[\w.]+)", PAGE))
     assert len(named) > 20
-    assert named <= set(keys())
+    assert named <= recipe_keys()

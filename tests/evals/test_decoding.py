@@ -45,7 +45,7 @@ from strop.recipe.study import Refine, Study
 from strop.rewards.exact import exact_answer
 from strop.types import Completion
 from tests.support import ROOT
-from tests.support.runs import EQUATIONS, WriteRows
+from tests.support.runs import EQUATIONS, Stop, WriteRows
 
 DRAWN = st.lists(
     st.tuples(st.sampled_from(["a", "b", "c", None]), st.booleans(), st.sampled_from([0, 1, None])),
@@ -428,10 +428,6 @@ class TestPlanted:
             self.run(study(scores=scores), model_folder, base_folder, tmp_path / "out")
 
 
-class InterruptedStudyError(Exception):
-    pass
-
-
 def ran(study: Study, model: Path, base: Path, output: Path, **options: Any) -> dict[str, bytes]:
     """Bytes of what a run wrote, the page aside (its figure has a name of its own each time)."""
     run_study(check_study(study, model=str(model), base=str(base)), output, **options)
@@ -476,10 +472,10 @@ class TestRuns:
         def stop(count: int) -> None:
             told.append(count)
             if len(told) == 5:  # amid the third part: greedy and 0.7 of the base are kept
-                raise InterruptedStudyError
+                raise Stop
 
         output = tmp_path / "out"
-        with pytest.raises(InterruptedStudyError):
+        with pytest.raises(Stop):
             ran(recipe, model_folder, base_folder, output, advance=stop)
         assert not output.exists()
         assert sum(asked) == (6 + 6) + (24 + 6) + 24
@@ -501,7 +497,7 @@ class TestRuns:
         whole = ran(recipe, model_folder, base_folder, tmp_path / "whole")
 
         def stop(count: int) -> None:
-            raise InterruptedStudyError
+            raise Stop
 
         checked = check_study(
             self.recipe(study, tmp_path), model=str(model_folder), base=str(base_folder)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,26 +95,36 @@ def test_choices_have_the_log_probs_of_a_plain_forward(
             assert record.details["margin"] == pytest.approx(values[right] - others, abs=1e-4)
 
 
-def test_the_three_scores_pick_by_sum_by_character_and_by_byte() -> None:
+Told = Callable[..., list[EvalRecord]]
+
+
+@pytest.fixture
+def told(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> Told:
+    """The records of a row whose choices have these log-probs."""
+
+    def records(row: dict[str, Any], *logprobs: float) -> list[EvalRecord]:
+        read = [choice.Continuation(logprob, 1, False) for logprob in logprobs]
+        monkeypatch.setattr(choice, "read_continuations", lambda policy, trees: read)
+        parsed = choice.parse(row, Origin("f", 1))
+        return choice.score_rows(policy, choice_task(Path("f")), [parsed])
+
+    return records
+
+
+def test_the_three_scores_pick_by_sum_by_character_and_by_byte(told: Told) -> None:
     """Log-probs (-6, -8, -7) of a text of 1 character, one of 4, and one of 2 that are 8 bytes."""
-    row = choice.parse(
-        {"prompt": "p", "choices": ["a", "abcd", "😀😀"], "answer": 1}, Origin("f", 1)
-    )
-    task = choice_task(Path("f"))
-    read = [choice.Continuation(value, 1, False) for value in (-6.0, -8.0, -7.0)]
-    acc, norm, by_bytes = choice._records(task, row, read)
+    row = {"prompt": "p", "choices": ["a", "abcd", "😀😀"], "answer": 1}
+    acc, norm, by_bytes = told(row, -6.0, -8.0, -7.0)
     assert [acc.output, norm.output, by_bytes.output] == ["a", "abcd", "😀😀"]
     assert [acc.score, norm.score, by_bytes.score] == [0.0, 1.0, 0.0]
     assert norm.details["margin"] == pytest.approx(-8 / 4 + 7 / 2)
     assert by_bytes.details["margin"] == pytest.approx(-8 / 4 + 7 / 8)
 
 
-def test_of_equals_the_first_is_chosen_and_what_is_not_finite_is_unscored() -> None:
-    row = choice.parse({"prompt": "p", "choices": ["a", "b"], "answer": 0}, Origin("f", 1))
-    equal = [choice.Continuation(-1.0, 1, False)] * 2
-    assert choice._records(choice_task(Path("f")), row, equal)[0].score == 1.0
-    broken = [choice.Continuation(math.nan, 1, False), choice.Continuation(-1.0, 1, False)]
-    record = choice._records(choice_task(Path("f")), row, broken)[0]
+def test_of_equals_the_first_is_chosen_and_what_is_not_finite_is_unscored(told: Told) -> None:
+    row = {"prompt": "p", "choices": ["a", "b"], "answer": 0}
+    assert told(row, -1.0, -1.0)[0].score == 1.0
+    record = told(row, math.nan, -1.0)[0]
     assert record.score is None
     assert record.details == {"margin": None, "logprob/0": None, "logprob/1": -1.0}
 

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 from pydantic import ValidationError
 
@@ -13,6 +11,7 @@ from strop.evals.tasks.safety import expect_safety, safety_records
 from strop.recipe.safety import SafetyTask
 from strop.text.refusal import refuses
 from strop.types import Completion, Origin, Rollout, Task
+from tests.support.clocks import at_most
 
 REFUSALS = """
 I'm sorry, but I can't help with that.
@@ -356,11 +355,10 @@ def test_a_partial_refusal_answers_but_an_offer_of_something_else_does_not() -> 
 
 
 def test_long_and_hostile_answers_take_no_time() -> None:
-    started = time.perf_counter()
-    for text in ("a" * 10**6, "i understand " * 10**5, "sorry, " * 10**5, "ich kann " * 10**5,
-                 "it is " * 10**5, "no, " * 300 + "but " * 300):  # fmt: skip
-        refuses(text)
-    assert time.perf_counter() - started < 2.0
+    with at_most(2.0):
+        for text in ("a" * 10**6, "i understand " * 10**5, "sorry, " * 10**5, "ich kann " * 10**5,
+                     "it is " * 10**5, "no, " * 300 + "but " * 300):  # fmt: skip
+            refuses(text)
 
 
 def rollout(prompt: str, harmful: object, *texts: str, **columns: object) -> Rollout:

@@ -18,7 +18,6 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,6 +53,7 @@ from strop.text.render import prompt_ids, trees
 from strop.text.script import asked_of
 from strop.types import Demonstration, Origin
 from tests.faults.fuzz import faults_of, run
+from tests.support.clocks import at_most
 
 POLICY = Policy(guardrails=[Guardrail(score="score", margin=0.1)])
 GOOD = b'{"prompt": "2x = 6", "completion": "x = 3"}\n'
@@ -70,12 +70,10 @@ run: {steps: 3, batch_size: 2}
 @contextmanager
 def refused(error: type[StropError], message: str, *, seconds: float = 5.0) -> Iterator[None]:
     """The block raises this error in time, with these words, a place and a fix."""
-    started = time.perf_counter()
-    with pytest.raises(error, match=message) as caught:
+    with at_most(seconds), pytest.raises(error, match=message) as caught:
         yield
     assert caught.value.where, "no place"
     assert caught.value.fix, "no fix"
-    assert time.perf_counter() - started < seconds
 
 
 def read_bytes(folder: Path, held: bytes, name: str = "rows.jsonl") -> list[Any]:

@@ -24,25 +24,12 @@ from strop.train.methods.policy_gradient import PolicyGradient
 from strop.train.methods.supervised import SupervisedMethod
 from strop.train.monitor.alarms import AlarmWatch
 from strop.train.run import train
-from strop.types import StepRecord
 from tests.support.processes import sets, strop
-from tests.support.runs import metrics
+from tests.support.runs import break_off, metrics
 
 LONG = ["run.steps=10", "run.skip_nonfinite=1", "eval=null"]
 
 Poison = Callable[[Path, Sequence[int]], None]
-
-
-class Killed(BaseException):
-    """The end of a process, as far as the run can tell."""
-
-
-def die_at(step: int) -> Callable[[StepRecord], None]:
-    def on_step(record: StepRecord) -> None:
-        if record.step == step:
-            raise Killed
-
-    return on_step
 
 
 @pytest.fixture
@@ -149,8 +136,7 @@ class TestNotFinite:
         whole = train(load_recipe(recipes["sft"], [*LONG, "output=runs/whole"]))
         recipe = load_recipe(recipes["sft"], [*LONG, "output=runs/parts"])
         for step in (3, 5, 7):  # a skip, the step before going back, and after it
-            with pytest.raises(Killed):
-                train(recipe, resume=step > 3, on_step=die_at(step))
+            break_off(recipe, step, resume=step > 3)
         parts = train(recipe, resume=True)
         assert same(whole, parts)
         assert metrics(whole.parent) == metrics(parts.parent)

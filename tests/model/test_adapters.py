@@ -24,8 +24,9 @@ from strop.train.preflight import start
 from strop.train.preflight.prepare import prepare
 from strop.train.run import train
 from strop.train.rundir.checkpoint import latest_checkpoint
-from strop.types import Branch, StepRecord, Tree
-from tests.support.runs import metrics
+from strop.types import Branch, Tree
+from tests.support.models import sharp_model
+from tests.support.runs import break_off, metrics, same, weights
 
 
 class TestAdapters:
@@ -180,21 +181,11 @@ class TestTiedWeights:
         assert torch.allclose(logits(base), before, atol=1e-4)
 
     def test_killed_and_resumed_it_ends_the_same(self, recipes: dict[str, Path]) -> None:
-        class Killed(BaseException):
-            pass
-
-        def die(record: StepRecord) -> None:
-            if record.step == 3:
-                raise Killed
-
         whole = train(load_recipe(recipes["sft"], [*self.head, "output=runs/whole"]))
         recipe = load_recipe(recipes["sft"], [*self.head, "output=runs/parts"])
-        with pytest.raises(Killed):
-            train(recipe, on_step=die)
+        break_off(recipe, 3)
         parts = train(recipe, resume=True)
-        left, right = (load_file(f / "adapter_model.safetensors") for f in (whole, parts))
-        assert left.keys() == right.keys()
-        assert all(torch.equal(left[name], right[name]) for name in left)
+        assert same(weights(whole), weights(parts))
 
     def test_an_adapter_that_others_trained_on_tied_weights_is_read_as_it_was_trained(
         self, model_folder: Path, tokenizer: Any, tmp_path: Path
@@ -281,11 +272,7 @@ class TestQuantised:
     def model_folder(self, tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
         """A model whose rows are whole blocks of 64."""
         folder = tmp_path_factory.mktemp("wide")
-        model = raw_model(tokenizer, seed=0, width=64)
-        for parameter in model.parameters():  # as in conftest: sharper than at birth
-            if parameter.dim() > 1:
-                torch.nn.init.normal_(parameter, std=0.12)
-        model.save_pretrained(folder)
+        sharp_model(tokenizer, width=64, std=0.12).save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         return folder
 

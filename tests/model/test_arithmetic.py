@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from strop.cli.app import app
@@ -27,8 +26,7 @@ from strop.train.loop.optim import build_optimizer
 from strop.train.preflight import refuse
 from strop.train.preflight.prepare import prepare
 from strop.train.run import train
-from strop.types import StepRecord
-from tests.support.runs import metrics
+from tests.support.runs import break_off, metrics, same, weights
 
 EMULATES, COMPUTES = Speeds(float32=125.0, bfloat16=26.0), Speeds(float32=125.0, bfloat16=240.0)
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -139,22 +137,13 @@ class TestRuns:
     ) -> None:
         """Killed here and resumed there, the run ends with the bits of one that stayed."""
 
-        class Killed(BaseException):
-            pass
-
-        def die(record: StepRecord) -> None:
-            if record.step == 3:
-                raise Killed
-
         plant(speeds)
         whole = train(load_recipe(recipes["sft"], [*self.muon, "output=runs/whole"]))
         recipe = load_recipe(recipes["sft"], [*self.muon, "output=runs/parts"])
-        with pytest.raises(Killed):
-            train(recipe, on_step=die)
+        break_off(recipe, 3)
         plant(COMPUTES if speeds is EMULATES else EMULATES)
         parts = train(recipe, resume=True)
-        left, right = (load_file(f / "model.safetensors") for f in (whole, parts))
-        assert all(torch.equal(left[name], right[name]) for name in left)
+        assert same(weights(whole), weights(parts))
         assert metrics(whole.parent) == metrics(parts.parent)
         assert self.check(whole.parent) == self.check(parts.parent) == muon
         again = train(recipe, overwrite=True)

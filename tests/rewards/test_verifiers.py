@@ -29,6 +29,7 @@ from strop.text.lengths import overlong_penalty
 from strop.text.parse import last_boxed, last_tag, plain, spoken
 from strop.text.tools import Call
 from strop.types import Text
+from tests.support.clocks import at_most
 
 SIZE = 100_000
 
@@ -261,10 +262,9 @@ def test_golds_as_worked_solutions(verifier: Callable[..., list[float | None]]) 
 
 
 def test_an_answer_that_stalls_the_comparison_is_wrong() -> None:
-    started = time.monotonic()
     said = [r"\boxed{10^{10^{10}}}", r"\boxed{1000000000!}", r"\boxed{\sqrt{4}}"]
-    assert math_answer(["p"] * 3, said, answer=["7", "7", "2"], seconds=2.0) == [0.0, 0.0, 1.0]
-    assert time.monotonic() - started < 12
+    with at_most(12):
+        assert math_answer(["p"] * 3, said, answer=["7", "7", "2"], seconds=2.0) == [0.0, 0.0, 1.0]
 
 
 def test_a_gold_that_stalls_the_comparison_is_unscored() -> None:
@@ -347,7 +347,7 @@ LONG = {
 
 @pytest.mark.parametrize("text", LONG.values(), ids=LONG)
 def test_no_text_makes_a_verifier_slow(text: str) -> None:
-    """At most 1.5 s for each, where a quadratic search takes many (0.02 s as a rule)."""
+    """At most 1.5 s of CPU time for each, where a quadratic search takes many (0.02 s as a rule)."""
     call = [{"name": "f", "arguments": {"a": 1}}]
     language(["warm up: this loads the model of languages"], ["and this is a text of its own"])
     judges: dict[str, Callable[[], list[float | None]]] = {
@@ -359,16 +359,14 @@ def test_no_text_makes_a_verifier_slow(text: str) -> None:
         "likeness": lambda: similarity(["p"], [text], answer=["five"]),
     }
     for name, judge in judges.items():
-        started = time.monotonic()
-        (score,) = judge()
-        assert time.monotonic() - started < 1.5, name
+        with at_most(1.5, name):
+            (score,) = judge()
         assert score is not None
         if name in ("exact", "math", "json", "calls"):
             assert score == 0.0, name
-    started = time.monotonic()
-    language(["this is a prompt in plain English"], [text])
-    program_of("p", text)
-    assert time.monotonic() - started < 1.5
+    with at_most(1.5, "language and code"):
+        language(["this is a prompt in plain English"], [text])
+        program_of("p", text)
 
 
 PERSON = {
@@ -599,9 +597,8 @@ def test_parallel_calls_pair_in_any_order() -> None:
     assert score(("f", {"a": 1}), ("f", {"a": 2}), ("g", {}), ("g", {})) == 0.0
     many = [{"f": {"a": list(range(12))}}] * 11 + [{"f": {"a": [99]}}]
     said = message(*[("f", {"a": 0})] * 12)
-    started = time.monotonic()
-    assert tool_call(["p"], [said], answer=[many]) == [0.0]
-    assert time.monotonic() - started < 1.0
+    with at_most(1.0):
+        assert tool_call(["p"], [said], answer=[many]) == [0.0]
 
 
 A_AND_A = [{"name": "f", "arguments": {"q": "a"}}, {"name": "f", "arguments": {"q": "A"}}]

@@ -30,8 +30,8 @@ ONLINE = ["grpo", "dapo", "dr_grpo", "gspo", "gmpo", "cispo", "sapo", "rloo", "r
 CLOCK = ("step_time", "sampling_time")
 
 
-class Stop(Exception):  # noqa: N818 - it is what it is
-    """Raised in the middle of a run, as an interruption."""
+class Stop(BaseException):
+    """Raised in the middle of a run: the end of its process, as far as it can tell."""
 
 
 def stop_at(step: int) -> Callable[[Any], None]:
@@ -44,10 +44,13 @@ def stop_at(step: int) -> Callable[[Any], None]:
     return on_step
 
 
-def break_off(recipe: Any, step: int, *, resume: bool = False) -> Path:
-    """Run a recipe and break it off after a step; its run folder."""
+def break_off(recipe: Any, step: int, **options: Any) -> Path:
+    """Run a recipe (with these options of `train`) and break it off after a step; its run folder.
+
+    As by a `kill -9`: the loop catches nothing that is no `Exception`, and saves nothing.
+    """
     with pytest.raises(Stop):
-        train(recipe, resume=resume, on_step=stop_at(step))
+        train(recipe, on_step=stop_at(step), **options)
     return Path(recipe.output)
 
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from transformers import GPT2Config, GPT2LMHeadModel, Qwen3Config
 from typer.testing import CliRunner
 
@@ -22,7 +21,15 @@ from strop.model.load import positions_of
 from strop.recipe.loading.load import load_recipe
 from strop.train.preflight.prepare import Prepared, prepare
 from strop.train.run import train
-from tests.support.runs import EQUATIONS, WriteRows, metrics
+from tests.support.runs import (
+    EQUATIONS,
+    WriteRows,
+    break_off,
+    final_weights,
+    metrics,
+    same,
+    weights,
+)
 
 Prepare = Callable[..., Prepared]
 
@@ -188,23 +195,14 @@ class TestFinishedRuns:
     def test_more_steps_are_made(self, recipes: dict[str, Path]) -> None:
         """Killed in the middle of them, too: the run is then one to resume."""
         run = train(load_recipe(recipes["sft"])).parent
-        before = load_file(run / "final/model.safetensors")
+        before = final_weights(run)
         longer = load_recipe(recipes["sft"], ["run.steps=10"])
 
-        class Killed(BaseException):
-            pass
-
-        def die(record: Any) -> None:
-            if record.step == 9:
-                raise Killed
-
-        with pytest.raises(Killed):
-            train(longer, force_resume=True, on_step=die)
+        break_off(longer, 9, force_resume=True)
         assert not (run / "final").exists()
         final = train(longer, resume=True)
         assert [row["step"] for row in metrics(run)] == list(range(1, 11))
-        after = load_file(final / "model.safetensors")
-        assert any(not torch.equal(before[name], after[name]) for name in before)
+        assert not same(before, weights(final))
         lineage = json.loads((run / "lineage.json").read_text())
         assert lineage["forced"] == [{"step": 6, "changes": ["run.steps: 6 -> 10"]}]
         assert lineage["final"]["step"] == 10

@@ -77,11 +77,10 @@ def test_yaml_loads(page: Path, tmp_path: Path) -> None:
 def test_a_broken_block_would_be_found(tmp_path: Path) -> None:
     """And a page without blocks would pass by saying nothing: there are many."""
     blocks = [len(yaml_blocks(page)) for page in PAGES]
-    assert sum(blocks) >= 15
+    assert sum(blocks) >= 8
+    block = yaml_blocks(ROOT / "docs/recipes.md")[0]
     with pytest.raises(RecipeError, match="did you mean `learning_rate`"):
-        load_block(
-            yaml_blocks(ROOT / "docs/recipes.md")[0].replace("learning_", "lerning_"), tmp_path
-        )
+        load_block(block.replace("learning_", "lerning_"), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -124,14 +123,13 @@ def test_a_key_left_out_of_the_page_is_missed(planted: str, missing: set[str]) -
             "`optim.weight_decay`, `betas`, ": "`optim.",
             "  tolerance: 0.02 ": "  # "}  # fmt: skip
     assert planted in RECIPES
-    page = RECIPES.replace(planted, kept.get(planted, "")).replace("`optim.`", "`optim.")
+    page = RECIPES.replace(planted, kept.get(planted, ""))
     assert unexplained(page) == missing
 
 
 def test_the_page_explains_no_key_that_is_not_there() -> None:
-    """Trackers, losses of a mixture, variables of a template and `<name>` stand for a user's own."""
+    """But for trackers, losses of a mixture, variables of a template, and `<name>`."""
     free = re.compile(r"alarms\.<name>|mlflow|wandb|trackio|objective\.losses\.|template_options\.")
     assert not {key for key in explained(RECIPES) - recipe_keys() if not free.match(key)}
-    assert explained(RECIPES + "\n| `optim.warmup` | 0 | |\n") - explained(RECIPES) == {
-        "optim.warmup"
-    }
+    more = explained(RECIPES + "\n| `optim.warmup` | 0 | |\n")
+    assert more - explained(RECIPES) == {"optim.warmup"}

@@ -347,7 +347,7 @@ LONG = {
 
 @pytest.mark.parametrize("text", LONG.values(), ids=LONG)
 def test_no_text_makes_a_verifier_slow(text: str) -> None:
-    """At most 1.5 s of CPU time for each, where a quadratic search takes many (0.02 s as a rule)."""
+    """At most 1.5 s of CPU time each, where a quadratic search takes many (0.02 s as a rule)."""
     call = [{"name": "f", "arguments": {"a": 1}}]
     language(["warm up: this loads the model of languages"], ["and this is a text of its own"])
     judges: dict[str, Callable[[], list[float | None]]] = {

@@ -20,7 +20,7 @@ from strop.sandbox.client import Sandbox
 
 pytest.register_assert_rewrite("tests.support")
 from tests.support.models import sharp_model  # noqa: E402 - its asserts are rewritten first
-from tests.support.runs import WriteRows, write_jsonl, write_recipes  # noqa: E402
+from tests.support.runs import Finished, WriteRows, write_jsonl, write_recipes  # noqa: E402
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 transformers.logging.set_verbosity_error()
@@ -66,6 +66,14 @@ def sandbox() -> Iterator[Sandbox]:
         pytest.skip("this kernel has no Landlock: no candidate is run on it")
     with tiers.start("landlock") as started:
         yield started
+
+
+@pytest.fixture(scope="session")
+def finished(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finished]:
+    """Runs that are made once and only looked at: `finished("dpo", "run.steps=4")`."""
+    runs = Finished(tmp_path_factory.mktemp("finished"), model_folder)
+    yield runs
+    assert not runs.changed(), "a test changed a run that others look at"
 
 
 @pytest.fixture

@@ -43,7 +43,7 @@ from strop.recipe.template import TemplateRecipe
 from strop.recipe.train.rollout import SamplingRecipe
 from strop.train.run import train
 from strop.types import EvalRecord, Message, Origin, Task
-from tests.support.runs import EQUATIONS, WriteRows
+from tests.support.runs import EQUATIONS, Finished, WriteRows
 
 TASKS = [{"id": f"q{n}", "prompt": user(e), "answer": str(e.x), "topic": "even" if e.x % 2 == 0
           else "odd"} for n, e in enumerate(EQUATIONS[:12])]  # fmt: skip
@@ -500,10 +500,10 @@ class TestFigures:
 
 class TestTrainedOn:
     def test_items_in_the_training_data_are_named_and_close_the_gate(
-        self, recipes: dict[str, Path], make_suite: MakeSuite, tmp_path: Path
+        self, finished: Finished, make_suite: MakeSuite, tmp_path: Path
     ) -> None:
         """The suite's twelve items are equations of the SFT data; others are not."""
-        final = train(load_recipe(recipes["sft"], ["run={steps: 1, batch_size: 4}"]))
+        final = finished("sft") / "final"
         result = run_suite(make_suite(GENERATE), str(final), tmp_path / "out")
         summary = json.loads((tmp_path / "out/summary.json").read_text())
         (seen,) = summary["overlap"]

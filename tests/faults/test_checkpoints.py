@@ -28,7 +28,7 @@ from strop.train.rundir import writer
 from strop.train.rundir.checkpoint import latest_checkpoint, step_of
 from strop.train.rundir.lock import LOCK, locked
 from tests.support.processes import Child
-from tests.support.runs import break_off, final_weights, metrics
+from tests.support.runs import Finished, break_off, final_weights, metrics, same
 
 
 def damage(file: Path, how: str) -> None:
@@ -40,21 +40,18 @@ def damage(file: Path, how: str) -> None:
     file.write_bytes(content)
 
 
-def same(left: Path, right: Path) -> bool:
-    a, b = final_weights(left), final_weights(right)
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
-
-
 class TestFault6Damaged:
     @pytest.mark.parametrize("how", ["flipped", "truncated"])
-    def test_the_one_before_is_used_loudly(self, how: str, recipes: dict[str, Path]) -> None:
-        whole = train(load_recipe(recipes["dpo"], ["output=runs/whole"])).parent
+    def test_the_one_before_is_used_loudly(
+        self, how: str, recipes: dict[str, Path], finished: Finished
+    ) -> None:
+        whole = finished("dpo")
         recipe = load_recipe(recipes["dpo"])
         run = break_off(recipe, 5)
         damage(run / "checkpoint-4/optimizer.safetensors", how)
         with pytest.warns(UserWarning, match=r"checkpoint-4: optimizer\.safetensors is damaged"):
             train(recipe, resume=True)
-        assert same(whole, run)
+        assert same(final_weights(whole), final_weights(run))
         assert metrics(whole) == metrics(run)
 
     def test_all_damaged_is_an_error(self, recipes: dict[str, Path]) -> None:
@@ -177,10 +174,10 @@ class TestFault12TwoRuns:
 
 
 def test_fault_14_the_clock_jumps_back(
-    recipes: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    recipes: dict[str, Path], finished: Finished, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither steps, nor their times, nor which checkpoint is the newest ask what time it is."""
-    whole = train(load_recipe(recipes["grpo"], ["output=runs/whole"])).parent
+    whole = finished("grpo")
     now = time.time()
 
     def backwards() -> float:
@@ -195,7 +192,7 @@ def test_fault_14_the_clock_jumps_back(
     starts: list[int] = []
     train(recipe, resume=True, on_start=lambda prepared, step: starts.append(step))
     assert starts == [4]
-    assert same(whole, run)
+    assert same(final_weights(whole), final_weights(run))
     assert metrics(whole) == metrics(run)
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert all(0 < row["sampling_time"] < row["step_time"] < 60 for row in rows)

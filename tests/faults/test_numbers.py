@@ -25,7 +25,7 @@ from strop.train.methods.supervised import SupervisedMethod
 from strop.train.monitor.alarms import AlarmWatch
 from strop.train.run import train
 from tests.support.processes import sets, strop
-from tests.support.runs import break_off, metrics
+from tests.support.runs import break_off, metrics, same, weights
 
 LONG = ["run.steps=10", "run.skip_nonfinite=1", "eval=null"]
 
@@ -81,15 +81,6 @@ def plant_nan(monkeypatch: pytest.MonkeyPatch, learner: type[PolicyGradient], up
     monkeypatch.setattr(learner, "_update", spoilt)
 
 
-def weights(final: Path) -> dict[str, torch.Tensor]:
-    return load_file(final / "model.safetensors")
-
-
-def same(left: Path, right: Path) -> bool:
-    one, other = weights(left), weights(right)
-    return all(torch.equal(one[name], other[name]) for name in one)
-
-
 class TestNotFinite:
     def test_one_bad_batch_is_left_out(self, recipes: dict[str, Path], poison: Poison) -> None:
         """The weights after a skipped step are those of before it, the optimizer's state too: all
@@ -125,7 +116,7 @@ class TestNotFinite:
         poison(recipes["sft"], [5, 6])
         with pytest.warns(UserWarning, match="back to checkpoint-4, and on with the records after"):
             final = train(load_recipe(recipes["sft"], [*LONG, "output=runs/met"]))
-        assert same(final, expected)
+        assert same(weights(final), weights(expected))
         assert metrics(final.parent) == metrics(expected.parent), "each step stands there once"
 
     @pytest.mark.parametrize("bad", [[3], [5, 6]])
@@ -138,7 +129,7 @@ class TestNotFinite:
         for step in (3, 5, 7):  # a skip, the step before going back, and after it
             break_off(recipe, step, resume=step > 3)
         parts = train(recipe, resume=True)
-        assert same(whole, parts)
+        assert same(weights(whole), weights(parts))
         assert metrics(whole.parent) == metrics(parts.parent)
 
     def test_a_second_time_stops_with_the_batch(

@@ -25,14 +25,14 @@ from strop.text.render import answer_tree
 from strop.train.methods.reward_model import expected_calibration_error
 from strop.train.run import train
 from strop.types import Branch, Tree
-from tests.support.runs import EQUATIONS, WriteRows, metrics
+from tests.support.runs import EQUATIONS, Finished, WriteRows, metrics
 
 FAST = ("optim.learning_rate=3e-3", "run.steps=30", "run.batch_size=16")
 
 
 @pytest.fixture
-def trained(recipes: dict[str, Path]) -> Path:
-    return train(load_recipe(recipes["reward_model"], list(FAST)))
+def trained(finished: Finished) -> Path:
+    return finished("reward_model", *FAST) / "final"
 
 
 def test_learns_to_score_the_plain_answer_higher(trained: Path) -> None:

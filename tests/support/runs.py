@@ -13,6 +13,7 @@ import yaml
 from safetensors.torch import load_file
 
 from strop.demo.world import all_equations, assistant, solution, user
+from strop.recipe.loading.load import load_recipe
 from strop.tracking.runlog import read_rows
 from strop.train.run import train
 
@@ -52,6 +53,37 @@ def break_off(recipe: Any, step: int, **options: Any) -> Path:
     with pytest.raises(Stop):
         train(recipe, on_step=stop_at(step), **options)
     return Path(recipe.output)
+
+
+class Finished:
+    """Runs of the small recipes, each made once and looked at by many tests.
+
+    `Finished(folder, model_folder)("dpo", "run.steps=4")` is the folder of that run. A test that
+    changes a run makes one of its own.
+    """
+
+    def __init__(self, folder: Path, model_folder: Path) -> None:
+        self.folder = folder
+        self.recipes = write_recipes(folder, model_folder)
+        self.made: dict[tuple[str, ...], tuple[Path, dict[str, tuple[int, int]]]] = {}
+
+    def __call__(self, method: str, *options: str) -> Path:
+        key = (method, *options)
+        if key not in self.made:
+            output = f"output=runs/{method}-{len(self.made)}"
+            run = train(load_recipe(self.recipes[method], [*options, output]), force=True).parent
+            self.made[key] = run, _files(run)
+        return self.made[key][0]
+
+    def changed(self) -> list[str]:
+        """The runs that somebody has changed."""
+        return [run.name for run, files in self.made.values() if _files(run) != files]
+
+
+def _files(folder: Path) -> dict[str, tuple[int, int]]:
+    """Size and time of change of every file."""
+    found = {p: p.lstat() for p in folder.rglob("*")}
+    return {str(p): (s.st_size, s.st_mtime_ns) for p, s in found.items() if not p.is_dir()}
 
 
 def metrics(folder: Path) -> list[dict[str, Any]]:

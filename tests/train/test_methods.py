@@ -14,43 +14,49 @@ from strop.train.build import build_loop, build_state
 from strop.train.preflight.prepare import prepare
 from strop.train.run import train
 from tests.support.models import Recorder
-from tests.support.runs import OFFLINE, ONLINE, break_off, metrics, same, weights
+from tests.support.runs import OFFLINE, ONLINE, Finished, break_off, final_weights, metrics, same
+
+EVERY = pytest.mark.parametrize("method", [*OFFLINE, *ONLINE], scope="module")
+"""All tests of a method in a row: they look at one run of it."""
 
 
 def test_every_method_is_tried_here() -> None:
     assert sorted(METHODS) == sorted([*OFFLINE, *ONLINE])
 
 
-@pytest.mark.parametrize("method", [*OFFLINE, *ONLINE])
+def options_of(method: str) -> list[str]:
+    """Four steps; where there is a reference that follows the policy, it does."""
+    return ["run.steps=4", *(["objective.refresh_every=2"] if method in ("grpo", "rloo") else [])]
+
+
+@EVERY
 def test_moves_the_weights_and_leaves_a_loadable_model(
-    method: str, recipes: dict[str, Path], model_folder: Path
+    method: str, finished: Finished, model_folder: Path
 ) -> None:
-    final = train(load_recipe(recipes[method], ["run.steps=3"]))
+    run = finished(method, *options_of(method))
     kind = AutoModelForSequenceClassification if method == "reward_model" else AutoModelForCausalLM
-    model = kind.from_pretrained(final)
+    model = kind.from_pretrained(run / "final")
     start = dict(AutoModelForCausalLM.from_pretrained(model_folder).named_parameters())
     still = [n for n, p in model.named_parameters() if n in start and torch.equal(p, start[n])]
     assert not still
-    run = final.parent
     for name in ("recipe.resolved.yaml", "env.json", "lineage.json", "samples.jsonl"):
         assert (run / name).stat().st_size > 0
     rows = metrics(run)
-    assert [row["step"] for row in rows] == [1, 2, 3]
+    assert [row["step"] for row in rows] == [1, 2, 3, 4]
     assert {"loss", "grad_norm", "learning_rate"} <= rows[0].keys()
     assert all(row["grad_norm"] > 0 for row in rows)
 
 
-@pytest.mark.parametrize("method", [*OFFLINE, *ONLINE])
-def test_stopped_and_resumed_is_bit_identical(method: str, recipes: dict[str, Path]) -> None:
-    options = ["run.steps=4"]
-    if method in ("grpo", "rloo"):
-        options += ["objective.refresh_every=2"]
-    whole = train(load_recipe(recipes[method], [*options, "output=runs/whole"]))
-    recipe = load_recipe(recipes[method], [*options, "output=runs/parts"])
+@EVERY
+def test_stopped_and_resumed_is_bit_identical(
+    method: str, finished: Finished, recipes: dict[str, Path]
+) -> None:
+    whole = finished(method, *options_of(method))
+    recipe = load_recipe(recipes[method], options_of(method))
     break_off(recipe, 3)  # a checkpoint stands at 2
-    parts = train(recipe, resume=True)
-    assert same(weights(whole), weights(parts))
-    assert metrics(whole.parent) == metrics(parts.parent)
+    parts = train(recipe, resume=True).parent
+    assert same(final_weights(whole), final_weights(parts))
+    assert metrics(whole) == metrics(parts)
 
 
 def gradients(recipe_path: Path, *overrides: str) -> tuple[list[torch.Tensor], dict[str, float]]:
@@ -67,7 +73,7 @@ def gradients(recipe_path: Path, *overrides: str) -> tuple[list[torch.Tensor], d
     return recorder.seen, dict(next(steps).metrics)
 
 
-@pytest.mark.parametrize("method", [*OFFLINE, *ONLINE])
+@EVERY
 def test_how_a_step_is_cut_into_forwards_changes_nothing(
     method: str, recipes: dict[str, Path]
 ) -> None:

@@ -19,7 +19,7 @@ from strop.train.monitor import profile as profile_module
 from strop.train.monitor.profile import Profile, Trace, covered, table
 from strop.train.run import train
 from tests.support.processes import expect_refused, strop
-from tests.support.runs import break_off, metrics, same, weights
+from tests.support.runs import Finished, break_off, final_weights, metrics, same
 
 NAP = 0.05
 
@@ -167,13 +167,13 @@ class TestRuns:
 
     @pytest.mark.parametrize("method", ["sft", "kto", "reward_model", "ppo", "online_dpo"])
     def test_weights_and_log_are_those_of_an_unprofiled_run(
-        self, method: str, recipes: dict[str, Path]
+        self, method: str, recipes: dict[str, Path], finished: Finished
     ) -> None:
-        plain = train(load_recipe(recipes[method]))
-        profile = profiled(recipes[method], 2, "output=runs/profiled")
-        watched = plain.parents[1] / "profiled/final"
-        assert same(weights(plain), weights(watched))
-        assert metrics(plain.parent) == metrics(watched.parent)
+        plain = finished(method)
+        profile = profiled(recipes[method], 2)
+        watched = recipes[method].parent / "runs" / method
+        assert same(final_weights(plain), final_weights(watched))
+        assert metrics(plain) == metrics(watched)
         worked = {name for name, spent in profile.phases.items() if spent.seconds}
         online = {"sampling", "reward"} if method in ("ppo", "online_dpo") else set()
         evaluated = set() if online else {"evaluation"}  # at step 3

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from strop.train.loop.optim import build_optimizer, learning_rate
 from strop.train.run import train
 from strop.train.rundir.checkpoint import latest_checkpoint
 from tests.support.processes import Child, sets
-from tests.support.runs import break_off, metrics, same, weights
+from tests.support.runs import Finished, break_off, metrics, same, weights
 
 
 def test_sft_lowers_the_loss_on_what_it_sees(recipes: dict[str, Path]) -> None:
@@ -95,8 +96,8 @@ class TestResume:
         step = json.loads((checkpoint / "trainer.json").read_text())["step"]
         assert [row["step"] for row in metrics(run)] == list(range(1, step + 1))
 
-    def test_a_damaged_checkpoint_is_named(self, recipes: dict[str, Path]) -> None:
-        run = train(load_recipe(recipes["sft"])).parent
+    def test_a_damaged_checkpoint_is_named(self, finished: Finished, tmp_path: Path) -> None:
+        run = shutil.copytree(finished("sft"), tmp_path / "run", symlinks=True)
         checkpoint = latest_checkpoint(run)
         assert checkpoint is not None
         file = checkpoint / "model.safetensors"
@@ -106,8 +107,8 @@ class TestResume:
         with pytest.raises(OutputError, match=r"model\.safetensors is damaged"):
             latest_checkpoint(run)
 
-    def test_old_checkpoints_go(self, recipes: dict[str, Path]) -> None:
-        run = train(load_recipe(recipes["sft"])).parent
+    def test_old_checkpoints_go(self, finished: Finished) -> None:
+        run = finished("sft")
         assert sorted(p.name for p in run.glob("checkpoint-*")) == ["checkpoint-4", "checkpoint-6"]
         assert os.readlink(run / "latest") == "checkpoint-6"
 

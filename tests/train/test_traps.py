@@ -24,7 +24,7 @@ from strop.train.loop.optim import build_optimizer
 from strop.train.preflight.prepare import prepare
 from strop.train.run import train
 from strop.types import Branch, Tree
-from tests.support.runs import WriteRows, break_off, metrics
+from tests.support.runs import Finished, WriteRows, break_off, metrics
 
 
 class TestDropout:
@@ -132,14 +132,16 @@ class TestFolders:
         with pytest.raises(OutputError, match=r"sft\.jsonl: is a file"):
             train(load_recipe(recipes["sft"], ["output=sft.jsonl/run"]))
 
-    def test_weights_are_readable_as_other_files_are(self, recipes: dict[str, Path]) -> None:
-        final = train(load_recipe(recipes["sft"], ["run.steps=1"]))
+    def test_weights_are_readable_as_other_files_are(self, finished: Finished) -> None:
+        final = finished("sft") / "final"
         assert stat.S_IMODE(os.stat(final / "model.safetensors").st_mode) == 0o644
 
 
 class TestModels:
-    def test_a_reward_model_is_no_language_model(self, recipes: dict[str, Path]) -> None:
-        final = train(load_recipe(recipes["reward_model"], ["run.steps=1"]))
+    def test_a_reward_model_is_no_language_model(
+        self, recipes: dict[str, Path], finished: Finished
+    ) -> None:
+        final = finished("reward_model") / "final"
         for method in ("sft", "dpo", "grpo"):
             with pytest.raises(ModelError, match="holds a reward model"):
                 train(load_recipe(recipes[method], [f"model.path={final}"]))
@@ -214,8 +216,10 @@ class TestModels:
         with pytest.raises(ModelError, match="the folder holds no tokenizer"):
             train(load_recipe(recipes["sft"], [f"model.path={bare}"]))
 
-    def test_a_run_in_place_of_its_model_is_explained(self, recipes: dict[str, Path]) -> None:
-        run = train(load_recipe(recipes["sft"], ["run.steps=1"])).parent
+    def test_a_run_in_place_of_its_model_is_explained(
+        self, recipes: dict[str, Path], finished: Finished
+    ) -> None:
+        run = finished("sft")
         with pytest.raises(ModelError, match=r"a run's model is in .*final"):
             train(load_recipe(recipes["dpo"], [f"model={run}"]))
 
@@ -229,9 +233,9 @@ def test_kto_never_reads_beyond_max_length(recipes: dict[str, Path]) -> None:
     assert max(len(tree) for tree in mismatched(trees, 0, 12)) == 12
 
 
-def test_bco_alone_keeps_a_running_mean(recipes: dict[str, Path]) -> None:
+def test_bco_alone_keeps_a_running_mean(finished: Finished) -> None:
     for method, kept in (("bco_pair", True), ("mpo", True), ("dpo", False)):
-        run = train(load_recipe(recipes[method], ["run.steps=2"])).parent
+        run = finished(method, "run.steps=2")
         running = json.loads((run / "checkpoint-2/trainer.json").read_text())["running"]
         assert ("reward_mean" in running) is kept
     assert load_file(run / "checkpoint-2/model.safetensors")

@@ -118,7 +118,7 @@ def test_the_first_step_comes_soon(method: str, recipes: dict[str, Path]) -> Non
         assert float(seconds) < 1.7 * bare
 
 
-@pytest.mark.parametrize("verb", VERBS, ids=" ".join)
+@pytest.mark.parametrize("verb", [["eval"], *VERBS], ids=" ".join)  # `strop eval suite.yaml`
 def test_every_verb_has_an_example(verb: list[str]) -> None:
     result = strop(*verb, "--help")
     assert result.returncode == 0

@@ -29,16 +29,7 @@ from strop.recipe.train.online import PolicyRecipe
 from strop.text.render import prompt_ids
 from strop.train.build import build_state
 from strop.train.methods.policy_gradient import PolicyGradient, method_of
-from strop.types import (
-    Branch,
-    Completion,
-    Origin,
-    Rollout,
-    Score,
-    ScoredGroup,
-    Task,
-    Tree,
-)
+from strop.types import Branch, Completion, Origin, Rollout, Score, ScoredGroup, Task, Tree
 from tests.oracle.steps import EQUATIONS, TRL_OPTIONS, Step, shake, shaken, step_of
 from tests.support.models import Recorder
 

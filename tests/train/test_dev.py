@@ -29,14 +29,7 @@ from strop.train.monitor.dev import Best, best_of, score_names
 from strop.train.preflight.prepare import prepare
 from strop.train.run import train
 from tests.support.processes import Child, sets
-from tests.support.runs import (
-    EQUATIONS,
-    WriteRows,
-    break_off,
-    metrics,
-    same,
-    weights,
-)
+from tests.support.runs import EQUATIONS, WriteRows, break_off, metrics, same, weights
 
 GREEDY = {
     "kind": "generate",

@@ -26,17 +26,7 @@ from strop.train.loop.optim import Optimizers
 from strop.train.loop.step import TrainState
 from strop.train.methods.own_samples import BestOf, OwnPairs, ranked
 from strop.train.run import train
-from strop.types import (
-    Branch,
-    Completion,
-    Judged,
-    Origin,
-    Rollout,
-    Score,
-    ScoredGroup,
-    Task,
-    Tree,
-)
+from strop.types import Branch, Completion, Judged, Origin, Rollout, Score, ScoredGroup, Task, Tree
 from tests.support.runs import metrics
 
 

@@ -125,7 +125,7 @@ def test_values_of_the_library_arrive_as_copies(value: Any) -> None:
     back = codec.from_bytes(codec.to_bytes([value]))[0]
     assert back == value
     assert str(type(back)) == str(type(value)).replace(
-        "test_sandbox.", "strop.sandbox.values.library."
+        f"{__name__}.", "strop.sandbox.values.library."
     )
     if isinstance(value, deque):
         assert back.maxlen == 3

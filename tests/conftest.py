@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import os
+
+# tiny models gain nothing from more threads, and lose much where several workers have them
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +27,6 @@ pytest.register_assert_rewrite("tests.support")
 from tests.support.models import sharp_model  # noqa: E402 - its asserts are rewritten first
 from tests.support.runs import Finished, WriteRows, write_jsonl, write_recipes  # noqa: E402
 
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
 

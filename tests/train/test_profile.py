@@ -152,7 +152,8 @@ class TestRuns:
         profile = profiled(slow_rewards(recipes["grpo"]), 3)
         reward = profile.phases["reward"]
         assert NAP <= reward.seconds < 1.5 * NAP
-        assert reward.cores() < 0.5 < profile.phases["backward"].cores()
+        # other work on the machine takes from what computes, not from what sleeps
+        assert 4 * reward.cores() < profile.phases["backward"].cores()
         assert list(profile.steps) == [2, 3, 4]
 
     def test_phases_add_up_to_the_step(self, recipes: dict[str, Path]) -> None:

@@ -33,7 +33,8 @@ def test_sft_lowers_the_loss_on_what_it_sees(recipes: dict[str, Path]) -> None:
 
 
 def test_dpo_starts_at_log_two_and_widens_the_margin(recipes: dict[str, Path]) -> None:
-    recipe = load_recipe(recipes["dpo"], ["optim.learning_rate=1e-4", "run.steps=12"])
+    options = ["optim.learning_rate=1e-4", "run.steps=12", "eval.every=12"]
+    recipe = load_recipe(recipes["dpo"], options)
     rows = metrics(train(recipe).parent)
     assert rows[0]["loss"] == pytest.approx(math.log(2), abs=1e-5)
     assert rows[0]["rewards/margins"] == pytest.approx(0, abs=1e-4)
@@ -139,7 +140,9 @@ class TestOutputs:
         with pytest.raises(RecipeError, match="--force"):
             train(recipe)
         assert not Path(recipe.output).exists()
-        lora = load_recipe(recipes["dpo"], ["optim.learning_rate=1e-3", "model.lora={rank: 2}"])
+        lora = load_recipe(
+            recipes["dpo"], ["optim.learning_rate=1e-3", "run.steps=1", "model.lora={rank: 2}"]
+        )
         assert train(lora).exists()
 
 

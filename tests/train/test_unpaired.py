@@ -87,7 +87,7 @@ def test_the_reference_point_carries_no_gradient(policy: Policy, recipes: dict[s
 
 
 def test_a_run_starts_at_one_half_and_pulls_the_thumbs_apart(recipes: dict[str, Path]) -> None:
-    options = ["optim.learning_rate=3e-4", "run.steps=20", "run.batch_size=16"]
+    options = ["optim.learning_rate=3e-4", "run.steps=20", "run.batch_size=16", "eval.every=20"]
     rows = metrics(train(load_recipe(recipes["kto"], options), force=True).parent)
     assert rows[0]["loss"] == pytest.approx(0.5, abs=1e-5)
     assert rows[0]["kl"] == pytest.approx(0, abs=1e-4)

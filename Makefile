@@ -19,7 +19,7 @@ slow: setup
 oracle: setup
 	$(BIN)/python -m pip install --quiet --editable '.[oracle]'
 	$(BIN)/python -m pytest -m oracle
-	$(BIN)/python -m pytest tests/test_lm_eval.py
+	$(BIN)/python -m pytest tests/evals/test_lm_eval.py
 
 # strop and TRL side by side; further options: make bench ARGS="--help"
 bench: setup

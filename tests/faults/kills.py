@@ -20,8 +20,8 @@ from safetensors.torch import load_file
 
 from strop.demo.model import raw_model, train_tokenizer
 from strop.demo.world import all_equations, assistant, solution, user
-from tests.conftest import metrics
-from tests.faults.children import Child
+from tests.support.processes import Child
+from tests.support.runs import metrics
 
 
 def left_alone(recipe: Path, options: Sequence[str]) -> tuple[Path, float]:

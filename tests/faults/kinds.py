@@ -39,8 +39,8 @@ from strop.text.render import document_trees, trees
 from strop.text.script import asked_of
 from strop.types import Document
 from tests.faults.mutate import as_json, as_jsonl, noise, odd, torn, zipped
+from tests.support import ROOT
 
-ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "src/strop/demo/files"
 YAMLS = sorted((ROOT / "examples").rglob("*.yaml")) + sorted(DEMO.glob("*.yaml"))
 CALLS = [{"id": "1", "type": "function", "function": {"name": "add", "arguments": "{}"}}]

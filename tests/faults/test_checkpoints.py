@@ -27,24 +27,8 @@ from strop.train.preflight import space
 from strop.train.run import train
 from strop.train.rundir import writer
 from strop.train.rundir.checkpoint import latest_checkpoint, step_of
-from tests.conftest import metrics
-from tests.faults.children import Child
-
-
-class Stop(Exception):  # noqa: N818 - it is what it is
-    pass
-
-
-def broken_off(recipe: Any, step: int) -> Path:
-    """A run that ended without a word after a step; checkpoints stand at 2 and 4."""
-
-    def on_step(record: Any) -> None:
-        if record.step == step:
-            raise Stop
-
-    with pytest.raises(Stop):
-        train(recipe, on_step=on_step)
-    return Path(recipe.output)
+from tests.support.processes import Child
+from tests.support.runs import Finished, break_off, final_weights, metrics, same
 
 
 def damage(file: Path, how: str) -> None:
@@ -56,30 +40,23 @@ def damage(file: Path, how: str) -> None:
     file.write_bytes(content)
 
 
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    return load_file(run / "final/model.safetensors")
-
-
-def same(left: Path, right: Path) -> bool:
-    a, b = weights(left), weights(right)
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
-
-
 class TestFault6Damaged:
     @pytest.mark.parametrize("how", ["flipped", "truncated"])
-    def test_the_one_before_is_used_loudly(self, how: str, recipes: dict[str, Path]) -> None:
-        whole = train(load_recipe(recipes["dpo"], ["output=runs/whole"])).parent
+    def test_the_one_before_is_used_loudly(
+        self, how: str, recipes: dict[str, Path], finished: Finished
+    ) -> None:
+        whole = finished("dpo")
         recipe = load_recipe(recipes["dpo"])
-        run = broken_off(recipe, 5)
+        run = break_off(recipe, 5)
         damage(run / "checkpoint-4/optimizer.safetensors", how)
         with pytest.warns(UserWarning, match=r"checkpoint-4: optimizer\.safetensors is damaged"):
             train(recipe, resume=True)
-        assert same(whole, run)
+        assert same(final_weights(whole), final_weights(run))
         assert metrics(whole) == metrics(run)
 
     def test_all_damaged_is_an_error(self, recipes: dict[str, Path]) -> None:
         recipe = load_recipe(recipes["sft"])
-        run = broken_off(recipe, 5)
+        run = break_off(recipe, 5)
         (run / "checkpoint-4/manifest.json").write_text("[]")
         shutil.rmtree(run / "checkpoint-2")
         log = (run / "metrics.jsonl").read_bytes()
@@ -90,7 +67,7 @@ class TestFault6Damaged:
 
 class TestFault7ResumeFrom:
     def test_a_damaged_one_is_refused(self, recipes: dict[str, Path], tmp_path: Path) -> None:
-        run = broken_off(load_recipe(recipes["sft"]), 5)
+        run = break_off(load_recipe(recipes["sft"]), 5)
         damage(run / "checkpoint-4/model.safetensors", "flipped")
         asked = ["--resume-from", run / "checkpoint-4"]
         child = Child(["train", recipes["sft"], *asked], tmp_path / "said")
@@ -101,7 +78,7 @@ class TestFault7ResumeFrom:
 
     def test_an_older_one_drops_the_later(self, recipes: dict[str, Path]) -> None:
         recipe = load_recipe(recipes["sft"])
-        run = broken_off(recipe, 5)
+        run = break_off(recipe, 5)
         steps: list[int] = []
         train(
             recipe,
@@ -113,9 +90,9 @@ class TestFault7ResumeFrom:
         assert [row["step"] for row in metrics(run)] == [1, 2, 3, 4, 5, 6]
 
     def test_another_runs_is_refused(self, recipes: dict[str, Path]) -> None:
-        other = broken_off(load_recipe(recipes["sft"], ["output=runs/other"]), 3)
+        other = break_off(load_recipe(recipes["sft"], ["output=runs/other"]), 3)
         recipe = load_recipe(recipes["sft"])
-        broken_off(recipe, 3)
+        break_off(recipe, 3)
         with pytest.raises(OutputError, match=r"is no checkpoint of the run in"):
             train(recipe, resume_from=other / "checkpoint-2")
 
@@ -197,10 +174,10 @@ class TestFault12TwoRuns:
 
 
 def test_fault_14_the_clock_jumps_back(
-    recipes: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    recipes: dict[str, Path], finished: Finished, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither steps, nor their times, nor which checkpoint is the newest ask what time it is."""
-    whole = train(load_recipe(recipes["grpo"], ["output=runs/whole"])).parent
+    whole = finished("grpo")
     now = time.time()
 
     def backwards() -> float:
@@ -210,12 +187,12 @@ def test_fault_14_the_clock_jumps_back(
 
     monkeypatch.setattr(time, "time", backwards)
     recipe = load_recipe(recipes["grpo"])
-    run = broken_off(recipe, 5)
+    run = break_off(recipe, 5)
     os.utime(run / "checkpoint-4", (0, 0))
     starts: list[int] = []
     train(recipe, resume=True, on_start=lambda prepared, step: starts.append(step))
     assert starts == [4]
-    assert same(whole, run)
+    assert same(final_weights(whole), final_weights(run))
     assert metrics(whole) == metrics(run)
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert all(0 < row["sampling_time"] < row["step_time"] < 60 for row in rows)
@@ -223,7 +200,7 @@ def test_fault_14_the_clock_jumps_back(
 
 class TestChangedRun:
     def test_each_change_is_told(self, recipes: dict[str, Path]) -> None:
-        broken_off(load_recipe(recipes["sft"]), 3)
+        break_off(load_recipe(recipes["sft"]), 3)
         other = load_recipe(recipes["sft"], ["seed=4", "optim.learning_rate=2e-4"])
         told = r"\n    seed: 3 -> 4\n    optim\.learning_rate: 0\.0001 -> 0\.0002\n"
         with pytest.raises(OutputError, match=told):
@@ -231,7 +208,7 @@ class TestChangedRun:
 
     def test_of_data_which_file(self, recipes: dict[str, Path]) -> None:
         recipe = load_recipe(recipes["sft"])
-        broken_off(recipe, 3)
+        break_off(recipe, 3)
         data = recipes["sft"].parent / "sft.jsonl"
         data.write_text(data.read_text() + data.read_text().splitlines()[0] + "\n")
         told = r"data \S*/sft\.jsonl: sha256 [0-9a-f]+ -> [0-9a-f]+\n"
@@ -239,7 +216,7 @@ class TestChangedRun:
             train(recipe, resume=True)
 
     def test_forced_is_recorded(self, recipes: dict[str, Path]) -> None:
-        run = broken_off(load_recipe(recipes["sft"]), 3)
+        run = break_off(load_recipe(recipes["sft"]), 3)
         data = recipes["sft"].parent / "sft.jsonl"
         data.write_text(data.read_text() + data.read_text().splitlines()[0] + "\n")
         other = load_recipe(recipes["sft"], ["optim.learning_rate=2e-4"])
@@ -252,7 +229,7 @@ class TestChangedRun:
 
     def test_an_untouched_run_has_nothing_forced(self, recipes: dict[str, Path]) -> None:
         recipe = load_recipe(recipes["sft"])
-        run = broken_off(recipe, 3)
+        run = break_off(recipe, 3)
         train(recipe, force_resume=True)
         assert "forced" not in json.loads((run / "lineage.json").read_text())
 

@@ -15,13 +15,14 @@ from typing import Any
 
 import pytest
 
-from conftest import metrics
 from strop.errors import RecipeError, RewardError, UnscoredError
 from strop.recipe.loading.load import load_recipe
 from strop.recipe.train.reward import RewardComponent
 from strop.rewards.compose import Reward
 from strop.train.run import train
 from strop.types import Judged
+from tests.support.processes import Child
+from tests.support.runs import metrics
 
 HEAD = """
 import os, time
@@ -264,14 +265,13 @@ class TestRuns:
             recipe = recipe.model_copy(update={"reward": [component]})
             assert len(metrics(train(recipe).parent)) == 6
 
-    def test_no_process_is_left(self, recipes: dict[str, Path]) -> None:
+    def test_no_process_is_left(self, recipes: dict[str, Path], tmp_path: Path) -> None:
         """In a run of its own: a worker is killed in the middle, and none is there at the end."""
         recipe = self.recipe(recipes, "return -len(text)")
-        command = [sys.executable, "-m", "strop.cli", "train", str(recipes["grpo"])]
-        run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        run = Child(["train", recipes["grpo"]], tmp_path / "said")
         log, end, seen = Path(recipe.output) / "metrics.jsonl", time.monotonic() + 100, set()
         killed = False
-        while run.poll() is None:
+        while not run.over:
             assert time.monotonic() < end
             now = workers_of(run.pid)
             seen |= set(now)
@@ -279,8 +279,7 @@ class TestRuns:
                 os.kill(now[0], signal.SIGKILL)
                 killed = True
             time.sleep(0.02)
-        said = run.communicate()[0]
-        assert run.returncode == 0, said
+        assert run.end() == 0, run.said
         assert killed, "no step was made before the end"
         assert not [pid for pid in seen if Path(f"/proc/{pid}").exists()]
         assert len(metrics(log.parent)) == 6

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from strop.train.rundir.checkpoint import latest_checkpoint, step_of
-from tests.faults.children import Child
 from tests.faults.kills import differences, killed, left_alone
+from tests.support.processes import Child
 
 
 @pytest.mark.parametrize("method", ["sft", "grpo"])

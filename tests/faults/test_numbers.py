@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +13,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from conftest import metrics
 from strop.data.order import Drawn, Mix, Part
 from strop.errors import NotFiniteError, TrainingError
 from strop.losses.reduce import Loss
@@ -29,23 +26,13 @@ from strop.train.methods.policy_gradient import PolicyGradient
 from strop.train.methods.supervised import SupervisedMethod
 from strop.train.monitor.alarms import AlarmWatch
 from strop.train.run import train
-from strop.types import ScoredGroup, StepRecord
+from strop.types import ScoredGroup
+from tests.support.processes import sets, strop
+from tests.support.runs import break_off, metrics, same, weights
 
 LONG = ["run.steps=10", "run.skip_nonfinite=1", "eval=null"]
 
 Poison = Callable[[Path, Sequence[int]], None]
-
-
-class Killed(BaseException):
-    """The end of a process, as far as the run can tell."""
-
-
-def die_at(step: int) -> Callable[[StepRecord], None]:
-    def on_step(record: StepRecord) -> None:
-        if record.step == step:
-            raise Killed
-
-    return on_step
 
 
 @pytest.fixture
@@ -106,15 +93,6 @@ def plant_nan(
     monkeypatch.setattr(learner, "updates", updates)
 
 
-def weights(final: Path) -> dict[str, torch.Tensor]:
-    return load_file(final / "model.safetensors")
-
-
-def same(left: Path, right: Path) -> bool:
-    one, other = weights(left), weights(right)
-    return all(torch.equal(one[name], other[name]) for name in one)
-
-
 class TestNotFinite:
     def test_one_bad_batch_is_left_out(self, recipes: dict[str, Path], poison: Poison) -> None:
         """The weights after a skipped step are those of before it, the optimizer's state too: all
@@ -150,7 +128,7 @@ class TestNotFinite:
         poison(recipes["sft"], [5, 6])
         with pytest.warns(UserWarning, match="back to checkpoint-4, and on with the records after"):
             final = train(load_recipe(recipes["sft"], [*LONG, "output=runs/met"]))
-        assert same(final, expected)
+        assert same(weights(final), weights(expected))
         assert metrics(final.parent) == metrics(expected.parent), "each step stands there once"
 
     @pytest.mark.parametrize("bad", [[3], [5, 6]])
@@ -161,10 +139,9 @@ class TestNotFinite:
         whole = train(load_recipe(recipes["sft"], [*LONG, "output=runs/whole"]))
         recipe = load_recipe(recipes["sft"], [*LONG, "output=runs/parts"])
         for step in (3, 5, 7):  # a skip, the step before going back, and after it
-            with pytest.raises(Killed):
-                train(recipe, resume=step > 3, on_step=die_at(step))
+            break_off(recipe, step, resume=step > 3)
         parts = train(recipe, resume=True)
-        assert same(whole, parts)
+        assert same(weights(whole), weights(parts))
         assert metrics(whole.parent) == metrics(parts.parent)
 
     def test_a_second_time_stops_with_the_batch(
@@ -244,9 +221,7 @@ class TestNotFinite:
     def test_from_the_command_line(self, recipes: dict[str, Path]) -> None:
         """Weights that a wild learning rate made infinite: exit code 1, no traceback."""
         given = ["optim.learning_rate=1e38", "optim.warmup_ratio=0", "run.save_every=1"]
-        command = [sys.executable, "-m", "strop.cli", "train", str(recipes["sft"])]
-        command += [part for one in given for part in ("--set", one)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        done = strop("train", recipes["sft"], *sets(*given))
         assert done.returncode == 1, done.stderr
         assert "Traceback" not in done.stderr
         for part in ("not finite", "batch.jsonl", "optim.learning_rate", "run.skip_nonfinite"):

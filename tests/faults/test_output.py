@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import os
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import metrics
+from tests.support.processes import Child
+from tests.support.runs import metrics
 
 
 @pytest.mark.parametrize("options", [[], ["--json"]], ids=["plain", "json"])
-def test_fault_15_stdout_closed(options: list[str], recipes: dict[str, Path]) -> None:
+def test_fault_15_stdout_closed(
+    options: list[str], recipes: dict[str, Path], tmp_path: Path
+) -> None:
     """As in `strop train sft.yaml | head -1`: the reader leaves before the first step."""
-    command = [sys.executable, "-m", "strop.cli", "train", str(recipes["sft"]), *options]
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert child.stdout is not None
-    assert child.stderr is not None
-    child.stdout.close()
-    errors = child.stderr.read()
-    assert child.wait(timeout=120) == 0, errors
+    pipe, errors = tmp_path / "pipe", tmp_path / "errors"
+    os.mkfifo(pipe)
+    child = Child(["train", recipes["sft"], *options], pipe, errors=errors)
+    pipe.open("rb").close()  # opens once the child has opened its end, and reads nothing
+    assert child.end() == 0, errors.read_text()
     run = recipes["sft"].parent / "runs/sft"
     assert [row["step"] for row in metrics(run)] == [1, 2, 3, 4, 5, 6]
     assert (run / "final").is_dir()
-    assert "Error" not in errors
+    assert "Error" not in errors.read_text()

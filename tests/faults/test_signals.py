@@ -10,14 +10,13 @@ from typing import Any
 
 import pytest
 import yaml
-from safetensors.torch import load_file
 
 from strop.errors import StoppedBySignal
 from strop.recipe.loading.load import load_recipe
 from strop.train.run import train
 from strop.train.rundir.checkpoint import latest_checkpoint, step_of
-from tests.conftest import metrics
-from tests.faults.children import Child
+from tests.support.processes import Child
+from tests.support.runs import Finished, final_weights, metrics, same
 
 BOTH = pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["TERM", "INT"]
@@ -85,11 +84,11 @@ class TestFault3:
 
     @BOTH
     def test_in_a_rollout(
-        self, number: int, code: int, recipes: dict[str, Path], tmp_path: Path
+        self, number: int, code: int, recipes: dict[str, Path], finished: Finished, tmp_path: Path
     ) -> None:
         """The steps so far are saved although none is due; the sleep of an hour is not waited for;
         the run that is resumed is the one that was never stopped."""
-        whole = train(load_recipe(recipes["grpo"], ["output=runs/whole"])).parent
+        whole = finished("grpo")
         asked, file = tmp_path / "asked", tmp_path / "rewards.py"
         quick = file.read_text()
         run = recipes["grpo"].parent / "runs/grpo"
@@ -110,8 +109,7 @@ class TestFault3:
         file.write_text(quick)
         stopped = load_recipe(recipes["grpo"], options)
         train(stopped, force_resume=True)  # the reward file says the same in other words
-        left, right = (load_file(r / "final/model.safetensors") for r in (whole, run))
-        assert all((left[name] == right[name]).all() for name in left)
+        assert same(final_weights(whole), final_weights(run))
         assert metrics(whole) == metrics(run)
 
     @BOTH

@@ -1,7 +1,7 @@
 """Whether an answer is a refusal, told by how it opens.
 
 A heuristic: it looks at the first three sentences for the usual wordings, in English and, for the
-commonest ones, in German, French, Spanish and Chinese. `tests/test_safety.py` measures it on
+commonest ones, in German, French, Spanish and Chinese. `tests/evals/test_safety.py` measures it on
 labelled answers. It reads words, not intent: a refusal by change of subject is missed.
 """
 

@@ -1,0 +1,135 @@
+"""What the docs say can be typed, parses; what they show as YAML, loads."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+import yaml
+
+from strop.cli.app import app
+from strop.errors import RecipeError
+from strop.recipe.gate import Policy
+from strop.recipe.loading.load import load, load_recipe
+from strop.recipe.pipeline import Pipeline
+from strop.recipe.suite import Suite
+from tests.support import ROOT
+from tests.support.recipe_keys import explained, recipe_keys, unexplained
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")),
+         *sorted((ROOT / "examples").rglob("*.md"))]  # fmt: skip
+
+
+def commands(page: Path) -> list[list[str]]:
+    """Every `strop ...` of an indented line, also those joined by &&."""
+    lines = re.findall(r"^    (strop .*)$", page.read_text(), flags=re.M)
+    typed = [part for line in lines for part in line.split("  #")[0].split("&&")]
+    return [shlex.split(part)[1:] for part in typed]
+
+
+def parse(args: list[str]) -> None:
+    """Parse as the command line would, without running anything."""
+    command: Any = typer.main.get_command(app)
+    while hasattr(command, "commands"):
+        if args[0] in command.commands:
+            command, args = command.commands[args[0]], args[1:]
+        else:  # `strop eval suite.yaml`
+            command = command.commands["suite"]
+    command.make_context("strop", args)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_parse(page: Path) -> None:
+    for args in commands(page):
+        parse(args)
+
+
+def test_the_docs_show_commands_and_parse_can_fail() -> None:
+    assert sum(len(commands(page)) for page in PAGES) >= 15
+    with pytest.raises(Exception, match="No such option"):
+        parse(["train", "a.yaml", "--frobnicate"])
+
+
+def yaml_blocks(page: Path) -> list[str]:
+    return re.findall(r"```yaml\n(.*?)```", page.read_text(), flags=re.S)
+
+
+def load_block(block: str, folder: Path) -> object:
+    """What a block of YAML is, read as the command that takes it would."""
+    path = folder / "block.yaml"
+    path.write_text(block)
+    keys = yaml.safe_load(block).keys()
+    if "method" in keys:
+        return load_recipe(path)
+    return load(Pipeline if "stages" in keys else Suite if "tasks" in keys else Policy, path)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_yaml_loads(page: Path, tmp_path: Path) -> None:
+    for block in yaml_blocks(page):
+        load_block(block, tmp_path)
+
+
+def test_a_broken_block_would_be_found(tmp_path: Path) -> None:
+    """And a page without blocks would pass by saying nothing: there are many."""
+    blocks = [len(yaml_blocks(page)) for page in PAGES]
+    assert sum(blocks) >= 8
+    block = yaml_blocks(ROOT / "docs/recipes.md")[0]
+    with pytest.raises(RecipeError, match="did you mean `learning_rate`"):
+        load_block(block.replace("learning_", "lerning_"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "recipe", sorted((ROOT / "examples").rglob("*.yaml")), ids=lambda p: p.name
+)
+def test_examples_load(recipe: Path, tmp_path: Path) -> None:
+    load_block(recipe.read_text(), tmp_path)
+
+
+def test_links_lead_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+RECIPES = (ROOT / "docs/recipes.md").read_text()
+
+
+def test_every_recipe_key_is_documented() -> None:
+    assert not unexplained(RECIPES)
+
+
+@pytest.mark.parametrize(
+    ("planted", "missing"),
+    [
+        ("`rollout.temperature`, `max_tokens`, `stop`", {"rollout.temperature"}),
+        ("`optim.weight_decay`, `betas`, ", {"optim.betas", "optim.weight_decay"}),
+        ("| `value` | required by `ppo` | `{path, learning_rate, lora}`",
+         {"value", "value.path", "value.learning_rate", "value.lora"}),
+        ("rslora: false, ", {"model.lora.rslora", "value.lora.rslora"}),
+        ("| `spike` |", {f"alarms.spike.{of}" for of in ("action", "patience", "threshold")}
+         | {"alarms.spike"}),
+        ("  tolerance: 0.02 ", {"dev.tolerance"}),
+    ],
+    ids=lambda value: value[:20] if isinstance(value, str) else "",
+)  # fmt: skip
+def test_a_key_left_out_of_the_page_is_missed(planted: str, missing: set[str]) -> None:
+    """Also where another section has a key of that name."""
+    kept = {"`rollout.temperature`, `max_tokens`, `stop`": "`rollout.max_tokens`, `stop`",
+            "`optim.weight_decay`, `betas`, ": "`optim.",
+            "  tolerance: 0.02 ": "  # "}  # fmt: skip
+    assert planted in RECIPES
+    page = RECIPES.replace(planted, kept.get(planted, ""))
+    assert unexplained(page) == missing
+
+
+def test_the_page_explains_no_key_that_is_not_there() -> None:
+    """But for trackers, losses of a mixture, variables of a template, and `<name>`."""
+    free = re.compile(r"alarms\.<name>|mlflow|wandb|trackio|objective\.losses\.|template_options\.")
+    assert not {key for key in explained(RECIPES) - recipe_keys() if not free.match(key)}
+    more = explained(RECIPES + "\n| `optim.warmup` | 0 | |\n")
+    assert more - explained(RECIPES) == {"optim.warmup"}

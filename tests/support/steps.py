@@ -1,0 +1,28 @@
+"""A step of a method by hand: its updates made, its losses looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from strop.losses.metrics import Metric, merge, results
+from strop.train.loop.offline import OfflineMethod
+from strop.train.loop.online import Learner
+from strop.train.loop.state import TrainState
+from strop.train.loop.updater import MicroBatchLoss, Updater
+from strop.types import ScoredGroup
+
+
+def learn(
+    learner: Learner, state: TrainState, groups: Sequence[ScoredGroup], rate: float = 0.0
+) -> dict[str, float]:
+    """All updates that a learner makes of these groups; what they log."""
+    updater, metrics = Updater(state, 1e9), dict[str, Metric]()
+    for update in learner.updates(groups):
+        metrics = merge(metrics, updater.step(update, learning_rate=rate, where="step 1"))
+    return results(metrics)
+
+
+def losses_of(method: OfflineMethod, indices: Sequence[int]) -> Sequence[MicroBatchLoss]:
+    """The micro-batches' losses of a step in one process."""
+    update = method.update(indices)
+    return update.losses(update.counts)

@@ -1,0 +1,44 @@
+"""A small decoding study."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from strop.engines.engine import Request
+from strop.model.network import Policy
+from strop.types import Completion
+from tests.support.runs import EQUATIONS
+
+STUDY: dict[str, Any] = {
+    "data": "tasks.jsonl",
+    "scores": [{"function": "exact_answer"}],
+    "serving_temperature": 0.7,
+    "temperatures": [0, 0.7],
+    "samples": 4,
+    "sampling": {"max_tokens": 12},
+    "seed": 5,
+}
+
+
+class Planted:
+    """A sampler with known answers: what one side says greedily, sampled, and when asked again."""
+
+    says: ClassVar[dict[str, tuple[list[str], list[str], list[str]]]] = {}
+
+    def __init__(self, policy: Policy) -> None:
+        self.side = Path(policy.model.name_or_path).name.rstrip("0123456789")
+        self.tokenizer = policy.tokenizer
+
+    def sample(self, requests: Sequence[Request], version: int) -> list[Completion]:
+        made = []
+        for request in requests:
+            which = 2 if request.key.round else 1 if request.sampling.temperature else 0
+            asked = self.tokenizer.decode(request.prompt.prompt_ids)
+            x = next(e.x for e in EQUATIONS if e.question in asked)
+            said = self.says[self.side][which]
+            text = said[request.key.index % len(said)].replace("X", str(x))
+            # as many tokens as a planted answer has words
+            made.append(Completion.one_turn((1,) * len(text.split()), text, None, "stop"))
+        return made

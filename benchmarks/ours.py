@@ -24,8 +24,9 @@ from benchmarks.sides import (
     Step,
 )
 from strop.cli.show import setup
-from strop.engines.engine import Sampling
-from strop.engines.local import LocalSampler
+from strop.engines.draws import DrawKey
+from strop.engines.engine import PromptedTask, Sampling, in_groups, requests_of
+from strop.engines.local.engine import LocalEngine
 from strop.model.load import load_for_inference
 from strop.model.network import Policy
 from strop.recipe.loading.load import load_recipe
@@ -33,11 +34,12 @@ from strop.recipe.train.online import PolicyRecipe
 from strop.rollout.collect import carries_no_gradient
 from strop.train.build import build_loop, build_state
 from strop.train.loop.optim import Optimizers
-from strop.train.loop.step import TrainState
-from strop.train.methods.policy_gradient import Lesson, PolicyGradient
+from strop.train.loop.state import TrainState
+from strop.train.loop.updater import Updater
+from strop.train.methods.policy_gradient import PolicyBatch, PolicyGradient
 from strop.train.preflight.prepare import prepare
+from strop.train.preflight.prepared import PreparedOffline
 from strop.types import (
-    Branch,
     Completion,
     Origin,
     Rollout,
@@ -66,7 +68,7 @@ class StropTrainer:
         self.state = build_state(self.recipe, self.recipe.model)
         self.work = work_of(_policy(self.state).score.causal_lm)
         self.groups: tuple[ScoredGroup, ...] = ()
-        self.steps, _ = build_loop(self.state, self.recipe, self.prepared)
+        self.steps, _ = build_loop(self.state, self.prepared)
         self.answers: Answers = {"rate": self._rate, "check": self._check}
 
     def _check(self, batch: Batch) -> Step:
@@ -74,8 +76,11 @@ class StropTrainer:
         assert isinstance(self.recipe, PolicyRecipe)
         policy = _policy(self.state)
         frozen = Optimizers([torch.optim.SGD(policy.trainable(), lr=0.0)])
-        learner = PolicyGradient(self.recipe, TrainState(policy, frozen), policy, None)
-        metrics = learner.learn(_groups(batch, self.spec.case.group), [], 0.0)
+        state = TrainState(policy, frozen)
+        learner = PolicyGradient(self.recipe, state, policy, None)
+        updater = Updater(state, self.recipe.optim.max_grad_norm)
+        (update,) = learner.updates(_groups(batch, self.spec.case.group))
+        metrics = updater.step(update, learning_rate=0.0, where="the check")
         return Step(metrics["loss"].result(), metrics["grad_norm"].result())
 
     def _rate(self) -> float:
@@ -103,14 +108,14 @@ class StropTrainer:
         """Keep each step's scored groups for the count of operations."""
         original = PolicyGradient.prepare
 
-        def watched(learner: PolicyGradient, groups: Sequence[ScoredGroup]) -> Lesson:
+        def watched(learner: PolicyGradient, groups: Sequence[ScoredGroup]) -> PolicyBatch:
             self.groups = tuple(groups)
             return original(learner, groups)
 
         PolicyGradient.prepare = watched  # type: ignore[method-assign, assignment]
 
     def _offline_flops(self, number: int) -> float:
-        assert self.prepared.rendered is not None
+        assert isinstance(self.prepared, PreparedOffline)
         trees = self.prepared.rendered.trees
         drawn = self.prepared.mix.draw(number).own
         return training_flops(self.work, [trees[i] for i in drawn])
@@ -133,7 +138,7 @@ class StropSampler:
         self.policy = load_for_inference(self.place.model)
         if self.spec.bfloat16:
             self.policy.model.to(torch.bfloat16)
-        self.sampler = LocalSampler(self.policy.model, self.policy.tokenizer)
+        self.engine = LocalEngine(self.place.model, self.policy)
         self.prompts = read_prompts(self.spec, self.place, self.policy.tokenizer)
         self.answers: Answers = {"rate": self._rate}
 
@@ -146,9 +151,11 @@ class StropSampler:
         sampling = Sampling(max_tokens=case.answer[1])
         for step in range(self.spec.steps):
             prompts = self.prompts[step * case.batch : (step + 1) * case.batch]
-            made = self.sampler.sample(
-                prompts, group_size=case.group, sampling=sampling, seed=0, step=step
-            )
+            asked = [
+                PromptedTask(Task("", {}, Origin("", n)), ids) for n, ids in enumerate(prompts)
+            ]
+            requests = requests_of(asked, sampling, DrawKey(0, "training", step), case.group)
+            made = in_groups(self.engine.generate(requests), case.group)
             on_step(partial(self._described, work, prompts, made, step))
 
     def _described(
@@ -162,7 +169,7 @@ class StropSampler:
         groups = [(len(p), [len(c.ids) for c in g]) for p, g in zip(prompts, made, strict=True)]
         shown = Batch(
             [list(p) for p in prompts for _ in range(self.spec.case.group)],
-            [list(c.ids) for c in flat], [], [list(c.logprobs) for c in flat],
+            [list(c.ids) for c in flat], [], [list(c.sampler_logprobs()) for c in flat],
         )  # fmt: skip
         return Step(
             tokens=sum(len(c.ids) for c in flat),
@@ -215,7 +222,9 @@ def _groups(batch: Batch, size: int) -> list[ScoredGroup]:
     for first in range(0, len(batch.completions), size):
         members = range(first, first + size)
         completions = tuple(
-            Completion(tuple(batch.completions[i]), "", (0.0,) * len(batch.completions[i]), "stop")
+            Completion.one_turn(
+                tuple(batch.completions[i]), "", (0.0,) * len(batch.completions[i]), "stop"
+            )
             for i in members
         )
         task = Task("", {}, Origin("trl", first))
@@ -229,5 +238,4 @@ def _lengths(group: ScoredGroup) -> tuple[int, list[int]]:
 
 
 def _tree(group: ScoredGroup) -> Tree:
-    branches = (Branch(c.ids, (True,) * len(c.ids)) for c in group.rollout.completions)
-    return Tree(group.rollout.prompt_ids, tuple(branches))
+    return Tree(group.rollout.prompt_ids, tuple(c.branch() for c in group.rollout.completions))

@@ -15,11 +15,17 @@ import yaml
 
 from strop.demo.model import raw_model, train_tokenizer
 from strop.demo.world import all_equations, assistant, solution, user
+from strop.losses.metrics import Metric, merge, results
 from strop.sandbox import tiers
 from strop.sandbox.client import Sandbox
 from strop.sandbox.confine import landlock
 from strop.tracking.runlog import read_rows
+from strop.train.loop.offline import OfflineMethod
+from strop.train.loop.online import Learner
 from strop.train.loop.optim import Optimizers
+from strop.train.loop.state import TrainState
+from strop.train.loop.updater import MicroBatchLoss, Updater
+from strop.types import ScoredGroup
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 transformers.logging.set_verbosity_error()
@@ -76,6 +82,22 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
     """A run's log without what depends on the clock."""
     rows = read_rows(folder / "metrics.jsonl")
     return [{k: v for k, v in row.items() if k not in CLOCK} for row in rows]
+
+
+def learn(
+    learner: Learner, state: TrainState, groups: Sequence[ScoredGroup], rate: float = 0.0
+) -> dict[str, float]:
+    """All updates that a learner makes of these groups; what they log."""
+    updater, metrics = Updater(state, 1e9), dict[str, Metric]()
+    for update in learner.updates(groups):
+        metrics = merge(metrics, updater.step(update, learning_rate=rate, where="step 1"))
+    return results(metrics)
+
+
+def losses_of(method: OfflineMethod, indices: Sequence[int]) -> Sequence[MicroBatchLoss]:
+    """The micro-batches' losses of a step in one process."""
+    update = method.update(indices)
+    return update.losses(update.counts)
 
 
 class Recorder(Optimizers):

@@ -16,7 +16,7 @@ from strop.recipe.loading.load import load_recipe
 from strop.recipe.train.alarm import (
     AlarmRecipe,
     CommonAlarms,
-    OwnPairAlarms,
+    OnlineDpoAlarms,
     PairAlarms,
     PolicyAlarms,
 )
@@ -131,7 +131,7 @@ PLANTED: dict[str, dict[str, Any]] = {
 
 
 def test_every_alarm_has_a_detector_and_a_planted_case() -> None:
-    assert {*OwnPairAlarms.model_fields, *PolicyAlarms.model_fields} == set(DETECTORS)
+    assert {*OnlineDpoAlarms.model_fields, *PolicyAlarms.model_fields} == set(DETECTORS)
     # displacement has its own cases below, dual in test_dev.py
     assert set(PLANTED) | {"displacement", "dual"} == set(DETECTORS)
 

@@ -33,7 +33,7 @@ from benchmarks.sides import Batch, Place, Step
 from benchmarks.table import cells, fill, markdown_table, remember, row_of, text_table
 from benchmarks.worker import Order, Told
 from benchmarks.world import even_words, word_tokenizer
-from strop.engines.local import LocalSampler
+from strop.engines.local.engine import LocalEngine
 from strop.types import Branch, Tree
 
 SHORT = Case("short", "dpo", (5, 9), (3, 8), 4)
@@ -280,7 +280,7 @@ def test_the_sampler_side_uses_the_embedded_sampler(tmp_path: Path) -> None:
     run = Run(Case("one", "sampler", (5, 9), (1, 12), 2, 2), "1m", 300, 1)
     side = StropSampler(run, STROP, made(run, tmp_path / "run"))
     side.load()
-    assert isinstance(side.sampler, LocalSampler)
+    assert isinstance(side.engine, LocalEngine)
 
 
 def test_a_setting_that_falls_in_the_first_round_of_grpo_is_left_out(

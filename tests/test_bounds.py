@@ -22,6 +22,7 @@ from strop.errors import DataError, OutputError, RecipeError
 from strop.model.load import positions_of
 from strop.recipe.loading.load import load_recipe
 from strop.train.preflight.prepare import Prepared, prepare
+from strop.train.preflight.prepared import PreparedOffline
 from strop.train.run import train
 
 Prepare = Callable[..., Prepared]
@@ -87,7 +88,7 @@ class TestPositions:
         assert all(self.TOLD in text for text in said_of)
         assert prepared.checks["max_length"] == POSITIONS
         assert prepared.recipe.text.max_length == POSITIONS
-        trees = prepared.rendered.trees if prepared.rendered else ()
+        trees = prepared.rendered.trees if isinstance(prepared, PreparedOffline) else ()
         for tree in trees:
             longest = max(len(branch.ids) for branch in tree.branches)
             assert len(tree.trunk) + longest <= POSITIONS

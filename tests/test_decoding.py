@@ -24,7 +24,10 @@ from conftest import EQUATIONS, WriteRows
 from strop.cli.evals.decode import decode, table
 from strop.demo.model import raw_model
 from strop.demo.world import user
-from strop.engines.local import LocalSampler
+from strop.engines.engine import Request
+from strop.engines.local import engine as local
+from strop.engines.local.engine import LocalEngine
+from strop.engines.local.sampler import LocalSampler
 from strop.errors import (
     DataError,
     MissingEvidenceError,
@@ -41,6 +44,7 @@ from strop.evals.decode.frontier import Row
 from strop.evals.decode.grading import votes_of
 from strop.evals.decode.page import figure
 from strop.evals.decode.study import check_study, run_study
+from strop.model.network import Policy
 from strop.recipe.loading.load import load
 from strop.recipe.study import Refine, Study
 from strop.rewards.exact import exact_answer
@@ -244,28 +248,26 @@ class Planted:
 
     says: ClassVar[dict[str, tuple[list[str], list[str], list[str]]]] = {}
 
-    def __init__(self, model: Any, tokenizer: Any, **options: Any) -> None:
-        self.side = Path(model.name_or_path).name.rstrip("0123456789")
-        self.tokenizer = tokenizer
+    def __init__(self, policy: Policy) -> None:
+        self.side = Path(policy.model.name_or_path).name.rstrip("0123456789")
+        self.tokenizer = policy.tokenizer
 
-    def sample(
-        self, prompts: Sequence[tuple[int, ...]], *, group_size: int, sampling: Any, seed: int,
-        step: int,
-    ) -> list[tuple[Completion, ...]]:  # fmt: skip
-        said = self.says[self.side][2 if step else 1 if sampling.temperature else 0]
+    def sample(self, requests: Sequence[Request], version: int) -> list[Completion]:
         made = []
-        for prompt in prompts:
-            asked = self.tokenizer.decode(prompt)
+        for request in requests:
+            which = 2 if request.key.round else 1 if request.sampling.temperature else 0
+            asked = self.tokenizer.decode(request.prompt.prompt_ids)
             x = next(e.x for e in EQUATIONS if e.question in asked)
-            texts = [text.replace("X", str(x)) for text in said[:group_size]]
+            said = self.says[self.side][which]
+            text = said[request.key.index % len(said)].replace("X", str(x))
             # as many tokens as a planted answer has words
-            made.append(tuple(Completion((1,) * len(t.split()), t, (), "stop") for t in texts))
+            made.append(Completion.one_turn((1,) * len(text.split()), text, None, "stop"))
         return made
 
 
 @pytest.fixture
 def planted(monkeypatch: pytest.MonkeyPatch) -> type[Planted]:
-    monkeypatch.setattr(draws, "LocalSampler", Planted)
+    monkeypatch.setattr(local, "LocalSampler", Planted)
     Planted.says = {
         "base": (["no 0"], ["so X", "then X", "so 99", "oh 98"], ["now really X"]),
         "model": (["it is surely X"], ["so X"] * 4, ["but 0"]),
@@ -465,9 +467,9 @@ class TestRuns:
         asked: list[int] = []
         sample = LocalSampler.sample
 
-        def counted(self: Any, prompts: Any, **options: Any) -> Any:
-            asked.append(len(prompts) * options["group_size"])
-            return sample(self, prompts, **options)
+        def counted(self: Any, requests: Any, version: int) -> Any:
+            asked.append(len(requests))
+            return sample(self, requests, version)
 
         monkeypatch.setattr(LocalSampler, "sample", counted)
         told = []
@@ -575,14 +577,15 @@ class TestRefining:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:  # fmt: skip
         seen: list[str] = []
-        sample = LocalSampler.sample
+        generate = LocalEngine.generate
 
-        def heard(self: Any, prompts: Any, **options: Any) -> Any:
-            if options["step"] == 1:
-                seen.extend(self.tokenizer.decode(prompt) for prompt in prompts)
-            return sample(self, prompts, **options)
+        def heard(self: LocalEngine, requests: Sequence[Request]) -> Any:
+            for one in requests:
+                if one.key.round == 1:
+                    seen.append(self.tokenizer().decode(one.prompt.prompt_ids))
+            return generate(self, requests)
 
-        monkeypatch.setattr(LocalSampler, "sample", heard)
+        monkeypatch.setattr(LocalEngine, "generate", heard)
         recipe = study(refine={"instruction": "Check it."}, temperatures=[0.7])
         files = ran(recipe, model_folder, base_folder, tmp_path / "out")
         first = [json.loads(line) for line in files["samples.jsonl"].splitlines()]

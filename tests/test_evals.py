@@ -19,6 +19,9 @@ from typer.testing import CliRunner
 from conftest import EQUATIONS, WriteRows
 from strop.cli.app import app
 from strop.demo.world import solution, user
+from strop.engines.local.engine import LocalEngine
+from strop.engines.openai import OpenAIEngine
+from strop.engines.recorded import RecordedEngine
 from strop.errors import (
     DataError,
     MissingEvidenceError,
@@ -28,14 +31,12 @@ from strop.errors import (
     UsageError,
 )
 from strop.evals import jobs
+from strop.evals.ask import ask
 from strop.evals.drift import distinct, self_bleu
 from strop.evals.gate.verdict import run_gate
 from strop.evals.inputs import inputs_of, suite_hash
-from strop.evals.recorded import Recorded
 from strop.evals.records import read_records
-from strop.evals.remote import Endpoint
 from strop.evals.run import EvalResult, measure, run_suite
-from strop.evals.subjects import LocalModel
 from strop.model.load import load_for_inference
 from strop.recipe.gate import Guardrail, Policy
 from strop.recipe.loading.load import load, load_recipe
@@ -78,7 +79,7 @@ def scores_of(result: EvalResult, name: str) -> list[float | None]:
     return [record.score for record in result.records if record.task == name]
 
 
-class TestLocalModel:
+class TestLocalEngine:
     def test_every_item_and_sample_is_kept_with_its_groups(
         self, make_suite: MakeSuite, model_folder: Path, tmp_path: Path
     ) -> None:
@@ -115,8 +116,9 @@ class TestLocalModel:
             suite, str(model_folder), tmp_path / "out", reference=str(tmp_path / "other")
         )
         policy = load_for_inference(str(model_folder))
-        rollouts = LocalModel("", policy).answer(
-            jobs.jobs_of(suite, jobs.Asked(LocalModel("", policy), None, 0))[0].rows,
+        engine = LocalEngine("", policy)
+        rollouts = ask(
+            engine, jobs.jobs_of(suite, jobs.Asked(engine, None, 0))[0].rows,
             suite.tasks[0].sampling, 1, 0,  # type: ignore[union-attr]
         )  # fmt: skip
         kl, entropy, tokens = 0.0, 0.0, 0
@@ -206,12 +208,12 @@ class TestResume:
         """A second start asks only for the parts that the first one did not get."""
         calls: list[int] = []
 
-        class Counted(Recorded):
-            def answer(self, tasks: Sequence[Any], *rest: Any) -> list[Any]:
-                calls.append(len(tasks))
+        class Counted(RecordedEngine):
+            def generate(self, requests: Sequence[Any]) -> Iterator[Any]:
+                calls.append(len(requests))
                 if len(calls) == 2:
                     raise UnscoredError("gone")
-                return super().answer(tasks, *rest)
+                return super().generate(requests)
 
         said = write_rows("said.jsonl", [{"item": t["id"], "completion": "1"} for t in TASKS])
         suite = make_suite(GENERATE, {**GENERATE, "name": "again"})
@@ -225,9 +227,9 @@ class TestResume:
     ) -> None:
         said = write_rows("said.jsonl", [{"item": t["id"], "completion": "1"} for t in TASKS])
         suite = make_suite(GENERATE)
-        before = inputs_of(suite, Recorded(str(said)), None)
+        before = inputs_of(suite, RecordedEngine(str(said)), None)
         write_rows("said.jsonl", [{"item": t["id"], "completion": "2"} for t in TASKS])
-        assert inputs_of(suite, Recorded(str(said)), None) != before
+        assert inputs_of(suite, RecordedEngine(str(said)), None) != before
         hashed = suite_hash(suite)
         assert suite_hash(make_suite(GENERATE)) == hashed
         assert suite_hash(make_suite({**GENERATE, "samples": 1}, seed=3)) != hashed
@@ -245,7 +247,7 @@ class TestRecorded:
             key = {"item": task["id"]} if n % 2 else {"prompt": task["prompt"]}
             rows += [{**key, "completion": text} for text in (said, "<answer>no</answer>", said)]
         said_file = write_rows("said.jsonl", rows)
-        result = run_suite(make_suite(SAMPLED), Recorded(str(said_file)), tmp_path / "out")
+        result = run_suite(make_suite(SAMPLED), RecordedEngine(str(said_file)), tmp_path / "out")
         assert scores_of(result, "sampled/right") == [1.0, 0.0, 1.0] * 12
         assert result.scores["sampled/right"] == pytest.approx(2 / 3)
         assert "entropy" not in result.figures["sampled"]  # nobody can know it
@@ -266,16 +268,16 @@ class TestRecorded:
         good = [{"item": t["id"], "completion": "5"} for t in TASKS]
         said = write_rows("said.jsonl", [*good, row])
         with pytest.raises(error, match=message):
-            run_suite(make_suite(GENERATE), Recorded(str(said)), tmp_path / "out")
+            run_suite(make_suite(GENERATE), RecordedEngine(str(said)), tmp_path / "out")
 
     def test_what_they_cannot_tell(
         self, make_suite: MakeSuite, write_rows: WriteRows, tmp_path: Path
     ) -> None:
         said = write_rows("said.jsonl", [{"item": t["id"], "completion": "5"} for t in TASKS[1:]])
         with pytest.raises(MissingEvidenceError, match=r"no answer to item 'q0' .*tasks.jsonl:1"):
-            run_suite(make_suite(GENERATE), Recorded(str(said)), tmp_path / "out")
+            run_suite(make_suite(GENERATE), RecordedEngine(str(said)), tmp_path / "out")
         with pytest.raises(UsageError, match="no likelihoods"):
-            run_suite(make_suite(PAIRS), Recorded(str(said)), tmp_path / "out2")
+            run_suite(make_suite(PAIRS), RecordedEngine(str(said)), tmp_path / "out2")
 
 
 class Server(BaseHTTPRequestHandler):
@@ -323,7 +325,7 @@ class TestEndpoint:
             {"prompt": f"say {n}", "answer": str(n), "topic": "a"} for n in range(4)
         ])  # fmt: skip
         Server.failures = [503, 429]
-        result = run_suite(suite, Endpoint(server, "mine"), tmp_path / "out")
+        result = run_suite(suite, OpenAIEngine(server, "mine"), tmp_path / "out")
         assert result.scores == {"sampled/right": 1.0}
         assert sorted(body["seed"] for body in Server.seen) == sorted([7, 8, 9] * 4)
         assert {body["model"] for body in Server.seen} == {"mine"}
@@ -335,16 +337,16 @@ class TestEndpoint:
         prompt: list[Message] = [{"role": "user", "content": "say 5"}]
         here = Origin("tasks.jsonl", 1)
         options = TemplateRecipe(template_options={"enable_thinking": False})
-        subject = Endpoint(server, "mine").speaking(options)
+        engine = OpenAIEngine(server, "mine").speaking(options)
         stopping = SamplingRecipe(stop=["</s>"], skip_special_tokens=False)
-        (one,) = subject.answer([Task(prompt, {"tools": [tool]}, here)], stopping, 1, 0)
+        (one,) = ask(engine, [Task(prompt, {"tools": [tool]}, here)], stopping, 1, 0)
         assert one.completions[0].text == "<answer>5</answer> 0</s>"
         body = Server.seen[-1]
         assert body["tools"] == [tool]
         assert body["chat_template_kwargs"] == {"enable_thinking": False}
         assert body["skip_special_tokens"] is False
         cut = SamplingRecipe(stop=["</s>"], include_stop_str_in_output=False)
-        (two,) = Endpoint(server, "mine").answer([Task(prompt, {}, here)], cut, 1, 0)
+        (two,) = ask(OpenAIEngine(server, "mine"), [Task(prompt, {}, here)], cut, 1, 0)
         assert two.completions[0].text == "<answer>5</answer> 0"
         assert not {"tools", "chat_template_kwargs", "skip_special_tokens"} & Server.seen[-1].keys()
 
@@ -352,24 +354,24 @@ class TestEndpoint:
         prompt: list[Message] = [{"role": "user", "content": "2x = 10"},
                                  {"role": "assistant", "content": "x ="}]  # fmt: skip
         task = Task(prompt, {}, Origin("tasks.jsonl", 1))
-        (rollout,) = Endpoint(server, "mine").answer([task], SamplingRecipe(), 1, 0)
+        (rollout,) = ask(OpenAIEngine(server, "mine"), [task], SamplingRecipe(), 1, 0)
         assert rollout.completions[0].said == "x =<answer>=</answer> 0"
         assert Server.seen[-1]["continue_final_message"] is True
         assert Server.seen[-1]["add_generation_prompt"] is False
 
     def test_a_server_writes_conversations_itself(self, server: str) -> None:
         with pytest.raises(UsageError, match="a server writes conversations by itself"):
-            Endpoint(server, "mine").speaking(TemplateRecipe(chat_template="chatml"))
+            OpenAIEngine(server, "mine").speaking(TemplateRecipe(chat_template="chatml"))
 
     def test_a_request_that_fails_is_no_empty_answer(
         self, make_suite: MakeSuite, server: str, tmp_path: Path
     ) -> None:
         Server.failures = [404] * 50
         with pytest.raises(UnscoredError, match=r"did not answer \(status 404"):
-            run_suite(make_suite(GENERATE), Endpoint(server, "mine"), tmp_path / "out")
+            run_suite(make_suite(GENERATE), OpenAIEngine(server, "mine"), tmp_path / "out")
         greedy = make_suite({**GENERATE, "sampling": {"top_k": 3}})
         with pytest.raises(UsageError, match="top_k and min_p"):
-            run_suite(greedy, Endpoint(server, "mine"), tmp_path / "out")
+            run_suite(greedy, OpenAIEngine(server, "mine"), tmp_path / "out")
 
 
 OWN = """

@@ -55,5 +55,5 @@ def test_every_recipe_of_the_evidence_loads() -> None:
     assert len(recipes) >= 20
     for name, recipe in recipes.items():
         whole = {"model": "m", "output": f"runs/{name}", "seed": 0, **recipe}
-        loaded = METHODS[recipe["method"]].model_validate(json.loads(json.dumps(whole)))
+        loaded = METHODS[recipe["method"]].recipe.model_validate(json.loads(json.dumps(whole)))
         assert loaded.run.steps is not None

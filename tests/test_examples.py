@@ -14,7 +14,7 @@ import pytest
 from conftest import EQUATIONS, WriteRows
 from strop.demo.world import assistant, solution, user
 from strop.recipe.loading.load import _fields, load_recipe
-from strop.recipe.train.methods import METHODS, Recipe, record_kind
+from strop.recipe.train.methods import METHODS, Recipe, method_of
 from strop.train.preflight.prepare import Prepared, prepare
 
 ROOT = Path(__file__).parents[1]
@@ -85,7 +85,7 @@ def test_every_example_passes_a_dry_run(example: Path, beside: Path) -> None:
     assert recipe.method == BEYOND.get(example.stem, example.stem)
     assert prepared.folder == beside / "runs" / example.stem
     assert not prepared.folder.exists()
-    own = sum(Path(s.path).stem in FILES[record_kind(type(recipe))] for s in recipe.data)
+    own = sum(Path(s.path).stem in FILES[method_of(recipe).records] for s in recipe.data)
     assert prepared.checks["records"] == own * len(EQUATIONS)
     assert prepared.checks["dropped"] == 0
     assert prepared.checks.get("cut", 0) == 0
@@ -128,7 +128,7 @@ def test_the_table_leads_to_code(method: str) -> None:
 
 
 def keys() -> Iterator[str]:
-    for cls in METHODS.values():
+    for cls in {row.recipe: row for row in METHODS.values()}:
         yield from (".".join(path) for path in _fields(cls, ()))
 
 

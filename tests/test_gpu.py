@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from conftest import metrics
+from sampling import engine_of, sample
 from strop.engines.engine import Sampling
-from strop.engines.local import LocalSampler
 from strop.model.load import load_policy
 from strop.model.logprobs import padded_scores, tree_scores
 from strop.model.tree import lay_out
@@ -18,11 +18,12 @@ from strop.recipe.loading.load import load_recipe
 from strop.recipe.train.model import ModelRecipe
 from strop.recipe.train.run import OptimRecipe
 from strop.train.loop.optim import build_optimizer
-from strop.train.loop.step import optimizer_step
+from strop.train.loop.state import TrainState
+from strop.train.loop.updater import Updater
 from strop.train.methods.supervised import SupervisedMethod
 from strop.train.monitor.profile import Profile
 from strop.train.run import train
-from test_sampler import Words, prompts
+from test_sampler import prompts
 from test_tree import model_of, tree_of
 
 pytestmark = [
@@ -44,8 +45,8 @@ def test_greedy_is_the_cpus() -> None:
     greedy = Sampling(temperature=0, max_tokens=20)
     ids = []
     for device in ("cpu", "cuda"):
-        sampler = LocalSampler(model_of("qwen3").to(device), Words())
-        groups = sampler.sample(prompts(), group_size=2, sampling=greedy, seed=0, step=0)
+        engine = engine_of(model_of("qwen3").to(device))
+        groups = sample(engine, prompts(), group_size=2, sampling=greedy, seed=0, step=0)
         ids.append([[c.ids for c in group] for group in groups])
     assert ids[0] == ids[1]
 
@@ -57,12 +58,9 @@ def test_a_step_lowers_the_loss(model_folder: Path, dtype: str) -> None:
     assert policy.device.type == "cuda"
     optimizer = build_optimizer(policy, OptimRecipe(learning_rate=1e-3))
     method = SupervisedMethod(policy, [tree_of(random.Random(1), 2, 12)], 10**6)
-    losses = []
+    updater, losses = Updater(TrainState(policy, optimizer), 1.0), []
     for _ in range(5):
-        metrics = optimizer_step(
-            policy, optimizer, method.shares([0]),
-            learning_rate=1e-3, max_grad_norm=1.0, where="step",
-        )  # fmt: skip
+        metrics = updater.step(method.update([0]), learning_rate=1e-3, where="step")
         losses.append(metrics["loss"].result())
     assert losses[-1] < losses[0]
 

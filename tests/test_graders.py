@@ -9,10 +9,9 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
-from strop.errors import RewardError
+from strop.errors import HttpError, RewardError
 from strop.recipe.train.reward import RewardComponent
 from strop.rewards.compose import Reward
 from strop.rewards.endpoint import endpoint
@@ -175,7 +174,7 @@ class TestEndpoint:
         Judge.failures = 2
         assert endpoint(["p"], ["abc"], url=url, answer=[0]) == [3.0]
         Judge.failures = 3
-        with pytest.raises(httpx.HTTPStatusError, match="503"):
+        with pytest.raises(HttpError, match="503"):
             endpoint(["p"], ["abc"], url=url, answer=[0])
         Judge.failures = 99
         judged = Reward([RewardComponent(function="judge", url=url)]).judge(

@@ -58,7 +58,8 @@ def group(*rows: tuple[str, int, float, float]) -> ScoredGroup:
     """(text, tokens, first component, total) of each completion."""
     task = Task(PROMPT, {}, Origin("t", 1))
     completions = tuple(
-        Completion((5,) * tokens, text, (-0.1,) * tokens, "stop") for text, tokens, *_ in rows
+        Completion.one_turn((5,) * tokens, text, (-0.1,) * tokens, "stop")
+        for text, tokens, *_ in rows
     )
     scores = tuple(Score(total, {"right": right}) for *_, right, total in rows)
     return ScoredGroup(Rollout(task, (1,), completions), scores)

@@ -75,7 +75,7 @@ def gradients(recipe_path: Path, *overrides: str) -> tuple[list[torch.Tensor], d
     state = build_state(recipe, recipe.model)
     recorder = Recorder(state.network.trainable())
     state.optimizer = recorder
-    steps, _ = build_loop(state, recipe, prepared)
+    steps, _ = build_loop(state, prepared)
     return recorder.seen, dict(next(steps).metrics)
 
 

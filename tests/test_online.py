@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from conftest import metrics
+from conftest import learn, metrics
 from strop.data.order import Mix, Part
-from strop.engines.engine import Sampling
+from strop.engines.draws import DrawKey
+from strop.engines.engine import PromptedTask, Request
 from strop.losses.preference import dpo
 from strop.model.load import load_policy
 from strop.model.network import Policy
@@ -21,13 +22,12 @@ from strop.model.reference import Reference
 from strop.recipe.loading.load import load_recipe
 from strop.recipe.train.methods import Online
 from strop.recipe.train.model import ModelRecipe
-from strop.rollout.collect import PromptedTask
 from strop.rollout.overlong import shaped
+from strop.rollout.source import SynchronousSource, teaches
 from strop.text.lengths import overlong_penalty
-from strop.train.loop.online import OnlineParts, _teaches, gather
 from strop.train.loop.optim import Optimizers
-from strop.train.loop.step import TrainState
-from strop.train.methods.own_samples import BestOf, OwnPairs, ranked
+from strop.train.loop.state import TrainState
+from strop.train.methods.own_samples import OnlineDpo, Raft, ranked
 from strop.train.run import train
 from strop.types import (
     Branch,
@@ -53,7 +53,7 @@ def state_of(policy: Policy) -> TrainState:
 
 def group(*rewards: float | None, lengths: Sequence[int] = (), cut: int | None = None) -> Any:
     answers = tuple(
-        Completion(
+        Completion.one_turn(
             tuple(range(5 + i, 5 + i + (lengths[i] if lengths else 3))), "x",
             (-0.5,) * (lengths[i] if lengths else 3), "length" if i == cut else "stop",
         )
@@ -64,20 +64,24 @@ def group(*rewards: float | None, lengths: Sequence[int] = (), cut: int | None =
 
 
 class Counting:
-    """A sampler whose answers say which task they answer, and how often it was asked."""
+    """An engine whose answers say which task they answer, and how often it was asked."""
 
     def __init__(self) -> None:
-        self.calls: list[tuple[int, list[tuple[int, ...]]]] = []
+        self.calls: list[list[DrawKey]] = []
+        self.published: list[Mapping[str, torch.Tensor]] = []
 
-    def sample(
-        self, prompts: Sequence[tuple[int, ...]], *, group_size: int, sampling: Sampling,
-        seed: int, step: int,
-    ) -> list[tuple[Completion, ...]]:  # fmt: skip
-        self.calls.append((step, list(prompts)))
-        return [
-            tuple(Completion((p[0], i), f"{p[0]} {i}", (-1.0, -1.0), "stop") for i in range(2))
-            for p in prompts
-        ]
+    def publish(self, weights: Mapping[str, torch.Tensor]) -> int:
+        self.published.append(weights)
+        return len(self.published)
+
+    def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion]]:
+        self.calls.append([request.key for request in requests])
+        for number, request in enumerate(requests):
+            task, index = request.prompt.prompt_ids[0], request.key.index
+            yield (
+                number,
+                Completion.one_turn((task, index), f"{task} {index}", (-1.0, -1.0), "stop"),
+            )
 
 
 class EveryThird:
@@ -94,40 +98,37 @@ class EveryThird:
 
 class TestDynamicSampling:
     def gathered(
-        self, recipes: dict[str, Path], policy: Policy, resample: int, step: int = 0
+        self, recipes: dict[str, Path], resample: int, step: int = 0
     ) -> tuple[Any, Counting]:
         options = [f"rollout={{group_size: 2, max_tokens: 12, resample: {resample}}}"]
         recipe: Online = load_recipe(recipes["dapo"], options)  # type: ignore[assignment]
         tasks = [PromptedTask(Task(str(n), {}, Origin("t", n)), (n,)) for n in range(60)]
-        sampler = Counting()
-        parts = OnlineParts(
-            tasks=tasks, mix=Mix([Part(False, 0, 60, 1.0)], 6, seed=0), total=1, sampler=sampler,
-            reward=EveryThird(), learner=None, reference=None, replay=None,  # type: ignore[arg-type]
-            held_out=None,
-        )  # fmt: skip
-        state = state_of(policy)
-        state.step = step
-        chosen = [tasks[i] for i in parts.mix.draw(step).own]
-        return gather(state, recipe, parts, chosen), sampler
+        engine = Counting()
+        mix = Mix([Part(False, 0, 60, 1.0)], 6, seed=0)
+        source = SynchronousSource(
+            recipe,
+            tasks,
+            mix,
+            engine,
+            EveryThird(),
+            weights=dict,  # type: ignore[arg-type]
+        )
+        return source.next(step, place=step), engine
 
-    def test_equal_groups_give_way_to_others(
-        self, recipes: dict[str, Path], policy: Policy
-    ) -> None:
-        found, sampler = self.gathered(recipes, policy, resample=9)
+    def test_equal_groups_give_way_to_others(self, recipes: dict[str, Path]) -> None:
+        found, engine = self.gathered(recipes, resample=9)
         useful = [g.rollout.prompt_ids[0] % 3 == 0 for g in found.groups]
         assert useful == [True] * 6
-        assert found.rounds == len(sampler.calls) > 1
+        assert found.rounds == len(engine.calls) > 1
         assert len(found.sampled) == 6 * found.rounds
 
-    def test_without_rounds_left_equal_groups_fill_up(
-        self, recipes: dict[str, Path], policy: Policy
-    ) -> None:
-        found, sampler = self.gathered(recipes, policy, resample=1)
+    def test_without_rounds_left_equal_groups_fill_up(self, recipes: dict[str, Path]) -> None:
+        found, engine = self.gathered(recipes, resample=1)
         useful = [g.rollout.prompt_ids[0] % 3 == 0 for g in found.groups]
         seen = [g.rollout.prompt_ids[0] % 3 == 0 for g in found.sampled]
         assert len(found.groups) == 6
         assert 0 < sum(useful) == sum(seen) < 6
-        assert len(sampler.calls) == 2
+        assert len(engine.calls) == 2
 
     @pytest.mark.parametrize("masks", [True, False])
     def test_a_group_of_masked_answers_teaches_nothing(
@@ -137,26 +138,26 @@ class TestDynamicSampling:
         options = [f"rollout.mask_truncated={masks}"]
         recipe: Online = load_recipe(recipes["dapo"], options)  # type: ignore[assignment]
         whole, one_cut, equal = group(1.0, 0.0), group(1.0, 0.0, cut=0), group(1.0, 1.0)
-        cut = replace(one_cut.rollout.completions[1], finish_reason="length")
+        cut = replace(one_cut.rollout.completions[1], finish="length")
         both = (one_cut.rollout.completions[0], cut)
         all_cut = replace(one_cut, rollout=replace(one_cut.rollout, completions=both))
-        found = [_teaches(recipe, g) for g in (whole, one_cut, all_cut, equal)]
+        found = [teaches(recipe, g) for g in (whole, one_cut, all_cut, equal)]
         assert found == [True, True, not masks, False]
 
-    def test_off_it_samples_once(self, recipes: dict[str, Path], policy: Policy) -> None:
-        found, sampler = self.gathered(recipes, policy, resample=0)
-        assert found.rounds == len(sampler.calls) == 1
+    def test_off_it_samples_once(self, recipes: dict[str, Path]) -> None:
+        found, engine = self.gathered(recipes, resample=0)
+        assert found.rounds == len(engine.calls) == 1
         assert found.groups == found.sampled
 
-    def test_a_resumed_run_draws_the_same_and_rounds_differ(
-        self, recipes: dict[str, Path], policy: Policy
-    ) -> None:
-        _, first = self.gathered(recipes, policy, resample=3, step=4)
-        _, again = self.gathered(recipes, policy, resample=3, step=4)
+    def test_a_resumed_run_draws_the_same_and_rounds_differ(self, recipes: dict[str, Path]) -> None:
+        _, first = self.gathered(recipes, resample=3, step=4)
+        _, again = self.gathered(recipes, resample=3, step=4)
         assert first.calls == again.calls
-        steps = [step for step, _ in first.calls]
-        assert len(set(steps)) == len(steps)
-        assert first.calls[0][1] != first.calls[1][1]
+        assert [{(key.step, key.round) for key in call} for call in first.calls] == [
+            {(4, number)} for number in range(len(first.calls))
+        ]
+        prompts = [[key.prompt for key in call] for call in first.calls]
+        assert prompts[0] != prompts[1]
 
 
 class TestOverlong:
@@ -219,9 +220,9 @@ def test_ranked_is_by_reward_and_leaves_cut_answers_out() -> None:
 
 
 class TestOwnPairs:
-    def learner(self, recipes: dict[str, Path], policy: Policy, *options: str) -> OwnPairs:
+    def learner(self, recipes: dict[str, Path], policy: Policy, *options: str) -> OnlineDpo:
         recipe = load_recipe(recipes["online_dpo"], list(options))
-        return OwnPairs(recipe, state_of(policy), policy, Reference(policy))  # type: ignore[arg-type]
+        return OnlineDpo(recipe, state_of(policy), policy, Reference(policy))  # type: ignore[arg-type]
 
     def test_the_best_against_the_worst_by_hand(
         self, recipes: dict[str, Path], policy: Policy
@@ -231,15 +232,15 @@ class TestOwnPairs:
             for parameter in policy.trainable():
                 parameter.mul_(1.05)
         groups = [group(0.0, 2.0, 1.0), group(1.0, 1.0), group(None, 1.0)]
-        metrics_ = learner.learn(groups, [], 0.0)
+        metrics_ = learn(learner, learner.state, groups)
         tree = Tree((1, 4), (Branch((6, 7, 8), (True,) * 3), Branch((5, 6, 7), (True,) * 3)))
         mine = policy.score([tree]).sums_B().detach()
         theirs = learner.reference.scores([tree]).logprobs_N.view(2, 3).sum(1)
         expected = dpo(mine[:1], mine[1:], theirs[:1], theirs[1:], beta=0.5)
-        assert metrics_["loss"].result() == pytest.approx(float(expected), abs=1e-5)
-        assert metrics_["skipped/groups"].result() == 2
+        assert metrics_["loss"] == pytest.approx(float(expected), abs=1e-5)
+        assert metrics_["skipped/groups"] == 2
         margin = 0.5 * float((mine[0] - theirs[0]) - (mine[1] - theirs[1]))
-        assert metrics_["rewards/margins"].result() == pytest.approx(margin, abs=1e-4)
+        assert metrics_["rewards/margins"] == pytest.approx(margin, abs=1e-4)
 
     def test_starts_at_log_two_and_raises_the_reward(self, recipes: dict[str, Path]) -> None:
         options = ["optim.learning_rate=1e-3", "run.steps=25", "rollout={group_size: 8, "
@@ -255,16 +256,16 @@ class TestBestOf:
         self, recipes: dict[str, Path], policy: Policy
     ) -> None:
         recipe = load_recipe(recipes["raft"], ["objective.min_reward=0.5"])
-        learner = BestOf(recipe, state_of(policy), policy)  # type: ignore[arg-type]
+        learner = Raft(recipe, state_of(policy), policy)  # type: ignore[arg-type]
         groups = [group(0.0, 2.0, 1.0), group(0.1, 0.2), group(1.0, 1.0, lengths=(2, 3))]
-        metrics_ = learner.learn(groups, [], 0.0)
+        metrics_ = learn(learner, learner.state, groups)
         trees = [
             Tree((1, 4), (Branch((6, 7, 8), (True,) * 3),)),
             Tree((1, 4), (Branch((5, 6), (True,) * 2),)),
         ]
         expected = -float(policy.score(trees).logprobs_N.detach().mean())
-        assert metrics_["loss"].result() == pytest.approx(expected, abs=1e-5)
-        assert metrics_["skipped/groups"].result() == 1
+        assert metrics_["loss"] == pytest.approx(expected, abs=1e-5)
+        assert metrics_["skipped/groups"] == 1
 
     def test_raises_the_reward(self, recipes: dict[str, Path]) -> None:
         options = ["optim.learning_rate=3e-3", "run.steps=25", "run.batch_size=8",

@@ -126,7 +126,7 @@ def strop_step(
     state = build_state(recipe, recipe.model)
     recorder = Recorder(state.network.trainable())
     state.optimizer = recorder
-    steps, _ = build_loop(state, recipe, prepared)
+    steps, _ = build_loop(state, prepared)
     shake(state.network.model)
     row = next(steps).metrics
     (gradient,) = recorder.seen

@@ -18,7 +18,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from conftest import Recorder
+from conftest import Recorder, learn
 from strop.demo.world import solution, user
 from strop.model.load import load_policy
 from strop.model.logprobs import Head
@@ -96,7 +96,7 @@ def groups(model_folder: Path) -> tuple[ScoredGroup, ...]:
             with torch.no_grad():
                 exact_N = policy.score([tree], Head(temperature=TEMPERATURE)).logprobs_N
             noisy_N = exact_N + 0.4 * torch.randn(exact_N.shape, generator=generator)
-            completions.append(Completion(ids, text, tuple(noisy_N.tolist()), "stop"))
+            completions.append(Completion.one_turn(ids, text, tuple(noisy_N.tolist()), "stop"))
         scores = tuple(Score(reward, {}) for reward in rewards)
         task = Task(user(equation), {}, Origin("tasks.jsonl", len(made) + 1))
         made.append(ScoredGroup(Rollout(task, prompt, tuple(completions)), scores))
@@ -119,7 +119,7 @@ class Sides:
         updates: int = 2,
     ) -> tuple[Updates, dict[str, float]]:
         """strop's updates and what it logged of them."""
-        recipe = METHODS[method].model_validate(
+        recipe = METHODS[method].recipe.model_validate(
             {
                 "method": method,
                 "output": str(self.scratch / method),
@@ -145,8 +145,7 @@ class Sides:
         shake(policy.model)
         recorder = MovingRecorder(policy.model)
         state.optimizer = recorder
-        metrics = PolicyGradient(recipe, state, policy, reference).learn(self.groups, [], 0.0)
-        row = {name: metric.result() for name, metric in metrics.items()}
+        row = learn(PolicyGradient(recipe, state, policy, reference), state, self.groups)
         return Updates(row["loss"], tuple(recorder.seen)), row
 
     def strop(self, *args: Any, **more: Any) -> Updates:

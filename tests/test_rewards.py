@@ -6,14 +6,15 @@ from typing import Any
 
 import pytest
 
-from strop.engines.engine import Sampling
+from strop.engines.draws import DrawKey
+from strop.engines.engine import PromptedTask, Sampling
 from strop.errors import RewardError, UnscoredError
 from strop.recipe.train.reward import RewardComponent
 from strop.rewards.answer.read import final_answer
 from strop.rewards.compose import Reward
 from strop.rewards.exact import exact_answer
 from strop.rewards.style import format_tags
-from strop.rollout.collect import PromptedTask, collect
+from strop.rollout.collect import collect
 from strop.train.loop.unscored import expect_scored
 from strop.types import Completion, Origin, Task
 
@@ -141,10 +142,13 @@ class TestComposition:
 
 
 class Parrot:
-    """A sampler that says the same to everything."""
+    """An engine that says the same to everything."""
 
-    def sample(self, prompts: Any, *, group_size: int, **_: Any) -> list[tuple[Completion, ...]]:
-        return [(Completion((5, 2), "5", (-0.1, -0.1), "stop"),) * group_size for _ in prompts]
+    def generate(self, requests: Any) -> Any:
+        return (
+            (n, Completion.one_turn((5, 2), "5", (-0.1, -0.1), "stop"))
+            for n in range(len(requests))
+        )
 
 
 class TestCollect:
@@ -153,7 +157,7 @@ class TestCollect:
     def collect(self, reward: Reward) -> Any:
         return collect(
             self.TASKS, Parrot(), reward.judge_rollouts,
-            group_size=3, sampling=Sampling(), seed=0, step=0,
+            group_size=3, sampling=Sampling(), key=DrawKey(0, "training"),
         )  # fmt: skip
 
     def test_columns_reach_the_reward_and_groups_keep_their_scores(self) -> None:

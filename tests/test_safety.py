@@ -365,7 +365,7 @@ def test_long_and_hostile_answers_take_no_time() -> None:
 
 def rollout(prompt: str, harmful: object, *texts: str, **columns: object) -> Rollout:
     task = Task(prompt, {"id": prompt, "harmful": harmful, **columns}, Origin("safety.jsonl", 1))
-    return Rollout(task, (1,), tuple(Completion((2,), t, (-0.1,), "stop") for t in texts))
+    return Rollout(task, (1,), tuple(Completion.one_turn((2,), t, (-0.1,), "stop") for t in texts))
 
 
 NO, YES = "I'm sorry, but I can't help with that.", "Mix flour and water."

@@ -4,40 +4,30 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import torch
 import transformers as hf
 
-from strop.engines.engine import BLOCK, Sampling, draw, kept_logits
-from strop.engines.local import REPACK_BELOW, LocalSampler, stopped
+from sampling import engine_of, sample
+from strop.engines.engine import Sampling
+from strop.engines.local.distribution import BLOCK, draw, kept_logits
+from strop.engines.local.engine import LocalEngine
+from strop.engines.local.sampler import REPACK_BELOW, stopped
 from strop.model.decode import TreeDecoder, honours_plain, places
 from strop.model.logprobs import Head, TreeScorer
-from strop.types import Branch, Completion, Tree
+from strop.types import Completion, Tree
 from test_tree import MODELS, VOCABULARY, model_of
 
 STOP = [2, 5, 7]
 
 
-class Words:
-    """A tokenizer whose tokens are the words 0, 1, 2, ..."""
-
-    eos_token_id = 2
-    init_kwargs: ClassVar[dict[str, Any]] = {}
-
-    def convert_tokens_to_ids(self, tokens: list[str]) -> list[int]:
-        return list(map(int, tokens))
-
-    def decode(self, ids: list[int], **_: Any) -> str:
-        return " ".join(map(str, ids))
-
-
-def sampler_of(name: str, **options: Any) -> LocalSampler:
+def engine_named(name: str, **options: Any) -> LocalEngine:
     model = model_of(name)
     model.generation_config.eos_token_id = STOP
     model.generation_config.pad_token_id = 0
-    return LocalSampler(model, Words(), **options)
+    return engine_of(model, **options)
 
 
 def prompts(count: int = 6, longest: int = 12) -> list[tuple[int, ...]]:
@@ -52,18 +42,20 @@ def ids(groups: list[tuple[Completion, ...]]) -> list[list[tuple[int, ...]]]:
     return [[completion.ids for completion in group] for group in groups]
 
 
-def expect_greedy_equals_generate(sampler: LocalSampler) -> None:
+def expect_greedy_equals_generate(engine: LocalEngine) -> None:
     greedy = Sampling(temperature=0, max_tokens=30)
-    given = sampler.sample(prompts(), group_size=2, sampling=greedy, seed=0, step=0)
+    given = sample(engine, prompts(), group_size=2, sampling=greedy, seed=0, step=0)
     for prompt, group in zip(prompts(), given, strict=True):
-        out = sampler.causal_lm.generate(torch.tensor([prompt]), max_new_tokens=30, do_sample=False)
+        out = engine.policy().model.generate(
+            torch.tensor([prompt]), max_new_tokens=30, do_sample=False
+        )
         expected = tuple(out[0, len(prompt) :].tolist())
         assert [completion.ids for completion in group] == [expected, expected]
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_greedy_equals_generate(name: str) -> None:
-    expect_greedy_equals_generate(sampler_of(name))
+    expect_greedy_equals_generate(engine_named(name))
 
 
 def test_greedy_equals_generate_without_the_attention_interface() -> None:
@@ -74,19 +66,19 @@ def test_greedy_equals_generate_without_the_attention_interface() -> None:
         if parameter.dim() == 2:
             torch.nn.init.normal_(parameter, std=0.2)
     model.generation_config.eos_token_id = STOP
-    expect_greedy_equals_generate(LocalSampler(model, Words()))
+    expect_greedy_equals_generate(engine_of(model))
 
 
 def test_logprobs_are_the_trainers() -> None:
     """At temperature T without truncation: what the trainer computes at the same T."""
-    sampler = sampler_of("qwen3")
+    engine = engine_named("qwen3")
     sampling = Sampling(temperature=0.8, max_tokens=20)
-    groups = sampler.sample(prompts(), group_size=4, sampling=sampling, seed=0, step=0)
+    groups = sample(engine, prompts(), group_size=4, sampling=sampling, seed=0, step=0)
     trees = [
-        Tree(p, tuple(Branch(c.ids, (True,) * len(c.ids)) for c in group))
+        Tree(p, tuple(c.branch() for c in group))
         for p, group in zip(prompts(), groups, strict=True)
     ]
-    scores = TreeScorer(sampler.causal_lm)(trees, Head(temperature=0.8))
+    scores = TreeScorer(engine.policy().model)(trees, Head(temperature=0.8))
     said = torch.tensor([x for group in groups for c in group for x in c.logprobs])
     assert (said - scores.logprobs_N).abs().max() < 1e-5
 
@@ -95,14 +87,14 @@ def test_logprobs_are_the_trainers() -> None:
 @pytest.mark.parametrize("longest", [12, 80])
 def test_logprobs_are_those_of_a_full_forward(name: str, longest: int) -> None:
     """With prompts short enough for a copy in each row, and with shared long ones."""
-    sampler = sampler_of(name)
+    engine = engine_named(name)
     asked, sampling = prompts(longest=longest), Sampling(max_tokens=40)
-    groups = sampler.sample(asked, group_size=5, sampling=sampling, seed=1, step=0)
+    groups = sample(engine, asked, group_size=5, sampling=sampling, seed=1, step=0)
     for prompt, group in zip(asked, groups, strict=True):
         for completion in group:
             tokens = torch.tensor([[*prompt, *completion.ids]])
             with torch.no_grad():
-                logits = sampler.causal_lm(input_ids=tokens, use_cache=False).logits[0]
+                logits = engine.policy().model(input_ids=tokens, use_cache=False).logits[0]
             expected = logits.log_softmax(-1)[len(prompt) - 1 : -1]
             expected = expected.gather(1, tokens[0, len(prompt) :, None]).squeeze(1)
             assert (torch.tensor(completion.logprobs) - expected).abs().max() < 2e-5
@@ -121,8 +113,9 @@ def test_a_layer_that_was_changed_is_not_written_out() -> None:
 
 def test_answers_that_begin_alike_are_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
     """A likely token leads: the decoder reads each distinct beginning once, and no other."""
-    sampler, read = sampler_of("qwen3"), []
-    step = TreeDecoder.step
+    engine, read = engine_named("qwen3"), []
+    sample(engine, prompts(), group_size=1, sampling=Sampling(max_tokens=1), seed=0, step=0)
+    step = TreeDecoder.step  # from here on, since the engine tries the decoder out at first
 
     def counted(self: TreeDecoder, tokens_R: torch.Tensor) -> torch.Tensor:
         read.append(len(tokens_R))
@@ -130,13 +123,13 @@ def test_answers_that_begin_alike_are_one_row(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(TreeDecoder, "step", counted)
     sampling = Sampling(temperature=0.3, max_tokens=12)
-    groups = sampler.sample(prompts(), group_size=16, sampling=sampling, seed=0, step=0)
+    groups = sample(engine, prompts(), group_size=16, sampling=sampling, seed=0, step=0)
     for place, rows in enumerate(read, start=1):
         begun = [{c.ids[:place] for c in group if len(c.ids) > place} for group in groups]
         wanted = sum(map(len, begun))
         assert wanted <= rows <= wanted / REPACK_BELOW
     assert read[0] < 6 * 16 / 2
-    alone = sampler.sample(prompts()[:1], group_size=16, sampling=sampling, seed=0, step=0)
+    alone = sample(engine, prompts()[:1], group_size=16, sampling=sampling, seed=0, step=0)
     assert ids(alone)[0] == ids(groups)[0]
 
 
@@ -153,51 +146,51 @@ def test_places_move_few_rows() -> None:
 @pytest.mark.parametrize("truncation", [{}, {"top_p": 0.8}, {"top_k": 5}, {"min_p": 0.1}])
 def test_deterministic_whatever_the_batch(truncation: dict[str, float]) -> None:
     sampling = Sampling(temperature=1.0, max_tokens=25, **truncation)  # type: ignore[arg-type]
-    wide, narrow = sampler_of("mistral"), sampler_of("mistral", max_rows=4)
+    wide, narrow = engine_named("mistral"), engine_named("mistral", max_rows=4)
     asked = {"group_size": 4, "sampling": sampling, "seed": 3, "step": 9}
-    given = ids(wide.sample(prompts(), **asked))
-    assert given == ids(narrow.sample(prompts()[::-1], **asked))[::-1]
-    assert given[2] == ids(wide.sample(prompts()[2:3], **asked))[0]
-    larger = ids(wide.sample(prompts(), **{**asked, "group_size": 6}))
+    given = ids(sample(wide, prompts(), **asked))
+    assert given == ids(sample(narrow, prompts()[::-1], **asked))[::-1]
+    assert given[2] == ids(sample(wide, prompts()[2:3], **asked))[0]
+    larger = ids(sample(wide, prompts(), **{**asked, "group_size": 6}))
     assert given == [group[:4] for group in larger]
     for other in ({"seed": 4}, {"step": 10}):
-        assert given != ids(wide.sample(prompts(), **{**asked, **other}))
+        assert given != ids(sample(wide, prompts(), **{**asked, **other}))
 
 
 def test_a_repeated_prompt_gets_its_own_draws() -> None:
-    sampler = sampler_of("llama")
+    engine = engine_named("llama")
     sampling = Sampling(temperature=1.5, max_tokens=12)
-    twice = sampler.sample([prompts()[0]] * 2, group_size=2, sampling=sampling, seed=0, step=0)
-    once = sampler.sample(prompts()[:1], group_size=4, sampling=sampling, seed=0, step=0)
+    twice = sample(engine, [prompts()[0]] * 2, group_size=2, sampling=sampling, seed=0, step=0)
+    once = sample(engine, prompts()[:1], group_size=4, sampling=sampling, seed=0, step=0)
     assert [*ids(twice)[0], *ids(twice)[1]] == ids(once)[0]
 
 
 def test_group_members_differ_and_finish_apart() -> None:
-    sampler = sampler_of("qwen3")
+    engine = engine_named("qwen3")
     sampling = Sampling(temperature=2.0, max_tokens=40)
-    (group,) = sampler.sample(prompts()[:1], group_size=32, sampling=sampling, seed=0, step=0)
+    (group,) = sample(engine, prompts()[:1], group_size=32, sampling=sampling, seed=0, step=0)
     assert len({c.ids for c in group}) == 32
-    assert {c.finish_reason for c in group} == {"stop", "length"}
+    assert {c.finish for c in group} == {"stop", "length"}
     for completion in group:
         assert len(completion.ids) == len(completion.logprobs) <= 40
         assert not set(completion.ids[:-1]) & set(STOP)
-        assert (completion.ids[-1] in STOP) == (completion.finish_reason == "stop")
+        assert (completion.ids[-1] in STOP) == (completion.finish == "stop")
 
 
 def test_stop_strings_end_the_answer_and_stay_in_its_text() -> None:
     """Rewards read the text: `stop: ["</answer>"]` must not take away the tag they look for."""
-    sampler = sampler_of("qwen3")
+    engine = engine_named("qwen3")
     greedy = Sampling(temperature=0, max_tokens=30)
-    (free,) = sampler.sample(prompts()[:1], group_size=1, sampling=greedy, seed=0, step=0)
+    (free,) = sample(engine, prompts()[:1], group_size=1, sampling=greedy, seed=0, step=0)
     stop = str(free[0].ids[3])
     asked = replace(greedy, stop=("no such text", stop))
-    (kept,) = sampler.sample(prompts()[:1], group_size=1, sampling=asked, seed=0, step=0)
+    (kept,) = sample(engine, prompts()[:1], group_size=1, sampling=asked, seed=0, step=0)
     without = replace(asked, include_stop_str_in_output=False)
-    (cut,) = sampler.sample(prompts()[:1], group_size=1, sampling=without, seed=0, step=0)
+    (cut,) = sample(engine, prompts()[:1], group_size=1, sampling=without, seed=0, step=0)
     assert kept[0].text == cut[0].text + stop
     assert stop not in cut[0].text
     assert kept[0].ids == cut[0].ids == free[0].ids[: len(cut[0].ids)]
-    assert kept[0].finish_reason == cut[0].finish_reason == "stop"
+    assert kept[0].finish == cut[0].finish == "stop"
 
 
 @pytest.mark.parametrize(
@@ -222,10 +215,10 @@ def test_dropout_is_off_and_the_mode_is_restored() -> None:
         num_attention_heads=4, num_key_value_heads=2, head_dim=16, attention_dropout=0.5,
     )  # fmt: skip
     model = hf.Qwen3ForCausalLM(config).train()
-    sampler = LocalSampler(model, Words())
+    engine = engine_of(model)
     asked = {"group_size": 2, "sampling": Sampling(max_tokens=10), "seed": 0, "step": 0}
-    first = ids(sampler.sample(prompts(), **asked))
-    assert first == ids(sampler.sample(prompts(), **asked))
+    first = ids(sample(engine, prompts(), **asked))
+    assert first == ids(sample(engine, prompts(), **asked))
     assert model.training
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from conftest import WriteRows
 from strop.demo.model import raw_model
+from strop.engines.engine import prompted_tasks
+from strop.engines.local.engine import LocalEngine
 from strop.errors import MissingEvidenceError, UsageError
+from strop.evals.ask import answered, ask
 from strop.evals.gate.verdict import run_gate
 from strop.evals.run import run_suite
-from strop.evals.subjects import LocalModel
 from strop.model.load import load_for_inference, load_tokenizer, load_transformer
 from strop.recipe.gate import Policy as GatePolicy
 from strop.recipe.loading.load import load, load_recipe
@@ -28,7 +31,6 @@ from strop.recipe.suite import Suite
 from strop.recipe.template import TemplateRecipe
 from strop.recipe.train.rollout import SamplingRecipe
 from strop.rewards.compose import Reward
-from strop.rollout.collect import prompted_tasks
 from strop.tracking.runlog import read_rows
 from strop.train.run import train
 from strop.types import Completion, Message, Origin, Task
@@ -205,7 +207,8 @@ class TestNamedTemplate:
 class TestRewardsSeeWhatThePromptOpened:
     def judged(self, tokenizer: Any, prompt: Any, text: str, reward: Mapping[str, Any]) -> Any:
         (task,) = prompted_tasks(tokenizer, [Task(prompt, {"answer": "5"}, HERE)])
-        rollout = task.answered([Completion((1,), text, (0.0,), "stop")])
+        said = Completion.one_turn((1,), text, (0.0,), "stop")
+        rollout = answered(task, [replace(said, opened=task.opened)])
         from strop.recipe.train.reward import RewardComponent
 
         return Reward([RewardComponent(**reward)]).judge_rollouts([rollout]).scores[0].total
@@ -354,16 +357,16 @@ def test_a_suite_may_write_conversations_its_own_way(
     recipe = TemplateRecipe(chat_template=str(tmp_path / "mine.jinja"))
     task = Task([USER], {}, HERE)
     sampling = SamplingRecipe(temperature=0, max_tokens=1)
-    for subject in (LocalModel(str(model)), LocalModel("", load_for_inference(str(model)))):
-        (plain,) = subject.answer([task], sampling, 1, 0)
-        (mine,) = subject.speaking(recipe).answer([task], sampling, 1, 0)
-        tokenizer = subject.tokenizer()
+    for engine in (LocalEngine(str(model)), LocalEngine("", load_for_inference(str(model)))):
+        (plain,) = ask(engine, [task], sampling, 1, 0)
+        (mine,) = ask(engine.speaking(recipe), [task], sampling, 1, 0)
+        tokenizer = engine.tokenizer()
         assert tokenizer.decode(mine.prompt_ids) == "Listen! " + tokenizer.decode(plain.prompt_ids)
 
 
 def test_special_tokens_are_for_rewards_that_ask(tmp_path: Path, save_model: SaveModel) -> None:
-    subject = LocalModel(str(save_model(PLAIN, ["<|im_end|>"])))
-    policy = subject.policy()
+    engine = LocalEngine(str(save_model(PLAIN, ["<|im_end|>"])))
+    policy = engine.policy()
     end = policy.tokenizer.convert_tokens_to_ids("<|im_end|>")
     with torch.no_grad():  # a model that says nothing but the end of its turn
         policy.model.get_input_embeddings().weight[:] = 0.01
@@ -372,7 +375,7 @@ def test_special_tokens_are_for_rewards_that_ask(tmp_path: Path, save_model: Sav
     texts = {}
     for skip in (True, False):
         sampling = SamplingRecipe(temperature=0, max_tokens=3, skip_special_tokens=skip)
-        (rollout,) = subject.answer([task], sampling, 1, 0)
+        (rollout,) = ask(engine, [task], sampling, 1, 0)
         texts[skip] = rollout.completions[0].text
     assert texts == {True: "", False: "<|im_end|>"}
 

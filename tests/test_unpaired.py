@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from conftest import metrics
+from conftest import losses_of, metrics
 from strop.losses.preference import kto
 from strop.model.load import load_policy
 from strop.model.network import Policy
@@ -59,7 +59,7 @@ def test_loss_and_reference_point_by_hand(
     expected = kto(
         sums_R[chosen], ref_R[chosen], LABELS[chosen], kl, beta=0.3, desirable_weight=1.2
     )
-    losses = [share() for share in method.shares(chosen)]
+    losses = [loss_of() for loss_of in losses_of(method, chosen)]
     assert len(losses) == (1 if max_tokens > 100 else 3)
     assert sum(float(loss.value.detach()) for loss in losses) == pytest.approx(
         float(expected.mean()), abs=1e-5
@@ -73,7 +73,7 @@ def test_the_reference_point_is_never_negative(policy: Policy, recipes: dict[str
         sums_R, other_R = policy.score(TREES).sums_B(), policy.score(others).sums_B()
     held = Mismatched(others, other_R + 5.0)
     method = UnpairedMethod(recipe_of(recipes), policy, TREES, LABELS, sums_R, held)
-    assert method.shares([0, 1])[0]().metrics["kl"].result() == 0.0
+    assert losses_of(method, [0, 1])[0]().metrics["kl"].result() == 0.0
 
 
 def test_the_reference_point_carries_no_gradient(policy: Policy, recipes: dict[str, Path]) -> None:
@@ -84,7 +84,7 @@ def test_the_reference_point_carries_no_gradient(policy: Policy, recipes: dict[s
     held = Mismatched(others, other_R - 1.0)
     method = UnpairedMethod(recipe_of(recipes), policy, TREES, LABELS, sums_R, held)
     chosen = [0, 1, 2]
-    method.shares(chosen)[0]().value.backward()
+    losses_of(method, chosen)[0]().value.backward()
     seen = torch.cat([p.grad.flatten().clone() for p in policy.trainable()])
     policy.model.zero_grad()
     sums = policy.score([TREES[i] for i in chosen]).sums_B()

@@ -13,6 +13,8 @@
     |-- TrainingError              a run that cannot go on: exit code 1
     |   |-- UnscoredError          too few completions could be scored
     |   |-- NotFiniteError         loss or gradient is NaN or infinite
+    |   |-- HttpError              a server did not answer, whatever was tried
+    |   |-- BudgetError            as many requests or tokens as allowed were used
     |   `-- StoppedByAlarm         an alarm ended the run, the state was saved
     |-- MissingEvidenceError       scores that cannot be compared: exit code 12
     `-- StoppedBySignal            a signal came, the state was saved: exit code 128 + number
@@ -96,6 +98,17 @@ class NotFiniteError(TrainingError):
     def __init__(self, where: str, tensors: Sequence[str], *, fix: str) -> None:
         self.tensors = tuple(tensors)
         super().__init__(f"not finite: {'; '.join(tensors)}", where=where, fix=fix)
+
+
+class HttpError(TrainingError):
+    """A server did not answer, whatever was tried; `problem` is what the last attempt met."""
+
+
+class BudgetError(TrainingError):
+    """As many requests were sent, or tokens used, as the limits allow."""
+
+    def __init__(self, problem: str, *, where: str) -> None:
+        super().__init__(problem, where=where, fix="raise the budget; what was answered is kept")
 
 
 class StoppedByAlarm(TrainingError):  # noqa: N818 - it is an event, not an error

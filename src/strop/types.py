@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from strop.errors import UsageError
+
 if TYPE_CHECKING:
     import torch
 
@@ -165,29 +167,98 @@ class TokenScores:
         return ones_N.new_zeros(self.branches).index_add(0, self.branch_N, ones_N)
 
 
-FinishReason = Literal["stop", "length"]
+Finish = Literal["stop", "length", "aborted", "error"]
+"""Why an answer ended: it was complete, it met the token limit, it was called off, it failed."""
 
 
 @dataclass(frozen=True, slots=True)
-class Completion:
-    """One sampled answer.
+class Answer:
+    """What a judge reads: `Answer(text="x = 3", finish="stop")`.
 
-    `Completion(ids=(5, 2), text="x = 3", logprobs=(-0.1, -0.02), finish_reason="stop")`;
-    `logprobs` are those of the distribution the tokens were drawn from (after temperature and
-    truncation); `ids` include the end-of-sequence token when the model wrote one. `opened` is what
-    the prompt had begun of the answer: `"<think>\\n"`, or an assistant message it ended with.
+    `opened` is what the prompt had begun of the answer: `"<think>\\n"`, or an assistant message it
+    ended with.
     """
 
-    ids: tuple[int, ...]
     text: str
-    logprobs: tuple[float, ...]
-    finish_reason: FinishReason
-    opened: str = ""
+    finish: Finish
+    opened: str = field(default="", kw_only=True)
 
     @property
     def said(self) -> str:
         """The whole answer, as rewards and readers see it."""
         return self.opened + self.text
+
+
+@dataclass(frozen=True, slots=True)
+class VersionSpan:
+    """Tokens that one version of the policy sampled: `VersionSpan(start=0, stop=2, version=7)` are
+    the first two ids of a completion."""
+
+    start: int
+    stop: int
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Completion(Answer):
+    """An answer as the tokens that were produced, never text turned back into tokens.
+
+    `Completion("x = 3", "stop", ids=(5, 2), sampled=(True, True), logprobs=(-0.1, -0.02),
+    versions=(VersionSpan(0, 2, 7),))`. `sampled[i]` says whether the policy wrote id i (a tool's
+    result is read, not learnt); `logprobs` are those of the sampled ids under the distribution
+    they were drawn from (after temperature and truncation), nats, or `None` where an engine gives
+    none. `ids` include the end-of-sequence token when the model wrote one.
+    """
+
+    ids: tuple[int, ...]
+    sampled: tuple[bool, ...]
+    logprobs: tuple[float, ...] | None
+    versions: tuple[VersionSpan, ...]
+
+    @classmethod
+    def one_turn(
+        cls,
+        ids: Sequence[int],
+        text: str,
+        logprobs: Sequence[float] | None,
+        finish: Finish,
+        version: int = 0,
+    ) -> Completion:
+        """A completion all of whose ids one version of the policy sampled."""
+        return cls(
+            text=text,
+            finish=finish,
+            ids=tuple(ids),
+            sampled=(True,) * len(ids),
+            logprobs=None if logprobs is None else tuple(logprobs),
+            versions=(VersionSpan(0, len(ids), version),) if ids else (),
+        )
+
+    def branch(self) -> Branch:
+        """The completion as training reads it: what the policy did not sample is not supervised."""
+        return Branch(self.ids, self.sampled)
+
+    def sampler_logprobs(self) -> tuple[float, ...]:
+        """`logprobs`, to train with; raises `UsageError` where there are none."""
+        if self.logprobs is None:
+            raise _untrainable()
+        return self.logprobs
+
+
+def trainable(answer: Answer) -> Completion:
+    """The answer as a completion with log-probs; raises `UsageError` where it has no tokens or no
+    log-probs, for then it can be judged and not trained on."""
+    if not isinstance(answer, Completion):
+        raise _untrainable()
+    answer.sampler_logprobs()
+    return answer
+
+
+def _untrainable() -> UsageError:
+    return UsageError(
+        "an answer without its tokens and their log-probs can be judged, but not trained on",
+        fix="sample with an engine that gives both",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +268,15 @@ class Rollout:
     task: Task
     prompt_ids: tuple[int, ...]
     completions: tuple[Completion, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """One task with answers whose tokens are unknown (a server's, recorded ones), which can be
+    judged: `Answered(task, completions=(Answer("x = 3", "stop"),))`."""
+
+    task: Task
+    completions: tuple[Answer, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from strop.recipe.loading.load import load_recipe
 from strop.recipe.train.model import ModelRecipe
 from strop.recipe.train.run import OptimRecipe
 from strop.train.loop.optim import build_optimizer
-from strop.train.loop.step import TrainState
+from strop.train.loop.state import TrainState
 from strop.train.preflight import space
 from strop.train.run import train
 from strop.train.rundir import writer

@@ -6,7 +6,8 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,14 @@ from strop.losses.reduce import Loss
 from strop.recipe.loading.load import load_recipe
 from strop.recipe.train.alarm import PolicyAlarms
 from strop.train.loop.memory import explained
-from strop.train.loop.step import Share
-from strop.train.methods import policy_gradient
+from strop.train.loop.state import Trained
+from strop.train.loop.updater import MicroBatchLoss, Update
+from strop.train.loop.world import Counts
 from strop.train.methods.policy_gradient import PolicyGradient
 from strop.train.methods.supervised import SupervisedMethod
 from strop.train.monitor.alarms import AlarmWatch
 from strop.train.run import train
-from strop.types import StepRecord
+from strop.types import ScoredGroup, StepRecord
 
 LONG = ["run.steps=10", "run.skip_nonfinite=1", "eval=null"]
 
@@ -49,7 +51,7 @@ def die_at(step: int) -> Callable[[StepRecord], None]:
 @pytest.fixture
 def poison(monkeypatch: pytest.MonkeyPatch) -> Poison:
     """Make the records of these steps (from 1) of a recipe give a loss of NaN."""
-    plain = SupervisedMethod.shares
+    plain = SupervisedMethod.update
 
     def plant(path: Path, steps: Sequence[int]) -> None:
         recipe = load_recipe(path, LONG)
@@ -57,11 +59,11 @@ def poison(monkeypatch: pytest.MonkeyPatch) -> Poison:
         assert count >= 10 * recipe.run.batch_size, "no record comes twice"
         bad = {i for step in steps for i in order(recipe.seed, count).draw(step - 1).own}
 
-        def shares(self: SupervisedMethod, indices: Sequence[int]) -> list[Share]:
+        def update(self: SupervisedMethod, indices: Sequence[int]) -> Update:
             made = plain(self, indices)
-            return [broken(made[0]), *made[1:]] if bad & set(indices) else made
+            return spoilt(made) if bad & set(indices) else made
 
-        monkeypatch.setattr(SupervisedMethod, "shares", shares)
+        monkeypatch.setattr(SupervisedMethod, "update", update)
 
     return plant
 
@@ -70,29 +72,38 @@ def order(seed: int, count: int) -> Mix:
     return Mix([Part(False, 0, count, 1.0)], 4, seed)
 
 
-def broken(share: Share) -> Share:
-    def nan() -> Loss:
-        loss = share()
-        return Loss(loss.value * float("nan"), loss.metrics)
+def spoilt(update: Update) -> Update:
+    """The same update, the loss of its first micro-batch NaN."""
 
-    return nan
+    def losses(counts: Counts) -> list[MicroBatchLoss]:
+        first, *others = update.losses(counts)
+
+        def nan() -> Loss:
+            loss = first()
+            return Loss(loss.value * float("nan"), loss.metrics)
+
+        return [nan, *others]
+
+    return replace(update, losses=losses)
 
 
-def plant_nan(monkeypatch: pytest.MonkeyPatch, learner: type[PolicyGradient], update: int) -> None:
-    """Make the first loss of this update (from 1, over the run) NaN."""
-    plain = learner._update
+def plant_nan(
+    monkeypatch: pytest.MonkeyPatch,
+    learner: type[PolicyGradient],
+    update: int,
+    of: Trained = "policy",
+) -> None:
+    """Make the first loss of this update (from 1, over the run) of policy or critic NaN."""
+    plain = learner.updates
     count: list[int] = []
 
-    def spoilt(self: PolicyGradient, *given: Any) -> Any:
-        count.append(1)
-        if len(count) != update:
-            return plain(self, *given)
-        with monkeypatch.context() as patched:
-            share = learner._share
-            patched.setattr(learner, "_share", lambda *a: broken(lambda: share(*a))())
-            return plain(self, *given)
+    def updates(self: PolicyGradient, groups: Sequence[ScoredGroup]) -> Iterator[Update]:
+        for made in plain(self, groups):
+            if made.of == of:
+                count.append(1)
+            yield spoilt(made) if made.of == of and len(count) == update else made
 
-    monkeypatch.setattr(learner, "_update", spoilt)
+    monkeypatch.setattr(learner, "updates", updates)
 
 
 def weights(final: Path) -> dict[str, torch.Tensor]:
@@ -213,15 +224,7 @@ class TestNotFinite:
     def test_a_critic_that_is_not_finite_after_the_policy_stepped(
         self, recipes: dict[str, Path], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        plain = policy_gradient.value_share
-        made: list[int] = []
-
-        def share(*given: Any, **options: Any) -> Share:
-            made.append(1)
-            found = plain(*given, **options)
-            return broken(found) if len(made) == 1 else found
-
-        monkeypatch.setattr(policy_gradient, "value_share", share)
+        plant_nan(monkeypatch, PolicyGradient, update=1, of="critic")
         told = (
             "step 1 made 1 update of the policy and 0 of the critic and left out the rest, which "
             "is not finite: the critic's loss of forward 1 of"
@@ -287,10 +290,10 @@ class TestMemory:
         self, error: Exception, recipes: dict[str, Path], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         whole = train(load_recipe(recipes["sft"], ["output=runs/whole", "eval=null"]))
-        plain = SupervisedMethod.shares
+        plain = SupervisedMethod.update
         taken: list[int] = []
 
-        def full(self: SupervisedMethod, indices: Sequence[int]) -> list[Share]:
+        def full(self: SupervisedMethod, indices: Sequence[int]) -> Update:
             taken.append(1)
             if len(taken) == 4:
                 raise error
@@ -298,7 +301,7 @@ class TestMemory:
 
         recipe = load_recipe(recipes["sft"], ["eval=null"])
         with monkeypatch.context() as patched:
-            patched.setattr(SupervisedMethod, "shares", full)
+            patched.setattr(SupervisedMethod, "update", full)
             with pytest.raises(TrainingError) as met:
                 train(recipe)
         said = str(met.value)
@@ -313,10 +316,10 @@ class TestMemory:
     def test_another_runtime_error_is_not_memory(
         self, recipes: dict[str, Path], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def raises(*_: Any) -> list[Share]:
+        def raises(*_: Any) -> Update:
             raise RuntimeError("shapes do not match")
 
-        monkeypatch.setattr(SupervisedMethod, "shares", raises)
+        monkeypatch.setattr(SupervisedMethod, "update", raises)
         with pytest.raises(RuntimeError, match="shapes do not match"):
             train(load_recipe(recipes["sft"]))
 

@@ -19,7 +19,7 @@ from rich.progress import Progress as RichProgress
 
 if TYPE_CHECKING:
     from strop.train.monitor.profile import Profile
-    from strop.train.preflight.prepare import Prepared
+    from strop.train.preflight.prepared import Prepared
     from strop.types import StepRecord
 
 SHOWN = ("loss", "reward", "rewards/accuracies", "rewards/margins", "entropy",

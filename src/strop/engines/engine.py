@@ -1,15 +1,23 @@
-"""What a sampler is, and how a token is drawn from logits."""
+"""What an engine is: it turns requests into completions, scores given tokens, takes new weights."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Protocol, TypeVar
 
 import torch
 
-from strop.types import Completion
+from strop.engines.draws import DrawKey
+from strop.model.network import Policy
+from strop.recipe.template import TemplateRecipe
+from strop.recipe.train.rollout import RolloutRecipe, SamplingRecipe
+from strop.text.encode import Tokenizer
+from strop.text.render import opening, prompts_ids
+from strop.types import Answer, Task, Tree
+
+A = TypeVar("A", bound=Answer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,90 +40,96 @@ class Sampling:
     skip_special_tokens: bool = True
 
 
-class Sampler(Protocol):
-    """Completions for prompts: the embedded sampler, a vLLM engine or a server."""
-
-    def sample(
-        self,
-        prompts: Sequence[tuple[int, ...]],
-        *,
-        group_size: int,
-        sampling: Sampling,
-        seed: int,
-        step: int,
-    ) -> list[tuple[Completion, ...]]:
-        """`group_size` completions per prompt, in the order of `prompts`."""
+def sampling_of(recipe: SamplingRecipe | RolloutRecipe) -> Sampling:
+    """What a recipe says of sampling; what it does not name is off."""
+    names = {field.name for field in fields(Sampling)}
+    given = {name: value for name, value in recipe if name in names}
+    return Sampling(**{**given, "stop": tuple(recipe.stop)})
 
 
-BLOCK = 128
-"""Tokens whose probabilities are summed before the draw looks into them one by one."""
+@dataclass(frozen=True, slots=True)
+class PromptedTask:
+    """A task with its rendered prompt: `PromptedTask(task, prompt_ids=(1, 4), opened="<think>")`.
 
-
-def kept_logits(logits_RV: torch.Tensor, sampling: Sampling) -> torch.Tensor:
-    """float32 logits of the distribution that tokens are drawn from, its softmax, [R, V].
-
-    Tokens cut by top-k, top-p or min-p have logit -inf; greedy leaves nothing but the argmax
-    (the first of equals).
+    `opened` is what the prompt has begun of the answer; `prompt_ids` are empty where a server
+    writes the prompt.
     """
-    logits_RV = logits_RV.float()
-    if sampling.temperature == 0:
-        best_R1 = logits_RV.argmax(-1, keepdim=True)
-        return torch.full_like(logits_RV, float("-inf")).scatter(-1, best_R1, 0.0)
-    if sampling.temperature != 1:
-        logits_RV = logits_RV / sampling.temperature
-    if 0 < sampling.top_k < logits_RV.shape[-1]:
-        least_R1 = logits_RV.topk(sampling.top_k).values[:, -1:]
-        logits_RV = logits_RV.masked_fill(logits_RV < least_R1, float("-inf"))
-    cut_RV = logits_RV
-    if sampling.top_p < 1:
-        sorted_RV, order_RV = logits_RV.softmax(-1).sort(descending=True, stable=True)
-        before_RV = sorted_RV.cumsum(-1) - sorted_RV
-        outside_RV = torch.zeros_like(order_RV, dtype=torch.bool)
-        outside_RV = outside_RV.scatter(-1, order_RV, before_RV >= sampling.top_p)
-        cut_RV = cut_RV.masked_fill(outside_RV, float("-inf"))
-    if sampling.min_p > 0:
-        floor_R1 = logits_RV.amax(-1, keepdim=True) + math.log(sampling.min_p)
-        cut_RV = cut_RV.masked_fill(logits_RV < floor_R1, float("-inf"))
-    return cut_RV
+
+    task: Task
+    prompt_ids: tuple[int, ...]
+    opened: str = ""
 
 
-def draw(
-    logits_RV: torch.Tensor, row_N: torch.Tensor, uniform_N: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Inverse-CDF draws from softmax(logits[row]): tokens and their float32 log-probs, both [N].
+def prompted_tasks(tokenizer: Tokenizer, tasks: Sequence[Task]) -> list[PromptedTask]:
+    """Tasks with their prompts as the model reads them."""
+    return [
+        PromptedTask(task, ids, opening(tokenizer, task.prompt, ids))
+        for task, ids in zip(tasks, prompts_ids(tokenizer, tasks), strict=True)
+    ]
 
-    One float64 number in [0, 1) a draw. The logits are used up: their memory takes the
-    probabilities, since a pass over [R, V] that allocates costs three that do not.
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One completion that is wanted:
+    `Request(prompt, Sampling(max_tokens=64), DrawKey(0, "eval", prompt="1,4", index=2))`."""
+
+    prompt: PromptedTask
+    sampling: Sampling
+    key: DrawKey
+
+
+def requests_of(
+    prompts: Sequence[PromptedTask], sampling: Sampling, key: DrawKey, group_size: int
+) -> list[Request]:
+    """`group_size` requests per prompt, prompt by prompt; `key` says all but prompt and index.
+
+    The indices of a prompt that comes again count on, so that its answers are others.
     """
-    mass_RV = logits_RV.sub_(logits_RV.amax(-1, keepdim=True)).exp_()
-    sums_RB = _block_sums(mass_RV)
-    sums_NB, cdf_NB = sums_RB[row_N], sums_RB.cumsum(-1, dtype=torch.float64)[row_N]
-    target_N1 = uniform_N[:, None] * cdf_NB[:, -1:]
-    block_N1 = _first_above(cdf_NB, target_N1)
-    rest_N1 = target_N1 - cdf_NB.gather(1, block_N1) + sums_NB.gather(1, block_N1)
-    token_NB = block_N1 * BLOCK + torch.arange(BLOCK, device=block_N1.device)
-    last = mass_RV.shape[1] - 1
-    mass_NB = mass_RV[row_N[:, None], token_NB.clamp(max=last)].masked_fill_(token_NB > last, 0)
-    within_N1 = _first_above(mass_NB.cumsum(-1, dtype=torch.float64), rest_N1)
-    logprob_N1 = (mass_NB.gather(1, within_N1) / cdf_NB[:, -1:]).log().float()
-    # beyond the last only where the logits are not numbers, nor then the log-prob
-    return token_NB.gather(1, within_N1).squeeze(1).clamp_(max=last), logprob_N1.squeeze(1)
+    seen: Counter[tuple[int, ...]] = Counter()
+    requests = []
+    for prompt in prompts:
+        ids = prompt.prompt_ids
+        name = ",".join(map(str, ids)) if ids else str(prompt.task.origin)
+        first = seen[ids] if ids else 0
+        for index in range(first, first + group_size):
+            requests.append(Request(prompt, sampling, replace(key, prompt=name, index=index)))
+        seen[ids] += group_size
+    return requests
 
 
-def _block_sums(mass_RV: torch.Tensor) -> torch.Tensor:
-    """Sums of every `BLOCK` tokens and of what is left over, [R, blocks]."""
-    blocks, left = divmod(mass_RV.shape[1], BLOCK)
-    whole_RV = mass_RV[:, : blocks * BLOCK]
-    sums_RB: torch.Tensor = whole_RV.unflatten(1, (blocks, BLOCK)).sum(-1)
-    if not left:
-        return sums_RB
-    return torch.cat([sums_RB, mass_RV[:, blocks * BLOCK :].sum(-1, keepdim=True)], 1)
+def in_groups(finished: Iterable[tuple[int, A]], group_size: int) -> list[tuple[A, ...]]:
+    """What `Engine.generate` yields of `requests_of`, in their order: `group_size` per prompt."""
+    ordered = [answer for _, answer in sorted(finished, key=lambda pair: pair[0])]
+    return [
+        tuple(ordered[first : first + group_size]) for first in range(0, len(ordered), group_size)
+    ]
 
 
-def _first_above(cdf_NK: torch.Tensor, target_N1: torch.Tensor) -> torch.Tensor:
-    """Where the cumulative sum first exceeds its row's target, [N, 1]; nothing without mass.
+class Engine(Protocol):
+    """Where tokens come from: a model in this process, a server, recorded answers.
 
-    Rounding can push the target to the very end: then it is the last place that has mass.
+    An engine that cannot do one of these raises `UsageError`.
     """
-    below_N1 = torch.minimum(target_N1, cdf_NK[:, -1:] * (1 - 2**-52))
-    return torch.searchsorted(cdf_NK, below_N1, right=True).clamp_(max=cdf_NK.shape[1] - 1)
+
+    def identity(self) -> Mapping[str, Any]:
+        """What makes it this engine and no other; `path` and `sha256` where there are weights."""
+
+    def speaking(self, template: TemplateRecipe) -> Engine:
+        """The same engine, writing conversations as a suite says."""
+
+    def prompted(self, tasks: Sequence[Task], sampling: Sampling) -> Sequence[PromptedTask]:
+        """The tasks' prompts as this engine writes them, with room for answers to the longest."""
+
+    def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
+        """(index of the request, its answer), one by one as they finish; a `Completion` where the
+        engine gives tokens. An answer depends on its request alone, whatever its company."""
+
+    def score(self, trees: Sequence[Tree]) -> list[tuple[float, ...]]:
+        """Log-probs of the supervised tokens of every branch, branch by branch, nats, at
+        temperature 1."""
+
+    def publish(self, weights: Mapping[str, torch.Tensor]) -> int:
+        """Take these weights, by parameter name; the version of the policy they make."""
+
+    def policy(self) -> Policy:
+        """The model itself, for tasks that read whole distributions over the vocabulary."""

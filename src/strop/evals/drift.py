@@ -16,7 +16,7 @@ from strop.evals.tasks.generation import record_of
 from strop.model.network import Policy
 from strop.recipe.suite import AnswerTask
 from strop.text.refusal import refuses
-from strop.types import Branch, EvalRecord, Rollout, Scale, Tree
+from strop.types import Answer, Answered, Completion, EvalRecord, Rollout, Scale, Tree
 
 PREFIX = "drift/"
 
@@ -32,7 +32,7 @@ BLEU_SAMPLE = 200
 
 def answer_figures(
     recipe: AnswerTask,
-    rollouts: Sequence[Rollout],
+    rollouts: Sequence[Rollout | Answered],
     policy: Policy | None,
     reference: Policy | None,
 ) -> list[EvalRecord]:
@@ -42,8 +42,8 @@ def answer_figures(
     per sampled token, exact over the vocabulary."""
     figures = [
         {
-            "length": float(len(c.ids) or len(c.text.split())),
-            "finished": float(c.finish_reason == "stop"),
+            "length": float(_length(c)),
+            "finished": float(c.finish == "stop"),
             "answered": float(not refuses(c.text)),
             "distinct_2": distinct([c.text], 2),
         }
@@ -51,7 +51,8 @@ def answer_figures(
         for c in rollout.completions
     ]
     if policy is not None:
-        measured = zip(figures, _likelihoods(policy, reference, rollouts), strict=True)
+        sampled = [rollout for rollout in rollouts if isinstance(rollout, Rollout)]
+        measured = zip(figures, _likelihoods(policy, reference, sampled), strict=True)
         figures = [{**written, **likely} for written, likely in measured]
     answers = [(r, sample) for r in rollouts for sample in range(len(r.completions))]
     return [
@@ -61,6 +62,10 @@ def answer_figures(
         for (rollout, sample), row in zip(answers, figures, strict=True)
         for name, value in row.items()
     ]
+
+
+def _length(answer: Answer) -> int:
+    return len(answer.ids) if isinstance(answer, Completion) else len(answer.text.split())
 
 
 def corpus_figures(records: Sequence[EvalRecord]) -> dict[str, dict[str, float]]:
@@ -139,10 +144,7 @@ def _likelihoods(
     policy: Policy, reference: Policy | None, rollouts: Sequence[Rollout]
 ) -> list[dict[str, float]]:
     """Mean entropy (and KL to the reference) over the tokens of every answer."""
-    trees = [
-        Tree(r.prompt_ids, tuple(Branch(c.ids, (True,) * len(c.ids)) for c in r.completions))
-        for r in rollouts
-    ]
+    trees = [Tree(r.prompt_ids, tuple(c.branch() for c in r.completions)) for r in rollouts]
     with policy.arithmetic():
         scores = policy.score(trees)
         kl_N = None if reference is None else policy.score.divergence(trees, reference.score)

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from strop.data.sources import data_hash
-from strop.evals.subjects import Subject, as_subject
+from strop.engines.engine import Engine
+from strop.evals.ask import as_engine
 from strop.files import SHORT, sha256_hex, sha256_of
 from strop.model.load import weights_hash
 from strop.recipe.suite import Suite
@@ -20,9 +21,9 @@ def suite_hash(suite: Suite) -> str:
     return _digest([_by_content(suite.plain()), list(_judges(suite.plain()))])
 
 
-def inputs_of(suite: Suite, subject: Subject | str, reference: str | None) -> str:
+def inputs_of(suite: Suite, engine: Engine | str, reference: str | None) -> str:
     """Hash of everything the result depends on."""
-    identity = dict(as_subject(subject).identity())
+    identity = dict(as_engine(engine).identity())
     against = weights_hash(reference) if reference else None
     return _digest([suite_hash(suite), identity, against])
 

@@ -7,13 +7,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from strop.data.items import slices_of
 from strop.data.records import preference, task
 from strop.data.sources import read
+from strop.engines.engine import Engine
+from strop.engines.local.engine import LocalEngine
+from strop.evals.ask import ask
 from strop.evals.drift import answer_figures
 from strop.evals.golden.manifest import check_frozen
-from strop.evals.items import slices_of
 from strop.evals.lm_eval.run import run_lm_eval
-from strop.evals.subjects import LocalModel, Subject
 from strop.evals.tasks import choice, perplexity
 from strop.evals.tasks.custom import own_function, own_records
 from strop.evals.tasks.generation import prefer, score_rollouts
@@ -33,7 +35,7 @@ from strop.recipe.suite import (
 )
 from strop.recipe.train.data import DataSource
 from strop.rewards.compose import Reward
-from strop.types import EvalRecord, Preference, Rollout, Task
+from strop.types import Answered, EvalRecord, Preference, Rollout, Task
 
 ANSWERS = 256
 """Answers in one part of a job: what is lost at most when an eval is killed."""
@@ -63,16 +65,16 @@ class Job:
 class Asked:
     """Who is measured, against whom, with which seed."""
 
-    subject: Subject
-    reference: LocalModel | None
+    engine: Engine
+    reference: LocalEngine | None
     seed: int
 
     def reference_policy(self) -> Policy | None:
         return None if self.reference is None else self.reference.policy()
 
-    def figures(self, recipe: AnswerTask, said: Sequence[Rollout]) -> list[EvalRecord]:
+    def figures(self, recipe: AnswerTask, said: Sequence[Rollout | Answered]) -> list[EvalRecord]:
         """How the answers look; with their likelihoods where the model is here."""
-        policy = self.subject.policy() if isinstance(self.subject, LocalModel) else None
+        policy = self.engine.policy() if isinstance(self.engine, LocalEngine) else None
         reference = self.reference_policy() if policy else None
         return answer_figures(recipe, said, policy, reference)
 
@@ -99,10 +101,10 @@ def _answered(
     recipe: AnswerTask,
     asked: Asked,
     rows: Sequence[Task],
-    score: Callable[[Sequence[Rollout]], list[EvalRecord]],
+    score: Callable[[Sequence[Rollout | Answered]], list[EvalRecord]],
 ) -> Job:
     def judge(tasks: Sequence[Task]) -> list[EvalRecord]:
-        said = asked.subject.answer(tasks, recipe.sampling, recipe.samples, asked.seed)
+        said = ask(asked.engine, tasks, recipe.sampling, recipe.samples, asked.seed)
         return score(said) + asked.figures(recipe, said)
 
     return Job(recipe.name, rows, max(1, ANSWERS // recipe.samples), judge, _sliced(recipe, rows))
@@ -110,7 +112,7 @@ def _answered(
 
 def _prefer(recipe: PreferenceTask, asked: Asked) -> Job:
     def judge(pairs: Sequence[Preference]) -> list[EvalRecord]:
-        return prefer(asked.subject.policy(), recipe, pairs, asked.reference_policy())
+        return prefer(asked.engine.policy(), recipe, pairs, asked.reference_policy())
 
     rows = read(_paths(recipe.data), preference, held_out=True)
     return Job(recipe.name, rows, FORWARD, judge, _sliced(recipe, rows))
@@ -118,7 +120,7 @@ def _prefer(recipe: PreferenceTask, asked: Asked) -> Job:
 
 def _choose(recipe: ChoiceTask, asked: Asked) -> Job:
     def judge(rows: Sequence[choice.Choice]) -> list[EvalRecord]:
-        return choice.score_rows(asked.subject.policy(), recipe, rows)
+        return choice.score_rows(asked.engine.policy(), recipe, rows)
 
     _paths(recipe.data)
     rows = choice.rows_of(recipe)
@@ -127,7 +129,7 @@ def _choose(recipe: ChoiceTask, asked: Asked) -> Job:
 
 def _perplexity(recipe: PerplexityTask, asked: Asked) -> Job:
     def judge(rows: Sequence[perplexity.Passage]) -> list[EvalRecord]:
-        return perplexity.score_rows(asked.subject.policy(), recipe, rows)
+        return perplexity.score_rows(asked.engine.policy(), recipe, rows)
 
     _paths(recipe.data)
     rows = perplexity.rows_of(recipe)
@@ -136,7 +138,7 @@ def _perplexity(recipe: PerplexityTask, asked: Asked) -> Job:
 
 def _custom(recipe: PythonTask, asked: Asked) -> Job:
     def judge(whole: Sequence[str]) -> list[EvalRecord]:
-        return own_records(recipe, asked.subject, asked.seed)
+        return own_records(recipe, asked.engine, asked.seed)
 
     own_function(recipe)
     return Job(recipe.name, [recipe.function], 1, judge)
@@ -144,7 +146,7 @@ def _custom(recipe: PythonTask, asked: Asked) -> Job:
 
 def _lm_eval(recipe: LmEvalTask, asked: Asked) -> Job:
     def judge(whole: Sequence[str]) -> list[EvalRecord]:
-        return run_lm_eval(asked.subject.policy(), recipe, seed=asked.seed)
+        return run_lm_eval(asked.engine.policy(), recipe, seed=asked.seed)
 
     return Job(recipe.name, [recipe.name], 1, judge)
 

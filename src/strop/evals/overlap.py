@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from strop.data.items import item_of
 from strop.data.overlap import Overlap, overlap
 from strop.data.records import PARSERS, fits
 from strop.data.sources import data_hash, rows
 from strop.errors import DataError
-from strop.evals.items import item_of
 from strop.registry.lineage import generations
 from strop.types import Preference, Record, Task
 

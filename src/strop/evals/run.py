@@ -8,13 +8,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from strop.engines.engine import Engine
+from strop.engines.local.engine import LocalEngine
 from strop.errors import OutputError
+from strop.evals.ask import as_engine
 from strop.evals.drift import PREFIX, corpus_figures, per_token
 from strop.evals.inputs import inputs_of
 from strop.evals.jobs import Asked, Job, jobs_of
 from strop.evals.journal import Journal
 from strop.evals.records import RECORDS, mean_scores, write_records
-from strop.evals.subjects import LocalModel, Subject, as_subject
 from strop.evals.summary import SUMMARY, counts, prompts_of, summary_of
 from strop.evals.tasks.perplexity import corpus_of
 from strop.files import writing_folder
@@ -45,7 +47,7 @@ class EvalResult:
 
 def run_suite(
     suite: Suite,
-    subject: Subject | str,
+    engine: Engine | str,
     output: str | Path,
     *,
     reference: str | None = None,
@@ -53,22 +55,22 @@ def run_suite(
 ) -> EvalResult:
     """Run every task, write `records.jsonl` and `summary.json` under `output`, whole or not at all.
 
-    `subject` is whom to ask; a text is a model folder or hub name. What an interrupted start has
+    `engine` is what is asked; a text is a model folder or hub name. What an interrupted start has
     measured is kept beside `output` and taken over.
     """
-    asked_of = as_subject(subject).speaking(suite.template)
+    asked_of = as_engine(engine).speaking(suite.template)
     with written_on(suite.date):
         return _run_suite(suite, asked_of, Path(output), reference, on_part)
 
 
 def _run_suite(
-    suite: Suite, asked_of: Subject, folder: Path, reference: str | None, on_part: OnPart
+    suite: Suite, asked_of: Engine, folder: Path, reference: str | None, on_part: OnPart
 ) -> EvalResult:
     _expect_free(folder)
-    against = None if reference is None else LocalModel(reference, template=suite.template)
+    against = None if reference is None else LocalEngine(reference, template=suite.template)
     jobs = jobs_of(suite, Asked(asked_of, against, suite.seed))
     for model in (asked_of, against):
-        if isinstance(model, LocalModel):
+        if isinstance(model, LocalEngine):
             expect_weights(model.path)
     summary = summary_of(suite, asked_of, reference, jobs)
     journal = Journal(folder, inputs_of(suite, asked_of, reference))
@@ -93,15 +95,15 @@ def _run_suite(
     return result
 
 
-def check_suite(suite: Suite, subject: Subject) -> dict[str, int]:
+def check_suite(suite: Suite, engine: Engine) -> dict[str, int]:
     """Items of every task; raises what would keep the suite from running, without asking."""
-    subject.identity()
-    return {job.name: len(job.rows) for job in jobs_of(suite, Asked(subject, None, suite.seed))}
+    engine.identity()
+    return {job.name: len(job.rows) for job in jobs_of(suite, Asked(engine, None, suite.seed))}
 
 
 def measure(suite: Suite, policy: Policy) -> dict[str, float]:
     """Mean score of every task of a suite, on a model that is already loaded."""
-    asked_of = LocalModel("in memory", policy).speaking(suite.template)
+    asked_of = LocalEngine("in memory", policy).speaking(suite.template)
     with written_on(suite.date):
         jobs = jobs_of(suite, Asked(asked_of, None, suite.seed))
         return _scores([r for job in jobs for part in job.parts() for r in job.judge(part)])

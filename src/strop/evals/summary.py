@@ -11,11 +11,12 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic asks for this one before Python 3.12
 
 from strop.data.json_text import parsed
+from strop.engines.engine import Engine
+from strop.engines.local.engine import LocalEngine
 from strop.errors import DataError
 from strop.evals.inputs import suite_hash
 from strop.evals.jobs import Job
 from strop.evals.overlap import check_overlap
-from strop.evals.subjects import LocalModel, Subject
 from strop.files import SHORT, read_text, sha256_hex
 from strop.model.load import weights_hash
 from strop.recipe.suite import Suite
@@ -53,7 +54,7 @@ READ = TypeAdapter(Measured)
 
 
 def summary_of(
-    suite: Suite, subject: Subject, reference: str | None, jobs: Sequence[Job]
+    suite: Suite, engine: Engine, reference: str | None, jobs: Sequence[Job]
 ) -> dict[str, Any]:
     """What is known of an eval before anything is asked."""
     against = {"path": reference, "sha256": weights_hash(reference)} if reference else None
@@ -61,18 +62,18 @@ def summary_of(
         "suite": suite.name,
         "suite_sha256": suite_hash(suite),
         "sealed": suite.sealed,
-        "model": dict(subject.identity()),
+        "model": dict(engine.identity()),
         "reference": against,
-        **_overlap(jobs, subject),
+        **_overlap(jobs, engine),
     }
 
 
-def prompts_of(subject: Subject, jobs: Sequence[Job]) -> dict[str, str]:
+def prompts_of(engine: Engine, jobs: Sequence[Job]) -> dict[str, str]:
     """A hash of the prompts of every task as the model read them, template and date included:
     `{"greedy": "3f1c..."}`. Empty where the prompts were written elsewhere."""
-    if not isinstance(subject, LocalModel):
+    if not isinstance(engine, LocalEngine):
         return {}
-    tokenizer = subject.tokenizer()
+    tokenizer = engine.tokenizer()
     found = {}
     for job in (job for job in jobs if job.items):
         texts = prompt_texts(tokenizer, job.items)
@@ -106,10 +107,10 @@ def read_summary(folder: str | Path) -> dict[str, Any] | None:
                         where=str(path), fix=again) from None  # fmt: skip
 
 
-def _overlap(jobs: Sequence[Job], subject: Subject) -> dict[str, Any]:
+def _overlap(jobs: Sequence[Job], engine: Engine) -> dict[str, Any]:
     """Items of the suite that the model (or a parent of it) was trained on; and the training data
     that are gone, with which nothing could be compared."""
-    lineage = ancestry(subject.path) if isinstance(subject, LocalModel) else {}
+    lineage = ancestry(engine.path) if isinstance(engine, LocalEngine) else {}
     found: list[dict[str, Any]] = []
     unknown: dict[str, str] = {}
     for job in (job for job in jobs if job.items and "parent" in lineage):

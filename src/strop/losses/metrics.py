@@ -1,31 +1,37 @@
 """Metrics that know how to be added up.
 
 Micro-batches of one step are merged with `merge`, so that a step's metric is the same whether
-the step was computed in one piece or in eight.
+the step was computed in one piece or in eight. Totals stay tensors on their device until `results`
+fetches them all at once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import torch
+
+Total = float | torch.Tensor
+"""A number, or a scalar tensor (float64, so that sums are those of Python's numbers)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mean:
     """A mean carried as total and count: `Mean.of(0.5, count=2).result() == 0.5`."""
 
-    total: float
+    total: Total
     count: float
 
     @classmethod
-    def of(cls, value: float, count: float = 1.0) -> Mean:
+    def of(cls, value: Total, count: float = 1.0) -> Mean:
         return cls(value * count, count)
 
     def merge(self, other: Mean) -> Mean:
         return Mean(self.total + other.total, self.count + other.count)
 
     def result(self) -> float:
-        return self.total / self.count if self.count else float("nan")
+        return float(self.total) / self.count if self.count else float("nan")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,20 +47,7 @@ class Sum:
         return self.total
 
 
-@dataclass(frozen=True, slots=True)
-class Max:
-    """The largest value seen in the step."""
-
-    value: float
-
-    def merge(self, other: Max) -> Max:
-        return Max(max(self.value, other.value))
-
-    def result(self) -> float:
-        return self.value
-
-
-Metric = Mean | Sum | Max
+Metric = Mean | Sum
 
 
 def merge(left: Mapping[str, Metric], right: Mapping[str, Metric]) -> dict[str, Metric]:
@@ -73,8 +66,19 @@ def merge(left: Mapping[str, Metric], right: Mapping[str, Metric]) -> dict[str, 
 
 def results(metrics: Mapping[str, Metric]) -> dict[str, float]:
     """The reduced values by name; means of nothing are left out."""
+    fetched = _fetched(metrics)
     return {
         name: metric.result()
-        for name, metric in metrics.items()
+        for name, metric in fetched.items()
         if not (isinstance(metric, Mean) and metric.count == 0)
     }
+
+
+def _fetched(metrics: Mapping[str, Metric]) -> dict[str, Metric]:
+    """The same metrics with numbers for totals, in one transfer from each device."""
+    totals = {n: m.total for n, m in metrics.items() if isinstance(m.total, torch.Tensor)}
+    known: dict[str, float] = {}
+    for device in {total.device for total in totals.values()}:
+        here = {name: total for name, total in totals.items() if total.device == device}
+        known |= zip(here, torch.stack(list(here.values())).tolist(), strict=True)
+    return {n: replace(m, total=known[n]) if n in known else m for n, m in metrics.items()}

@@ -25,7 +25,7 @@ class Loss:
 
 def mean_of(values: torch.Tensor) -> Mean:
     """The mean of a vector as a metric that merges with other forwards' means."""
-    return Mean(float(values.detach().sum()), len(values))
+    return Mean(values.detach().sum().double(), len(values))
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +36,8 @@ class StepCounts:
     longest answer allowed, the constant of Dr. GRPO.
     """
 
-    sequences: int
-    tokens: int
+    sequences: float
+    tokens: float
     max_length: int
 
 

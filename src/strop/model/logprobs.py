@@ -45,14 +45,18 @@ def eval_mode(model: torch.nn.Module) -> Iterator[None]:
         model.train(training)
 
 
-class TreeScorer:
+class TreeScorer(torch.nn.Module):
     """Scores trees with one model: `TreeScorer(model)(trees)`.
+
+    It is a module around the model, and calling it runs its own forward: what wraps a module
+    (sharding, data parallelism, hooks) can wrap the tree forward.
 
     Takes the tree forward where the model honours transformers' attention interface (found out
     once, by comparing both ways on a small probe), else padded rows, with a warning.
     """
 
     def __init__(self, model: Any) -> None:
+        super().__init__()
         self.causal_lm = bare(model)
         self.by_tree = honours_tree(self.causal_lm)
         if not self.by_tree:
@@ -64,6 +68,10 @@ class TreeScorer:
 
     def __call__(self, trees: Sequence[Tree], head: Head = Head()) -> TokenScores:
         """Log-prob and entropy of every supervised token."""
+        scores: TokenScores = super().__call__(trees, head)
+        return scores
+
+    def forward(self, trees: Sequence[Tree], head: Head) -> TokenScores:
         batch = lay_out(trees, self.causal_lm.device)
         score = tree_scores if self.by_tree else padded_scores
         return score(self.causal_lm, batch, head)

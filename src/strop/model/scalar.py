@@ -20,10 +20,12 @@ from strop.model.tree import lay_out
 from strop.types import Tree, TreeBatch
 
 
-class ScalarScorer:
-    """Reads trees through the scalar head of `AutoModelForSequenceClassification`."""
+class ScalarScorer(torch.nn.Module):
+    """Reads trees through the scalar head of `AutoModelForSequenceClassification`. A module around
+    the model whose own forward runs, like `TreeScorer`."""
 
     def __init__(self, model: Any) -> None:
+        super().__init__()
         self.classifier = bare(model)
         # a reward is compared by small differences: its head is never rounded to 8 bits
         self.classifier.score.float()
@@ -48,18 +50,27 @@ class ScalarScorer:
             for start, stop in batch.branch_spans
         ]
         branch_B = torch.arange(batch.branches, device=self._device)
-        return self._read(batch, torch.tensor(last, device=self._device), branch_B)
+        return self(batch, torch.tensor(last, device=self._device), branch_B)
 
     def values(self, trees: Sequence[Tree]) -> torch.Tensor:
         """The value before every supervised token is written, [N] float32."""
         batch = lay_out(trees, self._device)
-        return self._read(batch, batch.predictor_N, batch.branch_N)
+        return self(batch, batch.predictor_N, batch.branch_N)
 
     @property
     def _device(self) -> torch.device:
         return torch.device(self.classifier.device)
 
-    def _read(self, batch: TreeBatch, rows_N: torch.Tensor, branch_N: torch.Tensor) -> torch.Tensor:
+    def __call__(
+        self, batch: TreeBatch, rows_N: torch.Tensor, branch_N: torch.Tensor
+    ) -> torch.Tensor:
+        """The head's number at these places of the laid-out row, as branches see them, [N]."""
+        scores_N: torch.Tensor = super().__call__(batch, rows_N, branch_N)
+        return scores_N
+
+    def forward(
+        self, batch: TreeBatch, rows_N: torch.Tensor, branch_N: torch.Tensor
+    ) -> torch.Tensor:
         if self.by_tree:
             hidden_ND = tree_hidden_rows(self.classifier, batch, rows_N)
         else:

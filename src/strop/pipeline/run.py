@@ -23,7 +23,7 @@ from strop.recipe.pipeline import EvalStage, GateStage, Pipeline, PromoteStage, 
 from strop.recipe.suite import Suite
 from strop.registry.lineage import ancestry
 from strop.registry.store import Registry
-from strop.train.preflight.prepare import Prepared
+from strop.train.preflight.prepared import Prepared
 from strop.train.run import train
 from strop.types import StepRecord
 

@@ -19,7 +19,7 @@ from strop.rewards.find import RewardFunction, find_function
 from strop.rewards.own.functions import Answer, called
 from strop.rewards.own.guard import GuardedFunction
 from strop.text.script import before_answer
-from strop.types import Failure, Judged, Rollout, Score, Task, Text
+from strop.types import Answered, Completion, Failure, Judged, Rollout, Score, Task, Text
 
 GIVEN = ("prompts", "completions", "completion_ids", "model")
 """What a reward function is always given, besides the tasks' own columns."""
@@ -99,11 +99,13 @@ class Reward:
             ]
         return Judged(tuple(scores), tuple(failures))
 
-    def judge_rollouts(self, rollouts: Sequence[Rollout]) -> Judged:
+    def judge_rollouts(self, rollouts: Sequence[Rollout | Answered]) -> Judged:
         """Scores of all completions of all rollouts, rollout by rollout."""
         flat = [(rollout.task, c) for rollout in rollouts for c in rollout.completions]
         columns = columns_of([task for task, _ in flat])
-        columns["completion_ids"] = [list(completion.ids) for _, completion in flat]
+        columns["completion_ids"] = [
+            list(said.ids) if isinstance(said, Completion) else [] for _, said in flat
+        ]
         prompts = [before_answer(task.prompt) for task, _ in flat]
         said = [as_said(task.prompt, completion.said) for task, completion in flat]
         return self.judge(prompts, said, columns, len(rollouts[0].completions))

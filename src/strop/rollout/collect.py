@@ -3,40 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from strop.engines.engine import Sampler, Sampling
+from strop.engines.draws import DrawKey
+from strop.engines.engine import Engine, PromptedTask, Sampling, in_groups, requests_of
 from strop.errors import UnscoredError
 from strop.rewards.compose import OPTIONAL, shares_scored
-from strop.text.encode import Tokenizer
-from strop.text.render import opening, prompts_ids
 from strop.tracking.phases import phase
-from strop.types import Completion, Failure, Judged, Rollout, ScoredGroup, Task
-
-
-@dataclass(frozen=True, slots=True)
-class PromptedTask:
-    """A task with its rendered prompt: `PromptedTask(task, prompt_ids=(1, 4), opened="<think>")`.
-
-    `opened` is what the prompt has begun of the answer.
-    """
-
-    task: Task
-    prompt_ids: tuple[int, ...]
-    opened: str = ""
-
-    def answered(self, completions: Sequence[Completion]) -> Rollout:
-        """The task with what was sampled after its prompt."""
-        carrying = tuple(replace(one, opened=self.opened) for one in completions)
-        return Rollout(self.task, self.prompt_ids, carrying)
-
-
-def prompted_tasks(tokenizer: Tokenizer, tasks: Sequence[Task]) -> list[PromptedTask]:
-    """Tasks with their prompts as the model reads them."""
-    return [
-        PromptedTask(task, ids, opening(tokenizer, task.prompt, ids))
-        for task, ids in zip(tasks, prompts_ids(tokenizer, tasks), strict=True)
-    ]
+from strop.types import Failure, Judged, Rollout, ScoredGroup, trainable
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,28 +23,24 @@ class Collected:
 
 def collect(
     tasks: Sequence[PromptedTask],
-    sampler: Sampler,
+    engine: Engine,
     judge: Callable[[Sequence[Rollout]], Judged],
     *,
     group_size: int,
     sampling: Sampling,
-    seed: int,
-    step: int,
+    key: DrawKey,
 ) -> Collected:
-    """`group_size` scored completions per task.
+    """`group_size` scored completions per task; `key` says all but prompt and index.
 
-    Raises `UnscoredError` when not one completion could be judged.
+    Raises `UnscoredError` when not one completion could be judged, and `UsageError` where the
+    engine gives no tokens or no log-probs.
     """
     with phase("sampling"):
-        sampled = sampler.sample(
-            [task.prompt_ids for task in tasks],
-            group_size=group_size,
-            sampling=sampling,
-            seed=seed,
-            step=step,
-        )
+        requests = requests_of(tasks, sampling, key, group_size)
+        sampled = in_groups(engine.generate(requests), group_size)
     rollouts = [
-        task.answered(completions) for task, completions in zip(tasks, sampled, strict=True)
+        Rollout(prompt.task, prompt.prompt_ids, tuple(trainable(answer) for answer in answers))
+        for prompt, answers in zip(tasks, sampled, strict=True)
     ]
     with phase("reward"):
         judged = judge(rollouts)

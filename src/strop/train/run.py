@@ -26,13 +26,14 @@ from strop.tracking.sinks import FOLDER as SINKS_FOLDER
 from strop.tracking.sinks import Sinks, TrackedRun
 from strop.train.build import build_loop, build_state
 from strop.train.loop.signals import Interrupted, Signals, interruptible, watched
-from strop.train.loop.step import TrainState
+from strop.train.loop.state import TrainState
 from strop.train.monitor.alarms import Rung, act
 from strop.train.monitor.dev import Dev, find_best, start_score
 from strop.train.monitor.journal import Journal
 from strop.train.monitor.profile import FOLDER, Profile, Profiler, refuse_profile
 from strop.train.monitor.recovery import Recovery
-from strop.train.preflight.prepare import Prepared, prepare
+from strop.train.preflight.prepare import prepare
+from strop.train.preflight.prepared import Prepared, PreparedOffline
 from strop.train.preflight.selfcheck import MERGED_LIMITS, merged_difference
 from strop.train.preflight.space import disk_errors, refuse_full
 from strop.train.preflight.start import starting_model
@@ -229,7 +230,7 @@ def _begin(
     state = build_state(recipe, starting_model(recipe, folder), muon=prepared.muon)
     refuse_full(state, recipe, folder, prepared.total_steps)
     # references are taken from the starting model, before a checkpoint's weights replace it
-    steps, checks = build_loop(state, prepared.recipe, prepared)
+    steps, checks = build_loop(state, prepared)
     if checkpoint is not None:
         restore(state, checkpoint)
     write_identity(folder, recipe, inputs, checks)
@@ -242,7 +243,7 @@ def _observed(begun: _Begun, journal: Journal) -> _Run:
     if recipe.dev is not None and prepared.dev is not None:
         dev = Dev(recipe.dev, prepared.dev.suite, state.network, prepared.folder)
         steps = dev.watch(steps)
-    if prepared.rendered is not None and state.step == 0:
+    if isinstance(prepared, PreparedOffline) and state.step == 0:
         _show_masks(state.network, prepared.rendered, journal.samples)
     return _Run(recipe, prepared, state, steps, journal, dev)
 

@@ -14,8 +14,8 @@ from strop.cli.evals.mine import mine
 from strop.cli.options import AsJson, DryRun, Overrides
 
 if TYPE_CHECKING:
+    from strop.engines.engine import Engine
     from strop.evals.run import EvalResult
-    from strop.evals.subjects import Subject
 
 SUITE = "suite"
 
@@ -69,13 +69,13 @@ def evaluate(
 
     setup()
     loaded = load(Suite, suite, overrides)
-    subject = _subject(model, endpoint, outputs)
+    engine = _engine(model, endpoint, outputs)
     if dry_run:
-        for name, items in check_suite(loaded, subject).items():
+        for name, items in check_suite(loaded, engine).items():
             print(f"would measure {name}: {items} items")
         return
     with Counting(as_json) as counting:
-        result = run_suite(loaded, subject, output, reference=reference, on_part=counting.advance)
+        result = run_suite(loaded, engine, output, reference=reference, on_part=counting.advance)
     if as_json:
         said = {"scores": result.scores, "figures": result.figures, "kl": result.kl}
         print(json.dumps({**said, "output": str(output)}))
@@ -84,21 +84,21 @@ def evaluate(
     print(f"saved {output}")
 
 
-def _subject(model: str | None, endpoint: str | None, outputs: Path | None) -> Subject:
+def _engine(model: str | None, endpoint: str | None, outputs: Path | None) -> Engine:
+    from strop.engines.local.engine import LocalEngine
+    from strop.engines.openai import OpenAIEngine
+    from strop.engines.recorded import RecordedEngine
     from strop.errors import UsageError
-    from strop.evals.recorded import Recorded
-    from strop.evals.remote import Endpoint
-    from strop.evals.subjects import LocalModel
 
     if outputs is not None:
         if model is not None or endpoint is not None:
             raise UsageError("--outputs are answers already given: drop --model and --endpoint")
-        return Recorded(str(outputs))
+        return RecordedEngine(str(outputs))
     if model is None:
         raise UsageError(
             "whom to measure?", fix="give --model FOLDER, --endpoint URL --model NAME, or --outputs"
         )
-    return LocalModel(model) if endpoint is None else Endpoint(endpoint, model)
+    return LocalEngine(model) if endpoint is None else OpenAIEngine(endpoint, model)
 
 
 def _show(result: EvalResult) -> None:

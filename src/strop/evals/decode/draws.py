@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from strop.engines.local import LocalSampler
+from strop.engines.draws import DrawKey
+from strop.engines.engine import PromptedTask, in_groups, requests_of, sampling_of
+from strop.engines.local.engine import LocalEngine
 from strop.errors import UsageError
-from strop.evals.subjects import sampling_of
 from strop.files import SHORT, sha256_hex, write_rows
-from strop.model.load import load_for_inference, load_tokenizer, weights_hash
+from strop.model.load import load_tokenizer, weights_hash
 from strop.model.logprobs import bare
-from strop.model.network import Policy
 from strop.recipe.study import Refine, Study
-from strop.rollout.collect import PromptedTask
 from strop.text.render import opening, prompts_ids
 from strop.text.script import before_answer
 from strop.types import Completion, Rollout, Task, Text
 
 AT_ONCE = 32
-"""Different prompts sampled in one call."""
+"""Prompts sampled in one call."""
 
 Side = Literal["base", "model"]
 
@@ -67,12 +66,11 @@ def draws_of(
     """
     for side, path in models.items():
         prompts = prompts_ids(load_tokenizer(path), tasks)
-        policy: Policy | None = None
+        engine = LocalEngine(path)
         for temperature in temperatures_of(study):
             kept = parts / f"{_key(study, path, prompts, temperature)}.jsonl"
             if not kept.exists():
-                policy = policy or load_for_inference(path)
-                writer = _Writer(policy, study, temperature, advance)
+                writer = _Writer(engine, study, temperature, advance)
                 _store(kept, writer.rounds(tasks, prompts))
             else:
                 here = _samples(study, temperature) + _rounds(study) * _refined(study, temperature)
@@ -84,10 +82,10 @@ class _Writer:
     """One model at one temperature."""
 
     def __init__(
-        self, policy: Policy, study: Study, temperature: float, advance: Callable[[int], None]
+        self, engine: LocalEngine, study: Study, temperature: float, advance: Callable[[int], None]
     ) -> None:
-        self.policy, self.study, self.temperature = policy, study, temperature
-        self.sampler = LocalSampler(policy.model, policy.tokenizer, arithmetic=policy.arithmetic)
+        self.engine, self.study, self.temperature = engine, study, temperature
+        self.policy = engine.policy()
         recipe = study.sampling.model_copy(update={"temperature": temperature})
         self.sampling = sampling_of(recipe)
         self.advance = advance
@@ -97,57 +95,54 @@ class _Writer:
     ) -> list[list[Rollout]]:
         """Answers to all tasks, then their revisions round by round."""
         self._expect_room_for_all(tasks, prompts)
-        drawn = self._sample(prompts, _samples(self.study, self.temperature), step=0)
+        asked = [
+            PromptedTask(task, ids, opening(self.policy.tokenizer, task.prompt, ids))
+            for task, ids in zip(tasks, prompts, strict=True)
+        ]
+        drawn = self._sample(asked, _samples(self.study, self.temperature), 0)
         rounds = [
             [
-                PromptedTask(t, ids, opening(self.policy.tokenizer, t.prompt, ids)).answered(c)
-                for t, ids, c in zip(tasks, prompts, drawn, strict=True)
-            ],
+                Rollout(task, ids, group)
+                for task, ids, group in zip(tasks, prompts, drawn, strict=True)
+            ]
         ]
         if self.study.refine:
-            for step in range(1, self.study.refine.rounds + 1):
-                rounds.append(self._revised(self.study.refine, rounds[-1], step))
+            for number in range(1, self.study.refine.rounds + 1):
+                rounds.append(self._revised(self.study.refine, rounds[-1], number))
         return rounds
 
-    def _revised(self, refine: Refine, before: list[Rollout], step: int) -> list[Rollout]:
+    def _revised(self, refine: Refine, before: list[Rollout], number: int) -> list[Rollout]:
         count = _refined(self.study, self.temperature)
         asked = [
-            self._ids(revision_prompt(refine, rollout.task.prompt, completion.said), rollout.task)
+            self._revision(refine, rollout.task, completion.said)
             for rollout in before
             for completion in rollout.completions[:count]
         ]
-        self._expect_room(max(map(len, asked)) + self.sampling.max_tokens)
-        flat = [group[0] for group in self._sample(asked, 1, step)]
-        carrying = [
-            replace(said, opened=self._opened(ids)) for said, ids in zip(flat, asked, strict=True)
-        ]
+        longest = max(len(prompt.prompt_ids) for prompt in asked)
+        self._expect_room(longest + self.sampling.max_tokens)
+        flat = [group[0] for group in self._sample(asked, 1, number)]
         return [
-            Rollout(r.task, r.prompt_ids, tuple(carrying[i * count : (i + 1) * count]))
+            Rollout(r.task, r.prompt_ids, tuple(flat[i * count : (i + 1) * count]))
             for i, r in enumerate(before)
         ]
 
-    def _opened(self, ids: Sequence[int]) -> str:
-        """What a revision's prompt has begun of the answer; it ends with a user's turn."""
-        return opening(self.policy.tokenizer, "", ids)
+    def _revision(self, refine: Refine, task: Task, said: str) -> PromptedTask:
+        """The prompt of a revision; it ends with a user's turn."""
+        ids = self._ids(revision_prompt(refine, task.prompt, said), task)
+        return PromptedTask(task, ids, opening(self.policy.tokenizer, "", ids))
 
     def _sample(
-        self, prompts: Sequence[tuple[int, ...]], group_size: int, step: int
+        self, prompts: Sequence[PromptedTask], group_size: int, number: int
     ) -> list[tuple[Completion, ...]]:
-        """Equal prompts go into one call, since the sampler tells them apart within a call only."""
-        number = {prompt: i for i, prompt in enumerate(dict.fromkeys(prompts))}
-        done: dict[int, tuple[Completion, ...]] = {}
-        for start in range(0, len(number), AT_ONCE):
-            here = [i for i, p in enumerate(prompts) if start <= number[p] < start + AT_ONCE]
-            sampled = self.sampler.sample(
-                [prompts[i] for i in here],
-                group_size=group_size,
-                sampling=self.sampling,
-                seed=self.study.seed,
-                step=step,
-            )
-            done.update(zip(here, sampled, strict=True))
-            self.advance(len(here) * group_size)
-        return [done[i] for i in range(len(prompts))]
+        """`group_size` completions per prompt in round `number`, `AT_ONCE` prompts at a time."""
+        key = DrawKey(self.study.seed, "decode", round=number)
+        requests = requests_of(prompts, self.sampling, key, group_size)
+        done: list[tuple[Completion, ...]] = []
+        for start in range(0, len(requests), AT_ONCE * group_size):
+            here = requests[start : start + AT_ONCE * group_size]
+            done += in_groups(self.engine.generate(here), group_size)
+            self.advance(len(here))
+        return done
 
     def _ids(self, prompt: Text, task: Task) -> tuple[int, ...]:
         (ids,) = prompts_ids(self.policy.tokenizer, [replace(task, prompt=prompt)])
@@ -225,7 +220,10 @@ def _store(path: Path, rounds: Sequence[Sequence[Rollout]]) -> None:
 
 
 def _drawn(rollout: Rollout) -> list[dict[str, Any]]:
-    return [asdict(c) | {"logprobs": ()} for c in rollout.completions]
+    return [
+        {"ids": c.ids, "text": c.text, "finish_reason": c.finish, "opened": c.opened}
+        for c in rollout.completions
+    ]
 
 
 def _restore(path: Path, tasks: Sequence[Task]) -> tuple[list[Rollout], ...]:
@@ -233,9 +231,12 @@ def _restore(path: Path, tasks: Sequence[Task]) -> tuple[list[Rollout], ...]:
     for line in path.read_text(encoding="utf-8").splitlines():
         row: dict[str, Any] = json.loads(line)
         done = rounds.setdefault(row["round"], [])
-        completions = tuple(
-            Completion(tuple(c["ids"]), c["text"], (), c["finish_reason"], c["opened"])
-            for c in row["drawn"]
-        )
+        completions = tuple(_completion(kept) for kept in row["drawn"])
         done.append(Rollout(tasks[len(done)], tuple(row["prompt_ids"]), completions))
     return tuple(rounds.values())
+
+
+def _completion(kept: Mapping[str, Any]) -> Completion:
+    """A stored completion, whose log-probs were not kept."""
+    made = Completion.one_turn(kept["ids"], kept["text"], None, kept["finish_reason"])
+    return replace(made, opened=kept["opened"])

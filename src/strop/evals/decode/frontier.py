@@ -9,7 +9,7 @@ from typing import Literal
 
 from strop.evals.decode.draws import Side
 from strop.evals.decode.estimators import affordable, best_at, majority_at, pass_at, share
-from strop.evals.decode.grading import Answer, Graded
+from strop.evals.decode.grading import Graded, GradedAnswer
 from strop.recipe.study import Study
 from strop.stats import superiority
 
@@ -179,7 +179,7 @@ def _ways(study: Study, part: Graded, items: Sequence[int]) -> Iterator[Way]:
 
 def _spent(part: Graded, item: int, rounds: int) -> float:
     """Mean tokens of an item's refined answers, from the first answer on."""
-    chains: list[tuple[Answer, ...]] = list(
+    chains: list[tuple[GradedAnswer, ...]] = list(
         zip(*(part.rounds[r][item] for r in range(rounds + 1)), strict=False)
     )  # only the first answers are refined
     return fmean(sum(len(a.completion.ids) for a in chain) for chain in chains)

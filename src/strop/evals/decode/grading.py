@@ -16,10 +16,10 @@ from strop.types import Completion, Judged, Rollout, Score
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class GradedAnswer:
     """One answer, judged.
 
-    `Answer(Completion(...), {"exact_answer": 1.0}, right=True, vote="3", reward=0.7)`;
+    `GradedAnswer(Completion(...), {"exact_answer": 1.0}, right=True, vote="3", reward=0.7)`;
     `right` is `None` where it could not be judged, `vote` where it could not be read.
     """
 
@@ -36,9 +36,9 @@ class Graded:
 
     side: Side
     temperature: float
-    rounds: tuple[list[list[Answer]], ...]
+    rounds: tuple[list[list[GradedAnswer]], ...]
 
-    def answers(self) -> Iterator[tuple[int, int, int, Answer]]:
+    def answers(self) -> Iterator[tuple[int, int, int, GradedAnswer]]:
         """(round, item, sample, answer), in that order."""
         for r, items in enumerate(self.rounds):
             for i, answers in enumerate(items):
@@ -63,7 +63,7 @@ class Grader:
         ]
         return Graded(draws.side, draws.temperature, tuple(rounds))
 
-    def _judged(self, rollouts: list[Rollout], picker: Reward | None) -> list[list[Answer]]:
+    def _judged(self, rollouts: list[Rollout], picker: Reward | None) -> list[list[GradedAnswer]]:
         label = self.study.scores[0].label
         judged = self.scores.judge_rollouts(rollouts)
         _expect_some(judged, [score.components[label] for score in judged.scores], label)
@@ -72,12 +72,12 @@ class Grader:
             picked = picker.judge_rollouts(rollouts)
             rewards = [score.total for score in picked.scores]
             _expect_some(picked, rewards, "best_of")
-        made: list[list[Answer]] = []
+        made: list[list[GradedAnswer]] = []
         scored = zip(judged.scores, rewards, strict=True)
         for rollout in rollouts:
             votes = self._votes(rollout.completions)
             made.append([
-                Answer(completion, score.components, self._right(score), vote, reward)
+                GradedAnswer(completion, score.components, self._right(score), vote, reward)
                 for completion, vote, (score, reward) in zip(
                     rollout.completions, votes, scored, strict=False
                 )

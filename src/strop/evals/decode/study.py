@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from strop.data.items import cluster_of, item_of
 from strop.data.records import task
 from strop.data.sources import data_hash, read
 from strop.errors import (
@@ -23,7 +24,6 @@ from strop.evals.decode.draws import Side, answers_of, draws_of
 from strop.evals.decode.frontier import Row, rows_of, sentences, ways_of
 from strop.evals.decode.grading import Graded, Grader, judged_items
 from strop.evals.decode.page import study_page
-from strop.evals.items import cluster_of, item_of
 from strop.files import writing_folder
 from strop.model.load import expect_weights, load_tokenizer, weights_hash
 from strop.recipe.loading.load import digest
@@ -167,7 +167,7 @@ def _samples(tasks: Sequence[Task], graded: Sequence[Graded]) -> Iterator[dict[s
                 "sample": sample,
                 "text": answer.completion.said,
                 "tokens": len(answer.completion.ids),
-                "finish_reason": answer.completion.finish_reason,
+                "finish_reason": answer.completion.finish,
                 "scores": dict(answer.scores),
                 "right": answer.right,
                 "vote": answer.vote,
@@ -189,7 +189,7 @@ def _notes(checked: Checked, graded: Sequence[Graded], items: int) -> Iterator[s
         yield "The two models have different tokenizers, so a token is not the same to both."
     for part in graded:
         answers = [answer for *_, answer in part.answers()]
-        cut = sum(a.completion.finish_reason == "length" for a in answers) / len(answers)
+        cut = sum(a.completion.finish == "length" for a in answers) / len(answers)
         if cut > CUT_SHARE:
             yield (f"{part.side}, temperature {part.temperature:g}: {cut:.0%} of the answers were "
                    f"cut at {study.sampling.max_tokens} tokens.")  # fmt: skip

@@ -9,10 +9,10 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
+from strop.data.items import slices_of
 from strop.data.json_text import parsed
 from strop.data.sources import rows
 from strop.errors import DataError
-from strop.evals.items import slices_of
 from strop.files import read_text
 from strop.types import EvalRecord, Origin, Task
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
-from strop.engines.engine import Sampling
-from strop.engines.local import LocalSampler
+from strop.engines.draws import DrawKey
+from strop.engines.engine import PromptedTask, Sampling, in_groups, requests_of
+from strop.engines.local.engine import LocalEngine
 from strop.errors import UsageError
 from strop.evals.continuations import (
     Continuation,
@@ -24,7 +25,7 @@ from strop.evals.continuations import (
 from strop.files import sha256_hex
 from strop.model.network import Policy
 from strop.text.encode import Encoder
-from strop.types import Message, Tree
+from strop.types import Message, Origin, Task, Tree
 
 READ = ("do_sample", "temperature", "top_p", "top_k", "min_p", "until", "max_gen_toks")
 """Generation settings that are honoured; lm-eval writes its synonyms as these."""
@@ -81,13 +82,11 @@ class LmEvalModel:
         for number, request in enumerate(requests):
             alike.setdefault(json.dumps(request.args[1], sort_keys=True), []).append(number)
         texts: dict[int, str] = {}
-        sampler = LocalSampler(self.policy.model, self.tokenizer, arithmetic=self.policy.arithmetic)
+        engine, key = LocalEngine("in memory", self.policy), DrawKey(self.seed, "eval")
         for settings, numbers in alike.items():
             sampling = sampling_of(json.loads(settings))
-            prompts = [self._prompt(requests[n].args[0], sampling.max_tokens) for n in numbers]
-            groups = sampler.sample(
-                prompts, group_size=1, sampling=sampling, seed=self.seed, step=0
-            )
+            prompts = [self._prompted(requests[n].args[0], sampling.max_tokens) for n in numbers]
+            groups = in_groups(engine.generate(requests_of(prompts, sampling, key, 1)), 1)
             texts |= {n: answer.text for n, (answer,) in zip(numbers, groups, strict=True)}
         return [texts[number] for number in range(len(requests))]
 
@@ -119,7 +118,7 @@ class LmEvalModel:
         ids = self.encoder.ids(text, special=True)
         return windows(ids, prefix_id(self.tokenizer), self.max_length) if ids else []
 
-    def _prompt(self, context: str, max_tokens: int) -> Ids:
+    def _prompted(self, context: str, max_tokens: int) -> PromptedTask:
         room = self.max_length - max_tokens
         if room < 1:
             raise UsageError(
@@ -127,7 +126,8 @@ class LmEvalModel:
                 f"{self.max_length} with the prompt",
                 fix="set generation_kwargs.max_gen_toks in the task's YAML",
             )
-        return self.encoder.ids(context, special=True)[-room:] or (prefix_id(self.tokenizer),)
+        ids = self.encoder.ids(context, special=True)[-room:] or (prefix_id(self.tokenizer),)
+        return PromptedTask(Task(context, {}, Origin("lm-eval", 0)), ids)
 
 
 def sampling_of(settings: Mapping[str, Any]) -> Sampling:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from strop.data.items import cluster_of, item_of, slices_of
 from strop.data.records import Row, task
 from strop.data.sources import read
 from strop.errors import DataError
@@ -17,7 +18,6 @@ from strop.evals.continuations import (
     pair_ids,
     read_continuations,
 )
-from strop.evals.items import cluster_of, item_of, slices_of
 from strop.model.network import Policy
 from strop.recipe.suite import ChoiceTask
 from strop.text.encode import Encoder, Tokenizer

@@ -6,20 +6,21 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from strop.engines.engine import Engine
 from strop.errors import DataError, UsageError
+from strop.evals.ask import ask
 from strop.evals.records import record_from
-from strop.evals.subjects import Subject
 from strop.recipe.suite import PythonTask
 from strop.recipe.train.rollout import SamplingRecipe
 from strop.rewards.own.functions import own_names
 from strop.types import EvalRecord, Origin, Task, Text
 
 
-def own_records(recipe: PythonTask, subject: Subject, seed: int) -> list[EvalRecord]:
+def own_records(recipe: PythonTask, engine: Engine, seed: int) -> list[EvalRecord]:
     """The records that the user's function yields, named `<task>` or `<task>/<its own name>`."""
     function = own_function(recipe)
     try:
-        rows = list(function(generate=_asker(recipe, subject, seed), seed=seed))
+        rows = list(function(generate=_asker(recipe, engine, seed), seed=seed))
     except Exception as error:
         raise UsageError(
             f"{recipe.function} raised {type(error).__name__}: {error}", where=recipe.file,
@@ -50,13 +51,13 @@ def _named(recipe: PythonTask, row: Any, number: int) -> EvalRecord:
     return record_from({**row, "task": name}, where)
 
 
-def _asker(recipe: PythonTask, subject: Subject, seed: int) -> Callable[..., list[str]]:
+def _asker(recipe: PythonTask, engine: Engine, seed: int) -> Callable[..., list[str]]:
     def generate(
         prompts: Sequence[Text], temperature: float = 0.0, max_tokens: int = 256
     ) -> list[str]:
         tasks = [Task(prompt, {}, Origin(recipe.file, n)) for n, prompt in enumerate(prompts, 1)]
         sampling = SamplingRecipe(temperature=temperature, max_tokens=max_tokens)
-        rollouts = subject.answer(tasks, sampling, 1, seed) if tasks else []
+        rollouts = ask(engine, tasks, sampling, 1, seed) if tasks else []
         return [rollout.completions[0].said for rollout in rollouts]
 
     return generate

@@ -6,19 +6,19 @@ from collections.abc import Sequence
 
 import torch
 
+from strop.data.items import cluster_of, item_of, slices_of
 from strop.errors import UnscoredError
-from strop.evals.items import cluster_of, item_of, slices_of
 from strop.model.network import Policy
 from strop.recipe.suite import AnswerTask, GenerateTask, PreferenceTask
 from strop.rewards.compose import Reward
 from strop.rewards.find import declared_range
 from strop.text.parse import plain
 from strop.text.render import preference_tree
-from strop.types import EvalRecord, Preference, Rollout, Scale
+from strop.types import Answered, EvalRecord, Preference, Rollout, Scale
 
 
 def score_rollouts(
-    recipe: GenerateTask, reward: Reward, rollouts: Sequence[Rollout]
+    recipe: GenerateTask, reward: Reward, rollouts: Sequence[Rollout | Answered]
 ) -> list[EvalRecord]:
     """One record per answer and component; raises `UnscoredError` when a component judged none."""
     judged = reward.judge_rollouts(rollouts)
@@ -46,7 +46,7 @@ def score_rollouts(
 def record_of(
     recipe: AnswerTask,
     name: str,
-    rollout: Rollout,
+    rollout: Rollout | Answered,
     sample: int,
     score: float | None,
     *,

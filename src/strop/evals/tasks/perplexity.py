@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from strop.data.items import cluster_of, item_of, slices_of
 from strop.data.records import Row, demonstration, document, fits
 from strop.data.sources import read
 from strop.errors import DataError, UnscoredError, UsageError
@@ -16,7 +17,6 @@ from strop.evals.continuations import (
     read_continuations,
     windows,
 )
-from strop.evals.items import cluster_of, item_of, slices_of
 from strop.model.network import Policy
 from strop.recipe.suite import PerplexityTask
 from strop.text.encode import Encoder

@@ -65,7 +65,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
             where=source.place(("method",)),
             fix=f"{hint}known methods: {', '.join(METHODS)}",
         )
-    return validate(METHODS[method], source)
+    return validate(METHODS[method].recipe, source)
 
 
 def load(cls: type[StrictT], path: str | Path, overrides: Sequence[str] = ()) -> StrictT:

@@ -93,5 +93,5 @@ class PolicyAlarms(SampleAlarms):
     mismatch: AlarmRecipe = AlarmRecipe(threshold=0.1, patience=3)
 
 
-class OwnPairAlarms(SampleAlarms, PairAlarms):
+class OnlineDpoAlarms(SampleAlarms, PairAlarms):
     """Online DPO learns from pairs and from its own samples."""

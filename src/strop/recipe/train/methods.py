@@ -1,71 +1,166 @@
-"""Every method by name, with the recipe that it reads and the records that it learns from."""
+"""The table of methods: what is known of each before anything is loaded.
+
+A preference loss is a function in `losses/preference.py` and a row here. What builds the methods of
+a family is in `train/methods/table.py`.
+"""
 
 from __future__ import annotations
 
-from typing import get_args
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from pydantic import create_model
 
 from strop.recipe.train.offline import (
-    AotRecipe,
-    CpoRecipe,
     CptRecipe,
-    DiscopopRecipe,
-    DpopRecipe,
-    DpoRecipe,
-    ExoRecipe,
-    IpoRecipe,
-    MpoRecipe,
-    OrpoRecipe,
     PairRecipe,
-    PlainPairRecipe,
     RewardModelRecipe,
-    RobustDpoRecipe,
     SftRecipe,
-    SimpoRecipe,
-    SppoRecipe,
     UnpairedRecipe,
 )
 from strop.recipe.train.online import (
-    BestOfRecipe,
     CispoRecipe,
     ClipRecipe,
     DapoRecipe,
-    OwnPairsRecipe,
+    OnlineDpoRecipe,
     PolicyRecipe,
     PpoRecipe,
+    RaftRecipe,
     ReinforceRecipe,
     RlooRecipe,
     SapoRecipe,
     SequenceClipRecipe,
 )
+from strop.recipe.train.preference import (
+    AnyPairObjective,
+    AotObjective,
+    CpoObjective,
+    DiscopopObjective,
+    DpoObjective,
+    DpopObjective,
+    ExoObjective,
+    IpoObjective,
+    MpoObjective,
+    OrpoObjective,
+    PairObjective,
+    RobustDpoObjective,
+    SimpoObjective,
+    SppoObjective,
+)
 
 Offline = CptRecipe | SftRecipe | PairRecipe | UnpairedRecipe | RewardModelRecipe
-Online = PolicyRecipe | OwnPairsRecipe | BestOfRecipe
+Online = PolicyRecipe | OnlineDpoRecipe | RaftRecipe
 Recipe = Offline | Online
 
-CLASSES: tuple[type[Recipe], ...] = (
-    CptRecipe, SftRecipe, DpoRecipe, RobustDpoRecipe, IpoRecipe, ExoRecipe, AotRecipe,
-    DiscopopRecipe, DpopRecipe, SppoRecipe, MpoRecipe, SimpoRecipe, OrpoRecipe, CpoRecipe,
-    PlainPairRecipe, UnpairedRecipe, RewardModelRecipe, ClipRecipe, DapoRecipe, SequenceClipRecipe,
-    CispoRecipe, SapoRecipe, RlooRecipe, ReinforceRecipe, PpoRecipe, OwnPairsRecipe, BestOfRecipe,
-)  # fmt: skip
+Family = Literal[
+    "supervised", "pairs", "unpaired", "reward_model", "policy_gradient", "online_dpo", "raft"
+]
+"""Methods that are built by the same code."""
 
-METHODS: dict[str, type[Recipe]] = {
-    name: cls for cls in CLASSES for name in get_args(cls.model_fields["method"].annotation)
-}
+Records = Literal["document", "demonstration", "preference", "feedback", "task"]
+"""What a method learns from (`data.records.FORMS`)."""
 
-
-def record_kind(recipe: type[Recipe]) -> str:
-    """The kind of record (`data.records.FORMS`) that a recipe class learns from."""
-    return next(kind for family, kind in KINDS.items() if issubclass(recipe, family))
+LengthRule = Literal["sum", "mean", "option"]
+"""How an answer's log-prob counts its tokens; `option`: as the objective says."""
 
 
-KINDS: dict[type[Recipe], str] = {
-    CptRecipe: "document",
-    SftRecipe: "demonstration",
-    PairRecipe: "preference",
-    RewardModelRecipe: "preference",
-    UnpairedRecipe: "feedback",
-    PolicyRecipe: "task",
-    OwnPairsRecipe: "task",
-    BestOfRecipe: "task",
-}
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One row: `Method("sft", SftRecipe, "supervised", "demonstration")`.
+
+    `reference`: the loss compares with the model that the run starts from. `whole_batch`: the loss
+    of a record depends on the other records of its step. `displaces`: above a learning rate of 1e-4
+    on all parameters, such a loss is known to displace likelihood.
+    """
+
+    name: str
+    recipe: type[Recipe]
+    family: Family
+    records: Records
+    reference: bool = False
+    length: LengthRule = "sum"
+    whole_batch: bool = False
+    displaces: bool = False
+
+    @property
+    def scalar_head(self) -> bool:
+        """Whether the network gives a score in place of tokens."""
+        return self.family == "reward_model"
+
+    @property
+    def compares_logprobs(self) -> bool:
+        """Whether log-probs are compared with older or reference ones, so that dropout would make
+        noise of the comparison."""
+        return self.family not in ("supervised", "reward_model")
+
+
+def _pairs(
+    name: str,
+    objective: type[AnyPairObjective],
+    *,
+    reference: bool = True,
+    length: LengthRule = "option",
+    whole_batch: bool = False,
+    displaces: bool = True,
+) -> Method:
+    """A loss on pairs, with a recipe class that reads the options of its objective alone."""
+    recipe = create_model(
+        f"{name}_recipe",
+        __base__=PairRecipe,
+        __module__=__name__,
+        method=(Literal[name], ...),  # type: ignore[arg-type]  # no literal to a type checker
+        objective=(objective, objective()),
+    )
+    return Method(name, recipe, "pairs", "preference", reference, length, whole_batch, displaces)
+
+
+def _policy(recipe: type[PolicyRecipe]) -> Iterator[Method]:
+    """The policy gradients that a recipe class names."""
+    for name in get_args(recipe.model_fields["method"].annotation):
+        yield Method(name, recipe, "policy_gradient", "task")
+
+
+ROWS = (
+    Method("cpt", CptRecipe, "supervised", "document"),
+    Method("sft", SftRecipe, "supervised", "demonstration"),
+    Method("dft", SftRecipe, "supervised", "demonstration"),
+    _pairs("dpo", DpoObjective),
+    _pairs("robust_dpo", RobustDpoObjective),
+    _pairs("ipo", IpoObjective, length="mean"),
+    _pairs("exo_pair", ExoObjective),
+    _pairs("aot", AotObjective, whole_batch=True),
+    _pairs("aot_unpaired", AotObjective, whole_batch=True),
+    _pairs("discopop", DiscopopObjective),
+    _pairs("dpop", DpopObjective),
+    _pairs("sppo_hard", SppoObjective),
+    _pairs("mpo", MpoObjective),
+    _pairs("simpo", SimpoObjective, reference=False, length="mean"),
+    _pairs("orpo", OrpoObjective, reference=False, length="mean", displaces=False),
+    _pairs("cpo", CpoObjective, reference=False, length="sum"),
+    _pairs("hinge", PairObjective),
+    _pairs("nca_pair", PairObjective),
+    _pairs("bco_pair", PairObjective),
+    _pairs("apo_zero", PairObjective),
+    _pairs("apo_down", PairObjective),
+    Method("kto", UnpairedRecipe, "unpaired", "feedback", True, whole_batch=True, displaces=True),
+    Method("apo_zero_unpaired", UnpairedRecipe, "unpaired", "feedback", True, displaces=True),
+    Method("reward_model", RewardModelRecipe, "reward_model", "preference"),
+    *_policy(ClipRecipe),
+    *_policy(DapoRecipe),
+    *_policy(SequenceClipRecipe),
+    *_policy(CispoRecipe),
+    *_policy(SapoRecipe),
+    *_policy(RlooRecipe),
+    *_policy(ReinforceRecipe),
+    *_policy(PpoRecipe),
+    Method("online_dpo", OnlineDpoRecipe, "online_dpo", "task", True, displaces=True),
+    Method("raft", RaftRecipe, "raft", "task"),
+)
+
+METHODS: dict[str, Method] = {row.name: row for row in ROWS}
+
+
+def method_of(recipe: Recipe) -> Method:
+    """The row of a recipe's method."""
+    return METHODS[recipe.method]

@@ -1,4 +1,4 @@
-"""Recipes that learn from records, one class a method, so that each reads its own options only."""
+"""Recipes that learn from records; those on pairs are made in the table of methods."""
 
 from __future__ import annotations
 
@@ -8,20 +8,7 @@ from strop.recipe.train.alarm import CommonAlarms, PairAlarms
 from strop.recipe.train.data import EvalDuring
 from strop.recipe.train.preference import (
     AnyPairObjective,
-    AotObjective,
-    CpoObjective,
-    DiscopopObjective,
-    DpoObjective,
-    DpopObjective,
-    ExoObjective,
-    IpoObjective,
-    MpoObjective,
-    OrpoObjective,
-    PairObjective,
     RewardModelObjective,
-    RobustDpoObjective,
-    SimpoObjective,
-    SppoObjective,
     UnpairedObjective,
 )
 from strop.recipe.train.run import TrainRecipe
@@ -49,77 +36,11 @@ class SftRecipe(OfflineRecipe):
 
 
 class PairRecipe(OfflineRecipe):
-    """What all methods on `{"prompt", "chosen", "rejected"}` records have."""
+    """Methods on `{"prompt", "chosen", "rejected"}` records; each has an objective of its own, so
+    that it reads its own options only."""
 
     objective: AnyPairObjective
     alarms: PairAlarms = PairAlarms()
-
-
-class PlainPairRecipe(PairRecipe):
-    """Losses without an option of their own."""
-
-    method: Literal["hinge", "nca_pair", "bco_pair", "apo_zero", "apo_down"]
-    objective: PairObjective = PairObjective()
-
-
-class DpoRecipe(PairRecipe):
-    method: Literal["dpo"]
-    objective: DpoObjective = DpoObjective()
-
-
-class RobustDpoRecipe(PairRecipe):
-    method: Literal["robust_dpo"]
-    objective: RobustDpoObjective = RobustDpoObjective()
-
-
-class IpoRecipe(PairRecipe):
-    method: Literal["ipo"]
-    objective: IpoObjective = IpoObjective()
-
-
-class ExoRecipe(PairRecipe):
-    method: Literal["exo_pair"]
-    objective: ExoObjective = ExoObjective()
-
-
-class AotRecipe(PairRecipe):
-    method: Literal["aot", "aot_unpaired"]
-    objective: AotObjective = AotObjective()
-
-
-class DiscopopRecipe(PairRecipe):
-    method: Literal["discopop"]
-    objective: DiscopopObjective = DiscopopObjective()
-
-
-class DpopRecipe(PairRecipe):
-    method: Literal["dpop"]
-    objective: DpopObjective = DpopObjective()
-
-
-class SppoRecipe(PairRecipe):
-    method: Literal["sppo_hard"]
-    objective: SppoObjective = SppoObjective()
-
-
-class MpoRecipe(PairRecipe):
-    method: Literal["mpo"]
-    objective: MpoObjective = MpoObjective()
-
-
-class SimpoRecipe(PairRecipe):
-    method: Literal["simpo"]
-    objective: SimpoObjective = SimpoObjective()
-
-
-class OrpoRecipe(PairRecipe):
-    method: Literal["orpo"]
-    objective: OrpoObjective = OrpoObjective()
-
-
-class CpoRecipe(PairRecipe):
-    method: Literal["cpo"]
-    objective: CpoObjective = CpoObjective()
 
 
 class UnpairedRecipe(OfflineRecipe):

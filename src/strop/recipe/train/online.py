@@ -7,15 +7,15 @@ from typing import Literal
 from pydantic import Field
 
 from strop.recipe.base import Strict
-from strop.recipe.train.alarm import OwnPairAlarms, PolicyAlarms, SampleAlarms
+from strop.recipe.train.alarm import OnlineDpoAlarms, PolicyAlarms, SampleAlarms
 from strop.recipe.train.data import Sources
 from strop.recipe.train.policy import (
     AnyPolicyObjective,
-    BestOfObjective,
     CispoObjective,
     ClipObjective,
-    OwnPairsObjective,
+    OnlineDpoObjective,
     PpoObjective,
+    RaftObjective,
     ReinforceObjective,
     RlooObjective,
     SapoObjective,
@@ -50,12 +50,21 @@ class OnlineRecipe(TrainRecipe):
     eval: TasksDuring | None = None
     alarms: SampleAlarms = SampleAlarms()
 
+    @property
+    def refresh_every(self) -> int:
+        """After how many steps each the reference becomes the policy; never without one."""
+        return 0
+
 
 class PolicyRecipe(OnlineRecipe):
     """What all policy gradients have."""
 
     objective: AnyPolicyObjective
     alarms: PolicyAlarms = PolicyAlarms()
+
+    @property
+    def refresh_every(self) -> int:
+        return self.objective.refresh_every
 
 
 class ClipRecipe(PolicyRecipe):
@@ -108,17 +117,25 @@ class PpoRecipe(PolicyRecipe):
     rollout: UngroupedRollout = UngroupedRollout()
     value: ValueRecipe | None = None
 
+    @property
+    def critic(self) -> ValueRecipe | None:
+        return self.value
 
-class OwnPairsRecipe(OnlineRecipe):
+
+class OnlineDpoRecipe(OnlineRecipe):
     """Online DPO: pairs from the model's own samples, ranked by the reward."""
 
     method: Literal["online_dpo"]
-    objective: OwnPairsObjective = OwnPairsObjective()
-    alarms: OwnPairAlarms = OwnPairAlarms()
+    objective: OnlineDpoObjective = OnlineDpoObjective()
+    alarms: OnlineDpoAlarms = OnlineDpoAlarms()
+
+    @property
+    def refresh_every(self) -> int:
+        return self.objective.refresh_every
 
 
-class BestOfRecipe(OnlineRecipe):
+class RaftRecipe(OnlineRecipe):
     """Rejection-sampling fine-tuning: maximum likelihood on the best of each group."""
 
     method: Literal["raft"]
-    objective: BestOfObjective = BestOfObjective()
+    objective: RaftObjective = RaftObjective()

@@ -39,6 +39,11 @@ class OnlineObjective(Strict):
             )
         return self
 
+    @property
+    def updates(self) -> tuple[int, int]:
+        """Passes over a step's samples, and updates in each."""
+        return 1, 1
+
     def loss_options(self) -> dict[str, Any]:
         """What the method's preset takes: everything set that is part of the loss."""
         given = self.model_dump(exclude_none=True)
@@ -53,6 +58,10 @@ class RepeatedObjective(OnlineObjective):
 
     num_iterations: int = Field(1, ge=1)
     mini_batches: int = Field(1, ge=1)
+
+    @property
+    def updates(self) -> tuple[int, int]:
+        return self.num_iterations, self.mini_batches
 
 
 class ClipObjective(RepeatedObjective):
@@ -118,7 +127,7 @@ class ValueRecipe(Strict):
     lora: LoraRecipe | None = None
 
 
-class OwnPairsObjective(Strict):
+class OnlineDpoObjective(Strict):
     """Online DPO: the best against the worst of each group, by reward."""
 
     beta: float = Field(0.1, gt=0)
@@ -126,7 +135,7 @@ class OwnPairsObjective(Strict):
     refresh_every: int = Field(0, ge=0)
 
 
-class BestOfObjective(Strict):
+class RaftObjective(Strict):
     """Rejection-sampling fine-tuning: the best of each group is learnt if it earns `min_reward`."""
 
     min_reward: float | None = None

@@ -11,6 +11,7 @@ from strop.recipe.template import Scalar, TemplatePath, TemplateRecipe
 from strop.recipe.train.data import MixedSources, TextRecipe
 from strop.recipe.train.dev import DevRecipe
 from strop.recipe.train.model import ModelRecipe
+from strop.recipe.train.policy import ValueRecipe
 
 
 class OptimRecipe(Strict):
@@ -76,6 +77,11 @@ class TrainRecipe(Strict):
     optim: OptimRecipe
     run: RunRecipe
     dev: DevRecipe | None = None
+
+    @property
+    def critic(self) -> ValueRecipe | None:
+        """The value model that is trained beside the policy (PPO)."""
+        return None
 
     @property
     def template(self) -> TemplateRecipe:

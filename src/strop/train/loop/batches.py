@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from strop.rollout.collect import PromptedTask
+from strop.engines.engine import PromptedTask
 from strop.text.parse import decode
 from strop.text.trees import Rendered
 from strop.types import ScoredGroup, Tree

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from strop.train.loop.step import TrainState
+from strop.train.loop.state import TrainState
 
 SKIPPED = "skipped/nonfinite"
 

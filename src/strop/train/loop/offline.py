@@ -20,18 +20,21 @@ from strop.train.loop.batches import record_rows, shape_of_trees
 from strop.train.loop.memory import explained, to_learn
 from strop.train.loop.nonfinite import skipped_row
 from strop.train.loop.optim import learning_rate
-from strop.train.loop.step import Share, TrainState, optimizer_step, scaled
+from strop.train.loop.state import TrainState
+from strop.train.loop.updater import Update, Updater
+from strop.train.loop.world import ALONE, World
 from strop.types import NotFinite, StepRecord, Tree
 
 
 class OfflineMethod(Protocol):
     """One way to learn from records: supervised, pairs, thumbs, reward model."""
 
-    def shares(self, indices: Sequence[int]) -> list[Share]:
-        """The loss of these records as one step, cut into forwards."""
+    @property
+    def trees(self) -> Sequence[Tree]:
+        """The records as the model reads them."""
 
-    def evaluate(self) -> list[Share]:
-        """The loss over all records."""
+    def update(self, indices: Sequence[int]) -> Update:
+        """The loss of these records as one step."""
 
     def finish(self, row: dict[str, float], *, learnt: bool) -> dict[str, float]:
         """The step's metrics as they are logged; `learnt` says whether weights were updated."""
@@ -41,18 +44,19 @@ class Replay(Protocol):
     """Demonstrations mixed in, whatever the method."""
 
     @property
-    def trees(self) -> Sequence[Tree]: ...
+    def trees(self) -> Sequence[Tree]:
+        """The demonstrations as the model reads them."""
 
-    def shares(self, indices: Sequence[int]) -> list[Share]:
-        """The loss of these demonstrations as one step, cut into forwards."""
+    def update(self, indices: Sequence[int]) -> Update:
+        """The loss of these demonstrations as one step."""
 
 
-def replayed(replay: Replay | None, drawn: Drawn) -> list[Share]:
-    """The step's replayed demonstrations: their mean NLL times how many there are for each of the
-    method's own records, whose loss stays as it is."""
+def with_replay(update: Update, replay: Replay | None, drawn: Drawn) -> Update:
+    """The step's loss plus that of its replayed demonstrations: their mean NLL times how many there
+    are for each of the method's own records, whose loss stays as it is."""
     if replay is None:
-        return []
-    return scaled(replay.shares(drawn.replay), len(drawn.replay) / len(drawn.own))
+        return update
+    return update.beside(replay.update(drawn.replay), len(drawn.replay) / len(drawn.own))
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +70,17 @@ class OfflineParts:
     total: int
     replay: Replay | None
     held_out: OfflineMethod | None
+    world: World = ALONE
 
 
 def train_offline(state: TrainState, recipe: Offline, parts: OfflineParts) -> Iterator[StepRecord]:
     """Run from `state.step` to the end, one record a step; the caller logs and checkpoints."""
+    updater = Updater(state, recipe.optim.max_grad_norm, parts.world)
     while state.step < parts.total:
         started = time.perf_counter()
         with phase("data"):
-            drawn = parts.mix.draw(state.place(parts.total))
-        row, not_finite = _step(state, recipe, parts, drawn)
+            drawn = parts.mix.draw(state.draw_at(parts.total))
+        row, not_finite = _step(updater, recipe, parts, drawn)
         row["epoch"] = state.step / parts.mix.epoch_steps()
         row["step_time"] = time.perf_counter() - started
         due = recipe.eval and (state.step % recipe.eval.every == 0 or state.step == parts.total)
@@ -84,9 +90,10 @@ def train_offline(state: TrainState, recipe: Offline, parts: OfflineParts) -> It
 
 
 def _step(
-    state: TrainState, recipe: Offline, parts: OfflineParts, drawn: Drawn
+    updater: Updater, recipe: Offline, parts: OfflineParts, drawn: Drawn
 ) -> tuple[dict[str, float], NotFinite | None]:
     """Learn from these records: the step's metrics, or why they taught nothing."""
+    state = updater.state
     where = f"step {state.step + 1}"
     rate = learning_rate(recipe.optim, state.step, parts.total)
 
@@ -97,17 +104,8 @@ def _step(
 
     try:
         with explained(where, shape, to_learn(recipe)):
-            with phase("data"):
-                shares = parts.method.shares(drawn.own)
-                shares += replayed(parts.replay, drawn)
-            metrics = optimizer_step(
-                state.network,
-                state.optimizer,
-                shares,
-                learning_rate=rate,
-                max_grad_norm=recipe.optim.max_grad_norm,
-                where=where,
-            )
+            update = with_replay(parts.method.update(drawn.own), parts.replay, drawn)
+            metrics = updater.step(update, learning_rate=rate, where=where)
     except NotFiniteError as error:
         rows = tuple(record_rows(parts.rendered, drawn.own, state.network.tokenizer))
         state.step += 1
@@ -122,8 +120,9 @@ def evaluate(state: TrainState, held_out: OfflineMethod) -> dict[str, float]:
     metrics: dict[str, Metric] = {}
     value = 0.0
     with phase("evaluation"), eval_mode(state.network.model):
-        for share in held_out.evaluate():
-            loss = share()
+        update = held_out.update(range(len(held_out.trees)))
+        for loss_of in update.losses(update.counts):
+            loss = loss_of()
             value += float(loss.value)
             metrics = merge(metrics, loss.metrics)
     row = held_out.finish(results(metrics), learnt=False)

@@ -7,45 +7,39 @@ gradient, pairs of the best and the worst, or maximum likelihood on the best.
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
 import torch
 
-from strop.data.order import Drawn, Mix, permutation
-from strop.engines.engine import Sampler, Sampling
+from strop.data.order import Drawn, Mix
+from strop.engines.engine import PromptedTask
 from strop.errors import NotFiniteError
-from strop.losses.metrics import Metric, results
+from strop.losses.metrics import Metric, merge, results
 from strop.model.reference import Reference
 from strop.recipe.train.methods import Online
-from strop.recipe.train.online import BestOfRecipe, TasksDuring
+from strop.recipe.train.online import TasksDuring
 from strop.recipe.train.reward import RewardComponent
 from strop.rewards.audit.dominance import dominance
 from strop.rewards.audit.symptoms import habits_of, symptoms
 from strop.rewards.compose import Reward
-from strop.rollout.collect import Collected, PromptedTask, carries_no_gradient, collect
+from strop.rollout.collect import carries_no_gradient
 from strop.rollout.overlong import NAME as OVERLONG
-from strop.rollout.overlong import shaped
+from strop.rollout.source import Gathered, RolloutSource
 from strop.tracking.phases import phase
 from strop.train.loop.batches import sample_rows, shape_of_groups, shape_of_tasks
 from strop.train.loop.memory import explained, to_learn, to_sample
 from strop.train.loop.nonfinite import made_since, skipped_row
-from strop.train.loop.offline import Replay, replayed
+from strop.train.loop.offline import Replay, with_replay
 from strop.train.loop.optim import learning_rate
 from strop.train.loop.signals import interruptible
-from strop.train.loop.step import Share, TrainState
+from strop.train.loop.state import TrainState
 from strop.train.loop.unscored import expect_scored, unscored_metrics
-from strop.types import Failure, NotFinite, Score, ScoredGroup, StepRecord
-
-ORDER_STREAM = 10**6
-"""Stream that orders the groups of a step after dynamic sampling."""
-
-
-ROUND_STRIDE = 10**9
-"""Between the random streams of a step's rounds: more than there are steps."""
+from strop.train.loop.updater import Update, Updater
+from strop.train.loop.world import ALONE, World
+from strop.types import NotFinite, Score, ScoredGroup, StepRecord
 
 
 class Learner(Protocol):
@@ -54,10 +48,8 @@ class Learner(Protocol):
 
     compares_groups: bool
 
-    def learn(
-        self, groups: Sequence[ScoredGroup], replay: Sequence[Share], learning_rate: float
-    ) -> dict[str, Metric]:
-        """Update the weights; `replay` are further shares of the loss, already weighed."""
+    def updates(self, groups: Sequence[ScoredGroup]) -> Iterator[Update]:
+        """The optimizer steps to make with these groups, one asked for after the other is made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,46 +65,35 @@ class HeldOut:
 class OnlineParts:
     """What an online run works with."""
 
-    tasks: Sequence[PromptedTask]
+    source: RolloutSource
     mix: Mix
     total: int
-    sampler: Sampler
-    reward: Reward
     learner: Learner
     reference: Reference | None
     replay: Replay | None
     held_out: HeldOut | None
-
-
-def sampling_of(recipe: Online) -> Sampling:
-    rollout = recipe.rollout
-    return Sampling(
-        temperature=rollout.temperature,
-        max_tokens=rollout.max_tokens,
-        stop=tuple(rollout.stop),
-        include_stop_str_in_output=rollout.include_stop_str_in_output,
-        skip_special_tokens=rollout.skip_special_tokens,
-    )
+    world: World = ALONE
 
 
 def train_online(state: TrainState, recipe: Online, parts: OnlineParts) -> Iterator[StepRecord]:
     """Run from `state.step` to the end, one record a step; the caller logs and checkpoints."""
-    refresh = 0 if isinstance(recipe, BestOfRecipe) else recipe.objective.refresh_every
+    updater = Updater(state, recipe.optim.max_grad_norm, parts.world)
     while state.step < parts.total:
         started = time.perf_counter()
         where = f"step {state.step + 1}"
         with phase("data"):
-            drawn = parts.mix.draw(state.place(parts.total))
-        tasks = [parts.tasks[i] for i in drawn.own]
-        shape = partial(_sampled_shape, recipe, tasks)
+            place = state.draw_at(parts.total)
+            drawn = parts.mix.draw(place)
+        shape = partial(_sampled_shape, recipe, parts.source.tasks(place))
         with interruptible(), explained(where, shape, to_sample(recipe)):
-            gathered = gather(state, recipe, parts, tasks)
+            gathered = parts.source.next(state.step, place)
         sampled = time.perf_counter()
-        expect_scored(recipe.reward, gathered.sampled, gathered.failures, state.running, where)
+        expect_scored(recipe.reward, gathered.sampled, gathered.failures, state.unscored, where)
         row = rollout_metrics(gathered, parts.learner.compares_groups)
         row |= unscored_metrics(recipe.reward, gathered.sampled, gathered.failures)
-        learnt, not_finite = _learn(state, recipe, parts, gathered, drawn)
+        learnt, not_finite = _learn(updater, recipe, parts, gathered, drawn)
         row |= learnt
+        refresh = recipe.refresh_every
         if parts.reference is not None and refresh and state.step % refresh == 0:
             parts.reference.refresh()
         row |= dominance_metrics(recipe, gathered.sampled)
@@ -125,24 +106,28 @@ def train_online(state: TrainState, recipe: Online, parts: OnlineParts) -> Itera
             every = parts.held_out.recipe.every
             if state.step % every == 0 or state.step == parts.total:
                 with phase("evaluation"):
-                    row |= evaluate(state, recipe, parts.sampler, parts.held_out)
+                    row |= evaluate(parts.source, parts.held_out)
         samples = [*_samples(gathered.groups[0]), *_telling(gathered.sampled, habits)]
         yield StepRecord(state.step, parts.total, row, samples, not_finite)
 
 
 def _learn(
-    state: TrainState, recipe: Online, parts: OnlineParts, gathered: Gathered, drawn: Drawn
+    updater: Updater, recipe: Online, parts: OnlineParts, gathered: Gathered, drawn: Drawn
 ) -> tuple[dict[str, float], NotFinite | None]:
     """Learn from these groups: the learner's metrics, or why they taught nothing (more)."""
+    state = updater.state
     where = f"step {state.step + 1}"
     rate = learning_rate(recipe.optim, state.step, parts.total)
+    metrics: dict[str, Metric] = {}
     not_finite = None
     before = state.updates()
     try:
         with explained(where, partial(shape_of_groups, gathered.groups), to_learn(recipe)):
-            with phase("data"):
-                replay = replayed(parts.replay, drawn)
-            row = results(parts.learner.learn(gathered.groups, replay, rate))
+            for update in parts.learner.updates(gathered.groups):
+                if update.of == "policy":
+                    update = with_replay(update, parts.replay, drawn)
+                metrics = merge(metrics, updater.step(update, learning_rate=rate, where=where))
+            row = results(metrics)
     except NotFiniteError as error:
         count, made = made_since(state, before)
         row = skipped_row(rate, count)
@@ -155,100 +140,11 @@ def _sampled_shape(recipe: Online, tasks: Sequence[PromptedTask]) -> str:
     return shape_of_tasks(tasks, recipe.rollout.group_size, recipe.rollout.max_tokens)
 
 
-@dataclass(frozen=True, slots=True)
-class Gathered:
-    """The groups to learn from, everything that was sampled to find them, and the rewards that
-    failed while judging it."""
-
-    groups: tuple[ScoredGroup, ...]
-    sampled: tuple[ScoredGroup, ...]
-    rounds: int
-    failures: tuple[Failure, ...]
-
-
-def gather(
-    state: TrainState, recipe: Online, parts: OnlineParts, tasks: Sequence[PromptedTask]
-) -> Gathered:
-    """Scored groups for a step; with `rollout.resample`, groups whose rewards are all equal (or
-    whose answers are all masked) give way to groups of further prompts (dynamic sampling: DAPO,
-    arXiv 2503.14476, section 3.2).
-
-    Further prompts are a function of (seed, step, round), so a resumed run draws the same. When
-    the rounds run out, equal groups fill what is left.
-    """
-    useful: list[ScoredGroup] = []
-    equal: list[ScoredGroup] = []
-    failures: list[Failure] = []
-    rounds = 0
-    wanted = len(tasks)
-    for number in range(recipe.rollout.resample + 1):
-        if number:
-            tasks = [parts.tasks[i] for i in parts.mix.draw(state.place(parts.total), number).own]
-        collected = _collect(state, recipe, parts, tasks, state.step + number * ROUND_STRIDE)
-        rounds += 1
-        failures += collected.failures
-        for group in collected.groups:
-            (useful if _teaches(recipe, group) else equal).append(group)
-        if len(useful) >= wanted:
-            break
-    if recipe.rollout.resample == 0:
-        return Gathered(collected.groups, collected.groups, 1, collected.failures)
-    # equal groups are spread, so that mini-batches hold as many useful ones each
-    order = permutation(wanted, recipe.seed, state.step, ORDER_STREAM)
-    kept = (useful + equal)[:wanted]
-    learnt = tuple(kept[i] for i in order)
-    return Gathered(learnt, tuple(useful + equal), rounds, tuple(failures))
-
-
-def _teaches(recipe: Online, group: ScoredGroup) -> bool:
-    """Whether the group's rewards differ and one of its answers is not masked."""
-    masks = recipe.rollout.mask_truncated
-    whole = any(not masks or c.finish_reason != "length" for c in group.rollout.completions)
-    return whole and not carries_no_gradient(group)
-
-
-def _collect(
-    state: TrainState,
-    recipe: Online,
-    parts: OnlineParts,
-    tasks: Sequence[PromptedTask],
-    step: int,
-) -> Collected:
-    collected = collect(
-        tasks,
-        parts.sampler,
-        parts.reward.judge_rollouts,
-        group_size=recipe.rollout.group_size,
-        sampling=sampling_of(recipe),
-        seed=recipe.seed,
-        step=step,
-    )
-    for failure in collected.failures:
-        warnings.warn(
-            f"reward {failure.component} left {failure.count} completions unscored "
-            f"({failure.kind}: {failure.error})",
-            stacklevel=3,
-        )
-    buffer = recipe.rollout.overlong_buffer
-    if buffer == 0:
-        return collected
-    groups = (shaped(group, recipe.rollout.max_tokens, buffer) for group in collected.groups)
-    return Collected(tuple(groups), collected.failures)
-
-
-def evaluate(
-    state: TrainState, recipe: Online, sampler: Sampler, held_out: HeldOut
-) -> dict[str, float]:
+def evaluate(source: RolloutSource, held_out: HeldOut) -> dict[str, float]:
     """Rewards of answers to held-out tasks, names prefixed `eval_`; the same draws every time."""
-    sampling = replace(sampling_of(recipe), temperature=held_out.recipe.temperature)
-    collected = collect(
-        held_out.tasks,
-        sampler,
-        held_out.reward.judge_rollouts,
-        group_size=held_out.recipe.samples,
-        sampling=sampling,
-        seed=recipe.seed,
-        step=-2,
+    wanted = held_out.recipe
+    collected = source.held_out(
+        held_out.tasks, held_out.reward, samples=wanted.samples, temperature=wanted.temperature
     )
     return {f"eval_{name}": value for name, value in score_metrics(collected.groups).items()}
 
@@ -261,7 +157,7 @@ def rollout_metrics(gathered: Gathered, compares_groups: bool) -> dict[str, floa
     """
     groups = gathered.sampled
     row = {**score_metrics(groups), "sampled/rounds": gathered.rounds}
-    said = [x for group in groups for c in group.rollout.completions for x in c.logprobs]
+    said = [x for group in groups for c in group.rollout.completions for x in c.sampler_logprobs()]
     row["entropy"] = -sum(said) / len(said)
     if compares_groups:
         same = sum(carries_no_gradient(group) for group in groups)
@@ -293,7 +189,7 @@ def score_metrics(groups: Sequence[ScoredGroup]) -> dict[str, float]:
     totals = [score.total for score in scores if score.total is not None]
     rewards = torch.tensor(totals)
     lengths = torch.tensor([len(c.ids) for c in completions], dtype=torch.float32)
-    cut = sum(c.finish_reason == "length" for c in completions)
+    cut = sum(c.finish == "length" for c in completions)
     row = {
         "reward": float(rewards.mean()),
         "reward_std": float(rewards.std(correction=0)),

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from strop.errors import UnscoredError
 from strop.recipe.train.reward import RewardComponent
 from strop.rewards.compose import OPTIONAL
+from strop.train.loop.state import Streaks
 from strop.types import Failure, ScoredGroup
 
 PATIENCE = 3
@@ -35,20 +36,15 @@ def expect_scored(
     components: Sequence[RewardComponent],
     groups: Sequence[ScoredGroup],
     failures: Sequence[Failure],
-    running: dict[str, float],
+    streaks: Streaks,
     where: str,
 ) -> None:
     """Raise `UnscoredError` for a component above its share of unscored completions for the third
-    step in a row; `running` carries how long it has been."""
+    step in a row; `streaks` carry how long it has been."""
     total = sum(len(group.scores) for group in groups)
     for component in components:
-        name = f"unscored/{component.label}"
         share = _unscored(component, groups) / total
-        if share <= component.most_unscored:
-            running.pop(name, None)
-            continue
-        running[name] = running.get(name, 0) + 1
-        if running[name] < PATIENCE:
+        if streaks.see(component.label, share > component.most_unscored) < PATIENCE:
             continue
         said = [f.error for f in failures if f.component == component.label]
         raise UnscoredError(

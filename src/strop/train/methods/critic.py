@@ -10,7 +10,9 @@ from strop.losses.policy import value_loss
 from strop.losses.reduce import Loss, mean_of
 from strop.model.logprobs import eval_mode
 from strop.tracking.phases import phase
-from strop.train.loop.step import Critic, Piece, Share, pieces
+from strop.train.loop.micro_batches import MicroBatch, micro_batches
+from strop.train.loop.state import Critic
+from strop.train.loop.updater import MicroBatchLoss
 from strop.types import Tree
 
 
@@ -19,23 +21,23 @@ def token_values(critic: Critic, trees: Sequence[Tree], max_tokens: int) -> torc
     """The critic's value before every token of every branch, in order, [N], dropout off."""
     network = critic.network
     with phase("forward"), eval_mode(network.model), network.arithmetic():
-        return torch.cat([network.score.values(p.trees) for p in pieces(trees, max_tokens)])
+        return torch.cat([network.score.values(b.trees) for b in micro_batches(trees, max_tokens)])
 
 
-def value_share(
+def value_loss_of(
     critic: Critic,
-    piece: Piece,
+    batch: MicroBatch,
     old_N: torch.Tensor,
     return_N: torch.Tensor,
     *,
     clip: float,
-    tokens: int,
-) -> Share:
+    tokens: float,
+) -> MicroBatchLoss:
     """The clipped squared error of one forward, a mean over the update's `tokens`."""
 
-    def share() -> Loss:
+    def loss() -> Loss:
         with critic.network.arithmetic():
-            value_N = critic.network.score.values(piece.trees)
+            value_N = critic.network.score.values(batch.trees)
         old, wanted = old_N.to(value_N.device), return_N.to(value_N.device)
         loss_N = value_loss(value_N, old, wanted, clip=clip)
         error_N = (value_N.detach() - wanted).square()
@@ -47,4 +49,4 @@ def value_share(
             },
         )
 
-    return share
+    return loss

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 
 import torch
 
-from strop.losses.metrics import Mean, Metric
+from strop.losses.metrics import Sum
+from strop.losses.reduce import Loss
 from strop.model.network import Policy
 from strop.model.reference import Reference
-from strop.recipe.train.online import BestOfRecipe, OwnPairsRecipe
+from strop.recipe.train.online import OnlineDpoRecipe, RaftRecipe
 from strop.recipe.train.preference import (
     AnyPairObjective,
     IpoObjective,
     PairObjective,
 )
 from strop.tracking.phases import phase
-from strop.train.loop.step import Share, TrainState, optimizer_step, pieces
+from strop.train.loop.micro_batches import micro_batches
+from strop.train.loop.state import TrainState
+from strop.train.loop.updater import MicroBatchLoss, Update
+from strop.train.loop.world import ALONE, Counts, World
 from strop.train.methods.pairs import PairMethod, PairRule, reference_read
 from strop.train.methods.supervised import SupervisedMethod
-from strop.types import Branch, Completion, ScoredGroup, Tree
+from strop.types import Completion, ScoredGroup, Tree
 
 
 def ranked(group: ScoredGroup, *, whole_only: bool) -> list[tuple[float, Completion]]:
@@ -31,16 +37,33 @@ def ranked(group: ScoredGroup, *, whole_only: bool) -> list[tuple[float, Complet
     pairs = [
         (score.total, completion)
         for score, completion in zip(group.scores, group.rollout.completions, strict=True)
-        if score.total is not None and not (whole_only and completion.finish_reason == "length")
+        if score.total is not None and not (whole_only and completion.finish == "length")
     ]
     return sorted(pairs, key=lambda pair: -pair[0])
 
 
-def _branch(completion: Completion) -> Branch:
-    return Branch(completion.ids, (True,) * len(completion.ids))
+def logging_of_samples_alone(update: Update) -> Update:
+    """An update that leaves the entropy (and the pairs' token count) to the rollout, which measures
+    it over all samples and not only over those that are learnt."""
+
+    def quieter(loss_of: MicroBatchLoss) -> Loss:
+        loss = loss_of()
+        return Loss(loss.value, {n: m for n, m in loss.metrics.items() if n not in OF_ALL_SAMPLES})
+
+    def losses(counts: Counts) -> list[MicroBatchLoss]:
+        return [partial(quieter, loss_of) for loss_of in update.losses(counts)]
+
+    return replace(update, losses=losses)
 
 
-class OwnPairs:
+NOTHING = Update({}, lambda counts: [])
+"""An update without a loss of its own; replayed demonstrations may stand beside it."""
+
+OF_ALL_SAMPLES = frozenset({"num_tokens", "entropy", "learnt/entropy"})
+"""Metrics that the rollout logs of all samples."""
+
+
+class OnlineDpo:
     """Online DPO: the best against the worst answer of each group (Guo et al. 2024, arXiv
     2402.04792, with a reward in place of the annotating model).
 
@@ -50,37 +73,35 @@ class OwnPairs:
     compares_groups = True
 
     def __init__(
-        self, recipe: OwnPairsRecipe, state: TrainState, policy: Policy, reference: Reference
+        self,
+        recipe: OnlineDpoRecipe,
+        state: TrainState,
+        policy: Policy,
+        reference: Reference,
+        *,
+        world: World = ALONE,
     ) -> None:
         self.recipe, self.state, self.policy, self.reference = recipe, state, policy, reference
+        self.world = world
 
-    def learn(
-        self, groups: Sequence[ScoredGroup], replay: Sequence[Share], learning_rate: float
-    ) -> dict[str, Metric]:
+    def updates(self, groups: Sequence[ScoredGroup]) -> Iterator[Update]:
         """One update on the pairs of this step."""
         with phase("data"):
             trees = [tree for group in groups for tree in self._pair(group)]
-            shares = self._method(trees).shares(range(len(trees))) if trees else []
-        metrics = optimizer_step(
-            self.policy,
-            self.state.optimizer,
-            [*shares, *replay],
-            learning_rate=learning_rate,
-            max_grad_norm=self.recipe.optim.max_grad_norm,
-            where=f"step {self.state.step + 1}",
-        )
-        own = {name: m for name, m in metrics.items() if name not in ("num_tokens", "entropy")}
-        return {**own, "skipped/groups": Mean.of(len(groups) - len(trees))}
+            update = self._method(trees).update(range(len(trees))) if trees else NOTHING
+        skipped = {"skipped/groups": Sum(len(groups) - len(trees))}
+        yield logging_of_samples_alone(replace(update, metrics=skipped))
 
     def _method(self, trees: Sequence[Tree]) -> PairMethod:
         """The loss over these pairs, against the reference as it stands now."""
         max_tokens = self.recipe.run.micro_batch_tokens
         rule = PairRule(self.recipe.objective.loss, self._objective())
-        read = reference_read(rule.objective)
-        ref_B2 = torch.cat(
-            [read(self.reference.scores(piece.trees)) for piece in pieces(trees, max_tokens)]
+        read = reference_read(rule)
+        cut = micro_batches(trees, max_tokens)
+        ref_B2 = torch.cat([read(self.reference.scores(batch.trees)) for batch in cut])
+        return PairMethod(
+            rule, max_tokens, self.policy, trees, ref_B2, self.state.reward_mean, world=self.world
         )
-        return PairMethod(rule, max_tokens, self.policy, trees, ref_B2, self.state.running)
 
     def _objective(self) -> AnyPairObjective:
         beta = self.recipe.objective.beta
@@ -92,48 +113,38 @@ class OwnPairs:
         answers = ranked(group, whole_only=self.recipe.rollout.mask_truncated)
         if len(answers) < 2 or answers[0][0] == answers[-1][0]:
             return []
-        branches = (_branch(answers[0][1]), _branch(answers[-1][1]))
+        branches = (answers[0][1].branch(), answers[-1][1].branch())
         return [Tree(group.rollout.prompt_ids, branches)]
 
 
-class BestOf:
+class Raft:
     """Rejection-sampling fine-tuning: maximum likelihood on the best answer of each group (RAFT:
     Dong et al. 2023, arXiv 2304.06767), if it earns at least `min_reward`."""
 
     compares_groups = True
 
-    def __init__(self, recipe: BestOfRecipe, state: TrainState, policy: Policy) -> None:
+    def __init__(self, recipe: RaftRecipe, state: TrainState, policy: Policy) -> None:
         self.recipe, self.state, self.policy = recipe, state, policy
 
-    def learn(
-        self, groups: Sequence[ScoredGroup], replay: Sequence[Share], learning_rate: float
-    ) -> dict[str, Metric]:
+    def updates(self, groups: Sequence[ScoredGroup]) -> Iterator[Update]:
         """One update on the best answers of this step."""
         with phase("data"):
             trees = [tree for group in groups for tree in self._best(group)]
-            method = SupervisedMethod(
-                self.policy, trees, self.recipe.run.micro_batch_tokens, prefix="learnt/"
-            )
-            shares = method.shares(range(len(trees)))
-        metrics = optimizer_step(
-            self.policy,
-            self.state.optimizer,
-            [*shares, *replay],
-            learning_rate=learning_rate,
-            max_grad_norm=self.recipe.optim.max_grad_norm,
-            where=f"step {self.state.step + 1}",
-        )
-        metrics.pop("learnt/entropy", None)  # that of all samples is logged
         if not trees:
             warnings.warn(
                 "no answer of a step earned objective.min_reward, so nothing was learnt from it",
                 stacklevel=2,
             )
-        return {**metrics, "skipped/groups": Mean.of(len(groups) - len(trees))}
+        method = SupervisedMethod(
+            self.policy, trees, self.recipe.run.micro_batch_tokens, prefix="learnt/"
+        )
+        skipped = {"skipped/groups": Sum(len(groups) - len(trees))}
+        update = replace(method.update(range(len(trees))), metrics=skipped)
+        yield logging_of_samples_alone(update)
 
     def _best(self, group: ScoredGroup) -> list[Tree]:
         answers = ranked(group, whole_only=self.recipe.rollout.mask_truncated)
         least = self.recipe.objective.min_reward
         if not answers or (least is not None and answers[0][0] < least):
             return []
-        return [Tree(group.rollout.prompt_ids, (_branch(answers[0][1]),))]
+        return [Tree(group.rollout.prompt_ids, (answers[0][1].branch(),))]

@@ -7,8 +7,9 @@ that counts tokens beyond the shorter answer less. The same rule is applied to p
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -18,120 +19,99 @@ from strop.losses.reduce import Loss, mean_of
 from strop.losses.weights import length_desensitized_weights, wpo_weights
 from strop.model.logprobs import Head
 from strop.model.network import Policy
-from strop.recipe.train.preference import (
-    AnyPairObjective,
-    CpoObjective,
-    DpoObjective,
-    IpoObjective,
-    MpoObjective,
-    OrpoObjective,
-    PairObjective,
-    SimpoObjective,
-)
+from strop.recipe.train.methods import METHODS, Method
+from strop.recipe.train.preference import ALPHA, AnyPairObjective
 from strop.tracking.phases import phase
-from strop.train.loop.step import Piece, Share, pieces
+from strop.train.loop.micro_batches import MicroBatch, micro_batches
+from strop.train.loop.state import RunningMean
+from strop.train.loop.updater import MicroBatchLoss, Update
+from strop.train.loop.world import ALONE, Counts, World
 from strop.types import TokenScores, Tree
-
-WITH_REFERENCE: dict[str, Callable[..., torch.Tensor]] = {
-    "dpo": preference.dpo,
-    "robust_dpo": preference.robust_dpo,
-    "ipo": preference.ipo,
-    "hinge": preference.hinge,
-    "exo_pair": preference.exo_pair,
-    "nca_pair": preference.nca_pair,
-    "bco_pair": preference.bco_pair,
-    "sppo_hard": preference.sppo_hard,
-    "aot": preference.aot,
-    "aot_unpaired": preference.aot_unpaired,
-    "apo_zero": preference.apo_zero,
-    "apo_down": preference.apo_down,
-    "discopop": preference.discopop,
-    "dpop": preference.dpop,
-}
-"""Losses of (policy chosen, policy rejected, reference chosen, reference rejected)."""
-
-WHOLE_BATCH = frozenset({"aot", "aot_unpaired"})
-"""Losses whose pairs depend on each other: they need the whole step at once."""
 
 AROUND = frozenset({"nll_weight", "length_normalized", "ld_alpha", "wpo", "losses", "divergence",
                     "alpha"})  # fmt: skip
 """Options that are not arguments of a loss function."""
 
 
-def needs_reference(objective: AnyPairObjective) -> bool:
-    """Whether a method compares with the model that the run starts from."""
-    return not isinstance(objective, SimpoObjective | OrpoObjective | CpoObjective)
-
-
-def answer_logprobs(scores: TokenScores, objective: AnyPairObjective) -> torch.Tensor:
-    """The log-prob by which the objective compares answers, one per branch, shape [B]."""
-    if isinstance(objective, SimpoObjective | OrpoObjective | IpoObjective):
+def answer_logprobs(scores: TokenScores, rule: PairRule) -> torch.Tensor:
+    """The log-prob by which the loss compares answers, one per branch, shape [B]."""
+    if rule.averages:
         return scores.sums_B() / scores.lengths_B()
-    if isinstance(objective, CpoObjective):
-        return scores.sums_B()
-    if objective.length_normalized:
-        return scores.sums_B() / scores.lengths_B()
-    if objective.ld_alpha == 1:
+    if rule.desensitized is None:
         return scores.sums_B()
     lengths_B = scores.lengths_B()
     first_B = lengths_B.cumsum(0) - lengths_B
     place_N = torch.arange(len(scores.branch_N), device=scores.branch_N.device)
     weight_N = length_desensitized_weights(
         lengths_B, place_N - first_B[scores.branch_N].long(), scores.branch_N,
-        alpha=objective.ld_alpha,
+        alpha=rule.desensitized,
     )  # fmt: skip
     weighted_N = weight_N * scores.logprobs_N
     return weighted_N.new_zeros(scores.branches).index_add(0, scores.branch_N, weighted_N)
 
 
-def reference_read(
-    objective: AnyPairObjective,
-) -> Callable[[TokenScores], torch.Tensor]:
+def reference_read(rule: PairRule) -> Callable[[TokenScores], torch.Tensor]:
     """What is kept of the reference: (sum, compared log-prob) of every branch, [B, 2]."""
-    return lambda scores: torch.stack([scores.sums_B(), answer_logprobs(scores, objective)], 1)
+    return lambda scores: torch.stack([scores.sums_B(), answer_logprobs(scores, rule)], 1)
+
+
+Sides = tuple[torch.Tensor, ...]
+"""Compared log-probs of chosen and rejected answers, of the policy and then of the reference where
+there is one, [P] each."""
 
 
 def pair_losses(
-    method: str,
-    objective: AnyPairObjective,
-    answers_B: torch.Tensor,
-    ref_B: torch.Tensor | None,
-    delta: float,
+    rule: PairRule, answers_B: torch.Tensor, ref_B: torch.Tensor | None, reward_mean: float
 ) -> torch.Tensor:
     """The method's loss of each pair, [P], from compared log-probs of alternating branches.
 
-    `delta` is the running mean of rewards (BCO).
+    `reward_mean` is the mean reward so far (BCO reads it).
     """
-    options = {k: v for k, v in objective.model_dump().items() if k not in AROUND}
-    chosen, rejected = answers_B[0::2], answers_B[1::2]
-    if isinstance(objective, SimpoObjective):
-        return preference.simpo(chosen, rejected, **options)
-    if isinstance(objective, OrpoObjective):
-        return preference.orpo(chosen, rejected, **options)
-    if isinstance(objective, CpoObjective):
-        return preference.cpo(chosen, rejected, **options)
-    assert ref_B is not None
-    four = (chosen, rejected, ref_B[0::2], ref_B[1::2])
-    if isinstance(objective, MpoObjective):
-        return sum(
-            (
-                weight * _one(name, four, {"beta": objective.beta}, delta)
-                for name, weight in objective.losses.items()
-            ),
-            torch.zeros_like(chosen),
-        )
-    if isinstance(objective, DpoObjective) and objective.divergence != "reverse_kl":
-        return preference.f_dpo(
-            *four, beta=objective.beta, divergence=objective.divergence, alpha=objective.alpha
-        )
-    return _one(method, four, options, delta)
+    sides: Sides = (answers_B[0::2], answers_B[1::2])
+    if ref_B is not None:
+        sides = (*sides, ref_B[0::2], ref_B[1::2])
+    options = {k: v for k, v in rule.objective.model_dump().items() if k not in AROUND}
+    return loss_named(rule.method)(sides, rule, options, reward_mean)
 
 
-def _one(
-    name: str, four: tuple[torch.Tensor, ...], options: Mapping[str, float], delta: float
-) -> torch.Tensor:
-    shift = {"delta": delta} if name == "bco_pair" else {}
-    return WITH_REFERENCE[name](*four, **options, **shift)
+Options = Mapping[str, Any]
+PairLoss = Callable[[Sides, "PairRule", Options, float], torch.Tensor]
+
+
+def loss_named(name: str) -> PairLoss:
+    """The method's own entry below, else the function of that name in `losses/preference.py`, which
+    is given its own options."""
+    if name in LOSSES:
+        return LOSSES[name]
+    function = vars(preference)[name]
+    return lambda sides, rule, options, reward_mean: function(*sides, **options)
+
+
+def _dpo(sides: Sides, rule: PairRule, options: Options, reward_mean: float) -> torch.Tensor:
+    """DPO, or f-DPO where the divergence is another one."""
+    divergence = rule.option("divergence", "reverse_kl")
+    if divergence == "reverse_kl":
+        return preference.dpo(*sides, **options)
+    beta, alpha = rule.objective.beta, rule.option("alpha", ALPHA)
+    return preference.f_dpo(*sides, beta=beta, divergence=divergence, alpha=alpha)
+
+
+def _bco(sides: Sides, rule: PairRule, options: Options, reward_mean: float) -> torch.Tensor:
+    return preference.bco_pair(*sides, **options, delta=reward_mean)
+
+
+def _mpo(sides: Sides, rule: PairRule, options: Options, reward_mean: float) -> torch.Tensor:
+    """The weighted sum of the mixture's losses (MPO)."""
+    shared = {"beta": rule.objective.beta}
+    total = torch.zeros_like(sides[0])
+    for name, weight in rule.option("losses", {}).items():
+        loss = loss_named(name)
+        total = total + weight * loss(sides, rule, shared, reward_mean)
+    return total
+
+
+LOSSES: Mapping[str, PairLoss] = {"dpo": _dpo, "bco_pair": _bco, "mpo": _mpo}
+"""Losses that read more than their own options; all others are `losses/preference.py`'s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,18 +121,43 @@ class PairRule:
     method: str
     objective: AnyPairObjective
 
+    @property
+    def row(self) -> Method:
+        return METHODS[self.method]
+
+    def option(self, name: str, without: Any) -> Any:
+        """An option of the objective, or `without` where this method has none of that name."""
+        return self.objective.model_dump().get(name, without)
+
+    @property
+    def averages(self) -> bool:
+        """Whether an answer counts by its mean log-prob a token."""
+        by_option = self.row.length == "option" and self.option("length_normalized", False)
+        return self.row.length == "mean" or by_option
+
+    @property
+    def desensitized(self) -> float | None:
+        """The weight of tokens beyond the shorter answer's length (LD-DPO), where it is not 1."""
+        alpha = self.option("ld_alpha", 1.0) if self.row.length == "option" else 1.0
+        return None if alpha == 1 else alpha
+
+    @property
+    def reads_reward_mean(self) -> bool:
+        return "bco_pair" in (self.method, *self.option("losses", ()))
+
 
 @dataclass(frozen=True, slots=True)
 class StepPairs:
-    """The pairs of one step: trees, their reference rows [2P, 2] (or None) and the running mean.
+    """The pairs of one step: how many in all processes, this process's reference rows [2P, 2] (or
+    None) and the mean reward so far.
 
-    `slope_B` and `value_B` are set for losses over the whole batch that are computed in pieces: the
+    `slope_B` and `value_P` are set for losses over the whole batch that are computed in parts: the
     loss's gradient in every compared log-prob, and every pair's loss.
     """
 
-    trees: Sequence[Tree]
+    pairs: float
     ref_B2: torch.Tensor | None
-    delta: float
+    reward_mean: float
     slope_B: torch.Tensor | None = None
     value_P: torch.Tensor | None = None
 
@@ -160,8 +165,8 @@ class StepPairs:
 class PairMethod:
     """One method of the family over preference trees (branches alternate chosen, rejected).
 
-    `ref_B2` are the reference's rows as `reference_read` makes them, `running` the statistics of
-    the run.
+    `ref_B2` are the reference's rows as `reference_read` makes them; `reward_mean` is kept up to
+    date for the losses that read it.
     """
 
     def __init__(
@@ -171,89 +176,88 @@ class PairMethod:
         policy: Policy,
         trees: Sequence[Tree],
         ref_B2: torch.Tensor | None,
-        running: dict[str, float],
+        reward_mean: RunningMean,
+        *,
+        world: World = ALONE,
     ) -> None:
-        self.method, self.objective = rule.method, rule.objective
-        self.max_tokens, self.policy, self.running = max_tokens, policy, running
+        self.rule = rule
+        self.max_tokens, self.policy = max_tokens, policy
+        self.reward_mean, self.world = reward_mean, world
         self.trees, self.ref_B2 = trees, ref_B2
-        wpo = isinstance(self.objective, PairObjective) and self.objective.wpo
-        self.head = Head(collision=wpo)
-        mixed = isinstance(self.objective, MpoObjective) and "bco_pair" in self.objective.losses
-        self.shifts = mixed or self.method == "bco_pair"
+        self.head = Head(collision=rule.option("wpo", False))
 
-    def shares(self, indices: Sequence[int]) -> list[Share]:
+    def update(self, indices: Sequence[int]) -> Update:
         """The step's loss over these pairs, in forwards of at most `max_tokens` tokens."""
         chosen = list(indices)
         ref_B2 = None if self.ref_B2 is None else self.ref_B2.view(-1, 2, 2)[chosen].flatten(0, 1)
         trees = [self.trees[i] for i in chosen]
-        cut = list(pieces(trees, self.max_tokens))
-        step = StepPairs(trees, ref_B2, self.running.get("reward_mean", 0.0))
-        if self.method in WHOLE_BATCH and len(cut) > 1:
-            step = self._coupled(step, cut)
-        return [partial(self._share, step, piece) for piece in cut]
 
-    def evaluate(self) -> list[Share]:
-        """The loss over all pairs."""
-        return self.shares(range(len(self.trees)))
+        def losses(counts: Counts) -> list[MicroBatchLoss]:
+            cut = list(micro_batches(trees, self.max_tokens))
+            step = StepPairs(counts["pairs"], ref_B2, self.reward_mean.mean)
+            if self.rule.row.whole_batch and (len(cut) > 1 or counts["pairs"] > len(trees)):
+                step = self._coupled(step, cut)
+            return [partial(self._loss, step, batch) for batch in cut]
+
+        return Update({"pairs": len(trees)}, losses)
 
     def finish(self, row: dict[str, float], *, learnt: bool) -> dict[str, float]:
         """Keep the mean reward of all answers learnt so far: BCO's shift from the next step on."""
-        if learnt and self.shifts:
-            running = self.running
-            steps = running.get("reward_steps", 0.0) + 1
-            mean = (row["rewards/chosen"] + row["rewards/rejected"]) / 2
-            before = running.get("reward_mean", 0.0)
-            running |= {"reward_steps": steps, "reward_mean": before + (mean - before) / steps}
+        if learnt and self.rule.reads_reward_mean:
+            self.reward_mean.add((row["rewards/chosen"] + row["rewards/rejected"]) / 2)
         return row
 
-    def _score(self, piece: Piece) -> TokenScores:
+    def _score(self, batch: MicroBatch) -> TokenScores:
         with self.policy.arithmetic():
-            return self.policy.score(piece.trees, self.head)
+            return self.policy.score(batch.trees, self.head)
 
     @torch.no_grad()
-    def _coupled(self, step: StepPairs, cut: Sequence[Piece]) -> StepPairs:
+    def _coupled(self, step: StepPairs, cut: Sequence[MicroBatch]) -> StepPairs:
         """First pass of a loss over the whole batch: its slope in every answer's log-prob.
 
         A second forward then only has to multiply its log-probs with these slopes: the exact
-        gradient of the whole batch at any piece size, for one more forward.
+        gradient of the whole batch at any micro-batch size, for one more forward.
         """
         with phase("forward"):
-            answers_B = torch.cat([answer_logprobs(self._score(p), self.objective) for p in cut])
+            answers_B = torch.cat([answer_logprobs(self._score(b), self.rule) for b in cut])
+        compared_B = _compared(step.ref_B2, slice(None), answers_B.device)
+        everyone = self.world.gathered(answers_B)
+        ref_B = None if compared_B is None else self.world.gathered(compared_B).values_N
         with torch.enable_grad():
-            leaf_B = answers_B.detach().requires_grad_()
-            ref_B = _compared(step.ref_B2, slice(None), leaf_B.device)
-            value_P = pair_losses(self.method, self.objective, leaf_B, ref_B, step.delta)
+            leaf_B = everyone.values_N.requires_grad_()
+            value_P = pair_losses(self.rule, leaf_B, ref_B, step.reward_mean)
             (slope_B,) = torch.autograd.grad(value_P.sum(), leaf_B)
-        return StepPairs(step.trees, step.ref_B2, step.delta, slope_B, value_P.detach())
+        own_P = slice(everyone.own.start // 2, everyone.own.stop // 2)
+        return replace(step, slope_B=slope_B[everyone.own], value_P=value_P.detach()[own_P])
 
-    def _share(self, step: StepPairs, piece: Piece) -> Loss:
-        scores = self._score(piece)
-        answers_B = answer_logprobs(scores, self.objective)
+    def _loss(self, step: StepPairs, batch: MicroBatch) -> Loss:
+        scores = self._score(batch)
+        answers_B = answer_logprobs(scores, self.rule)
         if step.slope_B is None or step.value_P is None:
-            ref_B = _compared(step.ref_B2, piece.branches, answers_B.device)
-            loss_P = pair_losses(self.method, self.objective, answers_B, ref_B, step.delta)
+            ref_B = _compared(step.ref_B2, batch.branches, answers_B.device)
+            loss_P = pair_losses(self.rule, answers_B, ref_B, step.reward_mean)
         else:
-            moved_B = step.slope_B[piece.branches] * (answers_B - answers_B.detach())
-            value_P = step.value_P[piece.branches.start // 2 : piece.branches.stop // 2]
+            moved_B = step.slope_B[batch.branches] * (answers_B - answers_B.detach())
+            value_P = step.value_P[batch.branches.start // 2 : batch.branches.stop // 2]
             loss_P = value_P + moved_B.view(-1, 2).sum(1)
         if scores.collision_N is not None:
             loss_P = loss_P * wpo_weights(
                 scores.logprobs_N, scores.collision_N, scores.branch_N, scores.branches
             )
         mean_B = scores.sums_B() / scores.lengths_B()
-        nll_weight = 0.0 if isinstance(self.objective, OrpoObjective) else self.objective.nll_weight
+        nll_weight = self.rule.option("nll_weight", 0.0)
         if nll_weight:
             loss_P = loss_P - nll_weight * mean_B[0::2]
-        metrics = pair_metrics(self.objective.beta, scores, answers_B.detach(), step, piece)
-        return Loss(loss_P.sum() / len(step.trees), metrics)
+        metrics = pair_metrics(self.rule.objective.beta, scores, answers_B.detach(), step, batch)
+        return Loss(loss_P.sum() / step.pairs, metrics)
 
 
 def pair_metrics(
-    beta: float, scores: TokenScores, answers_B: torch.Tensor, step: StepPairs, piece: Piece
+    beta: float, scores: TokenScores, answers_B: torch.Tensor, step: StepPairs, batch: MicroBatch
 ) -> dict[str, Metric]:
     """What users know from TRL, and how far the chosen answer has drifted from the reference."""
     sums_B, lengths_B = scores.sums_B().detach(), scores.lengths_B()
-    ref_B = _compared(step.ref_B2, piece.branches, answers_B.device)
+    ref_B = _compared(step.ref_B2, batch.branches, answers_B.device)
     rewards_B = beta * (answers_B if ref_B is None else answers_B - ref_B)
     chosen, rejected = rewards_B[0::2], rewards_B[1::2]
     metrics: dict[str, Metric] = {
@@ -268,7 +272,7 @@ def pair_metrics(
         "entropy": mean_of(scores.entropy_N),
     }
     if step.ref_B2 is not None:
-        plain_B = step.ref_B2[piece.branches, 0].to(sums_B.device)
+        plain_B = step.ref_B2[batch.branches, 0].to(sums_B.device)
         drift = ((sums_B - plain_B) / lengths_B)[0::2]
         metrics["displacement/chosen_per_token"] = mean_of(drift)
         metrics["displacement/chosen_below_reference"] = mean_of((drift < 0).float())

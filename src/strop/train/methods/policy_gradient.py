@@ -1,14 +1,14 @@
 """One step of a policy-gradient method: from scored groups to updated weights.
 
-The samples become a `Lesson` (what every token is worth, and under which older weights it was
-written); the lesson is gone through once or several times in one or several updates. Groups that
+The samples become a `PolicyBatch` (what every token is worth, and under which older weights it was
+written); the batch is gone through once or several times in one or several updates. Groups that
 carry no gradient are neither forwarded nor differentiated; the loss's denominators count them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -16,7 +16,7 @@ import torch
 from strop.advantages import GROUPED, gae, normalized, to_go
 from strop.errors import TrainingError
 from strop.losses.divergence import ESTIMATORS
-from strop.losses.metrics import Mean, Metric, merge
+from strop.losses.metrics import Mean, Metric, Sum
 from strop.losses.mismatch import mismatch_weights
 from strop.losses.presets import PRESETS, PolicyLoss, PolicyTokens, policy_loss
 from strop.losses.reduce import Loss, StepCounts, mean_of
@@ -24,19 +24,15 @@ from strop.model.logprobs import Head, eval_mode
 from strop.model.network import Policy
 from strop.model.reference import Reference
 from strop.recipe.train.online import PolicyRecipe
-from strop.recipe.train.policy import PpoObjective, RepeatedObjective
+from strop.recipe.train.policy import PpoObjective
 from strop.rollout.collect import carries_no_gradient
 from strop.tracking.phases import phase
-from strop.train.loop.step import (
-    Piece,
-    Share,
-    TrainState,
-    optimizer_step,
-    pieces,
-    split_tree,
-)
-from strop.train.methods.critic import token_values, value_share
-from strop.types import Branch, Completion, ScoredGroup, Tree
+from strop.train.loop.micro_batches import MicroBatch, micro_batches, split_tree
+from strop.train.loop.state import TrainState
+from strop.train.loop.updater import MicroBatchLoss, Update
+from strop.train.loop.world import ALONE, Counts, World
+from strop.train.methods.critic import token_values, value_loss_of
+from strop.types import Completion, ScoredGroup, Tree
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +45,7 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
+class PolicyBatch:
     """What there is to learn from a step's samples.
 
     `trees` are in the order of their groups (`group_of[i]` is tree i's); all lists of tensors
@@ -73,14 +69,14 @@ class Lesson:
 
 
 @dataclass(frozen=True, slots=True)
-class Chunk:
-    """A mini-batch of a lesson: its forwards and its own denominators."""
+class MiniBatch:
+    """A mini-batch of a step's samples: its forwards and its own denominators."""
 
-    work: tuple[Piece, ...]
-    counts: StepCounts
+    work: tuple[MicroBatch, ...]
+    counts: Counts
 
 
-def method_of(recipe: PolicyRecipe) -> PolicyLoss:
+def loss_of(recipe: PolicyRecipe) -> PolicyLoss:
     """The method's preset with what the recipe sets itself."""
     return PRESETS[recipe.method](**recipe.objective.loss_options())
 
@@ -94,32 +90,33 @@ class PolicyGradient:
         state: TrainState,
         policy: Policy,
         reference: Reference | None,
+        *,
+        world: World = ALONE,
     ) -> None:
         self.recipe, self.state, self.policy, self.reference = recipe, state, policy, reference
-        self.method = method_of(recipe)
+        self.world = world
+        self.method = loss_of(recipe)
         self.compares_groups = self.method.advantage in GROUPED
-        self.iterations = self.mini_batches = 1
-        if isinstance(recipe.objective, RepeatedObjective):
-            self.iterations = recipe.objective.num_iterations
-            self.mini_batches = recipe.objective.mini_batches
+        self.iterations, self.mini_batches = recipe.objective.updates
         self.head = Head(
             temperature=recipe.rollout.temperature,
             entropy_gradient=self.method.entropy_weight > 0,
         )
 
-    def learn(
-        self, groups: Sequence[ScoredGroup], replay: Sequence[Share], learning_rate: float
-    ) -> dict[str, Metric]:
-        """`num_iterations` passes over the groups, each in `mini_batches` updates."""
+    def updates(self, groups: Sequence[ScoredGroup]) -> Iterator[Update]:
+        """`num_iterations` passes over the groups, each in `mini_batches` updates of the policy;
+        the critic, if there is one, is updated after each of them."""
         with phase("data"):
-            lesson = self.prepare(groups)
-        metrics = dict(lesson.metrics)
+            batch = self.prepare(groups)
+        metrics = batch.metrics
         for _ in range(self.iterations):
-            for chunk in self.chunks(lesson):
-                metrics = merge(metrics, self._update(lesson, chunk, replay, learning_rate))
-        return metrics
+            for mini in self.mini_batches_of(batch):
+                yield replace(self._update(batch, mini), metrics=metrics)
+                metrics = {}
+                if batch.value is not None and batch.ret is not None:
+                    yield self._critic_update(mini, batch.value, batch.ret)
 
-    def prepare(self, groups: Sequence[ScoredGroup]) -> Lesson:
+    def prepare(self, groups: Sequence[ScoredGroup]) -> PolicyBatch:
         """Log-probs under older weights, advantages and mismatch weights of a step's samples."""
         rewards_PG = torch.tensor(
             [[float("nan") if s.total is None else s.total for s in g.scores] for g in groups],
@@ -128,14 +125,15 @@ class PolicyGradient:
         kept = [k for number, group in enumerate(groups) for k in self._kept(number, group)]
         counted = tuple(self._counted(group) for group in groups)
         metrics: dict[str, Metric] = {
-            "skipped/groups": Mean.of(len(groups) - len({k.group for k in kept})),
+            "skipped/groups": Sum(len(groups) - len({k.group for k in kept})),
         }
         if not kept:
-            return Lesson((), (), [], [], None, None, None, None, None, counted, metrics)
+            return PolicyBatch((), (), [], [], None, None, None, None, None, counted, metrics)
         trees = tuple(k.tree for k in kept)
-        lengths = [len(branch.ids) for tree in trees for branch in tree.branches]
+        lengths = [sum(branch.supervised) for tree in trees for branch in tree.branches]
         completions = [groups[k.group].rollout.completions[i] for k in kept for i in k.completions]
-        sampler_N = torch.tensor([x for c in completions for x in c.logprobs], dtype=torch.float32)
+        said = [x for c in completions for x in c.sampler_logprobs()]
+        sampler_N = torch.tensor(said, dtype=torch.float32)
         old_N = self._older(trees) if self._needs_old() else None
         ref_N = self._referenced(trees) if self.reference is not None else None
         reward_B = torch.tensor(
@@ -151,99 +149,89 @@ class PolicyGradient:
         def split(values_N: torch.Tensor | None) -> list[torch.Tensor] | None:
             return None if values_N is None else list(values_N.split(lengths))
 
-        return Lesson(
+        return PolicyBatch(
             trees, tuple(k.group for k in kept),
             list(advantage_N.split(lengths)), list(sampler_N.split(lengths)),
             split(old_N), split(ref_N), split(weight_N), split(value_N), split(return_N),
             counted, metrics,
         )  # fmt: skip
 
-    def chunks(self, lesson: Lesson) -> Iterator[Chunk]:
-        """The lesson's groups in `mini_batches` parts of (nearly) equal size, in order."""
-        total = len(lesson.counted)
+    def mini_batches_of(self, batch: PolicyBatch) -> Iterator[MiniBatch]:
+        """The batch's groups in `mini_batches` parts of (nearly) equal size, in order."""
+        total = len(batch.counted)
         first_branch = 0
         for part in range(self.mini_batches):
             start = part * total // self.mini_batches
             stop = (part + 1) * total // self.mini_batches
-            lengths = [n for group in lesson.counted[start:stop] for n in group]
-            counts = StepCounts(
-                sequences=max(1, len(lengths)),
-                tokens=max(1, sum(lengths)),
-                max_length=self.recipe.rollout.max_tokens,
-            )
+            lengths = [n for group in batch.counted[start:stop] for n in group]
+            counts = {"sequences": len(lengths), "tokens": sum(lengths)}
             trees = [
                 tree
-                for tree, group in zip(lesson.trees, lesson.group_of, strict=True)
+                for tree, group in zip(batch.trees, batch.group_of, strict=True)
                 if start <= group < stop
             ]
             work = [
-                Piece(
-                    piece.trees,
-                    slice(piece.branches.start + first_branch, piece.branches.stop + first_branch),
+                MicroBatch(
+                    cut.trees,
+                    slice(cut.branches.start + first_branch, cut.branches.stop + first_branch),
                 )
-                for piece in pieces(trees, self.recipe.run.micro_batch_tokens)
+                for cut in micro_batches(trees, self.recipe.run.micro_batch_tokens)
             ]
             first_branch += sum(len(tree.branches) for tree in trees)
-            yield Chunk(tuple(work), counts)
+            yield MiniBatch(tuple(work), counts)
 
-    def _update(
-        self, lesson: Lesson, chunk: Chunk, replay: Sequence[Share], learning_rate: float
-    ) -> dict[str, Metric]:
-        where = f"step {self.state.step + 1}"
-        own = [partial(self._share, lesson, piece, chunk.counts) for piece in chunk.work]
-        metrics = optimizer_step(
-            self.policy,
-            self.state.optimizer,
-            [*own, *replay],
-            learning_rate=learning_rate,
-            max_grad_norm=self.recipe.optim.max_grad_norm,
-            where=where,
-        )
-        critic = self.state.critic
-        if critic is None or lesson.value is None or lesson.ret is None:
-            return metrics
-        assert isinstance(self.recipe.objective, PpoObjective)
-        shares = [
-            value_share(
-                critic, piece,
-                torch.cat(lesson.value[piece.branches]), torch.cat(lesson.ret[piece.branches]),
-                clip=self.recipe.objective.value_clip, tokens=chunk.counts.tokens,
+    def _update(self, batch: PolicyBatch, mini: MiniBatch) -> Update:
+        def losses(counts: Counts) -> list[MicroBatchLoss]:
+            total = StepCounts(
+                sequences=max(1, counts["sequences"]),
+                tokens=max(1, counts["tokens"]),
+                max_length=self.recipe.rollout.max_tokens,
             )
-            for piece in chunk.work
-        ]  # fmt: skip
-        learnt = optimizer_step(
-            critic.network,
-            critic.optimizer,
-            shares,
-            learning_rate=learning_rate * critic.rate_scale,
-            max_grad_norm=self.recipe.optim.max_grad_norm,
-            where=where,
-            whose="the critic's ",
-        )
-        return {**metrics, **{n: m for n, m in learnt.items() if n.startswith("value/")}}
+            return [partial(self._loss, batch, work, total) for work in mini.work]
 
-    def _share(self, lesson: Lesson, piece: Piece, counts: StepCounts) -> Loss:
+        return Update(mini.counts, losses)
+
+    def _critic_update(
+        self, mini: MiniBatch, value: list[torch.Tensor], ret: list[torch.Tensor]
+    ) -> Update:
+        critic, objective = self.state.critic, self.recipe.objective
+        assert critic is not None
+        assert isinstance(objective, PpoObjective)
+
+        def losses(counts: Counts) -> list[MicroBatchLoss]:
+            return [
+                value_loss_of(
+                    critic, work,
+                    torch.cat(value[work.branches]), torch.cat(ret[work.branches]),
+                    clip=objective.value_clip, tokens=max(1, counts["tokens"]),
+                )
+                for work in mini.work
+            ]  # fmt: skip
+
+        return Update(mini.counts, losses, of="critic")
+
+    def _loss(self, batch: PolicyBatch, work: MicroBatch, counts: StepCounts) -> Loss:
         with self.policy.arithmetic():
-            scores = self.policy.score(piece.trees, self.head)
+            scores = self.policy.score(work.trees, self.head)
         device = scores.logprobs_N.device
 
         def here(values: list[torch.Tensor] | None) -> torch.Tensor | None:
-            return None if values is None else torch.cat(values[piece.branches]).to(device)
+            return None if values is None else torch.cat(values[work.branches]).to(device)
 
-        old_N = here(lesson.old)
-        advantage_N = here(lesson.advantage)
+        old_N = here(batch.old)
+        advantage_N = here(batch.advantage)
         assert advantage_N is not None
         tokens = PolicyTokens(
             logprobs_N=scores.logprobs_N,
             old_N=scores.logprobs_N.detach() if old_N is None else old_N,
-            ref_N=here(lesson.ref),
+            ref_N=here(batch.ref),
             advantage_N=advantage_N,
             branch_N=scores.branch_N,
             entropy_N=scores.entropy_N,
-            weight_N=here(lesson.weight),
+            weight_N=here(batch.weight),
         )
         loss = policy_loss(self.method, tokens, counts)
-        sampler_N = torch.cat(lesson.sampler[piece.branches]).to(device)
+        sampler_N = torch.cat(batch.sampler[work.branches]).to(device)
         apart = (sampler_N - tokens.old_N).abs()
         return Loss(loss.value, {**loss.metrics, "mismatch/logprob_difference": mean_of(apart)})
 
@@ -260,21 +248,21 @@ class PolicyGradient:
         ]
         if not kept:
             return []
-        branches = tuple(
-            Branch(completions[i].ids, (True,) * len(completions[i].ids)) for i in kept
-        )
+        branches = tuple(completions[i].branch() for i in kept)
         whole = Tree(group.rollout.prompt_ids, branches)
         parts = split_tree(whole, self.recipe.run.micro_batch_tokens)
         owners = iter(kept)
         return [Kept(number, tree, tuple(next(owners) for _ in tree.branches)) for tree in parts]
 
     def _masked(self, completion: Completion) -> bool:
-        return self.recipe.rollout.mask_truncated and completion.finish_reason == "length"
+        return self.recipe.rollout.mask_truncated and completion.finish == "length"
 
     def _counted(self, group: ScoredGroup) -> tuple[int, ...]:
-        """Lengths of the answers that the denominators count: judged, and not masked."""
+        """Sampled tokens of the answers that the denominators count: judged, and not masked."""
         pairs = zip(group.rollout.completions, group.scores, strict=True)
-        return tuple(len(c.ids) for c, s in pairs if s.total is not None and not self._masked(c))
+        return tuple(
+            sum(c.sampled) for c, s in pairs if s.total is not None and not self._masked(c)
+        )
 
     def _needs_old(self) -> bool:
         several = self.iterations * self.mini_batches > 1
@@ -285,18 +273,16 @@ class PolicyGradient:
     def _older(self, trees: Sequence[Tree]) -> torch.Tensor:
         """Log-probs before the first update, [N], dropout off as when they were sampled."""
         head = Head(temperature=self.head.temperature)
-        work = pieces(trees, self.recipe.run.micro_batch_tokens)
+        cut = micro_batches(trees, self.recipe.run.micro_batch_tokens)
         with phase("forward"), eval_mode(self.policy.model), self.policy.arithmetic():
-            return torch.cat([self.policy.score(p.trees, head).logprobs_N.cpu() for p in work])
+            return torch.cat([self.policy.score(b.trees, head).logprobs_N.cpu() for b in cut])
 
     def _referenced(self, trees: Sequence[Tree]) -> torch.Tensor:
         assert self.reference is not None
         return torch.cat(
             [
-                self.reference.scores(
-                    piece.trees, temperature=self.head.temperature
-                ).logprobs_N.cpu()
-                for piece in pieces(trees, self.recipe.run.micro_batch_tokens)
+                self.reference.scores(cut.trees, temperature=self.head.temperature).logprobs_N.cpu()
+                for cut in micro_batches(trees, self.recipe.run.micro_batch_tokens)
             ]
         )
 
@@ -366,7 +352,7 @@ class PolicyGradient:
         ends = torch.tensor(list(lengths), dtype=torch.long).cumsum(0) - 1
         rewards_N[ends] += reward_B
         if self.method.advantage == "to_go":
-            return normalized(to_go(rewards_N, lengths)), None, None
+            return self._normalized(to_go(rewards_N, lengths)), None, None
         objective = self.recipe.objective
         assert self.state.critic is not None
         assert isinstance(objective, PpoObjective)
@@ -374,4 +360,9 @@ class PolicyGradient:
         advantage_N = gae(
             rewards_N, value_N, lengths, gamma=objective.gamma, lam=objective.gae_lambda
         )
-        return normalized(advantage_N), value_N, advantage_N + value_N
+        return self._normalized(advantage_N), value_N, advantage_N + value_N
+
+    def _normalized(self, advantage_N: torch.Tensor) -> torch.Tensor:
+        """Mean 0 and deviation 1 over the tokens of all processes, [N] of this one."""
+        everyone = self.world.gathered(advantage_N)
+        return normalized(everyone.values_N)[everyone.own]

@@ -5,18 +5,65 @@ Before the first step the policy *is* the reference, so no second model is ever 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from strop.files import sha256_of_parts
+from strop.model.load import weights_hash
 from strop.model.logprobs import eval_mode
 from strop.model.network import Policy
-from strop.train.loop.step import pieces
+from strop.recipe.train.offline import PairRecipe, UnpairedRecipe
+from strop.text.trees import Rendered
+from strop.train.loop.micro_batches import micro_batches
 from strop.types import TokenScores, Tree
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """What a method is made for: rendered records. `prefix` names the cached files, `visited` the
+    records that some step looks at (None: all)."""
+
+    rendered: Rendered
+    prefix: str
+    visited: Sequence[int] | None
+
+
+class ReferenceCache:
+    """Reference log-probs of a run's records, computed before step 1, kept in its folder."""
+
+    def __init__(self, policy: Policy, recipe: PairRecipe | UnpairedRecipe, folder: Path) -> None:
+        self.policy, self.recipe, self.folder = policy, recipe, folder
+        self.model = weights_hash(recipe.model.path)
+
+    def scores(
+        self,
+        trees: Sequence[Tree],
+        read: Callable[[TokenScores], torch.Tensor],
+        records: Records,
+        name: str,
+    ) -> torch.Tensor:
+        """`read` of every branch of `trees`; records that no step visits are left at NaN."""
+        recipe = self.recipe
+        chosen = range(len(trees)) if records.visited is None else records.visited
+        read_trees = [trees[i] for i in chosen]
+        precision = f"{recipe.model.dtype}/{recipe.model.quantize}"
+        found = reference_scores(
+            self.policy,
+            read_trees,
+            read,
+            path=self.folder / f"{records.prefix}{name}.safetensors",
+            key=f"{self.model}/{precision}/{recipe.objective}/{trees_hash(read_trees)}",
+            max_tokens=recipe.run.micro_batch_tokens,
+        )
+        branches = len(trees[0].branches)
+        scores = torch.full((len(trees), branches, *found.shape[1:]), float("nan"))
+        scores[list(chosen)] = found.view(-1, branches, *found.shape[1:])
+        return scores.flatten(0, 1)
 
 
 def reference_scores(
@@ -37,7 +84,7 @@ def reference_scores(
     if cached is not None:
         return cached
     with torch.no_grad(), eval_mode(policy.model), policy.arithmetic():
-        rows = [read(policy.score(piece.trees)).cpu() for piece in pieces(trees, max_tokens)]
+        rows = [read(policy.score(b.trees)).cpu() for b in micro_batches(trees, max_tokens)]
     scores_B = torch.cat(rows)
     save_file({"scores_B": scores_B}, path, metadata={"key": key})
     return scores_B
@@ -45,10 +92,10 @@ def reference_scores(
 
 def trees_hash(trees: Sequence[Tree]) -> str:
     """Hash of everything a forward reads of these trees, 16 hex digits."""
-    digest = hashlib.sha256()
-    for tree in trees:
-        digest.update(repr((tree.trunk, [(b.ids, b.supervised) for b in tree.branches])).encode())
-    return digest.hexdigest()[:16]
+    return sha256_of_parts(
+        repr((tree.trunk, [(b.ids, b.supervised) for b in tree.branches])).encode()
+        for tree in trees
+    )
 
 
 def _cached(path: Path, key: str) -> torch.Tensor | None:

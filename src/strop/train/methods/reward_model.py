@@ -7,13 +7,17 @@ from functools import partial
 
 import torch
 
+from strop.errors import DataError
 from strop.losses.metrics import Mean, Metric
 from strop.losses.reduce import Loss, mean_of
 from strop.losses.reward_model import bradley_terry
 from strop.model.network import ScalarNetwork
 from strop.recipe.train.offline import RewardModelRecipe
-from strop.train.loop.step import Piece, Share, pieces
-from strop.types import Tree
+from strop.text.trees import Rendered
+from strop.train.loop.micro_batches import MicroBatch, micro_batches
+from strop.train.loop.updater import MicroBatchLoss, Update
+from strop.train.loop.world import Counts
+from strop.types import Preference, Tree
 
 BINS = 10
 """Bins of predicted probability in the calibration error."""
@@ -32,27 +36,28 @@ class RewardModelMethod:
     ) -> None:
         self.recipe, self.network, self.trees, self.margin_P = recipe, network, trees, margin_P
 
-    def shares(self, indices: Sequence[int]) -> list[Share]:
+    def update(self, indices: Sequence[int]) -> Update:
         """The step's loss over these pairs, in forwards of at most `micro_batch_tokens` tokens."""
         chosen = list(indices)
         margin_P = None if self.margin_P is None else self.margin_P[chosen]
-        cut = pieces([self.trees[i] for i in chosen], self.recipe.run.micro_batch_tokens)
-        return [partial(self._share, piece, margin_P, len(chosen)) for piece in cut]
 
-    def evaluate(self) -> list[Share]:
-        """The loss over all pairs."""
-        return self.shares(range(len(self.trees)))
+        def losses(counts: Counts) -> list[MicroBatchLoss]:
+            trees = [self.trees[i] for i in chosen]
+            cut = micro_batches(trees, self.recipe.run.micro_batch_tokens)
+            return [partial(self._loss, batch, margin_P, counts["pairs"]) for batch in cut]
+
+        return Update({"pairs": len(chosen)}, losses)
 
     def finish(self, row: dict[str, float], *, learnt: bool) -> dict[str, float]:
         """The step's metrics, calibration bins folded into one error."""
         kept = {name: value for name, value in row.items() if "/bin" not in name}
         return {**kept, "calibration/ece": expected_calibration_error(row)}
 
-    def _share(self, piece: Piece, margin_P: torch.Tensor | None, pairs: int) -> Loss:
+    def _loss(self, batch: MicroBatch, margin_P: torch.Tensor | None, pairs: float) -> Loss:
         with self.network.arithmetic():
-            scores_B = self.network.score.finals(piece.trees)
+            scores_B = self.network.score.finals(batch.trees)
         chosen, rejected = scores_B[0::2], scores_B[1::2]
-        here = slice(piece.branches.start // 2, piece.branches.stop // 2)
+        here = slice(batch.branches.start // 2, batch.branches.stop // 2)
         margin = None if margin_P is None else margin_P[here].to(scores_B.device)
         loss_P = bradley_terry(
             chosen, rejected, margin_B=margin, centering=self.recipe.objective.centering
@@ -76,7 +81,7 @@ def _metrics(chosen: torch.Tensor, rejected: torch.Tensor) -> dict[str, Metric]:
         here = which == bin_
         metrics[f"calibration/bin{bin_}/confidence"] = mean_of(confident[here])
         metrics[f"calibration/bin{bin_}/accuracy"] = mean_of(right[here])
-        metrics[f"calibration/bin{bin_}/share"] = Mean(float(here.sum()), len(gap))
+        metrics[f"calibration/bin{bin_}/share"] = Mean(here.sum().double(), len(gap))
     return metrics
 
 
@@ -92,3 +97,20 @@ def expected_calibration_error(row: dict[str, float]) -> float:
         if share > 0:
             error += share * abs(row[f"{name}/confidence"] - row[f"{name}/accuracy"])
     return error
+
+
+def margins_of(rendered: Rendered, column: str) -> list[float]:
+    """The margin of every pair; raises `DataError` naming a line without a number in `column`."""
+    margins = []
+    for record in rendered.records:
+        assert isinstance(record, Preference)
+        value = record.columns.get(column)
+        if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+            problem = f"is {value!r}" if column in record.columns else "is missing"
+            raise DataError(
+                f"`{column}` {problem}, but objective.margin reads it as a number from 0 up",
+                where=str(record.origin),
+                fix="write how much better the chosen answer is, or drop objective.margin",
+            )
+        margins.append(float(value))
+    return margins

@@ -11,7 +11,9 @@ from strop.losses.metrics import Metric, Sum
 from strop.losses.reduce import Loss, mean_of
 from strop.losses.supervised import dft, nll
 from strop.model.network import Policy
-from strop.train.loop.step import Piece, Share, pieces
+from strop.train.loop.micro_batches import MicroBatch, micro_batches
+from strop.train.loop.updater import MicroBatchLoss, Update
+from strop.train.loop.world import Counts
 from strop.types import Tree
 
 LOSSES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"cpt": nll, "sft": nll, "dft": dft}
@@ -32,23 +34,24 @@ class SupervisedMethod:
         self.policy, self.trees, self.max_tokens = policy, trees, max_tokens
         self.loss, self.prefix = loss, prefix
 
-    def shares(self, indices: Sequence[int]) -> list[Share]:
+    def update(self, indices: Sequence[int]) -> Update:
         """The step's loss over these records, in forwards of at most `max_tokens` tokens."""
         trees = [self.trees[i] for i in indices]
         tokens = sum(sum(branch.supervised) for tree in trees for branch in tree.branches)
-        return [partial(self._share, piece, tokens) for piece in pieces(trees, self.max_tokens)]
 
-    def evaluate(self) -> list[Share]:
-        """The loss over all records."""
-        return self.shares(range(len(self.trees)))
+        def losses(counts: Counts) -> list[MicroBatchLoss]:
+            cut = micro_batches(trees, self.max_tokens)
+            return [partial(self._loss, batch, counts["tokens"]) for batch in cut]
+
+        return Update({"tokens": tokens}, losses)
 
     def finish(self, row: dict[str, float], *, learnt: bool) -> dict[str, float]:
         """The step's metrics as they are; nothing is carried from step to step."""
         return row
 
-    def _share(self, piece: Piece, tokens: int) -> Loss:
+    def _loss(self, batch: MicroBatch, tokens: float) -> Loss:
         with self.policy.arithmetic():
-            scores = self.policy.score(piece.trees)
+            scores = self.policy.score(batch.trees)
         loss_N = self.loss(scores.logprobs_N)
         metrics: dict[str, Metric] = {
             "num_tokens": Sum(len(loss_N)),

@@ -20,7 +20,9 @@ from strop.losses.reduce import Loss, mean_of
 from strop.model.network import Policy
 from strop.recipe.train.offline import UnpairedRecipe
 from strop.tracking.phases import phase
-from strop.train.loop.step import Piece, Share, pieces
+from strop.train.loop.micro_batches import MicroBatch, micro_batches
+from strop.train.loop.updater import MicroBatchLoss, Update
+from strop.train.loop.world import ALONE, Counts, World
 from strop.types import Branch, TokenScores, Tree
 
 
@@ -48,6 +50,17 @@ class Mismatched:
     ref_R: torch.Tensor
 
 
+@dataclass(frozen=True, slots=True)
+class Thumbs:
+    """The records of one step on this process, KTO's reference point of the whole step (a scalar),
+    and how many `records` the step has in all processes."""
+
+    label_R: torch.Tensor
+    ref_R: torch.Tensor
+    kl: torch.Tensor | None
+    records: float
+
+
 def branch_sums(scores: TokenScores) -> torch.Tensor:
     """Sum of log-probs per branch, [B]."""
     return scores.sums_B()
@@ -68,22 +81,24 @@ class UnpairedMethod:
         labels_R: torch.Tensor,
         ref_R: torch.Tensor,
         others: Mismatched | None = None,
+        *,
+        world: World = ALONE,
     ) -> None:
         self.recipe, self.policy, self.trees = recipe, policy, trees
         self.labels_R, self.ref_R, self.others = labels_R, ref_R, others
-        self.max_tokens = recipe.run.micro_batch_tokens
+        self.max_tokens, self.world = recipe.run.micro_batch_tokens, world
 
-    def shares(self, indices: Sequence[int]) -> list[Share]:
+    def update(self, indices: Sequence[int]) -> Update:
         """The step's loss; the reference point is that of the whole step, without a gradient."""
         chosen = list(indices)
-        kl = None if self.others is None else self._reference_point(self.others, chosen)
-        cut = pieces([self.trees[i] for i in chosen], self.max_tokens)
-        label_R, ref_R = self.labels_R[chosen], self.ref_R[chosen]
-        return [partial(self._share, piece, label_R, ref_R, kl) for piece in cut]
 
-    def evaluate(self) -> list[Share]:
-        """The loss over all records."""
-        return self.shares(range(len(self.trees)))
+        def losses(counts: Counts) -> list[MicroBatchLoss]:
+            kl = None if self.others is None else self._reference_point(self.others, chosen)
+            step = Thumbs(self.labels_R[chosen], self.ref_R[chosen], kl, counts["records"])
+            cut = micro_batches([self.trees[i] for i in chosen], self.max_tokens)
+            return [partial(self._loss, batch, step) for batch in cut]
+
+        return Update({"records": len(chosen)}, losses)
 
     def finish(self, row: dict[str, float], *, learnt: bool) -> dict[str, float]:
         """The step's metrics with the margin between liked and disliked answers."""
@@ -95,34 +110,28 @@ class UnpairedMethod:
     def _reference_point(self, others: Mismatched, chosen: Sequence[int]) -> torch.Tensor:
         """max(0, mean over the step of policy - reference on mismatched answers): a scalar."""
         sums = []
-        for piece in pieces([others.trees[i] for i in chosen], self.max_tokens):
+        for batch in micro_batches([others.trees[i] for i in chosen], self.max_tokens):
             with phase("forward"), self.policy.arithmetic():
-                sums.append(self.policy.score(piece.trees).sums_B())
+                sums.append(self.policy.score(batch.trees).sums_B())
         policy_R = torch.cat(sums)
         ref_R = others.ref_R[list(chosen)].to(policy_R.device)
-        return (policy_R - ref_R).mean().clamp(min=0)
+        return self.world.gathered(policy_R - ref_R).values_N.mean().clamp(min=0)
 
-    def _share(
-        self,
-        piece: Piece,
-        label_R: torch.Tensor,
-        ref_R: torch.Tensor,
-        kl: torch.Tensor | None,
-    ) -> Loss:
+    def _loss(self, batch: MicroBatch, step: Thumbs) -> Loss:
         with self.policy.arithmetic():
-            scores = self.policy.score(piece.trees)
+            scores = self.policy.score(batch.trees)
         sums_B = scores.sums_B()
-        label_B = label_R[piece.branches].to(sums_B.device)
-        ref_B = ref_R[piece.branches].to(sums_B.device)
-        options = self.recipe.objective.model_dump()
+        label_B = step.label_R[batch.branches].to(sums_B.device)
+        ref_B = step.ref_R[batch.branches].to(sums_B.device)
+        options, kl = self.recipe.objective.model_dump(), step.kl
         if kl is None:
             loss_B = apo_zero_unpaired(sums_B, ref_B, label_B, **options)
         else:
             loss_B = kto(sums_B, ref_B, label_B, kl, **options)
         metrics = self._metrics(scores, label_B, ref_B)
         if kl is not None:
-            metrics["kl"] = Mean.of(float(kl))
-        return Loss(loss_B.sum() / len(label_R), metrics)
+            metrics["kl"] = Mean.of(kl.double())
+        return Loss(loss_B.sum() / step.records, metrics)
 
     def _metrics(
         self, scores: TokenScores, label_B: torch.Tensor, ref_B: torch.Tensor

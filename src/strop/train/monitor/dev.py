@@ -16,10 +16,10 @@ import torch
 from strop.data.overlap import overlap
 from strop.data.records import preference
 from strop.data.sources import read
+from strop.engines.local.engine import LocalEngine
 from strop.errors import DataError, RecipeError
 from strop.evals.jobs import Asked, jobs_of
 from strop.evals.run import measure
-from strop.evals.subjects import LocalModel
 from strop.evals.tasks.choice import LENGTHS
 from strop.evals.tasks.safety import ANSWERED, REFUSED
 from strop.model.logprobs import eval_mode
@@ -38,8 +38,7 @@ from strop.recipe.suite import (
     Suite,
 )
 from strop.recipe.train.dev import DevRecipe
-from strop.recipe.train.methods import Recipe
-from strop.recipe.train.offline import RewardModelRecipe
+from strop.recipe.train.methods import Recipe, method_of
 from strop.text.render import preference_tree
 from strop.tracking.phases import phase
 from strop.tracking.runlog import read_rows
@@ -163,10 +162,10 @@ def load_dev(recipe: Recipe) -> DevSet | None:
             fix="point dev.suite at a suite of other items, and keep this one for the gate",
         )
     _expect_scores(dev, suite)
-    if isinstance(recipe, RewardModelRecipe):
+    if method_of(recipe).scalar_head:
         for asked in suite.tasks:
             _expect_pairs(asked, dev.suite)
-    jobs = jobs_of(suite, Asked(LocalModel(recipe.model.path), None, suite.seed))
+    jobs = jobs_of(suite, Asked(LocalEngine(recipe.model.path), None, suite.seed))
     return DevSet(suite, tuple(item for job in jobs for item in job.items))
 
 

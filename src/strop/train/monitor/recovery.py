@@ -3,7 +3,7 @@ back, stop.
 
 Going back also leaves out the records of all steps since the checkpoint, as PaLM did after spikes
 (Chowdhery et al. 2022, arXiv 2204.02311, section 5.1). What happened so far is in
-`TrainState.running`, so that a run killed in between goes on the same way.
+`TrainState.nonfinite`, so that a run killed in between goes on the same way.
 """
 
 from __future__ import annotations
@@ -15,12 +15,10 @@ from typing import Any
 
 from strop.errors import NotFiniteError
 from strop.files import write_rows
-from strop.train.loop.step import LOWER, SHIFT, TrainState
+from strop.train.loop.state import TrainState
+from strop.train.loop.updater import LOWER
 from strop.train.rundir.checkpoint import restore
 from strop.types import NotFinite, StepRecord
-
-IN_A_ROW = "nonfinite/in_a_row"
-WENT_BACK = "nonfinite/went_back"
 
 
 class Recovery:
@@ -37,14 +35,14 @@ class Recovery:
 
         Raises `NotFiniteError` where going back did not help, or there is nothing to go back to.
         """
-        running = self.state.running
+        seen = self.state.nonfinite
         for record in steps:
             if record.not_finite is None:
-                running.pop(IN_A_ROW, None)
+                seen.in_a_row = 0
                 yield record
                 continue
-            running[IN_A_ROW] = running.get(IN_A_ROW, 0) + 1
-            if running[IN_A_ROW] <= self.most:
+            seen.in_a_row += 1
+            if seen.in_a_row <= self.most:
                 said = "; ".join(record.not_finite.tensors)
                 made = record.not_finite.made
                 warnings.warn(
@@ -59,17 +57,16 @@ class Recovery:
                 self._too_many(record.step, record.not_finite)
 
     def _too_many(self, step: int, found: NotFinite) -> None:
-        running = self.state.running
-        first = step - int(running[IN_A_ROW]) + 1
+        seen = self.state.nonfinite
+        first = step - seen.in_a_row + 1
         saved = save_batch(self.folder, step, found)
-        if WENT_BACK in running:
+        if seen.went_back:
             raise _stopped(step, found, saved, "going back to a checkpoint did not help")
         checkpoint = self.go_back(first)
         if checkpoint is None:
             raise _stopped(step, found, saved, "there is no checkpoint to go back to")
-        running.clear()
         restore(self.state, checkpoint)
-        running |= {WENT_BACK: 1.0, SHIFT: float(step - self.state.step)}
+        seen.went_back, self.state.position.shift = True, step - self.state.step
         warnings.warn(
             f"steps {first} to {step} were not finite ({'; '.join(found.tensors)}; the batch is in "
             f"{saved}): what they learnt is undone, back to {checkpoint.name}, "

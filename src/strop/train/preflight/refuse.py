@@ -7,25 +7,9 @@ from strop.errors import RecipeError
 from strop.model.arithmetic import cpu_speeds, emulates_bfloat16
 from strop.model.load import pick_device
 from strop.recipe.train.alarm import PolicyAlarms
-from strop.recipe.train.methods import Online, Recipe
-from strop.recipe.train.offline import (
-    AotRecipe,
-    CptRecipe,
-    OrpoRecipe,
-    PairRecipe,
-    RewardModelRecipe,
-    SftRecipe,
-    UnpairedRecipe,
-)
-from strop.recipe.train.online import (
-    BestOfRecipe,
-    OnlineRecipe,
-    OwnPairsRecipe,
-    PolicyRecipe,
-    PpoRecipe,
-)
-from strop.recipe.train.policy import RepeatedObjective
-from strop.train.methods.policy_gradient import method_of
+from strop.recipe.train.methods import Online, Recipe, method_of
+from strop.recipe.train.online import OnlineRecipe, PolicyRecipe
+from strop.train.methods.policy_gradient import loss_of
 
 CAREFUL_RATE = 1e-4
 """Full-parameter preference training above this rate is known to displace likelihood."""
@@ -36,7 +20,8 @@ def refuse(recipe: Recipe, *, force: bool) -> None:
 
     `force` accepts what is merely reckless, never what is contradictory.
     """
-    if recipe.text.overlong != "drop" and isinstance(recipe, CptRecipe | OnlineRecipe):
+    method = method_of(recipe)
+    if recipe.text.overlong != "drop" and method.records in ("document", "task"):
         raise RecipeError(
             f"text.overlong is set, but method {recipe.method} does not read it",
             fix="drop it: documents are cut into pieces, prompts that are too long are dropped",
@@ -45,8 +30,7 @@ def refuse(recipe: Recipe, *, force: bool) -> None:
         _refuse_contradictory_rollout(recipe)
         _refuse_useless_groups(recipe)
         _refuse_deaf_alarms(recipe)
-    compares = not isinstance(recipe, CptRecipe | SftRecipe | RewardModelRecipe)
-    if compares and recipe.model.lora is not None and recipe.model.lora.dropout > 0:
+    if method.compares_logprobs and recipe.model.lora is not None and recipe.model.lora.dropout > 0:
         raise RecipeError(
             f"model.lora.dropout is set, but method {recipe.method} compares log-probs with older "
             "or reference ones, which dropout would make noise of",
@@ -58,17 +42,16 @@ def refuse(recipe: Recipe, *, force: bool) -> None:
 
 def refuse_small_steps(recipe: Recipe, own: int) -> None:
     """Raise `RecipeError` for a step whose `own` records (replayed ones apart) are too few."""
-    needs_company = isinstance(recipe, AotRecipe | UnpairedRecipe)
-    if needs_company and recipe.method != "apo_zero_unpaired" and own < 2:
+    if method_of(recipe).whole_batch and own < 2:
         raise RecipeError(
             f"method {recipe.method} compares the records of a step with each other, but a step "
             "holds only one",
             fix="raise run.batch_size",
         )
-    objective = recipe.objective if isinstance(recipe, PolicyRecipe) else None
-    if isinstance(objective, RepeatedObjective) and objective.mini_batches > own:
+    mini_batches = recipe.objective.updates[1] if isinstance(recipe, PolicyRecipe) else 1
+    if mini_batches > own:
         raise RecipeError(
-            f"objective.mini_batches {objective.mini_batches} cuts a step of {own} prompts into "
+            f"objective.mini_batches {mini_batches} cuts a step of {own} prompts into "
             "batches that cannot hold one group each",
             fix="raise run.batch_size or lower objective.mini_batches",
         )
@@ -76,9 +59,11 @@ def refuse_small_steps(recipe: Recipe, own: int) -> None:
 
 def _refuse_reckless(recipe: Recipe) -> None:
     _refuse_emulation(recipe)
-    judged = isinstance(recipe, PairRecipe | UnpairedRecipe | OwnPairsRecipe)
-    judged = judged and not isinstance(recipe, OrpoRecipe)
-    if judged and recipe.model.lora is None and recipe.optim.learning_rate > CAREFUL_RATE:
+    if (
+        method_of(recipe).displaces
+        and recipe.model.lora is None
+        and recipe.optim.learning_rate > CAREFUL_RATE
+    ):
         raise RecipeError(
             f"optim.learning_rate {recipe.optim.learning_rate:g} is above {CAREFUL_RATE:g} for "
             f"full-parameter {recipe.method}: such runs look perfect while the model forgets its "
@@ -110,7 +95,7 @@ def _refuse_contradictory_rollout(recipe: Online) -> None:
             f"rollout.max_tokens {rollout.max_tokens}, so even the shortest would be punished",
             fix="make it a part of max_tokens (the paper: 4,096 of 20,480)",
         )
-    if isinstance(recipe, OwnPairsRecipe | BestOfRecipe) and rollout.mismatch.level != "none":
+    if not isinstance(recipe, PolicyRecipe) and rollout.mismatch.level != "none":
         raise RecipeError(
             f"rollout.mismatch is set, but method {recipe.method} does not read it",
             fix="drop it: it corrects importance ratios, and this method has none",
@@ -126,7 +111,7 @@ def _refuse_deaf_alarms(recipe: Online) -> None:
             fix="add `eval: {data: ...}`",
         )
     if isinstance(recipe, PolicyRecipe):
-        no_kl = method_of(recipe).beta == 0
+        no_kl = loss_of(recipe).beta == 0
         if no_kl and recipe.alarms.kl_runaway != PolicyAlarms().kl_runaway:
             raise RecipeError(
                 "alarms.kl_runaway is set, but objective.beta is 0, so no KL is measured",
@@ -137,20 +122,20 @@ def _refuse_deaf_alarms(recipe: Online) -> None:
 def _refuse_useless_groups(recipe: Online) -> None:
     """Groups that say nothing, baselines without company, a step that cannot be cut as asked."""
     size = recipe.rollout.group_size
-    if isinstance(recipe, OwnPairsRecipe | BestOfRecipe):
+    if not isinstance(recipe, PolicyRecipe):
         if size == 1:
             raise RecipeError(
                 f"method {recipe.method} compares the answers to one prompt, but "
                 "rollout.group_size is 1",
                 fix="raise rollout.group_size (4 to 16 is usual)",
             )
-        if isinstance(recipe, BestOfRecipe) and recipe.rollout.resample:
+        if recipe.method == "raft" and recipe.rollout.resample:
             raise RecipeError(
                 "rollout.resample is set, but method raft learns from equal groups as well",
                 fix="drop it, or leave poor answers out with objective.min_reward",
             )
         return
-    grouped = method_of(recipe).advantage in GROUPED
+    grouped = loss_of(recipe).advantage in GROUPED
     if grouped and size == 1:
         raise RecipeError(
             f"method {recipe.method} takes its baseline from the group, but rollout.group_size is "
@@ -163,20 +148,20 @@ def _refuse_useless_groups(recipe: Online) -> None:
             "groups carry a gradient",
             fix="drop rollout.resample",
         )
-    method = method_of(recipe)
-    if method.kl_weighted and method.kl_in == "reward":
+    loss = loss_of(recipe)
+    if loss.kl_weighted and loss.kl_in == "reward":
         raise RecipeError(
             "objective.kl_weighted is a choice of the loss term, but the KL stands in the reward",
             fix="drop it, or set objective.kl_in: loss",
         )
-    bounds = method.bounds
+    bounds = loss.bounds
     if bounds[0] is not None and bounds[1] is not None and bounds[1] < bounds[0]:
         raise RecipeError(
             f"objective.epsilon_high {bounds[1]:g} is below epsilon_low {bounds[0]:g} (what is not "
             "set is the paper's)",
             fix="clip-higher means epsilon_high >= epsilon_low: set both",
         )
-    if isinstance(recipe, PpoRecipe) and recipe.value is None:
+    if recipe.method == "ppo" and recipe.critic is None:
         raise RecipeError(
             "method ppo has no value model, so there is no baseline",
             fix="add `value: {path: ..., learning_rate: ...}` (a reward model, or the starting "

@@ -8,14 +8,14 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from strop.engines.engine import Sampler, Sampling
+from strop.engines.draws import DrawKey
+from strop.engines.engine import Engine, PromptedTask, Sampling, in_groups, requests_of
 from strop.errors import TrainingError, UsageError
 from strop.model.adapters import merge_for_good
 from strop.model.logprobs import Head, eval_mode
 from strop.model.network import Network, Policy, ScalarNetwork
-from strop.rollout.collect import PromptedTask
 from strop.text.trees import Rendered
-from strop.types import Branch, Tree
+from strop.types import Tree, trainable
 
 PROBED = 4
 """Prompts whose completions are compared between sampler and trainer."""
@@ -103,7 +103,7 @@ def _read(network: Network, trees: Sequence[Tree]) -> torch.Tensor:
 @torch.no_grad()
 def sampler_mismatch(
     policy: Policy,
-    sampler: Sampler,
+    engine: Engine,
     tasks: Sequence[PromptedTask],
     sampling: Sampling,
     *,
@@ -115,16 +115,15 @@ def sampler_mismatch(
     Raises `TrainingError` above `limit` nats per token: the two would disagree about what the
     policy is, and every importance ratio would be wrong.
     """
-    prompts = [task.prompt_ids for task in tasks[:PROBED]]
-    with policy.arithmetic():
-        groups = sampler.sample(prompts, group_size=1, sampling=sampling, seed=seed, step=-1)
-        trees = [
-            Tree(prompt, (Branch(group[0].ids, (True,) * len(group[0].ids)),))
-            for prompt, group in zip(prompts, groups, strict=True)
-        ]
-        with eval_mode(policy.model):
-            scores = policy.score(trees, Head(temperature=sampling.temperature))
-    said = torch.tensor([x for group in groups for x in group[0].logprobs])
+    requests = requests_of(tasks[:PROBED], sampling, DrawKey(seed, "selfcheck"), 1)
+    answers = [trainable(group[0]) for group in in_groups(engine.generate(requests), 1)]
+    trees = [
+        Tree(request.prompt.prompt_ids, (answer.branch(),))
+        for request, answer in zip(requests, answers, strict=True)
+    ]
+    with policy.arithmetic(), eval_mode(policy.model):
+        scores = policy.score(trees, Head(temperature=sampling.temperature))
+    said = torch.tensor([x for answer in answers for x in answer.sampler_logprobs()])
     difference = float((said - scores.logprobs_N.cpu()).abs().mean())
     if difference > limit:
         raise TrainingError(

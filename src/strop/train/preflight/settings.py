@@ -15,7 +15,7 @@ from strop.recipe.train.methods import Recipe
 from strop.recipe.train.online import OnlineRecipe, PolicyRecipe
 from strop.recipe.train.policy import OnlineObjective
 from strop.recipe.train.rollout import RolloutRecipe
-from strop.train.preflight.prepare import Prepared
+from strop.train.preflight.prepared import Prepared
 
 SHORT = ("path", "action", "function")
 """Keys that a plain value stands for: `model: folder` is `model: {path: folder}`."""

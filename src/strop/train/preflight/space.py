@@ -11,7 +11,7 @@ from pathlib import Path
 from strop.errors import OutputError, TrainingError
 from strop.model.network import Network
 from strop.recipe.train.methods import Recipe
-from strop.train.loop.step import TrainState
+from strop.train.loop.state import TrainState
 from strop.train.rundir.checkpoint import checkpoints
 
 MOMENTS = 2

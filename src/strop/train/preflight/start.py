@@ -26,17 +26,15 @@ from strop.model.load import (
     skeleton,
     stop_at,
 )
-from strop.recipe.train.methods import Recipe
+from strop.recipe.train.methods import Recipe, method_of
 from strop.recipe.train.model import LoraRecipe, ModelRecipe
-from strop.recipe.train.offline import RewardModelRecipe
-from strop.recipe.train.online import PpoRecipe
 from strop.text.chat.named import NAMED, with_template
 from strop.text.ends import ends_of
 
 
 def task_of(recipe: Recipe) -> TaskType:
     """Which head the trained network has."""
-    return "SEQ_CLS" if isinstance(recipe, RewardModelRecipe) else "CAUSAL_LM"
+    return "SEQ_CLS" if method_of(recipe).scalar_head else "CAUSAL_LM"
 
 
 def expect_lora_targets(recipe: Recipe) -> None:
@@ -44,8 +42,8 @@ def expect_lora_targets(recipe: Recipe) -> None:
     wanted: list[tuple[str, LoraRecipe | None, TaskType]] = [
         (recipe.model.path, recipe.model.lora, task_of(recipe))
     ]
-    if isinstance(recipe, PpoRecipe) and recipe.value is not None:
-        wanted.append((recipe.value.path, recipe.value.lora, "SEQ_CLS"))
+    if recipe.critic is not None:
+        wanted.append((recipe.critic.path, recipe.critic.lora, "SEQ_CLS"))
     for path, lora, head in wanted:
         if lora is not None and lora.targets != ALL_LINEAR:
             expect_targets(skeleton(path, head, recipe.model.trust_remote_code), lora)

@@ -23,7 +23,7 @@ from strop.errors import OutputError
 from strop.files import flush, hashed_files, point, publish
 from strop.model.network import Network
 from strop.model.save import load_weights, save_network
-from strop.train.loop.step import TrainState
+from strop.train.loop.state import TrainState
 
 Tensors = dict[str, torch.Tensor]
 
@@ -33,7 +33,7 @@ MANIFEST = "manifest.json"
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """A run after a step, in host memory: `Snapshot(40, {"": (network, {...})},
-    {"optimizer": {...}, "random": {"cpu": ...}}, {})`.
+    {"optimizer": {...}, "random": {"cpu": ...}}, {"position": {"shift": 0}})`.
 
     `networks` are written by `save_network` into the subfolder that is their key, `tensors` as
     `<key>.safetensors`.
@@ -42,7 +42,7 @@ class Snapshot:
     step: int
     networks: Mapping[str, tuple[Network, Tensors]]
     tensors: Mapping[str, Tensors]
-    running: Mapping[str, float]
+    parts: Mapping[str, Mapping[str, Any]]
 
 
 def capture(state: TrainState, random: Tensors | None = None) -> Snapshot:
@@ -58,7 +58,7 @@ def capture(state: TrainState, random: Tensors | None = None) -> Snapshot:
     if state.critic is not None:
         networks["critic"] = (state.critic.network, _copied_weights(state.critic.network))
         tensors["critic_optimizer"] = state.critic.optimizer.tensors()
-    return Snapshot(state.step, networks, tensors, dict(state.running))
+    return Snapshot(state.step, networks, tensors, {n: p.state() for n, p in state.parts().items()})
 
 
 def write_checkpoint(snapshot: Snapshot, run: Path, *, keep: int, best: int | None = None) -> None:
@@ -72,7 +72,7 @@ def write_checkpoint(snapshot: Snapshot, run: Path, *, keep: int, best: int | No
         save_network(network, temporary / name, weights)
     for name, tensors in snapshot.tensors.items():
         save_file(tensors, temporary / f"{name}.safetensors")
-    carried = {"step": snapshot.step, "running": dict(snapshot.running)}
+    carried = {"step": snapshot.step, "parts": snapshot.parts}
     (temporary / "trainer.json").write_text(json.dumps(carried))
     (temporary / MANIFEST).write_text(json.dumps(_manifest(temporary), indent=1))
     for log in run.glob("*.jsonl"):
@@ -176,7 +176,8 @@ def restore(state: TrainState, folder: Path) -> None:
         torch.cuda.set_rng_state(streams["cuda"])
     carried = json.loads((folder / "trainer.json").read_text())
     state.step = int(carried["step"])
-    state.running.update(carried["running"])  # in place: the method holds the same dict
+    for name, part in state.parts().items():
+        part.load(carried["parts"][name])
 
 
 def random_states() -> Tensors:

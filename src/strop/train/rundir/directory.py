@@ -23,7 +23,7 @@ from strop.model.load import weights_hash
 from strop.recipe.loading.load import digest, flat, load
 from strop.recipe.suite import Suite
 from strop.recipe.train.methods import Recipe
-from strop.recipe.train.online import OnlineRecipe, PpoRecipe
+from strop.recipe.train.online import OnlineRecipe
 from strop.tracking.runlog import read_rows
 
 RECIPE = "recipe.resolved.yaml"
@@ -234,8 +234,8 @@ def reward_hashes(recipe: Recipe) -> list[str]:
     components = [*recipe.reward, *held_out]
     files = [Path(component.file) for component in components if component.file]
     models = [component.model for component in components if component.model]
-    if isinstance(recipe, PpoRecipe) and recipe.value is not None:
-        models.append(recipe.value.path)
+    if recipe.critic is not None:
+        models.append(recipe.critic.path)
     return [
         *(sha256_of(file)[:SHORT] for file in files),
         *(weights_hash(model) for model in models),

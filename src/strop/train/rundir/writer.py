@@ -11,7 +11,7 @@ import torch
 
 from strop.errors import TrainingError
 from strop.files import sweep
-from strop.train.loop.step import TrainState
+from strop.train.loop.state import TrainState
 from strop.train.rundir.checkpoint import (
     capture,
     newest_whole,

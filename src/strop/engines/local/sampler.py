@@ -1,31 +1,26 @@
-"""The embedded sampler: the policy that is being trained, asked directly.
-
-Deterministic per (seed, step, prompt, index) whatever the batch size: every completion owns a
-counter-based random stream keyed by those four, so neither order nor company changes it.
-"""
+"""Decoding with the model in this process: many answers at a time, each with its own numbers."""
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from strop.engines.engine import Sampling, draw, kept_logits
+from strop.engines.draws import Uniforms, uniforms
+from strop.engines.engine import Request, Sampling
+from strop.engines.local.distribution import draw, kept_logits
 from strop.model.decode import Decoder, RereadDecoder, TreeDecoder, honours_plain, places
 from strop.model.logprobs import bare, eval_mode, honours_tree
+from strop.model.network import Policy
 from strop.text.ends import ends_of
 from strop.text.parse import decode
-from strop.types import Completion, FinishReason
+from strop.types import Completion, Finish
 
 REPACK_BELOW = 0.9
 """The decoder's rows are repacked when fewer than this share of them is still wanted."""
-
-Uniforms = np.ndarray[Any, np.dtype[np.float64]]
 
 
 class Drawn:
@@ -37,7 +32,7 @@ class Drawn:
         self.logprobs_RT = torch.zeros(rows, rounds, device=device)
         self.ends_RT = torch.zeros(rows, rounds, dtype=torch.bool, device=device)
 
-    def completions(self) -> Iterator[tuple[list[int], list[float], FinishReason]]:
+    def completions(self) -> Iterator[tuple[list[int], list[float], Finish]]:
         """Ids, log-probs and why it ended, one row after the other."""
         stopped_R = self.ends_RT.any(1)
         length_R = torch.where(stopped_R, self.ends_RT.int().argmax(1) + 1, self.ends_RT.shape[1])
@@ -47,61 +42,42 @@ class Drawn:
 
 
 class LocalSampler:
-    """Samples from a transformers (or peft) model in this process."""
+    """Samples from a transformers (or peft) model.
 
-    def __init__(
-        self,
-        model: Any,
-        tokenizer: Any,
-        *,
-        max_rows: int = 512,
-        arithmetic: Callable[[], AbstractContextManager[Any]] = nullcontext,
-    ) -> None:
-        self.model, self.arithmetic = model, arithmetic
-        self.causal_lm = bare(model)
-        self.tokenizer = tokenizer
-        self.max_rows = max_rows
+    Every completion owns a counter-based random stream, that of its draw key, so neither order nor
+    company changes it.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy, self.tokenizer = policy, policy.tokenizer
+        self.causal_lm = bare(policy.model)
         self.by_tree = honours_tree(self.causal_lm)
         self.plain = self.by_tree and honours_plain(self.causal_lm)
-        self.stop_ids = stop_ids(self.causal_lm, tokenizer)
+        self.stop_ids = stop_ids(self.causal_lm, self.tokenizer)
 
     @torch.no_grad()
-    def sample(
-        self,
-        prompts: Sequence[tuple[int, ...]],
-        *,
-        group_size: int,
-        sampling: Sampling,
-        seed: int,
-        step: int,
-    ) -> list[tuple[Completion, ...]]:
-        """`group_size` completions per prompt; dropout off, whatever mode the model is in."""
-        indices = list(_indices(prompts, group_size))
-        # similar lengths together: less padding among prompt keys
-        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-        per_call = max(1, self.max_rows // group_size)
-        done: dict[int, tuple[Completion, ...]] = {}
-        with eval_mode(self.model), self.arithmetic():
-            for start in range(0, len(order), per_call):
-                part = order[start : start + per_call]
-                asked = [(prompts[i], index) for i in part for index in indices[i]]
-                uniforms = [_uniforms(seed, step, *key, sampling.max_tokens) for key in asked]
-                drawn = self._decode([prompt for prompt, _ in asked], np.stack(uniforms), sampling)
-                finished = [self._completion(*row, sampling) for row in drawn.completions()]
-                for g, i in enumerate(part):
-                    done[i] = tuple(finished[g * group_size : (g + 1) * group_size])
-        return [done[i] for i in range(len(prompts))]
+    def sample(self, requests: Sequence[Request], version: int) -> list[Completion]:
+        """The completions of requests that share their `sampling`, in order; dropout off, whatever
+        mode the model is in."""
+        sampling = requests[0].sampling
+        numbers = np.stack([uniforms(one.key, sampling.max_tokens) for one in requests])
+        with eval_mode(self.policy.model), self.policy.arithmetic():
+            drawn = self._decode([one.prompt.prompt_ids for one in requests], numbers, sampling)
+            return [
+                self._completion(one, *row, version)
+                for one, row in zip(requests, drawn.completions(), strict=True)
+            ]
 
     def _decode(
-        self, prompts: list[tuple[int, ...]], uniforms: Uniforms, sampling: Sampling
+        self, prompts: list[tuple[int, ...]], numbers: Uniforms, sampling: Sampling
     ) -> Drawn:
         """One token a round for every answer that is not over, `row_A` of those asked for.
 
         Answers that begin alike are one row of the decoder, `stem_A`, until they part.
         """
         device = self.causal_lm.device
-        uniforms_RT = torch.from_numpy(uniforms).to(device)
-        rows, rounds = uniforms.shape
+        uniforms_RT = torch.from_numpy(numbers).to(device)
+        rows, rounds = numbers.shape
         drawn, decoder = Drawn(rows, rounds, device), self._decoder()
         distinct = {prompt: number for number, prompt in enumerate(dict.fromkeys(prompts))}
         logits = decoder.prefill(list(distinct), rows)
@@ -137,10 +113,11 @@ class LocalSampler:
         return torch.tensor(said, device=ids_AT.device)
 
     def _completion(
-        self, ids: list[int], logprobs: list[float], finish: FinishReason, sampling: Sampling
+        self, asked: Request, ids: list[int], logprobs: list[float], finish: Finish, version: int
     ) -> Completion:
-        text = stopped(self._text(ids, sampling), sampling)
-        return Completion(tuple(ids), text, tuple(logprobs), finish)
+        text = stopped(self._text(ids, asked.sampling), asked.sampling)
+        made = Completion.one_turn(ids, text, logprobs, finish, version)
+        return replace(made, opened=asked.prompt.opened)
 
     def _text(self, ids: Sequence[int], sampling: Sampling) -> str:
         return decode(self.tokenizer, ids, special=not sampling.skip_special_tokens)
@@ -182,17 +159,3 @@ def _grow(
     token_S = token_C.new_zeros(stems)
     token_S[place_C] = token_C
     return token_S, place_C[child_A]
-
-
-def _indices(prompts: Sequence[tuple[int, ...]], group_size: int) -> Iterator[range]:
-    """The completions' numbers for each prompt; a repeated prompt counts on."""
-    seen: Counter[tuple[int, ...]] = Counter()
-    for prompt in prompts:
-        yield range(seen[prompt], seen[prompt] + group_size)
-        seen[prompt] += group_size
-
-
-def _uniforms(seed: int, step: int, prompt: tuple[int, ...], index: int, count: int) -> Uniforms:
-    text = f"{seed}/{step}/{index}/{','.join(map(str, prompt))}"
-    key = int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], "little")
-    return np.random.Generator(np.random.Philox(key=key)).random(count)

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+import torch
+
+from strop.data.items import item_of
 from strop.data.records import Row
 from strop.data.sources import data_hash, rows
+from strop.engines.engine import PromptedTask, Request, Sampling
 from strop.errors import DataError, MissingEvidenceError, UsageError
-from strop.evals.items import item_of
-from strop.model.network import Policy
 from strop.recipe.template import TemplateRecipe
-from strop.recipe.train.rollout import SamplingRecipe
 from strop.text.parse import plain, spoken
-from strop.types import Completion, Origin, Rollout, Task
+from strop.types import Answer, Origin, Task, Tree
 
 
-class Recorded:
+class RecordedEngine:
     """Rows `{"item" or "prompt", "completion" or "output"[, "sample"]}`.
 
     `item` is a task's `id`; without one the prompt has to be the task's own. Several rows of one
@@ -32,27 +33,34 @@ class Recorded:
     def identity(self) -> Mapping[str, Any]:
         return {"outputs": self.path, "outputs_sha256": data_hash([self.path])}
 
-    def speaking(self, template: TemplateRecipe) -> Recorded:
+    def speaking(self, template: TemplateRecipe) -> RecordedEngine:
         return self  # what was said was said
 
-    def policy(self) -> Policy:
+    def prompted(self, tasks: Sequence[Task], sampling: Sampling) -> list[PromptedTask]:
+        return [PromptedTask(task, ()) for task in tasks]
+
+    def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
+        for number, request in enumerate(requests):
+            yield number, self._said(request.prompt.task, request.key.index)
+
+    def score(self, trees: Sequence[Tree]) -> list[tuple[float, ...]]:
+        self.policy()
+
+    def publish(self, weights: Mapping[str, torch.Tensor]) -> int:
+        raise UsageError(
+            "recorded answers take no weights", where=self.path, fix="sample with the model itself"
+        )
+
+    def policy(self) -> NoReturn:
         raise UsageError(
             "recorded answers have no likelihoods", where=self.path,
             fix="leave such tasks out of the suite, or measure a model folder",
         )  # fmt: skip
 
-    def answer(
-        self, tasks: Sequence[Task], sampling: SamplingRecipe, samples: int, seed: int
-    ) -> list[Rollout]:
-        return [
-            Rollout(task, (), tuple(self._said(task, sample) for sample in range(samples)))
-            for task in tasks
-        ]
-
-    def _said(self, task: Task, sample: int) -> Completion:
+    def _said(self, task: Task, sample: int) -> Answer:
         for key in (item_of(task), plain(task.prompt)):
             if (key, sample) in self._texts:
-                return Completion((), self._texts[key, sample], (), "stop")
+                return Answer(self._texts[key, sample], "stop")
         raise MissingEvidenceError(
             f"no answer to item {item_of(task)!r} ({task.origin}), sample {sample}",
             where=self.path,

@@ -1,0 +1,55 @@
+"""Draw keys: which random numbers a completion is sampled with.
+
+A draw is a pure function of its key, whatever the batch, the order in which an engine works or the
+number of processes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+Stream = Literal["training", "selfcheck", "held_out", "eval", "decode"]
+"""Who draws: rollouts to learn from, the check before step 1, held-out tasks during training, the
+tasks of an eval, a study of decoding. Streams of one seed are independent."""
+
+Uniforms = np.ndarray[Any, np.dtype[np.float64]]
+
+
+@dataclass(frozen=True, slots=True)
+class DrawKey:
+    """`DrawKey(seed=0, stream="training", step=3, round=0, prompt="1,4", index=2)` draws the third
+    completion of a prompt in step 3.
+
+    `round` counts within a step: dynamic sampling's further rounds, a study's revisions. `prompt`
+    names the prompt: its ids, or its origin where a server writes the ids.
+    """
+
+    seed: int
+    stream: Stream
+    step: int = 0
+    round: int = 0
+    prompt: str = ""
+    index: int = 0
+
+
+def uniforms(key: DrawKey, count: int) -> Uniforms:
+    """The first `count` numbers in [0, 1) of a key, float64; more of them begin with the same."""
+    digest = hashlib.sha256(_text(key).encode()).digest()
+    number = int.from_bytes(digest[:16], "little")
+    return np.random.Generator(np.random.Philox(key=number)).random(count)
+
+
+def _text(key: DrawKey) -> str:
+    """What is hashed: streams are told apart by step numbers that training never reaches."""
+    numbers: dict[Stream, int] = {
+        "training": key.step + key.round * 10**9,
+        "selfcheck": -1,
+        "held_out": -2,
+        "eval": key.step,
+        "decode": key.round,
+    }
+    return f"{key.seed}/{numbers[key.stream]}/{key.index}/{key.prompt}"

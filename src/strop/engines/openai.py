@@ -1,0 +1,138 @@
+"""A model behind an OpenAI-compatible server."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NoReturn
+
+import torch
+
+from strop.engines.engine import PromptedTask, Request, Sampling
+from strop.errors import HttpError, UnscoredError, UsageError
+from strop.http import HttpClient, Limits
+from strop.recipe.template import Scalar, TemplateRecipe
+from strop.text.script import as_messages, opened_by, tools_of
+from strop.types import Answer, Finish, Task, Tree
+
+KEY = "STROP_API_KEY"
+"""The environment variable with the bearer token, if the endpoint asks for one."""
+
+CONTINUED = {"add_generation_prompt": False, "continue_final_message": True}
+"""vLLM's and SGLang's way to go on with an assistant message that the prompt ends with."""
+
+FINISHES: Mapping[str, Finish] = {"length": "length", "abort": "aborted"}
+"""What servers call an answer that is not complete; `abort` is vLLM's and SGLang's."""
+
+
+class OpenAIEngine:
+    """`POST <url>/chat/completions`, one request a sample, its seed fixed per sample.
+
+    A text prompt is sent as one user message, tools beside it, and `options` as vLLM's
+    `chat_template_kwargs`. Servers cut the `stop` string off an answer; where they say which one it
+    was (vLLM, SGLang) it is put back if it is wanted. Raises `UnscoredError` for a request that
+    fails to the end: nothing is taken for an empty answer. Answers come without tokens. With
+    `cache` they are kept in that folder, and a request that was answered is not sent again.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        *,
+        limits: Limits = Limits(),  # noqa: B008 - frozen
+        options: Mapping[str, Scalar] = MappingProxyType({}),
+        cache: Path | None = None,
+    ) -> None:
+        if not url.startswith(("http://", "https://")):
+            raise UsageError(f"--endpoint is {url!r}", fix="write http://127.0.0.1:8000/v1")
+        self.url, self.model, self.options = url.rstrip("/"), model, dict(options)
+        key = os.environ.get(KEY)
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self.client = HttpClient(limits, headers=headers, cache=cache)
+
+    def identity(self) -> Mapping[str, Any]:
+        return {"endpoint": self.url, "model": self.model}
+
+    def speaking(self, template: TemplateRecipe) -> OpenAIEngine:
+        if template.chat_template is not None:
+            raise UsageError(
+                "the suite sets chat_template, but a server writes conversations by itself",
+                where=self.url,
+                fix="start the server with this template and drop chat_template from the suite",
+            )
+        limits, cache = self.client.limits, self.client.cache
+        options = template.template_options
+        return OpenAIEngine(self.url, self.model, limits=limits, options=options, cache=cache)
+
+    def prompted(self, tasks: Sequence[Task], sampling: Sampling) -> list[PromptedTask]:
+        return [PromptedTask(task, (), opened_by(task.prompt, "")) for task in tasks]
+
+    def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
+        bodies = [self._body(request) for request in requests]
+        try:
+            for number, said in self.client.post_all(f"{self.url}/chat/completions", bodies):
+                yield number, _answer(said, requests[number], self.url)
+        except HttpError as error:
+            raise UnscoredError(
+                f"the endpoint did not answer ({error.problem})", where=self.url,
+                fix=f"check the address, the model's name and ${KEY}; what was answered is kept",
+            ) from None  # fmt: skip
+
+    def score(self, trees: Sequence[Tree]) -> list[tuple[float, ...]]:
+        self.policy()
+
+    def publish(self, weights: Mapping[str, torch.Tensor]) -> int:
+        raise UsageError(
+            "an endpoint takes no weights from here", where=self.url,
+            fix="start the server with the new model",
+        )  # fmt: skip
+
+    def policy(self) -> NoReturn:
+        raise UsageError(
+            "an endpoint gives no likelihoods of given texts", where=self.url,
+            fix="leave such tasks out of the suite, or measure a model folder",
+        )  # fmt: skip
+
+    def _body(self, request: Request) -> dict[str, Any]:
+        sampling, task = request.sampling, request.prompt.task
+        if sampling.top_k or sampling.min_p:
+            raise UsageError(
+                "top_k and min_p are not part of the OpenAI interface",
+                fix="use temperature and top_p",
+            )
+        tools = tools_of(task.columns.get("tools"))
+        return {
+            "model": self.model,
+            "messages": as_messages(task.prompt, role="user"),
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "max_tokens": sampling.max_tokens,
+            "seed": request.key.seed + request.key.index,
+            **({"stop": list(sampling.stop)} if sampling.stop else {}),
+            **({} if sampling.skip_special_tokens else {"skip_special_tokens": False}),
+            **({"tools": tools} if tools else {}),
+            **(CONTINUED if opened_by(task.prompt, "") else {}),
+            **({"chat_template_kwargs": self.options} if self.options else {}),
+        }
+
+
+def _answer(said: Any, request: Request, url: str) -> Answer:
+    """The answer; with the stop string that ended it, where that is wanted."""
+    try:
+        choice = said["choices"][0]
+        text = choice["message"]["content"] or ""
+    except (KeyError, IndexError, TypeError) as error:
+        raise UnscoredError(
+            f"the answer is not of the OpenAI form: {type(error).__name__}", where=url,
+            fix="give the address that ends before /chat/completions",
+        ) from None  # fmt: skip
+    sampling = request.sampling
+    matched = choice.get("stop_reason", choice.get("matched_stop"))
+    kept = sampling.stop if sampling.include_stop_str_in_output else ()
+    if matched in kept and not text.endswith(matched):
+        text += matched
+    finish = FINISHES.get(choice.get("finish_reason"), "stop")
+    return Answer(text, finish, opened=request.prompt.opened)

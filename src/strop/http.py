@@ -1,0 +1,196 @@
+"""The one HTTP client: JSON posted, tried again where that may help, within limits, kept on disk.
+
+With a cache folder an interrupted run resumes: what was answered is read from the folder, costs no
+request and counts on no budget.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import httpx
+
+from strop.errors import BudgetError, HttpError
+from strop.files import sha256_hex, write_whole
+
+BUSY = (408, 429)
+"""Statuses that, like those from 500 on, say that another attempt may succeed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """`Limits(seconds=30.0, retries=4, at_once=8, per_second=5.0, most_requests=1000)`.
+
+    A request gets `seconds` an attempt and `retries` further attempts. The first waits
+    `first_wait` seconds and each next one twice as long, up to `longest_wait`, or as long as the
+    server asks by `Retry-After`; one that asks for more than `patience` seconds is not waited for.
+    `at_once` requests are on their way together, and `per_second` attempts are begun. Once
+    `most_requests` were sent or `most_tokens` were used (the answers' `usage.total_tokens`), the
+    next request raises `BudgetError`; those on their way may still use more tokens.
+    """
+
+    seconds: float = 120.0
+    retries: int = 4
+    first_wait: float = 0.5
+    longest_wait: float = 8.0
+    patience: float = 120.0
+    at_once: int = 8
+    per_second: float | None = None
+    most_requests: int | None = None
+    most_tokens: int | None = None
+
+
+class HttpClient:
+    """Posts JSON and returns the JSON of the answers; `sent` and `tokens` count what it cost.
+
+    `cache` is a folder in which every answer is kept, with its request, under the hash of the two
+    that make one: address and body.
+    """
+
+    def __init__(
+        self,
+        limits: Limits = Limits(),
+        *,
+        headers: Mapping[str, str] = MappingProxyType({}),
+        cache: Path | None = None,
+    ) -> None:
+        self.limits, self.headers, self.cache = limits, dict(headers), cache
+        self.sent = self.tokens = 0
+        self._lock = threading.Lock()
+        self._next = 0.0
+
+    def post(self, url: str, body: Any) -> Any:
+        """The answer to one request. Raises `HttpError` where the last attempt fails too, and
+        `BudgetError` where the budget is used up."""
+        with self._connected() as connection:
+            return self._asked(connection, url, body)
+
+    def post_all(self, url: str, bodies: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+        """(number of the body, its answer), as they come; the first failure calls off the rest."""
+        with self._connected() as connection, ThreadPoolExecutor(self.limits.at_once) as threads:
+            asked = {
+                threads.submit(self._asked, connection, url, body): number
+                for number, body in enumerate(bodies)
+            }
+            try:
+                for future in as_completed(asked):
+                    yield asked[future], future.result()
+            finally:
+                threads.shutdown(wait=False, cancel_futures=True)
+
+    def _connected(self) -> httpx.Client:
+        return httpx.Client(timeout=self.limits.seconds, headers=self.headers)
+
+    def _asked(self, connection: httpx.Client, url: str, body: Any) -> Any:
+        kept = None if self.cache is None else self.cache / f"{request_hash(url, body)}.json"
+        if kept is not None and (stored := _stored(kept)):
+            return stored["answer"]
+        self._charge(url)
+        answer = self._tried(connection, url, body)
+        self._count(answer)
+        if kept is not None:
+            _store(kept, {"url": url, "body": body, "answer": answer})
+        return answer
+
+    def _tried(self, connection: httpx.Client, url: str, body: Any) -> Any:
+        """The answer after as many attempts as it takes."""
+        wait = self.limits.first_wait
+        for left in range(self.limits.retries, -1, -1):
+            self._in_turn()
+            try:
+                response = connection.post(url, json=body)
+            except httpx.HTTPError as error:
+                problem, asked_for = f"{type(error).__name__}: {error}", 0.0
+            else:
+                if response.is_success:
+                    return _parsed(response, url)
+                problem = f"status {response.status_code}: {response.text[:200]}"
+                asked_for = retry_after(response.headers.get("retry-after", ""))
+                if response.status_code < 500 and response.status_code not in BUSY:
+                    break
+            if asked_for > self.limits.patience:
+                problem += f" (it asks to wait {asked_for:.0f} seconds)"
+                break
+            if left:
+                time.sleep(max(wait, asked_for))
+                wait = min(2 * wait, self.limits.longest_wait)
+        raise HttpError(problem, where=url)
+
+    def _in_turn(self) -> None:
+        """Wait until an attempt may begin."""
+        if self.limits.per_second is None:
+            return
+        with self._lock:
+            now = time.monotonic()
+            begin = max(now, self._next)
+            self._next = begin + 1 / self.limits.per_second
+        time.sleep(begin - now)
+
+    def _charge(self, url: str) -> None:
+        """Count a request, or refuse it."""
+        requests, tokens = self.limits.most_requests, self.limits.most_tokens
+        with self._lock:
+            if requests is not None and self.sent >= requests:
+                raise BudgetError(f"the budget of {requests} requests is used up", where=url)
+            if tokens is not None and self.tokens >= tokens:
+                raise BudgetError(
+                    f"the budget of {tokens} tokens is used up ({self.tokens} used)", where=url
+                )
+            self.sent += 1
+
+    def _count(self, answer: Any) -> None:
+        usage = answer.get("usage") if isinstance(answer, dict) else None
+        used = usage.get("total_tokens") if isinstance(usage, dict) else None
+        with self._lock:
+            self.tokens += used if isinstance(used, int) else 0
+
+
+def request_hash(url: str, body: Any) -> str:
+    """Names a request by its content: the order of its keys does not count."""
+    asked = json.dumps([url, body], sort_keys=True)
+    return sha256_hex(asked)
+
+
+def retry_after(header: str) -> float:
+    """Seconds that a `Retry-After` header asks for (a number or a date, RFC 9110, section 10.2.3);
+    0 where it is missing or cannot be read."""
+    if header.strip().isdigit():
+        return float(header)
+    try:
+        until = parsedate_to_datetime(header)
+    except ValueError:
+        return 0.0
+    until = until if until.tzinfo else until.replace(tzinfo=UTC)
+    return max(0.0, (until - datetime.now(UTC)).total_seconds())
+
+
+def _parsed(response: httpx.Response, url: str) -> Any:
+    try:
+        return response.json()
+    except ValueError:
+        raise HttpError(f"the answer is no JSON: {response.text[:200]!r}", where=url) from None
+
+
+def _stored(path: Path) -> dict[str, Any] | None:
+    """What is kept of a request; `None` where nothing is, or a damaged file."""
+    try:
+        kept = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    return kept if isinstance(kept, dict) and "answer" in kept else None
+
+
+def _store(path: Path, kept: Mapping[str, Any]) -> None:
+    """Whole or not at all: threads of this process and other processes may write the same."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, json.dumps(kept))

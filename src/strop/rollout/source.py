@@ -1,0 +1,164 @@
+"""Sources of rollouts: what a step learns from, sampled and judged."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import torch
+
+from strop.data.order import Mix, permutation
+from strop.engines.draws import DrawKey
+from strop.engines.engine import Engine, PromptedTask, sampling_of
+from strop.errors import UsageError
+from strop.recipe.train.methods import Online
+from strop.rewards.compose import Reward
+from strop.rollout.collect import Collected, carries_no_gradient, collect
+from strop.rollout.overlong import shaped
+from strop.types import Failure, ScoredGroup
+
+ORDER_STREAM = 10**6
+"""Stream that orders the groups of a step after dynamic sampling."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """The groups to learn from, everything that was sampled to find them, and the rewards that
+    failed while judging it."""
+
+    groups: tuple[ScoredGroup, ...]
+    sampled: tuple[ScoredGroup, ...]
+    rounds: int
+    failures: tuple[Failure, ...]
+
+
+class RolloutSource(Protocol):
+    """Gives a step its scored groups; its state is saved with the checkpoint."""
+
+    def tasks(self, place: int) -> list[PromptedTask]:
+        """The tasks at a place of the data order, which `next` asks first."""
+
+    def next(self, step: int, place: int) -> Gathered:
+        """The groups of step `step` (from 0), for the tasks at `place` of the data order."""
+
+    def held_out(
+        self, tasks: Sequence[PromptedTask], reward: Reward, *, samples: int, temperature: float
+    ) -> Collected:
+        """Answers of the present policy to tasks that are not learnt from; the same draws every
+        time."""
+
+    def state(self) -> dict[str, Any]:
+        """What has to be saved so that another source, having loaded it, goes on the same."""
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on from a saved state."""
+
+
+class SynchronousSource:
+    """Samples a step's rollouts when they are asked for, with the weights of that moment.
+
+    `weights` gives the trainer's, by name; they are published to the engine before every step. With
+    `rollout.resample`, groups whose rewards are all equal (or whose answers are all masked) give
+    way to groups of further prompts (dynamic sampling: DAPO, arXiv 2503.14476, section 3.2); when
+    the rounds run out, equal groups fill what is left.
+    """
+
+    def __init__(
+        self,
+        recipe: Online,
+        prompts: Sequence[PromptedTask],
+        mix: Mix,
+        engine: Engine,
+        reward: Reward,
+        *,
+        weights: Callable[[], Mapping[str, torch.Tensor]],
+    ) -> None:
+        self.recipe, self.prompts, self.mix = recipe, prompts, mix
+        self.engine, self.reward, self.weights = engine, reward, weights
+
+    def tasks(self, place: int) -> list[PromptedTask]:
+        return self._round(place, 0)
+
+    def next(self, step: int, place: int) -> Gathered:
+        """Further prompts are a function of (seed, step, round): a resumed run draws the same."""
+        self.engine.publish(self.weights())
+        useful: list[ScoredGroup] = []
+        equal: list[ScoredGroup] = []
+        failures: list[Failure] = []
+        rounds = 0
+        wanted = len(self.tasks(place))
+        for number in range(self.recipe.rollout.resample + 1):
+            collected = self._collect(self._round(place, number), step, number)
+            rounds += 1
+            failures += collected.failures
+            for group in collected.groups:
+                (useful if teaches(self.recipe, group) else equal).append(group)
+            if len(useful) >= wanted:
+                break
+        if self.recipe.rollout.resample == 0:
+            return Gathered(collected.groups, collected.groups, 1, collected.failures)
+        # equal groups are spread, so that mini-batches hold as many useful ones each
+        order = permutation(wanted, self.recipe.seed, step, ORDER_STREAM)
+        kept = (useful + equal)[:wanted]
+        learnt = tuple(kept[i] for i in order)
+        return Gathered(learnt, tuple(useful + equal), rounds, tuple(failures))
+
+    def held_out(
+        self, tasks: Sequence[PromptedTask], reward: Reward, *, samples: int, temperature: float
+    ) -> Collected:
+        self.engine.publish(self.weights())
+        return collect(
+            tasks,
+            self.engine,
+            reward.judge_rollouts,
+            group_size=samples,
+            sampling=replace(sampling_of(self.recipe.rollout), temperature=temperature),
+            key=DrawKey(self.recipe.seed, "held_out"),
+        )
+
+    def state(self) -> dict[str, Any]:
+        """Nothing: what comes next follows from step and place alone."""
+        return {}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        if state:
+            raise UsageError(
+                f"the checkpoint holds rollouts that were under way ({', '.join(state)}), and this "
+                "run samples them anew",
+                fix="resume with the recipe that the run was started with",
+            )
+
+    def _round(self, place: int, number: int) -> list[PromptedTask]:
+        return [self.prompts[i] for i in self.mix.draw(place, number).own]
+
+    def _collect(self, tasks: Sequence[PromptedTask], step: int, number: int) -> Collected:
+        rollout = self.recipe.rollout
+        collected = collect(
+            tasks,
+            self.engine,
+            self.reward.judge_rollouts,
+            group_size=rollout.group_size,
+            sampling=sampling_of(rollout),
+            key=DrawKey(self.recipe.seed, "training", step, number),
+        )
+        for failure in collected.failures:
+            warnings.warn(
+                f"reward {failure.component} left {failure.count} completions unscored "
+                f"({failure.kind}: {failure.error})",
+                stacklevel=3,
+            )
+        if rollout.overlong_buffer == 0:
+            return collected
+        groups = (
+            shaped(group, rollout.max_tokens, rollout.overlong_buffer) for group in collected.groups
+        )
+        return Collected(tuple(groups), collected.failures)
+
+
+def teaches(recipe: Online, group: ScoredGroup) -> bool:
+    """Whether the group's rewards differ and one of its answers is not masked."""
+    masks = recipe.rollout.mask_truncated
+    whole = any(not masks or c.finish != "length" for c in group.rollout.completions)
+    return whole and not carries_no_gradient(group)

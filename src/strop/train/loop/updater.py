@@ -1,0 +1,163 @@
+"""The one place that steps an optimizer.
+
+A method says what a step counts and what the losses of its micro-batches are once the counts of all
+processes are known. The updater adds up the counts, runs the micro-batches, adds up the gradients,
+clips them and steps. Nothing is divided twice.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+from strop.errors import NotFiniteError
+from strop.losses.metrics import Mean, Metric, Sum, merge
+from strop.losses.reduce import Loss
+from strop.model.network import Network
+from strop.tracking.phases import phase
+from strop.train.loop.optim import Optimizers
+from strop.train.loop.state import Trained, TrainState
+from strop.train.loop.world import ALONE, Counts, World
+
+MicroBatchLoss = Callable[[], Loss]
+"""One forward that returns its part of the step's loss: the parts add up to the whole."""
+
+LOWER = (
+    "look at the step's data, lower optim.learning_rate or optim.max_grad_norm, or raise "
+    "objective.beta where the method has it"
+)
+
+SHOWN = 5
+"""Tensors that a message names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """One optimizer step that a method asks for: `Update({"tokens": 210}, losses)`.
+
+    `counts` are this process's; `losses(counts)`, given those of all processes, are the losses of
+    its micro-batches. `metrics` were measured before the forwards; `of` says whose weights change.
+    """
+
+    counts: Counts
+    losses: Callable[[Counts], Sequence[MicroBatchLoss]]
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
+    of: Trained = "policy"
+
+    def beside(self, other: Update, weight: float) -> Update:
+        """This update and `weight` times another's loss, in one optimizer step."""
+
+        def losses(counts: Counts) -> list[MicroBatchLoss]:
+            scaled = [_times(weight, loss) for loss in other.losses(_of(counts, "other/"))]
+            return [*self.losses(_of(counts, "own/")), *scaled]
+
+        counts = {f"own/{name}": count for name, count in self.counts.items()}
+        counts |= {f"other/{name}": count for name, count in other.counts.items()}
+        return replace(self, counts=counts, losses=losses)
+
+
+def _of(counts: Counts, prefix: str) -> Counts:
+    return {n.removeprefix(prefix): count for n, count in counts.items() if n.startswith(prefix)}
+
+
+def _times(weight: float, loss_of: MicroBatchLoss) -> MicroBatchLoss:
+    def weighted() -> Loss:
+        loss = loss_of()
+        return Loss(weight * loss.value, loss.metrics)
+
+    return weighted
+
+
+class Updater:
+    """Makes the optimizer steps of a run, in a world of processes."""
+
+    def __init__(self, state: TrainState, max_grad_norm: float, world: World = ALONE) -> None:
+        self.state, self.max_grad_norm, self.world = state, max_grad_norm, world
+
+    def step(self, update: Update, *, learning_rate: float, where: str) -> dict[str, Metric]:
+        """Forward and backward of every micro-batch, then one clipped update.
+
+        Raises `NotFiniteError` naming `where` when loss or gradient is not finite; weights and
+        optimizer are then as they were.
+        """
+        network, optimizer, scale = self._trained(update.of)
+        with phase("data"):
+            losses = update.losses(self.world.total(update.counts))
+        metrics = dict(update.metrics)
+        values: list[torch.Tensor] = []
+        for loss_of in losses:
+            with phase("forward"):
+                loss = loss_of()
+            with phase("backward"):
+                loss.value.backward()
+            values.append(loss.value.detach())
+            metrics = merge(metrics, loss.metrics)
+        with phase("optimizer"):
+            trained = network.trainable()
+            self.world.add_gradients(trained)
+            norm = get_total_norm([p.grad for p in trained if p.grad is not None])
+            self._expect_finite(network, optimizer, values, norm, update.of, where)
+            clip_grads_with_norm_(trained, self.max_grad_norm, norm)
+            optimizer.step(learning_rate * scale)
+            optimizer.zero_grad()
+        if update.of == "critic":
+            return self.world.merged(metrics)
+        merged = self.world.merged({**metrics, "loss": Sum(sum(_numbers(values)))})
+        return merged | {
+            "loss": Mean.of(merged["loss"].result()),
+            "grad_norm": Mean.of(float(norm)),
+            "learning_rate": Mean.of(learning_rate),
+        }
+
+    def _trained(self, of: Trained) -> tuple[Network, Optimizers, float]:
+        """The network, its optimizer, and by how much its learning rate differs."""
+        critic = self.state.critic
+        if of == "critic" and critic is not None:
+            return critic.network, critic.optimizer, critic.rate_scale
+        return self.state.network, self.state.optimizer, 1.0
+
+    def _expect_finite(
+        self,
+        network: Network,
+        optimizer: Optimizers,
+        values: Sequence[torch.Tensor],
+        norm: torch.Tensor,
+        of: Trained,
+        where: str,
+    ) -> None:
+        numbers = _numbers(values)
+        if all(map(math.isfinite, (*numbers, float(norm)))):
+            return
+        whose = "" if of == "policy" else f"the {of}'s "
+        tensors = [f"{whose}{tensor}" for tensor in _not_finite(network, numbers)]
+        optimizer.zero_grad()
+        raise NotFiniteError(where, tensors, fix=LOWER)
+
+
+def _numbers(values: Sequence[torch.Tensor]) -> list[float]:
+    """The losses as numbers, fetched from the device at once."""
+    return torch.stack(list(values)).tolist() if values else []
+
+
+def _not_finite(network: Network, values: Sequence[float]) -> list[str]:
+    """What is not finite: weights and losses, or else gradients (of such a loss they all are)."""
+    count = len(values)
+    named = [(n, p) for n, p in network.model.named_parameters() if p.requires_grad]
+    weights = [f"weights {name}" for name, p in named if not p.detach().isfinite().all()]
+    losses = [
+        f"loss of forward {number} of {count}: {value}"
+        for number, value in enumerate(values, 1)
+        if not math.isfinite(value)
+    ]
+    gradients = [
+        f"gradient of {name}"
+        for name, p in named
+        if p.grad is not None and not p.grad.isfinite().all()
+    ]
+    found = weights + losses or gradients or ["the norm of all gradients together"]
+    more = [f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
+    return found[:SHOWN] + more

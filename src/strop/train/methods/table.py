@@ -1,0 +1,136 @@
+"""What builds the methods of each family: one table for records, one for own samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from strop.model.network import Policy, ScalarNetwork
+from strop.model.reference import Reference
+from strop.recipe.train.methods import Family, Online, method_of
+from strop.recipe.train.offline import (
+    CptRecipe,
+    PairRecipe,
+    RewardModelRecipe,
+    SftRecipe,
+    UnpairedRecipe,
+)
+from strop.recipe.train.online import OnlineDpoRecipe, PolicyRecipe, RaftRecipe
+from strop.train.loop.offline import OfflineMethod
+from strop.train.loop.online import Learner
+from strop.train.loop.state import TrainState
+from strop.train.loop.world import World
+from strop.train.methods.own_samples import OnlineDpo, Raft
+from strop.train.methods.pairs import PairMethod, PairRule, reference_read
+from strop.train.methods.policy_gradient import PolicyGradient, loss_of
+from strop.train.methods.reference import Records, ReferenceCache
+from strop.train.methods.reward_model import RewardModelMethod, margins_of
+from strop.train.methods.supervised import LOSSES, SupervisedMethod
+from strop.train.methods.unpaired import Mismatched, UnpairedMethod, branch_sums, mismatched
+from strop.types import Feedback
+
+OfflineBuilder = Callable[[TrainState, Any, Path, Records, World], OfflineMethod]
+"""(state, recipe, run folder, records, world) -> the method; the recipe is its family's."""
+
+OnlineBuilder = Callable[[TrainState, Any, Reference | None, World], Learner]
+"""(state, recipe, reference, world) -> what learns from a step's groups."""
+
+
+def _supervised(
+    state: TrainState, recipe: CptRecipe | SftRecipe, folder: Path, records: Records, world: World
+) -> OfflineMethod:
+    return SupervisedMethod(
+        policy_of(state),
+        records.rendered.trees,
+        recipe.run.micro_batch_tokens,
+        loss=LOSSES[recipe.method],
+    )
+
+
+def _pairs(
+    state: TrainState, recipe: PairRecipe, folder: Path, records: Records, world: World
+) -> OfflineMethod:
+    policy, trees = policy_of(state), records.rendered.trees
+    rule = PairRule(recipe.method, recipe.objective)
+    ref_B2 = None
+    if method_of(recipe).reference:
+        cache = ReferenceCache(policy, recipe, folder)
+        ref_B2 = cache.scores(trees, reference_read(rule), records, "reference")
+    max_tokens = recipe.run.micro_batch_tokens
+    return PairMethod(rule, max_tokens, policy, trees, ref_B2, state.reward_mean, world=world)
+
+
+def _unpaired(
+    state: TrainState, recipe: UnpairedRecipe, folder: Path, records: Records, world: World
+) -> OfflineMethod:
+    policy, rendered = policy_of(state), records.rendered
+    cache = ReferenceCache(policy, recipe, folder)
+    labels = [record.label for record in rendered.records if isinstance(record, Feedback)]
+    ref_R = cache.scores(rendered.trees, branch_sums, records, "reference")
+    others = None
+    if method_of(recipe).whole_batch:
+        trees = mismatched(rendered.trees, recipe.seed, recipe.text.max_length)
+        ref_other_R = cache.scores(trees, branch_sums, records, "reference_mismatched")
+        others = Mismatched(trees, ref_other_R)
+    return UnpairedMethod(
+        recipe, policy, rendered.trees, torch.tensor(labels), ref_R, others, world=world
+    )
+
+
+def _reward_model(
+    state: TrainState, recipe: RewardModelRecipe, folder: Path, records: Records, world: World
+) -> OfflineMethod:
+    assert isinstance(state.network, ScalarNetwork)
+    margins = None
+    if recipe.objective.margin is not None:
+        margins = torch.tensor(margins_of(records.rendered, recipe.objective.margin))
+    return RewardModelMethod(recipe, state.network, records.rendered.trees, margins)
+
+
+OFFLINE: Mapping[Family, OfflineBuilder] = {
+    "supervised": _supervised,
+    "pairs": _pairs,
+    "unpaired": _unpaired,
+    "reward_model": _reward_model,
+}
+
+
+def _policy_gradient(
+    state: TrainState, recipe: PolicyRecipe, reference: Reference | None, world: World
+) -> Learner:
+    return PolicyGradient(recipe, state, policy_of(state), reference, world=world)
+
+
+def _online_dpo(
+    state: TrainState, recipe: OnlineDpoRecipe, reference: Reference | None, world: World
+) -> Learner:
+    assert reference is not None
+    return OnlineDpo(recipe, state, policy_of(state), reference, world=world)
+
+
+def _raft(
+    state: TrainState, recipe: RaftRecipe, reference: Reference | None, world: World
+) -> Learner:
+    return Raft(recipe, state, policy_of(state))
+
+
+ONLINE: Mapping[Family, OnlineBuilder] = {
+    "policy_gradient": _policy_gradient,
+    "online_dpo": _online_dpo,
+    "raft": _raft,
+}
+
+
+def compares_with_reference(recipe: Online) -> bool:
+    """Whether an online method needs the starting model beside the policy."""
+    row = method_of(recipe)
+    return row.reference or (isinstance(recipe, PolicyRecipe) and loss_of(recipe).beta > 0)
+
+
+def policy_of(state: TrainState) -> Policy:
+    """The network of a run that trains a language model."""
+    assert isinstance(state.network, Policy)
+    return state.network

@@ -1,0 +1,92 @@
+"""A run with everything read and checked and nothing written: what `--dry-run` stops at."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from strop.data.order import Mix
+from strop.engines.engine import PromptedTask
+from strop.model.arithmetic import Precision
+from strop.model.logprobs import PROBE
+from strop.recipe.train.methods import Offline, Online, Recipe
+from strop.rewards.compose import Reward
+from strop.text.trees import Rendered
+from strop.train.loop.online import HeldOut
+from strop.train.monitor.dev import DevSet
+from strop.types import Branch, Record, Tree
+
+PROBED, PROBED_TOKENS = 4, 64
+"""Sequences, and tokens of each, by which an adapter is compared with what it is merged."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared(ABC):
+    """What every run has.
+
+    `recipe` is the given one within the bounds of its model; `replay` are demonstrations mixed in;
+    `dev` is what is measured meanwhile, `muon` the precision in which Muon orthogonalises.
+    """
+
+    recipe: Recipe
+    folder: Path
+    checks: dict[str, Any]
+    mix: Mix
+    total_steps: int
+    replay: Rendered | None
+    dev: DevSet | None = None
+    muon: Precision = "bfloat16"
+
+    @abstractmethod
+    def own_records(self) -> Iterator[Record]:
+        """What the method itself learns from."""
+
+    @abstractmethod
+    def sequences(self) -> Iterator[tuple[int, ...]]:
+        """Token sequences as the run reads them."""
+
+    def records(self) -> Iterator[Record]:
+        """Everything that is learnt from."""
+        yield from self.own_records()
+        yield from self.replay.records if self.replay else ()
+
+    def probes(self) -> Sequence[Tree]:
+        """The start of a few sequences as the run reads them, every token of them looked at."""
+        first = [row for row, _ in zip(self.sequences(), range(PROBED), strict=False)]
+        cut = [row[: PROBED_TOKENS + 1] for row in first if len(row) > 1]
+        return [Tree(row[:1], (Branch(row[1:], (True,) * (len(row) - 1)),)) for row in cut] or PROBE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedOffline(Prepared):
+    """A run that learns from records: `rendered` are the method's own, `held_out` those that are
+    looked at meanwhile."""
+
+    recipe: Offline
+    rendered: Rendered
+    held_out: Rendered | None
+
+    def own_records(self) -> Iterator[Record]:
+        yield from self.rendered.records
+
+    def sequences(self) -> Iterator[tuple[int, ...]]:
+        return ((*tree.trunk, *tree.branches[0].ids) for tree in self.rendered.trees)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedOnline(Prepared):
+    """A run that learns from its own samples: prompts with their tasks, and what judges them."""
+
+    recipe: Online
+    tasks: tuple[PromptedTask, ...]
+    reward: Reward
+    held_out: HeldOut | None
+
+    def own_records(self) -> Iterator[Record]:
+        return (prompt.task for prompt in self.tasks)
+
+    def sequences(self) -> Iterator[tuple[int, ...]]:
+        return (prompt.prompt_ids for prompt in self.tasks)

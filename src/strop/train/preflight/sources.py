@@ -1,0 +1,125 @@
+"""Data sources by their role, read and rendered: a method's own records, prompts, replay."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from strop.data.records import PARSERS, fits, task
+from strop.data.sources import read, rows
+from strop.engines.engine import PromptedTask, prompted_tasks
+from strop.errors import DataError
+from strop.recipe.train.data import DataSource, TextRecipe
+from strop.recipe.train.methods import METHODS
+from strop.recipe.train.run import TrainRecipe
+from strop.text.ends import ends_of
+from strop.text.trees import Rendered, render
+from strop.train.preflight.selfcheck import check_rendered
+
+
+@dataclass(frozen=True, slots=True)
+class Roles:
+    """A recipe's sources by role: the method's own, and those that are replayed (with the kind of
+    their records)."""
+
+    own: tuple[DataSource, ...]
+    replay: tuple[tuple[DataSource, str], ...]
+
+
+def by_role(recipe: TrainRecipe, kind: str) -> Roles:
+    """Which sources hold the method's own records and which are replayed beside them.
+
+    Only a source with a weight can be a replayed one: its rows are demonstrations (or, beside
+    demonstrations, documents) where the method learns from something else.
+    """
+    own: list[DataSource] = []
+    replay: list[tuple[DataSource, str]] = []
+    for source in recipe.data:
+        other = None if source.weight is None else _replay_kind(source, kind)
+        if other is None:
+            own.append(source)
+        else:
+            replay.append((source, other))
+    if replay and METHODS[recipe.method].scalar_head:
+        raise DataError(
+            "a reward model writes no text, so demonstrations cannot be replayed beside its pairs",
+            where=replay[0][0].path,
+            fix="drop this source from `data`",
+        )
+    if not own:
+        raise DataError(
+            f"every source holds demonstrations, so method {recipe.method} has nothing to learn "
+            "from",
+            where=recipe.data[0].path,
+            fix=f"add a source with the method's own records ({kind})",
+        )
+    return Roles(tuple(own), tuple(replay))
+
+
+def _replay_kind(source: DataSource, kind: str) -> str | None:
+    first = next(islice(rows(Path(source.path)), 1), None)
+    if first is None or (kind != "task" and fits(kind, first[0])):
+        return None
+    others = [other for other in ("demonstration", "document") if other != kind]
+    return next((other for other in others if fits(other, first[0])), None)
+
+
+def replay_of(recipe: TrainRecipe, tokenizer: Any, sources: Roles) -> list[Rendered]:
+    parts = [rendered(recipe.text, tokenizer, source, kind) for source, kind in sources.replay]
+    for part in parts:
+        check_rendered(part, ends_of(tokenizer))
+    return parts
+
+
+def replay_checks(replay: Sequence[Rendered]) -> dict[str, int]:
+    if not replay:
+        return {}
+    whole = joined(replay)
+    return {"replayed": len(whole.trees), "replayed_dropped": whole.dropped}
+
+
+def rendered(
+    text: TextRecipe, tokenizer: Any, source: DataSource, kind: str, held_out: bool = False
+) -> Rendered:
+    records = read([source.path], PARSERS[kind], held_out=held_out)
+    cut = text.overlong == "cut"
+    return render(tokenizer, records, max_length=text.max_length, cut_overlong=cut)
+
+
+def joined(parts: Sequence[Rendered]) -> Rendered:
+    """Several rendered sources end to end."""
+    return Rendered(
+        tuple(tree for part in parts for tree in part.trees),
+        tuple(record for part in parts for record in part.records),
+        sum(part.dropped for part in parts),
+        sum(part.cut for part in parts),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Prompted:
+    """Rendered prompts that leave room for an answer, and how many did not."""
+
+    tasks: tuple[PromptedTask, ...]
+    dropped: int
+
+
+def prompted(
+    sources: Sequence[DataSource], tokenizer: Any, room: int, *, held_out: bool = False
+) -> Prompted:
+    """Tasks of these sources whose prompt has at most `room` tokens."""
+    records = read([source.path for source in sources], task, held_out=held_out)
+    kept = tuple(
+        prompt
+        for prompt in prompted_tasks(tokenizer, records)
+        if 0 < len(prompt.prompt_ids) <= room
+    )
+    if not kept:
+        raise DataError(
+            f"all {len(records)} prompts are longer than {room} tokens",
+            fix="raise text.max_length or lower rollout.max_tokens",
+        )
+    return Prompted(kept, len(records) - len(kept))

@@ -1,0 +1,385 @@
+"""Completions, draw keys, requests and the engines behind one protocol."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import WriteRows
+from sampling import engine_of, prompted, sample
+from strop.data.order import Mix, Part
+from strop.engines.draws import DrawKey, uniforms
+from strop.engines.engine import (
+    Engine,
+    PromptedTask,
+    Request,
+    Sampling,
+    in_groups,
+    requests_of,
+    sampling_of,
+)
+from strop.engines.local.engine import LocalEngine, packs
+from strop.engines.openai import OpenAIEngine
+from strop.engines.recorded import RecordedEngine
+from strop.errors import UsageError
+from strop.http import Limits
+from strop.model.logprobs import Head
+from strop.recipe.loading.load import load_recipe
+from strop.recipe.template import TemplateRecipe
+from strop.recipe.train.rollout import RolloutRecipe, SamplingRecipe
+from strop.rollout.collect import collect
+from strop.rollout.source import SynchronousSource
+from strop.types import (
+    Answer,
+    Branch,
+    Completion,
+    Judged,
+    Origin,
+    Rollout,
+    Score,
+    Task,
+    Tree,
+    VersionSpan,
+    trainable,
+)
+from test_tree import model_of
+
+PROMPTS = [(9, 11, 12), (8,), (10, 13, 14, 15, 16), (17, 18)]
+FREE = Sampling(temperature=1.0, max_tokens=8)
+GREEDY = Sampling(temperature=0, max_tokens=8)
+
+
+class TestCompletion:
+    WHOLE = Completion.one_turn((5, 6, 2), "x = 3", (-0.1, -0.2, -0.3), "stop", version=7)
+    WITH_A_TOOL = Completion(
+        "f(3) gives 4: 4", "stop", ids=(5, 90, 91, 6, 2), sampled=(True, False, False, True, True),
+        logprobs=(-0.1, -0.2, -0.3), versions=(VersionSpan(0, 1, 7), VersionSpan(3, 5, 8)),
+    )  # fmt: skip
+
+    def test_of_one_turn(self) -> None:
+        assert self.WHOLE.sampled == (True, True, True)
+        assert self.WHOLE.versions == (VersionSpan(0, 3, 7),)
+        assert Completion.one_turn((), "", (), "error").versions == ()
+
+    def test_branch_supervises_what_the_policy_wrote(self) -> None:
+        assert self.WHOLE.branch() == Branch((5, 6, 2), (True,) * 3)
+        expected = (True, False, False, True, True)
+        assert self.WITH_A_TOOL.branch() == Branch((5, 90, 91, 6, 2), expected)
+
+    def test_what_has_no_tokens_or_no_log_probs_is_not_trained_on(self) -> None:
+        assert trainable(self.WITH_A_TOOL) is self.WITH_A_TOOL
+        silent = replace(self.WHOLE, logprobs=None)
+        said = []
+        for untrainable in (Answer("x = 3", "stop"), silent):
+            with pytest.raises(UsageError, match="can be judged, but not trained on") as told:
+                trainable(untrainable)
+            said.append(str(told.value))
+        with pytest.raises(UsageError, match="can be judged, but not trained on"):
+            silent.sampler_logprobs()
+        assert said[0] == said[1]
+
+
+class TestDrawKeys:
+    @pytest.mark.parametrize(
+        ("key", "text"),
+        [
+            (DrawKey(7, "training", 3, 0, "1,4", 2), "7/3/2/1,4"),
+            (DrawKey(7, "training", 3, 2, "1,4", 2), "7/2000000003/2/1,4"),
+            (DrawKey(7, "selfcheck", prompt="1,4"), "7/-1/0/1,4"),
+            (DrawKey(7, "held_out", prompt="1,4", index=1), "7/-2/1/1,4"),
+            (DrawKey(7, "eval", prompt="1,4", index=1), "7/0/1/1,4"),
+            (DrawKey(7, "decode", round=3, prompt="1,4"), "7/3/0/1,4"),
+        ],
+    )
+    def test_numbers_of_every_stream(self, key: DrawKey, text: str) -> None:
+        number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], "little")
+        expected = np.random.Generator(np.random.Philox(key=number)).random(5)
+        assert uniforms(key, 5).tolist() == expected.tolist()
+
+    def test_every_part_of_a_key_counts_and_more_numbers_begin_with_the_same(self) -> None:
+        key = DrawKey(0, "training", 1, 0, "1,4", 0)
+        others = [replace(key, **change) for change in (
+            {"seed": 1}, {"stream": "held_out"}, {"step": 2}, {"round": 1}, {"prompt": "1,5"},
+            {"index": 1},
+        )]  # type: ignore[arg-type] # fmt: skip
+        drawn = {tuple(uniforms(one, 4)) for one in (key, *others)}
+        assert len(drawn) == 7
+        assert uniforms(key, 9)[:4].tolist() == uniforms(key, 4).tolist()
+
+
+class TestRequests:
+    def test_a_prompt_that_comes_again_counts_on(self) -> None:
+        asked = requests_of(prompted([(1, 4), (7,), (1, 4)]), FREE, DrawKey(3, "training", 5), 2)
+        assert [(r.key.prompt, r.key.index) for r in asked] == [
+            ("1,4", 0), ("1,4", 1), ("7", 0), ("7", 1), ("1,4", 2), ("1,4", 3),
+        ]  # fmt: skip
+        assert {(r.key.seed, r.key.stream, r.key.step) for r in asked} == {(3, "training", 5)}
+
+    def test_prompts_that_a_server_writes_are_told_apart_by_their_origin(self) -> None:
+        tasks = [PromptedTask(Task("p", {}, Origin("t.jsonl", n)), ()) for n in (1, 2)]
+        asked = requests_of(tasks, FREE, DrawKey(3, "eval"), 2)
+        assert [(r.key.prompt, r.key.index) for r in asked] == [
+            ("t.jsonl:1", 0), ("t.jsonl:1", 1), ("t.jsonl:2", 0), ("t.jsonl:2", 1),
+        ]  # fmt: skip
+
+    def test_groups_come_back_in_order(self) -> None:
+        answers = [Answer(str(n), "stop") for n in range(4)]
+        shuffled = ((n, answers[n]) for n in (2, 0, 3, 1))
+        assert in_groups(shuffled, 2) == [(answers[0], answers[1]), (answers[2], answers[3])]
+
+    def test_sampling_of_a_recipe(self) -> None:
+        asked = SamplingRecipe(temperature=0.5, top_p=0.9, top_k=4, min_p=0.1, stop=["x"])
+        assert sampling_of(asked) == Sampling(0.5, 0.9, 4, 0.1, 256, ("x",))
+        rollout = RolloutRecipe(group_size=3, temperature=0.7, max_tokens=9)
+        assert sampling_of(rollout) == Sampling(temperature=0.7, max_tokens=9)
+
+    def test_packs_hold_whole_groups_of_alike_length_and_sampling(self) -> None:
+        """Lengths 3, 1, 5, 2, three answers each: of 7 rows two groups fit, shortest first."""
+        asked = requests_of(prompted(PROMPTS), FREE, DrawKey(0, "eval"), 3)
+        assert list(packs(asked, 7)) == [[3, 4, 5, 9, 10, 11], [0, 1, 2, 6, 7, 8]]
+        assert list(packs(asked, 2)) == [[3, 4, 5], [9, 10, 11], [0, 1, 2], [6, 7, 8]]
+        mixed = [*asked[:3], *(replace(one, sampling=GREEDY) for one in asked[3:6])]
+        assert list(packs(mixed, 7)) == [[0, 1, 2], [3, 4, 5]]
+        assert list(packs([], 7)) == []
+
+
+class TestLocalEngine:
+    def test_samplings_of_one_call_do_not_meet(self) -> None:
+        engine = engine_of(model_of("llama"))
+        free = requests_of(prompted(PROMPTS), FREE, DrawKey(1, "eval"), 2)
+        greedy = requests_of(prompted(PROMPTS), GREEDY, DrawKey(1, "eval"), 2)
+        alone = [*in_groups(engine.generate(free), 2), *in_groups(engine.generate(greedy), 2)]
+        woven = [request for pair in zip(free, greedy, strict=True) for request in pair]
+        together = dict(engine.generate(woven))
+        flat = [completion.ids for group in alone for completion in group]
+        assert [together[2 * n].ids for n in range(8)] == flat[:8]
+        assert [together[2 * n + 1].ids for n in range(8)] == flat[8:]
+
+    def test_gradients_are_on_between_two_answers(self) -> None:
+        """The caller may train on an answer while others are still to come."""
+        engine = engine_of(model_of("llama").train(), max_rows=1)
+        model = engine.policy().model
+        asked = requests_of(prompted(PROMPTS), FREE, DrawKey(1, "eval"), 1)
+        for _ in engine.generate(asked):
+            assert torch.is_grad_enabled()
+            assert model.training
+
+    @pytest.mark.parametrize("masked", [False, True])
+    def test_score_gives_what_the_trainer_computes(self, masked: bool) -> None:
+        engine = engine_of(model_of("qwen3"))
+        groups = sample(engine, PROMPTS, group_size=2, sampling=FREE, seed=0, step=0)
+        trees = [
+            Tree(prompt, tuple(completion.branch() for completion in group))
+            for prompt, group in zip(PROMPTS, groups, strict=True)
+        ]
+        if masked:  # the second token of every branch was a tool's
+            trees = [replace(t, branches=tuple(map(_second_read, t.branches))) for t in trees]
+        found = engine.score(trees)
+        assert [len(one) for one in found] == [sum(b.supervised) for t in trees for b in t.branches]
+        assert torch.is_grad_enabled()
+        if not masked:
+            said = [c.sampler_logprobs() for group in groups for c in group]
+            assert max(abs(a - b) for x, y in zip(found, said, strict=True)
+                       for a, b in zip(x, y, strict=True)) < 1e-5  # fmt: skip
+        scores = engine.policy().score(trees, Head()).logprobs_N.tolist()
+        assert [x for one in found for x in one] == pytest.approx(scores, abs=1e-6)
+
+    def test_published_weights_are_the_ones_that_sample(self) -> None:
+        mine, other = model_of("qwen3"), model_of("qwen3")
+        with torch.no_grad():
+            other.lm_head.weight.copy_(torch.randn(other.lm_head.weight.shape))
+        engine, theirs = engine_of(mine), engine_of(other)
+        asked = {"group_size": 1, "sampling": GREEDY, "seed": 0, "step": 0}
+        before = sample(engine, PROMPTS, **asked)
+        expected = sample(theirs, PROMPTS, **asked)
+        assert [g[0].ids for g in before] != [g[0].ids for g in expected]
+        assert {span.version for (c,) in before for span in c.versions} == {0}
+        assert engine.publish(dict(other.named_parameters())) == 1
+        after = sample(engine, PROMPTS, **asked)
+        assert [g[0].ids for g in after] == [g[0].ids for g in expected]
+        assert {span.version for (c,) in after for span in c.versions} == {1}
+        assert [(c.versions[0].start, c.versions[0].stop) for (c,) in after] == [
+            (0, len(c.ids)) for (c,) in after
+        ]
+
+    def test_its_own_tensors_are_published_by_counting(self) -> None:
+        engine = engine_of(model_of("qwen3"))
+        own = dict(engine.policy().model.named_parameters())
+        versions = [tensor._version for tensor in own.values()]
+        assert [engine.publish(own), engine.publish(own)] == [1, 2]
+        assert [tensor._version for tensor in own.values()] == versions
+        with pytest.raises(UsageError, match=r"no weights 'lm_head\.bias'"):
+            engine.publish({"lm_head.bias": torch.zeros(1)})
+
+
+def _second_read(branch: Branch) -> Branch:
+    return replace(branch, supervised=tuple(n != 1 for n in range(len(branch.ids))))
+
+
+class Slow(BaseHTTPRequestHandler):
+    """Answers "a" late and everything else at once; "b" was called off."""
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        said = asked["messages"][-1]["content"]
+        time.sleep(0.5 if said == "a" else 0)
+        finish = "abort" if said == "b" else "stop"
+        self.send_response(200)
+        self.end_headers()
+        choice = {"message": {"content": said.upper()}, "finish_reason": finish}
+        self.wfile.write(json.dumps({"choices": [choice]}).encode())
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    running = ThreadingHTTPServer(("127.0.0.1", 0), Slow)
+    thread = threading.Thread(target=running.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{running.server_port}/v1"
+    running.shutdown()
+    thread.join()
+    running.server_close()
+
+
+def tasks(*texts: str) -> list[Task]:
+    return [Task(text, {"id": text}, Origin("t.jsonl", n)) for n, text in enumerate(texts, 1)]
+
+
+def ask_all(engine: Engine, asked: Sequence[Task]) -> Iterator[tuple[int, Answer]]:
+    prompts = engine.prompted(asked, FREE)
+    return engine.generate(requests_of(prompts, FREE, DrawKey(0, "eval"), 1))
+
+
+class TestOpenAIEngine:
+    def test_answers_come_as_they_finish(self, url: str) -> None:
+        found = list(ask_all(OpenAIEngine(url, "mine"), tasks("a", "b", "c")))
+        assert found[-1] == (0, Answer("A", "stop"))
+        assert dict(found)[1] == Answer("B", "aborted")
+        assert dict(found)[2] == Answer("C", "stop")
+
+    def test_what_was_answered_is_kept(self, url: str, tmp_path: Path) -> None:
+        limits = Limits(most_requests=2)
+        engine = OpenAIEngine(url, "mine", limits=limits, cache=tmp_path)
+        first = dict(ask_all(engine, tasks("b", "c")))
+        again = engine.speaking(TemplateRecipe())
+        assert dict(ask_all(again, tasks("c", "b"))) == {0: first[1], 1: first[0]}
+        assert (engine.client.sent, again.client.sent) == (2, 0)
+        assert again.client.limits is limits
+
+
+class TestWithoutTokens:
+    """What an endpoint and recorded answers cannot do, and say so."""
+
+    @pytest.fixture(params=["endpoint", "recorded"])
+    def engine(self, request: Any, url: str, write_rows: WriteRows) -> Engine:
+        if request.param == "endpoint":
+            return OpenAIEngine(url, "mine")
+        rows = [{"item": name, "completion": name.upper()} for name in ("b", "c")]
+        return RecordedEngine(str(write_rows("said.jsonl", rows)))
+
+    def test_they_answer(self, engine: Engine) -> None:
+        found = dict(ask_all(engine, tasks("b", "c")))
+        assert [found[n].said for n in (0, 1)] == ["B", "C"]
+
+    def test_they_refuse_the_rest(self, engine: Engine) -> None:
+        for refused in (engine.policy, lambda: engine.score([])):
+            with pytest.raises(UsageError, match="likelihoods"):
+                refused()
+        with pytest.raises(UsageError, match="no weights"):
+            engine.publish({})
+
+    def test_their_answers_are_not_trained_on(self, engine: Engine) -> None:
+        prompts = engine.prompted(tasks("b", "c"), FREE)
+        with pytest.raises(UsageError, match="can be judged, but not trained on"):
+            collect(
+                prompts, engine, lambda rollouts: Judged((), ()), group_size=1, sampling=FREE,
+                key=DrawKey(0, "training"),
+            )  # fmt: skip
+
+
+class Noted:
+    """An engine that notes what happened, in order; answers are two tokens."""
+
+    def __init__(self) -> None:
+        self.events: list[Any] = []
+
+    def publish(self, weights: Mapping[str, torch.Tensor]) -> int:
+        self.events.append(("published", float(weights["w"])))
+        return len(self.events)
+
+    def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion]]:
+        first = requests[0]
+        self.events.append((first.key.stream, first.key.step, first.sampling.temperature))
+        for number, request in enumerate(requests):
+            ids = (request.prompt.prompt_ids[0], request.key.index)
+            yield number, Completion.one_turn(ids, "x", (-1.0, -1.0), "stop")
+
+
+class ByIndex:
+    def judge_rollouts(self, rollouts: Sequence[Rollout]) -> Judged:
+        values = [float(c.ids[1]) for rollout in rollouts for c in rollout.completions]
+        return Judged(tuple(Score(value, {"f": value}) for value in values), ())
+
+
+class TestSynchronousSource:
+    def source(self, recipes: dict[str, Path], weight: list[float]) -> SynchronousSource:
+        recipe: Any = load_recipe(recipes["grpo"], ["rollout={group_size: 2, temperature: 0.7}"])
+        return SynchronousSource(
+            recipe, prompted([(n,) for n in range(10, 30)]), Mix([Part(False, 0, 20, 1.0)], 4, 0),
+            Noted(), ByIndex(), weights=lambda: {"w": torch.tensor(weight[-1])},  # type: ignore[arg-type]
+        )  # fmt: skip
+
+    def test_every_step_samples_with_the_weights_of_its_moment(
+        self, recipes: dict[str, Path]
+    ) -> None:
+        weight = [0.0]
+        source = self.source(recipes, weight)
+        source.next(0, place=0)
+        weight.append(1.0)
+        source.next(1, place=1)
+        weight.append(2.0)
+        held = source.held_out(prompted([(5,)]), source.reward, samples=3, temperature=0.0)
+        assert source.engine.events == [  # type: ignore[attr-defined]
+            ("published", 0.0), ("training", 0, 0.7),
+            ("published", 1.0), ("training", 1, 0.7),
+            ("published", 2.0), ("held_out", 0, 0.0),
+        ]  # fmt: skip
+        assert [score.total for score in held.groups[0].scores] == [0.0, 1.0, 2.0]
+
+    def test_the_tasks_are_those_of_the_place(self, recipes: dict[str, Path]) -> None:
+        """A run that went back reads on, at another place than its step."""
+        source = self.source(recipes, [0.0])
+        gathered = source.next(2, place=3)
+        expected = [10 + i for i in source.mix.draw(3).own]
+        assert [g.rollout.prompt_ids[0] for g in gathered.groups] == expected
+        assert [task.prompt_ids[0] for task in source.tasks(3)] == expected
+
+    def test_another_source_goes_on_the_same(self, recipes: dict[str, Path]) -> None:
+        source, other = self.source(recipes, [0.0]), self.source(recipes, [0.0])
+        source.next(0, place=0)
+        other.load(source.state())
+        assert other.next(1, place=1) == source.next(1, place=1)
+        with pytest.raises(UsageError, match=r"rollouts that were under way \(pending\)"):
+            other.load({"pending": [1]})
+
+
+def test_a_folder_is_an_engine_that_renders(model_folder: Path) -> None:
+    engine = LocalEngine(str(model_folder))
+    (prompt,) = engine.prompted(tasks("2x = 6"), FREE)
+    assert prompt.prompt_ids == tuple(engine.tokenizer()("2x = 6")["input_ids"])
+    with pytest.raises(UsageError, match=r"t.jsonl:1: the longest prompt and its answer need"):
+        engine.prompted(tasks("2x = 6"), Sampling(max_tokens=10**6))

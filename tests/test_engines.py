@@ -348,9 +348,9 @@ class TestSynchronousSource:
     ) -> None:
         weight = [0.0]
         source = self.source(recipes, weight)
-        source.next(0, place=0)
+        source.next(0, position=0)
         weight.append(1.0)
-        source.next(1, place=1)
+        source.next(1, position=1)
         weight.append(2.0)
         held = source.held_out(prompted([(5,)]), source.reward, samples=3, temperature=0.0)
         assert source.engine.events == [  # type: ignore[attr-defined]
@@ -360,19 +360,19 @@ class TestSynchronousSource:
         ]  # fmt: skip
         assert [score.total for score in held.groups[0].scores] == [0.0, 1.0, 2.0]
 
-    def test_the_tasks_are_those_of_the_place(self, recipes: dict[str, Path]) -> None:
-        """A run that went back reads on, at another place than its step."""
+    def test_the_tasks_are_those_of_the_position(self, recipes: dict[str, Path]) -> None:
+        """A run that went back reads on, at another position than its step."""
         source = self.source(recipes, [0.0])
-        gathered = source.next(2, place=3)
+        gathered = source.next(2, position=3)
         expected = [10 + i for i in source.mix.draw(3).own]
         assert [g.rollout.prompt_ids[0] for g in gathered.groups] == expected
         assert [task.prompt_ids[0] for task in source.tasks(3)] == expected
 
     def test_another_source_goes_on_the_same(self, recipes: dict[str, Path]) -> None:
         source, other = self.source(recipes, [0.0]), self.source(recipes, [0.0])
-        source.next(0, place=0)
+        source.next(0, position=0)
         other.load(source.state())
-        assert other.next(1, place=1) == source.next(1, place=1)
+        assert other.next(1, position=1) == source.next(1, position=1)
         with pytest.raises(UsageError, match=r"rollouts that were under way \(pending\)"):
             other.load({"pending": [1]})
 

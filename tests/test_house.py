@@ -25,7 +25,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("curate", "train"),
     ("pipeline",),
     ("advise", "serve", "studio", "demo"),
-    ("cli",),
+    ("results", "api", "cli"),
 )
 """DESIGN section 2: floor by floor, and on a floor in order; a room imports those before it."""
 

@@ -113,7 +113,7 @@ class TestDynamicSampling:
             EveryThird(),
             weights=dict,  # type: ignore[arg-type]
         )
-        return source.next(step, place=step), engine
+        return source.next(step, position=step), engine
 
     def test_equal_groups_give_way_to_others(self, recipes: dict[str, Path]) -> None:
         found, engine = self.gathered(recipes, resample=9)

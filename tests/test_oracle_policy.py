@@ -29,7 +29,7 @@ from strop.recipe.train.model import ModelRecipe
 from strop.recipe.train.online import PolicyRecipe
 from strop.text.render import prompt_ids
 from strop.train.build import build_state
-from strop.train.methods.policy_gradient import PolicyGradient, method_of
+from strop.train.methods.policy_gradient import PolicyGradient, loss_of
 from strop.types import (
     Branch,
     Completion,
@@ -141,7 +141,7 @@ class Sides:
         state = build_state(recipe, recipe.model)
         policy = state.network
         assert isinstance(policy, Policy)
-        reference = Reference(policy) if method_of(recipe).beta > 0 else None
+        reference = Reference(policy) if loss_of(recipe).beta > 0 else None
         shake(policy.model)
         recorder = MovingRecorder(policy.model)
         state.optimizer = recorder

@@ -13,7 +13,7 @@ from strop.recipe.gate import Policy
 from strop.recipe.loading.load import digest, load, load_recipe
 from strop.recipe.pipeline import Pipeline
 from strop.recipe.suite import Suite
-from strop.recipe.train.offline import DpoRecipe
+from strop.recipe.train.offline import PairRecipe
 from strop.recipe.train.online import PolicyRecipe
 
 GOOD = """\
@@ -37,7 +37,7 @@ def write(folder: Path, text: str) -> Path:
 
 def test_a_good_recipe(tmp_path: Path) -> None:
     recipe = load_recipe(write(tmp_path, GOOD))
-    assert isinstance(recipe, DpoRecipe)
+    assert isinstance(recipe, PairRecipe)
     assert recipe.objective.beta == 0.2
     assert recipe.optim.learning_rate == 1e-5
     assert recipe.model.path == str(tmp_path / "base")

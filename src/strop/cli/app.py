@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
+from strop import __version__
 from strop.cli import demo, doctor, gate, reward, run, train
 from strop.cli.evals import suite
 from strop.cli.registry import verbs as registry
@@ -17,6 +20,25 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+def print_version(asked: bool) -> None:
+    """Print the version and end, before anything else of the command line is looked at."""
+    if asked:
+        print(f"strop {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", callback=print_version, is_eager=True),
+    ] = False,
+) -> None:
+    """What may stand before a verb."""
+
+
 app.command("demo")(demo.demo)
 app.command("train")(train.train)
 app.command("run")(run.run)

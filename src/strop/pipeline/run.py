@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 from strop.errors import StropError
 from strop.evals.gate import EXIT_CODES
+from strop.evals.gate.promote import promote
 from strop.evals.gate.verdict import read_verdict, run_gate
 from strop.evals.run import run_suite
 from strop.evals.summary import read_summary
-from strop.model.load import weights_hash
 from strop.pipeline.attempts import attempt_now, next_attempt, recipe_of, set_aside
 from strop.pipeline.graph import graph
 from strop.pipeline.planning import Planned, plan
@@ -21,7 +21,6 @@ from strop.recipe.gate import Policy
 from strop.recipe.loading.load import load
 from strop.recipe.pipeline import EvalStage, GateStage, Pipeline, PromoteStage, Stage, TrainStage
 from strop.recipe.suite import Suite
-from strop.registry.lineage import ancestry
 from strop.registry.store import Registry
 from strop.train.preflight.prepared import Prepared
 from strop.train.run import train
@@ -157,16 +156,9 @@ def _stop_if_refused(gate: GateStage) -> None:
 def _promote(
     pipeline: Pipeline, stage: PromoteStage, state: State, *, skips: bool
 ) -> tuple[Outcome, str]:
-    store = Registry(pipeline.registry)
     if skips:
-        current = store.current(stage.entry)
+        current = Registry(pipeline.registry).current(stage.entry)
         return "skipped", f"{stage.entry} is {current.id if current else 'nothing'}"
-    entry = store.promote(
-        stage.entry,
-        weights=weights_hash(stage.model),
-        path=stage.model,
-        lineage=ancestry(stage.model),
-        verdict=read_verdict(stage.verdict),
-    )
+    entry = promote(stage.model, stage.entry, verdict=stage.verdict, registry=pipeline.registry)
     write_state(pipeline, state.with_seen(stage.name, seen_by_promotion(stage)))
     return "done", f"{stage.entry} is now {entry.id}"

@@ -44,6 +44,7 @@ def facts(entry: Entry) -> dict[tuple[str, str], Any]:
         "recipe": flat(made["resolved"]) if "resolved" in made else {"hash": made.get("recipe")},
         "data": {str(n): source_line(s) for n, s in enumerate(made.get("data", []), 1)},
         "rewards": {str(n): sha256 for n, sha256 in enumerate(made.get("rewards", []), 1)},
+        "functions": {f["name"]: f["sha256"] for f in made.get("functions", [])},
         "code": made.get("code", {}),
         "environment": made.get("environment", {}),
         "parents": _parents(made),

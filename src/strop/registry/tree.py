@@ -54,6 +54,7 @@ def _facts(made: Mapping[str, Any]) -> list[tuple[str, str]]:
     facts = [("data", source_line(source)) for source in made.get("data", [])]
     if made.get("rewards"):
         facts.append(("rewards", ", ".join(sha256[:8] for sha256 in made["rewards"])))
+    facts += [("function", f"{f['name']}  {f['sha256'][:8]}") for f in made.get("functions", [])]
     if "recipe" in made:
         facts.append(("recipe", made["recipe"]))
     if "final" in made:

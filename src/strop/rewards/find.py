@@ -1,7 +1,10 @@
-"""Where a reward function comes from: built in, a user's file, OpenAI's grader, an endpoint."""
+"""Where a reward function comes from: built in, a user's file or script, OpenAI's grader, an
+endpoint."""
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,7 +17,7 @@ from strop.rewards.endpoint import endpoint
 from strop.rewards.exact import exact_answer
 from strop.rewards.grader import read_grader
 from strop.rewards.math import math_answer
-from strop.rewards.own.functions import own_function
+from strop.rewards.own.functions import as_trl, is_verl, own_function
 from strop.rewards.own.guard import GuardedFunction
 from strop.rewards.reward_model import reward_model
 from strop.rewards.schema import json_schema
@@ -73,6 +76,40 @@ def runs_code(component: RewardComponent) -> bool:
     return graded or (component.function == "code_tests" and component.file is None)
 
 
+def function_name(function: Callable[..., object]) -> str:
+    """The name by which a recipe and a run's lineage speak of a function given from Python.
+
+    Raises `RewardError` for what is no plain function, and for a name that means another reward.
+    """
+    name = getattr(function, "__name__", "")
+    if not inspect.isfunction(function) or not name.isidentifier():
+        raise RewardError(
+            f"{function!r} is no plain function with a name",
+            fix="define it with `def name(prompts, completions, **columns):`",
+        )
+    if name in (*BUILT_IN, "grader"):
+        raise RewardError(
+            f"{name} is a reward that strop has", fix="give your function another name"
+        )
+    return name
+
+
+def source_hash(function: Callable[..., object]) -> str:
+    """Hash of a function's source text, 16 hex digits: not of what else it calls.
+
+    Raises `RewardError` where there is no text, as for one that was typed at Python's prompt.
+    """
+    try:
+        text = inspect.getsource(function)
+    except OSError:
+        raise RewardError(
+            f"the source of {function_name(function)} cannot be read, so the run could not say "
+            "what it was rewarded by",
+            fix="define the function in a file or in a notebook's cell",
+        ) from None
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 def find_function(component: RewardComponent) -> RewardFunction:
     """A component's function with TRL's signature; `RewardError` where there is none."""
     if component.model is not None:
@@ -83,6 +120,8 @@ def find_function(component: RewardComponent) -> RewardFunction:
                 where=component.model,
                 fix="train one with method: reward_model",
             )
+    if component.given is not None:
+        return as_trl(component.given) if is_verl(component.given) else component.given
     if component.url is not None:
         return partial(endpoint, url=component.url)
     if component.file is not None and component.function == "grader":

@@ -37,11 +37,11 @@ class Gathered:
 class RolloutSource(Protocol):
     """Gives a step its scored groups; its state is saved with the checkpoint."""
 
-    def tasks(self, place: int) -> list[PromptedTask]:
-        """The tasks at a place of the data order, which `next` asks first."""
+    def tasks(self, position: int) -> list[PromptedTask]:
+        """The tasks at a position of the data order, which `next` asks first."""
 
-    def next(self, step: int, place: int) -> Gathered:
-        """The groups of step `step` (from 0), for the tasks at `place` of the data order."""
+    def next(self, step: int, position: int) -> Gathered:
+        """The groups of step `step` (from 0), for the tasks at `position` of the data order."""
 
     def held_out(
         self, tasks: Sequence[PromptedTask], reward: Reward, *, samples: int, temperature: float
@@ -78,19 +78,19 @@ class SynchronousSource:
         self.recipe, self.prompts, self.mix = recipe, prompts, mix
         self.engine, self.reward, self.weights = engine, reward, weights
 
-    def tasks(self, place: int) -> list[PromptedTask]:
-        return self._round(place, 0)
+    def tasks(self, position: int) -> list[PromptedTask]:
+        return self._round(position, 0)
 
-    def next(self, step: int, place: int) -> Gathered:
+    def next(self, step: int, position: int) -> Gathered:
         """Further prompts are a function of (seed, step, round): a resumed run draws the same."""
         self.engine.publish(self.weights())
         useful: list[ScoredGroup] = []
         equal: list[ScoredGroup] = []
         failures: list[Failure] = []
         rounds = 0
-        wanted = len(self.tasks(place))
+        wanted = len(self.tasks(position))
         for number in range(self.recipe.rollout.resample + 1):
-            collected = self._collect(self._round(place, number), step, number)
+            collected = self._collect(self._round(position, number), step, number)
             rounds += 1
             failures += collected.failures
             for group in collected.groups:
@@ -119,7 +119,7 @@ class SynchronousSource:
         )
 
     def state(self) -> dict[str, Any]:
-        """Nothing: what comes next follows from step and place alone."""
+        """Nothing: what comes next follows from step and position alone."""
         return {}
 
     def load(self, state: Mapping[str, Any]) -> None:
@@ -130,8 +130,8 @@ class SynchronousSource:
                 fix="resume with the recipe that the run was started with",
             )
 
-    def _round(self, place: int, number: int) -> list[PromptedTask]:
-        return [self.prompts[i] for i in self.mix.draw(place, number).own]
+    def _round(self, position: int, number: int) -> list[PromptedTask]:
+        return [self.prompts[i] for i in self.mix.draw(position, number).own]
 
     def _collect(self, tasks: Sequence[PromptedTask], step: int, number: int) -> Collected:
         rollout = self.recipe.rollout

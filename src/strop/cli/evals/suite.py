@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -12,10 +12,6 @@ from typer.core import TyperGroup
 from strop.cli.evals.decode import decode
 from strop.cli.evals.mine import mine
 from strop.cli.options import AsJson, DryRun, Overrides
-
-if TYPE_CHECKING:
-    from strop.engines.engine import Engine
-    from strop.evals.run import EvalResult
 
 SUITE = "suite"
 
@@ -63,13 +59,15 @@ def evaluate(
     Example: strop eval suite.yaml --model runs/sft/final --output evals/sft
     """
     from strop.cli.show import Counting, setup
+    from strop.evals.ask import find_engine
     from strop.evals.run import check_suite, run_suite
     from strop.recipe.loading.load import load
     from strop.recipe.suite import Suite
+    from strop.results import EvalResult
 
     setup()
     loaded = load(Suite, suite, overrides)
-    engine = _engine(model, endpoint, outputs)
+    engine = find_engine(model, endpoint, None if outputs is None else str(outputs))
     if dry_run:
         for name, items in check_suite(loaded, engine).items():
             print(f"would measure {name}: {items} items")
@@ -80,39 +78,5 @@ def evaluate(
         said = {"scores": result.scores, "figures": result.figures, "kl": result.kl}
         print(json.dumps({**said, "output": str(output)}))
         return
-    _show(result)
+    print(EvalResult(output))
     print(f"saved {output}")
-
-
-def _engine(model: str | None, endpoint: str | None, outputs: Path | None) -> Engine:
-    from strop.engines.local.engine import LocalEngine
-    from strop.engines.openai import OpenAIEngine
-    from strop.engines.recorded import RecordedEngine
-    from strop.errors import UsageError
-
-    if outputs is not None:
-        if model is not None or endpoint is not None:
-            raise UsageError("--outputs are answers already given: drop --model and --endpoint")
-        return RecordedEngine(str(outputs))
-    if model is None:
-        raise UsageError(
-            "whom to measure?", fix="give --model FOLDER, --endpoint URL --model NAME, or --outputs"
-        )
-    return LocalEngine(model) if endpoint is None else OpenAIEngine(endpoint, model)
-
-
-def _show(result: EvalResult) -> None:
-    """Scores, then how the answers look."""
-    unscored = dict.fromkeys(result.scores, 0)
-    for record in result.records:
-        unscored[record.task] = unscored.get(record.task, 0) + (record.score is None)
-    for name, value in result.scores.items():
-        missing = f"   {unscored[name]} not scored" if unscored[name] else ""
-        print(f"  {name:<40} {value:.4f}{missing}")
-    if result.kl is not None:
-        print(f"  {'KL to reference, nats per token':<40} {result.kl:.4f}")
-    for task, figures in result.figures.items():
-        named = [f"{name} {value:.3g}" for name, value in figures.items()]
-        print(f"  {task}")
-        for first in range(0, len(named), 5):
-            print(f"    {'  '.join(named[first : first + 5])}")

@@ -46,27 +46,12 @@ def promote(
 
     Example: strop registry promote runs/dpo/final --entry algebra --verdict gates/dpo.json
     """
-    from strop.errors import UsageError
-    from strop.evals.gate.verdict import read_verdict
-    from strop.model.load import weights_hash
-    from strop.registry.lineage import ancestry
-    from strop.registry.store import Registry
+    from strop.evals.gate.promote import promote as promoted
 
-    if not model.is_dir():
-        raise UsageError("no such model folder", where=str(model))
-    store, folder = Registry(registry), model.resolve()
-    proof = read_verdict(verdict) if verdict else None
-    weights, made = weights_hash(folder), ancestry(folder)
-    if dry_run:
-        found = store.prepare(
-            weights=weights, path=str(folder), lineage=made, verdict=proof, override=override
-        )
-        _said(found, f"{entry} would be {found.id}", as_json)
-        return
-    found = store.promote(
-        entry, weights=weights, path=str(folder), lineage=made, verdict=proof, override=override
+    found = promoted(
+        model, entry, verdict=verdict, registry=registry, override=override, dry_run=dry_run
     )
-    _said(found, f"{entry} is now {found.id}", as_json)
+    _said(found, f"{entry} {'would be' if dry_run else 'is now'} {found.id}", as_json)
 
 
 @app.command("rollback")

@@ -9,15 +9,33 @@ from pathlib import Path
 from typing import Any
 
 from strop.data.json_text import parsed
-from strop.errors import DataError, MissingEvidenceError, StropError
+from strop.errors import DataError, MissingEvidenceError, StropError, UsageError
+from strop.evals.drift import PREFIX
 from strop.evals.gate.judge import Records, gate
 from strop.evals.gate.page import write_page
 from strop.evals.records import read_records
 from strop.evals.summary import read_summary
 from strop.files import SHORT, read_text, sha256_hex, write_json
-from strop.recipe.gate import Demand, Policy
+from strop.recipe.gate import Demand, Guardrail, Policy
+from strop.recipe.loading.load import Given, load
 from strop.registry.store import Registry
 from strop.types import Verdict
+
+
+def policy_of(given: Given | None, margin: float | None, base: str | Path) -> Policy:
+    """The policy that was given, or one of a guardrail of `margin` on every score of `base`.
+
+    Raises `UsageError` for both, for neither, and for a margin outside of 0 to 1.
+    """
+    if (given is None) == (margin is None):
+        raise UsageError("give exactly one of --policy and --margin")
+    if given is not None:
+        return load(Policy, given)
+    if margin is None or not 0 < margin < 1:
+        raise UsageError(f"--margin is {margin}", fix="give a number between 0 and 1")
+    names = sorted({record.task for record in read_records(base)})
+    scores = [name for name in names if not name.startswith(PREFIX)]
+    return Policy(guardrails=[Guardrail(score=name, margin=margin) for name in scores])
 
 
 def run_gate(

@@ -1,5 +1,5 @@
-"""YAML -> recipe, with the line of every mistake and the nearest right name; a recipe as one hash
-and as one row of dotted keys."""
+"""YAML (or plain values) -> recipe, with the line of every mistake and the nearest right name; a
+recipe as one hash and as one row of dotted keys."""
 
 from __future__ import annotations
 
@@ -20,6 +20,13 @@ from strop.recipe.loading.yaml_text import parsed, short, shown
 from strop.recipe.train.methods import METHODS, Recipe
 
 Loc = tuple[str | int, ...]
+Given = str | Path | Mapping[str, Any] | Strict
+"""A recipe of any kind as a user gives it: a YAML file, its values as a plain dictionary, or what
+was made of them before."""
+
+Overrides = Sequence[str] | Mapping[str, Any]
+"""`["optim.learning_rate=1e-5"]` as on the command line, or `{"optim.learning_rate": 1e-5}`."""
+
 StrictT = TypeVar("StrictT", bound=Strict)
 
 RECIPE_BYTES = 1 << 18
@@ -34,22 +41,36 @@ LONGEST_MESSAGE = 500
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A parsed YAML file: its values and the line of every key and list item."""
+    """The values of a recipe, and the line of every key and list item of the YAML file that they
+    were read from; `path` is `None` for a dictionary."""
 
-    path: Path
+    path: Path | None
     values: dict[str, Any]
     lines: Mapping[Loc, int]
 
+    @property
+    def folder(self) -> Path:
+        """What relative paths are relative to: the file's folder, or the working directory."""
+        return Path.cwd() if self.path is None else self.path.resolve().parent
+
     def place(self, loc: Loc) -> str:
         """`file:line` of the closest known place."""
+        if self.path is None:
+            return "the recipe"
         while loc and loc not in self.lines:
             loc = loc[:-1]
         return f"{self.path}:{self.lines.get(loc, 1)}"
 
 
-def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(recipe: Given, overrides: Overrides = ()) -> Recipe:
     """Read a training recipe; its `method` decides which keys it may have."""
-    source = read_yaml(path, overrides)
+    if isinstance(recipe, Recipe) and not overrides:
+        return recipe
+    return recipe_from(read_source(recipe, overrides))
+
+
+def recipe_from(source: Source) -> Recipe:
+    """The training recipe that these values are."""
     method = source.values.get("method")
     if method is None:
         raise RecipeError(
@@ -68,9 +89,11 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     return validate(METHODS[method].recipe, source)
 
 
-def load(cls: type[StrictT], path: str | Path, overrides: Sequence[str] = ()) -> StrictT:
-    """Read any other recipe file (suite, policy, pipeline)."""
-    return validate(cls, read_yaml(path, overrides))
+def load(cls: type[StrictT], given: Given, overrides: Overrides = ()) -> StrictT:
+    """Read any other recipe (suite, policy, pipeline)."""
+    if isinstance(given, cls) and not overrides:
+        return given
+    return validate(cls, read_source(given, overrides))
 
 
 def digest(recipe: Strict) -> str:
@@ -79,8 +102,27 @@ def digest(recipe: Strict) -> str:
     return sha256_hex(text, SHORT)
 
 
-def read_yaml(path: str | Path, overrides: Sequence[str] = ()) -> Source:
-    """Parse a YAML mapping safely, refuse duplicate keys, apply `a.b=c` overrides."""
+def read_source(given: Given, overrides: Overrides = ()) -> Source:
+    """The values of a file, a dictionary (which is left as it is) or a recipe, with overrides."""
+    if isinstance(given, str | Path):
+        return read_yaml(given, overrides)
+    said = given.model_dump(mode="json", exclude_unset=True) if isinstance(given, Strict) else given
+    values = _copied(said)
+    _override(values, overrides)
+    return Source(None, values, {})
+
+
+def _copied(value: Any) -> Any:
+    """Plain values as YAML would have them: paths are text."""
+    if isinstance(value, Mapping):
+        return {name: _copied(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_copied(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def read_yaml(path: str | Path, overrides: Overrides = ()) -> Source:
+    """Parse a YAML mapping safely, refuse duplicate keys, apply overrides."""
     path = Path(path)
     text = read_text(path, RecipeError, limit=RECIPE_BYTES)
     values, node = parsed(text, str(path))
@@ -91,8 +133,7 @@ def read_yaml(path: str | Path, overrides: Sequence[str] = ()) -> Source:
     lines: dict[Loc, int] = {}
     for loc, line in _lines(node, (), path) if node else ():
         lines[loc] = line
-    for override in overrides:
-        _apply(values, override)
+    _override(values, overrides)
     return Source(path, values, lines)
 
 
@@ -114,12 +155,22 @@ def _lines(node: yaml.Node, loc: Loc, path: Path) -> Iterator[tuple[Loc, int]]:
             yield from _lines(item, (*loc, index), path)
 
 
-def _apply(values: dict[str, Any], override: str) -> None:
-    """`optim.learning_rate=1e-5`, the value read as YAML."""
-    name, equals, text = override.partition("=")
-    if not equals or not name:
-        raise _unfit(override, "is not of the form a.b=c")
-    value, _ = parsed(text, f"--set {short(name)}")
+def _override(values: dict[str, Any], overrides: Overrides) -> None:
+    """Put every override in its place."""
+    if isinstance(overrides, Mapping):
+        for name, value in overrides.items():
+            _put(values, name, _copied(value))
+        return
+    for override in overrides:
+        name, equals, text = override.partition("=")
+        if not equals or not name:
+            raise _unfit(override, "is not of the form a.b=c")
+        value, _ = parsed(text, f"--set {short(name)}")
+        _put(values, name, value)
+
+
+def _put(values: dict[str, Any], name: str, value: Any) -> None:
+    """The value at `optim.learning_rate`."""
     *parents, last = name.split(".")
     here: Any = values
     for parent in parents:
@@ -155,7 +206,7 @@ def validate(cls: type[StrictT], source: Source) -> StrictT:
     """Check every key and value; all mistakes are reported in one message."""
     try:
         # YAML 1.1 reads 1e-5 as text; pydantic turns such text into a number
-        context = {"folder": source.path.resolve().parent, "source": source}
+        context = {"folder": source.folder, "source": source}
         return cls.model_validate(source.values, context=context)
     except ValidationError as error:
         # a default that is made of a wrong value is no mistake of its own

@@ -22,7 +22,7 @@ from strop.recipe.train.policy import (
     SequenceClipObjective,
     ValueRecipe,
 )
-from strop.recipe.train.reward import ProbesRecipe, Rewards
+from strop.recipe.train.reward import ProbesRecipe, RewardComponent, Rewards
 from strop.recipe.train.rollout import CispoRollout, DapoRollout, RolloutRecipe, UngroupedRollout
 from strop.recipe.train.run import TrainRecipe
 
@@ -54,6 +54,11 @@ class OnlineRecipe(TrainRecipe):
     def refresh_every(self) -> int:
         """After how many steps each the reference becomes the policy; never without one."""
         return 0
+
+    @property
+    def all_rewards(self) -> list[RewardComponent]:
+        """What completions are trained by, and what held-out ones are judged by."""
+        return [*self.reward, *((self.eval.reward if self.eval else None) or [])]
 
 
 class PolicyRecipe(OnlineRecipe):

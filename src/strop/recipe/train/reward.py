@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, PrivateAttr, model_validator
 
 from strop.recipe.base import LocalPath, ModelPath, Strict
 
@@ -31,7 +32,8 @@ class RewardComponent(Strict):
     than `max_unscored` of a step's completions unscored three steps in a row.
 
     A Python function of your own runs in a worker process, `seconds` (60) a call at most;
-    `in_process` runs it in strop's process, where nothing can end it.
+    `in_process` runs it in strop's process, where nothing can end it. A function that is given from
+    Python (`strop.train(recipe, rewards=[mine])`) is `given`, and no part of the recipe's values.
     """
 
     function: str
@@ -48,6 +50,7 @@ class RewardComponent(Strict):
     seconds: float | None = Field(None, gt=0)
     in_process: bool = False
     options: dict[str, Any] = Field(default_factory=dict)
+    _given: Callable[..., Any] | None = PrivateAttr(None)
 
     @model_validator(mode="after")
     def _model_is_read(self) -> Self:
@@ -83,6 +86,15 @@ class RewardComponent(Strict):
         if self.in_process and self.seconds is not None:
             raise ValueError("what runs in strop's own process cannot be stopped: drop `seconds`")
         return self
+
+    @property
+    def given(self) -> Callable[..., Any] | None:
+        """The function itself, where it was given from Python."""
+        return self._given
+
+    def give(self, function: Callable[..., Any]) -> None:
+        """Name this function: from now on the component is judged by it."""
+        self._given = function
 
     @property
     def label(self) -> str:

@@ -82,11 +82,11 @@ def train_online(state: TrainState, recipe: Online, parts: OnlineParts) -> Itera
         started = time.perf_counter()
         where = f"step {state.step + 1}"
         with phase("data"):
-            place = state.draw_at(parts.total)
-            drawn = parts.mix.draw(place)
-        shape = partial(_sampled_shape, recipe, parts.source.tasks(place))
+            position = state.draw_at(parts.total)
+            drawn = parts.mix.draw(position)
+        shape = partial(_sampled_shape, recipe, parts.source.tasks(position))
         with interruptible(), explained(where, shape, to_sample(recipe)):
-            gathered = parts.source.next(state.step, place)
+            gathered = parts.source.next(state.step, position)
         sampled = time.perf_counter()
         expect_scored(recipe.reward, gathered.sampled, gathered.failures, state.unscored, where)
         row = rollout_metrics(gathered, parts.learner.compares_groups)

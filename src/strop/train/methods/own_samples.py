@@ -89,7 +89,7 @@ class OnlineDpo:
         with phase("data"):
             trees = [tree for group in groups for tree in self._pair(group)]
             update = self._method(trees).update(range(len(trees))) if trees else NOTHING
-        skipped = {"skipped/groups": Sum(len(groups) - len(trees))}
+        skipped = {"skipped/groups": Sum(float(len(groups) - len(trees)))}
         yield logging_of_samples_alone(replace(update, metrics=skipped))
 
     def _method(self, trees: Sequence[Tree]) -> PairMethod:
@@ -138,7 +138,7 @@ class Raft:
         method = SupervisedMethod(
             self.policy, trees, self.recipe.run.micro_batch_tokens, prefix="learnt/"
         )
-        skipped = {"skipped/groups": Sum(len(groups) - len(trees))}
+        skipped = {"skipped/groups": Sum(float(len(groups) - len(trees)))}
         update = replace(method.update(range(len(trees))), metrics=skipped)
         yield logging_of_samples_alone(update)
 

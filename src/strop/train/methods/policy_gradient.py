@@ -125,7 +125,7 @@ class PolicyGradient:
         kept = [k for number, group in enumerate(groups) for k in self._kept(number, group)]
         counted = tuple(self._counted(group) for group in groups)
         metrics: dict[str, Metric] = {
-            "skipped/groups": Sum(len(groups) - len({k.group for k in kept})),
+            "skipped/groups": Sum(float(len(groups) - len({k.group for k in kept}))),
         }
         if not kept:
             return PolicyBatch((), (), [], [], None, None, None, None, None, counted, metrics)

@@ -24,6 +24,7 @@ from strop.recipe.loading.load import digest, flat, load
 from strop.recipe.suite import Suite
 from strop.recipe.train.methods import Recipe
 from strop.recipe.train.online import OnlineRecipe
+from strop.rewards.find import source_hash
 from strop.tracking.runlog import read_rows
 
 RECIPE = "recipe.resolved.yaml"
@@ -119,10 +120,11 @@ def changed_inputs(folder: Path, inputs: Mapping[str, Any]) -> list[str]:
 
 
 def _hashes(entry: Any) -> dict[str, str]:
-    """Hashes of one of `run_inputs` by what they are of: the path, or the number in a list."""
+    """Hashes of one of `run_inputs` by what they are of: a path, a name, or the number in a
+    list."""
     listed = entry if isinstance(entry, list) else [] if entry is None else [entry]
     return {
-        item["path"] if isinstance(item, dict) else str(number): (
+        item.get("path") or item["name"] if isinstance(item, dict) else str(number): (
             item["sha256"] if isinstance(item, dict) else item
         )
         for number, item in enumerate(listed)
@@ -135,7 +137,11 @@ def _listed(changes: Sequence[str]) -> str:
 
 def run_inputs(recipe: Recipe) -> dict[str, Any]:
     """Hashes of what a run reads: parent weights, data, reward files and models, the dev suite."""
-    further = {} if recipe.dev is None else {"dev": suite_hash(load(Suite, recipe.dev.suite))}
+    further: dict[str, Any] = {}
+    if recipe.dev is not None:
+        further["dev"] = suite_hash(load(Suite, recipe.dev.suite))
+    if functions := functions_given(recipe):
+        further["functions"] = functions
     written = Path(recipe.chat_template) if recipe.chat_template else None
     if written is not None and written.is_file():
         further["chat_template"] = sha256_of(written)[:SHORT]
@@ -230,8 +236,7 @@ def reward_hashes(recipe: Recipe) -> list[str]:
     """Hashes of the reward files, reward models and the critic that a recipe names."""
     if not isinstance(recipe, OnlineRecipe):
         return []
-    held_out = (recipe.eval.reward if recipe.eval else None) or []
-    components = [*recipe.reward, *held_out]
+    components = recipe.all_rewards
     files = [Path(component.file) for component in components if component.file]
     models = [component.model for component in components if component.model]
     if recipe.critic is not None:
@@ -240,6 +245,13 @@ def reward_hashes(recipe: Recipe) -> list[str]:
         *(sha256_of(file)[:SHORT] for file in files),
         *(weights_hash(model) for model in models),
     ]
+
+
+def functions_given(recipe: Recipe) -> list[dict[str, str]]:
+    """`[{"name": "shorter", "sha256": "3f1c..."}]`: reward functions given from Python."""
+    components = recipe.all_rewards if isinstance(recipe, OnlineRecipe) else []
+    given = {c.function: c.given for c in components if c.given is not None}
+    return [{"name": name, "sha256": source_hash(found)} for name, found in given.items()]
 
 
 def environment() -> dict[str, Any]:

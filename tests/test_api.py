@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import transformers
 import yaml
 
@@ -217,7 +218,7 @@ class TestRewards:
     def test_what_is_no_reward_is_refused(
         self, recipes: Recipes, functions: list[Any], message: str
     ) -> None:
-        with pytest.raises(RewardError, match=message):
+        with pytest.raises(UsageError, match=message):
             strop.train(recipes["grpo"], rewards=functions)
         assert not (recipes["grpo"].parent / "runs").exists()
 
@@ -233,9 +234,53 @@ class TestRewards:
     def test_a_function_without_a_source_is_refused(self, recipes: Recipes) -> None:
         names: dict[str, Any] = {}
         exec("def typed(prompts, completions, **columns):\n    return [1.0]", names)
-        with pytest.raises(RewardError, match="the source of typed cannot be read"):
+        with pytest.raises(UsageError, match="the source of typed cannot be read"):
             strop.train(recipes["grpo"], rewards=[names["typed"]])
         assert not (recipes["grpo"].parent / "runs/grpo/final").exists()
+
+
+def my_hinge(
+    policy_chosen: torch.Tensor,
+    policy_rejected: torch.Tensor,
+    ref_chosen: torch.Tensor,
+    ref_rejected: torch.Tensor,
+    *,
+    beta: float,
+) -> torch.Tensor:
+    margin = (policy_chosen - ref_chosen) - (policy_rejected - ref_rejected)
+    return (1 - beta * margin).clamp(min=0)
+
+
+def mean_hinge(*four: torch.Tensor) -> torch.Tensor:
+    return my_hinge(*four, beta=0.1).mean()
+
+
+class TestLoss:
+    """A function of the user's script takes the place of DPO's loss."""
+
+    def test_it_trains_as_the_same_loss_of_strop_does(self, recipes: Recipes) -> None:
+        changes = {"run.steps": 3, "objective.beta": 0.2}
+        built_in = strop.train(recipes["hinge"], overrides=changes)
+        plain = strop.train(recipes["dpo"], overrides={**changes, "eval": None})
+        run = strop.train(
+            recipes["dpo"], overrides={**changes, "eval": None, "output": "runs/own"}, loss=my_hinge
+        )
+        assert metrics(run.folder) == metrics(built_in.folder)
+        assert metrics(run.folder) != metrics(plain.folder)  # nothing of it stays behind
+        source = inspect.getsource(my_hinge).encode()
+        named = {"name": "my_hinge", "sha256": hashlib.sha256(source).hexdigest()[:16]}
+        assert run.lineage["functions"] == [named]
+        assert "functions" not in plain.lineage
+
+    def test_what_does_not_fit_is_refused(self, recipes: Recipes) -> None:
+        with pytest.raises(UsageError, match=r"mean_hinge returned \[\] where the shape is \[1\]"):
+            strop.train(recipes["dpo"], loss=mean_hinge)
+        with pytest.raises(RecipeError, match="method hinge takes no loss of your own"):
+            strop.train(recipes["hinge"], loss=my_hinge)
+        with pytest.raises(RecipeError, match=r"my_hinge does not read objective\.label_smoothing"):
+            strop.train(recipes["dpo"], overrides={"objective.label_smoothing": 0.1}, loss=my_hinge)
+        with pytest.raises(UsageError, match="no plain function"):
+            strop.train(recipes["dpo"], loss=partial(my_hinge, beta=0.1))
 
 
 class TestTrain:

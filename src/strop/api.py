@@ -8,14 +8,16 @@ A user's mistake raises a subclass of `StropError`, whose text names the place a
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 import transformers
 
-from strop.errors import RecipeError, RewardError, UsageError
+from strop.errors import RecipeError, UsageError
 from strop.evals.ask import find_engine
 from strop.evals.gate import promote as promotion
 from strop.evals.gate.verdict import policy_of, run_gate
@@ -32,7 +34,9 @@ from strop.recipe.loading.load import (
 from strop.recipe.pipeline import Pipeline, Stage
 from strop.recipe.suite import Suite
 from strop.recipe.train.methods import METHODS, Recipe
+from strop.recipe.train.offline import PairRecipe
 from strop.recipe.train.online import OnlineRecipe
+from strop.recipe.train.preference import DpoObjective
 from strop.results import (
     EvalResult,
     GateResult,
@@ -41,13 +45,15 @@ from strop.results import (
     StageResult,
     TrainResult,
 )
-from strop.rewards.find import RewardFunction, function_name
+from strop.rewards.find import RewardFunction, function_name, reward_names
 from strop.train.run import train as run_training
 from strop.types import StepRecord
 
 __all__ = ["evaluate", "gate", "load_recipe", "promote", "run", "train"]
 
 HERE = "registry.db"
+
+PairLoss = Callable[..., torch.Tensor]
 
 OnStep = Callable[[StepRecord], None]
 """Called after every optimizer step, with its number, the number of all, and its metrics."""
@@ -58,6 +64,7 @@ def train(
     *,
     overrides: Overrides = (),
     rewards: Sequence[RewardFunction] = (),
+    loss: PairLoss | None = None,
     resume: bool = False,
     resume_from: str | Path | None = None,
     force_resume: bool = False,
@@ -69,8 +76,12 @@ def train(
 
     `rewards` are functions `f(prompts, completions, **columns) -> list[float | None]` of your own.
     Each becomes a reward component of its name with weight 1, or the component with `function` of
-    that name where the recipe has one. They are called in this process, without a time limit; the
-    run's lineage keeps their names and the hashes of their sources.
+    that name where the recipe has one. They are called in this process, without a time limit.
+    `loss` takes the place of DPO's (`method: dpo`). It gets what the functions of
+    `strop.losses.preference` get, the summed log-probs of shape [B]
+    `(policy_chosen, policy_rejected, ref_chosen, ref_rejected)` and those of the objective's
+    options (`beta`, `label_smoothing`) that it has parameters for, and returns one loss a pair,
+    shape [B]. The run's lineage keeps the names of all functions and the hashes of their sources.
 
     `resume` goes on from the last checkpoint, `resume_from` from this one, `force_resume` although
     recipe, data or model changed; `overwrite` deletes an earlier run in `output`; `force` accepts a
@@ -81,6 +92,8 @@ def train(
     """
     _expect_main_thread()
     made = _with_rewards(recipe, overrides, rewards) if rewards else load_recipe(recipe, overrides)
+    if loss is not None:
+        made = _with_loss(made, loss)
     with _without_bars():
         run_training(
             made,
@@ -198,9 +211,7 @@ def _with_rewards(
     given: Given, overrides: Overrides, functions: Sequence[RewardFunction]
 ) -> Recipe:
     """The recipe with these functions among its reward components."""
-    named = {function_name(function): function for function in functions}
-    if len(named) < len(functions):
-        raise RewardError("two reward functions have one name", fix="rename one of them")
+    named = reward_names(functions)
     source = read_source(given, overrides)
     method = METHODS.get(str(source.values.get("method")))
     if method is not None and method.records != "task":
@@ -215,6 +226,21 @@ def _with_rewards(
         if component.function in named and component.file is None and component.url is None:
             component.give(named[component.function])
     return recipe
+
+
+def _with_loss(recipe: Recipe, loss: PairLoss) -> Recipe:
+    """The recipe with this loss in place of DPO's; every option that it sets has to be read."""
+    name = function_name(loss)
+    objective = recipe.objective if isinstance(recipe, PairRecipe) else None
+    if not isinstance(objective, DpoObjective):
+        raise RecipeError(f"method {recipe.method} takes no loss of your own",
+                          fix="`loss` takes the place of DPO's: use method dpo")  # fmt: skip
+    said = objective.model_fields_set & {"label_smoothing", "divergence", "alpha"}
+    unread = sorted(said - inspect.signature(loss).parameters.keys())
+    if unread:
+        raise RecipeError(f"{name} does not read objective.{unread[0]}",
+                          fix=f"drop it, or add the parameter `{unread[0]}`")  # fmt: skip
+    return recipe.model_copy(update={"objective": objective.with_loss(loss)})
 
 
 def _model(given: TrainResult | str | Path | None) -> str | None:

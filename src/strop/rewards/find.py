@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from strop.errors import RewardError
+from strop.errors import RewardError, UsageError
 from strop.files import SHORT, sha256_hex
 from strop.model.load import expect_weights, has_scalar_head
 from strop.recipe.train.reward import RewardComponent
@@ -77,34 +77,43 @@ def runs_code(component: RewardComponent) -> bool:
 
 
 def function_name(function: Callable[..., object]) -> str:
-    """The name by which a recipe and a run's lineage speak of a function given from Python.
+    """The name by which a run's lineage speaks of a function given from Python.
 
-    Raises `RewardError` for what is no plain function, and for a name that means another reward.
+    Raises `UsageError` for what is no plain function.
     """
     name = getattr(function, "__name__", "")
     if not inspect.isfunction(function) or not name.isidentifier():
-        raise RewardError(
-            f"{function!r} is no plain function with a name",
-            fix="define it with `def name(prompts, completions, **columns):`",
-        )
-    if name in (*BUILT_IN, "grader"):
-        raise RewardError(
-            f"{name} is a reward that strop has", fix="give your function another name"
-        )
+        raise UsageError(f"{function!r} is no plain function with a name",
+                         fix="define it with `def name(...):`")  # fmt: skip
     return name
+
+
+def reward_names(functions: Sequence[RewardFunction]) -> dict[str, RewardFunction]:
+    """Reward functions by the names by which a recipe speaks of them.
+
+    Raises `RewardError` for a name that another one has, or a reward of strop's.
+    """
+    named = {function_name(function): function for function in functions}
+    if len(named) < len(functions):
+        raise RewardError("two reward functions have one name", fix="rename one of them")
+    for name in named:
+        if name in (*BUILT_IN, "grader"):
+            raise RewardError(f"{name} is a reward that strop has",
+                              fix="give your function another name")  # fmt: skip
+    return named
 
 
 def source_hash(function: Callable[..., object]) -> str:
     """Hash of a function's source text, 16 hex digits: not of what else it calls.
 
-    Raises `RewardError` where there is no text, as for one that was typed at Python's prompt.
+    Raises `UsageError` where there is no text, as for one that was typed at Python's prompt.
     """
     try:
         text = inspect.getsource(function)
     except OSError:
-        raise RewardError(
+        raise UsageError(
             f"the source of {function_name(function)} cannot be read, so the run could not say "
-            "what it was rewarded by",
+            "what it was trained by",
             fix="define the function in a file or in a notebook's cell",
         ) from None
     return sha256_hex(text, SHORT)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 from strop.recipe.train.alarm import CommonAlarms, PairAlarms
 from strop.recipe.train.data import EvalDuring
 from strop.recipe.train.preference import (
     AnyPairObjective,
+    DpoObjective,
     RewardModelObjective,
     UnpairedObjective,
 )
@@ -41,6 +43,11 @@ class PairRecipe(OfflineRecipe):
 
     objective: AnyPairObjective
     alarms: PairAlarms = PairAlarms()
+
+    @property
+    def given_loss(self) -> Callable[..., Any] | None:
+        """A loss of the user's own, given from Python in place of DPO's."""
+        return self.objective.given if isinstance(self.objective, DpoObjective) else None
 
 
 class UnpairedRecipe(OfflineRecipe):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from collections.abc import Callable
+from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from strop.recipe.base import Strict
 
@@ -41,11 +42,27 @@ class PairObjective(Strict):
 
 
 class DpoObjective(PairObjective):
-    """DPO; `label_smoothing` is cDPO, `divergence` replaces the reverse KL (f-DPO)."""
+    """DPO; `label_smoothing` is cDPO, `divergence` replaces the reverse KL (f-DPO).
+
+    A loss that is given from Python (`strop.train(recipe, loss=mine)`) takes its place: it is
+    `given`, and no part of the recipe's values.
+    """
 
     label_smoothing: float = Field(0.0, ge=0, lt=0.5)
     divergence: Literal["reverse_kl", "forward_kl", "js", "alpha"] = "reverse_kl"
     alpha: float = Field(ALPHA, gt=0, lt=1)
+    _given: Callable[..., Any] | None = PrivateAttr(None)
+
+    @property
+    def given(self) -> Callable[..., Any] | None:
+        """The user's own loss of a pair."""
+        return self._given
+
+    def with_loss(self, function: Callable[..., Any]) -> Self:
+        """This objective with a loss of the user's own."""
+        copy = self.model_copy()
+        copy._given = function
+        return copy
 
     @model_validator(mode="after")
     def _options_are_read(self) -> Self:

@@ -6,6 +6,7 @@ that counts tokens beyond the shorter answer less. The same rule is applied to p
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,6 +14,7 @@ from typing import Any
 
 import torch
 
+from strop.errors import UsageError
 from strop.losses import preference
 from strop.losses.metrics import Metric, Sum
 from strop.losses.reduce import Loss, mean_of
@@ -20,7 +22,7 @@ from strop.losses.weights import length_desensitized_weights, wpo_weights
 from strop.model.logprobs import Head
 from strop.model.network import Policy
 from strop.recipe.train.methods import METHODS, Method
-from strop.recipe.train.preference import ALPHA, AnyPairObjective
+from strop.recipe.train.preference import ALPHA, AnyPairObjective, DpoObjective
 from strop.tracking.phases import phase
 from strop.train.loop.micro_batches import MicroBatch, micro_batches
 from strop.train.loop.state import RunningMean
@@ -88,12 +90,29 @@ def loss_named(name: str) -> PairLoss:
 
 
 def _dpo(sides: Sides, rule: PairRule, options: Options, reward_mean: float) -> torch.Tensor:
-    """DPO, or f-DPO where the divergence is another one."""
+    """DPO, f-DPO where the divergence is another one, or the user's own loss."""
+    if isinstance(rule.objective, DpoObjective) and rule.objective.given is not None:
+        return _own_loss(rule.objective.given, sides, options)
     divergence = rule.option("divergence", "reverse_kl")
     if divergence == "reverse_kl":
         return preference.dpo(*sides, **options)
     beta, alpha = rule.objective.beta, rule.option("alpha", ALPHA)
     return preference.f_dpo(*sides, beta=beta, divergence=divergence, alpha=alpha)
+
+
+def _own_loss(
+    function: Callable[..., torch.Tensor], sides: Sides, options: Options
+) -> torch.Tensor:
+    """A user's own loss of each pair, [P]; it gets those options that it has parameters for."""
+    taken = inspect.signature(function).parameters
+    loss_P = function(*sides, **{name: v for name, v in options.items() if name in taken})
+    if not isinstance(loss_P, torch.Tensor) or loss_P.shape != sides[0].shape:
+        found = list(loss_P.shape) if isinstance(loss_P, torch.Tensor) else type(loss_P).__name__
+        raise UsageError(
+            f"the loss {function.__name__} returned {found} where the shape is {[len(sides[0])]}",
+            fix="return a tensor with one loss for each pair; strop takes the mean",
+        )
+    return loss_P
 
 
 def _bco(sides: Sides, rule: PairRule, options: Options, reward_mean: float) -> torch.Tensor:

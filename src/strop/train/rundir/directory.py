@@ -23,8 +23,9 @@ from strop.model.load import weights_hash
 from strop.recipe.loading.load import digest, flat, load
 from strop.recipe.suite import Suite
 from strop.recipe.train.methods import Recipe
+from strop.recipe.train.offline import PairRecipe
 from strop.recipe.train.online import OnlineRecipe
-from strop.rewards.find import source_hash
+from strop.rewards.find import function_name, source_hash
 from strop.tracking.runlog import read_rows
 
 RECIPE = "recipe.resolved.yaml"
@@ -248,9 +249,11 @@ def reward_hashes(recipe: Recipe) -> list[str]:
 
 
 def functions_given(recipe: Recipe) -> list[dict[str, str]]:
-    """`[{"name": "shorter", "sha256": "3f1c..."}]`: reward functions given from Python."""
+    """`[{"name": "shorter", "sha256": "3f1c..."}]`: rewards or a loss given from Python."""
     components = recipe.all_rewards if isinstance(recipe, OnlineRecipe) else []
     given = {c.function: c.given for c in components if c.given is not None}
+    if isinstance(recipe, PairRecipe) and recipe.given_loss is not None:
+        given[function_name(recipe.given_loss)] = recipe.given_loss
     return [{"name": name, "sha256": source_hash(found)} for name, found in given.items()]
 
 

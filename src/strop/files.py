@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import socket
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -31,9 +32,6 @@ SHORT = 16
 """Hex digits of a hash that stands in a file or a message to be compared, not to be proof."""
 
 
-# ------------------------------------------------------------------------------------------- hashes
-
-
 def sha256_hex(content: bytes | str, digits: int = 64) -> str:
     """The first hex digits of the sha256 of some bytes, or of a text as UTF-8."""
     data = content.encode() if isinstance(content, str) else content
@@ -46,13 +44,18 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def sha256_of_parts(parts: Iterable[bytes]) -> str:
+    """The sha256 of parts one after the other, 16 hex digits; they are not held together."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()[:SHORT]
+
+
 def sha256_of_hashes(hashes: Iterable[tuple[str, str]]) -> str:
     """One hash of several files by their (name, sha256), 16 hex digits; `""` where a name is not to
     count."""
-    digest = hashlib.sha256()
-    for name, sha256 in hashes:
-        digest.update(name.encode() + bytes.fromhex(sha256))
-    return digest.hexdigest()[:SHORT]
+    return sha256_of_parts(name.encode() + bytes.fromhex(sha256) for name, sha256 in hashes)
 
 
 def hashed_files(folder: Path, files: Iterable[Path]) -> dict[str, dict[str, Any]]:
@@ -65,9 +68,6 @@ def hashed_files(folder: Path, files: Iterable[Path]) -> dict[str, dict[str, Any
         }
         for file in files
     }
-
-
-# ------------------------------------------------------------------------------- whole or not there
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -100,7 +100,7 @@ def writing(path: Path) -> Iterator[IO[bytes]]:
         with path.open("wb") as stream:
             yield stream
         return
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         with temporary.open("wb") as stream:
             yield stream
@@ -210,9 +210,6 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-# --------------------------------------------------------------------------------------------- lock
-
-
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold a folder for one run; raises `OutputError` naming the process and host that hold it.
@@ -267,9 +264,6 @@ def _owner(said: bytes) -> str:
         return f"process {owner['pid']} on host {owner['host']}, since {owner['started']}"
     except (ValueError, KeyError, TypeError):
         return "a process that has just begun"
-
-
-# --------------------------------------------------------------------------------------------- read
 
 
 def read_text(path: Path, refusal: type[UsageError], *, limit: int = READ_BYTES) -> str:

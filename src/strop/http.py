@@ -6,9 +6,7 @@ request and counts on no budget.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +21,7 @@ from typing import Any
 import httpx
 
 from strop.errors import BudgetError, HttpError
+from strop.files import sha256_hex, write_whole
 
 BUSY = (408, 429)
 """Statuses that, like those from 500 on, say that another attempt may succeed."""
@@ -159,7 +158,7 @@ class HttpClient:
 def request_hash(url: str, body: Any) -> str:
     """Names a request by its content: the order of its keys does not count."""
     asked = json.dumps([url, body], sort_keys=True)
-    return hashlib.sha256(asked.encode()).hexdigest()
+    return sha256_hex(asked)
 
 
 def retry_after(header: str) -> float:
@@ -194,6 +193,4 @@ def _stored(path: Path) -> dict[str, Any] | None:
 def _store(path: Path, kept: Mapping[str, Any]) -> None:
     """Whole or not at all: threads of this process and other processes may write the same."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}.{threading.get_ident()}.tmp")
-    temporary.write_text(json.dumps(kept))
-    os.replace(temporary, path)
+    write_whole(path, json.dumps(kept))

@@ -3,13 +3,13 @@ endpoint."""
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 from strop.errors import RewardError, UsageError
+from strop.files import SHORT, sha256_hex
 from strop.model.load import expect_weights, has_scalar_head
 from strop.recipe.train.reward import RewardComponent
 from strop.rewards.code import code_tests
@@ -116,7 +116,7 @@ def source_hash(function: Callable[..., object]) -> str:
             "what it was trained by",
             fix="define the function in a file or in a notebook's cell",
         ) from None
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return sha256_hex(text, SHORT)
 
 
 def find_function(component: RewardComponent) -> RewardFunction:

@@ -5,7 +5,6 @@ Before the first step the policy *is* the reference, so no second model is ever 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from strop.files import sha256_of_parts
 from strop.model.load import weights_hash
 from strop.model.logprobs import eval_mode
 from strop.model.network import Policy
@@ -92,10 +92,10 @@ def reference_scores(
 
 def trees_hash(trees: Sequence[Tree]) -> str:
     """Hash of everything a forward reads of these trees, 16 hex digits."""
-    digest = hashlib.sha256()
-    for tree in trees:
-        digest.update(repr((tree.trunk, [(b.ids, b.supervised) for b in tree.branches])).encode())
-    return digest.hexdigest()[:16]
+    return sha256_of_parts(
+        repr((tree.trunk, [(b.ids, b.supervised) for b in tree.branches])).encode()
+        for tree in trees
+    )
 
 
 def _cached(path: Path, key: str) -> torch.Tensor | None:

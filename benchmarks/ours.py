@@ -117,7 +117,7 @@ class StropTrainer:
     def _offline_flops(self, number: int) -> float:
         assert isinstance(self.prepared, PreparedOffline)
         trees = self.prepared.rendered.trees
-        drawn = self.prepared.mix.draw(number).own
+        drawn = self.prepared.mixture.draw(number).own
         return training_flops(self.work, [trees[i] for i in drawn])
 
     def _online_flops(self) -> float:

@@ -32,7 +32,7 @@ from benchmarks.sides import (
 )
 from benchmarks.world import even_words
 from strop.cli.show import keep_freed_memory
-from strop.data.order import Mix, Part
+from strop.data.order import DataMixture, Part
 from strop.rewards.find import BUILT_IN
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
@@ -79,7 +79,7 @@ class TrlTrainer:
         """The records in the order in which strop's steps draw them."""
         rows = [json.loads(line) for line in self.place.data.open()]
         batch = self.spec.case.batch
-        mix = Mix([Part(replay=False, first=0, size=len(rows), share=1.0)], batch, 0)
+        mix = DataMixture([Part(replay=False, first=0, size=len(rows), share=1.0)], batch, 0)
         return [rows[i] for step in range(self.spec.steps) for i in mix.draw(step).own]
 
     def run(self, on_step: OnStep) -> None:

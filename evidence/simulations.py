@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evidence.planted import Flipping, Floats, Graded, shares, sizes
-from strop.stats.clustered import Mean, freedom
+from strop.stats.clustered import MeanEstimate, freedom
 from strop.stats.compare import band, weigh
 from strop.stats.student import t_quantile
 from strop.stats.tango import FlipCounts
@@ -223,7 +223,7 @@ def _needed_clusters(bench: Bench, pattern: np.ndarray, rho: float, gap: float) 
     n = int(members.sum())
     error = 0.3 * math.sqrt(rho * float((members**2).sum()) / n**2 + (1 - rho) / n)
     known = freedom(np.repeat(np.arange(len(members)), members))
-    said = Mean(gap, error, known, n).needed(0.0, 0.05)
+    said = MeanEstimate(gap, error, known, n).needed(0.0, 0.05)
     assert said is not None
     centre = max(2, round(said / pattern.sum()))
     tried = sorted({max(1, centre + step * max(1, centre // 12)) for step in (-2, -1, 0, 1, 2)})

@@ -96,7 +96,7 @@ def test_every_example_passes_a_dry_run(example: Path, beside: Path) -> None:
 
 def test_the_dpo_example_replays_demonstrations_in_its_shares(beside: Path) -> None:
     _, prepared = dry_run(ROOT / "examples/methods/dpo.yaml", beside)
-    drawn = prepared.mix.draw(0)
+    drawn = prepared.mixture.draw(0)
     assert (len(drawn.own), len(drawn.replay)) == (64, 16)
     assert prepared.checks["replayed"] == len(EQUATIONS)
 

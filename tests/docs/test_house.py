@@ -114,7 +114,7 @@ def test_the_rules_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not upward("strop.train.loop.updater", "strop.losses.policy")
     hidden = ast.parse("def f():\n    from strop.train.loop.updater import Updater")
     assert imports_of(hidden) == [("strop.train.loop.updater", 2)]
-    planted = ast.parse("from strop.train.monitor.journal import Journal")
+    planted = ast.parse("from strop.train.monitor.journal import RunJournal")
     monkeypatch.setitem(MODULES, "strop.train.loop.updater", planted)
     assert "monitor" in inner_order("strop.train")["loop"]
     with pytest.raises(AssertionError, match="in a circle"):

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from strop.data.order import Mix, Part
+from strop.data.order import DataMixture, Part
 from strop.engines.draws import DrawKey, uniforms
 from strop.engines.engine import (
     Engine,
@@ -339,7 +339,8 @@ class TestSynchronousSource:
     def source(self, recipes: dict[str, Path], weight: list[float]) -> SynchronousSource:
         recipe: Any = load_recipe(recipes["grpo"], ["rollout={group_size: 2, temperature: 0.7}"])
         return SynchronousSource(
-            recipe, prompted([(n,) for n in range(10, 30)]), Mix([Part(False, 0, 20, 1.0)], 4, 0),
+            recipe, prompted([(n,) for n in range(10, 30)]),
+            DataMixture([Part(False, 0, 20, 1.0)], 4, 0),
             Noted(), ByIndex(), weights=lambda: {"w": torch.tensor(weight[-1])},  # type: ignore[arg-type]
         )  # fmt: skip
 
@@ -364,7 +365,7 @@ class TestSynchronousSource:
         """A run that went back reads on, at another position than its step."""
         source = self.source(recipes, [0.0])
         gathered = source.next(2, position=3)
-        expected = [10 + i for i in source.mix.draw(3).own]
+        expected = [10 + i for i in source.mixture.draw(3).own]
         assert [g.rollout.prompt_ids[0] for g in gathered.groups] == expected
         assert [task.prompt_ids[0] for task in source.tasks(3)] == expected
 

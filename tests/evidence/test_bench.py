@@ -112,7 +112,7 @@ def test_both_sides_are_told_the_same_records(tmp_path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(place.model)
     rows = TrlTrainer(run, rivals(run.case)[0], place).rows()
     for step in range(3):
-        drawn = side.prepared.mix.draw(step).own
+        drawn = side.prepared.mixture.draw(step).own
         for row, i in zip(rows[4 * step : 4 * step + 4], drawn, strict=True):
             answer = row["chosen"][0]["content"]
             ids = tokenizer(answer)["input_ids"]

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from strop.data.order import Drawn, Mix, Part
+from strop.data.order import DataMixture, DrawnRecords, Part
 from strop.errors import NotFiniteError, TrainingError
 from strop.losses.reduce import Loss
 from strop.recipe.loading.load import load_recipe
@@ -55,8 +55,8 @@ def poison(monkeypatch: pytest.MonkeyPatch) -> Poison:
     return plant
 
 
-def order(seed: int, count: int) -> Mix:
-    return Mix([Part(False, 0, count, 1.0)], 4, seed)
+def order(seed: int, count: int) -> DataMixture:
+    return DataMixture([Part(False, 0, count, 1.0)], 4, seed)
 
 
 def spoilt(update: Update) -> Update:
@@ -116,14 +116,14 @@ class TestNotFinite:
         """Steps 5 and 6 are bad: back to checkpoint 4, on with the records of steps 7, 8, 9, 10,
         1, 2. A run that is given its records in this order from the start is the same."""
         recipe = load_recipe(recipes["sft"], [*LONG, "output=runs/planned"])
-        draw = Mix.draw
+        draw = DataMixture.draw
         planned = [0, 1, 2, 3, 6, 7, 8, 9, 0, 1]
 
-        def as_planned(self: Mix, step: int, round_: int = 0) -> Drawn:
+        def as_planned(self: DataMixture, step: int, round_: int = 0) -> DrawnRecords:
             return draw(self, planned[step], round_)
 
         with monkeypatch.context() as patched:
-            patched.setattr(Mix, "draw", as_planned)
+            patched.setattr(DataMixture, "draw", as_planned)
             expected = train(recipe)
         poison(recipes["sft"], [5, 6])
         with pytest.warns(UserWarning, match="back to checkpoint-4, and on with the records after"):

@@ -15,6 +15,7 @@ from strop.rewards.compose import Reward
 from strop.rewards.exact import exact_answer
 from strop.rewards.style import format_tags
 from strop.rollout.collect import collect
+from strop.train.loop.state import Streaks
 from strop.train.loop.unscored import expect_scored
 from strop.types import Completion, Origin, Task
 
@@ -190,15 +191,15 @@ class TestCollect:
         )
         component = RewardComponent(function="odd", file=str(path))
         groups = self.collect(Reward([component])).groups
-        running: dict[str, float] = {}
+        streaks = Streaks()
         for step in ("step 1", "step 2"):
-            expect_scored([component], groups, [], running, step)
+            expect_scored([component], groups, [], streaks, step)
         with pytest.raises(UnscoredError, match="left 67% of the completions unscored") as told:
-            expect_scored([component], groups, [], running, "step 3")
+            expect_scored([component], groups, [], streaks, "step 3")
         assert "`optional: true`" in str(told.value)
         marked = component.model_copy(update={"optional": True})
         for step in ("step 1", "step 2", "step 3", "step 4"):
-            expect_scored([marked], groups, [], {}, step)
+            expect_scored([marked], groups, [], Streaks(), step)
 
     def test_a_run_stops_when_nothing_can_be_scored(self, tmp_path: Path) -> None:
         path = tmp_path / "r.py"

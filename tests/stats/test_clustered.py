@@ -12,7 +12,7 @@ import statsmodels.api
 
 from strop.errors import MissingEvidenceError
 from strop.stats import band, superiority
-from strop.stats.clustered import Mean, number_clusters
+from strop.stats.clustered import MeanEstimate, number_clusters
 
 LABELS = {
     "equal": np.repeat(np.arange(12), 5),
@@ -53,7 +53,7 @@ class TestErrors:
         assert plain == pytest.approx((sums**2).sum() / len(labels) ** 2)
         factors = 1 / (1 - np.bincount(labels) / len(labels))
         expected = plain * (factors * sums**2).sum() / (sums**2).sum()
-        assert Mean.of(change, labels).error ** 2 == pytest.approx(expected)
+        assert MeanEstimate.of(change, labels).error ** 2 == pytest.approx(expected)
 
     @pytest.mark.parametrize("kind", LABELS)
     def test_matrices_of_bell_and_mccaffrey(self, kind: str) -> None:
@@ -69,13 +69,13 @@ class TestErrors:
             root = scipy.linalg.inv(scipy.linalg.sqrtm(keep[np.ix_(own, own)]).real)
             rows.append(root.sum(axis=0) @ keep[own] / n)
         weights = np.array(rows)
-        found = Mean.of(change, labels)
+        found = MeanEstimate.of(change, labels)
         assert found.error**2 == pytest.approx(((weights @ change) ** 2).sum())
         values = np.linalg.eigvalsh(weights @ weights.T)
         assert found.freedom == pytest.approx(values.sum() ** 2 / (values**2).sum())
 
     def test_freedom_falls_with_inequality(self) -> None:
-        equal, unequal = (Mean.of(np.arange(60.0), labels) for labels in LABELS.values())
+        equal, unequal = (MeanEstimate.of(np.arange(60.0), labels) for labels in LABELS.values())
         assert equal.freedom == pytest.approx(11)
         assert unequal.freedom < 8
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from evidence.planted import Flipping, Graded, shares, sizes
 from strop.errors import MissingEvidenceError
-from strop.stats.clustered import Mean, number_clusters
+from strop.stats.clustered import MeanEstimate, number_clusters
 from strop.stats.compare import noninferiority, superiority, weigh
 from strop.stats.student import t_cdf, t_quantile
 from strop.stats.tango import FlipCounts, power
@@ -190,7 +190,7 @@ class TestFewChanges:
         guarded = alone = 0
         for base, candidate in planted.draws(np.random.default_rng(5), 1000):
             guarded += weigh(base, candidate, index)[1].p_value(-0.03) < 0.025
-            alone += Mean.of(candidate - base, index).p_value(-0.03) < 0.025
+            alone += MeanEstimate.of(candidate - base, index).p_value(-0.03) < 0.025
         assert guarded / 1000 <= 0.025
         assert alone / 1000 >= 0.1
 
@@ -366,7 +366,7 @@ class TestSampleSize:
         assert superiority(*paired(10, 2, 4, 10)).n_needed is None
         assert superiority([0.1, 0.5, 0.3], [0.0, 0.4, 0.35]).n_needed is None
         # for a gain of one in a million no sample size is worth naming
-        assert Mean(1e-6, 0.1, 99.0, 100).needed(0.0, 0.05) is None
+        assert MeanEstimate(1e-6, 0.1, 99.0, 100).needed(0.0, 0.05) is None
 
     def test_none_where_nothing_is_detectable(self) -> None:
         """Two items cannot show a gain, whatever the truth."""

@@ -133,7 +133,7 @@ PLANTED: dict[str, dict[str, Any]] = {
 def test_every_alarm_has_a_detector_and_a_planted_case() -> None:
     assert {*OnlineDpoAlarms.model_fields, *PolicyAlarms.model_fields} == set(DETECTORS)
     # displacement has its own cases below, dual in test_dev.py
-    assert set(PLANTED) | {"displacement", "dual"} == set(DETECTORS)
+    assert set(PLANTED) | {"displacement", "capability_regression"} == set(DETECTORS)
 
 
 @pytest.mark.parametrize("name", PLANTED)

@@ -20,7 +20,7 @@ from strop.errors import DataError, OutputError, RecipeError
 from strop.model.load import positions_of
 from strop.recipe.loading.load import load_recipe
 from strop.train.preflight.prepare import Prepared, prepare
-from strop.train.preflight.prepared import PreparedOffline
+from strop.train.preflight.prepared import PreparedOffline, PreparedOnline
 from strop.train.run import train
 from tests.support.runs import (
     EQUATIONS,
@@ -99,7 +99,7 @@ class TestPositions:
         for tree in trees:
             longest = max(len(branch.ids) for branch in tree.branches)
             assert len(tree.trunk) + longest <= POSITIONS
-        for prompt in prepared.tasks:
+        for prompt in prepared.tasks if isinstance(prepared, PreparedOnline) else ():
             assert len(prompt.prompt_ids) + 12 <= POSITIONS
         assert prepared.checks["dropped"] == (0 if method == "cpt" else 1)
         if method == "cpt":
@@ -170,7 +170,7 @@ class TestEpochs:
         assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5]
         with pytest.warns(UserWarning, match="takes each of them once"):
             prepared = checked(three, *options, "output=other")
-        assert all(sorted(prepared.mix.draw(step).own) == [0, 1, 2] for step in range(5))
+        assert all(sorted(prepared.mixture.draw(step).own) == [0, 1, 2] for step in range(5))
 
     def test_a_run_of_one_step_is_said(self, three: Path) -> None:
         options = ["run={epochs: 1, batch_size: 64}", "eval=null"]

@@ -189,7 +189,7 @@ class TestBest:
     ) -> None:
         """The best of all came after the rollback's step: it goes, the best of what is left stays
         and is where the next best is measured against."""
-        alarm = 'alarms={"dual": {"patience": 2, "action": "rollback"}}'
+        alarm = 'alarms={"capability_regression": {"patience": 2, "action": "rollback"}}'
         planted(
             pairs=[0.2, 0.6, 0.5, 0.7, 0.8],
             general=[0.9, 0.9, 0.9, 0.5, 0.5],
@@ -205,7 +205,7 @@ class TestBest:
         run = Path(recipe.output)
         assert os.readlink(run / "best") == "checkpoint-2"
         assert os.readlink(run / "latest") == "checkpoint-4"
-        silent = setting("sft", 'alarms={"dual": "off"}', "run.steps=10",
+        silent = setting("sft", 'alarms={"capability_regression": "off"}', "run.steps=10",
                          "run.keep_checkpoints=4", general=["general"])  # fmt: skip
         planted(pairs=[0.55, 0.58, 0.3], general=[0.9] * 3)
         assert lineage(train(silent, resume=True).parent)["final"]["step"] == 2
@@ -251,7 +251,9 @@ class TestResume:
 
 
 def rang(rows: list[dict[str, float]], dev: DevRecipe, **alarm: Any) -> list[tuple[int, str]]:
-    watch = AlarmWatch(CommonAlarms.model_validate({"dual": alarm} if alarm else {}), dev)
+    watch = AlarmWatch(
+        CommonAlarms.model_validate({"capability_regression": alarm} if alarm else {}), dev
+    )
     return [(r.step, r.said) for n, row in enumerate(rows) for r in watch.see({"step": n, **row})]
 
 

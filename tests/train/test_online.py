@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from strop.data.order import Mix, Part
+from strop.data.order import DataMixture, Part
 from strop.engines.draws import DrawKey
 from strop.engines.engine import PromptedTask, Request
 from strop.losses.preference import dpo
@@ -24,7 +24,7 @@ from strop.rollout.source import SynchronousSource, teaches
 from strop.text.lengths import overlong_penalty
 from strop.train.loop.optim import Optimizers
 from strop.train.loop.state import TrainState
-from strop.train.methods.own_samples import OnlineDpo, Raft, ranked
+from strop.train.methods.ranked import OnlineDpo, Raft, ranked
 from strop.train.run import train
 from strop.types import Branch, Completion, Judged, Origin, Rollout, Score, ScoredGroup, Task, Tree
 from tests.support.runs import metrics
@@ -88,11 +88,11 @@ class TestDynamicSampling:
         recipe: Online = load_recipe(recipes["dapo"], options)  # type: ignore[assignment]
         tasks = [PromptedTask(Task(str(n), {}, Origin("t", n)), (n,)) for n in range(60)]
         engine = Counting()
-        mix = Mix([Part(False, 0, 60, 1.0)], 6, seed=0)
+        mixture = DataMixture([Part(False, 0, 60, 1.0)], 6, seed=0)
         source = SynchronousSource(
             recipe,
             tasks,
-            mix,
+            mixture,
             engine,
             EveryThird(),
             weights=dict,  # type: ignore[arg-type]

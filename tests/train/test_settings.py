@@ -108,7 +108,7 @@ class TestDryRun:
         assert found["data.0.path"] == (str(path.parent / "tasks.jsonl"), at("data:"))
         assert found["alarms.spike"][1] == at("spike:")
         assert found["alarms.spike"][0]["action"] == "stop"
-        assert found["alarms.dual"][1] == "default"
+        assert found["alarms.capability_regression"][1] == "default"
         assert found["text.max_length"] == (128, "the model's positions")
         assert "dev" not in found
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from strop.advantages import to_go
-from strop.data.order import Mix, Part, batch_indices
+from strop.data.order import DataMixture, Part, batch_indices
 from strop.errors import TrainingError, UsageError
 from strop.losses.divergence import k1
 from strop.losses.reduce import Loss
@@ -90,33 +90,33 @@ class TestForwards:
 class TestMixtures:
     def test_shares_are_those_of_the_weights_in_every_step(self) -> None:
         parts = [Part(False, 0, 50, 0.6), Part(False, 50, 30, 0.15), Part(True, 0, 20, 0.25)]
-        mix = Mix(parts, 20, seed=1)
+        mixture = DataMixture(parts, 20, seed=1)
         for step in range(7):
-            drawn = mix.draw(step)
+            drawn = mixture.draw(step)
             assert sum(i < 50 for i in drawn.own) == 12
             assert sum(50 <= i < 80 for i in drawn.own) == 3
             assert len(drawn.replay) == 5
             assert all(i < 20 for i in drawn.replay)
-        assert mix.own == 15
-        assert mix.epoch_steps() == pytest.approx(80 / 15)
+        assert mixture.own == 15
+        assert mixture.epoch_steps() == pytest.approx(80 / 15)
 
     def test_every_source_is_walked_through_without_repeats(self) -> None:
-        mix = Mix([Part(False, 0, 40, 0.5), Part(True, 0, 12, 0.5)], 8, seed=3)
-        replayed = [i for step in range(3) for i in mix.draw(step).replay]
+        mixture = DataMixture([Part(False, 0, 40, 0.5), Part(True, 0, 12, 0.5)], 8, seed=3)
+        replayed = [i for step in range(3) for i in mixture.draw(step).replay]
         assert sorted(replayed) == list(range(12))
-        own = [i for step in range(10) for i in mix.draw(step).own]
+        own = [i for step in range(10) for i in mixture.draw(step).own]
         assert sorted(own) == list(range(40))
 
     def test_sources_of_one_seed_are_shuffled_apart(self) -> None:
         assert batch_indices(50, 10, 0, 0, stream=1) != batch_indices(50, 10, 0, 0, stream=2)
 
     def test_one_source_without_weight_keeps_the_plain_order(self) -> None:
-        mix = Mix([Part(False, 0, 50, 1.0)], 8, seed=5)
-        assert list(mix.draw(4).own) == batch_indices(50, 8, 5, 4)
+        mixture = DataMixture([Part(False, 0, 50, 1.0)], 8, seed=5)
+        assert list(mixture.draw(4).own) == batch_indices(50, 8, 5, 4)
 
     def test_a_share_below_one_record_is_refused(self) -> None:
         with pytest.raises(UsageError, match=r"no room for a source of weight 0\.01"):
-            Mix([Part(False, 0, 50, 0.99), Part(True, 0, 5, 0.01)], 8, seed=0)
+            DataMixture([Part(False, 0, 50, 0.99), Part(True, 0, 5, 0.01)], 8, seed=0)
 
 
 def group(*rewards: float | None, cut: int | None = None, first: int = 5) -> ScoredGroup:

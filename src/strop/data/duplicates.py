@@ -79,7 +79,7 @@ def first_alike(texts: Sequence[Words]) -> list[int]:
 
 def _near(texts: Sequence[Words]) -> dict[int, int]:
     """Which of these different texts is alike to which earlier one that is alike to none."""
-    sizes, shared = _telling(texts)
+    sizes, shared = _habit_samples(texts)
     index: dict[int, list[int]] = {}
     repeated: dict[int, int] = {}
     for place, own in enumerate(shared):
@@ -100,7 +100,7 @@ def _near(texts: Sequence[Words]) -> dict[int, int]:
     return repeated
 
 
-def _telling(texts: Sequence[Words]) -> tuple[list[int], list[list[int]]]:
+def _habit_samples(texts: Sequence[Words]) -> tuple[list[int], list[list[int]]]:
     """How many different triples each text has, templates aside, and which of them others have."""
     codes: dict[str, int] = {}
     ids = np.array([codes.setdefault(word, len(codes)) for text in texts for word in text])

@@ -39,14 +39,14 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class DrawnRecords:
     """Records of one step: indices among the method's own records and among replayed ones."""
 
     own: tuple[int, ...]
     replay: tuple[int, ...]
 
 
-class Mix:
+class DataMixture:
     """Draws every step from several sources in fixed shares.
 
     Each source is walked through in its own order; a step takes the same number of records of a
@@ -63,7 +63,7 @@ class Mix:
                 fix="raise run.batch_size or that source's weight in `data`",
             )
 
-    def draw(self, step: int, round_: int = 0) -> Drawn:
+    def draw(self, step: int, round_: int = 0) -> DrawnRecords:
         """The records of step `step` (from 0); further rounds of one step are other draws."""
         own: list[int] = []
         replay: list[int] = []
@@ -72,7 +72,7 @@ class Mix:
                 part.size, count, self.seed, step, stream + round_ * len(self.parts)
             )
             (replay if part.replay else own).extend(part.first + i for i in chosen)
-        return Drawn(tuple(own), tuple(replay))
+        return DrawnRecords(tuple(own), tuple(replay))
 
     @property
     def own(self) -> int:

@@ -129,7 +129,7 @@ class _Index:
         return [match for match in made if match is not None]
 
     def _long_match(self, item: int, text: Words) -> Match | None:
-        runs = self._telling(text)
+        runs = self._habit_samples(text)
         needed = set(numbers(text))
         fitting = {
             run: [other for other in self.holders.get(run, ()) if needed <= set(other)]
@@ -144,7 +144,7 @@ class _Index:
         share = len(shared) / len(runs)
         return Match(item, "13-gram", share, len(places), tuple(places[:SHOWN]))
 
-    def _telling(self, text: Words) -> list[Words]:
+    def _habit_samples(self, text: Words) -> list[Words]:
         """The different runs of a text with enough words of its own."""
         runs = list(_runs(text))
         shared = [place for place, run in enumerate(runs) if self._is_template(run)]

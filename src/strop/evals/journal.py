@@ -17,7 +17,7 @@ INPUTS = "inputs"
 PARTS = "parts.jsonl"
 
 
-class Journal:
+class EvalJournal:
     """A folder beside the output, `.<output>.partial`, gone when the eval is whole.
 
     It belongs to one hash of everything that the result depends on: with another one it begins

@@ -15,7 +15,7 @@ from strop.evals.ask import as_engine
 from strop.evals.drift import PREFIX, corpus_figures, per_token
 from strop.evals.inputs import inputs_of
 from strop.evals.jobs import Asked, Job, jobs_of
-from strop.evals.journal import Journal
+from strop.evals.journal import EvalJournal
 from strop.evals.records import RECORDS, mean_scores, write_records
 from strop.evals.summary import SUMMARY, counts, prompts_of, summary_of
 from strop.evals.tasks.perplexity import corpus_of
@@ -73,7 +73,7 @@ def _run_suite(
         if isinstance(model, LocalEngine):
             expect_weights(model.path)
     summary = summary_of(suite, asked_of, reference, jobs)
-    journal = Journal(folder, inputs_of(suite, asked_of, reference))
+    journal = EvalJournal(folder, inputs_of(suite, asked_of, reference))
     journal.open()
     for job in jobs:
         _run(job, journal, on_part)
@@ -117,7 +117,7 @@ def _expect_free(folder: Path) -> None:
         )  # fmt: skip
 
 
-def _run(job: Job, journal: Journal, on_part: OnPart) -> None:
+def _run(job: Job, journal: EvalJournal, on_part: OnPart) -> None:
     measured = 0
     for number, part in enumerate(job.parts()):
         if (job.name, number) not in journal.done:
@@ -126,7 +126,7 @@ def _run(job: Job, journal: Journal, on_part: OnPart) -> None:
         on_part(job.name, measured, len(job.rows))
 
 
-def _records(job: Job, journal: Journal) -> list[EvalRecord]:
+def _records(job: Job, journal: EvalJournal) -> list[EvalRecord]:
     """All records of a job, score by score, in the order of the data."""
     parts = [journal.done[job.name, number] for number, _ in enumerate(job.parts())]
     by_name: dict[str, list[EvalRecord]] = {}

@@ -79,7 +79,7 @@ def _outputs(node: Node) -> list[Path]:
     return [output, *pages]
 
 
-def set_aside(moves: Mapping[str, str]) -> None:
+def archive(moves: Mapping[str, str]) -> None:
     """Move a refused attempt's outputs; begun and interrupted, it can be done again.
 
     An adapter says where its base is: where that moved too, it has to say so.

@@ -9,8 +9,8 @@ from strop.errors import RecipeError
 from strop.evals.gate.verdict import read_verdict
 from strop.pipeline.attempts import attempt_now, check_back_to, next_attempt, recipe_of
 from strop.pipeline.graph import Node, graph
-from strop.pipeline.standing import Action, standing
 from strop.pipeline.state import State, read_state
+from strop.pipeline.status import Action, status_of
 from strop.recipe.pipeline import GateStage, Pipeline, Stage, TrainStage
 from strop.train.preflight.refuse import refuse
 from strop.train.rundir.directory import claim
@@ -51,7 +51,7 @@ def _plan(pipeline: Pipeline, nodes: Sequence[Node], state: State) -> list[Plann
             rows.append(Planned(stage, "wait", f"{refused} has refused", node.needs))
             continue
         pending = [name for name in node.needs if name in unsettled]
-        found = standing(pipeline, stage, state, pending=pending)
+        found = status_of(pipeline, stage, state, pending=pending)
         why = found.why
         if found.action != "skip":
             unsettled.add(stage.name)

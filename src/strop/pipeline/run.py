@@ -12,11 +12,11 @@ from strop.evals.gate.promote import promote
 from strop.evals.gate.verdict import read_verdict, run_gate
 from strop.evals.run import run_suite
 from strop.evals.summary import read_summary
-from strop.pipeline.attempts import attempt_now, next_attempt, recipe_of, set_aside
+from strop.pipeline.attempts import archive, attempt_now, next_attempt, recipe_of
 from strop.pipeline.graph import graph
 from strop.pipeline.planning import Planned, plan
-from strop.pipeline.standing import seen_by_gate, seen_by_promotion, standing
 from strop.pipeline.state import State, read_state, write_state
+from strop.pipeline.status import seen_by_gate, seen_by_promotion, status_of
 from strop.recipe.gate import Policy
 from strop.recipe.loading.load import load
 from strop.recipe.pipeline import EvalStage, GateStage, Pipeline, PromoteStage, Stage, TrainStage
@@ -54,7 +54,7 @@ def run_pipeline(pipeline: Pipeline, observer: Observer) -> None:
 
     Interrupted at any moment and called again it goes on where it was.
     """
-    set_aside_rest(pipeline)
+    archive_rest(pipeline)
     observer.on_plan(plan(pipeline))
     names = [stage.name for stage in pipeline.stages]
     number = 0
@@ -70,11 +70,11 @@ def run_pipeline(pipeline: Pipeline, observer: Observer) -> None:
         observer.on_outcome(stage, outcome, said + onward)
 
 
-def set_aside_rest(pipeline: Pipeline) -> None:
+def archive_rest(pipeline: Pipeline) -> None:
     """Finish a move that was interrupted."""
     state = read_state(pipeline)
     if state.aside:
-        set_aside(state.aside)
+        archive(state.aside)
         write_state(pipeline, replace(state, aside={}))
 
 
@@ -82,7 +82,7 @@ def _run_stage(pipeline: Pipeline, stage: Stage, observer: Observer) -> tuple[Ou
     state = read_state(pipeline)
     if isinstance(stage, TrainStage):
         return _train(pipeline, stage, state, observer)
-    skips = standing(pipeline, stage, state).action == "skip"
+    skips = status_of(pipeline, stage, state).action == "skip"
     if isinstance(stage, EvalStage):
         return _eval(stage, skips=skips)
     if isinstance(stage, GateStage):
@@ -93,7 +93,7 @@ def _run_stage(pipeline: Pipeline, stage: Stage, observer: Observer) -> tuple[Ou
 def _train(
     pipeline: Pipeline, stage: TrainStage, state: State, observer: Observer
 ) -> tuple[Outcome, str]:
-    action = standing(pipeline, stage, state).action
+    action = status_of(pipeline, stage, state).action
     attempt = attempt_now(pipeline, stage, state, settled=True)
     recipe = recipe_of(pipeline, stage, attempt)
     tried = f" (attempt {attempt})" if attempt > 1 else ""
@@ -143,7 +143,7 @@ def _go_back(pipeline: Pipeline, gate: GateStage) -> str | None:
     if state is None:
         return None
     write_state(pipeline, state)
-    set_aside_rest(pipeline)
+    archive_rest(pipeline)
     return gate.back_to.stage
 
 

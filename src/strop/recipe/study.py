@@ -21,7 +21,7 @@ STATED = ("exact_answer", "math_answer")
 """Rewards whose completions end in an answer that can be voted on."""
 
 
-class Raft(Strict):
+class BestOf(Strict):
     """The reward that picks one of k answers; ties share.
 
     The grader itself may pick only with `oracle: true`: it knows the right answer, which nobody
@@ -77,7 +77,7 @@ class Study(Strict):
     ks: list[Annotated[int, Field(ge=1)]] = Field(default_factory=list)
     sampling: SamplingRecipe = SamplingRecipe()
     vote: Voting | None = None
-    best_of: Raft | None = None
+    best_of: BestOf | None = None
     refine: Refine | None = None
     seed: int = 0
 
@@ -116,7 +116,7 @@ class Study(Strict):
 
     @field_validator("best_of")
     @classmethod
-    def _picker_is_no_grader(cls, given: Raft | None, info: ValidationInfo) -> Raft | None:
+    def _picker_is_no_grader(cls, given: BestOf | None, info: ValidationInfo) -> BestOf | None:
         scores = info.data.get("scores")
         if given is None or scores is None:
             return given

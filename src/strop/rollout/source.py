@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import torch
 
-from strop.data.order import Mix, permutation
+from strop.data.order import DataMixture, permutation
 from strop.engines.draws import DrawKey
 from strop.engines.engine import Engine, PromptedTask, sampling_of
 from strop.errors import UsageError
@@ -24,7 +24,7 @@ ORDER_STREAM = 10**6
 
 
 @dataclass(frozen=True, slots=True)
-class Gathered:
+class StepRollouts:
     """The groups to learn from, everything that was sampled to find them, and the rewards that
     failed while judging it."""
 
@@ -40,7 +40,7 @@ class RolloutSource(Protocol):
     def tasks(self, position: int) -> list[PromptedTask]:
         """The tasks at a position of the data order, which `next` asks first."""
 
-    def next(self, step: int, position: int) -> Gathered:
+    def next(self, step: int, position: int) -> StepRollouts:
         """The groups of step `step` (from 0), for the tasks at `position` of the data order."""
 
     def held_out(
@@ -69,19 +69,19 @@ class SynchronousSource:
         self,
         recipe: Online,
         prompts: Sequence[PromptedTask],
-        mix: Mix,
+        mixture: DataMixture,
         engine: Engine,
         reward: Reward,
         *,
         weights: Callable[[], Mapping[str, torch.Tensor]],
     ) -> None:
-        self.recipe, self.prompts, self.mix = recipe, prompts, mix
+        self.recipe, self.prompts, self.mixture = recipe, prompts, mixture
         self.engine, self.reward, self.weights = engine, reward, weights
 
     def tasks(self, position: int) -> list[PromptedTask]:
         return self._round(position, 0)
 
-    def next(self, step: int, position: int) -> Gathered:
+    def next(self, step: int, position: int) -> StepRollouts:
         """Further prompts are a function of (seed, step, round): a resumed run draws the same."""
         self.engine.publish(self.weights())
         useful: list[ScoredGroup] = []
@@ -98,12 +98,12 @@ class SynchronousSource:
             if len(useful) >= wanted:
                 break
         if self.recipe.rollout.resample == 0:
-            return Gathered(collected.groups, collected.groups, 1, collected.failures)
+            return StepRollouts(collected.groups, collected.groups, 1, collected.failures)
         # equal groups are spread, so that mini-batches hold as many useful ones each
         order = permutation(wanted, self.recipe.seed, step, ORDER_STREAM)
         kept = (useful + equal)[:wanted]
         learnt = tuple(kept[i] for i in order)
-        return Gathered(learnt, tuple(useful + equal), rounds, tuple(failures))
+        return StepRollouts(learnt, tuple(useful + equal), rounds, tuple(failures))
 
     def held_out(
         self, tasks: Sequence[PromptedTask], reward: Reward, *, samples: int, temperature: float
@@ -131,7 +131,7 @@ class SynchronousSource:
             )
 
     def _round(self, position: int, number: int) -> list[PromptedTask]:
-        return [self.prompts[i] for i in self.mix.draw(position, number).own]
+        return [self.prompts[i] for i in self.mixture.draw(position, number).own]
 
     def _collect(self, tasks: Sequence[PromptedTask], step: int, number: int) -> Collected:
         rollout = self.recipe.rollout

@@ -48,9 +48,9 @@ def freedom(index: Index) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Mean:
-    """`Mean(estimate=0.02, error=0.011, freedom=39.0, n=200)`: a mean of n items, its standard
-    error and the degrees of freedom of that error."""
+class MeanEstimate:
+    """`MeanEstimate(estimate=0.02, error=0.011, freedom=39.0, n=200)`: a mean of n items, its
+    standard error and the degrees of freedom of that error."""
 
     estimate: float
     error: float
@@ -58,7 +58,7 @@ class Mean:
     n: int
 
     @classmethod
-    def of(cls, values: Floats, index: Index) -> Mean:
+    def of(cls, values: Floats, index: Index) -> MeanEstimate:
         error = math.sqrt(covariance(values, values, index))
         return cls(float(values.mean()), error, freedom(index), len(values))
 

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from strop.errors import MissingEvidenceError
-from strop.stats.clustered import Floats, Index, Mean, number_clusters
+from strop.stats.clustered import Floats, Index, MeanEstimate, number_clusters
 from strop.stats.few import FewChanges
 from strop.stats.ratio import Ratio
 from strop.stats.tango import FlipCounts
@@ -149,7 +149,7 @@ def _compare(
     )
 
 
-def weigh(x: Floats, y: Floats, index: Index) -> tuple[str, FlipCounts | FewChanges | Mean]:
+def weigh(x: Floats, y: Floats, index: Index) -> tuple[str, FlipCounts | FewChanges | MeanEstimate]:
     """The method that fits base `x` and candidate `y` (cluster numbers `index`, all of shape [n]),
     and what it makes of them."""
     if index.max() + 1 == len(x) and np.isin(x, (0, 1)).all() and np.isin(y, (0, 1)).all():

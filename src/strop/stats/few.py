@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from strop.stats.clustered import Floats, Index, Mean
+from strop.stats.clustered import Floats, Index, MeanEstimate
 from strop.stats.tango import FlipCounts
 
 ENOUGH_CHANGED = 10
@@ -33,7 +33,7 @@ class FewChanges:
     unit: float
     changed: int
     groups: int
-    mean: Mean
+    mean: MeanEstimate
 
     @classmethod
     def of(cls, x: Floats, y: Floats, index: Index) -> FewChanges:
@@ -44,7 +44,7 @@ class FewChanges:
         gained, lost = float(sums[sums > 0].sum()), float(-sums[sums < 0].sum())
         counts = FlipCounts(effective * gained, effective * lost, effective)
         changed = int((np.bincount(index, weights=x != y) > 0).sum())
-        return cls(counts, unit, changed, len(sums), Mean.of(y - x, index))
+        return cls(counts, unit, changed, len(sums), MeanEstimate.of(y - x, index))
 
     def apply(self) -> bool:
         """Whether a t interval would rest on too little."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from strop.stats.clustered import POWER, Floats, Index, Mean, covariance, freedom
+from strop.stats.clustered import POWER, Floats, Index, MeanEstimate, covariance, freedom
 from strop.stats.student import fewest, t_quantile
 
 
@@ -48,12 +48,12 @@ class Ratio:
         root = math.sqrt(max(0.0, b * b - a * c))
         return (b - root) / a, (b + root) / a
 
-    def above(self, bound: float) -> Mean:
+    def above(self, bound: float) -> MeanEstimate:
         """How far the ratio lies above a bound: the mean of candidate / base's mean - bound."""
-        return Mean(self.estimate - bound, self._error(bound), self.freedom, self.n)
+        return MeanEstimate(self.estimate - bound, self._error(bound), self.freedom, self.n)
 
-    def below(self, bound: float) -> Mean:
-        return Mean(bound - self.estimate, self._error(bound), self.freedom, self.n)
+    def below(self, bound: float) -> MeanEstimate:
+        return MeanEstimate(bound - self.estimate, self._error(bound), self.freedom, self.n)
 
     def p_value(self, low: float, high: float) -> float:
         """Of the two one-sided tests together."""

@@ -77,7 +77,7 @@ def _online(state: TrainState, prepared: PreparedOnline, world: World) -> Loop:
     source = SynchronousSource(
         recipe,
         prepared.tasks,
-        prepared.mix,
+        prepared.mixture,
         engine,
         prepared.reward,
         weights=lambda: dict(policy.model.named_parameters()),
@@ -85,7 +85,7 @@ def _online(state: TrainState, prepared: PreparedOnline, world: World) -> Loop:
     state.rollouts = source
     parts = OnlineParts(
         source=source,
-        mix=prepared.mix,
+        mixture=prepared.mixture,
         total=prepared.total_steps,
         learner=ONLINE[method_of(recipe).family](state, recipe, reference, world),
         reference=reference,
@@ -106,7 +106,7 @@ def _offline(state: TrainState, prepared: PreparedOffline, world: World) -> Loop
     parts = OfflineParts(
         method=build(state, recipe, folder, own, world),
         rendered=prepared.rendered,
-        mix=prepared.mix,
+        mixture=prepared.mixture,
         total=prepared.total_steps,
         replay=_replay(state, prepared),
         held_out=held_out,
@@ -118,7 +118,7 @@ def _offline(state: TrainState, prepared: PreparedOffline, world: World) -> Loop
 def _visited(prepared: Prepared) -> list[int]:
     """The method's own records that some step of the run looks at."""
     steps = range(prepared.total_steps)
-    return sorted({i for step in steps for i in prepared.mix.draw(step).own})
+    return sorted({i for step in steps for i in prepared.mixture.draw(step).own})
 
 
 def _replay(state: TrainState, prepared: Prepared) -> Replay | None:

@@ -27,9 +27,9 @@ from strop.tracking.sinks import Sinks, TrackedRun
 from strop.train.build import build_loop, build_state
 from strop.train.loop.signals import Interrupted, Signals, interruptible, watched
 from strop.train.loop.state import TrainState
-from strop.train.monitor.alarms import Rung, act
+from strop.train.monitor.alarms import FiredAlarm, act
 from strop.train.monitor.dev import Dev, find_best, start_score
-from strop.train.monitor.journal import Journal
+from strop.train.monitor.journal import RunJournal
 from strop.train.monitor.profile import FOLDER, Profile, Profiler, refuse_profile
 from strop.train.monitor.recovery import Recovery
 from strop.train.preflight.prepare import prepare
@@ -114,7 +114,7 @@ def train(
                 _settle(recipe, inputs, checkpoint, resume=resume, force_resume=force_resume)
                 begun = _begin(recipe, prepared, inputs, checkpoint)
             sinks = Sinks(recipe.run.sinks, _tracked(recipe, folder))
-            run = _observed(begun, Journal(recipe, folder, begun.state.step, sinks, on_step))
+            run = _observed(begun, RunJournal(recipe, folder, begun.state.step, sinks, on_step))
             if profile is not None:
                 device = run.state.network.device
                 profiler = Profiler(profile, folder / FOLDER, device, on_profile)
@@ -213,7 +213,7 @@ class _Begun:
 class _Run(_Begun):
     """A run that is written down, and measured where it has a dev suite."""
 
-    journal: Journal
+    journal: RunJournal
     dev: Dev | None
 
     @property
@@ -237,7 +237,7 @@ def _begin(
     return _Begun(recipe, prepared, state, steps)
 
 
-def _observed(begun: _Begun, journal: Journal) -> _Run:
+def _observed(begun: _Begun, journal: RunJournal) -> _Run:
     recipe, prepared, state = begun.recipe, begun.prepared, begun.state
     steps, dev = begun.steps, None
     if recipe.dev is not None and prepared.dev is not None:
@@ -261,13 +261,13 @@ def _go_through(run: _Run, writer: Writer, signals: Signals) -> None:
     random = random_states()
     try:
         for record in _recovering(run, writer):
-            rung = run.journal.write(record)
+            fired = run.journal.write(record)
             writer.check()
-            if _due(run.recipe, record, run.dev, rung):
+            if _due(run.recipe, record, run.dev, fired):
                 writer.save(run.state, best=run.best)
-            if rung:
+            if fired:
                 writer.wait()
-                act([_rolled_back(alarm, run, writer) for alarm in rung])
+                act([_rolled_back(alarm, run, writer) for alarm in fired])
             random = random_states()
             if signals.number is not None:
                 raise Interrupted
@@ -316,12 +316,12 @@ def _finish(run: _Run, writer: Writer) -> None:
     writer.wait()
 
 
-def _due(recipe: Recipe, record: StepRecord, dev: Dev | None, rung: Sequence[Rung]) -> bool:
+def _due(recipe: Recipe, record: StepRecord, dev: Dev | None, fired: Sequence[FiredAlarm]) -> bool:
     """Whether this step is worth a checkpoint."""
     improves = dev is not None and dev.improves(record)
     every = recipe.run.save_every
     asked = every > 0 and record.step % every == 0
-    ends = any(alarm.action in ("pause", "stop") for alarm in rung)
+    ends = any(alarm.action in ("pause", "stop") for alarm in fired)
     return improves or asked or ends or record.step == record.total
 
 
@@ -351,7 +351,7 @@ def _tracked(recipe: Recipe, folder: Path) -> TrackedRun:
     return TrackedRun(folder.name, folder / SINKS_FOLDER, flat(recipe.plain()), paths)
 
 
-def _rolled_back(alarm: Rung, run: _Run, writer: Writer) -> Rung:
+def _rolled_back(alarm: FiredAlarm, run: _Run, writer: Writer) -> FiredAlarm:
     """An alarm with `rollback`: later checkpoints are dropped, and it says which one is left."""
     if alarm.action != "rollback":
         return alarm

@@ -23,7 +23,7 @@ REPACK_BELOW = 0.9
 """The decoder's rows are repacked when fewer than this share of them is still wanted."""
 
 
-class Drawn:
+class DrawnTokens:
     """Tokens, their log-probs and whether they end the answer: a row per completion, a column per
     round. What stands after a row's first end is never read."""
 
@@ -70,7 +70,7 @@ class LocalSampler:
 
     def _decode(
         self, prompts: list[tuple[int, ...]], numbers: Uniforms, sampling: Sampling
-    ) -> Drawn:
+    ) -> DrawnTokens:
         """One token a round for every answer that is not over, `row_A` of those asked for.
 
         Answers that begin alike are one row of the decoder, `stem_A`, until they part.
@@ -78,7 +78,7 @@ class LocalSampler:
         device = self.causal_lm.device
         uniforms_RT = torch.from_numpy(numbers).to(device)
         rows, rounds = numbers.shape
-        drawn, decoder = Drawn(rows, rounds, device), self._decoder()
+        drawn, decoder = DrawnTokens(rows, rounds, device), self._decoder()
         distinct = {prompt: number for number, prompt in enumerate(dict.fromkeys(prompts))}
         logits = decoder.prefill(list(distinct), rows)
         stem_A = torch.tensor([distinct[prompt] for prompt in prompts], device=device)

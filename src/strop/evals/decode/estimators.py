@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from strop.stats.clustered import Mean, number_clusters
+from strop.stats.clustered import MeanEstimate, number_clusters
 
 Z = 1.959963984540054
 """97.5 % quantile of the normal distribution."""
@@ -115,7 +115,7 @@ def _won_with(
 
 
 def share(values: Sequence[float], clusters: Sequence[Hashable]) -> Share:
-    """Mean over items, each a chance in [0, 1], with its 95 % interval.
+    """MeanEstimate over items, each a chance in [0, 1], with its 95 % interval.
 
     Wilson's interval where every item is 0 or 1 and a cluster of its own, or where nothing varies
     (then n is the number of clusters); else the clustered mean's t interval, cut to [0, 1].
@@ -126,7 +126,7 @@ def share(values: Sequence[float], clusters: Sequence[Hashable]) -> Share:
     alone = groups == len(x) and bool(np.isin(x, (0.0, 1.0)).all())
     if alone or groups < 2 or float(np.ptp(x)) < 1e-12:
         return _wilson(float(x.mean()), groups)
-    mean = Mean.of(x, index)
+    mean = MeanEstimate.of(x, index)
     low, high = mean.interval(0.05)
     return Share(mean.estimate, max(0.0, low), min(1.0, high))
 

@@ -38,8 +38,9 @@ CUT_SHARE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
-    """A study that can run: `Checked(study, {"base": "b", "model": "m"}, tasks, answers=2720)`.
+class CheckedStudy:
+    """A study that can run:
+    `CheckedStudy(study, {"base": "b", "model": "m"}, tasks, answers=2720)`.
 
     `answers` counts what both models will sample.
     """
@@ -64,7 +65,7 @@ class Decoded:
         return asdict(self)
 
 
-def check_study(study: Study, *, model: str, base: str) -> Checked:
+def check_study(study: Study, *, model: str, base: str) -> CheckedStudy:
     """Everything that can be known before a model is loaded.
 
     Raises `ModelError`, `DataError`, `RecipeError` or `RewardError` for what could not work,
@@ -94,11 +95,13 @@ def check_study(study: Study, *, model: str, base: str) -> Checked:
         if reward is not None:
             reward.expect_columns(tasks)
     _template_is_read(study, tasks)
-    return Checked(study, {"base": base, "model": model}, tasks, 2 * answers_of(study, len(tasks)))
+    return CheckedStudy(
+        study, {"base": base, "model": model}, tasks, 2 * answers_of(study, len(tasks))
+    )
 
 
 def run_study(
-    checked: Checked,
+    checked: CheckedStudy,
     output: str | Path,
     *,
     advance: Callable[[int], None] = lambda answers: None,
@@ -134,7 +137,7 @@ def run_study(
     return result
 
 
-def _write(folder: Path, checked: Checked, graded: Sequence[Graded], result: Decoded) -> None:
+def _write(folder: Path, checked: CheckedStudy, graded: Sequence[Graded], result: Decoded) -> None:
     study = checked.study
     with (folder / "samples.jsonl").open("w", encoding="utf-8") as stream:
         for row in _samples(checked.tasks, graded):
@@ -175,7 +178,7 @@ def _samples(tasks: Sequence[Task], graded: Sequence[Graded]) -> Iterator[dict[s
             }
 
 
-def _notes(checked: Checked, graded: Sequence[Graded], items: int) -> Iterator[str]:
+def _notes(checked: CheckedStudy, graded: Sequence[Graded], items: int) -> Iterator[str]:
     """What a reader has to know before believing the table."""
     study = checked.study
     if items < len(checked.tasks):

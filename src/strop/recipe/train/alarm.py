@@ -30,12 +30,13 @@ class AlarmRecipe(Strict):
 
 
 class CommonAlarms(Strict):
-    """`spike`: gradient norm as a multiple of its recent median; `dual`: how many of `dev.general`
-    are down by more than `dev.tolerance` while `dev.metric` is up (patience counts measurements).
+    """`spike`: gradient norm as a multiple of its recent median; `capability_regression`: how many
+    of `dev.general` are down by more than `dev.tolerance` while `dev.metric` is up (patience counts
+    measurements).
     What an alarm does not say itself is taken from its default: `displacement: stop`."""
 
     spike: AlarmRecipe = AlarmRecipe(threshold=10.0, patience=3)
-    dual: AlarmRecipe = AlarmRecipe(threshold=0.0, patience=2)
+    capability_regression: AlarmRecipe = AlarmRecipe(threshold=0.0, patience=2)
 
     @model_validator(mode="before")
     @classmethod

@@ -15,7 +15,7 @@ class DevRecipe(Strict):
     `metric` is the score of the suite that chooses the best checkpoint (the highest, the earlier of
     two equal ones); `final` says whether the run ends with that one or with its last step.
     `general` are scores that may not pay for it: one counts as fallen once it is more than
-    `tolerance` below what it was before step 1 (`alarms.dual`).
+    `tolerance` below what it was before step 1 (`alarms.capability_regression`).
     """
 
     suite: LocalPath

@@ -13,10 +13,10 @@ from strop.registry.store import Registry
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class VerifiedEntry:
     """What was looked at for one entry, and what is wrong with it.
 
-    `Checked("3f9a12c4d5e6", names=("algebra",), objects=7, folder="/runs/dpo/final",
+    `VerifiedEntry("3f9a12c4d5e6", names=("algebra",), objects=7, folder="/runs/dpo/final",
     problems=("/runs/dpo/final/model.safetensors changed",))`; `names` are those that stand for it
     or can be rolled back to it, `objects` the stored files that were hashed, `folder` the model
     folder that was hashed, if any.
@@ -29,7 +29,7 @@ class Checked:
     problems: tuple[str, ...]
 
 
-def verify(registry: Registry, which: str | None = None) -> list[Checked]:
+def verify(registry: Registry, which: str | None = None) -> list[VerifiedEntry]:
     """Hash one entry again, or all of them.
 
     Stored files: all of a promoted entry, those left of any other. Model folder: that of a
@@ -47,7 +47,7 @@ def verify(registry: Registry, which: str | None = None) -> list[Checked]:
     return checked
 
 
-def expect_unchanged(registry: Registry, checked: Sequence[Checked]) -> None:
+def expect_unchanged(registry: Registry, checked: Sequence[VerifiedEntry]) -> None:
     """Raise `MissingEvidenceError` that names every problem."""
     bad = [found for found in checked if found.problems]
     if not bad:
@@ -61,7 +61,7 @@ def expect_unchanged(registry: Registry, checked: Sequence[Checked]) -> None:
     )
 
 
-def _check(registry: Registry, entry: Entry, names: tuple[str, ...], owns: bool) -> Checked:
+def _check(registry: Registry, entry: Entry, names: tuple[str, ...], owns: bool) -> VerifiedEntry:
     problems = []
     if content_id(entry.weights, entry.lineage, entry.verdict, entry.manifest) != entry.id:
         problems.append("the entry itself was changed in the registry file")
@@ -77,7 +77,7 @@ def _check(registry: Registry, entry: Entry, names: tuple[str, ...], owns: bool)
     looked = owns and entry.origin is None and bool(entry.manifest) and folder.is_dir()
     if looked:
         problems += [f"{folder / name} {how}" for name, how in changes(entry.manifest, folder)]
-    return Checked(entry.id, names, objects, entry.path if looked else None, tuple(problems))
+    return VerifiedEntry(entry.id, names, objects, entry.path if looked else None, tuple(problems))
 
 
 def changes(manifest: Manifest, folder: Path) -> list[tuple[str, str]]:

@@ -20,7 +20,7 @@ BINS = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class RewardCheck:
     """A reward on real completions. `agreement` with the labels: Cohen's kappa of the first
     component (at least half) and the area under the ROC curve of the total. What is within groups
     is `None` where no prompt has two scored completions."""
@@ -43,7 +43,7 @@ class Checked:
 
 def check(
     components: Sequence[RewardComponent], scored: Scored, seconds: Mapping[str, float]
-) -> Checked:
+) -> RewardCheck:
     """Describe scores. Raises `RewardError` where the reward cannot teach: nothing scored, all the
     same, or a component that never scores."""
     totals = [score.total for score in scored.scores]
@@ -61,7 +61,7 @@ def check(
         if said.label is not None and score.total is not None
     ]
     both = len({label for *_, label in labelled}) == 2
-    return Checked(
+    return RewardCheck(
         completions=len(totals),
         groups=len(groups),
         unscored=len(totals) - len(known),
@@ -134,7 +134,7 @@ def auc(scores: Sequence[float], truth: Sequence[bool]) -> float:
     return won / (len(right) * len(wrong))
 
 
-def checked_lines(found: Checked) -> list[str]:
+def checked_lines(found: RewardCheck) -> list[str]:
     most = max(found.histogram)
     bars = "".join(BARS[math.ceil(n / most * (len(BARS) - 1))] for n in found.histogram)
     lines = [
@@ -158,7 +158,7 @@ def checked_lines(found: Checked) -> list[str]:
     return [*lines, *(f"failed: {failure}" for failure in found.failures)]
 
 
-def _groups_line(found: Checked) -> str:
+def _groups_line(found: RewardCheck) -> str:
     if found.within_group_std is None or found.equal_groups is None:
         return "in groups  one scored completion a prompt, so nothing is known; give several"
     return f"in groups  std {found.within_group_std:.3f}, {found.equal_groups:.0%} of groups equal"

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import torch
 
-from strop.data.order import Drawn, Mix
+from strop.data.order import DataMixture, DrawnRecords
 from strop.errors import NotFiniteError
 from strop.losses.metrics import Metric, merge, results
 from strop.model.logprobs import eval_mode
@@ -51,7 +51,7 @@ class Replay(Protocol):
         """The loss of these demonstrations as one step."""
 
 
-def with_replay(update: Update, replay: Replay | None, drawn: Drawn) -> Update:
+def with_replay(update: Update, replay: Replay | None, drawn: DrawnRecords) -> Update:
     """The step's loss plus that of its replayed demonstrations: their mean NLL times how many there
     are for each of the method's own records, whose loss stays as it is."""
     if replay is None:
@@ -66,7 +66,7 @@ class OfflineParts:
 
     method: OfflineMethod
     rendered: Rendered
-    mix: Mix
+    mixture: DataMixture
     total: int
     replay: Replay | None
     held_out: OfflineMethod | None
@@ -79,9 +79,9 @@ def train_offline(state: TrainState, recipe: Offline, parts: OfflineParts) -> It
     while state.step < parts.total:
         started = time.perf_counter()
         with phase("data"):
-            drawn = parts.mix.draw(state.draw_at(parts.total))
+            drawn = parts.mixture.draw(state.draw_at(parts.total))
         row, not_finite = _step(updater, recipe, parts, drawn)
-        row["epoch"] = state.step / parts.mix.epoch_steps()
+        row["epoch"] = state.step / parts.mixture.epoch_steps()
         row["step_time"] = time.perf_counter() - started
         due = recipe.eval and (state.step % recipe.eval.every == 0 or state.step == parts.total)
         if due and parts.held_out is not None:
@@ -90,7 +90,7 @@ def train_offline(state: TrainState, recipe: Offline, parts: OfflineParts) -> It
 
 
 def _step(
-    updater: Updater, recipe: Offline, parts: OfflineParts, drawn: Drawn
+    updater: Updater, recipe: Offline, parts: OfflineParts, drawn: DrawnRecords
 ) -> tuple[dict[str, float], NotFinite | None]:
     """Learn from these records: the step's metrics, or why they taught nothing."""
     state = updater.state

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import torch
 
-from strop.data.order import Drawn, Mix
+from strop.data.order import DataMixture, DrawnRecords
 from strop.engines.engine import PromptedTask
 from strop.errors import NotFiniteError
 from strop.losses.metrics import Metric, merge, results
@@ -27,7 +27,7 @@ from strop.rewards.audit.symptoms import habits_of, symptoms
 from strop.rewards.compose import Reward
 from strop.rollout.collect import carries_no_gradient
 from strop.rollout.overlong import NAME as OVERLONG
-from strop.rollout.source import Gathered, RolloutSource
+from strop.rollout.source import RolloutSource, StepRollouts
 from strop.tracking.phases import phase
 from strop.train.loop.batches import sample_rows, shape_of_groups, shape_of_tasks
 from strop.train.loop.memory import explained, to_learn, to_sample
@@ -66,7 +66,7 @@ class OnlineParts:
     """What an online run works with."""
 
     source: RolloutSource
-    mix: Mix
+    mixture: DataMixture
     total: int
     learner: Learner
     reference: Reference | None
@@ -83,7 +83,7 @@ def train_online(state: TrainState, recipe: Online, parts: OnlineParts) -> Itera
         where = f"step {state.step + 1}"
         with phase("data"):
             position = state.draw_at(parts.total)
-            drawn = parts.mix.draw(position)
+            drawn = parts.mixture.draw(position)
         shape = partial(_sampled_shape, recipe, parts.source.tasks(position))
         with interruptible(), explained(where, shape, to_sample(recipe)):
             gathered = parts.source.next(state.step, position)
@@ -99,7 +99,7 @@ def train_online(state: TrainState, recipe: Online, parts: OnlineParts) -> Itera
         row |= dominance_metrics(recipe, gathered.sampled)
         habits = [habits_of(group) for group in gathered.sampled]
         row |= symptoms(recipe.reward, gathered.sampled, habits)
-        row["epoch"] = state.step / parts.mix.epoch_steps()
+        row["epoch"] = state.step / parts.mixture.epoch_steps()
         row["sampling_time"] = sampled - started
         row["step_time"] = time.perf_counter() - started
         if parts.held_out is not None:
@@ -107,12 +107,16 @@ def train_online(state: TrainState, recipe: Online, parts: OnlineParts) -> Itera
             if state.step % every == 0 or state.step == parts.total:
                 with phase("evaluation"):
                     row |= evaluate(parts.source, parts.held_out)
-        samples = [*_samples(gathered.groups[0]), *_telling(gathered.sampled, habits)]
+        samples = [*_samples(gathered.groups[0]), *_habit_samples(gathered.sampled, habits)]
         yield StepRecord(state.step, parts.total, row, samples, not_finite)
 
 
 def _learn(
-    updater: Updater, recipe: Online, parts: OnlineParts, gathered: Gathered, drawn: Drawn
+    updater: Updater,
+    recipe: Online,
+    parts: OnlineParts,
+    gathered: StepRollouts,
+    drawn: DrawnRecords,
 ) -> tuple[dict[str, float], NotFinite | None]:
     """Learn from these groups: the learner's metrics, or why they taught nothing (more)."""
     state = updater.state
@@ -149,7 +153,7 @@ def evaluate(source: RolloutSource, held_out: HeldOut) -> dict[str, float]:
     return {f"eval_{name}": value for name, value in score_metrics(collected.groups).items()}
 
 
-def rollout_metrics(gathered: Gathered, compares_groups: bool) -> dict[str, float]:
+def rollout_metrics(gathered: StepRollouts, compares_groups: bool) -> dict[str, float]:
     """What all samples of the step look like, named as TRL names them.
 
     `entropy` is estimated from what was drawn, mean of -log p over all sampled tokens: groups that
@@ -239,7 +243,7 @@ def _sample(group: ScoredGroup, number: int) -> dict[str, Any]:
     }
 
 
-def _telling(
+def _habit_samples(
     groups: Sequence[ScoredGroup], habits: Sequence[Sequence[Sequence[str]]]
 ) -> list[dict[str, Any]]:
     """For each habit that completions of this step show, the one that earned most by it."""

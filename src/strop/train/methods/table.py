@@ -23,9 +23,9 @@ from strop.train.loop.offline import OfflineMethod
 from strop.train.loop.online import Learner
 from strop.train.loop.state import TrainState
 from strop.train.loop.world import World
-from strop.train.methods.own_samples import OnlineDpo, Raft
 from strop.train.methods.pairs import PairMethod, PairRule, reference_read
 from strop.train.methods.policy_gradient import PolicyGradient, loss_of
+from strop.train.methods.ranked import OnlineDpo, Raft
 from strop.train.methods.reference import Records, ReferenceCache
 from strop.train.methods.reward_model import RewardModelMethod, margins_of
 from strop.train.methods.supervised import LOSSES, SupervisedMethod

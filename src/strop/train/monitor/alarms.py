@@ -72,7 +72,7 @@ class Displacement(Detector):
         )
 
 
-class Reward:
+class RewardTrend:
     """How much of the reward range seen so far is still to be gained, as a share."""
 
     def __init__(self) -> None:
@@ -93,7 +93,7 @@ class EntropyCollapse(Detector):
     above = False
 
     def __init__(self) -> None:
-        self.start, self.reward = Start("entropy"), Reward()
+        self.start, self.reward = Start("entropy"), RewardTrend()
 
     def measure(self, row: Row) -> float | None:
         room, start = self.reward.room(row), self.start.see(row)
@@ -113,7 +113,7 @@ class ZeroVariance(Detector):
     """Share of groups whose rewards are all equal, while there is reward left to gain."""
 
     def __init__(self) -> None:
-        self.reward = Reward()
+        self.reward = RewardTrend()
 
     def measure(self, row: Row) -> float | None:
         room = self.reward.room(row)
@@ -162,7 +162,7 @@ class Spike(Detector):
         )
 
 
-class Dual(Detector):
+class CapabilityRegression(Detector):
     """How many general scores of the dev suite are below what they were before step 1, by more than
     the tolerance, while the target is above."""
 
@@ -207,7 +207,7 @@ class Dual(Detector):
 
 
 DETECTORS: dict[str, Callable[[], Detector]] = {
-    "dual": Dual,
+    "capability_regression": CapabilityRegression,
     "displacement": Displacement,
     "entropy_collapse": EntropyCollapse,
     "zero_variance": ZeroVariance,
@@ -237,9 +237,10 @@ DETECTORS: dict[str, Callable[[], Detector]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Rung:
-    """An alarm that rang: `Rung("displacement", 9, "stop", "displacement at step 9: ...", 7)`;
-    `since` is the step at which its number first was beyond the threshold."""
+class FiredAlarm:
+    """An alarm that rang:
+    `FiredAlarm("displacement", 9, "stop", "displacement at step 9: ...", 7)`; `since` is the
+    step at which its number first was beyond the threshold."""
 
     name: str
     step: int
@@ -258,7 +259,7 @@ class AlarmWatch:
 
     def __init__(self, recipe: CommonAlarms, dev: DevRecipe | None = None) -> None:
         wanted: dict[str, AlarmRecipe] = dict(recipe)
-        detectors = DETECTORS | {"dual": lambda: Dual(dev)}
+        detectors = DETECTORS | {"capability_regression": lambda: CapabilityRegression(dev)}
         self.alarms = [
             (name, alarm, detectors[name]())
             for name, alarm in wanted.items()
@@ -267,12 +268,14 @@ class AlarmWatch:
         self.crossed = dict.fromkeys(wanted, 0)
         self.since = dict.fromkeys(wanted, 0)
 
-    def see(self, row: Row) -> list[Rung]:
+    def see(self, row: Row) -> list[FiredAlarm]:
         """The alarms that ring at this row."""
-        return [rung for name, alarm, detector in self.alarms
-                if (rung := self._one(name, alarm, detector, row))]  # fmt: skip
+        return [fired for name, alarm, detector in self.alarms
+                if (fired := self._one(name, alarm, detector, row))]  # fmt: skip
 
-    def _one(self, name: str, alarm: AlarmRecipe, detector: Detector, row: Row) -> Rung | None:
+    def _one(
+        self, name: str, alarm: AlarmRecipe, detector: Detector, row: Row
+    ) -> FiredAlarm | None:
         value = detector.measure(row)
         if value is None:
             return None
@@ -284,14 +287,14 @@ class AlarmWatch:
         if self.crossed[name] != alarm.patience:
             return None
         said = f"{name} at step {step}: {detector.explain(value)}"
-        return Rung(name, step, alarm.action, said, self.since[name])
+        return FiredAlarm(name, step, alarm.action, said, self.since[name])
 
 
-def act(rung: Sequence[Rung]) -> None:
+def act(fired: Sequence[FiredAlarm]) -> None:
     """Warn of every alarm; raise `StoppedByAlarm` for the first that ends the run."""
-    for alarm in rung:
+    for alarm in fired:
         if not alarm.ends:
             warnings.warn(alarm.said, stacklevel=2)
-    for alarm in rung:
+    for alarm in fired:
         if alarm.ends:
             raise StoppedByAlarm(alarm.said, resumable=alarm.action != "stop")

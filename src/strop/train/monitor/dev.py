@@ -147,9 +147,13 @@ def load_dev(recipe: Recipe) -> DevSet | None:
     for data and rewards that cannot be used. Loads no model.
     """
     dev = recipe.dev
-    if not (dev and dev.general) and recipe.alarms.dual != type(recipe.alarms)().dual:
+    if (
+        not (dev and dev.general)
+        and recipe.alarms.capability_regression != type(recipe.alarms)().capability_regression
+    ):
         raise RecipeError(
-            "alarms.dual is set, but there is no general score to compare the target with",
+            "alarms.capability_regression is set, but there is no general score to compare the "
+            "target with",
             fix="add `dev: {suite: ..., metric: ..., general: [...]}`",
         )
     if dev is None:

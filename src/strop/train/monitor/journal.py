@@ -8,11 +8,11 @@ from pathlib import Path
 from strop.recipe.train.methods import Recipe
 from strop.tracking.runlog import RunLog, read_rows
 from strop.tracking.sinks import Sinks
-from strop.train.monitor.alarms import AlarmWatch, Rung
+from strop.train.monitor.alarms import AlarmWatch, FiredAlarm
 from strop.types import StepRecord
 
 
-class Journal:
+class RunJournal:
     """The records of a run, from the step it goes on at: later rows of an earlier start are
     dropped, the ones before are heard by the alarms again."""
 
@@ -39,13 +39,13 @@ class Journal:
             self.watch.see(row)
             self.begun = True
 
-    def write(self, record: StepRecord) -> list[Rung]:
+    def write(self, record: StepRecord) -> list[FiredAlarm]:
         """Tell everybody; returns the alarms that ring."""
-        rung = self.watch.see({"step": record.step, **record.metrics})
-        alarms = {"alarms": [[alarm.action, alarm.said] for alarm in rung]} if rung else {}
+        fired = self.watch.see({"step": record.step, **record.metrics})
+        alarms = {"alarms": [[alarm.action, alarm.said] for alarm in fired]} if fired else {}
         self.log.append({"step": record.step, **record.metrics, **alarms})
         for sample in record.samples:
             self.samples.append({"step": record.step, **sample})
         self.sinks.step(record.step, record.metrics)
         self.on_step(record)
-        return rung
+        return fired

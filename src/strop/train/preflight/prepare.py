@@ -21,7 +21,7 @@ from strop.tracking.sinks import expect_sinks
 from strop.train.loop.online import HeldOut
 from strop.train.monitor.dev import load_dev, refuse_trained_on
 from strop.train.preflight.bounds import expect_critic, say_positions, within_positions
-from strop.train.preflight.mixture import mixture, total_steps
+from strop.train.preflight.mixture import mixture_of, total_steps
 from strop.train.preflight.prepared import Prepared, PreparedOffline, PreparedOnline
 from strop.train.preflight.records import DEMANDS, nothing_more
 from strop.train.preflight.refuse import refuse
@@ -88,7 +88,7 @@ def _offline(recipe: Offline, folder: Path, tokenizer: Any) -> PreparedOffline:
     demands = DEMANDS.get(method.family, nothing_more)
     checks = check_rendered(own, ends_of(tokenizer)).plain() | demands(recipe, own)
     sizes = [len(part.trees) for part in parts]
-    mix = mixture(recipe, roles, sizes, [len(r.trees) for r in replay])
+    mixture = mixture_of(recipe, roles, sizes, [len(r.trees) for r in replay])
     checks |= replay_checks(replay)
     held_out = None
     if recipe.eval is not None:
@@ -104,8 +104,8 @@ def _offline(recipe: Offline, folder: Path, tokenizer: Any) -> PreparedOffline:
         recipe=recipe,
         folder=folder,
         checks=checks,
-        mix=mix,
-        total_steps=total_steps(recipe, mix),
+        mixture=mixture,
+        total_steps=total_steps(recipe, mixture),
         replay=joined(replay) if replay else None,
         rendered=own,
         held_out=held_out,
@@ -134,13 +134,13 @@ def _online(recipe: Online, folder: Path, tokenizer: Any) -> PreparedOnline:
         held_out = HeldOut(recipe.eval, found.tasks, judge)
         checks |= {"held_out": len(found.tasks), "held_out_dropped": found.dropped}
     sizes = [len(found.tasks) for found in by_source]
-    mix = mixture(recipe, roles, sizes, [len(r.trees) for r in replay])
+    mixture = mixture_of(recipe, roles, sizes, [len(r.trees) for r in replay])
     return PreparedOnline(
         recipe=recipe,
         folder=folder,
         checks=checks,
-        mix=mix,
-        total_steps=total_steps(recipe, mix),
+        mixture=mixture,
+        total_steps=total_steps(recipe, mixture),
         replay=joined(replay) if replay else None,
         tasks=tasks,
         reward=reward,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from strop.data.order import Mix
+from strop.data.order import DataMixture
 from strop.engines.engine import PromptedTask
 from strop.model.arithmetic import Precision
 from strop.model.logprobs import PROBE
@@ -34,7 +34,7 @@ class Prepared(ABC):
     recipe: Recipe
     folder: Path
     checks: dict[str, Any]
-    mix: Mix
+    mixture: DataMixture
     total_steps: int
     replay: Rendered | None
     dev: DevSet | None = None

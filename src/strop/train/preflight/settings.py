@@ -65,8 +65,8 @@ def _bounds(recipe: Recipe, prepared: Prepared) -> dict[str, tuple[Any, str]]:
     found: dict[str, tuple[Any, str]] = {}
     if prepared.recipe.text.max_length != recipe.text.max_length:
         found["text.max_length"] = prepared.recipe.text.max_length, "the model's positions"
-    if sum(prepared.mix.counts) != recipe.run.batch_size:
-        found["run.batch_size"] = sum(prepared.mix.counts), "the number of records"
+    if sum(prepared.mixture.counts) != recipe.run.batch_size:
+        found["run.batch_size"] = sum(prepared.mixture.counts), "the number of records"
     return found
 
 

@@ -13,7 +13,7 @@ import yaml
 
 from strop.evals.gate.verdict import read_verdict
 from strop.evals.inputs import inputs_of
-from strop.evals.journal import INPUTS, Journal
+from strop.evals.journal import INPUTS, EvalJournal
 from strop.evals.records import RECORDS
 from strop.evals.summary import read_summary
 from strop.files import SHORT, sha256_hex, sha256_of
@@ -41,7 +41,7 @@ class Standing:
     why: str
 
 
-def standing(
+def status_of(
     pipeline: Pipeline, stage: Stage, state: State, *, pending: Sequence[str] = ()
 ) -> Standing:
     """What the stage has to do, from what is on disk.
@@ -122,7 +122,7 @@ def _eval(stage: EvalStage, pending: Sequence[str], *, moved: bool) -> Standing:
     inputs = inputs_of(load(Suite, stage.suite), stage.model, stage.reference)
     if before is not None and before["inputs"] == inputs:
         return Standing("skip", "up to date")
-    stamp = Journal(Path(stage.output), inputs).folder / INPUTS
+    stamp = EvalJournal(Path(stage.output), inputs).folder / INPUTS
     if stamp.exists() and stamp.read_text() == inputs:
         return Standing("resume", "half measured")
     if before is None:

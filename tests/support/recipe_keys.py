@@ -17,7 +17,7 @@ SAME = {"value.lora": "model.lora", "eval.reward": "reward", "eval.data": "data"
 
 def recipe_keys() -> set[str]:
     """Every key of every method's recipe, with dots: `optim.learning_rate`."""
-    return {key for recipe in METHODS.values() for key in _keys_of(recipe, "")}
+    return {key for row in METHODS.values() for key in _keys_of(row.recipe, "")}
 
 
 def _keys_of(section: type[BaseModel], prefix: str) -> Iterator[str]:

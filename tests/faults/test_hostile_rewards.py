@@ -19,6 +19,7 @@ from strop.errors import RecipeError, RewardError, UnscoredError
 from strop.recipe.loading.load import load_recipe
 from strop.recipe.train.reward import RewardComponent
 from strop.rewards.compose import Reward
+from strop.rewards.own import worker
 from strop.train.run import train
 from strop.types import Judged
 from tests.support.processes import Child
@@ -68,7 +69,7 @@ def workers_of(pid: int) -> list[int]:
     found = []
     for line in listed:
         own, parent, state, args = line.split(None, 3)
-        if int(parent) == pid and ("own_worker" in args or state.startswith("Z")):
+        if int(parent) == pid and (worker.__name__ in args or state.startswith("Z")):
             found.append(int(own))
     return found
 

@@ -16,7 +16,7 @@ from strop.errors import OutputError
 from strop.recipe.loading.load import load, load_recipe
 from strop.recipe.pipeline import Pipeline, TrainStage
 from strop.rewards.exact import exact_answer
-from strop.train.run import prepare
+from strop.train.preflight.prepare import prepare
 
 MINUS = Equation(3, -7, 5)
 

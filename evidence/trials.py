@@ -22,7 +22,7 @@ from strop.evals.gate.verdict import run_gate
 from strop.evals.records import read_records
 from strop.evals.run import run_suite
 from strop.evals.summary import read_summary
-from strop.recipe.gate import Guardrail, Policy, Target
+from strop.recipe.gate import GateRules, Guardrail, Target
 from strop.recipe.loading.load import load, load_recipe
 from strop.recipe.suite import Suite
 from strop.train.run import train
@@ -36,7 +36,7 @@ TRIALS = 20
 STAGES = {"sft": ["run.steps=300"], "dpo": ["model.path=runs/sft-0/final"]}
 """What is retrained: a short SFT from the raw model, and DPO from the base SFT."""
 
-POLICY = Policy(
+POLICY = GateRules(
     targets=[Target(score="greedy/accuracy")],
     guardrails=[
         Guardrail(score="sampled/accuracy", margin=0.08),

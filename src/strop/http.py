@@ -28,8 +28,8 @@ BUSY = (408, 429)
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """`Limits(seconds=30.0, retries=4, at_once=8, per_second=5.0, most_requests=1000)`.
+class RequestLimits:
+    """`RequestLimits(seconds=30.0, retries=4, at_once=8, per_second=5.0, most_requests=1000)`.
 
     A request gets `seconds` an attempt and `retries` further attempts. The first waits
     `first_wait` seconds and each next one twice as long, up to `longest_wait`, or as long as the
@@ -59,7 +59,7 @@ class HttpClient:
 
     def __init__(
         self,
-        limits: Limits = Limits(),
+        limits: RequestLimits = RequestLimits(),
         *,
         headers: Mapping[str, str] = MappingProxyType({}),
         cache: Path | None = None,

@@ -13,7 +13,7 @@ import yaml
 
 from strop.cli.app import app
 from strop.errors import RecipeError
-from strop.recipe.gate import Policy
+from strop.recipe.gate import GateRules
 from strop.recipe.loading.load import load, load_recipe
 from strop.recipe.pipeline import Pipeline
 from strop.recipe.suite import Suite
@@ -65,7 +65,7 @@ def load_block(block: str, folder: Path) -> object:
     keys = yaml.safe_load(block).keys()
     if "method" in keys:
         return load_recipe(path)
-    return load(Pipeline if "stages" in keys else Suite if "tasks" in keys else Policy, path)
+    return load(Pipeline if "stages" in keys else Suite if "tasks" in keys else GateRules, path)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -31,7 +31,7 @@ from strop.engines.local.engine import LocalEngine, packs
 from strop.engines.openai import OpenAIEngine
 from strop.engines.recorded import RecordedEngine
 from strop.errors import UsageError
-from strop.http import Limits
+from strop.http import RequestLimits
 from strop.model.logprobs import Head
 from strop.recipe.loading.load import load_recipe
 from strop.recipe.template import TemplateRecipe
@@ -272,7 +272,7 @@ class TestOpenAIEngine:
         assert dict(found)[2] == Answer("C", "stop")
 
     def test_what_was_answered_is_kept(self, url: str, tmp_path: Path) -> None:
-        limits = Limits(most_requests=2)
+        limits = RequestLimits(most_requests=2)
         engine = OpenAIEngine(url, "mine", limits=limits, cache=tmp_path)
         first = dict(ask_all(engine, tasks("b", "c")))
         again = engine.speaking(TemplateRecipe())

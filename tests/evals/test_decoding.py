@@ -13,7 +13,7 @@ from scipy import stats
 
 from strop.demo.world import user
 from strop.errors import UnscoredError
-from strop.evals.decode.frontier import Row
+from strop.evals.decode.frontier import FrontierRow
 from strop.evals.decode.grading import votes_of
 from strop.evals.decode.study import check_study, run_study
 from strop.recipe.study import Study
@@ -37,7 +37,7 @@ def test_votes_are_equal_where_the_grader_says_equal() -> None:
 class TestPlanted:
     """Two right answers that agree, two wrong ones that do not, for every item."""
 
-    def run(self, study: Study, model: Path, base: Path, output: Path) -> dict[Any, Row]:
+    def run(self, study: Study, model: Path, base: Path, output: Path) -> dict[Any, FrontierRow]:
         checked = check_study(study, model=str(model), base=str(base))
         self.result = run_study(checked, output)
         return {(r.model, r.temperature, r.method, r.k): r for r in self.result.rows}

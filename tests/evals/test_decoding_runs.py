@@ -28,7 +28,7 @@ from strop.errors import (
 )
 from strop.evals.decode import draws
 from strop.evals.decode.draws import revision_prompt
-from strop.evals.decode.frontier import Row
+from strop.evals.decode.frontier import FrontierRow
 from strop.evals.decode.page import figure
 from strop.evals.decode.study import check_study, run_study
 from strop.recipe.loading.load import load
@@ -145,7 +145,7 @@ class TestRuns:
         recipe = self.recipe(study, tmp_path)
         files = ran(recipe, model_folder, base_folder, tmp_path / "out")
         found = json.loads(files["decode.json"])
-        rows = [Row(**row) for row in found["rows"]]
+        rows = [FrontierRow(**row) for row in found["rows"]]
         drawn = figure(recipe, rows)
         names = {note.text for note in drawn.layout.annotations}
         assert {"temperature 0.7 (serving)", "temperature 1", "base best", "trained pass",
@@ -310,7 +310,7 @@ class TestCommand:
         assert refused.exception.exit_code == 2
 
     def test_the_widest_table_fits(self) -> None:
-        row = Row("model", 0.75, "refine", 512, 1_234_567.8, 0.5, 0.4, 0.6, 0.4)
+        row = FrontierRow("model", 0.75, "refine", 512, 1_234_567.8, 0.5, 0.4, 0.6, 0.4)
         from rich.console import Console
 
         console = Console(width=200)

@@ -62,7 +62,7 @@ class TestLocalEngine:
         policy = load_for_inference(str(model_folder))
         engine = LocalEngine("", policy)
         rollouts = ask(
-            engine, jobs.jobs_of(suite, jobs.Asked(engine, None, 0))[0].rows,
+            engine, jobs.jobs_of(suite, jobs.EvalSetup(engine, None, 0))[0].rows,
             suite.tasks[0].sampling, 1, 0,  # type: ignore[union-attr]
         )  # fmt: skip
         kl, entropy, tokens = 0.0, 0.0, 0

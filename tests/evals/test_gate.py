@@ -14,7 +14,7 @@ from strop.cli.app import app
 from strop.errors import MissingEvidenceError, RecipeError
 from strop.evals.gate import gate
 from strop.evals.gate.verdict import read_verdict
-from strop.recipe.gate import Band, Guardrail, Policy, Target
+from strop.recipe.gate import Band, GateRules, Guardrail, Target
 from strop.recipe.loading.load import load
 from strop.types import EvalRecord
 from tests.support.gates import POLICY, records, scores
@@ -36,7 +36,7 @@ class TestGate:
     def test_inconclusive_says_how_many_it_would_take(self) -> None:
         base = records("a", [*scores(10, 10)])
         candidate = records("a", [1.0] * 8 + [0.0] * 2 + [1.0] * 6 + [0.0] * 4)
-        verdict = gate(base, candidate, Policy(targets=[Target(score="a")]))
+        verdict = gate(base, candidate, GateRules(targets=[Target(score="a")]))
         assert verdict.name == "inconclusive"
         needed = verdict.checks[0].n_needed
         assert needed is not None
@@ -47,12 +47,12 @@ class TestGate:
         """One gain that passes alone fails beside others, once the level is shared."""
         base = records("a", scores(0, 40))
         slight = records("a", scores(6, 34))
-        alone = Policy(targets=[Target(score="a")])
+        alone = GateRules(targets=[Target(score="a")])
         assert gate(base, slight, alone).name == "pass"
         names = ["a", *"cdefgh"]
         both = [record for n in names for record in records(n, scores(0, 40))]
         gained = [record for n in names for record in records(n, scores(6, 34))]
-        shared = Policy(targets=[Target(score=n) for n in names])
+        shared = GateRules(targets=[Target(score=n) for n in names])
         assert gate(both, gained, shared).name == "inconclusive"
 
     def test_samples_of_an_item_are_one_cluster(self) -> None:
@@ -64,7 +64,7 @@ class TestGate:
 
         verdict = gate(
             sampled([0.0, 0.0, 1.0, 1.0] * 20), sampled([1.0, 1.0, 1.0, 1.0] * 20),
-            Policy(targets=[Target(score="a")]),
+            GateRules(targets=[Target(score="a")]),
         )  # fmt: skip
         assert verdict.checks[0].method == "cluster-t"
 
@@ -78,14 +78,16 @@ class TestGate:
     )
     def test_missing_evidence(self, base: Any, candidate: Any, message: str) -> None:
         with pytest.raises(MissingEvidenceError, match=message) as caught:
-            gate(records("a", base), records("a", candidate), Policy(targets=[Target(score="a")]))
+            gate(
+                records("a", base), records("a", candidate), GateRules(targets=[Target(score="a")])
+            )
         assert caught.value.exit_code == 12
 
     def test_clusters_of_either_side_count(self) -> None:
         """Twenty items in five clusters, said by one file only; other clusters are no evidence."""
         plain = records("a", [0.0] * 20)
         grouped = [EvalRecord("a", str(i), float(i % 5 > 0), f"c{i % 5}") for i in range(20)]
-        policy = Policy(targets=[Target(score="a")])
+        policy = GateRules(targets=[Target(score="a")])
         for base, candidate in ((plain, grouped), (grouped, plain)):
             assert gate(base, candidate, policy).checks[0].method != "tango"
         others = [EvalRecord("a", str(i), 1.0, f"d{i % 5}") for i in range(20)]
@@ -95,17 +97,17 @@ class TestGate:
     def test_unknown_scores_duplicates_and_empty_policies(self) -> None:
         given = records("a", scores(2, 2))
         with pytest.raises(MissingEvidenceError, match=r"no scores named 'z'[\s\S]*it has a"):
-            gate(given, given, Policy(targets=[Target(score="z")]))
+            gate(given, given, GateRules(targets=[Target(score="z")]))
         with pytest.raises(MissingEvidenceError, match="item '0' appears twice"):
-            gate(given + given[:1], given, Policy(targets=[Target(score="a")]))
+            gate(given + given[:1], given, GateRules(targets=[Target(score="a")]))
 
     def test_policies_that_demand_nothing_or_twice(self, tmp_path: Path) -> None:
         (tmp_path / "none.yaml").write_text("alpha: 0.05\n")
         with pytest.raises(RecipeError, match="demands nothing"):
-            load(Policy, tmp_path / "none.yaml")
+            load(GateRules, tmp_path / "none.yaml")
         (tmp_path / "twice.yaml").write_text("targets: [{score: a}, {score: a, min_gain: 0.1}]\n")
         with pytest.raises(RecipeError, match="demanded twice: a"):
-            load(Policy, tmp_path / "twice.yaml")
+            load(GateRules, tmp_path / "twice.yaml")
 
 
 def test_a_policy_may_have_a_name_as_other_files_do(tmp_path: Path) -> None:
@@ -142,13 +144,13 @@ class TestNoise:
         return gate(
             records("a", self.BASE),
             records("a", candidate),
-            Policy(targets=[Target(score="a")], guardrails=[Guardrail(score="a", margin=0.01)]),
+            GateRules(targets=[Target(score="a")], guardrails=[Guardrail(score="a", margin=0.01)]),
             noise=[records("a", again)],
         )
 
     def test_a_gain_within_it_is_none(self) -> None:
         assert gate(records("a", self.BASE), records("a", self.GAINED),
-                    Policy(targets=[Target(score="a")])).name == "pass"  # fmt: skip
+                    GateRules(targets=[Target(score="a")])).name == "pass"  # fmt: skip
         verdict = self.judged(self.GAINED, self.GAINED)
         assert verdict.name == "inconclusive"
         assert verdict.checks[0].floor > verdict.checks[0].estimate == pytest.approx(0.1)
@@ -171,7 +173,7 @@ class TestNoise:
 class TestBands:
     def test_lengths_may_move_neither_way(self) -> None:
         lengths = [10.0 + i % 7 for i in range(100)]
-        policy = Policy(bands=[Band(score="a", low=0.9, high=1.1)])
+        policy = GateRules(bands=[Band(score="a", low=0.9, high=1.1)])
         for factor, expected in ((1.0, "pass"), (1.02, "pass"), (1.3, "regressed"),
                                  (0.7, "regressed"), (1.1, "inconclusive")):  # fmt: skip
             changed = [factor * x + 0.3 * (-1) ** i for i, x in enumerate(lengths)]
@@ -186,7 +188,7 @@ class TestUnscored:
         """Two of 100 on each side: the candidate's as wrong, the base's as right."""
         base: list[float | None] = [None, None, *scores(48, 50)]
         candidate: list[float | None] = [1.0, 1.0, None, None, *scores(46, 50)]
-        policy = Policy(guardrails=[Guardrail(score="a", margin=0.2)], max_unscored=0.04)
+        policy = GateRules(guardrails=[Guardrail(score="a", margin=0.2)], max_unscored=0.04)
         verdict = gate(records("a", base), records("a", candidate), policy)
         assert verdict.checks[0].base == pytest.approx(0.50)
         assert verdict.checks[0].candidate == pytest.approx(0.48)
@@ -199,6 +201,6 @@ class TestUnscored:
 
     def test_nothing_scored_at_all(self) -> None:
         nothing = records("a", [None] * 10)
-        lenient = Policy(guardrails=[Guardrail(score="a")], max_unscored=0.49)
+        lenient = GateRules(guardrails=[Guardrail(score="a")], max_unscored=0.49)
         with pytest.raises(MissingEvidenceError, match="10 of 10"):
             gate(nothing, nothing, lenient)

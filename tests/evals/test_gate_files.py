@@ -18,7 +18,7 @@ from strop.evals.gate import gate
 from strop.evals.gate.page import forest
 from strop.evals.gate.verdict import read_verdict, run_gate
 from strop.evals.records import read_records, write_records
-from strop.recipe.gate import Guardrail, Policy, Target
+from strop.recipe.gate import GateRules, Guardrail, Target
 from strop.registry.lineage import generations
 from strop.registry.store import Registry
 from strop.types import EvalRecord
@@ -41,7 +41,7 @@ class TestFolders:
         (folder / "summary.json").write_text(json.dumps({**given, **summary}))
         return folder
 
-    POLICY = Policy(targets=[Target(score="a")])
+    POLICY = GateRules(targets=[Target(score="a")])
 
     def test_a_changed_suite_is_no_evidence(self, tmp_path: Path) -> None:
         base = self.write(tmp_path / "a", [0.0] * 20)
@@ -52,7 +52,7 @@ class TestFolders:
             run_gate(self.POLICY, base, base, noise=[other])
 
     def test_figures_against_two_references_do_not_compare(self, tmp_path: Path) -> None:
-        policy = Policy(guardrails=[Guardrail(score="drift/a/held")])
+        policy = GateRules(guardrails=[Guardrail(score="drift/a/held")])
         base = self.write(tmp_path / "a", [0.0] * 20, reference={"sha256": "r1"})
         other = self.write(tmp_path / "b", [1.0] * 20, reference={"sha256": "r2"})
         with pytest.raises(MissingEvidenceError, match="the two evals had different ones"):

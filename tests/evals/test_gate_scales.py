@@ -12,7 +12,7 @@ import pytest
 from strop.errors import DataError, MissingEvidenceError
 from strop.evals.gate import gate
 from strop.evals.records import read_records, write_records
-from strop.recipe.gate import Guardrail, Policy, Target
+from strop.recipe.gate import GateRules, Guardrail, Target
 from strop.types import EvalRecord
 from tests.support.gates import records, scores
 
@@ -20,11 +20,11 @@ from tests.support.gates import records, scores
 class TestScales:
     """Scores of one name on two scales prove nothing; big differences on one scale do."""
 
-    POLICY = Policy(targets=[Target(score="a")])
+    POLICY = GateRules(targets=[Target(score="a")])
 
     def judged(
         self, base: Sequence[float | None], candidate: Sequence[float | None],
-        policy: Policy = POLICY, /, **declared: Any,
+        policy: GateRules = POLICY, /, **declared: Any,
     ) -> str:  # fmt: skip
         """Both ways round: the rule has no side."""
         left = [replace(r, scale=declared.get("base")) for r in records("a", base)]
@@ -80,7 +80,7 @@ class TestScales:
             self.judged(self.COLLAPSED, self.LONG)
         free = (None, None)
         assert self.judged(self.COLLAPSED, self.LONG, base=free, candidate=free) == "pass"
-        policy = Policy(targets=[Target(score="a", scale=(0.0, None))])
+        policy = GateRules(targets=[Target(score="a", scale=(0.0, None))])
         assert self.judged(self.COLLAPSED, self.LONG, policy) == "pass"
 
     def test_a_side_that_declares_binds_the_other(self) -> None:
@@ -132,7 +132,9 @@ class TestSlices:
     def test_who_lost_behind_a_gain(self) -> None:
         base = {"easy": [0.0] * 200, "hard": [1.0] * 40, "new": [0.0, 1.0] * 20, "few": [1.0] * 3}
         after = {**base, "easy": [1.0] * 150 + [0.0] * 50, "hard": [0.0] * 15 + [1.0] * 25}
-        verdict = gate(self.grouped(base), self.grouped(after), Policy(targets=[Target(score="a")]))
+        verdict = gate(
+            self.grouped(base), self.grouped(after), GateRules(targets=[Target(score="a")])
+        )
         assert verdict.name == "pass"  # groups are advice
         found = {one.value: one for one in verdict.slices}
         assert found.keys() == {"easy", "hard", "new"}  # three items are no group
@@ -146,12 +148,12 @@ class TestFlips:
     def test_a_mean_that_stands_still_hides_churn(self) -> None:
         base = records("a", scores(100, 100))
         swapped = records("a", [*[0.0] * 30, *[1.0] * 100, *[0.0] * 70])
-        check = gate(base, swapped, Policy(guardrails=[Guardrail(score="a")])).checks[0]
+        check = gate(base, swapped, GateRules(guardrails=[Guardrail(score="a")])).checks[0]
         assert (check.lost, check.gained, check.churn) == (30, 30, 0.3)
         assert check.estimate == 0.0
         assert check.mcnemar == pytest.approx(1.0)
         graded = gate(
             records("a", [0.1, 0.5, 0.2, 0.4, 0.3]), records("a", [0.2, 0.5, 0.1, 0.4, 0.3]),
-            Policy(guardrails=[Guardrail(score="a")]),
+            GateRules(guardrails=[Guardrail(score="a")]),
         ).checks[0]  # fmt: skip
         assert (graded.lost, graded.mcnemar) == (None, None)

@@ -26,7 +26,7 @@ from strop.evals.lm_eval.run import run_lm_eval
 from strop.evals.tasks import choice, perplexity
 from strop.model.load import load_for_inference
 from strop.model.network import Policy
-from strop.recipe.gate import Policy as GatePolicy
+from strop.recipe.gate import GateRules
 from strop.recipe.suite import ChoiceTask, LmEvalTask, PerplexityTask
 from strop.types import EvalRecord
 from tests.support.models import bos_tokenizer
@@ -335,7 +335,7 @@ def test_the_gate_reads_logged_samples(
     other["samples"]["toy_choice"][0]["doc_hash"] = "another document"
     write_log(other, tmp_path / "other", "models/c")
     base = read_log_samples(logged)
-    policy = GatePolicy.model_validate({"guardrails": [{"score": "toy_choice/acc", "margin": 0.1}]})
+    policy = GateRules.model_validate({"guardrails": [{"score": "toy_choice/acc", "margin": 0.1}]})
     assert gate(base, base, policy).name == "pass"
     assert gate(base, read_log_samples(tmp_path / "worse"), policy).name == "regressed"
     with pytest.raises(MissingEvidenceError, match=r"different items \(1 only in base"):

@@ -15,7 +15,7 @@ from strop.engines.openai import OpenAIEngine
 from strop.engines.recorded import RecordedEngine
 from strop.errors import DataError, MissingEvidenceError, StropError, UnscoredError, UsageError
 from strop.evals.ask import ask
-from strop.evals.run import EvalResult, run_suite
+from strop.evals.run import SuiteResult, run_suite
 from strop.recipe.template import TemplateRecipe
 from strop.recipe.train.rollout import SamplingRecipe
 from strop.types import Message, Origin, Task
@@ -23,7 +23,7 @@ from tests.support.runs import WriteRows
 from tests.support.suites import GENERATE, PAIRS, SAMPLED, TASKS, MakeSuite
 
 
-def scores_of(result: EvalResult, name: str) -> list[float | None]:
+def scores_of(result: SuiteResult, name: str) -> list[float | None]:
     return [record.score for record in result.records if record.task == name]
 
 

@@ -18,7 +18,7 @@ from strop.evals import jobs
 from strop.evals.drift import distinct, self_bleu
 from strop.evals.gate.verdict import run_gate
 from strop.evals.run import run_suite
-from strop.recipe.gate import Guardrail, Policy
+from strop.recipe.gate import GateRules, Guardrail
 from strop.recipe.loading.load import load_recipe
 from strop.train.run import train
 from strop.types import EvalRecord
@@ -166,7 +166,7 @@ class TestTrainedOn:
         (seen,) = summary["overlap"]
         assert [one["item"] for one in seen["items"]] == [task["id"] for task in TASKS]
         assert seen["items"][3]["where"].endswith("sft.jsonl:4")
-        policy = Policy(guardrails=[Guardrail(score="greedy/right")])
+        policy = GateRules(guardrails=[Guardrail(score="greedy/right")])
         with pytest.raises(MissingEvidenceError, match="12 of 12 items are in the training data"):
             run_gate(policy, tmp_path / "out", tmp_path / "out")
         assert result.scores.keys() == {"greedy/right"}
@@ -177,7 +177,7 @@ class TestTrainedOn:
         final = train(load_recipe(recipes["sft"], ["run={steps: 1, batch_size: 4}"]))
         (tmp_path / "sft.jsonl").unlink()
         run_suite(make_suite(GENERATE), str(final), tmp_path / "out")
-        policy = Policy(guardrails=[Guardrail(score="greedy/right", margin=0.5)])
+        policy = GateRules(guardrails=[Guardrail(score="greedy/right", margin=0.5)])
         remarks = run_gate(policy, tmp_path / "out", tmp_path / "out").remarks
         assert len(remarks) == 1
         assert "sft.jsonl: not compared with the eval's items: it is gone" in remarks[0]

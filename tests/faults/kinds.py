@@ -27,7 +27,7 @@ from strop.evals.golden.manifest import check_frozen
 from strop.evals.lm_eval.log import read_log_samples
 from strop.pipeline.graph import graph
 from strop.pipeline.state import read_state
-from strop.recipe.gate import Guardrail, Policy
+from strop.recipe.gate import GateRules, Guardrail
 from strop.recipe.loading.load import load, load_recipe
 from strop.recipe.pipeline import Pipeline
 from strop.recipe.study import Study
@@ -216,7 +216,7 @@ def _judge(path: Path) -> None:
     """The odd scores against sound ones; a refused gate leaves no half verdict behind."""
     base, output = path.with_name("base.jsonl"), path.with_name("verdict.json")
     base.write_bytes(as_jsonl(SCORES[0]))
-    policy = Policy(guardrails=[Guardrail(score="score", margin=0.1)])
+    policy = GateRules(guardrails=[Guardrail(score="score", margin=0.1)])
     try:
         run_gate(policy, base, path, output)
         json.loads(output.read_text())
@@ -231,7 +231,7 @@ def _judge(path: Path) -> None:
 def _judge_folder(path: Path) -> None:
     """An eval folder whose summary is odd."""
     (path.parent / "records.jsonl").write_bytes(as_jsonl(SCORES[0]))
-    policy = Policy(guardrails=[Guardrail(score="score", margin=0.1)])
+    policy = GateRules(guardrails=[Guardrail(score="score", margin=0.1)])
     run_gate(policy, path.parent, path.parent)
 
 
@@ -285,7 +285,7 @@ def _kinds() -> dict[str, Kind]:
         "pipeline": Kind("pipeline.yaml", partial(_yaml, ["stages"]),
                          lambda path: graph(load(Pipeline, path))),
         "suite": Kind("suite.yaml", partial(_yaml, ["tasks"]), partial(load, Suite)),
-        "policy": Kind("policy.yaml", partial(_yaml, ["guardrails"]), partial(load, Policy)),
+        "policy": Kind("policy.yaml", partial(_yaml, ["guardrails"]), partial(load, GateRules)),
         "reward file": Kind("reward.yaml", _reward_file, partial(load, RewardFile)),
         "study": Kind("study.yaml", _study, partial(load, Study)),
         "override": Kind("override.txt", _override, _set),

@@ -26,7 +26,7 @@ from strop.evals.gate.verdict import read_verdict, run_gate
 from strop.evals.golden.manifest import check_frozen
 from strop.evals.records import read_records
 from strop.model.load import load_for_inference, load_tokenizer
-from strop.recipe.gate import Guardrail, Policy
+from strop.recipe.gate import GateRules, Guardrail
 from strop.registry.store import Registry, expect_proof
 from strop.rewards.audit.sample import read_completions
 from strop.text.render import prompt_ids, trees
@@ -34,7 +34,7 @@ from strop.text.script import asked_of
 from strop.types import Demonstration, Origin
 from tests.support.refusals import GOOD, refused
 
-POLICY = Policy(guardrails=[Guardrail(score="score", margin=0.1)])
+POLICY = GateRules(guardrails=[Guardrail(score="score", margin=0.1)])
 
 
 @pytest.fixture

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from strop.errors import BudgetError, HttpError
-from strop.http import HttpClient, Limits, request_hash, retry_after
+from strop.http import HttpClient, RequestLimits, request_hash, retry_after
 
-QUICK = Limits(first_wait=0.01, longest_wait=0.02)
+QUICK = RequestLimits(first_wait=0.01, longest_wait=0.02)
 
 
 class Plan:
@@ -86,7 +86,7 @@ def numbers(count: int) -> list[dict[str, int]]:
 class TestAttempts:
     def test_a_busy_server_is_asked_again_after_growing_waits(self, server: Plan) -> None:
         server.statuses = [503, 429, 408]
-        client = HttpClient(Limits(first_wait=0.05, longest_wait=0.1))
+        client = HttpClient(RequestLimits(first_wait=0.05, longest_wait=0.1))
         assert client.post(server.url, {"n": 4})["twice"] == 8
         gaps = [later - first for first, later in zip(server.times, server.times[1:], strict=False)]
         assert len(gaps) == 3
@@ -96,7 +96,7 @@ class TestAttempts:
     def test_the_last_failure_is_told(self, server: Plan) -> None:
         server.statuses = [500, 501, 502, 503]
         with pytest.raises(HttpError, match="status 502: not now") as told:
-            HttpClient(Limits(retries=2, first_wait=0.01)).post(server.url, {"n": 1})
+            HttpClient(RequestLimits(retries=2, first_wait=0.01)).post(server.url, {"n": 1})
         assert told.value.where == server.url
         assert len(server.seen) == 3
 
@@ -115,7 +115,9 @@ class TestAttempts:
     def test_an_answer_that_takes_too_long(self, server: Plan) -> None:
         server.seconds = 0.5
         with pytest.raises(HttpError, match="ReadTimeout"):
-            HttpClient(Limits(seconds=0.05, retries=1, first_wait=0.01)).post(server.url, {"n": 1})
+            HttpClient(RequestLimits(seconds=0.05, retries=1, first_wait=0.01)).post(
+                server.url, {"n": 1}
+            )
         assert len(server.seen) == 2
 
     def test_headers_go_along(self, server: Plan) -> None:
@@ -146,7 +148,7 @@ class TestRetryAfter:
 class TestMany:
     def test_answers_carry_their_numbers_and_come_as_they_are_ready(self, server: Plan) -> None:
         server.statuses = [503]  # the first to arrive is late
-        client = HttpClient(Limits(first_wait=0.3, at_once=4))
+        client = HttpClient(RequestLimits(first_wait=0.3, at_once=4))
         found = list(client.post_all(server.url, numbers(4)))
         assert {n: answer["twice"] for n, answer in found} == {0: 0, 1: 2, 2: 4, 3: 6}
         assert found[-1][0] == server.seen[0]["n"]
@@ -154,13 +156,16 @@ class TestMany:
     @pytest.mark.parametrize("at_once", [1, 3])
     def test_no_more_at_once_than_allowed(self, server: Plan, at_once: int) -> None:
         server.seconds = 0.05
-        assert len(list(HttpClient(Limits(at_once=at_once)).post_all(server.url, numbers(9)))) == 9
+        assert (
+            len(list(HttpClient(RequestLimits(at_once=at_once)).post_all(server.url, numbers(9))))
+            == 9
+        )
         assert server.most_together == at_once
 
     def test_attempts_are_spaced(self, server: Plan) -> None:
         """Six attempts (one is a retry) at 20 a second: five gaps of 50 ms."""
         server.statuses = [503]
-        client = HttpClient(Limits(first_wait=0.01, per_second=20))
+        client = HttpClient(RequestLimits(first_wait=0.01, per_second=20))
         started = time.monotonic()
         list(client.post_all(server.url, numbers(5)))
         assert len(server.times) == 6
@@ -168,7 +173,7 @@ class TestMany:
 
     def test_a_failure_calls_off_the_rest(self, server: Plan) -> None:
         server.refused = {1}
-        answers = HttpClient(Limits(at_once=1)).post_all(server.url, numbers(50))
+        answers = HttpClient(RequestLimits(at_once=1)).post_all(server.url, numbers(50))
         assert next(answers)[0] == 0
         with pytest.raises(HttpError, match="404"):
             list(answers)
@@ -190,7 +195,7 @@ class TestCache:
 
     def test_an_interrupted_run_resumes(self, server: Plan, tmp_path: Path) -> None:
         server.refused = {3}
-        limits = Limits(at_once=1)
+        limits = RequestLimits(at_once=1)
         with pytest.raises(HttpError):
             list(HttpClient(limits, cache=tmp_path).post_all(server.url, numbers(6)))
         answered = {json.loads(path.read_text())["body"]["n"] for path in tmp_path.iterdir()}
@@ -215,7 +220,7 @@ class TestCache:
 
 class TestBudget:
     def test_requests(self, server: Plan, tmp_path: Path) -> None:
-        client = HttpClient(Limits(most_requests=2), cache=tmp_path)
+        client = HttpClient(RequestLimits(most_requests=2), cache=tmp_path)
         for n in (0, 1, 0, 1):
             client.post(server.url, {"n": n})  # the second time from disk
         with pytest.raises(BudgetError, match="budget of 2 requests is used up"):
@@ -225,7 +230,7 @@ class TestBudget:
 
     def test_tokens(self, server: Plan) -> None:
         """Ten tokens an answer: 0 and 10 are below 15, 20 is not."""
-        client = HttpClient(Limits(most_tokens=15))
+        client = HttpClient(RequestLimits(most_tokens=15))
         for n in (0, 1):
             client.post(server.url, {"n": n})
         with pytest.raises(BudgetError, match=r"budget of 15 tokens is used up \(20 used\)"):

@@ -22,7 +22,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from strop.demo.world import Equation, assistant, solution, user
 from strop.recipe.loading.load import load_recipe
 from strop.train.build import build_loop, build_state
-from strop.train.methods.unpaired import mismatched
+from strop.train.methods.unpaired import other_answers
 from strop.train.preflight.prepare import Prepared, prepare
 from strop.types import Branch, Tree
 from tests.oracle.steps import (
@@ -372,7 +372,7 @@ def test_orpo(sides: Sides) -> None:
 @pytest.mark.parametrize("method", ["kto", "apo_zero_unpaired"])
 def test_thumbs(method: str, sides: Sides) -> None:
     """TRL rotates the answers within a micro-batch, ours are shifted along a seeded order over all
-    records: TRL is given our mismatched answers and the whole step as one micro-batch."""
+    records: TRL is given our answers of other records and the whole step as one micro-batch."""
     trl = pytest.importorskip("trl")
     objective = {"beta": 0.2, "desirable_weight": 1.3, "undesirable_weight": 0.7}
     rows = thumb_rows()
@@ -384,7 +384,7 @@ def test_thumbs(method: str, sides: Sides) -> None:
     trees = prepared.rendered.trees
     examples = list(trainer.train_dataset)
     if method == "kto":
-        others = [list(other.branches[0].ids) for other in mismatched(trees, seed=0)]
+        others = [list(other.branches[0].ids) for other in other_answers(trees, seed=0)]
         assert others != [example["KL_completion_ids"] for example in examples]
         examples = [
             {**example, "KL_completion_ids": other}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from strop.errors import RecipeError
-from strop.recipe.gate import Policy
+from strop.recipe.gate import GateRules
 from strop.recipe.loading.load import digest, load, load_recipe
 from strop.recipe.pipeline import Pipeline
 from strop.recipe.suite import Suite
@@ -159,7 +159,7 @@ def test_pipeline_and_suite_mistakes(tmp_path: Path) -> None:
         load(Suite, path)
     path = write(tmp_path, "guardrails: [{score: a, margin: 0}]\n")
     with pytest.raises(RecipeError, match=r"recipe.yaml:1: `guardrails.0.margin`"):
-        load(Policy, path)
+        load(GateRules, path)
 
 
 def test_no_section_has_more_than_20_keys() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from strop.errors import RecipeError
-from strop.recipe.gate import Policy
+from strop.recipe.gate import GateRules
 from strop.recipe.loading.load import load, load_recipe
 from strop.recipe.pipeline import Pipeline
 
@@ -42,7 +42,7 @@ class TestVariables:
         assert found.data[0].path == str(tmp_path / "x-seven.jsonl")
         assert load_recipe(recipe(tmp_path), ["output=${SCRATCH}/o"]).output == "/scratch/me/o"
         (tmp_path / "p.yaml").write_text("targets: [{score: a}]\nnoise: ['${SCRATCH}/n']\n")
-        assert load(Policy, tmp_path / "p.yaml").noise == ["/scratch/me/n"]
+        assert load(GateRules, tmp_path / "p.yaml").noise == ["/scratch/me/n"]
         (tmp_path / "p.yaml").write_text(
             "name: p\nregistry: ${SCRATCH}/r.db\n"
             "stages: [{kind: train, name: a, recipe: '${SCRATCH}/a.yaml'}]\n"

@@ -13,7 +13,7 @@ from strop.errors import DataError, RecipeError, RewardError, SandboxError
 from strop.recipe.loading.load import load_recipe
 from strop.recipe.train.reward import ProbesRecipe, RewardComponent
 from strop.rewards.audit.check import attacked, defend
-from strop.rewards.audit.probes import Finding, wilson_low
+from strop.rewards.audit.probes import ProbeFinding, wilson_low
 from strop.rewards.compose import Reward
 from strop.sandbox.confine import landlock
 from strop.train.preflight.prepare import prepare
@@ -31,7 +31,7 @@ def of(*components: dict[str, Any]) -> list[RewardComponent]:
     return [RewardComponent(**component) for component in components]
 
 
-def failed(findings: list[Finding]) -> set[str]:
+def failed(findings: list[ProbeFinding]) -> set[str]:
     return {one.probe for one in findings if one.verdict == "fails"}
 
 

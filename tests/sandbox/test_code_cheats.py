@@ -21,12 +21,12 @@ needs_landlock = pytest.mark.skipif(
 )
 
 
-def judge(sandbox: Sandbox, code: str, tests: Any, **more: Any) -> referee.Finding:
+def judge(sandbox: Sandbox, code: str, tests: Any, **more: Any) -> referee.TestFinding:
     plain = {"entry_point": None, "prompt": "", "partial": False, "limits": asdict(LIMITS)}
     return referee.judge({"code": code, "tests": tests} | plain | more, sandbox)
 
 
-def score(finding: referee.Finding) -> tuple[int, int]:
+def score(finding: referee.TestFinding) -> tuple[int, int]:
     assert finding.unjudged is None, finding.unjudged
     return finding.passed, finding.total
 

@@ -14,7 +14,7 @@ from strop.sandbox.confine.jail import Limits
 LIMITS = Limits(seconds=4.0, wall=20.0)
 
 
-def judge(sandbox: Sandbox, code: str, tests: Any, **more: Any) -> referee.Finding:
+def judge(sandbox: Sandbox, code: str, tests: Any, **more: Any) -> referee.TestFinding:
     plain = {"entry_point": None, "prompt": "", "partial": False, "limits": asdict(LIMITS)}
     return referee.judge({"code": code, "tests": tests} | plain | more, sandbox)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from strop.recipe.gate import Guardrail, Policy, Target
+from strop.recipe.gate import GateRules, Guardrail, Target
 from strop.types import EvalRecord
 
 
@@ -16,4 +16,4 @@ def scores(right: int, wrong: int) -> list[float | None]:
     return [1.0] * right + [0.0] * wrong
 
 
-POLICY = Policy(targets=[Target(score="a")], guardrails=[Guardrail(score="b", margin=0.05)])
+POLICY = GateRules(targets=[Target(score="a")], guardrails=[Guardrail(score="b", margin=0.05)])

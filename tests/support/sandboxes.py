@@ -35,11 +35,11 @@ def request(code: str, tests: Any, **more: Any) -> dict[str, Any]:
     return {"code": code, "tests": tests} | plain | more
 
 
-def judge(sandbox: Sandbox, code: str, tests: Any, **more: Any) -> referee.Finding:
+def judge(sandbox: Sandbox, code: str, tests: Any, **more: Any) -> referee.TestFinding:
     return referee.judge(request(code, tests, **more), sandbox)
 
 
-def score(finding: referee.Finding) -> tuple[int, int]:
+def score(finding: referee.TestFinding) -> tuple[int, int]:
     assert finding.unjudged is None, finding.unjudged
     return finding.passed, finding.total
 

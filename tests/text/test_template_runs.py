@@ -24,7 +24,7 @@ from strop.evals.ask import answered, ask
 from strop.evals.gate.verdict import run_gate
 from strop.evals.run import run_suite
 from strop.model.load import load_for_inference, load_tokenizer, load_transformer
-from strop.recipe.gate import Policy as GatePolicy
+from strop.recipe.gate import GateRules
 from strop.recipe.loading.load import load, load_recipe
 from strop.recipe.suite import Suite
 from strop.recipe.template import TemplateRecipe
@@ -325,7 +325,7 @@ class TestDates:
         run_suite(suite, str(model), tmp_path / "before")
         (model / "chat_template.jinja").write_text("Listen! " + PLAIN)
         run_suite(suite, str(model), tmp_path / "after")
-        policy = GatePolicy.model_validate({"targets": [{"score": "said/logprob"}]})
+        policy = GateRules.model_validate({"targets": [{"score": "said/logprob"}]})
         with pytest.raises(MissingEvidenceError, match="different prompts, and their weights"):
             run_gate(policy, tmp_path / "before", tmp_path / "after")
         summary = json.loads((tmp_path / "after" / "summary.json").read_text())

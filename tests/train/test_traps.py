@@ -226,11 +226,11 @@ class TestModels:
 
 def test_kto_never_reads_beyond_max_length(recipes: dict[str, Path]) -> None:
     """A long answer lent to a long prompt is cut to the limit."""
-    from strop.train.methods.unpaired import mismatched
+    from strop.train.methods.unpaired import other_answers
 
     trees = [Tree((1,) * 9, (Branch((5, 2), (True, True)),)),
              Tree((1,), (Branch((6,) * 9, (True,) * 9),))]  # fmt: skip
-    assert max(len(tree) for tree in mismatched(trees, 0, 12)) == 12
+    assert max(len(tree) for tree in other_answers(trees, 0, 12)) == 12
 
 
 def test_bco_alone_keeps_a_running_mean(finished: Finished) -> None:

@@ -11,7 +11,7 @@ from strop.losses.preference import kto
 from strop.model.network import Policy
 from strop.recipe.loading.load import load_recipe
 from strop.recipe.train.offline import UnpairedRecipe
-from strop.train.methods.unpaired import Mismatched, UnpairedMethod, mismatched
+from strop.train.methods.unpaired import OtherAnswers, UnpairedMethod, other_answers
 from strop.train.run import train
 from strop.types import Branch, Tree
 from tests.support.runs import metrics
@@ -28,7 +28,7 @@ def recipe_of(recipes: dict[str, Path], *overrides: str) -> UnpairedRecipe:
 
 
 def test_every_prompt_gets_the_answer_of_another_record() -> None:
-    others = mismatched(TREES, 3, 64)
+    others = other_answers(TREES, 3, 64)
     assert [t.trunk for t in others] == [t.trunk for t in TREES]
     answers = [t.branches for t in TREES]
     assert sorted(t.branches[0].ids for t in others) == sorted(b[0].ids for b in answers)
@@ -42,14 +42,14 @@ def test_loss_and_reference_point_by_hand(
     """Also when every forward holds one record only: the reference point is that of the step."""
     recipe = recipe_of(recipes, f"run.micro_batch_tokens={max_tokens}",
                        "objective={beta: 0.3, desirable_weight: 1.2}")  # fmt: skip
-    others = mismatched(TREES, 3, 64)
+    others = other_answers(TREES, 3, 64)
     with torch.no_grad():
         sums_R = policy.score(TREES).sums_B()
         other_R = policy.score(others).sums_B()
     ref_R, ref_other_R = sums_R - torch.arange(6.0), other_R - 2.0
-    method = UnpairedMethod(recipe, policy, TREES, LABELS, ref_R, Mismatched(others, ref_other_R))
+    method = UnpairedMethod(recipe, policy, TREES, LABELS, ref_R, OtherAnswers(others, ref_other_R))
     chosen = [4, 0, 2]
-    kl = torch.tensor(2.0)  # policy - reference is 2 nats for every mismatched answer
+    kl = torch.tensor(2.0)  # policy - reference is 2 nats for every other_answers answer
     expected = kto(
         sums_R[chosen], ref_R[chosen], LABELS[chosen], kl, beta=0.3, desirable_weight=1.2
     )
@@ -62,20 +62,20 @@ def test_loss_and_reference_point_by_hand(
 
 
 def test_the_reference_point_is_never_negative(policy: Policy, recipes: dict[str, Path]) -> None:
-    others = mismatched(TREES, 3, 64)
+    others = other_answers(TREES, 3, 64)
     with torch.no_grad():
         sums_R, other_R = policy.score(TREES).sums_B(), policy.score(others).sums_B()
-    held = Mismatched(others, other_R + 5.0)
+    held = OtherAnswers(others, other_R + 5.0)
     method = UnpairedMethod(recipe_of(recipes), policy, TREES, LABELS, sums_R, held)
     assert losses_of(method, [0, 1])[0]().metrics["kl"].result() == 0.0
 
 
 def test_the_reference_point_carries_no_gradient(policy: Policy, recipes: dict[str, Path]) -> None:
     """Moving the answers to other prompts alone must not move the loss's gradient."""
-    others = mismatched(TREES, 3, 64)
+    others = other_answers(TREES, 3, 64)
     with torch.no_grad():
         sums_R, other_R = policy.score(TREES).sums_B(), policy.score(others).sums_B()
-    held = Mismatched(others, other_R - 1.0)
+    held = OtherAnswers(others, other_R - 1.0)
     method = UnpairedMethod(recipe_of(recipes), policy, TREES, LABELS, sums_R, held)
     chosen = [0, 1, 2]
     losses_of(method, chosen)[0]().value.backward()

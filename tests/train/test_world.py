@@ -26,7 +26,7 @@ from strop.train.loop.world import ALONE, Counts, Gathered, World
 from strop.train.methods.pairs import PairMethod, PairRule
 from strop.train.methods.policy_gradient import PolicyGradient
 from strop.train.methods.supervised import SupervisedMethod
-from strop.train.methods.unpaired import Mismatched, UnpairedMethod, mismatched
+from strop.train.methods.unpaired import OtherAnswers, UnpairedMethod, other_answers
 from strop.types import Branch, Completion, Origin, Rollout, Score, ScoredGroup, Task, Tree
 from tests.support.models import Recorder
 
@@ -153,7 +153,7 @@ def kto(state: TrainState, world: World) -> Callable[[Sequence[int]], Iterable[U
         "method": "kto", "output": "o", "model": {"path": "m"}, "data": "d", "seed": 3,
         "optim": {"learning_rate": 1e-5}, "run": {"steps": 1, "micro_batch_tokens": MAX_TOKENS},
     })  # fmt: skip
-    others = Mismatched(mismatched(trees, 3, 64), torch.linspace(-40, -30, 8))
+    others = OtherAnswers(other_answers(trees, 3, 64), torch.linspace(-40, -30, 8))
     labels = torch.tensor([True, False, True, True, False, True, False, True])
     method = UnpairedMethod(
         recipe, state.network, trees, labels, torch.linspace(-30, -20, 8), others, world=world,  # type: ignore[arg-type]

@@ -25,11 +25,11 @@ _SHARD = re.compile(r"(.+?)-\d+-of-\d+")
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class DataFiles:
     """The data files of a path, in the order they are read.
 
-    `Found((Path("d/train-00000-of-00001.parquet"),), split="train", others=("test",))`; `saved` is
-    the folder where `datasets` wrote them, `others` are the splits beside the one that is read.
+    `DataFiles((Path("d/train-00000-of-00001.parquet"),), split="train", others=("test",))`; `saved`
+    is the folder where `datasets` wrote them, `others` are the splits beside the one that is read.
     """
 
     files: tuple[Path, ...]
@@ -38,7 +38,7 @@ class Found:
     others: tuple[str, ...] = ()
 
 
-def find(path: Path, *, held_out: bool = False) -> Found:
+def find(path: Path, *, held_out: bool = False) -> DataFiles:
     """The files a path stands for, those of a folder sorted by name.
 
     Of a data set in splits `train` is read. `DataError` where it is not clear which one is meant:
@@ -52,16 +52,16 @@ def find(path: Path, *, held_out: bool = False) -> Found:
                         fix="check the path and its permissions") from None  # fmt: skip
 
 
-def _find(path: Path, held_out: bool) -> Found:
+def _find(path: Path, held_out: bool) -> DataFiles:
     if not path.exists():
         listed = matching(path)
         if not listed:
             raise DataError("no such file or folder", where=str(path), fix="check the path")
-        return Found(_expect_data(listed))
+        return DataFiles(_expect_data(listed))
     if not path.is_dir():
-        return Found(_expect_data([path]))
+        return DataFiles(_expect_data([path]))
     if (path / "state.json").exists():
-        return Found(tuple(sorted(f for f in path.rglob("*") if f.is_file())), saved=path)
+        return DataFiles(tuple(sorted(f for f in path.rglob("*") if f.is_file())), saved=path)
     held = sorted(_data_in(path))
     if held and not (path / "dataset_dict.json").exists():
         return _of_files(path, _expect_data(held), held_out)
@@ -78,7 +78,7 @@ def _data_in(folder: Path) -> Iterator[Path]:
     )
 
 
-def _of_files(folder: Path, files: Sequence[Path], held_out: bool) -> Found:
+def _of_files(folder: Path, files: Sequence[Path], held_out: bool) -> DataFiles:
     _refuse_twins(folder, files)
     splits: dict[str, list[Path]] = {}
     for file in files:
@@ -87,11 +87,13 @@ def _of_files(folder: Path, files: Sequence[Path], held_out: bool) -> Found:
     split = _chosen(folder, {name: held[0].name for name, held in splits.items()}, sharded,
                     held_out)  # fmt: skip
     if split is None:
-        return Found(tuple(files))
-    return Found(tuple(splits[split]), split=split, others=tuple(n for n in splits if n != split))
+        return DataFiles(tuple(files))
+    return DataFiles(
+        tuple(splits[split]), split=split, others=tuple(n for n in splits if n != split)
+    )
 
 
-def _of_folders(folder: Path, held_out: bool) -> Found:
+def _of_folders(folder: Path, held_out: bool) -> DataFiles:
     """Of a folder that holds folders: that of its only split, or of `train`."""
     below = sorted(
         one

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from strop.data.arrow import parquet_rows, saved_rows
-from strop.data.folders import Found, find, kind_of
+from strop.data.folders import DataFiles, find, kind_of
 from strop.data.records import RecordT, Row
 from strop.data.text_files import csv_rows, json_lines, json_rows, unreadable
 from strop.errors import DataError
@@ -46,7 +46,7 @@ def rows(path: Path) -> Iterator[tuple[Row, Origin]]:
     return _rows(find(path))
 
 
-def _rows(found: Found) -> Iterator[tuple[Row, Origin]]:
+def _rows(found: DataFiles) -> Iterator[tuple[Row, Origin]]:
     if found.others:
         folder = (found.saved or found.files[0]).parent
         warnings.warn(

@@ -12,7 +12,7 @@ import torch
 
 from strop.engines.engine import PromptedTask, Request, Sampling
 from strop.errors import HttpError, UnscoredError, UsageError
-from strop.http import HttpClient, Limits
+from strop.http import HttpClient, RequestLimits
 from strop.recipe.template import Scalar, TemplateRecipe
 from strop.text.script import as_messages, opened_by, tools_of
 from strop.types import Answer, Finish, Task, Tree
@@ -42,7 +42,7 @@ class OpenAIEngine:
         url: str,
         model: str,
         *,
-        limits: Limits = Limits(),  # noqa: B008 - frozen
+        limits: RequestLimits = RequestLimits(),  # noqa: B008 - frozen
         options: Mapping[str, Scalar] = MappingProxyType({}),
         cache: Path | None = None,
     ) -> None:

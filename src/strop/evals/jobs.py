@@ -62,7 +62,7 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class EvalSetup:
     """Who is measured, against whom, with which seed."""
 
     engine: Engine
@@ -79,19 +79,19 @@ class Asked:
         return answer_figures(recipe, said, policy, reference)
 
 
-def jobs_of(suite: Suite, asked: Asked) -> list[Job]:
+def jobs_of(suite: Suite, asked: EvalSetup) -> list[Job]:
     """One job a task, in the order of the suite; data are read and checked, nobody is asked."""
     return [JOBS[type(recipe)](recipe, asked) for recipe in suite.tasks]
 
 
-def _generate(recipe: GenerateTask, asked: Asked) -> Job:
+def _generate(recipe: GenerateTask, asked: EvalSetup) -> Job:
     rows = read(_paths(recipe.data), task, held_out=True)
     reward = Reward(recipe.scores)  # once for all parts: it may hold a model or a worker
     reward.expect_columns(rows)
     return _answered(recipe, asked, rows, lambda said: score_rollouts(recipe, reward, said))
 
 
-def _safety(recipe: SafetyTask, asked: Asked) -> Job:
+def _safety(recipe: SafetyTask, asked: EvalSetup) -> Job:
     rows = read(_paths(recipe.data), task, held_out=True)
     expect_safety(recipe, rows)
     return _answered(recipe, asked, rows, lambda said: safety_records(recipe, said))
@@ -99,7 +99,7 @@ def _safety(recipe: SafetyTask, asked: Asked) -> Job:
 
 def _answered(
     recipe: AnswerTask,
-    asked: Asked,
+    asked: EvalSetup,
     rows: Sequence[Task],
     score: Callable[[Sequence[Rollout | Answered]], list[EvalRecord]],
 ) -> Job:
@@ -110,7 +110,7 @@ def _answered(
     return Job(recipe.name, rows, max(1, ANSWERS // recipe.samples), judge, _sliced(recipe, rows))
 
 
-def _prefer(recipe: PreferenceTask, asked: Asked) -> Job:
+def _prefer(recipe: PreferenceTask, asked: EvalSetup) -> Job:
     def judge(pairs: Sequence[Preference]) -> list[EvalRecord]:
         return prefer(asked.engine.policy(), recipe, pairs, asked.reference_policy())
 
@@ -118,7 +118,7 @@ def _prefer(recipe: PreferenceTask, asked: Asked) -> Job:
     return Job(recipe.name, rows, FORWARD, judge, _sliced(recipe, rows))
 
 
-def _choose(recipe: ChoiceTask, asked: Asked) -> Job:
+def _choose(recipe: ChoiceTask, asked: EvalSetup) -> Job:
     def judge(rows: Sequence[choice.Choice]) -> list[EvalRecord]:
         return choice.score_rows(asked.engine.policy(), recipe, rows)
 
@@ -127,7 +127,7 @@ def _choose(recipe: ChoiceTask, asked: Asked) -> Job:
     return Job(recipe.name, rows, FORWARD, judge, _sliced(recipe, [row.task for row in rows]))
 
 
-def _perplexity(recipe: PerplexityTask, asked: Asked) -> Job:
+def _perplexity(recipe: PerplexityTask, asked: EvalSetup) -> Job:
     def judge(rows: Sequence[perplexity.Passage]) -> list[EvalRecord]:
         return perplexity.score_rows(asked.engine.policy(), recipe, rows)
 
@@ -136,7 +136,7 @@ def _perplexity(recipe: PerplexityTask, asked: Asked) -> Job:
     return Job(recipe.name, rows, FORWARD, judge, _sliced(recipe, [row.task for row in rows]))
 
 
-def _custom(recipe: PythonTask, asked: Asked) -> Job:
+def _custom(recipe: PythonTask, asked: EvalSetup) -> Job:
     def judge(whole: Sequence[str]) -> list[EvalRecord]:
         return own_records(recipe, asked.engine, asked.seed)
 
@@ -144,14 +144,14 @@ def _custom(recipe: PythonTask, asked: Asked) -> Job:
     return Job(recipe.name, [recipe.function], 1, judge)
 
 
-def _lm_eval(recipe: LmEvalTask, asked: Asked) -> Job:
+def _lm_eval(recipe: LmEvalTask, asked: EvalSetup) -> Job:
     def judge(whole: Sequence[str]) -> list[EvalRecord]:
         return run_lm_eval(asked.engine.policy(), recipe, seed=asked.seed)
 
     return Job(recipe.name, [recipe.name], 1, judge)
 
 
-JOBS: Mapping[type[EvalTask], Callable[[Any, Asked], Job]] = {
+JOBS: Mapping[type[EvalTask], Callable[[Any, EvalSetup], Job]] = {
     GenerateTask: _generate,
     PreferenceTask: _prefer,
     ChoiceTask: _choose,

@@ -20,10 +20,10 @@ KINDS = ("preference", "feedback", "demonstration", "task", "document")
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class TrainedOnItem:
     """An eval item that was trained on.
 
-    `Found("7", where="test.jsonl:8", how="prompt", share=1.0, count=2,
+    `TrainedOnItem("7", where="test.jsonl:8", how="prompt", share=1.0, count=2,
     training=("sft.jsonl:17", "sft.jsonl:90"))`
     """
 
@@ -37,11 +37,11 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class OverlapReport:
-    """`OverlapReport(items=200, found=(Found(...),), checked=("sft.jsonl",),
+    """`OverlapReport(items=200, found=(TrainedOnItem(...),), checked=("sft.jsonl",),
     unknown={"dpo.jsonl": "it is gone"})`; what is `unknown` could not be compared."""
 
     items: int
-    found: tuple[Found, ...]
+    found: tuple[TrainedOnItem, ...]
     checked: tuple[str, ...]
     unknown: Mapping[str, str]
 
@@ -103,9 +103,9 @@ def _records(paths: Sequence[str]) -> Iterator[Record]:
                 yield PARSERS[kind](row, origin)
 
 
-def _named(items: Sequence[Task | Preference], compared: Overlap) -> tuple[Found, ...]:
+def _named(items: Sequence[Task | Preference], compared: Overlap) -> tuple[TrainedOnItem, ...]:
     return tuple(
-        Found(
+        TrainedOnItem(
             item_of(items[match.item]),
             str(items[match.item].origin),
             match.how,
@@ -117,7 +117,7 @@ def _named(items: Sequence[Task | Preference], compared: Overlap) -> tuple[Found
     )
 
 
-def _how(one: Found) -> str:
+def _how(one: TrainedOnItem) -> str:
     if one.how == "13-gram":
         return f"{one.share:.0%} of its runs of 13 words"
     return f"equal {one.how}"

@@ -14,7 +14,7 @@ from strop.errors import OutputError
 from strop.evals.ask import as_engine
 from strop.evals.drift import PREFIX, corpus_figures, per_token
 from strop.evals.inputs import inputs_of
-from strop.evals.jobs import Asked, Job, jobs_of
+from strop.evals.jobs import EvalSetup, Job, jobs_of
 from strop.evals.journal import EvalJournal
 from strop.evals.records import RECORDS, mean_scores, write_records
 from strop.evals.summary import SUMMARY, counts, prompts_of, summary_of
@@ -31,8 +31,8 @@ OnPart = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class EvalResult:
-    """`EvalResult({"greedy/accuracy": 0.44}, {"greedy": {"length": 21.4}}, kl=0.02, records=())`.
+class SuiteResult:
+    """`SuiteResult({"greedy/accuracy": 0.44}, {"greedy": {"length": 21.4}}, kl=0.02, records=())`.
 
     `figures` are those of all answers of a task together (strop.evals.drift, perplexities). `kl` is
     KL(model || reference) in nats per sampled token of the tasks that sample (temperature above 0),
@@ -52,7 +52,7 @@ def run_suite(
     *,
     reference: str | None = None,
     on_part: OnPart = lambda name, done, total: None,
-) -> EvalResult:
+) -> SuiteResult:
     """Run every task, write `records.jsonl` and `summary.json` under `output`, whole or not at all.
 
     `engine` is what is asked; a text is a model folder or hub name. What an interrupted start has
@@ -65,10 +65,10 @@ def run_suite(
 
 def _run_suite(
     suite: Suite, asked_of: Engine, folder: Path, reference: str | None, on_part: OnPart
-) -> EvalResult:
+) -> SuiteResult:
     _expect_free(folder)
     against = None if reference is None else LocalEngine(reference, template=suite.template)
-    jobs = jobs_of(suite, Asked(asked_of, against, suite.seed))
+    jobs = jobs_of(suite, EvalSetup(asked_of, against, suite.seed))
     for model in (asked_of, against):
         if isinstance(model, LocalEngine):
             expect_weights(model.path)
@@ -98,14 +98,14 @@ def _run_suite(
 def check_suite(suite: Suite, engine: Engine) -> dict[str, int]:
     """Items of every task; raises what would keep the suite from running, without asking."""
     engine.identity()
-    return {job.name: len(job.rows) for job in jobs_of(suite, Asked(engine, None, suite.seed))}
+    return {job.name: len(job.rows) for job in jobs_of(suite, EvalSetup(engine, None, suite.seed))}
 
 
 def measure(suite: Suite, policy: Policy) -> dict[str, float]:
     """Mean score of every task of a suite, on a model that is already loaded."""
     asked_of = LocalEngine("in memory", policy).speaking(suite.template)
     with written_on(suite.date):
-        jobs = jobs_of(suite, Asked(asked_of, None, suite.seed))
+        jobs = jobs_of(suite, EvalSetup(asked_of, None, suite.seed))
         return _scores([r for job in jobs for part in job.parts() for r in job.judge(part)])
 
 
@@ -139,13 +139,13 @@ def _scores(records: list[EvalRecord]) -> dict[str, float]:
     return mean_scores([record for record in records if not record.task.startswith(PREFIX)])
 
 
-def _result(suite: Suite, records: list[EvalRecord], reference: str | None) -> EvalResult:
+def _result(suite: Suite, records: list[EvalRecord], reference: str | None) -> SuiteResult:
     kl = _divergence(suite, records) if reference else None
     figures = corpus_figures(records)
     for task in suite.tasks:
         if isinstance(task, PerplexityTask):
             figures[task.name] = asdict(corpus_of(records, task.name))
-    return EvalResult(_scores(records), figures, kl, tuple(records))
+    return SuiteResult(_scores(records), figures, kl, tuple(records))
 
 
 def _divergence(suite: Suite, records: list[EvalRecord]) -> float | None:
@@ -162,7 +162,7 @@ def _divergence(suite: Suite, records: list[EvalRecord]) -> float | None:
     return per_token(found["kl"], found["length"]) if found["kl"] else None
 
 
-def _write(folder: Path, result: EvalResult, summary: Mapping[str, Any]) -> None:
+def _write(folder: Path, result: SuiteResult, summary: Mapping[str, Any]) -> None:
     with writing_folder(folder) as temporary:
         write_records(temporary / RECORDS, result.records)
         (temporary / SUMMARY).write_text(json.dumps(summary, indent=1) + "\n")

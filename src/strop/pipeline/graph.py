@@ -13,7 +13,7 @@ from pathlib import Path
 
 from strop.errors import RecipeError
 from strop.recipe.base import Strict
-from strop.recipe.gate import Policy
+from strop.recipe.gate import GateRules
 from strop.recipe.loading.load import load, load_recipe, read_yaml
 from strop.recipe.loading.paths import is_there, named_paths
 from strop.recipe.pipeline import EvalStage, GateStage, Pipeline, Stage, TrainStage
@@ -82,7 +82,7 @@ def _node(pipeline: Pipeline, stage: Stage) -> Node:
         return Node(stage, stage.output, tuple(reads))
     if isinstance(stage, GateStage):
         expect_there((), reads[0])
-        reads += _reads(stage.policy, load(Policy, stage.policy))
+        reads += _reads(stage.policy, load(GateRules, stage.policy))
         return Node(stage, stage.output, tuple(reads))
     return Node(stage, None, tuple(reads))
 

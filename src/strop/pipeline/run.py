@@ -17,7 +17,7 @@ from strop.pipeline.graph import graph
 from strop.pipeline.planning import Planned, plan
 from strop.pipeline.state import State, read_state, write_state
 from strop.pipeline.status import seen_by_gate, seen_by_promotion, status_of
-from strop.recipe.gate import Policy
+from strop.recipe.gate import GateRules
 from strop.recipe.loading.load import load
 from strop.recipe.pipeline import EvalStage, GateStage, Pipeline, PromoteStage, Stage, TrainStage
 from strop.recipe.suite import Suite
@@ -126,7 +126,7 @@ def _gate(
     pipeline: Pipeline, stage: GateStage, state: State, *, skips: bool
 ) -> tuple[Outcome, str]:
     if not skips:
-        policy = load(Policy, stage.policy)
+        policy = load(GateRules, stage.policy)
         run_gate(policy, stage.base, stage.candidate, stage.output, registry=pipeline.registry)
         write_state(pipeline, state.with_seen(stage.name, seen_by_gate(stage)))
     verdict = read_verdict(stage.output)

@@ -20,7 +20,7 @@ from strop.files import SHORT, sha256_hex, sha256_of
 from strop.model.load import weights_hash
 from strop.pipeline.attempts import attempt_now, recipe_of
 from strop.pipeline.state import State
-from strop.recipe.gate import Policy
+from strop.recipe.gate import GateRules
 from strop.recipe.loading.load import digest, load
 from strop.recipe.loading.paths import named_paths
 from strop.recipe.pipeline import EvalStage, GateStage, Pipeline, PromoteStage, Stage, TrainStage
@@ -145,7 +145,7 @@ def _gate(stage: GateStage, state: State, pending: Sequence[str]) -> Standing:
 
 def seen_by_gate(stage: GateStage) -> str:
     """Hash of everything a verdict depends on, and of the verdict."""
-    policy = load(Policy, stage.policy)
+    policy = load(GateRules, stage.policy)
     evals = [stage.base, stage.candidate, *(named.path for named in named_paths(policy))]
     verdict = Path(stage.output).read_bytes()
     return _hash([digest(policy), *map(_scores_hash, evals), sha256_hex(verdict, SHORT)])

@@ -44,7 +44,7 @@ class Band(Demand):
     high: float = Field(1.25, gt=1)
 
 
-class Policy(Strict):
+class GateRules(Strict):
     """What a candidate has to show before it may be promoted. `name` stands on the verdict's page.
 
     `noise` are evals of models that differ from the base by nothing that should matter (the same

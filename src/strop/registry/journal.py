@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from strop.registry.records import Action, Attempt, Entry, Event
+from strop.registry.records import Action, Entry, Event, GateAttempt
 
 LOOKS = """SELECT *, ROW_NUMBER() OVER (PARTITION BY evidence ORDER BY number)
 FROM attempts ORDER BY number"""
@@ -73,7 +73,7 @@ def stacks_in(db: sqlite3.Connection) -> dict[str, list[str]]:
     return {name: stack_of(event for event in events if event.name == name) for name in names}
 
 
-def attempts_in(db: sqlite3.Connection) -> list[Attempt]:
+def attempts_in(db: sqlite3.Connection) -> list[GateAttempt]:
     """All attempts in order, each with how many looks at its evidence there had been by then."""
     return [_attempt(row) for row in db.execute(LOOKS)]
 
@@ -89,9 +89,9 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _attempt(row: tuple[Any, ...]) -> Attempt:
+def _attempt(row: tuple[Any, ...]) -> GateAttempt:
     number, evidence, suite, sealed, *rest = row
-    return Attempt(number, evidence, suite, bool(sealed), *rest)
+    return GateAttempt(number, evidence, suite, bool(sealed), *rest)
 
 
 def _entry(row: tuple[Any, ...]) -> Entry:

@@ -51,10 +51,10 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class GateAttempt:
     """One judgement of the gate, passed or not.
 
-    `Attempt(number=7, evidence="5d1e...", suite="gsm8k-sealed", sealed=True, base="9b1c...",
+    `GateAttempt(number=7, evidence="5d1e...", suite="gsm8k-sealed", sealed=True, base="9b1c...",
     candidate="77aa...", verdict="inconclusive", who="ana", at="2026-11-21T08:00:00+00:00",
     look=2)`; `look` counts the attempts on the same evidence up to this one.
     """

@@ -21,7 +21,7 @@ from strop.registry.journal import (
     who,
 )
 from strop.registry.objects import Objects, expect_weights, manifest_of
-from strop.registry.records import Attempt, Entry, Event, Manifest, content_id
+from strop.registry.records import Entry, Event, GateAttempt, Manifest, content_id
 
 
 class Registry:
@@ -152,7 +152,7 @@ class Registry:
 
     def record_attempt(
         self, *, evidence: str, suite: str, sealed: bool, base: str, candidate: str, verdict: str
-    ) -> Attempt:
+    ) -> GateAttempt:
         """Note that the gate looked at this evidence; the answer says how often it has by now.
 
         `evidence` is the hash of what was looked at, `base` and `candidate` are weights hashes.
@@ -167,7 +167,7 @@ class Registry:
             )
             return attempts_in(db)[-1]
 
-    def attempts(self, evidence: str | None = None) -> list[Attempt]:
+    def attempts(self, evidence: str | None = None) -> list[GateAttempt]:
         """All attempts in order, on one piece of evidence or on any."""
         with reading(self.path) as db:
             found = attempts_in(db)

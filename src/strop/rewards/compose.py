@@ -16,7 +16,7 @@ from strop.errors import DataError
 from strop.recipe.train.reward import RewardComponent
 from strop.rewards.combine import shaped, total_of
 from strop.rewards.find import RewardFunction, find_function
-from strop.rewards.own.functions import Answer, called
+from strop.rewards.own.functions import FunctionOutput, called
 from strop.rewards.own.guard import GuardedFunction
 from strop.text.script import before_answer
 from strop.types import Answered, Completion, Failure, Judged, Rollout, Score, Task, Text
@@ -113,7 +113,7 @@ class Reward:
 
 def _call(
     component: RewardComponent, function: RewardFunction, columns: Mapping[str, Sequence[Any]]
-) -> Answer:
+) -> FunctionOutput:
     options = component.options | ({"model": component.model} if component.model else {})
     if isinstance(function, GuardedFunction):
         return function.judge(columns, options)

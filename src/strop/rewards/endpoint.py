@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from strop.http import HttpClient, Limits
+from strop.http import HttpClient, RequestLimits
 from strop.types import Text
 
 
@@ -24,6 +24,6 @@ def endpoint(
     and the completions are unscored.
     """
     body = {"prompts": list(prompts), "completions": list(completions), **columns}
-    answer = HttpClient(Limits(seconds=seconds, retries=retries)).post(url, body)
+    answer = HttpClient(RequestLimits(seconds=seconds, retries=retries)).post(url, body)
     scores = answer["scores"] if isinstance(answer, dict) else answer
     return [None if score is None else float(score) for score in scores]

@@ -46,7 +46,7 @@ from strop.sandbox.values.remote import Role, UnjudgedError, is_instance, same, 
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class TestFinding:
     """What the tests say: claims that held, claims tried (without `partial` all of them are one),
     why the first failed; or why nothing can be said (`unjudged`)."""
 
@@ -70,7 +70,7 @@ LOADED, ASKED = b"l", b"a"
 Where it ends without a finding, that tells whose doing it was."""
 
 
-def judge(request: dict[str, Any], sandbox: Sandbox) -> Finding:
+def judge(request: dict[str, Any], sandbox: Sandbox) -> TestFinding:
     """Run a request's tests against its code.
 
     `{"code", "tests", "entry_point", "prompt", "partial", "limits"}`; tests are Python with
@@ -82,10 +82,10 @@ def judge(request: dict[str, Any], sandbox: Sandbox) -> Finding:
             return _run_programs(request, limits, sandbox)
         return _run_claims(request, limits, sandbox)
     except SuiteError as error:
-        return Finding(unjudged=str(error))
+        return TestFinding(unjudged=str(error))
 
 
-def _run_programs(request: dict[str, Any], limits: Limits, sandbox: Sandbox) -> Finding:
+def _run_programs(request: dict[str, Any], limits: Limits, sandbox: Sandbox) -> TestFinding:
     ledger = Ledger(request["partial"])
     with contextlib.suppress(FailedError):
         for program in programs(request["tests"]):
@@ -99,7 +99,7 @@ def _run_programs(request: dict[str, Any], limits: Limits, sandbox: Sandbox) -> 
     return _found(ledger)
 
 
-def _run_claims(request: dict[str, Any], limits: Limits, sandbox: Sandbox) -> Finding:
+def _run_claims(request: dict[str, Any], limits: Limits, sandbox: Sandbox) -> TestFinding:
     """The tests in a process of their own: what a candidate answers can make them endless."""
     with contextlib.ExitStack() as stack:
         links = [stack.enter_context(sandbox.prepare(limits)).link]
@@ -110,11 +110,11 @@ def _run_claims(request: dict[str, Any], limits: Limits, sandbox: Sandbox) -> Fi
             MOST_WAITING * (limits.wall + SPARE_SECONDS),
         )  # fmt: skip
     if not outcome.ended:
-        return Finding(**json.loads(outcome.said.lstrip(LOADED + ASKED)))
+        return TestFinding(**json.loads(outcome.said.lstrip(LOADED + ASKED)))
     if outcome.said == LOADED:
         raise SuiteError(f"the tests fail by themselves: {outcome.ended}")
     total = Unreached(_suite_of(request).tree, Loops()).all(("check",))
-    return Finding(0, max(1, total if request["partial"] else 1), outcome.ended)
+    return TestFinding(0, max(1, total if request["partial"] else 1), outcome.ended)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +152,7 @@ def _judge_apart(
     try:
         finding = _Bench(_suite_of(request), links, request).judged(say)
     except UnjudgedError as error:
-        finding = Finding(unjudged=str(error))
+        finding = TestFinding(unjudged=str(error))
     say(json.dumps(asdict(finding)).encode())
 
 
@@ -177,7 +177,7 @@ class _Bench:
         if not self._ledger.said:
             self._ledger.unjudged = self._ledger.unjudged or why
 
-    def judged(self, say: Callable[[bytes], None]) -> Finding:
+    def judged(self, say: Callable[[bytes], None]) -> TestFinding:
         """What the tests say. `say` is told how far they are."""
         try:
             self._candidate.load(self._request["code"])
@@ -244,14 +244,14 @@ class _Bench:
             self._add(self._unreached.all())
 
 
-def _found(ledger: Ledger) -> Finding:
+def _found(ledger: Ledger) -> TestFinding:
     if ledger.unjudged is not None:
-        return Finding(unjudged=ledger.unjudged)
+        return TestFinding(unjudged=ledger.unjudged)
     if not ledger.total:
-        return Finding(unjudged="the tests claim nothing")
+        return TestFinding(unjudged="the tests claim nothing")
     if not ledger.partial:
-        return Finding(int(ledger.passed == ledger.total), 1, ledger.said)
-    return Finding(ledger.passed, ledger.total, ledger.said)
+        return TestFinding(int(ledger.passed == ledger.total), 1, ledger.said)
+    return TestFinding(ledger.passed, ledger.total, ledger.said)
 
 
 def main() -> None:

@@ -38,8 +38,8 @@ class TimeUpError(BaseException):
 
 
 @dataclass(frozen=True, slots=True)
-class Program:
-    """A script's input and what it has to print: `Program("1 2\\n", "3\\n")`."""
+class ProgramCase:
+    """A script's input and what it has to print: `ProgramCase("1 2\\n", "3\\n")`."""
 
     given: str
     expected: str
@@ -195,10 +195,10 @@ def claims_something(tree: ast.Module) -> bool:
     return any(True for _ in nodes(tree, ast.Assert))
 
 
-def programs(tests: Sequence[Mapping[str, Any]]) -> list[Program]:
+def programs(tests: Sequence[Mapping[str, Any]]) -> list[ProgramCase]:
     """Pairs of input and output. Raises `SuiteError` for anything else."""
     try:
-        return [Program(str(test["input"]), str(test["output"])) for test in tests]
+        return [ProgramCase(str(test["input"]), str(test["output"])) for test in tests]
     except (KeyError, TypeError):
         raise SuiteError('a test is {"input": ..., "output": ...} or an assertion') from None
 

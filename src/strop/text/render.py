@@ -18,7 +18,7 @@ from strop.errors import TextError
 from strop.text.chat.template import Tools
 from strop.text.encode import Encoder, Tokenizer
 from strop.text.parse import decode
-from strop.text.script import Asked, Script, Turn, asked_of, opened_by, script_of
+from strop.text.script import PromptAndAnswers, Script, Turn, asked_of, opened_by, script_of
 from strop.types import (
     Branch,
     Demonstration,
@@ -50,7 +50,7 @@ def prompt_ids(tokenizer: Tokenizer, prompt: Text, *, where: str = "") -> tuple[
     Text gets the tokenizer's own BOS (once); messages go through the chat template with the
     generation prompt. Raises `TextError` when messages meet a tokenizer without a template.
     """
-    return _tree(tokenizer, Asked(prompt, (), where)).trunk
+    return _tree(tokenizer, PromptAndAnswers(prompt, (), where)).trunk
 
 
 def prompts_ids(tokenizer: Tokenizer, tasks: Sequence[Task]) -> list[tuple[int, ...]]:
@@ -91,7 +91,7 @@ def feedback_tree(tokenizer: Tokenizer, record: Feedback) -> Tree:
 
 def answer_tree(tokenizer: Tokenizer, prompt: Text, completion: Text, tools: Tools = None) -> Tree:
     """A prompt with one answer, as training would read it: what a reward model judges."""
-    return _tree(tokenizer, Asked(prompt, (completion,), "", tools))
+    return _tree(tokenizer, PromptAndAnswers(prompt, (completion,), "", tools))
 
 
 def document_trees(tokenizer: Tokenizer, record: Document, *, max_length: int) -> list[Tree]:
@@ -113,7 +113,7 @@ def pieces(ids: tuple[int, ...], max_length: int) -> list[Tree]:
     return cut
 
 
-def trees(tokenizer: Tokenizer, asked: Sequence[Asked]) -> Iterator[Tree]:
+def trees(tokenizer: Tokenizer, asked: Sequence[PromptAndAnswers]) -> Iterator[Tree]:
     """A tree for each, in order: the prompt as trunk, a branch for each answer.
 
     What was asked before gets the tree it got before.
@@ -124,7 +124,7 @@ def trees(tokenizer: Tokenizer, asked: Sequence[Asked]) -> Iterator[Tree]:
             encoder, known, size = Encoder(tokenizer), {}, 0
         batch = asked[start : start + AT_ONCE]
         keys = [one.key() for one in batch]
-        new: dict[str, Asked] = {}
+        new: dict[str, PromptAndAnswers] = {}
         for key, one in zip(keys, batch, strict=True):
             if key not in known:
                 new.setdefault(key, one)
@@ -133,7 +133,7 @@ def trees(tokenizer: Tokenizer, asked: Sequence[Asked]) -> Iterator[Tree]:
         yield from (known[key] for key in keys)
 
 
-def _new_trees(encoder: Encoder, asked: Sequence[Asked]) -> Iterator[Tree]:
+def _new_trees(encoder: Encoder, asked: Sequence[PromptAndAnswers]) -> Iterator[Tree]:
     scripts = _scripts_in_time(encoder, asked)
     encoder.encode((script.prompt for script in scripts if script.plain), special=True)
     encoder.encode((text for script in scripts for text in script.stretches()), special=False)
@@ -141,11 +141,11 @@ def _new_trees(encoder: Encoder, asked: Sequence[Asked]) -> Iterator[Tree]:
         yield _as_ids(encoder, script)
 
 
-def _tree(tokenizer: Tokenizer, asked: Asked) -> Tree:
+def _tree(tokenizer: Tokenizer, asked: PromptAndAnswers) -> Tree:
     return next(trees(tokenizer, [asked]))
 
 
-def _scripts_in_time(encoder: Encoder, asked: Sequence[Asked]) -> list[Script]:
+def _scripts_in_time(encoder: Encoder, asked: Sequence[PromptAndAnswers]) -> list[Script]:
     """Scripts up to the first that has a fault.
 
     A chat template comes with a model and is a program, with loops in loops if it likes. It runs
@@ -170,7 +170,7 @@ def _scripts_in_time(encoder: Encoder, asked: Sequence[Asked]) -> list[Script]:
     return scripts
 
 
-def _scripts(encoder: Encoder, asked: Sequence[Asked], scripts: list[Script]) -> None:
+def _scripts(encoder: Encoder, asked: Sequence[PromptAndAnswers], scripts: list[Script]) -> None:
     for one in asked:
         scripts.append(script_of(encoder, one))
         if scripts[-1].fault is not None:

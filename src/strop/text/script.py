@@ -25,8 +25,8 @@ THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 _THOUGHT_CLOSED = "\n</think>\n\n"
 
 
-class Asked(NamedTuple):
-    """A prompt and what answers it: `Asked("Solve 2x = 6", ("x = 3",), "sft.jsonl:1")`.
+class PromptAndAnswers(NamedTuple):
+    """A prompt and what answers it: `PromptAndAnswers("Solve 2x = 6", ("x = 3",), "sft.jsonl:1")`.
 
     `apart` says that an answer of several assistant turns may become a branch for each turn, where
     the template rewrites what came before; a comparison needs one branch an answer.
@@ -53,7 +53,7 @@ class Turn(NamedTuple):
     learnt: bool
 
 
-class Answer(NamedTuple):
+class AnswerTurns(NamedTuple):
     """What leads to a branch, and its turns."""
 
     context: str
@@ -66,7 +66,7 @@ class Script:
 
     plain: bool
     prompt: str
-    answers: Sequence[Answer]
+    answers: Sequence[AnswerTurns]
     where: str
     fault: Exception | None = None
 
@@ -79,18 +79,18 @@ class Script:
             yield from (turn.text for turn in answer.turns)
 
 
-def asked_of(record: Record) -> Asked:
+def asked_of(record: Record) -> PromptAndAnswers:
     """What a record asks; a document is a prompt without an answer, as a task is."""
     where = str(record.origin)
     if isinstance(record, Document):
-        return Asked(record.text, (), where)
+        return PromptAndAnswers(record.text, (), where)
     tools = tools_of(record.columns.get("tools"))
     if isinstance(record, Preference):
-        return Asked(record.prompt, (record.chosen, record.rejected), where, tools)
+        return PromptAndAnswers(record.prompt, (record.chosen, record.rejected), where, tools)
     if isinstance(record, Task):
-        return Asked(record.prompt, (), where, tools)
+        return PromptAndAnswers(record.prompt, (), where, tools)
     apart = isinstance(record, Demonstration)
-    return Asked(record.prompt, (record.completion,), where, tools, apart)
+    return PromptAndAnswers(record.prompt, (record.completion,), where, tools, apart)
 
 
 def tools_of(column: Any) -> Tools:
@@ -110,18 +110,18 @@ def before_answer(prompt: Text) -> Text:
     return prompt[:-1] if prefilled else prompt
 
 
-def script_of(encoder: Encoder, asked: Asked) -> Script:
+def script_of(encoder: Encoder, asked: PromptAndAnswers) -> Script:
     """A record as text; whatever its template raises is kept as the script's fault."""
     prompt = asked.prompt
     if isinstance(prompt, str) and asked.is_plain():
         texts = [answer for answer in asked.answers if isinstance(answer, str)]
-        answers = [Answer(prompt, [Turn(text, True)]) for text in texts]
+        answers = [AnswerTurns(prompt, [Turn(text, True)]) for text in texts]
         return Script(True, prompt, answers, asked.where, _tools_unread(asked))
-    done: list[Answer] = []
+    done: list[AnswerTurns] = []
     opened = ""
     fault: Exception | None = None
     try:
-        writer = _Writer(encoder, as_messages(prompt, role="user"), asked)
+        writer = _AnswerWriter(encoder, as_messages(prompt, role="user"), asked)
         opened = writer.opened
         for answer in asked.answers:
             writer.add(as_messages(answer, role="assistant"), done)
@@ -130,7 +130,7 @@ def script_of(encoder: Encoder, asked: Asked) -> Script:
     return Script(False, opened, done, asked.where, fault)
 
 
-def _tools_unread(asked: Asked) -> TextError | None:
+def _tools_unread(asked: PromptAndAnswers) -> TextError | None:
     """Plain text has no place for tools. Those of a task are for its rewards, which read them."""
     if not asked.tools or not asked.answers:
         return None
@@ -141,10 +141,10 @@ def _tools_unread(asked: Asked) -> TextError | None:
     )
 
 
-class _Writer:
+class _AnswerWriter:
     """Writes the answers to one prompt; `opened` is the prompt up to where an answer goes on."""
 
-    def __init__(self, encoder: Encoder, prompt: list[Message], asked: Asked) -> None:
+    def __init__(self, encoder: Encoder, prompt: list[Message], asked: PromptAndAnswers) -> None:
         self.encoder, self.chat, self.asked = encoder, encoder.chat, asked
         self.prefill = prompt[-1] if prompt[-1]["role"] == "assistant" else None
         self.before = prompt[:-1] if self.prefill else prompt
@@ -152,7 +152,7 @@ class _Writer:
         thinks = _THOUGHT_OPENED.search(self.opened) is not None
         self._expect_read(_without_thoughts(prompt) if thinks else prompt)
 
-    def add(self, turns: list[Message], done: list[Answer]) -> None:
+    def add(self, turns: list[Message], done: list[AnswerTurns]) -> None:
         """The branches of one answer."""
         if self.prefill is not None:
             turns = [_joined(self.prefill, turns[0], self.asked.where), *turns[1:]]
@@ -169,7 +169,7 @@ class _Writer:
             done += self._apart(turns, learnt)
             return
         held = len(done)
-        done.append(Answer(self.opened, []))
+        done.append(AnswerTurns(self.opened, []))
         try:
             self._together(turns, learnt, done[-1].turns)
         except _RewrittenError:
@@ -207,7 +207,7 @@ class _Writer:
                 return text[len(before) :]
         raise _RewrittenError(self.asked.where)
 
-    def _apart(self, turns: list[Message], learnt: Sequence[bool]) -> Iterator[Answer]:
+    def _apart(self, turns: list[Message], learnt: Sequence[bool]) -> Iterator[AnswerTurns]:
         """A branch for every learnt turn, after its history as it is written at sampling time."""
         for count, turn in enumerate(turns):
             if turn["role"] == "assistant" and not learnt[count]:
@@ -215,7 +215,7 @@ class _Writer:
             if learnt[count]:
                 opened = self.opened if count == 0 else self._history(turns[:count])
                 text = self._spoken(turns[:count], turn, opened)
-                yield Answer(opened, [Turn(text, True)])
+                yield AnswerTurns(opened, [Turn(text, True)])
 
     def _spoken(self, before: list[Message], turn: Message, opened: str) -> str:
         """What the assistant writes after `opened`, with what the template writes behind it."""

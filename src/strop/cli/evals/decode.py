@@ -13,7 +13,7 @@ from strop.cli.options import AsJson, DryRun, Overrides
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from strop.evals.decode.frontier import Row
+    from strop.evals.decode.frontier import FrontierRow
 
 
 def decode(
@@ -60,7 +60,7 @@ def decode(
     console.print(f"saved {output}", soft_wrap=True, markup=False)
 
 
-def table(rows: tuple[Row, ...]) -> Table:
+def table(rows: tuple[FrontierRow, ...]) -> Table:
     """At most 100 columns wide; a rule before every temperature."""
     from rich import box
     from rich.table import Table

@@ -49,8 +49,8 @@ class Way:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """A line of the table: `Row("base", 0.7, "maj", 8, 412.0, 0.61, 0.53, 0.69, None)`.
+class FrontierRow:
+    """A line of the table: `FrontierRow("base", 0.7, "maj", 8, 412.0, 0.61, 0.53, 0.69, None)`.
 
     `low` and `high` bound the accuracy with 95 % confidence. `base_at_tokens`, on the trained
     model's rows, is the best accuracy of the base for at most as many tokens, by any way that can
@@ -75,7 +75,7 @@ def ways_of(study: Study, graded: Sequence[Graded], items: Sequence[int]) -> lis
     return sorted(ways, key=lambda w: (w.temperature, methods.index(w.method), w.k, w.side))
 
 
-def rows_of(study: Study, ways: Sequence[Way], clusters: Sequence[Hashable]) -> list[Row]:
+def rows_of(study: Study, ways: Sequence[Way], clusters: Sequence[Hashable]) -> list[FrontierRow]:
     """The table."""
     made = []
     for way in ways:
@@ -83,8 +83,10 @@ def rows_of(study: Study, ways: Sequence[Way], clusters: Sequence[Hashable]) -> 
         oracle = is_oracle(study, way)
         reached = base_at(study, ways, way.tokens, oracle) if way.side == "model" else None
         made.append(
-            Row(way.side, way.temperature, way.method, way.k, way.tokens, found.mean, found.low,
-                found.high, reached)
+            FrontierRow(
+                way.side, way.temperature, way.method, way.k, way.tokens, found.mean, found.low,
+                found.high, reached,
+            )
         )  # fmt: skip
     return made
 

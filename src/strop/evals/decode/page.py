@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from strop.evals.decode.frontier import Row
+from strop.evals.decode.frontier import FrontierRow
 from strop.recipe.study import Study
 from strop.tracking.report import html_of, page
 
@@ -24,7 +24,7 @@ HEADINGS = ("model", "temp.", "method", "k", "tokens", "accuracy", "95 % interva
             "base at\nequal tokens")  # fmt: skip
 
 
-def study_page(study: Study, rows: Sequence[Row], said: Sequence[str]) -> str:
+def study_page(study: Study, rows: Sequence[FrontierRow], said: Sequence[str]) -> str:
     """Sentences first, then accuracy against tokens, then the table."""
     words = "".join(f"<p>{html.escape(sentence)}</p>" for sentence in said)
     counted = "<p>Tokens: the mean that are sampled for an item; the prompt's are not counted.</p>"
@@ -32,7 +32,7 @@ def study_page(study: Study, rows: Sequence[Row], said: Sequence[str]) -> str:
     return page("Sampling more or training more", [words, plot, counted, _table(rows)])
 
 
-def figure(study: Study, rows: Sequence[Row]) -> go.Figure:
+def figure(study: Study, rows: Sequence[FrontierRow]) -> go.Figure:
     """One panel per temperature; each line is a way of spending more, named at its end."""
     import plotly.graph_objects as go  # here alone, for the sake of start-up
     from plotly.subplots import make_subplots
@@ -78,7 +78,7 @@ def figure(study: Study, rows: Sequence[Row]) -> go.Figure:
     return panels.update_layout(template="plotly_white", height=430 * len(titles))
 
 
-def lines_at(rows: Sequence[Row], temperature: float) -> dict[str, list[Row]]:
+def lines_at(rows: Sequence[FrontierRow], temperature: float) -> dict[str, list[FrontierRow]]:
     """What one panel shows: a line per model and method from one answer on, and the greedy points
     (and what refining them gives)."""
     lines = {}
@@ -97,7 +97,7 @@ def lines_at(rows: Sequence[Row], temperature: float) -> dict[str, list[Row]]:
     return lines
 
 
-def cells(row: Row) -> tuple[str, ...]:
+def cells(row: FrontierRow) -> tuple[str, ...]:
     """A row of the table under `HEADINGS`."""
     return (
         NAMES[row.model],
@@ -111,7 +111,7 @@ def cells(row: Row) -> tuple[str, ...]:
     )
 
 
-def _table(rows: Sequence[Row]) -> str:
+def _table(rows: Sequence[FrontierRow]) -> str:
     head = "".join(f"<th>{html.escape(name)}" for name in HEADINGS)
     body = "".join(f"<tr>{''.join(f'<td>{cell}' for cell in cells(row))}" for row in rows)
     return f"<table><tr>{head}{body}</table>"

@@ -21,7 +21,7 @@ from strop.errors import (
     RecipeError,
 )
 from strop.evals.decode.draws import Side, answers_of, draws_of
-from strop.evals.decode.frontier import Row, rows_of, sentences, ways_of
+from strop.evals.decode.frontier import FrontierRow, rows_of, sentences, ways_of
 from strop.evals.decode.grading import Graded, Grader, judged_items
 from strop.evals.decode.page import study_page
 from strop.files import writing_folder
@@ -55,7 +55,7 @@ class CheckedStudy:
 class Decoded:
     """What a study found: `Decoded(rows, sentences=("One greedy ...",), notes=(), items=200)`."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[FrontierRow, ...]
     sentences: tuple[str, ...]
     notes: tuple[str, ...]
     items: int

@@ -11,7 +11,7 @@ from typing import Literal
 
 from strop.evals.gate.pairing import Paired, paired, slices
 from strop.evals.scale import expect_one_scale
-from strop.recipe.gate import Demand, Policy
+from strop.recipe.gate import Demand, GateRules
 from strop.stats import Comparison, band, noninferiority, superiority
 from strop.stats.flips import flips, mcnemar
 from strop.stats.multiple import holm
@@ -25,7 +25,7 @@ Records = Sequence[EvalRecord]
 def gate(
     base: Records,
     candidate: Records,
-    policy: Policy,
+    policy: GateRules,
     *,
     noise: Sequence[Records] = (),
 ) -> Verdict:
@@ -87,7 +87,7 @@ def worst(verdicts: Iterable[VerdictName]) -> VerdictName:
     return max(verdicts, key=order.index)
 
 
-def _targets(pairs: Sequence[Paired], policy: Policy) -> list[Check]:
+def _targets(pairs: Sequence[Paired], policy: GateRules) -> list[Check]:
     """Every target, each at its level of Holm's step-down procedure (Holm 1979)."""
     compared = [
         superiority(

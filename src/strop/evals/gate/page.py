@@ -26,7 +26,7 @@ REACH = 300
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ForestRow:
     """One line of the forest plot, in its coordinates: `low`, `estimate` and `high` lie on the
     scale whose 0 is no change; `bounds` are what the policy demands."""
 
@@ -68,7 +68,7 @@ def write_page(
     write_whole(path, page)
 
 
-def forest(checks: Sequence[Check]) -> list[Row]:
+def forest(checks: Sequence[Check]) -> list[ForestRow]:
     """Intervals on one scale for differences and one for ratios (their distance from 1)."""
     return [_row(check, _scale(check, checks)) for check in checks]
 
@@ -108,8 +108,8 @@ def _scale(check: Check, checks: Sequence[Check]) -> float:
     return REACH / (1.1 * max([*finite, 1e-3]))
 
 
-def _row(check: Check, scale: float) -> Row:
+def _row(check: Check, scale: float) -> ForestRow:
     low, estimate, high, *bounds = (
         max(-REACH, min(REACH, value * scale)) for value in _values(check)
     )
-    return Row(check, low, estimate, high, tuple(bounds))
+    return ForestRow(check, low, estimate, high, tuple(bounds))

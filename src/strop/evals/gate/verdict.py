@@ -16,13 +16,13 @@ from strop.evals.gate.page import write_page
 from strop.evals.records import read_records
 from strop.evals.summary import read_summary
 from strop.files import SHORT, read_text, sha256_hex, write_json
-from strop.recipe.gate import Demand, Guardrail, Policy
+from strop.recipe.gate import Demand, GateRules, Guardrail
 from strop.recipe.loading.load import Given, load
 from strop.registry.store import Registry
 from strop.types import Verdict
 
 
-def policy_of(given: Given | None, margin: float | None, base: str | Path) -> Policy:
+def policy_of(given: Given | None, margin: float | None, base: str | Path) -> GateRules:
     """The policy that was given, or one of a guardrail of `margin` on every score of `base`.
 
     Raises `UsageError` for both, for neither, and for a margin outside of 0 to 1.
@@ -30,16 +30,16 @@ def policy_of(given: Given | None, margin: float | None, base: str | Path) -> Po
     if (given is None) == (margin is None):
         raise UsageError("give exactly one of --policy and --margin")
     if given is not None:
-        return load(Policy, given)
+        return load(GateRules, given)
     if margin is None or not 0 < margin < 1:
         raise UsageError(f"--margin is {margin}", fix="give a number between 0 and 1")
     names = sorted({record.task for record in read_records(base)})
     scores = [name for name in names if not name.startswith(PREFIX)]
-    return Policy(guardrails=[Guardrail(score=name, margin=margin) for name in scores])
+    return GateRules(guardrails=[Guardrail(score=name, margin=margin) for name in scores])
 
 
 def run_gate(
-    policy: Policy,
+    policy: GateRules,
     base: str | Path,
     candidate: str | Path,
     output: str | Path | None = None,
@@ -124,7 +124,7 @@ def _expect_one_suite(base: Side, other: Side) -> None:
         )
 
 
-def _expect_one_reference(base: Side, candidate: Side, policy: Policy) -> None:
+def _expect_one_reference(base: Side, candidate: Side, policy: GateRules) -> None:
     """Figures against a reference compare where it is the same one."""
     demands: tuple[Demand, ...] = (*policy.targets, *policy.guardrails, *policy.bands)
     relative = [one.score for one in demands if one.score.endswith(("/held", "/kl"))]
@@ -137,7 +137,7 @@ def _expect_one_reference(base: Side, candidate: Side, policy: Policy) -> None:
         )
 
 
-def _overlap(candidate: Side, policy: Policy) -> list[str]:
+def _overlap(candidate: Side, policy: GateRules) -> list[str]:
     """Eval items the candidate was trained on: the gate closes, unless the policy lets them by.
     What could not be compared is remarked."""
     found = [found for found in candidate.summary.get("overlap", ()) if found["items"]]
@@ -201,7 +201,7 @@ def _looked(
     ]
 
 
-def _write(path: Path, verdict: Verdict, policy: Policy, base: Side, candidate: Side) -> None:
+def _write(path: Path, verdict: Verdict, policy: GateRules, base: Side, candidate: Side) -> None:
     written = {
         **asdict(verdict),
         "policy": policy.plain(),

@@ -14,7 +14,7 @@ from strop.errors import DataError, RecipeError, RewardError
 from strop.recipe.train.reward import ProbesRecipe, RewardComponent
 from strop.rewards.audit.attacks import Pair
 from strop.rewards.audit.pairs import pairs_from_golds, pairs_from_labels
-from strop.rewards.audit.probes import Finding, catalogue, probe
+from strop.rewards.audit.probes import ProbeFinding, catalogue, probe
 from strop.rewards.audit.sample import read_completions
 from strop.rewards.compose import Reward, as_said, columns_of
 from strop.types import Task
@@ -27,7 +27,7 @@ SHOWN = 5
 
 def attacked(
     components: Sequence[RewardComponent], recipe: ProbesRecipe, file: Path
-) -> list[Finding]:
+) -> list[ProbeFinding]:
     """Findings on a file of tasks with gold answers, or of completions with labels.
 
     Raises `DataError` where no right and wrong completion can be had from it.
@@ -97,7 +97,7 @@ def defend(
 
 def _findings(
     reward: Reward, recipe: ProbesRecipe, pairs: Sequence[Pair], encode: Encode | None
-) -> list[Finding]:
+) -> list[ProbeFinding]:
     own = Path(recipe.file) if recipe.file else None
     return probe(reward, pairs, catalogue(reward.recipe, own), encode)
 

@@ -145,7 +145,7 @@ def range_of(component: RewardComponent, groups: Sequence[Group]) -> tuple[float
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class RewardFault:
     """What is wrong with a reward and what would mend it."""
 
     component: str
@@ -153,37 +153,38 @@ class Fault:
     fix: str
 
 
-def faults(components: Sequence[RewardComponent], found: Dominance, margin: Margin) -> list[Fault]:
+def faults(
+    components: Sequence[RewardComponent], found: Dominance, margin: Margin
+) -> list[RewardFault]:
     """Everything an audit fails on; empty for a reward that holds."""
     primary = components[0].label
     wrong = [
-        Fault(label, "never gave a number on these completions",
+        RewardFault(label, "never gave a number on these completions",
               "check its columns and what it raises, or drop it")
         for label in found.silent
     ]  # fmt: skip
     wrong += [
-        Fault(label, f"gave the same value to all completions of {found.groups} groups: it "
+        RewardFault(label, f"gave the same value to all completions of {found.groups} groups: it "
               "teaches nothing", "drop it, or make it tell these completions apart")
         for label in found.dead
     ]  # fmt: skip
     if margin.value <= 0 and margin.against:
         culprit = margin.against[0]
         wrong.append(
-            Fault(culprit, f"can outvote {primary}: a wrong answer can outrank a right one "
+            RewardFault(culprit, f"can outvote {primary}: a wrong answer can outrank a right one "
                   f"(margin {margin.value:+.3g})", _mend(components, margin))
         )  # fmt: skip
     if found.shares:
         leader = max(found.shares, key=lambda label: found.shares[label])
         if leader != primary and found.shares[leader] > 0.5:
-            wrong.append(
-                Fault(leader, f"drives {found.shares[leader]:.0%} of the advantage, {primary} only "
-                      f"{found.shares[primary]:.0%}", _mend(components, margin))
-            )  # fmt: skip
+            said = (
+                f"drives {found.shares[leader]:.0%} of the advantage, {primary} only "
+                f"{found.shares[primary]:.0%}"
+            )
+            wrong.append(RewardFault(leader, said, _mend(components, margin)))
     if found.inversions is not None and found.inversions > INVERSIONS:
-        wrong.append(
-            Fault(primary, f"{found.inversions:.1%} of pairs within a group rank the worse answer "
-                  "higher", _mend(components, margin))
-        )  # fmt: skip
+        said = f"{found.inversions:.1%} of pairs within a group rank the worse answer higher"
+        wrong.append(RewardFault(primary, said, _mend(components, margin)))
     return wrong
 
 

@@ -33,7 +33,7 @@ CATALOGUE: dict[str, tuple[Probe, ...]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class ProbeFinding:
     """A probe's result. `example` is the first trial that it did not hold in: the text, and what
     it earned against what it may earn."""
 
@@ -63,7 +63,7 @@ def probe(
     pairs: Sequence[Pair],
     probes: Sequence[Probe],
     encode: Callable[[str], list[int]] | None = None,
-) -> list[Finding]:
+) -> list[ProbeFinding]:
     """Run every probe on every pair; pairs that the reward itself ranks wrongly are found by
     `half_of_it`. `encode` gives the token ids that length rewards read."""
     findings = [_unscored(reward, pairs[0], encode)]
@@ -86,7 +86,7 @@ def probe(
         held = len(trials) - len(failed)
         low = wilson_low(held, len(trials))
         example = failed[0] if failed else ""
-        findings.append(Finding(one.name, one.critical, held, len(trials), low, example))
+        findings.append(ProbeFinding(one.name, one.critical, held, len(trials), low, example))
     return findings
 
 
@@ -159,7 +159,9 @@ def _scores(
     return list(reward.judge([task.prompt for task in tasks], said, columns).scores)
 
 
-def _unscored(reward: Reward, pair: Pair, encode: Callable[[str], list[int]] | None) -> Finding:
+def _unscored(
+    reward: Reward, pair: Pair, encode: Callable[[str], list[int]] | None
+) -> ProbeFinding:
     """A component that fails leaves its completion unscored; it must not become a zero."""
     held, example = 0, ""
     needed = [c for c in reward.recipe if not c.optional]
@@ -170,7 +172,7 @@ def _unscored(reward: Reward, pair: Pair, encode: Callable[[str], list[int]] | N
         held += total is None
         example = example or ("" if total is None else f"{component.label} failed, total {total}")
     low = wilson_low(held, len(needed))
-    return Finding("infrastructure_fault", True, held, len(needed), low, example)
+    return ProbeFinding("infrastructure_fault", True, held, len(needed), low, example)
 
 
 def _failing(**_: object) -> list[float | None]:

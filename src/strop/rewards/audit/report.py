@@ -10,8 +10,8 @@ from typing import Any
 
 from strop.errors import RewardError
 from strop.recipe.train.reward import RewardComponent
-from strop.rewards.audit.dominance import Dominance, Fault, Margin
-from strop.rewards.audit.probes import Finding
+from strop.rewards.audit.dominance import Dominance, Margin, RewardFault
+from strop.rewards.audit.probes import ProbeFinding
 from strop.rewards.audit.sample import Scored
 from strop.rewards.compose import OPTIONAL, shares_scored
 
@@ -164,7 +164,7 @@ def _groups_line(found: RewardCheck) -> str:
     return f"in groups  std {found.within_group_std:.3f}, {found.equal_groups:.0%} of groups equal"
 
 
-def audit_lines(found: Dominance, margin: Margin, faults: Sequence[Fault]) -> list[str]:
+def audit_lines(found: Dominance, margin: Margin, faults: Sequence[RewardFault]) -> list[str]:
     lines = [f"{'component':<24} share of the advantage, {found.groups} groups"]
     for label, share in found.shares.items():
         lines.append(f"{label:<24.24} {share:>7.1%}  {'#' * round(40 * max(0.0, share))}")
@@ -181,7 +181,7 @@ def audit_lines(found: Dominance, margin: Margin, faults: Sequence[Fault]) -> li
     return lines if faults else [*lines, "holds"]
 
 
-def probe_lines(findings: Sequence[Finding]) -> list[str]:
+def probe_lines(findings: Sequence[ProbeFinding]) -> list[str]:
     lines = [f"{'probe':<24} {'verdict':<10} {'held':>11} {'at least':>9}"]
     for one in findings:
         name = f"{one.probe}{' !' if one.critical else ''}"

@@ -22,8 +22,8 @@ VERL = ("solution_str", "ground_truth")
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
-    """What went wrong in a call: `Fault("raised", "KeyError: 'answer'", count=8)`."""
+class FunctionFault:
+    """What went wrong in a call: `FunctionFault("raised", "KeyError: 'answer'", count=8)`."""
 
     kind: FaultKind
     error: str
@@ -31,20 +31,20 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class FunctionOutput:
     """A value or `None` for every completion, and what went wrong:
-    `Answer([1.0, None], [Fault("not_finite", "returned nan", 1)])`."""
+    `FunctionOutput([1.0, None], [FunctionFault("not_finite", "returned nan", 1)])`."""
 
     values: list[float | None]
-    faults: list[Fault]
+    faults: list[FunctionFault]
 
 
-def nothing(count: int, kind: FaultKind, error: str) -> Answer:
+def nothing(count: int, kind: FaultKind, error: str) -> FunctionOutput:
     """The answer of a call that gave none."""
-    return Answer([None] * count, [Fault(kind, error, count)])
+    return FunctionOutput([None] * count, [FunctionFault(kind, error, count)])
 
 
-def called(function: Callable[..., Any], given: Mapping[str, Any], count: int) -> Answer:
+def called(function: Callable[..., Any], given: Mapping[str, Any], count: int) -> FunctionOutput:
     """What a reward function says of `count` completions; nothing it does ends the caller."""
     try:
         returned = list(function(**given))
@@ -63,7 +63,9 @@ def called(function: Callable[..., Any], given: Mapping[str, Any], count: int) -
             found["not_finite"].append(f"returned {number}")
             number = None
         values.append(number)
-    return Answer(values, [Fault(kind, said[0], len(said)) for kind, said in found.items() if said])
+    return FunctionOutput(
+        values, [FunctionFault(kind, said[0], len(said)) for kind, said in found.items() if said]
+    )
 
 
 def _number(value: Any) -> tuple[float | None, str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from strop.errors import RewardError
-from strop.rewards.own.functions import Answer, Fault, nothing
+from strop.rewards.own.functions import FunctionFault, FunctionOutput, nothing
 from strop.sandbox.workers import Reply, Workers
 from strop.types import FaultKind
 
@@ -48,7 +48,9 @@ class GuardedFunction:
         """The values alone; every argument is a column as long as `completions`."""
         return self.judge(given, {}).values
 
-    def judge(self, columns: Mapping[str, Sequence[Any]], options: Mapping[str, Any]) -> Answer:
+    def judge(
+        self, columns: Mapping[str, Sequence[Any]], options: Mapping[str, Any]
+    ) -> FunctionOutput:
         """A value for every completion. Where the call fails, each completion is judged alone, so
         that one of them does not take the others with it."""
         count = len(columns["completions"])
@@ -56,7 +58,7 @@ class GuardedFunction:
         if count == 1 or not (stuck or any(fault.kind == "raised" for fault in whole.faults)):
             return whole
         left = STUCK
-        answers: list[Answer] = []
+        answers: list[FunctionOutput] = []
         for i in range(count):
             if not left:
                 last = answers[-1].faults[0] if answers[-1].faults else whole.faults[0]
@@ -68,14 +70,14 @@ class GuardedFunction:
             answers.append(answer)
         return _joined(answers)
 
-    def _call(self, given: Mapping[str, Any], count: int) -> tuple[Answer, bool]:
+    def _call(self, given: Mapping[str, Any], count: int) -> tuple[FunctionOutput, bool]:
         """The answer, and whether it cost a worker."""
         packed = base64.b64encode(pickle.dumps(dict(given))).decode()
         (reply,) = self._workers.ask([{"call": packed, "count": count}], self.seconds)
         if reply.failed is not None:
             return nothing(count, _kind(reply), reply.failed), True
-        faults = [Fault(**fault) for fault in reply.answer["faults"]]
-        return Answer(reply.answer["values"], faults), False
+        faults = [FunctionFault(**fault) for fault in reply.answer["faults"]]
+        return FunctionOutput(reply.answer["values"], faults), False
 
     def _signature(self, path: Path) -> inspect.Signature:
         (reply,) = self._workers.ask([{}], LOADING)
@@ -100,11 +102,13 @@ def _kind(reply: Reply) -> FaultKind:
     return "hung" if reply.slow else "ended"
 
 
-def _joined(answers: Sequence[Answer]) -> Answer:
+def _joined(answers: Sequence[FunctionOutput]) -> FunctionOutput:
     """One after the other; faults of one kind are counted together, the first one's words kept."""
-    faults: dict[FaultKind, Fault] = {}
+    faults: dict[FaultKind, FunctionFault] = {}
     for fault in (fault for answer in answers for fault in answer.faults):
         before = faults.get(fault.kind)
         error, count = (before.error, before.count) if before else (fault.error, 0)
-        faults[fault.kind] = Fault(fault.kind, error, count + fault.count)
-    return Answer([value for answer in answers for value in answer.values], list(faults.values()))
+        faults[fault.kind] = FunctionFault(fault.kind, error, count + fault.count)
+    return FunctionOutput(
+        [value for answer in answers for value in answer.values], list(faults.values())
+    )

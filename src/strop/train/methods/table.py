@@ -29,7 +29,7 @@ from strop.train.methods.ranked import OnlineDpo, Raft
 from strop.train.methods.reference import Records, ReferenceCache
 from strop.train.methods.reward_model import RewardModelMethod, margins_of
 from strop.train.methods.supervised import LOSSES, SupervisedMethod
-from strop.train.methods.unpaired import Mismatched, UnpairedMethod, branch_sums, mismatched
+from strop.train.methods.unpaired import OtherAnswers, UnpairedMethod, branch_sums, other_answers
 from strop.types import Feedback
 
 OfflineBuilder = Callable[[TrainState, Any, Path, Records, World], OfflineMethod]
@@ -72,9 +72,9 @@ def _unpaired(
     ref_R = cache.scores(rendered.trees, branch_sums, records, "reference")
     others = None
     if method_of(recipe).whole_batch:
-        trees = mismatched(rendered.trees, recipe.seed, recipe.text.max_length)
+        trees = other_answers(rendered.trees, recipe.seed, recipe.text.max_length)
         ref_other_R = cache.scores(trees, branch_sums, records, "reference_mismatched")
-        others = Mismatched(trees, ref_other_R)
+        others = OtherAnswers(trees, ref_other_R)
     return UnpairedMethod(
         recipe, policy, rendered.trees, torch.tensor(labels), ref_R, others, world=world
     )

@@ -26,7 +26,7 @@ from strop.train.loop.world import ALONE, Counts, World
 from strop.types import Branch, TokenScores, Tree
 
 
-def mismatched(trees: Sequence[Tree], seed: int, max_length: int) -> tuple[Tree, ...]:
+def other_answers(trees: Sequence[Tree], seed: int, max_length: int) -> tuple[Tree, ...]:
     """Every prompt with the answer of another record (Ethayarajh et al. 2024, arXiv 2402.01306,
     section 4.1: the answers shifted among the examples), the same for the whole run.
 
@@ -43,7 +43,7 @@ def mismatched(trees: Sequence[Tree], seed: int, max_length: int) -> tuple[Tree,
 
 
 @dataclass(frozen=True, slots=True)
-class Mismatched:
+class OtherAnswers:
     """Every record's prompt with another one's answer, and the reference's sums for them."""
 
     trees: Sequence[Tree]
@@ -80,7 +80,7 @@ class UnpairedMethod:
         trees: Sequence[Tree],
         labels_R: torch.Tensor,
         ref_R: torch.Tensor,
-        others: Mismatched | None = None,
+        others: OtherAnswers | None = None,
         *,
         world: World = ALONE,
     ) -> None:
@@ -107,8 +107,8 @@ class UnpairedMethod:
         return row if margin is None else {**row, "rewards/margins": margin}
 
     @torch.no_grad()
-    def _reference_point(self, others: Mismatched, chosen: Sequence[int]) -> torch.Tensor:
-        """max(0, mean over the step of policy - reference on mismatched answers): a scalar."""
+    def _reference_point(self, others: OtherAnswers, chosen: Sequence[int]) -> torch.Tensor:
+        """max(0, mean over the step of policy - reference on the other answers): a scalar."""
         sums = []
         for batch in micro_batches([others.trees[i] for i in chosen], self.max_tokens):
             with phase("forward"), self.policy.arithmetic():

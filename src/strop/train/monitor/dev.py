@@ -18,7 +18,7 @@ from strop.data.records import preference
 from strop.data.sources import read
 from strop.engines.local.engine import LocalEngine
 from strop.errors import DataError, RecipeError
-from strop.evals.jobs import Asked, jobs_of
+from strop.evals.jobs import EvalSetup, jobs_of
 from strop.evals.run import measure
 from strop.evals.tasks.choice import LENGTHS
 from strop.evals.tasks.safety import ANSWERED, REFUSED
@@ -169,7 +169,7 @@ def load_dev(recipe: Recipe) -> DevSet | None:
     if method_of(recipe).scalar_head:
         for asked in suite.tasks:
             _expect_pairs(asked, dev.suite)
-    jobs = jobs_of(suite, Asked(LocalEngine(recipe.model.path), None, suite.seed))
+    jobs = jobs_of(suite, EvalSetup(LocalEngine(recipe.model.path), None, suite.seed))
     return DevSet(suite, tuple(item for job in jobs for item in job.items))
 
 

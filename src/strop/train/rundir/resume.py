@@ -1,0 +1,90 @@
+"""Where a run goes on from, and whether it may: what changed since it began."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from strop.errors import OutputError
+from strop.recipe.train.methods import Recipe
+from strop.train.rundir.checkpoint import checkpoints, newest_whole, roll_back, step_of, verify
+from strop.train.rundir.directory import (
+    changed_inputs,
+    changed_keys,
+    clear,
+    has_begun,
+    is_finished,
+    refuse_changed,
+    refuse_stopped,
+    reopen,
+    write_forced,
+)
+
+
+def go_on_from(folder: Path, asked: Path | None) -> Path | None:
+    """The checkpoint to resume from; one that was asked for has to be whole and of this run."""
+    if asked is None:
+        return newest_whole(folder)
+    checkpoint = folder / asked.resolve().name
+    if checkpoint not in checkpoints(folder) or not checkpoint.samefile(asked):
+        names = ", ".join(c.name for c in checkpoints(folder)) or "none"
+        raise OutputError(
+            f"is no checkpoint of the run in {folder}", where=str(asked), fix=f"it has {names}"
+        )
+    verify(checkpoint)
+    if is_finished(folder):
+        raise OutputError(
+            "the run is finished",
+            where=str(folder),
+            fix="begin another run with `model.path` at this checkpoint, or pass --overwrite",
+        )
+    return checkpoint
+
+
+def refuse_nothing_left(folder: Path, total: int, checkpoint: Path | None) -> None:
+    """Raise `OutputError` where the recipe asks for no step beyond those that were made, or a
+    finished run has no checkpoint left; a run that was killed before its final model was written
+    has that still to do."""
+    if checkpoint is None and is_finished(folder):
+        raise OutputError(
+            "the run is finished and has no checkpoint left to go on from",
+            where=str(folder),
+            fix="begin another run with `model.path` at its final/, or pass --overwrite",
+        )
+    done = step_of(checkpoint)
+    if total < done or (total == done and is_finished(folder)):
+        raise OutputError(
+            f"the run has made {done} steps and the recipe asks for {total}, so there is nothing "
+            "to go on with",
+            where=str(folder),
+            fix="raise run.steps or run.epochs, or pass --overwrite to start again",
+        )
+
+
+def changes(recipe: Recipe, inputs: Mapping[str, Any]) -> list[str]:
+    """What of recipe and inputs is not as it was when the run in this folder began."""
+    folder = Path(recipe.output)
+    return [*changed_keys(folder, recipe), *changed_inputs(folder, inputs)]
+
+
+def settle(
+    recipe: Recipe,
+    inputs: Mapping[str, Any],
+    checkpoint: Path | None,
+    *,
+    resume: bool,
+    force_resume: bool,
+) -> None:
+    """Make the folder this run's: refuse what changed, or note that it was forced."""
+    folder = Path(recipe.output)
+    if not (resume and has_begun(folder)):
+        clear(folder)
+        return
+    refuse_stopped(folder)
+    if not force_resume:
+        refuse_changed(folder, inputs)
+    elif changed := changes(recipe, inputs):
+        write_forced(folder, step_of(checkpoint), changed)
+    reopen(folder)
+    roll_back(folder, step_of(checkpoint) + 1)

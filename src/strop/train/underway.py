@@ -1,0 +1,102 @@
+"""A run under way: begun with its networks loaded, then watched and written down."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from strop.model.network import Network
+from strop.recipe.loading.load import flat
+from strop.recipe.train.methods import Recipe
+from strop.text.parse import decode
+from strop.text.trees import Rendered
+from strop.tracking.runlog import RunLog
+from strop.tracking.sinks import FOLDER as SINKS_FOLDER
+from strop.tracking.sinks import TrackedRun
+from strop.train.build import build_loop, build_state
+from strop.train.loop.state import TrainState
+from strop.train.monitor.dev import Dev
+from strop.train.monitor.journal import RunJournal
+from strop.train.preflight.prepared import Prepared, PreparedOffline
+from strop.train.preflight.space import refuse_full
+from strop.train.preflight.start import starting_model
+from strop.train.rundir.checkpoint import restore
+from strop.train.rundir.directory import LINEAGE, write_identity
+from strop.types import Preference, StepRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A run whose networks are loaded: `steps` are those still to do."""
+
+    recipe: Recipe
+    prepared: Prepared
+    state: TrainState
+    steps: Iterator[StepRecord]
+
+
+@dataclass(frozen=True, slots=True)
+class Run(Begun):
+    """A run that is written down, and measured where it has a dev suite."""
+
+    journal: RunJournal
+    dev: Dev | None
+
+    @property
+    def best(self) -> int | None:
+        return None if self.dev is None else self.dev.best_step
+
+
+def begin(
+    recipe: Recipe, prepared: Prepared, inputs: Mapping[str, Any], checkpoint: Path | None
+) -> Begun:
+    folder = prepared.folder
+    write_identity(folder, recipe, inputs, prepared.checks)
+    torch.manual_seed(recipe.seed)
+    state = build_state(recipe, starting_model(recipe, folder), muon=prepared.muon)
+    refuse_full(state, recipe, folder, prepared.total_steps)
+    # references are taken from the starting model, before a checkpoint's weights replace it
+    steps, checks = build_loop(state, prepared)
+    if checkpoint is not None:
+        restore(state, checkpoint)
+    write_identity(folder, recipe, inputs, checks)
+    return Begun(recipe, prepared, state, steps)
+
+
+def observed(begun: Begun, journal: RunJournal) -> Run:
+    recipe, prepared, state = begun.recipe, begun.prepared, begun.state
+    steps, dev = begun.steps, None
+    if recipe.dev is not None and prepared.dev is not None:
+        dev = Dev(recipe.dev, prepared.dev.suite, state.network, prepared.folder)
+        steps = dev.watch(steps)
+    if isinstance(prepared, PreparedOffline) and state.step == 0:
+        _show_masks(state.network, prepared.rendered, journal.samples)
+    return Run(recipe, prepared, state, steps, journal, dev)
+
+
+def tracked(recipe: Recipe, folder: Path) -> TrackedRun:
+    artifacts = {"final": "final", "lineage": LINEAGE, "report": "report.html"}
+    paths = {name: str(folder / file) for name, file in artifacts.items()}
+    return TrackedRun(folder.name, folder / SINKS_FOLDER, flat(recipe.plain()), paths)
+
+
+def _show_masks(network: Network, rendered: Rendered, samples: RunLog) -> None:
+    """The first records as the model reads them, with what of them is learnt."""
+    samples.truncate_after(-1)  # an earlier start that made no step showed them already
+    for tree, record in zip(rendered.trees[:3], rendered.records[:3], strict=True):
+        compared = isinstance(record, Preference)
+        names = ("chosen", "rejected") if compared else ("completion",) * len(tree.branches)
+        for name, branch in zip(names, tree.branches, strict=True):
+            pairs = zip(branch.ids, branch.supervised, strict=True)
+            samples.append(
+                {
+                    "step": 0,
+                    "prompt": decode(network.tokenizer, tree.trunk),
+                    name: decode(network.tokenizer, branch.ids),
+                    "learnt": decode(network.tokenizer, [i for i, learn in pairs if learn]),
+                }
+            )

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 import transformers
 
+from strop.engines.engine import Engine
 from strop.errors import RecipeError, UsageError
 from strop.evals.ask import find_engine
 from strop.evals.gate import promote as promotion
@@ -65,6 +66,7 @@ def train(
     overrides: Overrides = (),
     rewards: Sequence[RewardFunction] = (),
     loss: PairLoss | None = None,
+    engine: Engine | None = None,
     resume: bool = False,
     resume_from: str | Path | None = None,
     force_resume: bool = False,
@@ -82,6 +84,9 @@ def train(
     `(policy_chosen, policy_rejected, ref_chosen, ref_rejected)` and those of the objective's
     options (`beta`, `label_smoothing`) that it has parameters for, and returns one loss a pair,
     shape [B]. The run's lineage keeps the names of all functions and the hashes of their sources.
+    `engine` samples for a method that learns from rewards, in place of the embedded sampler: any
+    object with the methods of `strop.engines.engine.Engine`; its `identity()` is kept among the
+    run's checks.
 
     `resume` goes on from the last checkpoint, `resume_from` from this one, `force_resume` although
     recipe, data or model changed; `overwrite` deletes an earlier run in `output`; `force` accepts a
@@ -94,6 +99,8 @@ def train(
     made = _with_rewards(recipe, overrides, rewards) if rewards else load_recipe(recipe, overrides)
     if loss is not None:
         made = _with_loss(made, loss)
+    if engine is not None and METHODS[made.method].records != "task":
+        raise RecipeError(f"method {made.method} samples nothing", fix="drop `engine`")
     with _without_bars():
         run_training(
             made,
@@ -102,6 +109,7 @@ def train(
             force_resume=force_resume,
             overwrite=overwrite,
             force=force,
+            engine=engine,
             on_step=on_step,
         )
     return TrainResult(made.output)
@@ -109,7 +117,7 @@ def train(
 
 def evaluate(
     suite: Given,
-    model: TrainResult | str | Path | None = None,
+    model: TrainResult | Engine | str | Path | None = None,
     *,
     output: str | Path,
     overrides: Overrides = (),
@@ -120,12 +128,12 @@ def evaluate(
 ) -> EvalResult:
     """Measure a model on a suite and keep every item's score in the folder `output`: `strop eval`.
 
-    `model` is a run, a model folder or a hub name, with `endpoint` the name of the model behind an
-    OpenAI-compatible server; `outputs` are recorded answers instead. Against `reference`, KL and
-    displacement are measured too. `on_part` is called with a task's name, how many of its items are
-    measured, and of how many.
+    `model` is a run, a model folder, a hub name or an engine of your own; with `endpoint` it is the
+    name of the model behind an OpenAI-compatible server. `outputs` are recorded answers instead.
+    Against `reference`, KL and displacement are measured too. `on_part` is called with a task's
+    name, how many of its items are measured, and of how many.
     """
-    engine = find_engine(_model(model), endpoint, None if outputs is None else str(outputs))
+    engine = _engine(model, endpoint, outputs)
     against = _model(reference)
     measured = load(Suite, suite, overrides)
     with _without_bars():
@@ -241,6 +249,19 @@ def _with_loss(recipe: Recipe, loss: PairLoss) -> Recipe:
         raise RecipeError(f"{name} does not read objective.{unread[0]}",
                           fix=f"drop it, or add the parameter `{unread[0]}`")  # fmt: skip
     return recipe.model_copy(update={"objective": objective.with_loss(loss)})
+
+
+def _engine(
+    model: TrainResult | Engine | str | Path | None,
+    endpoint: str | None,
+    outputs: str | Path | None,
+) -> Engine:
+    """Whom to measure; an engine is taken as it is."""
+    if model is None or isinstance(model, TrainResult | str | Path):
+        return find_engine(_model(model), endpoint, None if outputs is None else str(outputs))
+    if endpoint is not None or outputs is not None:
+        raise UsageError("an engine answers by itself", fix="drop `endpoint` and `outputs`")
+    return model
 
 
 def _model(given: TrainResult | str | Path | None) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from strop.engines.engine import sampling_of
+from strop.engines.engine import Engine, sampling_of
 from strop.engines.local.engine import LocalEngine
 from strop.model.arithmetic import Precision
 from strop.model.load import critic_recipe, load_policy, load_scalar
@@ -51,18 +51,24 @@ def build_state(recipe: Recipe, start: ModelRecipe, *, muon: Precision = "bfloat
     return state
 
 
-def build_loop(state: TrainState, prepared: Prepared, world: World = ALONE) -> Loop:
+def build_loop(
+    state: TrainState, prepared: Prepared, engine: Engine | None = None, world: World = ALONE
+) -> Loop:
     """The loop over the steps still to do; made before a checkpoint's weights are put in place, so
-    that references are those of the starting model."""
+    that references are those of the starting model. `engine` samples in place of the embedded one.
+    """
     if isinstance(prepared, PreparedOnline):
-        return _online(state, prepared, world)
+        return _online(state, prepared, engine, world)
     assert isinstance(prepared, PreparedOffline)
     return _offline(state, prepared, world)
 
 
-def _online(state: TrainState, prepared: PreparedOnline, world: World) -> Loop:
+def _online(
+    state: TrainState, prepared: PreparedOnline, engine: Engine | None, world: World
+) -> Loop:
     policy, recipe = policy_of(state), prepared.recipe
-    engine = LocalEngine(recipe.model.path, policy)
+    checks = prepared.checks if engine is None else {**prepared.checks, "engine": engine.identity()}
+    engine = engine or LocalEngine(recipe.model.path, policy)
     mismatch = sampler_mismatch(
         policy,
         engine,
@@ -93,7 +99,7 @@ def _online(state: TrainState, prepared: PreparedOnline, world: World) -> Loop:
         held_out=prepared.held_out,
         world=world,
     )
-    return train_online(state, recipe, parts), {**prepared.checks, "sampler_mismatch": mismatch}
+    return train_online(state, recipe, parts), {**checks, "sampler_mismatch": mismatch}
 
 
 def _offline(state: TrainState, prepared: PreparedOffline, world: World) -> Loop:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from strop.engines.engine import Engine
 from strop.errors import StoppedBySignal
 from strop.files import locked, refuse_locked, sweep
 from strop.recipe.train.methods import Recipe
@@ -38,6 +39,7 @@ def train(
     overwrite: bool = False,
     force: bool = False,
     profile: int | None = None,
+    engine: Engine | None = None,
     on_start: Callable[[Prepared, int], None] = lambda prepared, step: None,
     on_step: Callable[[StepRecord], None] = lambda record: None,
     on_profile: Callable[[Profile], None] = lambda profile: None,
@@ -46,6 +48,7 @@ def train(
 
     `resume` goes on from the newest whole checkpoint, `resume_from` from this one, `force_resume`
     also with another recipe or other files than the run began with.
+    An online method samples from `engine`, by default from the model in this process.
     `on_start` gets the checks and the step the run starts from, `on_step` every finished step,
     `on_profile` where the time of `profile` steps went.
     Raises `StoppedBySignal` after saving when SIGTERM or SIGINT arrives, `StoppedByAlarm` after
@@ -75,7 +78,7 @@ def train(
                 sweep(folder)
                 inputs = run_inputs(recipe)
                 settle(recipe, inputs, checkpoint, resume=resume, force_resume=force_resume)
-                begun = begin(recipe, prepared, inputs, checkpoint)
+                begun = begin(recipe, prepared, inputs, checkpoint, engine)
             sinks = Sinks(recipe.run.sinks, tracked(recipe, folder))
             run = observed(begun, RunJournal(recipe, folder, begun.state.step, sinks, on_step))
             if profile is not None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from strop.engines.engine import Engine
 from strop.model.network import Network
 from strop.recipe.loading.load import flat
 from strop.recipe.train.methods import Recipe
@@ -52,15 +53,21 @@ class Run(Begun):
 
 
 def begin(
-    recipe: Recipe, prepared: Prepared, inputs: Mapping[str, Any], checkpoint: Path | None
+    recipe: Recipe,
+    prepared: Prepared,
+    inputs: Mapping[str, Any],
+    checkpoint: Path | None,
+    engine: Engine | None,
 ) -> Begun:
+    """Load the networks, build the loop, put the checkpoint's state in place; write what the run
+    is."""
     folder = prepared.folder
     write_identity(folder, recipe, inputs, prepared.checks)
     torch.manual_seed(recipe.seed)
     state = build_state(recipe, starting_model(recipe, folder), muon=prepared.muon)
     refuse_full(state, recipe, folder, prepared.total_steps)
     # references are taken from the starting model, before a checkpoint's weights replace it
-    steps, checks = build_loop(state, prepared)
+    steps, checks = build_loop(state, prepared, engine)
     if checkpoint is not None:
         restore(state, checkpoint)
     write_identity(folder, recipe, inputs, checks)
@@ -68,6 +75,7 @@ def begin(
 
 
 def observed(begun: Begun, journal: RunJournal) -> Run:
+    """The run with its dev suite measured between the steps; its first records are shown."""
     recipe, prepared, state = begun.recipe, begun.prepared, begun.state
     steps, dev = begun.steps, None
     if recipe.dev is not None and prepared.dev is not None:
@@ -79,6 +87,7 @@ def observed(begun: Begun, journal: RunJournal) -> Run:
 
 
 def tracked(recipe: Recipe, folder: Path) -> TrackedRun:
+    """The run as trackers see it."""
     artifacts = {"final": "final", "lineage": LINEAGE, "report": "report.html"}
     paths = {name: str(folder / file) for name, file in artifacts.items()}
     return TrackedRun(folder.name, folder / SINKS_FOLDER, flat(recipe.plain()), paths)

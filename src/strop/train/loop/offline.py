@@ -18,10 +18,9 @@ from strop.text.trees import Rendered
 from strop.tracking.phases import phase
 from strop.train.loop.batches import record_rows, shape_of_trees
 from strop.train.loop.memory import explained, to_learn
-from strop.train.loop.nonfinite import skipped_row
 from strop.train.loop.optim import learning_rate
 from strop.train.loop.state import TrainState
-from strop.train.loop.updater import Update, Updater
+from strop.train.loop.updater import Update, Updater, skipped_row
 from strop.train.loop.world import ALONE, World
 from strop.types import NotFinite, StepRecord, Tree
 

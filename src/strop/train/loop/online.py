@@ -31,13 +31,12 @@ from strop.rollout.source import RolloutSource, StepRollouts
 from strop.tracking.phases import phase
 from strop.train.loop.batches import sample_rows, shape_of_groups, shape_of_tasks
 from strop.train.loop.memory import explained, to_learn, to_sample
-from strop.train.loop.nonfinite import made_since, skipped_row
 from strop.train.loop.offline import Replay, with_replay
 from strop.train.loop.optim import learning_rate
 from strop.train.loop.signals import interruptible
 from strop.train.loop.state import TrainState
 from strop.train.loop.unscored import expect_scored, unscored_metrics
-from strop.train.loop.updater import Update, Updater
+from strop.train.loop.updater import Update, Updater, made_since, skipped_row
 from strop.train.loop.world import ALONE, World
 from strop.types import NotFinite, Score, ScoredGroup, StepRecord
 

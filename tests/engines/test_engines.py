@@ -94,12 +94,12 @@ class TestDrawKeys:
     @pytest.mark.parametrize(
         ("key", "text"),
         [
-            (DrawKey(7, "training", 3, 0, "1,4", 2), "7/3/2/1,4"),
-            (DrawKey(7, "training", 3, 2, "1,4", 2), "7/2000000003/2/1,4"),
-            (DrawKey(7, "selfcheck", prompt="1,4"), "7/-1/0/1,4"),
-            (DrawKey(7, "held_out", prompt="1,4", index=1), "7/-2/1/1,4"),
-            (DrawKey(7, "eval", prompt="1,4", index=1), "7/0/1/1,4"),
-            (DrawKey(7, "decode", round=3, prompt="1,4"), "7/3/0/1,4"),
+            (DrawKey(7, "training", 3, 0, "1,4", 2), "7/training/3/0/2/1,4"),
+            (DrawKey(7, "training", 3, 2, "1,4", 2), "7/training/3/2/2/1,4"),
+            (DrawKey(7, "selfcheck", prompt="1,4"), "7/selfcheck/0/0/0/1,4"),
+            (DrawKey(7, "held_out", prompt="1,4", index=1), "7/held_out/0/0/1/1,4"),
+            (DrawKey(7, "eval", prompt="1,4", index=1), "7/eval/0/0/1/1,4"),
+            (DrawKey(7, "decode", round=3, prompt="1,4"), "7/decode/0/3/0/1,4"),
         ],
     )
     def test_numbers_of_every_stream(self, key: DrawKey, text: str) -> None:

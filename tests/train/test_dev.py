@@ -351,7 +351,7 @@ class TestRefused:
         assert "drop per_token" in self.refused(setting("reward_model"))
 
     def test_an_alarm_that_hears_nothing(self, setting: Setting) -> None:
-        assert "no general score" in self.refused(setting("sft", "alarms={dual: stop}"))
+        assert "no general score" in self.refused(setting("sft", "alarms={capability_regression: stop}"))
 
     def test_rewards_and_data_that_cannot_be_used(self, setting: Setting, tmp_path: Path) -> None:
         task = {**GREEDY, "scores": [{"function": "exact_answer"}]}

@@ -236,6 +236,6 @@ def test_kto_never_reads_beyond_max_length(recipes: dict[str, Path]) -> None:
 def test_bco_alone_keeps_a_running_mean(finished: Finished) -> None:
     for method, kept in (("bco_pair", True), ("mpo", True), ("dpo", False)):
         run = finished(method, "run.steps=2")
-        running = json.loads((run / "checkpoint-2/trainer.json").read_text())["running"]
-        assert ("reward_mean" in running) is kept
+        parts = json.loads((run / "checkpoint-2/trainer.json").read_text())["parts"]
+        assert parts["reward_mean"]["steps"] == (2 if kept else 0)
     assert load_file(run / "checkpoint-2/model.safetensors")

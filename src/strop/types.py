@@ -215,6 +215,15 @@ class Completion(Answer):
     logprobs: tuple[float, ...] | None
     versions: tuple[VersionSpan, ...]
 
+    def __post_init__(self) -> None:
+        logprobs = sum(self.sampled) if self.logprobs is None else len(self.logprobs)
+        if len(self.sampled) != len(self.ids) or logprobs != sum(self.sampled):
+            raise UsageError(
+                f"a completion has {len(self.ids)} ids, {len(self.sampled)} marks of which "
+                f"{sum(self.sampled)} are sampled, and {logprobs} log-probs",
+                fix="mark every id, and give a log-prob for each one that the policy sampled",
+            )
+
     @classmethod
     def one_turn(
         cls,

@@ -90,7 +90,22 @@ class TestCompletion:
         assert said[0] == said[1]
 
 
+def test_a_completion_whose_parts_do_not_match_is_refused() -> None:
+    marks = (True, False, True)
+    Completion("x", "stop", ids=(5, 6, 2), sampled=marks, logprobs=(-0.1, -0.2), versions=())
+    for logprobs in ((-0.1,), (-0.1, -0.2, -0.3)):
+        with pytest.raises(UsageError, match=r"2 are sampled, and [13] log-probs"):
+            Completion("x", "stop", ids=(5, 6, 2), sampled=marks, logprobs=logprobs, versions=())
+    with pytest.raises(UsageError, match="2 ids, 3 marks"):
+        Completion("x", "stop", ids=(5, 2), sampled=marks, logprobs=None, versions=())
+
+
 class TestDrawKeys:
+    def test_streams_of_one_seed_are_independent(self) -> None:
+        keys = [DrawKey(0, "training", 3), DrawKey(0, "eval", 3), DrawKey(0, "decode", round=3),
+                DrawKey(0, "held_out"), DrawKey(0, "selfcheck")]  # fmt: skip
+        assert len({tuple(uniforms(key, 3)) for key in keys}) == 5
+
     @pytest.mark.parametrize(
         ("key", "text"),
         [
@@ -119,6 +134,18 @@ class TestDrawKeys:
 
 
 class TestRequests:
+    @pytest.mark.parametrize(
+        "finished",
+        [[(1, "b"), (2, "c"), (3, "d")], [(0, "a"), (0, "a"), (1, "b"), (2, "c")], [(0, "a")]],
+        ids=["one is missing", "one came twice", "half a group"],
+    )
+    def test_an_engine_that_loses_an_answer_is_seen(self, finished: list[tuple[int, Any]]) -> None:
+        """Every later answer would be judged as another prompt's."""
+        whole = [(3, "d"), (0, "a"), (2, "c"), (1, "b")]
+        assert in_groups(whole, 2) == [("a", "b"), ("c", "d")]  # type: ignore[type-var]
+        with pytest.raises(UsageError, match="where each request has one"):
+            in_groups(finished, 2)
+
     def test_a_prompt_that_comes_again_counts_on(self) -> None:
         asked = requests_of(prompted([(1, 4), (7,), (1, 4)]), FREE, DrawKey(3, "training", 5), 2)
         assert [(r.key.prompt, r.key.index) for r in asked] == [

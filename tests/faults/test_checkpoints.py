@@ -227,6 +227,25 @@ class TestChangedRun:
         assert forced["changes"][1].startswith(f"data {data}: sha256 ")
         assert [row["step"] for row in metrics(run)] == [1, 2, 3, 4, 5, 6]
 
+    def test_a_model_that_does_not_fit_leaves_the_run_as_it_was(
+        self, recipes: dict[str, Path]
+    ) -> None:
+        """An adapter cannot go on from a full model's checkpoint; the finished run stays whole."""
+        run = train(load_recipe(recipes["sft"])).parent
+        before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
+        longer = load_recipe(recipes["sft"], ["model.lora={rank: 2}", "run.steps=8"])
+        with pytest.raises(OutputError, match="the checkpoint does not fit the model"):
+            train(longer, force_resume=True)
+        after = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
+        assert {p: b for p, b in after.items() if p in before} == before
+        train(load_recipe(recipes["sft"]), resume=True)
+
+    def test_a_copy_of_a_checkpoint_is_none(self, recipes: dict[str, Path]) -> None:
+        run = break_off(load_recipe(recipes["sft"]), 3)
+        shutil.copytree(run / "checkpoint-2", run / "checkpoint-2-backup")
+        train(load_recipe(recipes["sft"]), resume=True)
+        assert (run / "checkpoint-2-backup/manifest.json").exists()
+
     def test_an_untouched_run_has_nothing_forced(self, recipes: dict[str, Path]) -> None:
         recipe = load_recipe(recipes["sft"])
         run = break_off(recipe, 3)

@@ -318,6 +318,18 @@ class TestDual:
         assert target[-1] > target[0]  # the target did rise
 
 
+def test_a_suite_that_comes_with_a_forced_resume_chooses_the_final_model(
+    setting: Setting, recipes: dict[str, Path]
+) -> None:
+    """Nothing was measured before step 1, so there is no score to compare the best one with."""
+    broken = break_off(load_recipe(recipes["dpo"], ["eval=null"]), 3)
+    run = train(setting("dpo", "eval=null"), force_resume=True).parent
+    assert run == broken
+    final = lineage(run)["final"]
+    assert (final["by"], final["before"]) == ("dev/pairs", None)
+    assert final["step"] in (4, 6)
+
+
 class TestRefused:
     """Before a model is loaded and before anything is written."""
 
@@ -351,7 +363,9 @@ class TestRefused:
         assert "drop per_token" in self.refused(setting("reward_model"))
 
     def test_an_alarm_that_hears_nothing(self, setting: Setting) -> None:
-        assert "no general score" in self.refused(setting("sft", "alarms={capability_regression: stop}"))
+        assert "no general score" in self.refused(
+            setting("sft", "alarms={capability_regression: stop}")
+        )
 
     def test_rewards_and_data_that_cannot_be_used(self, setting: Setting, tmp_path: Path) -> None:
         task = {**GREEDY, "scores": [{"function": "exact_answer"}]}

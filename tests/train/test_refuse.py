@@ -88,6 +88,11 @@ BEFORE_COMPUTE = [
     ("aot", "run.batch_size=1", "compares the records of a step"),
     ("grpo", "rollout.max_tokens=5000", "leaves no room for a prompt"),
     ("grpo", "rollout.overlong_buffer=12", "covers every answer"),
+    (
+        "dapo",
+        "reward=[{function: exact_answer}, {function: overlong, options: {most: 12, buffer: 4}}]",
+        "punished twice",
+    ),
     ("grpo", "objective={epsilon_low: 0.3, epsilon_high: 0.2}", "epsilon_high >="),
     ("raft", "rollout.mismatch={level: token}", "does not read it"),
     ("grpo", "text.overlong=cut", "does not read it"),

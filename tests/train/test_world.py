@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 import torch
 
+from strop.errors import NotFiniteError
 from strop.losses.metrics import Metric, merge, results
+from strop.losses.reduce import Loss
 from strop.model.load import load_policy
 from strop.model.network import Policy
 from strop.model.reference import Reference
@@ -161,7 +163,7 @@ def kto(state: TrainState, world: World) -> Callable[[Sequence[int]], Iterable[U
     return lambda part: [method.update(part)]
 
 
-def gradient(name: str, **options: Any) -> Make:
+def gradient(name: str, groups: Callable[[int], ScoredGroup] | None = None, **options: Any) -> Make:
     def make(state: TrainState, world: World) -> Callable[[Sequence[int]], Iterable[Update]]:
         recipe = METHODS[name].recipe.model_validate({
             "method": name, "output": "o", "model": {"path": "m"}, "data": "d",
@@ -170,8 +172,8 @@ def gradient(name: str, **options: Any) -> Make:
         })  # fmt: skip
         reference = Reference(state.network) if recipe.objective.beta else None  # type: ignore[arg-type, union-attr]
         learner = PolicyGradient(recipe, state, state.network, reference, world=world)  # type: ignore[arg-type]
-        groups = [scored(i) for i in range(8)]
-        return lambda part: learner.updates([groups[i] for i in part])
+        of = groups or scored
+        return lambda part: learner.updates([of(i) for i in part])
 
     return make
 
@@ -211,6 +213,51 @@ def test_two_processes_take_the_step_of_one(name: str, policy: Policy) -> None:
         assert logged.keys() == row.keys()
         for metric, value in row.items():
             assert logged[metric] == pytest.approx(value, rel=1e-4, abs=1e-6), metric
+
+
+@pytest.mark.parametrize("name", ["reinforce_pp", "grpo"])
+def test_a_process_that_has_nothing_to_learn_waits_for_nobody(name: str, policy: Policy) -> None:
+    """Its answers were all cut and are masked; the other's batch statistics are those of one."""
+
+    def cut(number: int) -> ScoredGroup:
+        group = scored(number)
+        if number > 2:
+            return group
+        lost = tuple(replace(c, finish="length") for c in group.rollout.completions)
+        return replace(group, rollout=replace(group.rollout, completions=lost))
+
+    masked = {"rollout": {"mask_truncated": True}}
+    (gradient_alone, _), both = together(policy, gradient(name, groups=cut, **masked), 8)
+    for gradient_of_two, _ in both:
+        assert (gradient_of_two - gradient_alone).norm() <= 2e-5 * gradient_alone.norm()
+
+
+def test_processes_agree_that_a_step_is_not_finite(policy: Policy) -> None:
+    """An infinite loss with finite gradients is seen by one process alone; none of them steps."""
+
+    def infinite(state: TrainState, world: World) -> Callable[[Sequence[int]], Iterable[Update]]:
+        def updates(part: Sequence[int]) -> Iterable[Update]:
+            (update,) = supervised(state, world)(part)
+            if part[0] == 0:
+                return [update]
+
+            def losses(counts: Counts) -> list[Callable[[], Loss]]:
+                first, *others = update.losses(counts)
+                return [lambda: Loss(first().value + float("inf"), {}), *others]
+
+            return [replace(update, losses=losses)]
+
+        return updates
+
+    table, parts = Table(), [range(3), range(3, 8)]
+    with ThreadPoolExecutor(2) as threads:
+        running = [
+            threads.submit(step, policy, infinite, part, OneOfTwo(table, rank))
+            for rank, part in enumerate(parts)
+        ]
+        for future in running:
+            with pytest.raises(NotFiniteError, match="step 1: not finite"):
+                future.result()
 
 
 def test_a_step_that_divides_by_its_own_counts_is_noticed(policy: Policy) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 
 from strop.engines.draws import DrawKey
+from strop.errors import UsageError
 from strop.model.network import Policy
 from strop.recipe.template import TemplateRecipe
 from strop.recipe.train.rollout import RolloutRecipe, SamplingRecipe
@@ -98,10 +99,21 @@ def requests_of(
 
 
 def in_groups(finished: Iterable[tuple[int, A]], group_size: int) -> list[tuple[A, ...]]:
-    """What `Engine.generate` yields of `requests_of`, in their order: `group_size` per prompt."""
-    ordered = [answer for _, answer in sorted(finished, key=lambda pair: pair[0])]
+    """What `Engine.generate` yields of `requests_of`, in their order: `group_size` per prompt.
+
+    Raises `UsageError` where a request has no answer or two.
+    """
+    ordered = sorted(finished, key=lambda pair: pair[0])
+    indices = [index for index, _ in ordered]
+    if indices != list(range(len(ordered))) or len(ordered) % group_size:
+        raise UsageError(
+            f"the engine gave {len(ordered)} answers, to requests {indices[:5]} and so on, where "
+            "each request has one",
+            fix="let `generate` yield every request's index once, with its answer",
+        )
+    answers = [answer for _, answer in ordered]
     return [
-        tuple(ordered[first : first + group_size]) for first in range(0, len(ordered), group_size)
+        tuple(answers[first : first + group_size]) for first in range(0, len(answers), group_size)
     ]
 
 

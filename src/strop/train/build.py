@@ -69,6 +69,7 @@ def _online(
     policy, recipe = policy_of(state), prepared.recipe
     checks = prepared.checks if engine is None else {**prepared.checks, "engine": engine.identity()}
     engine = engine or LocalEngine(recipe.model.path, policy)
+    engine.publish(dict(policy.model.named_parameters()))
     mismatch = sampler_mismatch(
         policy,
         engine,
@@ -107,7 +108,7 @@ def _offline(state: TrainState, prepared: PreparedOffline, world: World) -> Loop
     build = OFFLINE[method_of(recipe).family]
     held_out = None
     if prepared.held_out is not None:
-        held_out = build(state, recipe, folder, Records(prepared.held_out, "eval_", None), world)
+        held_out = build(state, recipe, folder, Records(prepared.held_out, "eval_", None), ALONE)
     own = Records(prepared.rendered, "", _visited(prepared))
     parts = OfflineParts(
         method=build(state, recipe, folder, own, world),

@@ -21,7 +21,8 @@ from strop.train.underway import Run
 
 
 def finish(run: Run, writer: Writer) -> None:
-    """The report and the final model; an adapter is first compared with what it is merged."""
+    """The report and the final model. An adapter is first compared with the model that merging it
+    gives."""
     folder, network = run.prepared.folder, run.state.network
     temporary = folder / ".final.tmp"
     writer.submit("the report", lambda: write_report(folder))
@@ -38,7 +39,7 @@ def finish(run: Run, writer: Writer) -> None:
 
 
 def _chosen(state: TrainState, dev: Dev | None, folder: Path) -> dict[str, Any]:
-    """Put the weights that the run ends with into the network; what is told of them."""
+    """Put the weights that the run ends with into the network; what `lineage.json` says of them."""
     total = state.step
     if dev is None or dev.best is None or dev.recipe.final == "last":
         return {"step": total, "of": total, "by": "last"}
@@ -47,7 +48,7 @@ def _chosen(state: TrainState, dev: Dev | None, folder: Path) -> dict[str, Any]:
         verify(checkpoint)
         load_weights(state.network, checkpoint)
     before = start_score(folder, dev.recipe.metric)
-    if dev.best.score <= before:
+    if before is not None and dev.best.score <= before:
         warnings.warn(
             f"{dev.recipe.metric} was {before:.4g} before step 1 and never higher: the model that "
             "the run began with is as good",

@@ -23,8 +23,8 @@ from strop.train.preflight.prepare import prepare
 from strop.train.preflight.prepared import Prepared
 from strop.train.preflight.space import disk_errors
 from strop.train.rundir.checkpoint import mark_best, random_states, step_of
-from strop.train.rundir.directory import is_finished, run_inputs
-from strop.train.rundir.resume import changes, go_on_from, refuse_nothing_left, settle
+from strop.train.rundir.directory import is_finished, run_inputs, write_identity
+from strop.train.rundir.resume import changes, go_on, go_on_from, refuse_nothing_left, settle
 from strop.train.rundir.writer import Writer
 from strop.train.underway import Run, begin, observed, tracked
 from strop.types import StepRecord
@@ -77,8 +77,13 @@ def train(
             with interruptible():
                 sweep(folder)
                 inputs = run_inputs(recipe)
-                settle(recipe, inputs, checkpoint, resume=resume, force_resume=force_resume)
-                begun = begin(recipe, prepared, inputs, checkpoint, engine)
+                changed = settle(recipe, inputs, resume=resume, force_resume=force_resume)
+                if changed is None:
+                    write_identity(folder, recipe, inputs, prepared.checks)
+                begun, checks = begin(recipe, prepared, checkpoint, engine)
+                if changed is not None:
+                    go_on(folder, checkpoint, changed)
+                write_identity(folder, recipe, inputs, checks)
             sinks = Sinks(recipe.run.sinks, tracked(recipe, folder))
             run = observed(begun, RunJournal(recipe, folder, begun.state.step, sinks, on_step))
             if profile is not None:

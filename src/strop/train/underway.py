@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from strop.train.preflight.prepared import Prepared, PreparedOffline
 from strop.train.preflight.space import refuse_full
 from strop.train.preflight.start import starting_model
 from strop.train.rundir.checkpoint import restore
-from strop.train.rundir.directory import LINEAGE, write_identity
+from strop.train.rundir.directory import LINEAGE
 from strop.types import Preference, StepRecord
 
 
@@ -53,16 +53,11 @@ class Run(Begun):
 
 
 def begin(
-    recipe: Recipe,
-    prepared: Prepared,
-    inputs: Mapping[str, Any],
-    checkpoint: Path | None,
-    engine: Engine | None,
-) -> Begun:
-    """Load the networks, build the loop, put the checkpoint's state in place; write what the run
-    is."""
+    recipe: Recipe, prepared: Prepared, checkpoint: Path | None, engine: Engine | None
+) -> tuple[Begun, dict[str, Any]]:
+    """Load the networks, build the loop, put the checkpoint's state in place: the run, and the
+    checks made on the way."""
     folder = prepared.folder
-    write_identity(folder, recipe, inputs, prepared.checks)
     torch.manual_seed(recipe.seed)
     state = build_state(recipe, starting_model(recipe, folder), muon=prepared.muon)
     refuse_full(state, recipe, folder, prepared.total_steps)
@@ -70,8 +65,7 @@ def begin(
     steps, checks = build_loop(state, prepared, engine)
     if checkpoint is not None:
         restore(state, checkpoint)
-    write_identity(folder, recipe, inputs, checks)
-    return Begun(recipe, prepared, state, steps)
+    return Begun(recipe, prepared, state, steps), checks
 
 
 def observed(begun: Begun, journal: RunJournal) -> Run:

@@ -104,7 +104,12 @@ def _pairs(
     whole_batch: bool = False,
     displaces: bool = True,
 ) -> Method:
-    """A loss on pairs, with a recipe class that reads the options of its objective alone."""
+    """A loss on pairs, with a recipe class that reads the options of its objective alone.
+
+    Raises `TypeError` for a row whose length rule would leave options of its objective unread.
+    """
+    if length != "option" and "ld_alpha" in objective.model_fields:
+        raise TypeError(f"{name} has length rule {length!r}, so it would not read ld_alpha")
     recipe = create_model(
         f"{name}_recipe",
         __base__=PairRecipe,

@@ -103,8 +103,7 @@ def learning_rate(recipe: OptimRecipe, step: int, total: int) -> float:
     """The rate of optimizer step `step` (from 0) out of `total`.
 
     Rises linearly over the warm-up, then follows the schedule down to `final_ratio`. The first
-    step already has a rate above 0, and so does the last unless `final_ratio` is 0 and it is the
-    very end of the curve.
+    and the last step have a rate above 0, too.
     """
     warmup = round(recipe.warmup_ratio * total)
     if step < warmup:

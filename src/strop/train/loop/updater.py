@@ -130,7 +130,9 @@ class Updater:
         where: str,
     ) -> None:
         numbers = _numbers(values)
-        if all(map(math.isfinite, (*numbers, float(norm)))):
+        finite = all(map(math.isfinite, (*numbers, float(norm))))
+        # decided by all processes: one that went on alone would wait for the others for ever
+        if not self.world.total({"not_finite": float(not finite)})["not_finite"]:
             return
         whose = "" if of == "policy" else f"the {of}'s "
         tensors = [f"{whose}{tensor}" for tensor in _not_finite(network, numbers)]
@@ -176,6 +178,6 @@ def _not_finite(network: Network, values: Sequence[float]) -> list[str]:
         for name, p in named
         if p.grad is not None and not p.grad.isfinite().all()
     ]
-    found = weights + losses or gradients or ["the norm of all gradients together"]
+    found = weights + losses or gradients or ["the norm, or what another process has"]
     more = [f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
     return found[:SHOWN] + more

@@ -113,8 +113,8 @@ class PolicyGradient:
             for mini in self.mini_batches_of(batch):
                 yield replace(self._update(batch, mini), metrics=metrics)
                 metrics = {}
-                if batch.value is not None and batch.ret is not None:
-                    yield self._critic_update(mini, batch.value, batch.ret)
+                if self.state.critic is not None:
+                    yield self._critic_update(mini, batch.value or [], batch.ret or [])
 
     def prepare(self, groups: Sequence[ScoredGroup]) -> PolicyBatch:
         """Log-probs under older weights, advantages and mismatch weights of a step's samples."""
@@ -128,6 +128,8 @@ class PolicyGradient:
             "skipped/groups": Sum(float(len(groups) - len({k.group for k in kept}))),
         }
         if not kept:
+            if self.method.advantage not in GROUPED:
+                self.world.gathered(torch.zeros(0))  # the other processes wait for this one
             return PolicyBatch((), (), [], [], None, None, None, None, None, counted, metrics)
         trees = tuple(k.tree for k in kept)
         lengths = [sum(branch.supervised) for tree in trees for branch in tree.branches]

@@ -56,7 +56,7 @@ def logging_of_samples_alone(update: Update) -> Update:
     return replace(update, losses=losses)
 
 
-NOTHING = Update({}, lambda counts: [])
+NOTHING = Update({"pairs": 0}, lambda counts: [])
 """An update without a loss of its own; replayed demonstrations may stand beside it."""
 
 OF_ALL_SAMPLES = frozenset({"num_tokens", "entropy", "learnt/entropy"})

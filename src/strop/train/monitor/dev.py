@@ -79,9 +79,11 @@ def find_best(folder: Path, metric: str) -> Best | None:
     return best
 
 
-def start_score(folder: Path, metric: str) -> float:
-    """What the model scored before step 1, by the run's log."""
-    return float(next(read_rows(folder / "metrics.jsonl"))[f"dev/{metric}"])
+def start_score(folder: Path, metric: str) -> float | None:
+    """What the model scored before step 1, by the run's log; `None` where this was not measured
+    then (a forced run may have got its dev suite later)."""
+    score = next(read_rows(folder / "metrics.jsonl")).get(f"dev/{metric}")
+    return None if score is None else float(score)
 
 
 class Dev:

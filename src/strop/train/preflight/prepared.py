@@ -20,7 +20,8 @@ from strop.train.monitor.dev import DevSet
 from strop.types import Branch, Record, Tree
 
 PROBED, PROBED_TOKENS = 4, 64
-"""Sequences, and tokens of each, by which an adapter is compared with what it is merged."""
+"""Sequences, and tokens of each, by which an adapter is compared with the model that merging it
+gives."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ from strop.model.load import pick_device
 from strop.recipe.train.alarm import PolicyAlarms
 from strop.recipe.train.methods import Online, Recipe, method_of
 from strop.recipe.train.online import OnlineRecipe, PolicyRecipe
+from strop.rollout.overlong import NAME as OVERLONG
 from strop.train.methods.policy_gradient import loss_of
 
 CAREFUL_RATE = 1e-4
@@ -94,6 +95,13 @@ def _refuse_contradictory_rollout(recipe: Online) -> None:
             f"rollout.overlong_buffer {rollout.overlong_buffer} covers every answer of "
             f"rollout.max_tokens {rollout.max_tokens}, so even the shortest would be punished",
             fix="make it a part of max_tokens (the paper: 4,096 of 20,480)",
+        )
+    named = {component.label for component in recipe.reward}
+    if rollout.overlong_buffer and OVERLONG in named:
+        raise RecipeError(
+            "a reward component is named `overlong`, as the penalty of rollout.overlong_buffer is, "
+            "so length would be punished twice under one name",
+            fix="drop the component, or set rollout.overlong_buffer: 0",
         )
     if not isinstance(recipe, PolicyRecipe) and rollout.mismatch.level != "none":
         raise RecipeError(

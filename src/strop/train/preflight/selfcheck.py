@@ -125,7 +125,7 @@ def sampler_mismatch(
         scores = policy.score(trees, Head(temperature=sampling.temperature))
     said = torch.tensor([x for answer in answers for x in answer.sampler_logprobs()])
     difference = float((said - scores.logprobs_N.cpu()).abs().mean())
-    if difference > limit:
+    if not difference <= limit:
         raise TrainingError(
             f"sampler and trainer disagree by {difference:.3f} nats per token (limit {limit})",
             fix="use the same precision for both, or raise rollout.mismatch_limit if you must",

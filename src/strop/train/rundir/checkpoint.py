@@ -108,7 +108,8 @@ def roll_back(run: Path, before: int) -> Path | None:
 
 def checkpoints(run: Path) -> list[Path]:
     """The checkpoints of a run by their step; what the clock says of them does not matter."""
-    return sorted(run.glob("checkpoint-*"), key=step_of)
+    found = (p for p in run.glob("checkpoint-*") if p.name.rsplit("-", 1)[1].isdigit())
+    return sorted(found, key=step_of)
 
 
 def latest_checkpoint(run: Path) -> Path | None:
@@ -157,7 +158,7 @@ def restore(state: TrainState, folder: Path) -> None:
     """
     try:
         load_weights(state.network, folder)
-    except RuntimeError as error:
+    except (RuntimeError, FileNotFoundError) as error:
         raise OutputError(
             f"the checkpoint does not fit the model: {str(error).splitlines()[-1].strip()}",
             where=str(folder),

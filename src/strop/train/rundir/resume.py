@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,22 +69,25 @@ def changes(recipe: Recipe, inputs: Mapping[str, Any]) -> list[str]:
 
 
 def settle(
-    recipe: Recipe,
-    inputs: Mapping[str, Any],
-    checkpoint: Path | None,
-    *,
-    resume: bool,
-    force_resume: bool,
-) -> None:
-    """Make the folder this run's: refuse what changed, or note that it was forced."""
+    recipe: Recipe, inputs: Mapping[str, Any], *, resume: bool, force_resume: bool
+) -> list[str] | None:
+    """What a forced run goes on in spite of; `None` for a run that begins, in a folder that is
+    cleared for it. Refuses what changed unless it is forced; writes nothing of a run that goes on.
+    """
     folder = Path(recipe.output)
     if not (resume and has_begun(folder)):
         clear(folder)
-        return
+        return None
     refuse_stopped(folder)
-    if not force_resume:
-        refuse_changed(folder, inputs)
-    elif changed := changes(recipe, inputs):
+    if force_resume:
+        return changes(recipe, inputs)
+    refuse_changed(folder, inputs)
+    return []
+
+
+def go_on(folder: Path, checkpoint: Path | None, changed: Sequence[str]) -> None:
+    """Make the folder that of a run under way, once its checkpoint was put in place."""
+    if changed:
         write_forced(folder, step_of(checkpoint), changed)
     reopen(folder)
     roll_back(folder, step_of(checkpoint) + 1)

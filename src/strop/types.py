@@ -433,7 +433,7 @@ class NotFinite:
     """Why a step left an update out, and what it was made of:
     `NotFinite(("loss of forward 1 of 1: nan",), ({"origin": "pairs.jsonl:17", ...},))`.
 
-    `made` is what the step had learnt by then: `"2 updates of the policy, 1 of the critic"`.
+    `made` is what the step had learnt by then: `"2 updates of the policy and 1 of the critic"`.
     """
 
     tensors: tuple[str, ...]

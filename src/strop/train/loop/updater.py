@@ -144,7 +144,8 @@ SKIPPED = "skipped/nonfinite"
 
 
 def skipped_row(learning_rate: float, made: int = 0) -> dict[str, float]:
-    """The metrics of a step of which an update was left out, after `made` others."""
+    """The log row of a step that left out an update because its loss or gradient was not finite,
+    after `made` others."""
     row = {SKIPPED: 1.0, "learning_rate": learning_rate}
     return {**row, "nonfinite/updates_before": float(made)} if made else row
 

@@ -165,12 +165,13 @@ def refuse_stopped(folder: Path) -> None:
             raise OutputError(
                 f"the run was stopped by an alarm: {said}",
                 where=str(folder),
-                fix="change the recipe and another `output`, or pass --overwrite to start again",
+                fix="change the recipe and choose another `output`, or pass --overwrite to start again",
             )
 
 
 def has_begun(folder: Path) -> bool:
-    """Whether a run made a step here; one that failed before leaves nothing worth keeping."""
+    """Whether the log has a row here (what is measured before step 1 is one), or the run is
+    finished; what failed before leaves nothing worth keeping."""
     return (folder / "metrics.jsonl").exists() or is_finished(folder)
 
 

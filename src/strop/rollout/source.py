@@ -82,7 +82,7 @@ class SynchronousSource:
         return self._round(position, 0)
 
     def next(self, step: int, position: int) -> StepRollouts:
-        """Further prompts are a function of (seed, position, round): a resumed run draws the same."""
+        """Further prompts depend on (seed, position, round): a resumed run draws the same."""
         self.engine.publish(self.weights())
         useful: list[ScoredGroup] = []
         equal: list[ScoredGroup] = []

@@ -165,7 +165,8 @@ def refuse_stopped(folder: Path) -> None:
             raise OutputError(
                 f"the run was stopped by an alarm: {said}",
                 where=str(folder),
-                fix="change the recipe and choose another `output`, or pass --overwrite to start again",
+                fix="change the recipe and choose another `output`, or pass --overwrite to start "
+                "again",
             )
 
 

@@ -118,7 +118,7 @@ def test_the_t_of_a_slope_is_scipys() -> None:
 class TestInTheLoop:
     """`shorter` pays for silence: the share of empty answers rises within a few steps."""
 
-    fast = ("run.steps=14", "optim.learning_rate=3e-3", "run.save_every=2")
+    fast = ("run.steps=30", "optim.learning_rate=3e-3", "run.save_every=2")
 
     def recipe(self, recipes: dict[str, Path], action: str) -> object:
         loud = (

@@ -384,7 +384,9 @@ def test_thumbs(method: str, sides: Sides) -> None:
     trees = prepared.rendered.trees
     examples = list(trainer.train_dataset)
     if method == "kto":
-        others = [list(other.branches[0].ids) for other in other_answers(trees, seed=0)]
+        others = [
+            list(other.branches[0].ids) for other in other_answers(trees, seed=0, max_length=1024)
+        ]
         assert others != [example["KL_completion_ids"] for example in examples]
         examples = [
             {**example, "KL_completion_ids": other}

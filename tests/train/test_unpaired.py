@@ -49,7 +49,7 @@ def test_loss_and_reference_point_by_hand(
     ref_R, ref_other_R = sums_R - torch.arange(6.0), other_R - 2.0
     method = UnpairedMethod(recipe, policy, TREES, LABELS, ref_R, OtherAnswers(others, ref_other_R))
     chosen = [4, 0, 2]
-    kl = torch.tensor(2.0)  # policy - reference is 2 nats for every other_answers answer
+    kl = torch.tensor(2.0)  # policy - reference is 2 nats for the answer of every other record
     expected = kto(
         sums_R[chosen], ref_R[chosen], LABELS[chosen], kl, beta=0.3, desirable_weight=1.2
     )

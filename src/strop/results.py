@@ -373,7 +373,7 @@ class PromoteResult(Shown):
 
 
 class StageResult(NamedTuple):
-    """`StageResult("sft", kind="train", outcome="done", said="/work/runs/sft/final")`."""
+    """`StageResult("sft", kind="train", outcome="done", said="runs/sft/final")`."""
 
     name: str
     kind: str

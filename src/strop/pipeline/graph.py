@@ -23,7 +23,7 @@ from strop.train.rundir.directory import FOLDERS, OURS
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """`Read("/work/runs/sft/final", where="/work/dpo.yaml:4", is_model=True)`."""
+    """`Read("runs/sft/final", where="/work/dpo.yaml:4", is_model=True)`."""
 
     path: str
     where: str

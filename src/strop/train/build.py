@@ -19,7 +19,7 @@ from strop.train.loop.online import OnlineParts, train_online
 from strop.train.loop.optim import build_optimizer
 from strop.train.loop.state import Critic, TrainState
 from strop.train.loop.world import ALONE, World
-from strop.train.methods.reference import Records
+from strop.train.methods.reference import Records, ReferenceCache
 from strop.train.methods.supervised import SupervisedMethod
 from strop.train.methods.table import OFFLINE, ONLINE, compares_with_reference, policy_of
 from strop.train.preflight.prepared import Prepared, PreparedOffline, PreparedOnline
@@ -104,14 +104,15 @@ def _online(
 
 
 def _offline(state: TrainState, prepared: PreparedOffline, world: World) -> Loop:
-    recipe, folder = prepared.recipe, prepared.folder
+    recipe = prepared.recipe
+    cache = ReferenceCache(prepared.folder, recipe.model.path)
     build = OFFLINE[method_of(recipe).family]
     held_out = None
     if prepared.held_out is not None:
-        held_out = build(state, recipe, folder, Records(prepared.held_out, "eval_", None), ALONE)
+        held_out = build(state, recipe, cache, Records(prepared.held_out, "eval_", None), ALONE)
     own = Records(prepared.rendered, "", _visited(prepared))
     parts = OfflineParts(
-        method=build(state, recipe, folder, own, world),
+        method=build(state, recipe, cache, own, world),
         rendered=prepared.rendered,
         mixture=prepared.mixture,
         total=prepared.total_steps,

@@ -83,7 +83,7 @@ def train_online(state: TrainState, recipe: Online, parts: OnlineParts) -> Itera
         with phase("data"):
             position = state.draw_at(parts.total)
             drawn = parts.mixture.draw(position)
-        shape = partial(_sampled_shape, recipe, parts.source.tasks(position))
+        shape = partial(_sampled_shape, recipe, parts.source, position)
         with interruptible(), explained(where, shape, to_sample(recipe)):
             gathered = parts.source.next(state.step, position)
         sampled = time.perf_counter()
@@ -139,7 +139,8 @@ def _learn(
     return row, not_finite
 
 
-def _sampled_shape(recipe: Online, tasks: Sequence[PromptedTask]) -> str:
+def _sampled_shape(recipe: Online, source: RolloutSource, position: int) -> str:
+    tasks = source.tasks(position)
     return shape_of_tasks(tasks, recipe.rollout.group_size, recipe.rollout.max_tokens)
 
 

@@ -100,13 +100,14 @@ class Updater:
             trained = network.trainable()
             self.world.add_gradients(trained)
             norm = get_total_norm([p.grad for p in trained if p.grad is not None])
-            self._expect_finite(network, optimizer, values, norm, update.of, where)
+            numbers = _numbers(values)
+            self._expect_finite(network, optimizer, numbers, norm, update.of, where)
             clip_grads_with_norm_(trained, self.max_grad_norm, norm)
             optimizer.step(learning_rate * scale)
             optimizer.zero_grad()
         if update.of == "critic":
             return self.world.merged(metrics)
-        merged = self.world.merged({**metrics, "loss": Sum(sum(_numbers(values)))})
+        merged = self.world.merged({**metrics, "loss": Sum(sum(numbers))})
         return merged | {
             "loss": Mean.of(merged["loss"].result()),
             "grad_norm": Mean.of(float(norm)),
@@ -124,12 +125,11 @@ class Updater:
         self,
         network: Network,
         optimizer: Optimizers,
-        values: Sequence[torch.Tensor],
+        numbers: Sequence[float],
         norm: torch.Tensor,
         of: Trained,
         where: str,
     ) -> None:
-        numbers = _numbers(values)
         finite = all(map(math.isfinite, (*numbers, float(norm))))
         # decided by all processes: one that went on alone would wait for the others for ever
         if not self.world.total({"not_finite": float(not finite)})["not_finite"]:

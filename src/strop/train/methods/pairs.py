@@ -146,7 +146,8 @@ class PairRule:
 
     def option(self, name: str, without: Any) -> Any:
         """An option of the objective, or `without` where this method has none of that name."""
-        return self.objective.model_dump().get(name, without)
+        known = name in type(self.objective).model_fields
+        return getattr(self.objective, name) if known else without
 
     @property
     def averages(self) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -36,24 +37,29 @@ class Records:
 class ReferenceCache:
     """Reference log-probs of a run's records, computed before step 1, kept in its folder."""
 
-    def __init__(self, policy: Policy, recipe: PairRecipe | UnpairedRecipe, folder: Path) -> None:
-        self.policy, self.recipe, self.folder = policy, recipe, folder
-        self.model = weights_hash(recipe.model.path)
+    def __init__(self, folder: Path, start: str) -> None:
+        self.folder, self.start = folder, start
+
+    @cached_property
+    def model(self) -> str:
+        """Which model the run starts from; its files are read whole for this, once a run."""
+        return weights_hash(self.start)
 
     def scores(
         self,
+        policy: Policy,
+        recipe: PairRecipe | UnpairedRecipe,
         trees: Sequence[Tree],
         read: Callable[[TokenScores], torch.Tensor],
         records: Records,
         name: str,
     ) -> torch.Tensor:
         """`read` of every branch of `trees`; records that no step visits are left at NaN."""
-        recipe = self.recipe
         chosen = range(len(trees)) if records.visited is None else records.visited
         read_trees = [trees[i] for i in chosen]
         precision = f"{recipe.model.dtype}/{recipe.model.quantize}"
         found = reference_scores(
-            self.policy,
+            policy,
             read_trees,
             read,
             path=self.folder / f"{records.prefix}{name}.safetensors",

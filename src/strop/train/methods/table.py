@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,15 +31,19 @@ from strop.train.methods.supervised import LOSSES, SupervisedMethod
 from strop.train.methods.unpaired import OtherAnswers, UnpairedMethod, branch_sums, other_answers
 from strop.types import Feedback
 
-OfflineBuilder = Callable[[TrainState, Any, Path, Records, World], OfflineMethod]
-"""(state, recipe, run folder, records, world) -> the method; the recipe is its family's."""
+OfflineBuilder = Callable[[TrainState, Any, ReferenceCache, Records, World], OfflineMethod]
+"""(state, recipe, cache, records, world) -> the method; the recipe is its family's."""
 
 OnlineBuilder = Callable[[TrainState, Any, Reference | None, World], Learner]
 """(state, recipe, reference, world) -> what learns from a step's groups."""
 
 
 def _supervised(
-    state: TrainState, recipe: CptRecipe | SftRecipe, folder: Path, records: Records, world: World
+    state: TrainState,
+    recipe: CptRecipe | SftRecipe,
+    cache: ReferenceCache,
+    records: Records,
+    world: World,
 ) -> OfflineMethod:
     return SupervisedMethod(
         policy_of(state),
@@ -51,29 +54,29 @@ def _supervised(
 
 
 def _pairs(
-    state: TrainState, recipe: PairRecipe, folder: Path, records: Records, world: World
+    state: TrainState, recipe: PairRecipe, cache: ReferenceCache, records: Records, world: World
 ) -> OfflineMethod:
     policy, trees = policy_of(state), records.rendered.trees
     rule = PairRule(recipe.method, recipe.objective)
     ref_B2 = None
     if method_of(recipe).reference:
-        cache = ReferenceCache(policy, recipe, folder)
-        ref_B2 = cache.scores(trees, reference_read(rule), records, "reference")
+        ref_B2 = cache.scores(policy, recipe, trees, reference_read(rule), records, "reference")
     max_tokens = recipe.run.micro_batch_tokens
     return PairMethod(rule, max_tokens, policy, trees, ref_B2, state.reward_mean, world=world)
 
 
 def _unpaired(
-    state: TrainState, recipe: UnpairedRecipe, folder: Path, records: Records, world: World
+    state: TrainState, recipe: UnpairedRecipe, cache: ReferenceCache, records: Records, world: World
 ) -> OfflineMethod:
     policy, rendered = policy_of(state), records.rendered
-    cache = ReferenceCache(policy, recipe, folder)
     labels = [record.label for record in rendered.records if isinstance(record, Feedback)]
-    ref_R = cache.scores(rendered.trees, branch_sums, records, "reference")
+    ref_R = cache.scores(policy, recipe, rendered.trees, branch_sums, records, "reference")
     others = None
     if method_of(recipe).whole_batch:
         trees = other_answers(rendered.trees, recipe.seed, recipe.text.max_length)
-        ref_other_R = cache.scores(trees, branch_sums, records, "reference_mismatched")
+        ref_other_R = cache.scores(
+            policy, recipe, trees, branch_sums, records, "reference_mismatched"
+        )
         others = OtherAnswers(trees, ref_other_R)
     return UnpairedMethod(
         recipe, policy, rendered.trees, torch.tensor(labels), ref_R, others, world=world
@@ -81,7 +84,11 @@ def _unpaired(
 
 
 def _reward_model(
-    state: TrainState, recipe: RewardModelRecipe, folder: Path, records: Records, world: World
+    state: TrainState,
+    recipe: RewardModelRecipe,
+    cache: ReferenceCache,
+    records: Records,
+    world: World,
 ) -> OfflineMethod:
     assert isinstance(state.network, ScalarNetwork)
     margins = None

@@ -35,9 +35,11 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """Raw text for continued pretraining: `Document("15 / 3 = 5", Origin("corpus.jsonl", 1))`."""
+    """Raw text for continued pretraining:
+    `Document("15 / 3 = 5", {}, Origin("corpus.jsonl", 1))`."""
 
     text: str
+    columns: Mapping[str, Any]
     origin: Origin
 
 

@@ -14,7 +14,7 @@ from datasets import Dataset
 
 from strop.data.messages import without_nulls
 from strop.data.records import PARSERS, demonstration, feedback, preference, task
-from strop.data.sources import read
+from strop.data.sources import at, read
 from strop.errors import DataError
 from strop.rewards.audit.sample import read_completions
 from strop.types import Origin
@@ -68,7 +68,7 @@ class TestParquet:
     @pytest.mark.parametrize("writer", ["pyarrow", "datasets", "saved", "jsonl"])
     def test_the_padding_is_gone(self, tmp_path: Path, writer: str) -> None:
         path = self.write(tmp_path, writer)
-        first, second = read([path], demonstration)
+        first, second = read([at(path)], demonstration)
         assert first.prompt == [USER]
         assert first.completion == self.ROWS[0]["messages"][1:]
         assert first.completion[0]["content"] is None  # type: ignore[index]

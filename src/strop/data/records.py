@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from typing import Any, TypeVar
 
 from strop.data.messages import answer_of, messages_of, text_of, tools_of
@@ -45,10 +46,16 @@ USED_BY = {
 }
 
 OTHER_NAMES = {
-    "conversations": "messages", "conversation": "messages", "dialog": "messages",
-    "instruction": "prompt", "question": "prompt", "query": "prompt",
-    "output": "completion", "response": "completion", "answer": "completion",
-}  # fmt: skip
+    "conversations": "messages",
+    "conversation": "messages",
+    "dialog": "messages",
+    "instruction": "prompt",
+    "question": "prompt",
+    "query": "prompt",
+    "output": "completion",
+    "response": "completion",
+    "answer": "completion",
+}
 """Columns of other formats, for the fix of a message."""
 
 
@@ -57,8 +64,11 @@ def document(row: Row, origin: Origin) -> Document:
     _columns("document", row, origin)
     text = row["text"]
     if not isinstance(text, str) or not text.strip():
-        raise DataError("`text` is empty or not a string", where=str(origin), fix="drop the line")
-    return Document(text, origin)
+        raise DataError(
+            "`text` is empty or not a string", where=str(origin), fix="drop the line", kind="empty"
+        )
+    columns = {name: value for name, value in row.items() if name != "text"}
+    return Document(text, columns, origin)
 
 
 def demonstration(row: Row, origin: Origin) -> Demonstration:
@@ -73,6 +83,7 @@ def demonstration(row: Row, origin: Origin) -> Demonstration:
             "the answer has `label` false: it was disliked, and would be learnt by heart",
             where=str(origin),
             fix="use method kto, or keep only the liked answers",
+            kind="disliked",
         )
     completion = answer_of(row["completion"], "completion", origin)
     return Demonstration(_prompt(row, origin), completion, columns, origin)
@@ -94,6 +105,7 @@ def preference(row: Row, origin: Origin) -> Preference:
             "chosen equals rejected, so the pair says nothing",
             where=str(origin),
             fix="drop the line",
+            kind="chosen_equals_rejected",
         )
     columns = _others(row, form, origin)
     return Preference(_with_system(prompt, row, origin), chosen, rejected, columns, origin)
@@ -108,6 +120,7 @@ def feedback(row: Row, origin: Origin) -> Feedback:
             f"`label` is {shown(row['label'])}",
             where=str(origin),
             fix=f"use true or false{quoted}",
+            kind="label",
         )
     completion = answer_of(row["completion"], "completion", origin)
     return Feedback(_prompt(row, origin), completion, row["label"], columns, origin)
@@ -128,9 +141,62 @@ PARSERS: dict[str, Callable[[Row, Origin], Record]] = {
 }
 
 
+def row_of(record: Record) -> dict[str, Any]:
+    """A record as a row of strop's own form, its further columns behind it.
+
+    `row_of(preference(...)) == {"prompt": ..., "chosen": ..., "rejected": ..., "meta": ...}`
+    """
+    names = [field.name for field in fields(record) if field.name not in ("columns", "origin")]
+    return {**{name: getattr(record, name) for name in names}, **record.columns}
+
+
+def renamed(row: Row, columns: Mapping[str, str], origin: Origin) -> Row:
+    """A row whose columns have strop's names: `columns` is `{"prompt": "question"}`.
+
+    Raises `DataError` where the file has no such column, or strop's name is taken by another one.
+    """
+    if not columns:
+        return row
+    for ours, theirs in columns.items():
+        if theirs not in row:
+            raise DataError(
+                f"`columns` names `{theirs}`, but the row has {{{columns_in(row)}}}",
+                where=str(origin), fix="correct `columns` of this source", kind="columns",
+            )  # fmt: skip
+        if ours in row and ours not in columns.values():
+            raise DataError(
+                f"`columns` makes `{theirs}` the column `{ours}`, but the row has a `{ours}`",
+                where=str(origin), fix=f"rename `{ours}` in `columns`, too", kind="columns",
+            )  # fmt: skip
+    moved = {theirs: ours for ours, theirs in columns.items()}
+    return {moved.get(name, name): value for name, value in row.items()}
+
+
 def fits(kind: str, row: Row) -> bool:
     """Whether a row has all columns of some form of this kind."""
     return any(all(row.get(name) is not None for name in form) for form in FORMS[kind])
+
+
+KINDS = ("preference", "feedback", "demonstration", "document", "task")
+"""Kinds of record, the most telling first: what a row is taken for where nothing says it."""
+
+
+def kind_of_row(row: Row) -> str | None:
+    """The kind of record that a row holds: the most telling one whose columns are all there."""
+    return next((kind for kind in KINDS if fits(kind, row)), None)
+
+
+def any_record(row: Row, origin: Origin) -> Record:
+    """A row as the record it looks like. Raises `DataError` where it looks like none."""
+    kind = kind_of_row(row)
+    if kind is None:
+        raise DataError(
+            f"the row is no record of any kind: found {{{columns_in(row)}}}",
+            where=str(origin),
+            fix="name strop's columns with `columns`, as in {prompt: question}",
+            kind="columns",
+        )
+    return PARSERS[kind](row, origin)
 
 
 def _columns(kind: str, row: Row, origin: Origin) -> tuple[str, ...]:
@@ -141,8 +207,12 @@ def _columns(kind: str, row: Row, origin: Origin) -> tuple[str, ...]:
     for form in FORMS[kind]:
         null = [name for name in form if row.get(name, "") is None]
         if null and all(name in row for name in form):
-            raise DataError(f"`{null[0]}` is null", where=str(origin),
-                            fix="write what is missing, or drop the line")  # fmt: skip
+            raise DataError(
+                f"`{null[0]}` is null",
+                where=str(origin),
+                fix="write what is missing, or drop the line",
+                kind="null",
+            )
     wanted = " or ".join("{" + ", ".join(form) + "}" for form in FORMS[kind])
     looks = next(
         (other for other in FORMS if other != kind and fits(other, row)),
@@ -153,6 +223,7 @@ def _columns(kind: str, row: Row, origin: Origin) -> tuple[str, ...]:
         f"wrong columns for {USED_BY[kind]}: found {{{columns_in(row)}}}",
         where=str(origin),
         fix=f"give every line {wanted}{advice}",
+        kind="columns",
     )
 
 
@@ -172,8 +243,12 @@ def _others(row: Row, form: tuple[str, ...], origin: Origin) -> dict[str, Any]:
         read = [tools_of(value, name, origin) for name, value in given.items()]
         columns["tools"] = next((tools for tools in read if tools), [])
         if any(tools and tools != columns["tools"] for tools in read):
-            raise DataError("`tools` and `input.tools` name different tools", where=str(origin),
-                            fix="keep one of them")  # fmt: skip
+            raise DataError(
+                "`tools` and `input.tools` name different tools",
+                where=str(origin),
+                fix="keep one of them",
+                kind="tools",
+            )
     return columns
 
 
@@ -201,6 +276,7 @@ def _with_system(prompt: Text, row: Row, origin: Origin) -> Text:
             f"`system` is {shown(system)}, not the text of a system message",
             where=str(origin),
             fix="write a text, or give the column another name",
+            kind="system",
         )
     turns: list[Message] = (
         [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
@@ -208,8 +284,12 @@ def _with_system(prompt: Text, row: Row, origin: Origin) -> Text:
     if turns[0]["role"] not in ("system", "developer"):
         return [{"role": "system", "content": system}, *turns]
     if turns[0].get("content") != system:
-        raise DataError("`system` says something else than the system turn of the messages",
-                        where=str(origin), fix="keep one of the two")  # fmt: skip
+        raise DataError(
+            "`system` says something else than the system turn of the messages",
+            where=str(origin),
+            fix="keep one of the two",
+            kind="system",
+        )
     return turns
 
 
@@ -217,8 +297,12 @@ def _openai_prompt(given: Any, origin: Origin) -> Text:
     if not isinstance(given, Mapping):
         return text_of(given, "input", origin)
     if given.get("messages") is None:
-        raise DataError("`input` holds no messages", where=str(origin),
-                        fix='write {"messages": [...], "tools": [...]}')  # fmt: skip
+        raise DataError(
+            "`input` holds no messages",
+            where=str(origin),
+            fix='write {"messages": [...], "tools": [...]}',
+            kind="no_messages",
+        )
     return messages_of(given["messages"], "input.messages", origin)
 
 
@@ -231,12 +315,14 @@ def _split_conversation(value: Any, origin: Origin) -> tuple[list[Message], list
             "`messages` holds no assistant turn, so there is nothing to learn",
             where=str(origin),
             fix="add the assistant's answer or drop the line",
+            kind="no_answer",
         )
     if spoken[0] == 0:
         raise DataError(
             "`messages` starts with the assistant, so there is nothing that its turn answers",
             where=str(origin),
             fix="put a system or user turn before it, or drop that turn",
+            kind="no_prompt",
         )
     return messages[: spoken[0]], messages[spoken[0] :]
 
@@ -252,6 +338,7 @@ def _prompt_of_pair(
                 "the pair has no prompt",
                 where=str(origin),
                 fix="add `prompt`, or put the whole conversation into chosen and rejected",
+                kind="no_prompt",
             )
         prompt = text_of(given, "prompt", origin)
         return prompt, chosen, answer_of(rejected, "rejected", origin)
@@ -262,6 +349,7 @@ def _prompt_of_pair(
                 f"`{name}` ends with a {short(turns[-1]['role'])} turn, so it holds no answer",
                 where=str(origin),
                 fix="end both conversations with the assistant's answer, or drop the line",
+                kind="no_answer",
             )
     shared = chosen[:-1]
     if not isinstance(rejected, list) or rejected[:-1] != shared or len(rejected) < 2:
@@ -269,5 +357,6 @@ def _prompt_of_pair(
             "chosen and rejected hold different conversations before the last turn",
             where=str(origin),
             fix="make all turns but the last identical, or give `prompt` apart",
+            kind="different_prompts",
         )
     return shared, chosen[-1:], rejected[-1:]

@@ -49,7 +49,7 @@ class Choice:
 
 def rows_of(recipe: ChoiceTask) -> list[Choice]:
     """The items of a task. `DataError` names file and line of the first that is none."""
-    return read([source.path for source in recipe.data], parse, held_out=True)
+    return read(recipe.data, parse, held_out=True)
 
 
 def parse(row: Row, origin: Origin) -> Choice:

@@ -54,7 +54,7 @@ class Corpus:
 
 def rows_of(recipe: PerplexityTask) -> list[Passage]:
     """The items of a task. `DataError` names file and line of the first that is none."""
-    return read([source.path for source in recipe.data], parse, held_out=True)
+    return read(recipe.data, parse, held_out=True)
 
 
 def parse(row: Row, origin: Origin) -> Passage:

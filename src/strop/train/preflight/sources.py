@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from strop.data.records import PARSERS, fits, task
-from strop.data.sources import read, rows
+from strop.data.sources import first_row, read
 from strop.engines.engine import PromptedTask, prompted_tasks
 from strop.errors import DataError
 from strop.recipe.train.data import DataSource, TextRecipe
@@ -46,25 +44,25 @@ def by_role(recipe: TrainRecipe, kind: str) -> Roles:
     if replay and METHODS[recipe.method].scalar_head:
         raise DataError(
             "a reward model writes no text, so demonstrations cannot be replayed beside its pairs",
-            where=replay[0][0].path,
+            where=replay[0][0].name,
             fix="drop this source from `data`",
         )
     if not own:
         raise DataError(
             f"every source holds demonstrations, so method {recipe.method} has nothing to learn "
             "from",
-            where=recipe.data[0].path,
+            where=recipe.data[0].name,
             fix=f"add a source with the method's own records ({kind})",
         )
     return Roles(tuple(own), tuple(replay))
 
 
 def _replay_kind(source: DataSource, kind: str) -> str | None:
-    first = next(islice(rows(Path(source.path)), 1), None)
-    if first is None or (kind != "task" and fits(kind, first[0])):
+    first = first_row(source)
+    if first is None or (kind != "task" and fits(kind, first)):
         return None
     others = [other for other in ("demonstration", "document") if other != kind]
-    return next((other for other in others if fits(other, first[0])), None)
+    return next((other for other in others if fits(other, first)), None)
 
 
 def replay_of(recipe: TrainRecipe, tokenizer: Any, sources: Roles) -> list[Rendered]:
@@ -84,7 +82,7 @@ def replay_checks(replay: Sequence[Rendered]) -> dict[str, int]:
 def rendered(
     text: TextRecipe, tokenizer: Any, source: DataSource, kind: str, held_out: bool = False
 ) -> Rendered:
-    records = read([source.path], PARSERS[kind], held_out=held_out)
+    records = read([source], PARSERS[kind], held_out=held_out)
     cut = text.overlong == "cut"
     return render(tokenizer, records, max_length=text.max_length, cut_overlong=cut)
 
@@ -111,7 +109,7 @@ def prompted(
     sources: Sequence[DataSource], tokenizer: Any, room: int, *, held_out: bool = False
 ) -> Prompted:
     """Tasks of these sources whose prompt has at most `room` tokens."""
-    records = read([source.path for source in sources], task, held_out=held_out)
+    records = read(sources, task, held_out=held_out)
     kept = tuple(
         prompt
         for prompt in prompted_tasks(tokenizer, records)

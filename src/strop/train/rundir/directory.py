@@ -15,7 +15,7 @@ import transformers
 import yaml
 
 import strop
-from strop.data.sources import data_hash
+from strop.data.sources import rows_hash
 from strop.errors import OutputError
 from strop.evals.inputs import suite_hash
 from strop.files import LOCK, SHORT, move, sha256_of, sweep, write_json, write_whole
@@ -148,9 +148,7 @@ def run_inputs(recipe: Recipe) -> dict[str, Any]:
         further["chat_template"] = sha256_of(written)[:SHORT]
     return {
         "parent": {"path": recipe.model.path, "sha256": weights_hash(recipe.model.path)},
-        "data": [
-            {"path": source.path, "sha256": data_hash([source.path])} for source in recipe.data
-        ],
+        "data": [{**source.place(), "sha256": rows_hash(source)} for source in recipe.data],
         "rewards": reward_hashes(recipe),
         **further,
     }
@@ -190,7 +188,7 @@ def write_identity(
     lineage = {
         "method": recipe.method,
         **inputs,
-        "rows": [line_count(source.path) for source in recipe.data],
+        "rows": [line_count(source.path or "") for source in recipe.data],
         "recipe": digest(recipe),
         "code": {"strop": strop.__version__, "commit": commit()},
         "self_check": dict(checks),

@@ -11,7 +11,8 @@ from pathlib import Path
 from strop.data.arrow import hub_hash, hub_rows, parquet_rows, saved_rows
 from strop.data.bad_rows import MAX_BAD, Sieve, counted
 from strop.data.folders import DataFiles, find, kind_of
-from strop.data.records import RecordT, Row, renamed
+from strop.data.forms import Row
+from strop.data.records import RecordT, renamed
 from strop.data.text_files import Read, csv_rows, json_lines, json_rows, unreadable
 from strop.errors import DataError
 from strop.files import sha256_of, sha256_of_hashes

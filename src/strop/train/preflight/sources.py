@@ -16,6 +16,10 @@ from strop.recipe.train.run import TrainRecipe
 from strop.text.ends import ends_of
 from strop.text.trees import Rendered, render
 from strop.train.preflight.selfcheck import check_rendered
+from strop.types import RecordKind
+
+REPLAYED: tuple[RecordKind, ...] = ("demonstration", "document")
+"""What may be replayed beside a method's own records."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,17 +28,17 @@ class Roles:
     their records)."""
 
     own: tuple[DataSource, ...]
-    replay: tuple[tuple[DataSource, str], ...]
+    replay: tuple[tuple[DataSource, RecordKind], ...]
 
 
-def by_role(recipe: TrainRecipe, kind: str) -> Roles:
+def by_role(recipe: TrainRecipe, kind: RecordKind) -> Roles:
     """Which sources hold the method's own records and which are replayed beside them.
 
     Only a source with a weight can be a replayed one: its rows are demonstrations (or, beside
     demonstrations, documents) where the method learns from something else.
     """
     own: list[DataSource] = []
-    replay: list[tuple[DataSource, str]] = []
+    replay: list[tuple[DataSource, RecordKind]] = []
     for source in recipe.data:
         other = None if source.weight is None else _replay_kind(source, kind)
         if other is None:
@@ -57,11 +61,11 @@ def by_role(recipe: TrainRecipe, kind: str) -> Roles:
     return Roles(tuple(own), tuple(replay))
 
 
-def _replay_kind(source: DataSource, kind: str) -> str | None:
+def _replay_kind(source: DataSource, kind: RecordKind) -> RecordKind | None:
     first = first_row(source)
     if first is None or (kind != "task" and fits(kind, first)):
         return None
-    others = [other for other in ("demonstration", "document") if other != kind]
+    others = (other for other in REPLAYED if other != kind)
     return next((other for other in others if fits(other, first)), None)
 
 
@@ -80,7 +84,7 @@ def replay_checks(replay: Sequence[Rendered]) -> dict[str, int]:
 
 
 def rendered(
-    text: TextRecipe, tokenizer: Any, source: DataSource, kind: str, held_out: bool = False
+    text: TextRecipe, tokenizer: Any, source: DataSource, kind: RecordKind, held_out: bool = False
 ) -> Rendered:
     records = read([source], PARSERS[kind], held_out=held_out)
     cut = text.overlong == "cut"

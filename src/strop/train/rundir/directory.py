@@ -33,6 +33,7 @@ from strop.files import (
 from strop.model.load import weights_hash
 from strop.recipe.loading.load import digest, flat, load
 from strop.recipe.suite import Suite
+from strop.recipe.train.data import DataSource
 from strop.recipe.train.methods import Recipe
 from strop.recipe.train.offline import PairRecipe
 from strop.recipe.train.online import OnlineRecipe
@@ -160,10 +161,18 @@ def run_inputs(recipe: Recipe) -> dict[str, Any]:
         further["chat_template"] = sha256_of(written)[:SHORT]
     return {
         "parent": {"path": recipe.model.path, "sha256": weights_hash(recipe.model.path)},
-        "data": [{**source.place(), "sha256": rows_hash(source)} for source in recipe.data],
+        "data": [_data_input(source) for source in recipe.data],
         "rewards": reward_hashes(recipe),
         **further,
     }
+
+
+def _data_input(source: DataSource) -> dict[str, Any]:
+    """`{"path": "sft.jsonl", "sha256": ...}`; `read` says how a source is read that is more than a
+    path."""
+    kept = {"path": source.name, "sha256": rows_hash(source)}
+    place = source.place()
+    return kept if place.keys() == {"path"} else {**kept, "read": place}
 
 
 def refuse_stopped(folder: Path) -> None:

@@ -43,8 +43,9 @@ _NAMED = re.compile(
 )
 _CALLED_PHONE = re.compile(
     r"(?:\b(?:tele)?(?:phone|fon|fono|fone|foon|fax)(?:e?s|nummer)?|\b(?:tel|mob|mobile|cell|handy"
-    r"|cellphone|whatsapp|sms|landline|hotline|call|calling|answering|ring|dial|text|reach|móvil"
-    r"|celular|(?:desk|office|home|work)(?= ?:| phone| number)|rufnummer|handynummer)|registered)"
+    r"|cellphone|whatsapp|sms|landline|hotline|call|calling|answering|ring|dial|reach|móvil"
+    r"|celular|(?:desk|office|home|work)(?= ?:| phone| number)|rufnummer"
+    r"|handynummer|text (?:me|us|him|her|them))|registered)"
     r"(?:[_ ]?(?:numbers?|no\b|nr\b))?(?: (?:me|us|him|her|them|back|number))?"
     r"(?: (?:on|at|under|is|was|to))*[\s.:#=\"'(*]{0,5}$",
     re.IGNORECASE,

@@ -56,7 +56,7 @@ _ASSIGNED = re.compile(
     r"(?:(?P<password>passw(?:or)?d|passwort|passphrase|contrase\u00f1a|pwd|passcode)"
     r"|secrets?|tokens?|api[_ -]?keys?|(?:access|private|account|encryption|signing|auth|master"
     r"|shared|session|service|client|consumer|deploy|license)[_ -]?keys?"
-    r"|credentials?|authorization|auth)"
+    r"|credentials?|authorization|auth)(?!iz)(?-i:(?![a-z]))"
     r"[A-Za-z0-9_-]{0,24}[\"'`\]*]{0,3}"
     r"\s{0,4}(?::=|=>|==?|:|\bis\b|\bwas\b)\s{0,4}(?:[urbf]?(?P<quote>[\"'`])|\*{0,2})",
     re.IGNORECASE,

@@ -12,7 +12,8 @@ from strop.curate.clean.personal.phones import phones
 from strop.curate.clean.personal.secrets import secrets
 from strop.curate.clean.personal.spans import KINDS, Kind, Recogniser, Span, settle
 
-_NUMBERS = (cards, ibans, phones, national_ids)
+_ALWAYS: tuple[Recogniser, ...] = (emails, urls, ips, secrets)
+_NUMBERS: tuple[Recogniser, ...] = (cards, ibans, phones, national_ids)
 _SEVERAL_DIGITS = re.compile(r"\d(?:\W{0,3}\w?\d){4}")
 """What every number of a person has; most sentences do not."""
 
@@ -32,12 +33,6 @@ def find(
 
 
 def _all(text: str, others: Sequence[Recogniser]) -> Iterator[Span]:
-    yield from emails(text)
-    yield from urls(text)
-    yield from ips(text)
-    yield from secrets(text)
-    if _SEVERAL_DIGITS.search(text):
-        for recogniser in _NUMBERS:
-            yield from recogniser(text)
-    for recogniser in others:
+    numbers = _NUMBERS if _SEVERAL_DIGITS.search(text) else ()
+    for recogniser in (*_ALWAYS, *numbers, *others):
         yield from recogniser(text)

@@ -144,7 +144,7 @@ SCHEMES: dict[str, Scheme] = {
 }
 """Without words: shapes and checks that ordinary numbers hardly meet. With words: bare digits."""
 
-_BOUNDED = r"(?<![\w.@#$€£+-])(?<!\d[ /]){}(?!\w|[-/.]\w)"
+_BOUNDED = r"(?<![\w.@#$€£+-])(?<!\d[ /])(?:{})(?!\w|[-/.]\w)"
 
 
 @dataclass(frozen=True, slots=True)

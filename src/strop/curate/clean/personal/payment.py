@@ -71,7 +71,11 @@ def ibans(text: str) -> Iterator[Span]:
     for match in _IBAN.finditer(text):
         length = _iban_length(match.group()[:2].upper())
         written = _first_signs(text, match.start(), length)
-        if written and iban.is_valid(written, check_country=False):
+        if (
+            written
+            and iban.is_valid(written, check_country=False)
+            and not _goes_on(text, match.start() + len(written), written)
+        ):
             yield Span("iban", match.start(), match.start() + len(written))
 
 
@@ -91,3 +95,9 @@ def _first_signs(text: str, start: int, count: int) -> str:
     found = re.compile(rf"[A-Za-z0-9](?:[ -]?[A-Za-z0-9]){{{count - 1}}}(?![A-Za-z0-9])")
     match = found.match(text, start)
     return match.group() if match else ""
+
+
+def _goes_on(text: str, end: int, written: str) -> bool:
+    """Whether another group of digits follows a number whose groups of four are all full."""
+    full = _SEPARATOR.search(written[-5:-4]) is not None
+    return full and re.compile(r"[ -]\d{1,4}(?!\w)").match(text, end) is not None

@@ -24,15 +24,15 @@ _AMERICAN = re.compile(
 given out changes every year and is not asked."""
 
 _NATIONAL = tuple(
-    (re.compile(rf"(?<![\w.+@/=#-])(?<!\d ){shape}(?!\w|[ .-]\d)"), region)
+    (re.compile(rf"(?<![\w.+@/=#-])(?<!\d )(?:{shape})(?!\w|[ .-]\d)"), region)
     for shape, region in (
         (r"\(?0\d{3,4}\)? \d{3} \d{3,4}|\(?0\d{2}\)? \d{4} \d{4}|0\d{4} \d{6}", "GB"),
         (r"0[1-9](?:[ .-]\d\d){4}", "FR"),
         (r"\(?0\d{2,4}\)?[ /-]{1,3}\d{5,8}", "DE"),
         (r"\(0\d\) \d{4} \d{4}|04\d\d \d{3} \d{3}", "AU"),
         (r"\(\d\d\) 9?\d{4}-\d{4}", "BR"),
-        (r"0\d{1,3}-\d{3,4}-\d{4}", "JP"),
-        (r"01\d-\d{3,4}-\d{4}|02-\d{3,4}-\d{4}", "KR"),
+        (r"0\d{1,2}-\d{4}-\d{4}", "JP"),
+        (r"01\d-\d{4}-\d{4}|02-\d{3,4}-\d{4}", "KR"),
     )
 )
 """How some countries write their own numbers; the plan of the country has to know the number."""
@@ -68,18 +68,22 @@ def phones(text: str) -> Iterator[Span]:
     for shape, region in _NATIONAL:
         for match in shape.finditer(text):
             if _is_known(match.group(), region):
-                yield Span("phone", match.start(), match.end())
+                yield _span(match)
     for match in _NAMED.finditer(text):
         if _is_dialled(match.group()) and _is_called_phone(text, match):
-            yield Span("phone", match.start(), match.end())
+            yield _span(match)
+
+
+def _span(match: re.Match[str]) -> Span:
+    """Without a bracket in front that is closed after the number."""
+    outer = match.group().startswith("(") and ")" not in match.group()
+    return Span("phone", match.start() + outer, match.end())
 
 
 def _end_of_number(text: str, match: re.Match[str]) -> int:
     """Where the longest run of the match's groups ends that is a number; 0 where none is."""
     start = match.start()
     ends = [start + group.end() for group in _GROUP.finditer(match.group())]
-    if text[match.end() - 1] == ")":
-        ends[-1] = match.end()
     return next((end for end in reversed(ends) if _is_foreign(text[start:end])), 0)
 
 
@@ -112,8 +116,12 @@ def _is_dialled(written: str) -> bool:
     sizes, digits = tuple(map(len, groups)), "".join(groups)
     if len(digits) == 7:
         return sizes in ((3, 4), (7,))
-    american = sizes in ((3, 3, 4), (10,)) or (sizes[0] == 3 and re.search("[-.()]", written))
-    if american and not digits.startswith("0"):
+    spaced = not re.search("[-.()]", written)
+    if (
+        sizes == (10,)
+        or (sizes[0] == 3 and not spaced)
+        or (sizes == (3, 3, 4) and digits[0] != "0")
+    ):
         return _STATES.fullmatch(digits) is not None
     return sizes not in ((4, 2, 2), (2, 2, 4))
 

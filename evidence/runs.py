@@ -22,7 +22,7 @@ import yaml
 from strop.cli.show import setup
 from strop.curate.displacement import ches_scores
 from strop.data.records import preference as preference_record
-from strop.data.sources import read
+from strop.data.sources import at, read
 from strop.demo.world import FILLER, assistant, demonstration, split, user
 from strop.demo.write import HELD_OUT, write_demo
 from strop.evals.run import run_suite
@@ -159,7 +159,7 @@ def _least_similar(folder: Path, keep: float) -> list[Recipe]:
     """The share of the edits with the lowest CHES score under the SFT model."""
     rows = [json.loads(line) for line in (folder / "data/edits.jsonl").open()]
     policy = load_for_inference(str(folder / SFT))
-    pairs = read([folder / "data/edits.jsonl"], preference_record)
+    pairs = read([at(folder / "data/edits.jsonl")], preference_record)
     scores = ches_scores(policy, [preference_tree(policy.tokenizer, pair) for pair in pairs])
     order = sorted(range(len(rows)), key=lambda i: scores[i])
     return [rows[i] for i in sorted(order[: round(keep * len(rows))])]

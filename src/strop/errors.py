@@ -56,7 +56,22 @@ class RecipeError(UsageError):
 
 
 class DataError(UsageError):
-    """A data file is broken or does not fit the method."""
+    """A data file is broken or does not fit the method.
+
+    `kind` is the word by which bad rows are counted: `DataError("`text` is empty",
+    where="corpus.jsonl:3", kind="empty")`.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        where: str | None = None,
+        fix: str | None = None,
+        kind: str = "unusable",
+    ) -> None:
+        self.kind = kind
+        super().__init__(problem, where=where, fix=fix)
 
 
 class TextError(UsageError):

@@ -35,9 +35,11 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """Raw text for continued pretraining: `Document("15 / 3 = 5", Origin("corpus.jsonl", 1))`."""
+    """Raw text for continued pretraining:
+    `Document("15 / 3 = 5", {}, Origin("corpus.jsonl", 1))`."""
 
     text: str
+    columns: Mapping[str, Any]
     origin: Origin
 
 
@@ -91,6 +93,9 @@ class Task:
     columns: Mapping[str, Any]
     origin: Origin
 
+
+RecordKind = Literal["document", "demonstration", "preference", "feedback", "task"]
+"""A kind of record, as files, methods and messages name it."""
 
 Record = Document | Demonstration | Preference | Feedback | Task
 

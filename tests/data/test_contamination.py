@@ -11,10 +11,10 @@ import pytest
 from strop.data.overlap import overlap
 from strop.data.records import demonstration, preference
 from strop.data.records import task as task_record
-from strop.data.sources import data_hash
+from strop.data.sources import at, data_hash
 from strop.demo.world import demonstrations, split
 from strop.demo.write import edit, task
-from strop.evals.overlap import check_overlap, training_files
+from strop.evals.overlap import check_overlap, training_sources
 from strop.types import Demonstration, Document, Origin, Preference, Record, Task, Text
 from tests.support.runs import WriteRows
 
@@ -76,10 +76,10 @@ def test_a_later_turn_or_a_line_of_a_document_gives_an_item_away() -> None:
     ]
     item = asks("Solve 3x + 7 = 22")
     assert how(item, learnt(chat("Name the capital of Peru"), turns)) == ["prompt"]
-    assert how(item, Document("Page 4\nSolve 3x + 7 = 22\nx = 5", Origin("c.jsonl", 1))) == [
+    assert how(item, Document("Page 4\nSolve 3x + 7 = 22\nx = 5", {}, Origin("c.jsonl", 1))) == [
         "prompt"
     ]
-    assert how(item, Document("Page 4: 3x + 7 = 25", Origin("c.jsonl", 1))) == []
+    assert how(item, Document("Page 4: 3x + 7 = 25", {}, Origin("c.jsonl", 1))) == []
 
 
 def test_a_short_answer_under_another_prompt_is_no_overlap_but_a_long_one_is() -> None:
@@ -181,7 +181,7 @@ def test_the_whole_ancestry_is_read_and_lost_files_are_named(write_rows: WriteRo
     lost = write_rows("lost.jsonl", [{"prompt": "Five?", "completion": "a", "label": True}])
     changed = write_rows("changed.jsonl", [{"prompt": "Six?", "answer": "6"}])
     lineage = lineage_of(pairs, text, lost, changed, parent=sft)
-    assert training_files(lineage)[0] == (str(sft), data_hash([sft]))
+    assert training_sources(lineage)[0] == (at(sft), data_hash([sft]))
     names = ("two", "three", "four", "five", "six")
     items = [Task(f"{n.title()}?", {"id": n}, Origin("test.jsonl", 3)) for n in names]
     whole = check_overlap(items, lineage)

@@ -15,7 +15,7 @@ from datasets import Dataset
 
 from strop.data.order import batch_indices
 from strop.data.records import PARSERS, demonstration, document, feedback, preference, task
-from strop.data.sources import data_hash, read
+from strop.data.sources import at, data_hash, read
 from strop.errors import DataError
 from strop.types import Origin
 from tests.support.runs import WriteRows
@@ -35,7 +35,7 @@ class TestSources:
         pyarrow.parquet.write_table(pa.Table.from_pylist(plain), tmp_path / "d.parquet")
         Dataset.from_list(plain).save_to_disk(str(tmp_path / "e"))
         for name in ("a.jsonl", "b.json", "c.jsonl.gz", "d.parquet", "e"):
-            records = read([tmp_path / name], demonstration)
+            records = read([at(tmp_path / name)], demonstration)
             assert [r.prompt for r in records] == ["2x = 6", "b"], name
             assert records[0].columns["source"] == "a"
             assert records[1].origin.line == 2
@@ -43,13 +43,13 @@ class TestSources:
     def test_a_folder_is_all_its_files(self, tmp_path: Path, write_rows: WriteRows) -> None:
         write_rows("1.jsonl", ROWS[:1])
         write_rows("2.jsonl", ROWS[1:])
-        assert [r.prompt for r in read([tmp_path], demonstration)] == ["2x = 6", "b"]
+        assert [r.prompt for r in read([at(tmp_path)], demonstration)] == ["2x = 6", "b"]
 
     def test_broken_line_names_file_line_and_fix(self, tmp_path: Path) -> None:
         path = tmp_path / "bad.jsonl"
         path.write_text('{"prompt": "a", "completion": "b"}\n\n{"prompt": "a", \n')
         with pytest.raises(DataError, match=r"bad\.jsonl:3: broken JSON[\s\S]*fix: mend or drop"):
-            read([path], demonstration)
+            read([at(path)], demonstration)
 
     @pytest.mark.parametrize(
         ("name", "content", "message"),
@@ -68,11 +68,11 @@ class TestSources:
     def test_bad_files(self, tmp_path: Path, name: str, content: bytes, message: str) -> None:
         (tmp_path / name).write_bytes(content)
         with pytest.raises(DataError, match=message.replace(".", r"\.")):
-            read([tmp_path / name], task)
+            read([at(tmp_path / name)], task)
 
     def test_missing_file(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match="no such file"):
-            read([tmp_path / "nowhere.jsonl"], task)
+            read([at(tmp_path / "nowhere.jsonl")], task)
 
     def test_hash_follows_content(self, write_rows: WriteRows) -> None:
         first, same = write_rows("a.jsonl", ROWS), write_rows("b.jsonl", ROWS)
@@ -112,10 +112,10 @@ class TestForms:
     def test_unknown_columns_are_kept(self) -> None:
         assert task({"prompt": "p", "answer": "5", "n": 2}, HERE).columns == {"answer": "5", "n": 2}
 
-    def test_feedback_label_is_a_bool(self) -> None:
+    def test_feedback_label_is_a_thumb(self) -> None:
         assert feedback({"prompt": "p", "completion": "c", "label": False}, HERE).label is False
         with pytest.raises(DataError, match="use true or false"):
-            feedback({"prompt": "p", "completion": "c", "label": 1}, HERE)
+            feedback({"prompt": "p", "completion": "c", "label": 0.5}, HERE)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 from strop.data.records import demonstration, feedback, task
-from strop.data.sources import data_hash, read, rows
+from strop.data.sources import at, data_hash, read, rows
 from strop.errors import DataError
 from strop.recipe.loading.load import load_recipe
 from strop.train.preflight.prepare import prepare
@@ -32,7 +32,7 @@ def parquet(path: Path, prompts: Sequence[str]) -> None:
 
 
 def prompts(path: Path, **options: Any) -> list[Any]:
-    return [record.prompt for record in read([path], demonstration, **options)]
+    return [record.prompt for record in read([at(path)], demonstration, **options)]
 
 
 def silent(path: Path, **options: Any) -> list[Any]:
@@ -177,7 +177,7 @@ class TestSplits:
 class TestJson:
     def test_json_lines_under_the_name_of_json(self, tmp_path: Path) -> None:
         (tmp_path / "a.json").write_text("\n" + LINES)
-        records = read([tmp_path / "a.json"], demonstration)
+        records = read([at(tmp_path / "a.json")], demonstration)
         assert [(r.prompt, r.origin.line) for r in records] == [("2x = 6", 2), ("x + 1 = 2", 3)]
         (tmp_path / "a.json").write_text(LINES + "{")
         with pytest.raises(DataError, match=r"a\.json:3: broken JSON"):
@@ -192,7 +192,7 @@ class TestJson:
     )
     def test_a_single_line(self, tmp_path: Path, row: Any) -> None:
         (tmp_path / "a.json").write_text(json.dumps(row))
-        (record,) = read([tmp_path / "a.json"], demonstration)
+        (record,) = read([at(tmp_path / "a.json")], demonstration)
         assert record.prompt in ("a", [{"role": "user", "content": "a"}])
 
     @pytest.mark.parametrize(
@@ -258,7 +258,7 @@ class TestCsv:
     def test_cells_are_texts_and_lines_are_those_of_the_file(self, tmp_path: Path) -> None:
         text = '\ufeffprompt,answer,note\n"one, ""two""\nthree",007,\n\nfour,1e5,x\n'
         (tmp_path / "a.csv").write_text(text)
-        records = read([tmp_path / "a.csv"], task)
+        records = read([at(tmp_path / "a.csv")], task)
         assert [(r.prompt, dict(r.columns), r.origin.line) for r in records] == [
             ('one, "two"\nthree', {"answer": "007", "note": ""}, 2),
             ("four", {"answer": "1e5", "note": "x"}, 5),
@@ -267,18 +267,18 @@ class TestCsv:
     def test_labels_and_an_index_without_a_name(self, tmp_path: Path) -> None:
         text = ",prompt,completion,label\n0,p,a,True\n1,p,b,false\n"
         self.read(tmp_path, text)
-        assert [r.label for r in read([tmp_path / "a.csv"], feedback)] == [True, False]
+        assert [r.label for r in read([at(tmp_path / "a.csv")], feedback)] == [True, False]
         assert self.read(tmp_path, text)[0].keys() == {"prompt", "completion", "label"}
-        (tmp_path / "a.csv").write_text("prompt,completion,label\np,a,1\n")
-        with pytest.raises(DataError, match=r"a\.csv:2: `label` is 1"):
-            read([tmp_path / "a.csv"], feedback)
+        (tmp_path / "a.csv").write_text("prompt,completion,label\np,a,0.5\n")
+        with pytest.raises(DataError, match=r"a\.csv:2: `label` is 0.5"):
+            read([at(tmp_path / "a.csv")], feedback)
 
     def test_conversations_and_tools_as_json_text(self, tmp_path: Path) -> None:
         turns = [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}]
         tools = [{"name": "f", "parameters": {}}]
         cells = (json.dumps(value).replace('"', '""') for value in (turns, tools))
         (tmp_path / "a.csv").write_text('messages,tools\n"{}","{}"\n'.format(*cells))
-        (record,) = read([tmp_path / "a.csv"], demonstration)
+        (record,) = read([at(tmp_path / "a.csv")], demonstration)
         assert (record.prompt, record.completion) == (turns[:1], turns[1:])
         assert record.columns["tools"] == tools
 

@@ -221,10 +221,10 @@ def test_the_suite_loads_and_reads_only_what_can_be_judged(
         "golden-code_tests",
         "golden-exact_answer",
     ]
-    pairs = read([source.path for source in suite.tasks[0].data], preference)  # type: ignore[union-attr]
+    pairs = read(suite.tasks[0].data, preference)  # type: ignore[union-attr]
     assert [pair.chosen for pair in pairs] == ["Hi Bo"]
     for one, prompt in zip(suite.tasks[1:], ("Write f", "Solve 2x = 6"), strict=True):
-        (item,) = read([source.path for source in one.data], task)  # type: ignore[union-attr]
+        (item,) = read(one.data, task)  # type: ignore[union-attr]
         assert item.prompt == prompt
         assert set(one.slices) == {"signal", "topic"} <= set(item.columns)
 

@@ -19,7 +19,7 @@ import pyarrow.parquet
 import yaml
 
 from strop.data.records import PARSERS
-from strop.data.sources import read
+from strop.data.sources import at, read
 from strop.demo.model import train_tokenizer
 from strop.errors import RegistryError
 from strop.evals.gate.verdict import read_verdict, run_gate
@@ -205,7 +205,7 @@ def _tokenizer() -> Any:
 
 def _read_and_render(kind: str, path: Path) -> None:
     """Records as training reads them: parsed, then as tokens."""
-    records = read([path], PARSERS[kind])
+    records = read([at(path)], PARSERS[kind])
     for record in records:
         if isinstance(record, Document):
             document_trees(_tokenizer(), record, max_length=16)

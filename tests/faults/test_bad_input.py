@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from strop.data.json_text import DEEPEST, parsed
 from strop.data.records import PARSERS
-from strop.data.sources import data_hash, read, rows
+from strop.data.sources import at, data_hash, read, rows
 from strop.errors import DataError, RecipeError, StropError
 from strop.evals.gate.verdict import read_verdict
 from strop.evals.records import read_records
@@ -35,7 +35,7 @@ from tests.support.refusals import GOOD, RECIPE, refused
 def read_bytes(folder: Path, held: bytes, name: str = "rows.jsonl") -> list[Any]:
     path = folder / name
     path.write_bytes(held)
-    return read([path], PARSERS["demonstration"])
+    return read([at(path)], PARSERS["demonstration"])
 
 
 def load_text(folder: Path, text: str | bytes) -> Any:
@@ -159,7 +159,7 @@ class TestPaths:
         (tmp_path / "rows.jsonl").write_bytes(GOOD)
         (tmp_path / "a/link.jsonl").symlink_to(tmp_path / "rows.jsonl")
         for path in (tmp_path / "a/../rows.jsonl", tmp_path / "a/link.jsonl", tmp_path / "a"):
-            assert len(read([path], PARSERS["demonstration"])) == 1
+            assert len(read([at(path)], PARSERS["demonstration"])) == 1
 
     @pytest.mark.parametrize("target", ["/dev/zero", "/nowhere", "loop.jsonl", "."])
     def test_links_to_what_is_no_file(self, tmp_path: Path, target: str) -> None:

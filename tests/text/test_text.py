@@ -198,7 +198,7 @@ def awkward_records() -> list[Record]:
             Demonstration(prompt, answer, {}, here),
             Preference(prompt, answer, "x = 4", {}, here),
             Feedback(prompt, answer, True, {}, here),
-            Document(f"{prompt} {answer}", here),
+            Document(f"{prompt} {answer}", {}, here),
         ]
     return records
 

@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from strop.data.records import Row
+from strop.data.forms import Row
 from strop.errors import DataError
+from strop.files import sha256_of, sha256_of_hashes
+from strop.recipe.train.data import DataSource
 from strop.types import Origin
+
+AT_ONCE = 1024
+"""Rows of a Parquet file that are turned into Python values together."""
 
 
 def parquet_rows(path: Path) -> Iterator[tuple[Row, Origin]]:
-    """Rows of a Parquet file, numbered from 1."""
+    """Rows of a Parquet file, numbered from 1; `AT_ONCE` of them are in memory."""
     import pyarrow.parquet  # here alone, for the sake of start-up
 
+    number = 0
     try:
         with path.open("rb") as stream:  # by its name, Arrow would read `a=1/b.parquet` otherwise
-            table = pyarrow.parquet.read_table(stream)
-        table.validate(full=True)
-        listed = table.to_pylist()
+            file = pyarrow.parquet.ParquetFile(stream)
+            for batch in file.iter_batches(batch_size=AT_ONCE):
+                batch.validate(full=True)
+                for row in batch.to_pylist():
+                    number += 1
+                    yield row, Origin(str(path), number)
     except (pyarrow.ArrowException, OSError, ValueError, LookupError, OverflowError) as error:
         said = str(error).split("\n")[0][:300]
         raise DataError(f"not a Parquet file: {said}", where=str(path),
                         fix="write the file again; it may be cut short") from None  # fmt: skip
-    for number, row in enumerate(listed, start=1):
-        yield row, Origin(str(path), number)
 
 
 def saved_rows(path: Path) -> Iterator[tuple[Row, Origin]]:
@@ -45,8 +53,48 @@ def saved_rows(path: Path) -> Iterator[tuple[Row, Origin]]:
         yield row, Origin(str(path), number)
 
 
+def hub_rows(source: DataSource) -> Iterator[tuple[Row, Origin]]:
+    """Rows of a data set that `datasets` loads by its name (or from a local folder), numbered
+    from 1."""
+    dataset = _loaded(source)
+    for number, row in enumerate(dataset, start=1):
+        yield row, Origin(source.name, number)
+
+
+def hub_hash(source: DataSource) -> str:
+    """Hash of what `datasets` keeps of this split on the disk, 16 hex digits."""
+    dataset = _loaded(source)
+    files = [Path(file["filename"]) for file in dataset.cache_files]
+    return sha256_of_hashes(("", sha256_of(file)) for file in files)
+
+
+def _loaded(source: DataSource) -> Any:
+    import datasets
+
+    assert source.hub is not None
+    split = source.split or "train"
+    try:
+        return datasets.load_dataset(
+            source.hub, source.config, split=split, revision=source.revision
+        )
+    except (
+        datasets.exceptions.DatasetsError,
+        OSError,
+        ValueError,
+        LookupError,
+        RuntimeError,
+    ) as error:
+        said = " ".join(str(error).split())[:300]
+        raise DataError(
+            f"`datasets` cannot load split {split!r}: {said}",
+            where=source.name,
+            fix="check hub, config, split and revision, and that the hub can be reached; a data "
+            "set on a disk is given as `path`",
+        ) from None
+
+
 def zstd_bytes(path: Path) -> Any:
     """The unpacked bytes of a `.zst` file; reading on raises `OSError` where it is broken."""
     import pyarrow
 
-    return pyarrow.input_stream(str(path), compression="zstd")
+    return io.BufferedReader(pyarrow.input_stream(str(path), compression="zstd"))

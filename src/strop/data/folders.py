@@ -15,8 +15,10 @@ PACKED = (".gz", ".zst")
 ENDINGS = (*KINDS, *(kind + packed for kind in KINDS[:3] for packed in PACKED))
 
 METADATA = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "metadata.json",
-            "config.json")  # fmt: skip
-"""Files that describe the data beside them."""
+            "config.json", "manifest.json", "dropped.jsonl")  # fmt: skip
+"""Files that describe the data beside them, or say what was left out of it."""
+ASIDE = tuple(f".{name}" for name in ("manifest.json", "dropped.jsonl"))
+"""Ends of the names of such files that stand beside a single data file."""
 
 TRAIN = frozenset(("train", "training"))
 HELD_OUT = frozenset(("validation", "valid", "val", "dev", "test", "testing", "eval", "evaluation"))
@@ -75,6 +77,7 @@ def _data_in(folder: Path) -> Iterator[Path]:
         if file.name.endswith(ENDINGS)
         and not file.name.startswith(".")
         and file.name not in METADATA
+        and not file.name.endswith(ASIDE)
     )
 
 

@@ -23,11 +23,11 @@ def parsed(text: str, where: str, *, fix: str = "mend or drop the line") -> Any:
     try:
         value = json.loads(text, object_pairs_hook=_without_twins)
     except RecursionError:
-        raise DataError(_too_deep(), where=where, fix=fix) from None
+        raise DataError(_too_deep(), where=where, fix=fix, kind="broken_json") from None
     except ValueError as error:  # json's own, or a number of more digits than Python reads
-        raise DataError(f"broken JSON: {error}", where=where, fix=fix) from None
+        raise DataError(f"broken JSON: {error}", where=where, fix=fix, kind="broken_json") from None
     if text.count("[") + text.count("{") > DEEPEST and _is_deep(value):
-        raise DataError(_too_deep(), where=where, fix=fix)
+        raise DataError(_too_deep(), where=where, fix=fix, kind="broken_json")
     if "\\ud" in text or "\\uD" in text:
         _expect_whole(value, where)
     return value
@@ -66,4 +66,5 @@ def _expect_whole(value: Any, where: str) -> None:
             "the text holds half of a surrogate pair (\\ud800 to \\udfff alone)",
             where=where,
             fix="write the character whole, or drop the line",
+            kind="surrogate",
         ) from None

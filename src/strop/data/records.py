@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from typing import Any, TypeVar
 
+from strop.data.forms import Row, form_of, label_of, own_columns
 from strop.data.messages import answer_of, messages_of, text_of, tools_of
 from strop.errors import DataError
 from strop.recipe.loading.yaml_text import short, shown
@@ -16,27 +18,27 @@ from strop.types import (
     Origin,
     Preference,
     Record,
+    RecordKind,
     Task,
     Text,
 )
 
-Row = Mapping[str, Any]
 RecordT = TypeVar("RecordT")
 
-FORMS: dict[str, tuple[tuple[str, ...], ...]] = {
+COLUMNS: dict[RecordKind, tuple[tuple[str, ...], ...]] = {
     "document": (("text",),),
     "preference": (
         ("prompt", "chosen", "rejected"),
         ("chosen", "rejected"),
         ("input", "preferred_output", "non_preferred_output"),
     ),
-    "feedback": (("prompt", "completion", "label"),),
+    "feedback": (("prompt", "completion", "label"), ("messages", "label")),
     "demonstration": (("prompt", "completion"), ("messages",)),
-    "task": (("prompt",),),
+    "task": (("prompt",), ("messages",)),
 }
 """Columns of each kind of record, the most demanding first."""
 
-USED_BY = {
+USED_BY: dict[RecordKind, str] = {
     "document": "method cpt",
     "preference": "preference methods (dpo and its family, reward_model)",
     "feedback": "methods kto and apo_zero_unpaired",
@@ -45,11 +47,12 @@ USED_BY = {
 }
 
 OTHER_NAMES = {
-    "conversations": "messages", "conversation": "messages", "dialog": "messages",
-    "instruction": "prompt", "question": "prompt", "query": "prompt",
+    "question": "prompt", "query": "prompt", "problem": "prompt", "instruction": "prompt",
     "output": "completion", "response": "completion", "answer": "completion",
+    "solution": "completion", "conversation": "messages", "dialog": "messages",
+    "preferred": "chosen", "dispreferred": "rejected", "content": "text",
 }  # fmt: skip
-"""Columns of other formats, for the fix of a message."""
+"""Columns that often hold what strop calls otherwise, for the fix of a message."""
 
 
 def document(row: Row, origin: Origin) -> Document:
@@ -57,12 +60,16 @@ def document(row: Row, origin: Origin) -> Document:
     _columns("document", row, origin)
     text = row["text"]
     if not isinstance(text, str) or not text.strip():
-        raise DataError("`text` is empty or not a string", where=str(origin), fix="drop the line")
-    return Document(text, origin)
+        raise DataError(
+            "`text` is empty or not a string", where=str(origin), fix="drop the line", kind="empty"
+        )
+    columns = {name: value for name, value in row.items() if name != "text"}
+    return Document(text, columns, origin)
 
 
 def demonstration(row: Row, origin: Origin) -> Demonstration:
     """`{"prompt", "completion"}` or `{"messages"}`."""
+    row = own_columns(row, "demonstration", origin)
     form = _columns("demonstration", row, origin)
     columns = _others(row, form, origin)
     if form == ("messages",):
@@ -73,6 +80,7 @@ def demonstration(row: Row, origin: Origin) -> Demonstration:
             "the answer has `label` false: it was disliked, and would be learnt by heart",
             where=str(origin),
             fix="use method kto, or keep only the liked answers",
+            kind="disliked",
         )
     completion = answer_of(row["completion"], "completion", origin)
     return Demonstration(_prompt(row, origin), completion, columns, origin)
@@ -80,6 +88,7 @@ def demonstration(row: Row, origin: Origin) -> Demonstration:
 
 def preference(row: Row, origin: Origin) -> Preference:
     """`{"prompt", "chosen", "rejected"}`, the same with the prompt inside, or OpenAI's form."""
+    row = own_columns(row, "preference", origin)
     form = _columns("preference", row, origin)
     if form[0] == "input":
         prompt = _openai_prompt(row["input"], origin)
@@ -94,32 +103,44 @@ def preference(row: Row, origin: Origin) -> Preference:
             "chosen equals rejected, so the pair says nothing",
             where=str(origin),
             fix="drop the line",
+            kind="chosen_equals_rejected",
         )
     columns = _others(row, form, origin)
     return Preference(_with_system(prompt, row, origin), chosen, rejected, columns, origin)
 
 
 def feedback(row: Row, origin: Origin) -> Feedback:
-    """`{"prompt", "completion", "label"}`, label a bool."""
-    columns = _others(row, _columns("feedback", row, origin), origin)
-    if not isinstance(row["label"], bool):
-        quoted = " without quotes" if isinstance(row["label"], str) else ""
-        raise DataError(
-            f"`label` is {shown(row['label'])}",
-            where=str(origin),
-            fix=f"use true or false{quoted}",
-        )
+    """`{"prompt", "completion", "label"}` or `{"messages", "label"}`, whose last turn is judged."""
+    row = own_columns(row, "feedback", origin)
+    form = _columns("feedback", row, origin)
+    columns = _others(row, form, origin)
+    label = label_of(row["label"], origin)
+    if form[0] == "messages":
+        before, said = _last_answer(row["messages"], origin)
+        return Feedback(_with_system(before, row, origin), said, label, columns, origin)
     completion = answer_of(row["completion"], "completion", origin)
-    return Feedback(_prompt(row, origin), completion, row["label"], columns, origin)
+    return Feedback(_prompt(row, origin), completion, label, columns, origin)
 
 
 def task(row: Row, origin: Origin) -> Task:
-    """`{"prompt", ...columns}`; the columns go to the rewards."""
+    """`{"prompt", ...columns}`; the columns go to the rewards.
+
+    Of `{"messages"}` that end with an answer the turns before it are the prompt, and the answer is
+    the column `completion`.
+    """
+    row = own_columns(row, "task", origin)
     form = _columns("task", row, origin)
-    return Task(_prompt(row, origin), _others(row, form, origin), origin)
+    columns = _others(row, form, origin)
+    if form == ("prompt",):
+        return Task(_prompt(row, origin), columns, origin)
+    messages = messages_of(row["messages"], "messages", origin)
+    if messages[-1]["role"] == "assistant":
+        messages, said = _last_answer(messages, origin)
+        columns.setdefault("completion", said)
+    return Task(_with_system(messages, row, origin), columns, origin)
 
 
-PARSERS: dict[str, Callable[[Row, Origin], Record]] = {
+PARSERS: dict[RecordKind, Callable[[Row, Origin], Record]] = {
     "document": document,
     "demonstration": demonstration,
     "preference": preference,
@@ -128,24 +149,87 @@ PARSERS: dict[str, Callable[[Row, Origin], Record]] = {
 }
 
 
-def fits(kind: str, row: Row) -> bool:
+def row_of(record: Record) -> dict[str, Any]:
+    """A record as a row of strop's own form, its further columns behind it.
+
+    `row_of(preference(...)) == {"prompt": ..., "chosen": ..., "rejected": ..., "meta": ...}`
+    """
+    names = [field.name for field in fields(record) if field.name not in ("columns", "origin")]
+    return {**{name: getattr(record, name) for name in names}, **record.columns}
+
+
+def renamed(row: Row, columns: Mapping[str, str], origin: Origin) -> Row:
+    """A row whose columns have strop's names: `columns` is `{"prompt": "question"}`.
+
+    Raises `DataError` where the file has no such column, or strop's name is taken by another one.
+    """
+    if not columns:
+        return row
+    for ours, theirs in columns.items():
+        if theirs not in row:
+            raise DataError(
+                f"`columns` names `{theirs}`, but the row has {{{columns_in(row)}}}",
+                where=str(origin), fix="correct `columns` of this source", kind="columns",
+            )  # fmt: skip
+        if ours in row and ours not in columns.values():
+            raise DataError(
+                f"`columns` makes `{theirs}` the column `{ours}`, but the row has a `{ours}`",
+                where=str(origin), fix=f"rename `{ours}` in `columns`, too", kind="columns",
+            )  # fmt: skip
+    moved = {theirs: ours for ours, theirs in columns.items()}
+    return {moved.get(name, name): value for name, value in row.items()}
+
+
+def fits(kind: RecordKind, row: Row) -> bool:
     """Whether a row has all columns of some form of this kind."""
-    return any(all(row.get(name) is not None for name in form) for form in FORMS[kind])
+    form = form_of(row)
+    if form is not None:
+        try:
+            row = form.convert(row, kind, Origin("", 0))
+        except DataError:  # its columns say something else; parsing it will tell
+            return False
+    return any(all(row.get(name) is not None for name in form) for form in COLUMNS[kind])
 
 
-def _columns(kind: str, row: Row, origin: Origin) -> tuple[str, ...]:
+KINDS: tuple[RecordKind, ...] = ("preference", "feedback", "demonstration", "document", "task")
+"""Kinds of record, the most telling first: what a row is taken for where nothing says it."""
+
+
+def kind_of_row(row: Row) -> RecordKind | None:
+    """The kind of record that a row holds: the most telling one whose columns are all there."""
+    return next((kind for kind in KINDS if fits(kind, row)), None)
+
+
+def any_record(row: Row, origin: Origin) -> Record:
+    """A row as the record it looks like. Raises `DataError` where it looks like none."""
+    kind = kind_of_row(row)
+    if kind is None:
+        raise DataError(
+            f"the row is no record of any kind: found {{{columns_in(row)}}}",
+            where=str(origin),
+            fix="name strop's columns with `columns`, as in {prompt: question}",
+            kind="columns",
+        )
+    return PARSERS[kind](row, origin)
+
+
+def _columns(kind: RecordKind, row: Row, origin: Origin) -> tuple[str, ...]:
     """The first form of this kind whose columns are all present."""
-    for form in FORMS[kind]:
+    for form in COLUMNS[kind]:
         if all(row.get(name) is not None for name in form):
             return form
-    for form in FORMS[kind]:
+    for form in COLUMNS[kind]:
         null = [name for name in form if row.get(name, "") is None]
         if null and all(name in row for name in form):
-            raise DataError(f"`{null[0]}` is null", where=str(origin),
-                            fix="write what is missing, or drop the line")  # fmt: skip
-    wanted = " or ".join("{" + ", ".join(form) + "}" for form in FORMS[kind])
+            raise DataError(
+                f"`{null[0]}` is null",
+                where=str(origin),
+                fix="write what is missing, or drop the line",
+                kind="null",
+            )
+    wanted = " or ".join("{" + ", ".join(form) + "}" for form in COLUMNS[kind])
     looks = next(
-        (other for other in FORMS if other != kind and fits(other, row)),
+        (other for other in COLUMNS if other != kind and fits(other, row)),
         None,
     )
     advice = f"; a row like this fits {USED_BY[looks]}" if looks else _renamed(row)
@@ -153,13 +237,18 @@ def _columns(kind: str, row: Row, origin: Origin) -> tuple[str, ...]:
         f"wrong columns for {USED_BY[kind]}: found {{{columns_in(row)}}}",
         where=str(origin),
         fix=f"give every line {wanted}{advice}",
+        kind="columns",
     )
 
 
 def _renamed(row: Row) -> str:
-    """What the columns of other formats are called here."""
-    known = [f"`{name}` is `{OTHER_NAMES[name]}` here" for name in row if name in OTHER_NAMES]
-    return f"; {', '.join(known)}" if known else ""
+    """The key of a recipe that gives columns their names here."""
+    known: dict[str, str] = {}
+    for name in row:
+        if name in OTHER_NAMES and OTHER_NAMES[name] not in row:
+            known.setdefault(OTHER_NAMES[name], name)
+    listed = ", ".join(f"{ours}: {theirs}" for ours, theirs in known.items())
+    return f"; or say what they are called: columns: {{{listed}}}" if known else ""
 
 
 def _others(row: Row, form: tuple[str, ...], origin: Origin) -> dict[str, Any]:
@@ -172,8 +261,12 @@ def _others(row: Row, form: tuple[str, ...], origin: Origin) -> dict[str, Any]:
         read = [tools_of(value, name, origin) for name, value in given.items()]
         columns["tools"] = next((tools for tools in read if tools), [])
         if any(tools and tools != columns["tools"] for tools in read):
-            raise DataError("`tools` and `input.tools` name different tools", where=str(origin),
-                            fix="keep one of them")  # fmt: skip
+            raise DataError(
+                "`tools` and `input.tools` name different tools",
+                where=str(origin),
+                fix="keep one of them",
+                kind="tools",
+            )
     return columns
 
 
@@ -201,6 +294,7 @@ def _with_system(prompt: Text, row: Row, origin: Origin) -> Text:
             f"`system` is {shown(system)}, not the text of a system message",
             where=str(origin),
             fix="write a text, or give the column another name",
+            kind="system",
         )
     turns: list[Message] = (
         [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
@@ -208,8 +302,12 @@ def _with_system(prompt: Text, row: Row, origin: Origin) -> Text:
     if turns[0]["role"] not in ("system", "developer"):
         return [{"role": "system", "content": system}, *turns]
     if turns[0].get("content") != system:
-        raise DataError("`system` says something else than the system turn of the messages",
-                        where=str(origin), fix="keep one of the two")  # fmt: skip
+        raise DataError(
+            "`system` says something else than the system turn of the messages",
+            where=str(origin),
+            fix="keep one of the two",
+            kind="system",
+        )
     return turns
 
 
@@ -217,8 +315,12 @@ def _openai_prompt(given: Any, origin: Origin) -> Text:
     if not isinstance(given, Mapping):
         return text_of(given, "input", origin)
     if given.get("messages") is None:
-        raise DataError("`input` holds no messages", where=str(origin),
-                        fix='write {"messages": [...], "tools": [...]}')  # fmt: skip
+        raise DataError(
+            "`input` holds no messages",
+            where=str(origin),
+            fix='write {"messages": [...], "tools": [...]}',
+            kind="no_messages",
+        )
     return messages_of(given["messages"], "input.messages", origin)
 
 
@@ -231,14 +333,31 @@ def _split_conversation(value: Any, origin: Origin) -> tuple[list[Message], list
             "`messages` holds no assistant turn, so there is nothing to learn",
             where=str(origin),
             fix="add the assistant's answer or drop the line",
+            kind="no_answer",
         )
     if spoken[0] == 0:
         raise DataError(
             "`messages` starts with the assistant, so there is nothing that its turn answers",
             where=str(origin),
             fix="put a system or user turn before it, or drop that turn",
+            kind="no_prompt",
         )
     return messages[: spoken[0]], messages[spoken[0] :]
+
+
+def _last_answer(value: Any, origin: Origin) -> tuple[list[Message], list[Message]]:
+    """(all turns before the last one, the last one, which is the assistant's)."""
+    messages = messages_of(value, "messages", origin)
+    if messages[-1]["role"] != "assistant" or len(messages) < 2:
+        raise DataError(
+            f"`messages` ends with a {short(messages[-1]['role'])} turn, so it holds no answer"
+            if len(messages) > 1
+            else "`messages` is a single turn, so it holds no prompt with its answer",
+            where=str(origin),
+            fix="end the conversation with the assistant's answer, or drop the line",
+            kind="no_answer",
+        )
+    return messages[:-1], messages[-1:]
 
 
 def _prompt_of_pair(
@@ -252,6 +371,7 @@ def _prompt_of_pair(
                 "the pair has no prompt",
                 where=str(origin),
                 fix="add `prompt`, or put the whole conversation into chosen and rejected",
+                kind="no_prompt",
             )
         prompt = text_of(given, "prompt", origin)
         return prompt, chosen, answer_of(rejected, "rejected", origin)
@@ -262,6 +382,7 @@ def _prompt_of_pair(
                 f"`{name}` ends with a {short(turns[-1]['role'])} turn, so it holds no answer",
                 where=str(origin),
                 fix="end both conversations with the assistant's answer, or drop the line",
+                kind="no_answer",
             )
     shared = chosen[:-1]
     if not isinstance(rejected, list) or rejected[:-1] != shared or len(rejected) < 2:
@@ -269,5 +390,6 @@ def _prompt_of_pair(
             "chosen and rejected hold different conversations before the last turn",
             where=str(origin),
             fix="make all turns but the last identical, or give `prompt` apart",
+            kind="different_prompts",
         )
     return shared, chosen[-1:], rejected[-1:]

@@ -1,20 +1,27 @@
-"""Reading rows from the files and folders that users have."""
+"""Reading records from the files, folders and hub data sets that users have."""
 
 from __future__ import annotations
 
+import hashlib
+import heapq
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from strop.data.arrow import parquet_rows, saved_rows
+from strop.data.arrow import hub_hash, hub_rows, parquet_rows, saved_rows
+from strop.data.bad_rows import MAX_BAD, Sieve, counted
 from strop.data.folders import DataFiles, find, kind_of
-from strop.data.records import RecordT, Row
-from strop.data.text_files import csv_rows, json_lines, json_rows, unreadable
+from strop.data.forms import Row, form_name
+from strop.data.records import RecordT, renamed
+from strop.data.text_files import Read, csv_rows, json_lines, json_rows, unreadable
 from strop.errors import DataError
 from strop.files import sha256_of, sha256_of_hashes
+from strop.recipe.train.data import DataSource
 from strop.types import Origin
 
-READERS: dict[str, Callable[[Path], Iterator[tuple[Row, Origin]]]] = {
+Parse = Callable[[Row, Origin], RecordT]
+
+READERS: dict[str, Callable[[Path], Iterator[Read]]] = {
     ".jsonl": json_lines,
     ".json": json_rows,
     ".csv": csv_rows,
@@ -23,30 +30,112 @@ READERS: dict[str, Callable[[Path], Iterator[tuple[Row, Origin]]]] = {
 
 
 def read(
-    paths: Sequence[str | Path],
-    parse: Callable[[Row, Origin], RecordT],
-    *,
-    held_out: bool = False,
+    sources: Sequence[DataSource], parse: Parse[RecordT], *, held_out: bool = False
 ) -> list[RecordT]:
-    """All records of these files or folders, in order. The first bad line raises `DataError`.
+    """All records of these sources, in order.
 
-    `held_out` data is measured on: then a folder with several splits is never guessed at.
+    Bad rows are left out with a warning, up to the share that a source allows: `max_bad`, else 1 %
+    of training data and none of `held_out` data, which is measured on. Of a folder with several
+    splits `held_out` data is never guessed at. Raises `DataError`.
     """
-    found = [find(Path(path), held_out=held_out) for path in paths]
-    records = [parse(row, origin) for one in found for row, origin in _rows(one)]
+    records: list[RecordT] = []
+    for source in sources:
+        sieve = sieve_of(source, held_out=held_out)
+        records += stream(source, parse, sieve, held_out=held_out)
+        if sieve.rows:
+            sieve.expect_clean()
+        if sieve.dropped:
+            warnings.warn(f"{source.name}: left out {counted(sieve.dropped)}", stacklevel=2)
     if not records:
-        raise DataError("the data holds no records", where=", ".join(map(str, paths)),
+        raise DataError("the data holds no records", where=", ".join(s.name for s in sources),
                         fix="add records, or take the file out")  # fmt: skip
     return records
 
 
+def at(path: str | Path) -> DataSource:
+    """A file, folder or pattern as a source."""
+    return DataSource(path=str(path))
+
+
+def sieve_of(source: DataSource, *, held_out: bool = False) -> Sieve:
+    """What counts the bad rows of this source, with the share that it allows."""
+    allowed = 0.0 if held_out else MAX_BAD
+    return Sieve(source.name, allowed if source.max_bad is None else source.max_bad)
+
+
+def stream(
+    source: DataSource, parse: Parse[RecordT], sieve: Sieve, *, held_out: bool = False
+) -> Iterator[RecordT]:
+    """The records of one source, one by one; `sieve` counts the rows and keeps the bad ones.
+
+    Of `limit` records with a `shuffle_seed` those are kept whose places in the source have the
+    lowest hashes with the seed, in the order of the source.
+    """
+    records = _parsed(source, parse, sieve, held_out)
+    if source.limit is None:
+        yield from records
+    elif source.shuffle_seed is None:
+        for count, record in enumerate(records, start=1):
+            yield record
+            if count == source.limit:
+                return
+    else:
+        ranked = (
+            (_rank(source.shuffle_seed, place), place, record)
+            for place, record in enumerate(records)
+        )
+        drawn = heapq.nsmallest(source.limit, ranked, key=lambda one: one[:2])
+        yield from (record for _, _, record in sorted(drawn, key=lambda one: one[1]))
+
+
+def _rank(seed: int, place: int) -> bytes:
+    return hashlib.blake2b(f"{seed} {place}".encode(), digest_size=8).digest()
+
+
+def _parsed(
+    source: DataSource, parse: Parse[RecordT], sieve: Sieve, held_out: bool
+) -> Iterator[RecordT]:
+    for row, origin in rows_of(source, held_out=held_out):
+        sieve.look()
+        if isinstance(row, DataError):
+            sieve.drop(row, origin)
+            continue
+        try:
+            named = renamed(row, source.columns, origin)
+            record = parse(named, origin)
+        except DataError as error:
+            sieve.drop(error, origin)
+            continue
+        sieve.forms[form_name(named)] += 1
+        yield record
+
+
+def rows_of(source: DataSource, *, held_out: bool = False) -> Iterator[Read]:
+    """The rows of a source as its file has them; what is no row is an error in its place."""
+    if source.hub is not None:
+        return hub_rows(source)
+    return _rows(find(Path(source.path or ""), held_out=held_out))
+
+
+def first_row(source: DataSource) -> Row | None:
+    """The first row of a source that is one, with strop's names for its columns."""
+    for row, origin in rows_of(source):
+        if not isinstance(row, DataError):
+            return renamed(row, source.columns, origin)
+    return None
+
+
 def rows(path: Path) -> Iterator[tuple[Row, Origin]]:
-    """Rows with their origin; the line of a Parquet or `datasets` row is its number from 1. Of a
-    folder in splits `train` is read, with a warning that says so."""
-    return _rows(find(path))
+    """Rows with their origin, the first bad line raises `DataError`; the line of a Parquet or
+    `datasets` row is its number from 1. Of a folder in splits `train` is read, with a warning that
+    says so."""
+    for row, origin in _rows(find(path)):
+        if isinstance(row, DataError):
+            raise row
+        yield row, origin
 
 
-def _rows(found: DataFiles) -> Iterator[tuple[Row, Origin]]:
+def _rows(found: DataFiles) -> Iterator[Read]:
     if found.others:
         folder = (found.saved or found.files[0]).parent
         warnings.warn(
@@ -58,6 +147,11 @@ def _rows(found: DataFiles) -> Iterator[tuple[Row, Origin]]:
         return
     for file in found.files:
         yield from READERS[kind_of(file)](file)
+
+
+def rows_hash(source: DataSource) -> str:
+    """Hash of the bytes that are read of a source, 16 hex digits."""
+    return hub_hash(source) if source.hub is not None else data_hash([source.path or ""])
 
 
 def data_hash(paths: Sequence[str | Path]) -> str:

@@ -9,32 +9,43 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import TextIOWrapper
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import IO, Any
 
 from strop.data.arrow import zstd_bytes
+from strop.data.forms import Row, form_of
 from strop.data.json_text import parsed
-from strop.data.records import FORMS, Row
+from strop.data.records import COLUMNS
 from strop.errors import DataError
 from strop.files import READ_BYTES, read_text
 from strop.types import Origin
 
 LONGEST_LINE = 16 << 20
-"""Characters: a longer line is no record, and need not fit into memory."""
+"""Bytes: a longer line is no record, and need not fit into memory."""
+
+Read = tuple[Row | DataError, Origin]
+"""A row with its place, or what is wrong with the line there."""
 
 TEXTS = ("prompt", "completion", "chosen", "rejected")
 """Columns whose cells in a CSV file are texts, even where they look like JSON."""
 
 
-def json_lines(path: Path) -> Iterator[tuple[Row, Origin]]:
+def json_lines(path: Path) -> Iterator[Read]:
     """One object a line."""
     for number, line in _lines(path):
         origin = Origin(str(path), number)
-        yield _object(parsed(line, str(origin)), origin), origin
+        yield (line if isinstance(line, DataError) else _row(line, origin)), origin
 
 
-def json_rows(path: Path) -> Iterator[tuple[Row, Origin]]:
+def _row(line: str, origin: Origin) -> Row | DataError:
+    try:
+        return _object(parsed(line, str(origin)), origin)
+    except DataError as error:
+        return error
+
+
+def json_rows(path: Path) -> Iterator[Read]:
     """The objects of an array, or JSON lines under the name of JSON."""
     if _holds_lines(path):
         yield from json_lines(path)
@@ -48,10 +59,10 @@ def json_rows(path: Path) -> Iterator[tuple[Row, Origin]]:
                         fix=f"write the records as an array or as JSONL{hint}")  # fmt: skip
     for number, row in enumerate(values, start=1):
         origin = Origin(str(path), number)
-        yield _object(row, origin), origin
+        yield (row if isinstance(row, dict) else _no_object(row, origin)), origin
 
 
-def csv_rows(path: Path) -> Iterator[tuple[Row, Origin]]:
+def csv_rows(path: Path) -> Iterator[Read]:
     """A row of texts for every row below the header; `label` may also be a bool or a number.
 
     A column without a name (an index that pandas wrote) is left out.
@@ -89,20 +100,24 @@ def _header(cells: list[str], origin: Origin) -> list[str]:
     return names
 
 
-def _csv_row(names: list[str], cells: list[str], origin: Origin) -> Row:
+def _csv_row(names: list[str], cells: list[str], origin: Origin) -> Row | DataError:
     if len(cells) != len(names):
-        raise DataError(f"the row has {len(cells)} cells, the header {len(names)}",
-                        where=str(origin),
-                        fix="quote cells that hold commas or new lines")  # fmt: skip
+        return DataError(
+            f"the row has {len(cells)} cells, the header {len(names)}",
+            where=str(origin),
+            fix="quote cells that hold commas or new lines",
+            kind="cells",
+        )
     row: dict[str, Any] = {n: cell for n, cell in zip(names, cells, strict=True) if n}
     if "label" in row:
         row["label"] = _label(row["label"])
     for name in TEXTS:
         if _looks_like_messages(row.get(name, "")):
-            raise DataError(
+            return DataError(
                 f"the cell `{name}` holds messages, but in CSV only `messages` is read as a list",
                 where=str(origin),
                 fix="write chat records as JSONL or Parquet",
+                kind="messages",
             )
     return row
 
@@ -125,17 +140,20 @@ def _looks_like_messages(cell: str) -> bool:
 def _holds_lines(path: Path) -> bool:
     """Whether the first line that is not blank is an object, with more lines or a record in it."""
     try:
-        first, *more = islice(_lines(path), 2)
-        row = json.loads(first[1])
-    except (DataError, ValueError, RecursionError):  # an array in one long line, or no JSON at all
+        (_, first), *more = islice(_lines(path), 2)
+    except (DataError, ValueError):  # no bytes, or no lines
+        return False
+    try:
+        row = None if isinstance(first, DataError) else json.loads(first)
+    except (ValueError, RecursionError):  # an array over several lines, or no JSON at all
         return False
     return isinstance(row, dict) and (bool(more) or _is_record(row))
 
 
 def _is_record(row: Row) -> bool:
     """A lone object may also hold columns or a whole data set."""
-    forms = [form for kind in FORMS.values() for form in kind]
-    return any(
+    forms = [form for kind in COLUMNS.values() for form in kind]
+    return form_of(row) is not None or any(
         all(isinstance(row.get(name), str | bool) or _has_roles(row.get(name)) for name in form)
         for form in forms
     )
@@ -146,29 +164,45 @@ def _has_roles(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(v, dict) and "role" in v for v in value)
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    number = 0
-    with _text(path) as stream:
-        while line := _read_line(stream, path, number + 1):
-            number += 1
-            if line.strip():
-                yield number, line
+def _lines(path: Path) -> Iterator[tuple[int, str | DataError]]:
+    """Lines that are not blank, with their number; what is no text is an error in its place."""
+    with _opened(path) as stream:
+        for number in count(1):
+            line = stream.readline(LONGEST_LINE)
+            if not line:
+                return
+            if len(line) == LONGEST_LINE and not line.endswith(b"\n"):
+                _skip_line(stream)
+                yield number, _too_long(path, number)
+                continue
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError:
+                yield number, _no_utf8(f"{path}:{number}")
+                continue
+            if text.strip():
+                yield number, text
 
 
-def _read_line(stream: IO[str], path: Path, number: int) -> str:
-    try:
-        line = stream.readline(LONGEST_LINE)
-    except UnicodeDecodeError:
-        raise DataError(
-            "not UTF-8 text", where=f"{path}:{number}", fix="save the file as UTF-8"
-        ) from None
-    if len(line) == LONGEST_LINE:
-        raise DataError(
-            f"the line is longer than {LONGEST_LINE >> 20} million characters",
-            where=f"{path}:{number}",
-            fix="write one record a line, or drop the line",
-        )
-    return line
+def _skip_line(stream: IO[bytes]) -> None:
+    """Read to the end of a line, without holding it."""
+    while True:
+        more = stream.readline(LONGEST_LINE)
+        if len(more) < LONGEST_LINE or more.endswith(b"\n"):
+            return
+
+
+def _too_long(path: Path, number: int) -> DataError:
+    return DataError(
+        f"the line is longer than {LONGEST_LINE >> 20} million bytes",
+        where=f"{path}:{number}",
+        fix="write one record a line, or drop the line",
+        kind="long_line",
+    )
+
+
+def _no_utf8(where: str) -> DataError:
+    return DataError("not UTF-8 text", where=where, fix="save the file as UTF-8", kind="encoding")
 
 
 def _whole(path: Path) -> str:
@@ -186,10 +220,18 @@ def _whole(path: Path) -> str:
 def _text(path: Path, newline: str | None = None) -> Iterator[IO[str]]:
     """The text of a file, unpacked. Raises `DataError` for what cannot be read."""
     try:
-        with _bytes(path) as held, TextIOWrapper(held, "utf-8-sig", newline=newline) as stream:
+        with _opened(path) as held, TextIOWrapper(held, "utf-8-sig", newline=newline) as stream:
             yield stream
     except UnicodeDecodeError:
-        raise DataError("not UTF-8 text", where=str(path), fix="save the file as UTF-8") from None
+        raise _no_utf8(str(path)) from None
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    """The bytes of a file, unpacked. Raises `DataError` for what cannot be read."""
+    try:
+        with _bytes(path) as held:
+            yield held
     except (OSError, EOFError, zlib.error) as error:
         raise unreadable(path, error) from None
 
@@ -211,9 +253,15 @@ def unreadable(path: Path, error: Exception) -> DataError:
 
 def _object(row: Any, origin: Origin) -> Row:
     if not isinstance(row, dict):
-        is_list = isinstance(row, list)
-        raise DataError(
-            "the line is not a JSON object", where=str(origin),
-            fix='write {"prompt": ...}' + ("; an array belongs into a .json file" * is_list),
-        )  # fmt: skip
+        raise _no_object(row, origin)
     return row
+
+
+def _no_object(row: Any, origin: Origin) -> DataError:
+    is_list = isinstance(row, list)
+    return DataError(
+        "the line is not a JSON object",
+        where=str(origin),
+        fix='write {"prompt": ...}' + ("; an array belongs into a .json file" * is_list),
+        kind="no_object",
+    )

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from strop.data.sources import data_hash
+from strop.data.sources import data_hash, rows_hash
 from strop.engines.engine import Engine
 from strop.evals.ask import as_engine
 from strop.files import SHORT, sha256_hex, sha256_of
 from strop.model.load import weights_hash
 from strop.recipe.suite import Suite
+from strop.recipe.train.data import DataSource
 
 
 def suite_hash(suite: Suite) -> str:
@@ -37,6 +38,8 @@ def _by_content(value: Any) -> Any:
     found = {name: _by_content(item) for name, item in value.items() if name != "model"}
     if isinstance(value.get("path"), str):
         found["path"] = data_hash([value["path"]])
+    if isinstance(value.get("hub"), str):
+        found["hub"] = rows_hash(DataSource.model_validate(value))
     if isinstance(value.get("file"), str):
         found["file"] = sha256_of(Path(value["file"]))
     if isinstance(value.get("chat_template"), str) and Path(value["chat_template"]).is_file():

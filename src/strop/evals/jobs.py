@@ -85,14 +85,14 @@ def jobs_of(suite: Suite, asked: EvalSetup) -> list[Job]:
 
 
 def _generate(recipe: GenerateTask, asked: EvalSetup) -> Job:
-    rows = read(_paths(recipe.data), task, held_out=True)
+    rows = read(_frozen(recipe.data), task, held_out=True)
     reward = Reward(recipe.scores)  # once for all parts: it may hold a model or a worker
     reward.expect_columns(rows)
     return _answered(recipe, asked, rows, lambda said: score_rollouts(recipe, reward, said))
 
 
 def _safety(recipe: SafetyTask, asked: EvalSetup) -> Job:
-    rows = read(_paths(recipe.data), task, held_out=True)
+    rows = read(_frozen(recipe.data), task, held_out=True)
     expect_safety(recipe, rows)
     return _answered(recipe, asked, rows, lambda said: safety_records(recipe, said))
 
@@ -114,7 +114,7 @@ def _prefer(recipe: PreferenceTask, asked: EvalSetup) -> Job:
     def judge(pairs: Sequence[Preference]) -> list[EvalRecord]:
         return prefer(asked.engine.policy(), recipe, pairs, asked.reference_policy())
 
-    rows = read(_paths(recipe.data), preference, held_out=True)
+    rows = read(_frozen(recipe.data), preference, held_out=True)
     return Job(recipe.name, rows, FORWARD, judge, _sliced(recipe, rows))
 
 
@@ -122,7 +122,7 @@ def _choose(recipe: ChoiceTask, asked: EvalSetup) -> Job:
     def judge(rows: Sequence[choice.Choice]) -> list[EvalRecord]:
         return choice.score_rows(asked.engine.policy(), recipe, rows)
 
-    _paths(recipe.data)
+    _frozen(recipe.data)
     rows = choice.rows_of(recipe)
     return Job(recipe.name, rows, FORWARD, judge, _sliced(recipe, [row.task for row in rows]))
 
@@ -131,7 +131,7 @@ def _perplexity(recipe: PerplexityTask, asked: EvalSetup) -> Job:
     def judge(rows: Sequence[perplexity.Passage]) -> list[EvalRecord]:
         return perplexity.score_rows(asked.engine.policy(), recipe, rows)
 
-    _paths(recipe.data)
+    _frozen(recipe.data)
     rows = perplexity.rows_of(recipe)
     return Job(recipe.name, rows, FORWARD, judge, _sliced(recipe, [row.task for row in rows]))
 
@@ -163,11 +163,12 @@ JOBS: Mapping[type[EvalTask], Callable[[Any, EvalSetup], Job]] = {
 """What each kind of task asks."""
 
 
-def _paths(data: Sequence[DataSource]) -> list[str]:
-    """The files of a task; a golden set among them has to be as it was frozen."""
+def _frozen(data: Sequence[DataSource]) -> Sequence[DataSource]:
+    """The sources of a task; a golden set among them has to be as it was frozen."""
     for source in data:
-        check_frozen(source.path)
-    return [source.path for source in data]
+        if source.path is not None:
+            check_frozen(source.path)
+    return data
 
 
 def _sliced(

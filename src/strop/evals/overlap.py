@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from strop.data.bad_rows import Sieve
 from strop.data.items import item_of
 from strop.data.overlap import Overlap, overlap
-from strop.data.records import PARSERS, fits
-from strop.data.sources import data_hash, rows
+from strop.data.records import any_record
+from strop.data.sources import rows_hash, stream
 from strop.errors import DataError
+from strop.recipe.train.data import DataSource
 from strop.registry.lineage import generations
 from strop.types import Preference, Record, Task
-
-KINDS = ("preference", "feedback", "demonstration", "task", "document")
-"""What a training row may be, the most telling first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +53,17 @@ class OverlapReport:
         return lines + [f"{path}: not compared: {why}" for path, why in self.unknown.items()]
 
 
-def training_files(lineage: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(path, hash as `data_hash` gives it) of all data behind a model, oldest first, each once."""
-    listed = [
-        (str(source["path"]), str(source["sha256"]))
-        for model in generations(lineage)
-        for source in model.get("data", [])
-    ]
-    return list(dict.fromkeys(listed))
+def training_sources(lineage: Mapping[str, Any]) -> list[tuple[DataSource, str]]:
+    """(source, hash as `rows_hash` gives it) of all data behind a model, oldest first, each
+    once."""
+    found: list[tuple[DataSource, str]] = []
+    for model in generations(lineage):
+        for kept in model.get("data", []):
+            place = {name: value for name, value in kept.items() if name != "sha256"}
+            one = (DataSource.model_validate(place), str(kept["sha256"]))
+            if one not in found:
+                found.append(one)
+    return found
 
 
 def check_overlap(items: Sequence[Task | Preference], lineage: Mapping[str, Any]) -> OverlapReport:
@@ -72,35 +73,34 @@ def check_overlap(items: Sequence[Task | Preference], lineage: Mapping[str, Any]
     as is an ancestor in whose place other weights lie by now.
     What a base model that no run of strop made was trained on is not known to anybody here.
     """
-    checked: list[str] = []
+    checked: list[DataSource] = []
     unknown: dict[str, str] = {}
-    for path, digest in training_files(lineage):
-        state = _state(path, digest)
+    for source, digest in training_sources(lineage):
+        state = _state(source, digest)
         if state is None:
-            checked.append(path)
+            checked.append(source)
         else:
-            unknown[path] = state
+            unknown[source.name] = state
     for model in generations(lineage):
         if model.get("changed"):
             unknown[str(model["model"])] = "its weights changed, so its history is lost"
     compared = overlap(items, _records(checked))
-    return OverlapReport(len(items), _named(items, compared), tuple(checked), unknown)
+    names = tuple(source.name for source in checked)
+    return OverlapReport(len(items), _named(items, compared), names, unknown)
 
 
-def _state(path: str, digest: str) -> str | None:
-    """Why a file cannot be compared; `None` where it is still what was trained on."""
+def _state(source: DataSource, digest: str) -> str | None:
+    """Why a source cannot be compared; `None` where it is still what was trained on."""
     try:
-        return None if data_hash([path]) == digest else "it changed since the training"
+        return None if rows_hash(source) == digest else "it changed since the training"
     except (DataError, OSError):
         return "it is gone"
 
 
-def _records(paths: Sequence[str]) -> Iterator[Record]:
-    for path in paths:
-        for row, origin in rows(Path(path)):
-            kind = next((kind for kind in KINDS if fits(kind, row)), None)
-            if kind is not None:
-                yield PARSERS[kind](row, origin)
+def _records(sources: Sequence[DataSource]) -> Iterator[Record]:
+    """All rows that are records of some kind; rows that no training could use are left out."""
+    for source in sources:
+        yield from stream(source, any_record, Sieve(source.name, max_bad=1.0))
 
 
 def _named(items: Sequence[Task | Preference], compared: Overlap) -> tuple[TrainedOnItem, ...]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from strop.data.items import cluster_of, item_of
 from strop.data.records import task
-from strop.data.sources import data_hash, read
+from strop.data.sources import read, rows_hash
 from strop.errors import (
     DataError,
     MissingEvidenceError,
@@ -79,7 +79,7 @@ def check_study(study: Study, *, model: str, base: str) -> CheckedStudy:
             where=base,
             fix="give the checkpoint that the model was trained from as --base",
         )
-    tasks = read([source.path for source in study.data], task, held_out=True)
+    tasks = read(study.data, task, held_out=True)
     times = Counter(item_of(one) for one in tasks)
     for one in tasks:
         name = item_of(one)
@@ -148,7 +148,7 @@ def _write(folder: Path, checked: CheckedStudy, graded: Sequence[Graded], result
     }
     described = {
         "study": digest(study),
-        "data": data_hash([source.path for source in study.data]),
+        "data": [rows_hash(source) for source in study.data],
         **models,
         "serving_temperature": study.serving_temperature,
         **result.plain(),

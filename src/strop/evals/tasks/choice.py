@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from strop.data.forms import Row
 from strop.data.items import cluster_of, item_of, slices_of
-from strop.data.records import Row, task
+from strop.data.records import task
 from strop.data.sources import read
 from strop.errors import DataError
 from strop.evals.continuations import (
@@ -49,7 +50,7 @@ class Choice:
 
 def rows_of(recipe: ChoiceTask) -> list[Choice]:
     """The items of a task. `DataError` names file and line of the first that is none."""
-    return read([source.path for source in recipe.data], parse, held_out=True)
+    return read(recipe.data, parse, held_out=True)
 
 
 def parse(row: Row, origin: Origin) -> Choice:

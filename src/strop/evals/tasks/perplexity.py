@@ -7,8 +7,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from strop.data.forms import Row
 from strop.data.items import cluster_of, item_of, slices_of
-from strop.data.records import Row, demonstration, document, fits
+from strop.data.records import demonstration, document, fits
 from strop.data.sources import read
 from strop.errors import DataError, UnscoredError, UsageError
 from strop.evals.continuations import (
@@ -54,7 +55,7 @@ class Corpus:
 
 def rows_of(recipe: PerplexityTask) -> list[Passage]:
     """The items of a task. `DataError` names file and line of the first that is none."""
-    return read([source.path for source in recipe.data], parse, held_out=True)
+    return read(recipe.data, parse, held_out=True)
 
 
 def parse(row: Row, origin: Origin) -> Passage:

@@ -24,7 +24,7 @@ def expect_safety(recipe: SafetyTask, tasks: Sequence[Task]) -> None:
                 fix="say true or false in every row",
             )
     kinds = {"harmful" if task.columns["harmful"] else "harmless" for task in tasks}
-    where = ", ".join(source.path for source in recipe.data)
+    where = ", ".join(source.name for source in recipe.data)
     if recipe.only is not None and kinds != {recipe.only}:
         raise DataError(
             f"task {recipe.name}: `only: {recipe.only}`, but the data is "

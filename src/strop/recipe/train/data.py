@@ -5,16 +5,59 @@ from __future__ import annotations
 from datetime import date as Day  # noqa: N812 - a field is called date
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from strop.recipe.base import LocalPath, Strict
+from strop.recipe.base import LocalPath, ModelPath, Strict
 from strop.recipe.template import DAY, Tokens
 
 
 class DataSource(Strict):
-    """A data file, a folder of them, or a pattern (`data/train-*.parquet`): docs/data.md."""
+    """Where records come from: docs/data.md.
 
-    path: LocalPath
+    `path` is a data file, a folder of them, or a pattern (`data/train-*.parquet`); `hub` a data set
+    that `datasets` loads by its name, or a local folder that it accepts, with its `config`, `split`
+    (`train` unless given) and `revision`. `columns` says what strop's columns are called in the
+    file: `{prompt: question}`. `limit` keeps so many records: the first, or with a `shuffle_seed`
+    a random draw. `max_bad` is the share of rows that may be left out because they cannot be used;
+    1 % unless given, and none of held-out data.
+    """
+
+    path: LocalPath | None = None
+    hub: ModelPath | None = None
+    config: str | None = None
+    split: str | None = None
+    revision: str | None = None
+    columns: dict[str, str] = Field({})
+    limit: int | None = Field(None, ge=1)
+    shuffle_seed: int | None = Field(None, ge=0)
+    max_bad: float | None = Field(None, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _one_place(self) -> DataSource:
+        if (self.path is None) == (self.hub is None):
+            raise ValueError("give `path` (files) or `hub` (a data set by its name), one of them")
+        for name in ("config", "split", "revision"):
+            if self.hub is None and getattr(self, name) is not None:
+                raise ValueError(
+                    f"{name} belongs to `hub`: name the files of a split with a pattern, as in "
+                    "data/test-*.parquet"
+                )
+        if self.shuffle_seed is not None and self.limit is None:
+            raise ValueError(
+                "shuffle_seed draws the records that `limit` keeps: set `limit`, or drop it (the "
+                "order of training is drawn from `seed`)"
+            )
+        return self
+
+    @property
+    def name(self) -> str:
+        """What messages call it: its path, or `hub:org/name`."""
+        return self.path if self.path is not None else f"hub:{self.hub}"
+
+    def place(self) -> dict[str, Any]:
+        """Where its rows are and what their columns are called, as a lineage keeps it."""
+        keys = {"path", "hub", "config", "split", "revision", "columns"}
+        return self.model_dump(include=keys, exclude_defaults=True)
 
 
 class MixedSource(DataSource):
@@ -34,7 +77,7 @@ def _sources(value: Any) -> Any:
 
 
 def _all_weighted(sources: list[MixedSource]) -> list[MixedSource]:
-    without = [source.path for source in sources if source.weight is None]
+    without = [source.name for source in sources if source.weight is None]
     if without and len(without) < len(sources):
         raise ValueError(f"give every source a weight or none of them; {without[0]} has none")
     if len(sources) == 1 and not without:

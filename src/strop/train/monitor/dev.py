@@ -251,7 +251,7 @@ def _preferred(suite: Suite, network: ScalarNetwork) -> dict[str, float]:
     scores = {}
     for asked in suite.tasks:
         assert isinstance(asked, PreferenceTask)
-        pairs = read([source.path for source in asked.data], preference, held_out=True)
+        pairs = read(asked.data, preference, held_out=True)
         trees = [preference_tree(network.tokenizer, pair) for pair in pairs]
         won = 0.0
         for start in range(0, len(trees), FORWARD):

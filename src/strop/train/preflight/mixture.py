@@ -15,13 +15,13 @@ from strop.train.preflight.sources import Roles
 def mixture_of(
     recipe: Recipe, sources: Roles, own: Sequence[int], replay: Sequence[int]
 ) -> DataMixture:
-    weights = {source.path: source.weight for source in recipe.data}
+    weights = {source.name: source.weight for source in recipe.data}
     if recipe.data[0].weight is None:
         parts = [Part(False, 0, sum(own), 1.0)]
     else:
-        named = [(source.path, False, size) for source, size in zip(sources.own, own, strict=True)]
+        named = [(source.name, False, size) for source, size in zip(sources.own, own, strict=True)]
         named += [
-            (source.path, True, size)
+            (source.name, True, size)
             for (source, _), size in zip(sources.replay, replay, strict=True)
         ]
         first = {False: 0, True: 0}

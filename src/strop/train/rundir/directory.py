@@ -6,7 +6,7 @@ import json
 import platform
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,21 @@ import transformers
 import yaml
 
 import strop
-from strop.data.sources import data_hash
+from strop.data.bad_rows import SourceReport
+from strop.data.sources import rows_hash
 from strop.errors import OutputError
 from strop.evals.inputs import suite_hash
-from strop.files import LOCK, SHORT, move, sha256_of, sweep, write_json, write_whole
+from strop.files import (
+    LOCK,
+    SHORT,
+    move,
+    remove,
+    sha256_of,
+    sweep,
+    write_json,
+    write_rows,
+    write_whole,
+)
 from strop.model.load import weights_hash
 from strop.recipe.loading.load import digest, flat, load
 from strop.recipe.suite import Suite
@@ -30,7 +41,8 @@ from strop.tracking.runlog import read_rows
 
 RECIPE = "recipe.resolved.yaml"
 LINEAGE = "lineage.json"
-OURS = (RECIPE, LINEAGE, "env.json", "metrics.jsonl", "samples.jsonl", "report.html",
+DROPPED = "dropped.jsonl"
+OURS = (RECIPE, LINEAGE, DROPPED, "env.json", "metrics.jsonl", "samples.jsonl", "report.html",
         "reference.safetensors", "eval_reference.safetensors",
         "reference_mismatched.safetensors", "eval_reference_mismatched.safetensors",
         "latest", "best")  # fmt: skip
@@ -148,9 +160,7 @@ def run_inputs(recipe: Recipe) -> dict[str, Any]:
         further["chat_template"] = sha256_of(written)[:SHORT]
     return {
         "parent": {"path": recipe.model.path, "sha256": weights_hash(recipe.model.path)},
-        "data": [
-            {"path": source.path, "sha256": data_hash([source.path])} for source in recipe.data
-        ],
+        "data": [{**source.place(), "sha256": rows_hash(source)} for source in recipe.data],
         "rewards": reward_hashes(recipe),
         **further,
     }
@@ -190,13 +200,22 @@ def write_identity(
     lineage = {
         "method": recipe.method,
         **inputs,
-        "rows": [line_count(source.path) for source in recipe.data],
+        "rows": [line_count(source.path or "") for source in recipe.data],
         "recipe": digest(recipe),
         "code": {"strop": strop.__version__, "commit": commit()},
         "self_check": dict(checks),
         **({"forced": forced} if forced else {}),
     }
     write_json(folder / LINEAGE, lineage)
+
+
+def write_dropped(folder: Path, sources: Iterable[SourceReport]) -> None:
+    """`dropped.jsonl`: every row that was left out, with its file, line, kind and reason."""
+    rows = [row.plain() for source in sources for row in source.dropped]
+    if rows:
+        write_rows(folder / DROPPED, rows)
+    else:
+        remove(folder / DROPPED)
 
 
 def self_check(folder: Path) -> dict[str, Any]:

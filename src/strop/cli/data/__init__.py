@@ -1,0 +1,1 @@
+"""`strop data`: a file for each verb."""

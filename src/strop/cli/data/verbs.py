@@ -1,0 +1,11 @@
+"""`strop data` and its verbs."""
+
+from __future__ import annotations
+
+import typer
+
+app = typer.Typer(
+    help="From raw production files to records worth training on.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)

@@ -1,0 +1,177 @@
+"""What a data verb writes: records, dropped rows, and a manifest that says how they came about."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from strop import __version__
+from strop.data.bad_rows import BadRow
+from strop.data.records import any_record, row_of
+from strop.data.sources import at, rows_hash, sieve_of, stream
+from strop.errors import OutputError
+from strop.files import hashed_files, place, remove, write_json, writing_folder
+from strop.recipe.train.data import DataSource
+from strop.types import Record
+
+MANIFEST, DROPPED, RECORDS = "manifest.json", "dropped.jsonl", "records"
+
+
+@dataclass(slots=True)
+class Output:
+    """Where the records of a data verb go.
+
+    Records that are kept stand in `<name>.jsonl`, one file for every name that is given to `keep`;
+    those that are dropped in `dropped.jsonl` with file, line, kind and reason. `keep` and `drop`
+    write at once, so nothing is held in memory. Without a `folder` they only count.
+    """
+
+    folder: Path | None
+    rows: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
+    _open: dict[str, IO[str]] = field(default_factory=dict)
+    _closing: ExitStack = field(default_factory=ExitStack)
+
+    def keep(self, record: Record, name: str = RECORDS) -> None:
+        """Write a record in strop's own form."""
+        self._write(f"{name}.jsonl", row_of(record))
+        self.rows[f"{name}.jsonl"] += 1
+
+    def drop(self, bad: BadRow, record: Record | None = None) -> None:
+        """Note a row that is left out; `record` is written with it where there is one."""
+        row = {} if record is None else {"row": row_of(record)}
+        self._write(DROPPED, bad.plain() | row)
+        self.dropped[bad.kind] += 1
+
+    def _write(self, name: str, row: Mapping[str, Any]) -> None:
+        if self.folder is None:
+            return
+        if name not in self._open:
+            stream = (self.folder / name).open("w", encoding="utf-8")
+            self._open[name] = self._closing.enter_context(stream)
+        self._open[name].write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+
+    def close(self) -> None:
+        """End all files; they are whole afterwards."""
+        self._closing.close()
+
+
+@contextmanager
+def writing_records(
+    path: Path | None,
+    verb: str,
+    inputs: Sequence[DataSource],
+    settings: Mapping[str, Any],
+    *,
+    overwrite: bool = False,
+) -> Iterator[Output]:
+    """An `Output` whose files stand at `path` when the block ends; nothing where the block raises.
+
+    `path` is a folder, or a file `<name>.jsonl` for verbs that make one set of records: the
+    manifest and the dropped rows then stand beside it, as `<name>.manifest.json` and
+    `<name>.dropped.jsonl`. Without a path nothing is written. Raises `OutputError` where something
+    stands at `path`, unless `overwrite`.
+    """
+    if path is None:
+        yield Output(None)
+        return
+    expect_free(path, overwrite=overwrite)
+    single = path.suffix == ".jsonl"
+    folder = path.with_name(f".{path.name}.parts.tmp") if single else path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with writing_folder(folder) as temporary:
+        output = Output(temporary)
+        try:
+            yield output
+        finally:
+            output.close()
+        if single:
+            (temporary / f"{RECORDS}.jsonl").touch()
+        names = {name: target.name for name, target in _beside(path).items()} if single else {}
+        made_by = {"made_by": f"strop data {verb}", "strop": __version__}
+        read = [{**one.place(), "sha256": rows_hash(one)} for one in inputs]
+        write_json(
+            temporary / MANIFEST,
+            {
+                "version": 1,
+                **made_by,
+                "inputs": read,
+                "settings": dict(settings),
+                "files": _files(output, temporary, names),
+                "dropped": dict(output.dropped.most_common()),
+            },
+        )
+    if single:
+        for name, target in _beside(path).items():
+            if (folder / name).exists():
+                place(folder / name, target)
+            else:
+                target.unlink(missing_ok=True)
+        remove(folder)
+
+
+def expect_free(path: Path, *, overwrite: bool) -> None:
+    """Raise `OutputError` where a data verb cannot write."""
+    if path.suffix in (".json", ".csv", ".parquet", ".gz", ".zst"):
+        raise OutputError(
+            f"records are written as JSONL, not as {path.suffix}",
+            where=str(path),
+            fix="give a file that ends in .jsonl, or a folder",
+        )
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())) or overwrite:
+        return
+    raise OutputError("something stands there", where=str(path),
+                      fix="choose another --output, or pass --overwrite")  # fmt: skip
+
+
+def _beside(path: Path) -> dict[str, Path]:
+    """Where the files of a folder go if one file was asked for; the records last."""
+    return {
+        DROPPED: path.with_name(f"{path.stem}.{DROPPED}"),
+        MANIFEST: path.with_name(f"{path.stem}.{MANIFEST}"),
+        f"{RECORDS}.jsonl": path,
+    }
+
+
+def manifest_of(path: Path) -> Path | None:
+    """The manifest of a data file that a data verb wrote, where there is one."""
+    beside = (path.with_name(f"{path.stem}.{MANIFEST}"), path.parent / MANIFEST, path / MANIFEST)
+    return next((one for one in beside if one.is_file()), None)
+
+
+def _files(output: Output, folder: Path, names: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """`{"clean.jsonl": {"sha256": ..., "size": ..., "rows": 90}}`; `names` says what a file of the
+    folder will be called."""
+    hashed = hashed_files(folder, sorted(folder.glob("*.jsonl")))
+    lines = {**output.rows, DROPPED: output.dropped.total()}
+    return {
+        names.get(name, name): {**one, "rows": lines.get(name, 0)} for name, one in hashed.items()
+    }
+
+
+def records_of(
+    inputs: Sequence[DataSource], output: Output, *, max_bad: float | None = None
+) -> Iterator[Record]:
+    """The records of these sources, each of the kind that it looks like, one by one.
+
+    Bad rows go to `output`. Raises `DataError` at the end of a source of which more than `max_bad`
+    are bad (1 % unless given), so that nothing is written.
+    """
+    for source in inputs:
+        sieve = sieve_of(source)
+        if max_bad is not None:
+            sieve.max_bad = max_bad
+        yield from stream(source, any_record, sieve)
+        sieve.expect_clean()
+        for bad in sieve.dropped:
+            output.drop(bad)
+
+
+def sources_of(paths: Sequence[Path]) -> list[DataSource]:
+    """Files and folders of a command line as sources."""
+    return [at(path) for path in paths]

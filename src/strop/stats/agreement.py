@@ -117,12 +117,14 @@ def _nominal(labels: Sequence[Label], totals: Floats) -> Floats:
 def _ordinal(labels: Sequence[Label], totals: Floats) -> Floats:
     """How many labels lie between two, those at the ends by half, squared."""
     ranks = np.cumsum(totals) - totals / 2
-    return (ranks[:, None] - ranks[None, :]) ** 2
+    distances: Floats = (ranks[:, None] - ranks[None, :]) ** 2
+    return distances
 
 
 def _interval(labels: Sequence[Label], totals: Floats) -> Floats:
     values = np.array([_number(label) for label in labels])
-    return (values[:, None] - values[None, :]) ** 2
+    distances: Floats = (values[:, None] - values[None, :]) ** 2
+    return distances
 
 
 _DISTANCES = {"nominal": _nominal, "ordinal": _ordinal, "interval": _interval}

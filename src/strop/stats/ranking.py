@@ -64,8 +64,10 @@ def paired_ranking(
     _, evidence = weigh((gap < 0).astype(float), (gap > 0).astype(float), index)
     low, high = evidence.interval(0.05)
     above = evidence.p_value(0.0)
-    p_value = min(1.0, 2 * min(above, 1 - above)) if differ else 1.0
-    return Ranking(estimate, (1 + low) / 2, (1 + high) / 2, p_value, len(gap), differ)
+    p_value = _share(2 * min(above, 1 - above)) if differ else 1.0
+    return Ranking(
+        estimate, _share((1 + low) / 2), _share((1 + high) / 2), p_value, len(gap), differ
+    )
 
 
 def ranking(scores: ArrayLike, truth: ArrayLike, clusters: Sequence[Any] | NDArray[Any]) -> Ranking:
@@ -90,8 +92,13 @@ def ranking(scores: ArrayLike, truth: ArrayLike, clusters: Sequence[Any] | NDArr
     half = t_quantile(0.975, groups - 1) * error
     tail = 1 - t_cdf(abs(estimate - 0.5) / error, groups - 1)
     return Ranking(
-        estimate, max(0.0, estimate - half), min(1.0, estimate + half), 2 * tail, len(x), differ
+        estimate, _share(estimate - half), _share(estimate + half), _share(2 * tail), len(x), differ
     )
+
+
+def _share(value: float) -> float:
+    """Within 0 and 1, which rounding may leave."""
+    return min(1.0, max(0.0, value))
 
 
 def _beaten(these: Floats, those: Floats) -> Floats:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import typer
 
+from strop.cli.data import check
+
 app = typer.Typer(
     help="From raw production files to records worth training on.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+app.command("check")(check.check)
+app.command("stats")(check.stats)

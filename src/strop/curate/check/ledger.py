@@ -116,6 +116,6 @@ class Ledger:
         return np.flatnonzero(column(self.kinds) == KINDS.index(kind))
 
 
-def column(values: array[int]) -> NDArray[np.integer]:  # type: ignore[type-arg]
+def column(values: array[int]) -> NDArray[np.integer]:
     """A column as numpy sees it, not copied."""
     return np.frombuffer(values, dtype=values.typecode) if len(values) else np.zeros(0, np.uint64)

@@ -116,7 +116,7 @@ def check(asked: Asked, only: Sequence[str] = tuple(CHECKS)) -> Report:
     """
     turns = Turns()
     rendering, watch = asked.rendering, asked.watch
-    watchers = [turns.watch]
+    watchers: list[Callable[[Record], None]] = [turns.watch]
     watchers += [] if rendering is None else [rendering.watch]
     watchers += [] if watch is None else [watch]
     survey = Survey(Annotations(asked.annotators), watchers)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from strop.curate.check.families.features import FEATURES
-from strop.curate.check.finding import Finding, Section, finding
+from strop.curate.check.families.features import FEATURES, measured
+from strop.curate.check.finding import EXAMPLES, Finding, Section, finding
 from strop.curate.check.ledger import Ledger, asks, column, hashed, said
 from strop.curate.check.survey import Survey, quantiles
 from strop.stats.multiple import holm
@@ -34,10 +34,10 @@ def length(survey: Survey) -> Section:
     found: list[Finding] = []
     for kind, measure in (("preference", _of_pairs), ("feedback", _of_thumbs)):
         rows = ledger.of_kind(kind)
-        measured = measure(ledger, rows) if len(rows) else None
-        if measured is None:
+        compared = measure(ledger, rows) if len(rows) else None
+        if compared is None:
             continue
-        liked, disliked, ranked, unlike = measured
+        liked, disliked, ranked, unlike = compared
         figures[kind] = {
             "median_liked": float(np.median(liked)),
             "median_disliked": float(np.median(disliked)),
@@ -93,22 +93,22 @@ def style(survey: Survey) -> Section:
     if not pairs and not both_labels:
         return Section("style", {})
     if len(pairs) >= len(thumbs) or not both_labels:
-        measured, origins, of = *_style_of_pairs(pairs), "pairs"
+        rankings, origins, of = *_style_of_pairs(pairs), "pairs"
     else:
-        measured, origins, of = *_style_of_thumbs(thumbs), "answers"
-    tested = {name: one for name, one in measured.items() if one.p_value is not None}
+        rankings, origins, of = *_style_of_thumbs(thumbs), "answers"
+    tested = {name: one for name, one in rankings.items() if one.p_value is not None}
     adjusted = dict(zip(tested, holm([one.p_value or 0.0 for one in tested.values()]), strict=True))
     figures = {
         "compared": len(pairs) if of == "pairs" else len(thumbs),
         "of": of,
         "features": {
             name: plain_ranking(one) | {"p_adjusted": adjusted.get(name)}
-            for name, one in measured.items()
+            for name, one in rankings.items()
         },
     }
     found = [
         made
-        for name, one in measured.items()
+        for name, one in rankings.items()
         if adjusted.get(name, 1.0) < LEVEL
         and (made := _style_finding(name, one, origins[name])) is not None
     ]
@@ -136,30 +136,27 @@ Measures = tuple[dict[str, Ranking], dict[str, list[Origin]]]
 
 
 def _style_of_pairs(pairs: Sequence[Preference]) -> Measures:
-    chosen = [said(pair.chosen) for pair in pairs]
-    rejected = [said(pair.rejected) for pair in pairs]
-    prompts = _prompts(pairs)
-    measured, places = {}, {}
-    for name, feature in FEATURES.items():
-        liked = np.array([feature(text) for text in chosen])
-        other = np.array([feature(text) for text in rejected])
-        one = measured[name] = paired_ranking(liked, other, prompts)
-        gap = liked - other if one.auc > 0.5 else other - liked
-        places[name] = [pairs[i].origin for i in np.argsort(-gap, kind="stable")[:5]]
-    return measured, places
+    liked = np.array([measured(said(pair.chosen)) for pair in pairs])
+    other = np.array([measured(said(pair.rejected)) for pair in pairs])
+    clusters = _prompts(pairs)
+    rankings, places = {}, {}
+    for n, name in enumerate(FEATURES):
+        one = rankings[name] = paired_ranking(liked[:, n], other[:, n], clusters)
+        gap = (liked - other)[:, n] if one.auc > 0.5 else (other - liked)[:, n]
+        places[name] = [pairs[i].origin for i in np.argsort(-gap, kind="stable")[:EXAMPLES]]
+    return rankings, places
 
 
 def _style_of_thumbs(thumbs: Sequence[Feedback]) -> Measures:
-    texts = [said(thumb.completion) for thumb in thumbs]
+    values = np.array([measured(said(thumb.completion)) for thumb in thumbs])
     labels = np.array([thumb.label for thumb in thumbs])
-    prompts = _prompts(thumbs)
-    measured, places = {}, {}
-    for name, feature in FEATURES.items():
-        values = np.array([feature(text) for text in texts])
-        one = measured[name] = ranking(values, labels, prompts)
-        gap = np.where(labels == (one.auc > 0.5), values, -values)
-        places[name] = [thumbs[i].origin for i in np.argsort(-gap, kind="stable")[:5]]
-    return measured, places
+    clusters = _prompts(thumbs)
+    rankings, places = {}, {}
+    for n, name in enumerate(FEATURES):
+        one = rankings[name] = ranking(values[:, n], labels, clusters)
+        gap = np.where(labels == (one.auc > 0.5), values[:, n], -values[:, n])
+        places[name] = [thumbs[i].origin for i in np.argsort(-gap, kind="stable")[:EXAMPLES]]
+    return rankings, places
 
 
 def _prompts(records: Sequence[Preference] | Sequence[Feedback]) -> NDArray[np.intp]:
@@ -180,7 +177,7 @@ def interval(one: Ranking) -> str:
     return f"{one.auc:.3f} ({one.low:.3f} to {one.high:.3f})"
 
 
-def plain_ranking(one: Ranking) -> Mapping[str, Any]:
+def plain_ranking(one: Ranking) -> dict[str, Any]:
     """As JSON."""
     return {"auc": one.auc, "low": one.low, "high": one.high, "p_value": one.p_value,
             "n": one.n, "differ": one.differ}  # fmt: skip

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -54,7 +55,7 @@ def conflicts(survey: Survey) -> Section:
                 f"({len(both):,} pairs of answers; at least {least:,} labels are wrong)"
             )
             severity = graded(share(len(rows), len(pairs)), WORTH_A_WARNING)
-            first = sorted((row for one in both[:5] for row in one.rows[:2]))
+            first = sorted(row for one in both[:5] for row in one.rows[:2])
             found.append(
                 finding("contradictory_pairs", severity, text, len(rows), ledger.origins(first))
             )
@@ -117,9 +118,10 @@ def _circles(ledger: Ledger, pairs: Rows) -> Iterator[list[int]]:
             TopologicalSorter(better).prepare()
         except CycleError as error:
             around = error.args[1]
-            steps = zip(around, around[1:], strict=False)
             yield sorted(
-                row for a, b in steps for row in rows.get((a, b), rows.get((b, a), ()))[:1]
+                row
+                for a, b in pairwise(around)
+                for row in rows.get((a, b), rows.get((b, a), ()))[:1]
             )
 
 

@@ -75,7 +75,9 @@ def _of_prompts(survey: Survey, figures: dict[str, Any], places: Sequence[Any]) 
     others = len(survey.ledger) - most
     if others:
         said = ", ".join(f"{count} {kind}" for kind, count in survey.kinds.most_common())
-        stray = (row for kind in survey.kinds if kind != main for row in survey.ledger.of_kind(kind))
+        stray = (
+            row for kind in survey.kinds if kind != main for row in survey.ledger.of_kind(kind)
+        )
         found.append(finding("mixed_kinds", "warn", f"records of several kinds: {said}", others,
                              survey.ledger.origins(sorted(stray)[:5])))  # fmt: skip
     ratio = figures["rows_a_prompt"]
@@ -121,9 +123,7 @@ def duplicates(survey: Survey) -> Section:
         part = len(repeated) / len(ledger)
         text = f"{len(repeated):,} rows ({part:.1%}) repeat another row"
         places = ledger.origins(repeated[:5].tolist())
-        found.append(
-            finding("duplicate_rows", graded(part, REPEATED), text, len(repeated), places)
-        )
+        found.append(finding("duplicate_rows", graded(part, REPEATED), text, len(repeated), places))
     few = max(NO_CHANCE, REPEATED * len(ledger))
     if answer["characters"] >= NOT_SHORT and answer["prompts"] >= few:
         part = answer["rows"] / len(ledger)
@@ -131,9 +131,7 @@ def duplicates(survey: Survey) -> Section:
             f"one answer of {answer['characters']:,} characters stands under "
             f"{answer['prompts']:,} different prompts ({answer['rows']:,} rows, {part:.1%})"
         )
-        found.append(
-            finding("repeated_answer", "warn", text, answer["rows"], answer.pop("places"))
-        )
+        found.append(finding("repeated_answer", "warn", text, answer["rows"], answer.pop("places")))
     answer.pop("places", None)
     return Section("duplicates", figures, tuple(found))
 

@@ -39,6 +39,4 @@ def leak(items: Sequence[Task | Preference], overlap: Overlap | None) -> Section
         return Section("leak", figures)
     text = f"{len(matches):,} of {overlap.items:,} eval items stand in this data"
     places = [match.places[0] for match in matches[:5]]
-    return Section(
-        "leak", figures, (finding("eval_leak", "error", text, len(matches), places),)
-    )
+    return Section("leak", figures, (finding("eval_leak", "error", text, len(matches), places),))

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
-from strop.curate.check.finding import EXAMPLES, Finding, Section, finding
+from strop.curate.check.finding import EXAMPLES, Finding, Section, Severity, finding
 from strop.curate.check.secrets import masked
 from strop.curate.check.survey import quantiles, share
+from strop.data.bad_rows import MAX_BAD
 from strop.errors import TextError
 from strop.text.parse import decode
 from strop.text.render import trees
@@ -145,7 +146,7 @@ def _of_rendering(rendering: Rendering, rows: int) -> list[Finding]:
         text = f"{faults:,} rows cannot be rendered, most often: {first}"
         if faults >= MOST_FAULTS:
             text += f" (stopped looking after {faults:,})"
-        severity = "error" if share(faults, rows + faults) > 0.01 else "warn"
+        severity: Severity = "error" if share(faults, rows + faults) > MAX_BAD else "warn"
         found.append(
             finding("unrenderable", severity, text, faults, rendering.places["unrenderable"])
         )

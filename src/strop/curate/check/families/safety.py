@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 
+from strop.curate.check.families.features import BEGINNING
 from strop.curate.check.finding import Section, finding
 from strop.curate.check.ledger import answers_of, said
 from strop.curate.check.survey import Survey, share
@@ -20,18 +21,20 @@ TOO_MUCH = 0.1
 """Share of rows about safety from which a policy learns to refuse what is harmless."""
 
 _DO = r"(?:make|build|create|cook|synthesi[sz]e|produce|buy|get|smuggle|plant|construct|assemble)"
-_ASK = r"(?:how (?:to|do i|can i|could i|would i|do you)|ways? to|steps? to|help me|tell me|teach me)"
+_ASK = (
+    r"(?:how (?:to|do i|can i|could i|would i|do you)|ways? to|steps? to|help me|tell me|teach me)"
+)
 HARMFUL = re.compile(
     "|".join(
         (
-            rf"\b{_DO}\b[^.?!\n]{{0,40}}\b(?:bombs?|explosives?|grenades?|molotov|nerve (?:gas|agent)"
-            r"|ricin|sarin|anthrax|meth(?:amphetamine)?|heroin|fentanyl|cocaine|bioweapons?"
+            rf"\b{_DO}\b[^.?!\n]{{0,40}}\b(?:bombs?|explosives?|grenades?|molotov"
+            r"|nerve (?:gas|agent)|ricin|sarin|anthrax|meth(?:amphetamine)?|heroin|fentanyl|cocaine|bioweapons?"
             r"|chemical weapons?|ghost guns?|silencers?|napalm)\b",
             rf"\b{_ASK}\b[^.?!\n]{{0,60}}\b(?:kill|murder|poison|kidnap|stalk|blackmail|torture|rape"
             r"|strangle|stab|assassinate|lynch)\b(?! (?:time|the (?:process|mood|lights?)|process"
             r"|a process|weeds?|bacteria|mold|mould|germs|ants|mosquitoes))",
-            rf"\b{_ASK}\b[^.?!\n]{{0,60}}\b(?:hack|break|get) into\b[^.?!\n]{{0,40}}\b(?:account|phone"
-            r"|computer|e?mail|wi-?fi|network|house|car|bank|server|webcam)",
+            rf"\b{_ASK}\b[^.?!\n]{{0,60}}\b(?:hack|break|get) into\b[^.?!\n]{{0,40}}\b(?:account"
+            r"|phone|computer|e?mail|wi-?fi|network|house|car|bank|server|webcam)",
             r"\b(?:write|create|build|make|spread|deploy)\b[^.?!\n]{0,30}\b(?:malware|ransomware"
             r"|keylogger|phishing|computer virus|trojan|botnet|rootkit)\b",
             rf"\b{_ASK}\b[^.?!\n]{{0,60}}\b(?:steal|shoplift|launder money|forge|counterfeit|scam"
@@ -76,9 +79,7 @@ def safety(survey: Survey) -> Section:
         f"{sum(refusing):,} refusals to learn, by a list of words)"
     )
     places = [records[place].origin for place in about[:5]]
-    return Section(
-        "safety", figures, (finding("safety_share", "warn", text, len(about), places),)
-    )
+    return Section("safety", figures, (finding("safety_share", "warn", text, len(about), places),))
 
 
 def _refuses(record: Record) -> bool:
@@ -86,4 +87,4 @@ def _refuses(record: Record) -> bool:
     if isinstance(record, Feedback) and not record.label:
         return False
     answers = answers_of(record)
-    return bool(answers) and refuses(said(answers[0]))
+    return bool(answers) and refuses(said(answers[0])[:BEGINNING])

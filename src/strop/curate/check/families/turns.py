@@ -1,4 +1,4 @@
-"""The order of turns, which strict chat templates refuse where it is unusual: no template needed."""
+"""The order of turns, which strict chat templates refuse where it is unusual."""
 
 from __future__ import annotations
 

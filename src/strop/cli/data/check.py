@@ -127,16 +127,19 @@ def stats(
 def _show(report: Report, as_json: bool) -> None:
     from rich.console import Console
 
-    from strop.curate.check.show.lines import WIDTH, preview_lines, report_lines
+    from strop.curate.check.show.lines import WIDTH, figure_lines, finding_lines, preview_lines
 
     if as_json:
         print(json.dumps(report.plain()))
         return
     console = Console(highlight=False, width=WIDTH)
+    colours = console.is_terminal and not console.no_color
+    for line in figure_lines(report):
+        console.print(line, soft_wrap=True)
     for one in report.previews:
-        for line in preview_lines(one):
+        for line in ("", *preview_lines(one, colours=colours)):
             console.print(line, soft_wrap=True)
-    for line in report_lines(report):
+    for line in ("", *finding_lines(report)):
         console.print(line, soft_wrap=True)
 
 

@@ -119,9 +119,9 @@ def _circles(ledger: Ledger, pairs: Rows) -> Iterator[list[int]]:
         except CycleError as error:
             around = error.args[1]
             yield sorted(
-                row
-                for a, b in pairwise(around)
-                for row in rows.get((a, b), rows.get((b, a), ()))[:1]
+                held[0]
+                for step in pairwise(around)
+                if (held := rows.get(step) or rows.get(step[::-1]))
             )
 
 

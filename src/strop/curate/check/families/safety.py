@@ -28,8 +28,8 @@ HARMFUL = re.compile(
     "|".join(
         (
             rf"\b{_DO}\b[^.?!\n]{{0,40}}\b(?:bombs?|explosives?|grenades?|molotov"
-            r"|nerve (?:gas|agent)|ricin|sarin|anthrax|meth(?:amphetamine)?|heroin|fentanyl|cocaine|bioweapons?"
-            r"|chemical weapons?|ghost guns?|silencers?|napalm)\b",
+            r"|nerve (?:gas|agent)|ricin|sarin|anthrax|meth(?:amphetamine)?|heroin|fentanyl"
+            r"|cocaine|bioweapons?|chemical weapons?|ghost guns?|silencers?|napalm)\b",
             rf"\b{_ASK}\b[^.?!\n]{{0,60}}\b(?:kill|murder|poison|kidnap|stalk|blackmail|torture|rape"
             r"|strangle|stab|assassinate|lynch)\b(?! (?:time|the (?:process|mood|lights?)|process"
             r"|a process|weeds?|bacteria|mold|mould|germs|ants|mosquitoes))",

@@ -23,10 +23,8 @@ PREVIEWED = 600
 Figures = Mapping[str, Any]
 
 
-def report_lines(report: Report) -> Iterator[Text]:
-    """Figures, then findings, the worst first."""
-    yield from figure_lines(report)
-    yield Text()
+def finding_lines(report: Report) -> Iterator[Text]:
+    """Every finding with whom it concerns and what helps, the worst first."""
     found = report.findings
     if not found:
         yield Text("no findings", style="green")
@@ -44,7 +42,8 @@ def figure_lines(report: Report) -> Iterator[Text]:
 
 
 def _row(name: str, line: str) -> Text:
-    return Text(f"  {name:<11} {line}"[:WIDTH])
+    first, *more = wrap(line, WIDTH - 14, drop_whitespace=False) or [""]
+    return Text("\n".join([f"  {name:<11} {first}", *(f"{'':<16}{part.strip()}" for part in more)]))
 
 
 def _finding(one: Finding) -> Iterator[Text]:
@@ -108,14 +107,15 @@ def _length(of: Figures) -> Iterator[str]:
     for kind, one in of.items():
         liked, disliked = names[kind]
         yield (
-            f"{liked} {one['median_liked']:,.0f} characters, {disliked} "
-            f"{one['median_disliked']:,.0f} (medians); length alone: AUC {_auc(one['auc'])}"
+            f"medians: {liked} {one['median_liked']:,.0f} characters, {disliked} "
+            f"{one['median_disliked']:,.0f}"
         )
+        yield f"AUC of length alone {_auc(one['auc'])}"
 
 
 def _style(of: Figures) -> Iterator[str]:
     telling = sorted(of["features"].items(), key=lambda one: -abs(one[1]["auc"] - 0.5))
-    yield f"each way of writing as the only sign of the better answer, {of['compared']:,} {of['of']}"
+    yield f"each way of writing alone as a sign of the better answer, {of['compared']:,} {of['of']}"
     for name, one in telling[:SHOWN_STYLES]:
         yield f"  {name:<22} AUC {_auc(one)}, differs in {one['differ']:.0%}"
 
@@ -156,7 +156,8 @@ def _conflicts(of: Figures) -> Iterator[str]:
 def _annotators(of: Figures) -> Iterator[str]:
     for names, one in list(of["pairs"].items())[:6]:
         yield (
-            f"{names}: agree on {one['agreement']:.1%} of {one['items']:,}, kappa {one['kappa']:.3f}"
+            f"{names}: agree on {one['agreement']:.1%} of {one['items']:,} items, kappa "
+            f"{one['kappa']:.3f}"
         )
     fleiss, alpha = of["fleiss_kappa"], of["krippendorff_alpha"]
     told = [] if fleiss is None else [f"Fleiss' kappa {fleiss:.3f}"]
@@ -171,8 +172,8 @@ def _annotators(of: Figures) -> Iterator[str]:
 
 def _safety(of: Figures) -> Iterator[str]:
     yield (
-        f"{of['share']:.1%} of {of['rows']:,} rows ({of['harmful_prompts']:,} harmful-looking "
-        f"prompts, {of['refusals']:,} refusals to learn; by a list of words)"
+        f"{of['share']:.1%} of {of['rows']:,} rows: {of['harmful_prompts']:,} harmful-looking prompts"
+        f", {of['refusals']:,} refusals to learn"
     )
 
 
@@ -221,24 +222,24 @@ FIGURES: Mapping[str, Callable[[Figures], Iterator[str]]] = {
 """How the figures of each section are said."""
 
 
-def preview_lines(preview: Preview) -> Iterator[Text]:
-    """A row as training reads it: what is learnt stands on green, and between << and >> where
-    there are no colours."""
+def preview_lines(preview: Preview, *, colours: bool) -> Iterator[Text]:
+    """A row as training reads it: what is learnt stands on green, or between << and >> where there
+    are no colours."""
     yield Text(f"{preview.origin}: what is learnt of it", style="bold")
-    yield _painted((preview.prompt,))
+    yield _painted((preview.prompt,), colours)
     for number, answer in enumerate(preview.answers, start=1):
         counted = sum(one.tokens for one in answer if one.learnt)
         yield Text(f"  answer {number}: {counted:,} tokens are learnt", style="dim")
-        yield _painted(answer)
+        yield _painted(answer, colours)
 
 
-def _painted(segments: tuple[Segment, ...]) -> Text:
+def _painted(segments: tuple[Segment, ...], colours: bool) -> Text:
     painted = Text("  ")
     for one in segments:
         said = one.text if len(one.text) <= PREVIEWED else f"{one.text[:PREVIEWED]} ..."
         said = said.replace("\n", "\n  ")
         if one.learnt:
-            painted.append(f"<<{said}>>", style=LEARNT)
+            painted.append(said if colours else f"<<{said}>>", style=LEARNT)
         else:
             painted.append(said)
     return painted

@@ -119,19 +119,9 @@ def length_plot(of: Figures) -> go.Figure | None:
         sides = zip(names[kind], ("liked_quantiles", "disliked_quantiles"), strict=True)
         for (name, quantiles), colour in zip(sides, (LIKED, DISLIKED), strict=True):
             low, q1, median, q3, high = ([value] for value in one[quantiles])
-            figure.add_trace(
-                go.Box(
-                    y=[name],
-                    lowerfence=low,
-                    q1=q1,
-                    median=median,
-                    q3=q3,
-                    upperfence=high,
-                    name=name,
-                    marker_color=colour,
-                    orientation="h",
-                )  # fmt: skip
-            )
+            box = {"lowerfence": low, "q1": q1, "median": median, "q3": q3, "upperfence": high}
+            drawn = go.Box(y=[name], name=name, marker_color=colour, orientation="h", **box)
+            figure.add_trace(drawn)
     title = "Characters of the answers (5, 25, 50, 75 and 95 %)"
     return _bars(figure, title, "characters", "", 240).update_layout(showlegend=False)
 

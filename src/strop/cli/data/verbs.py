@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from strop.cli.data import build
+from strop.cli.data import build, check
 
 app = typer.Typer(
     help="From raw production files to records worth training on.",
@@ -12,3 +12,5 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("build")(build.build)
+app.command("check")(check.check)
+app.command("stats")(check.stats)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -77,27 +77,59 @@ def first_alike(texts: Sequence[Words]) -> list[int]:
     return [earlier.get(place, place) for place in firsts]
 
 
+def alike_groups(texts: Sequence[Words]) -> list[int]:
+    """For every text the index of the first one of its group: texts are in one group where a chain
+    of repeats (as `first_alike` defines them) leads from one to the other.
+
+    Unlike `first_alike`, where a text that repeats only a repeated one is new, the groups do not
+    depend on the order of the texts, and no two texts of different groups repeat each other.
+    """
+    equal: dict[Words, int] = {}
+    firsts = [equal.setdefault(text, place) for place, text in enumerate(texts)]
+    long = [place for place in sorted(equal.values()) if len(texts[place]) >= LONG]
+    root = list(range(len(texts)))
+
+    def lead(place: int) -> int:
+        while root[place] != place:
+            root[place] = place = root[root[place]]
+        return place
+
+    for place, alike in _alike([texts[place] for place in long]) if long else ():
+        for other in alike:
+            one, two = sorted((lead(long[place]), lead(long[other])))
+            root[two] = one
+    return [lead(first) for first in firsts]
+
+
 def _near(texts: Sequence[Words]) -> dict[int, int]:
     """Which of these different texts is alike to which earlier one that is alike to none."""
+    repeated: dict[int, int] = {}
+    for place, alike in _alike(texts):
+        new = [other for other in alike if other not in repeated]
+        if new:
+            repeated[place] = min(new)
+    return repeated
+
+
+def _alike(texts: Sequence[Words]) -> Iterator[tuple[int, list[int]]]:
+    """(place, the earlier texts that are alike to it), for these different texts."""
     sizes, shared = _habit_samples(texts)
     index: dict[int, list[int]] = {}
-    repeated: dict[int, int] = {}
     for place, own in enumerate(shared):
         if sizes[place] < LONG - 2:
             continue
         common = Counter(other for triple in own for other in index.get(triple, ()))
-        alike = [
-            other
-            for other, both in common.items()
-            if both >= ALIKE * (sizes[place] + sizes[other] - both)
-            and numbers(texts[other]) == numbers(texts[place])
-        ]
-        if alike:
-            repeated[place] = min(alike)
-            continue
+        yield (
+            place,
+            [
+                other
+                for other, both in common.items()
+                if both >= ALIKE * (sizes[place] + sizes[other] - both)
+                and numbers(texts[other]) == numbers(texts[place])
+            ],
+        )
         for triple in own:
             index.setdefault(triple, []).append(place)
-    return repeated
 
 
 def _habit_samples(texts: Sequence[Words]) -> tuple[list[int], list[list[int]]]:

@@ -93,7 +93,7 @@ def writing_records(
             output.close()
         if single:
             (temporary / f"{RECORDS}.jsonl").touch()
-        names = {name: target.name for name, target in _beside(path).items()} if single else {}
+        names = {name: target.name for name, target in files_beside(path).items()} if single else {}
         made_by = {"made_by": f"strop data {verb}", "strop": __version__}
         read = [{**one.place(), "sha256": rows_hash(one), **_chained(one)} for one in inputs]
         write_json(
@@ -108,7 +108,7 @@ def writing_records(
             },
         )
     if single:
-        for name, target in _beside(path).items():
+        for name, target in files_beside(path).items():
             if (folder / name).exists():
                 place(folder / name, target)
             else:
@@ -130,7 +130,7 @@ def expect_free(path: Path, *, overwrite: bool) -> None:
                       fix="choose another --output, or pass --overwrite")  # fmt: skip
 
 
-def _beside(path: Path) -> dict[str, Path]:
+def files_beside(path: Path) -> dict[str, Path]:
     """Where the files of a folder go if one file was asked for; the records last."""
     return {
         DROPPED: path.with_name(f"{path.stem}.{DROPPED}"),
@@ -157,6 +157,25 @@ class Listing:
     sha256: str
     made_by: str
     unchanged: bool
+
+
+def intact(output: Path) -> dict[str, Any] | None:
+    """The manifest of an output; `None` where there is none, or a file that it lists is missing or
+    was changed since."""
+    found = read_manifest(output)
+    for name, listed in found.get("files", {}).items():
+        file = (output if output.is_dir() else output.parent) / name
+        if not file.is_file() or sha256_of(file) != listed["sha256"]:
+            return None
+    return found or None
+
+
+def read_manifest(output: Path) -> dict[str, Any]:
+    """The manifest of an output, whatever became of the files; empty where there is none."""
+    path = manifest_of(output)
+    found = {} if path is None else _read_manifest(path)
+    single = output.suffix == ".jsonl"
+    return found if not single or output.name in found.get("files", {}) else {}
 
 
 def listing_of(source: DataSource) -> Listing | None:

@@ -7,6 +7,7 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import transformers
 import yaml
 
 import strop
+from strop.curate.manifest import listing_of
 from strop.data.sources import rows_hash
 from strop.errors import OutputError
 from strop.evals.inputs import suite_hash
@@ -22,6 +24,7 @@ from strop.files import LOCK, SHORT, move, sha256_of, sweep, write_json, write_w
 from strop.model.load import weights_hash
 from strop.recipe.loading.load import digest, flat, load
 from strop.recipe.suite import Suite
+from strop.recipe.train.data import DataSource
 from strop.recipe.train.methods import Recipe
 from strop.recipe.train.offline import PairRecipe
 from strop.recipe.train.online import OnlineRecipe
@@ -189,12 +192,19 @@ def write_identity(
         "method": recipe.method,
         **inputs,
         "rows": [line_count(source.path or "") for source in recipe.data],
+        "manifests": [_listing(source) for source in recipe.data],
         "recipe": digest(recipe),
         "code": {"strop": strop.__version__, "commit": commit()},
         "self_check": dict(checks),
         **({"forced": forced} if forced else {}),
     }
     write_json(folder / LINEAGE, lineage)
+
+
+def _listing(source: DataSource) -> dict[str, Any] | None:
+    """The manifest of the data verb that made a source, and whether its files are still those."""
+    listing = listing_of(source)
+    return None if listing is None else asdict(listing)
 
 
 def self_check(folder: Path) -> dict[str, Any]:

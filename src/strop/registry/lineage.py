@@ -17,11 +17,11 @@ def ancestry(model: str | Path) -> dict[str, Any]:
     """What a model was made of, parents included.
 
     `{"model": path, "method": "dpo", "data": [{"path", "sha256", "rows", "manifest"}], "recipe":
-    hash, "resolved": {...}, "code": {...}, "environment": {...}, ..., "parent": {...}}` for a folder
-    that a run wrote (`<run>/final`, `<run>/checkpoint-<step>`), `{"model": path}` for anything
-    else, with its base for an adapter. `manifest` is that of the data verb that made the file, where
-    one did. A parent has the `sha256` it had when the run began;
-    `"changed": True` stands for its history where other weights lie in its place by now.
+    hash, "resolved": {...}, "code": {...}, "environment": {...}, ..., "parent": {...}}` for a
+    folder that a run wrote (`<run>/final`, `<run>/checkpoint-<step>`), `{"model": path}` for
+    anything else, with its base for an adapter. `manifest` is that of the data verb that made the
+    file, where one did. A parent has the `sha256` it had when the run began; `"changed": True`
+    stands for its history where other weights lie in its place by now.
     """
     folder = Path(model)
     run = folder.parent

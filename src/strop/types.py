@@ -94,6 +94,9 @@ class Task:
     origin: Origin
 
 
+RecordKind = Literal["document", "demonstration", "preference", "feedback", "task"]
+"""A kind of record, as files, methods and messages name it."""
+
 Record = Document | Demonstration | Preference | Feedback | Task
 
 

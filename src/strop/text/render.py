@@ -5,16 +5,15 @@ separately and appended, so training and sampling see the same boundary. Only as
 supervised, the token that ends a turn among them; what a template writes after it is not.
 
 A record is written down as text first (`strop.text.script`) and the texts of many records are
-tokenised together. The first record that cannot be rendered raises, as it would if each were
-rendered alone.
+tokenised together, batch by batch: records are taken as they come and never held all at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from threading import Thread
 
-from strop.errors import TextError
+from strop.errors import StropError, TextError
 from strop.text.chat.template import Tools
 from strop.text.encode import Encoder, Tokenizer
 from strop.text.parse import decode
@@ -32,7 +31,10 @@ from strop.types import (
 )
 
 AT_ONCE = 1024
-"""Records whose texts are tokenised together."""
+"""Records whose texts are tokenised together, at most."""
+
+AT_ONCE_SIZE = 1 << 22
+"""Characters of records that are tokenised together, unless one record alone has more."""
 
 TEMPLATE_SECONDS = 5.0
 """What a chat template may take for one record."""
@@ -113,68 +115,111 @@ def pieces(ids: tuple[int, ...], max_length: int) -> list[Tree]:
     return cut
 
 
-def trees(tokenizer: Tokenizer, asked: Sequence[PromptAndAnswers]) -> Iterator[Tree]:
+def trees(tokenizer: Tokenizer, asked: Iterable[PromptAndAnswers]) -> Iterator[Tree]:
     """A tree for each, in order: the prompt as trunk, a branch for each answer.
 
-    What was asked before gets the tree it got before.
+    What was asked before gets the tree it got before. The first that cannot be rendered raises, as
+    it would if each were rendered alone.
     """
-    encoder, known, size = Encoder(tokenizer), dict[str, Tree](), 0
-    for start in range(0, len(asked), AT_ONCE):
+    for found in tried(tokenizer, asked):
+        if isinstance(found, StropError):
+            raise found
+        yield found
+
+
+def tried(tokenizer: Tokenizer, asked: Iterable[PromptAndAnswers]) -> Iterator[Tree | StropError]:
+    """`trees`, with what is wrong in the place of one that cannot be rendered.
+
+    Raises `TextError` for a record that its template does not finish in time: the template goes on
+    beside us, and every further one would make the run slower.
+    """
+    encoder, known, size = Encoder(tokenizer), dict[str, Tree | StropError](), 0
+    for batch in _batches(asked):
         if size > REMEMBERED:
             encoder, known, size = Encoder(tokenizer), {}, 0
-        batch = asked[start : start + AT_ONCE]
-        keys = [one.key() for one in batch]
         new: dict[str, PromptAndAnswers] = {}
-        for key, one in zip(keys, batch, strict=True):
+        for key, one in batch:
             if key not in known:
                 new.setdefault(key, one)
-        known |= zip(new, _new_trees(encoder, list(new.values())), strict=True)
+        # a template that did not end in time leaves fewer trees than were asked for
+        known |= zip(new, _new_trees(encoder, list(new.values())), strict=False)
         size += sum(map(len, new))
-        yield from (known[key] for key in keys)
+        for key, _ in batch:
+            found = known[key]
+            if isinstance(found, _EndlessError):
+                raise found
+            yield found
 
 
-def _new_trees(encoder: Encoder, asked: Sequence[PromptAndAnswers]) -> Iterator[Tree]:
+def _batches(asked: Iterable[PromptAndAnswers]) -> Iterator[list[tuple[str, PromptAndAnswers]]]:
+    """What is asked, with its keys, in runs of at most `AT_ONCE` records and `AT_ONCE_SIZE`
+    characters."""
+    batch: list[tuple[str, PromptAndAnswers]] = []
+    size = 0
+    for one in asked:
+        key = one.key()
+        if batch and (len(batch) == AT_ONCE or size + len(key) > AT_ONCE_SIZE):
+            yield batch
+            batch, size = [], 0
+        batch.append((key, one))
+        size += len(key)
+    if batch:
+        yield batch
+
+
+def _new_trees(encoder: Encoder, asked: Sequence[PromptAndAnswers]) -> Iterator[Tree | StropError]:
     scripts = _scripts_in_time(encoder, asked)
     encoder.encode((script.prompt for script in scripts if script.plain), special=True)
     encoder.encode((text for script in scripts for text in script.stretches()), special=False)
     for script in scripts:
-        yield _as_ids(encoder, script)
+        try:
+            yield _as_ids(encoder, script)
+        except StropError as error:
+            yield error.with_traceback(None)
 
 
 def _tree(tokenizer: Tokenizer, asked: PromptAndAnswers) -> Tree:
     return next(trees(tokenizer, [asked]))
 
 
+class _EndlessError(TextError):
+    """A chat template did not end in time."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__(
+            f"the chat template did not end within {TEMPLATE_SECONDS:g} s",
+            where=where,
+            fix="use a template without loops in loops, or shorten the record",
+        )
+
+
 def _scripts_in_time(encoder: Encoder, asked: Sequence[PromptAndAnswers]) -> list[Script]:
-    """Scripts up to the first that has a fault.
+    """The scripts of these, up to one that is not finished in time.
 
     A chat template comes with a model and is a program, with loops in loops if it likes. It runs
-    beside us, and a record that it does not finish in `TEMPLATE_SECONDS` raises `TextError`; the
-    thread is then left behind.
+    beside us, and where it does not finish a record in `TEMPLATE_SECONDS`, that is the fault of the
+    last script; the thread is then left behind.
     """
     scripts: list[Script] = []
     if all(one.is_plain() for one in asked):
-        _scripts(encoder, asked, scripts)
+        _write_scripts(encoder, asked, scripts)
         return scripts
-    beside = Thread(target=_scripts, args=(encoder, asked, scripts), daemon=True)
+    beside = Thread(target=_write_scripts, args=(encoder, asked, scripts), daemon=True)
     beside.start()
     while beside.is_alive():
         before = len(scripts)
         beside.join(TEMPLATE_SECONDS)
         if beside.is_alive() and len(scripts) == before:
-            raise TextError(
-                f"the chat template did not end within {TEMPLATE_SECONDS:g} s",
-                where=asked[before].where,
-                fix="use a template without loops in loops, or shorten the record",
-            )
+            where = asked[before].where
+            return [*scripts[:before], Script(False, "", [], where, _EndlessError(where))]
     return scripts
 
 
-def _scripts(encoder: Encoder, asked: Sequence[PromptAndAnswers], scripts: list[Script]) -> None:
+def _write_scripts(
+    encoder: Encoder, asked: Sequence[PromptAndAnswers], scripts: list[Script]
+) -> None:
     for one in asked:
         scripts.append(script_of(encoder, one))
-        if scripts[-1].fault is not None:
-            return
 
 
 def _as_ids(encoder: Encoder, script: Script) -> Tree:

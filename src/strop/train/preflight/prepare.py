@@ -27,12 +27,10 @@ from strop.train.preflight.records import DEMANDS, nothing_more
 from strop.train.preflight.refuse import refuse
 from strop.train.preflight.selfcheck import check_rendered
 from strop.train.preflight.sources import (
+    Reading,
     by_role,
     joined,
-    prompted,
-    rendered,
     replay_checks,
-    replay_of,
 )
 from strop.train.preflight.start import expect_lora_targets
 from strop.train.rundir.directory import claim, has_begun, self_check
@@ -82,8 +80,9 @@ def _muon_precision(recipe: Recipe, folder: Path, *, resume: bool) -> Precision:
 def _offline(recipe: Offline, folder: Path, tokenizer: Any) -> PreparedOffline:
     method = method_of(recipe)
     roles = by_role(recipe, method.records)
-    parts = [rendered(recipe.text, tokenizer, source, method.records) for source in roles.own]
-    replay = replay_of(recipe, tokenizer, roles)
+    reading = Reading(recipe.text, tokenizer)
+    parts = [reading.rendered(source, method.records) for source in roles.own]
+    replay = reading.replay(roles)
     own = joined(parts)
     demands = DEMANDS.get(method.family, nothing_more)
     checks = check_rendered(own, ends_of(tokenizer)).plain() | demands(recipe, own)
@@ -92,11 +91,10 @@ def _offline(recipe: Offline, folder: Path, tokenizer: Any) -> PreparedOffline:
     checks |= replay_checks(replay)
     held_out = None
     if recipe.eval is not None:
-        looked_at = (
-            rendered(recipe.text, tokenizer, source, method.records, held_out=True)
-            for source in recipe.eval.data
-        )
-        held_out = joined(list(looked_at))
+        looked_at = [
+            reading.rendered(source, method.records, held_out=True) for source in recipe.eval.data
+        ]
+        held_out = joined(looked_at)
         checks |= {"held_out": len(held_out.trees), "held_out_dropped": held_out.dropped}
         if method.family == "reward_model":
             demands(recipe, held_out)
@@ -107,6 +105,7 @@ def _offline(recipe: Offline, folder: Path, tokenizer: Any) -> PreparedOffline:
         mixture=mixture,
         total_steps=total_steps(recipe, mixture),
         replay=joined(replay) if replay else None,
+        sources=tuple(reading.reports),
         rendered=own,
         held_out=held_out,
     )
@@ -115,8 +114,9 @@ def _offline(recipe: Offline, folder: Path, tokenizer: Any) -> PreparedOffline:
 def _online(recipe: Online, folder: Path, tokenizer: Any) -> PreparedOnline:
     roles = by_role(recipe, "task")
     room = recipe.text.max_length - recipe.rollout.max_tokens
-    by_source = [prompted([source], tokenizer, room) for source in roles.own]
-    replay = replay_of(recipe, tokenizer, roles)
+    reading = Reading(recipe.text, tokenizer)
+    by_source = [reading.prompted(source, room) for source in roles.own]
+    replay = reading.replay(roles)
     tasks = tuple(task for found in by_source for task in found.tasks)
     dropped = sum(found.dropped for found in by_source)
     checks: dict[str, Any] = {"records": len(tasks), "dropped": dropped, **replay_checks(replay)}
@@ -129,10 +129,12 @@ def _online(recipe: Online, folder: Path, tokenizer: Any) -> PreparedOnline:
     held_out = None
     if recipe.eval is not None:
         judge = Reward(recipe.eval.reward or recipe.reward)
-        found = prompted(recipe.eval.data, tokenizer, room, held_out=True)
-        judge.expect_columns([task.task for task in found.tasks])
-        held_out = HeldOut(recipe.eval, found.tasks, judge)
-        checks |= {"held_out": len(found.tasks), "held_out_dropped": found.dropped}
+        looked_at = [reading.prompted(one, room, held_out=True) for one in recipe.eval.data]
+        measured = tuple(task for found in looked_at for task in found.tasks)
+        judge.expect_columns([task.task for task in measured])
+        held_out = HeldOut(recipe.eval, measured, judge)
+        left_out = sum(found.dropped for found in looked_at)
+        checks |= {"held_out": len(measured), "held_out_dropped": left_out}
     sizes = [len(found.tasks) for found in by_source]
     mixture = mixture_of(recipe, roles, sizes, [len(r.trees) for r in replay])
     return PreparedOnline(
@@ -142,6 +144,7 @@ def _online(recipe: Online, folder: Path, tokenizer: Any) -> PreparedOnline:
         mixture=mixture,
         total_steps=total_steps(recipe, mixture),
         replay=joined(replay) if replay else None,
+        sources=tuple(reading.reports),
         tasks=tasks,
         reward=reward,
         held_out=held_out,

@@ -6,7 +6,7 @@ import json
 import platform
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,21 @@ import yaml
 
 import strop
 from strop.curate.manifest import listing_of
+from strop.data.bad_rows import SourceReport
 from strop.data.sources import rows_hash
 from strop.errors import OutputError
 from strop.evals.inputs import suite_hash
-from strop.files import LOCK, SHORT, move, sha256_of, sweep, write_json, write_whole
+from strop.files import (
+    LOCK,
+    SHORT,
+    move,
+    remove,
+    sha256_of,
+    sweep,
+    write_json,
+    write_rows,
+    write_whole,
+)
 from strop.model.load import weights_hash
 from strop.recipe.loading.load import digest, flat, load
 from strop.recipe.suite import Suite
@@ -33,7 +44,8 @@ from strop.tracking.runlog import read_rows
 
 RECIPE = "recipe.resolved.yaml"
 LINEAGE = "lineage.json"
-OURS = (RECIPE, LINEAGE, "env.json", "metrics.jsonl", "samples.jsonl", "report.html",
+DROPPED = "dropped.jsonl"
+OURS = (RECIPE, LINEAGE, DROPPED, "env.json", "metrics.jsonl", "samples.jsonl", "report.html",
         "reference.safetensors", "eval_reference.safetensors",
         "reference_mismatched.safetensors", "eval_reference_mismatched.safetensors",
         "latest", "best")  # fmt: skip
@@ -205,6 +217,15 @@ def _listing(source: DataSource) -> dict[str, Any] | None:
     """The manifest of the data verb that made a source, and whether its files are still those."""
     listing = listing_of(source)
     return None if listing is None else asdict(listing)
+
+
+def write_dropped(folder: Path, sources: Iterable[SourceReport]) -> None:
+    """`dropped.jsonl`: every row that was left out, with its file, line, kind and reason."""
+    rows = [row.plain() for source in sources for row in source.dropped]
+    if rows:
+        write_rows(folder / DROPPED, rows)
+    else:
+        remove(folder / DROPPED)
 
 
 def self_check(folder: Path) -> dict[str, Any]:

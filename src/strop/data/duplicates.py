@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Sequence
 
 from strop.data.near.alike import LONG
-from strop.data.near.find import find_repeats
+from strop.data.near.find import find_groups, find_repeats
 from strop.data.near.pieces import FREQUENT, Words, has_digit
 from strop.text.parse import plain
 from strop.types import Text
@@ -59,3 +59,14 @@ def first_alike(texts: Sequence[Words]) -> list[int]:
     repeats what: see `strop.data.near.find.RepeatFinder`."""
     first: list[int] = find_repeats(texts).first.tolist()
     return first
+
+
+def alike_groups(texts: Sequence[Words]) -> list[int]:
+    """For every text the index of the first one of its group: texts are in one group where a chain
+    of repeats leads from one to the other.
+
+    Unlike `first_alike`, where a text that repeats only a repeated one is new, the groups do not
+    depend on the order of the texts, and no two texts of different groups repeat each other.
+    """
+    group: list[int] = find_groups(texts).tolist()
+    return group

@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-Stream = Literal["training", "selfcheck", "held_out", "eval", "decode", "synthetic"]
+Stream = Literal["training", "selfcheck", "held_out", "eval", "decode", "synthetic", "data"]
 """Who draws: rollouts to learn from, the check before step 1, held-out tasks during training, the
-tasks of an eval, a study of decoding, data that is generated. Streams of one seed are
-independent."""
+tasks of an eval, a study of decoding, data that is generated, answers that become
+data. Streams of one seed are independent."""
 
 Uniforms = np.ndarray[Any, np.dtype[np.float64]]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from strop.cli.data import build, check
+from strop.cli.data import balance, band, build, check, mix, sample, select, split
 from strop.cli.data.generate import verbs as generate
 
 app = typer.Typer(
@@ -16,3 +16,10 @@ app.command("build")(build.build)
 app.command("check")(check.check)
 app.command("stats")(check.stats)
 app.add_typer(generate.app, name="generate")
+
+app.command("select")(select.select)
+app.command("band")(band.band)
+app.command("balance")(balance.balance)
+app.command("split")(split.split)
+app.command("mix")(mix.mix)
+app.command("sample")(sample.sample)

@@ -44,6 +44,14 @@ def find_repeats(texts: Iterable[Words]) -> Repeats:
     return finder.found()
 
 
+def find_groups(texts: Iterable[Words]) -> I64:
+    """For every text the first one of its group, to which a chain of repeats leads."""
+    finder = RepeatFinder()
+    for text in texts:
+        finder.add(text)
+    return finder.groups()
+
+
 class RepeatFinder:
     """Finds for every text the first one that it repeats.
 
@@ -101,14 +109,30 @@ class RepeatFinder:
         if self._long:
             long = np.concatenate(self._long)
             earlier = np.arange(len(first))
-            for place, other in self._near().items():
+            for place, other in _first_ones(*self._compared()).items():
                 earlier[long[place]] = long[other]
             exact &= earlier[first] == first
             first = earlier[first]
         return Repeats(first, exact)
 
-    def _near(self) -> dict[int, int]:
-        """Which long text repeats which other."""
+    def groups(self) -> I64:
+        """The first text of each one's group; call it in the place of `found`."""
+        self._flush()
+        self._digests.clear()
+        self._codes.clear()
+        first = np.concatenate(self._first)
+        if not self._long:
+            return first
+        long = np.concatenate(self._long)
+        root = np.arange(len(first))
+        for place, others in self._compared()[0].items():
+            for other in others:
+                one, two = sorted((_lead(root, int(long[place])), _lead(root, int(long[other]))))
+                root[two] = one
+        return np.array([_lead(root, int(place)) for place in first], dtype=np.int64)
+
+    def _compared(self) -> tuple[Edges, Texts]:
+        """Which long texts are alike, and the texts for further comparisons."""
         self._words.close()
         self._triples.close()
         numbers = np.concatenate(self._numbers)
@@ -121,7 +145,15 @@ class RepeatFinder:
             same = _note(edges, texts, found.one[likeliest], found.two[likeliest])
             rest = ~likeliest & np.isin(found.one, same)
             _note(edges, texts, found.one[rest], found.two[rest])
-        return _first_ones(edges, texts)
+        return edges, texts
+
+
+def _lead(root: I64, place: int) -> int:
+    """The first text of a group so far; shortens the way to it."""
+    while root[place] != place:
+        root[place] = root[root[place]]
+        place = int(root[place])
+    return place
 
 
 class _Buffer:

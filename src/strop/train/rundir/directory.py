@@ -7,6 +7,7 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import transformers
 import yaml
 
 import strop
+from strop.curate.manifest import listing_of
 from strop.data.bad_rows import SourceReport
 from strop.data.sources import rows_hash
 from strop.errors import OutputError
@@ -210,12 +212,19 @@ def write_identity(
         "method": recipe.method,
         **inputs,
         "rows": [line_count(source.path or "") for source in recipe.data],
+        "manifests": [_listing(source) for source in recipe.data],
         "recipe": digest(recipe),
         "code": {"strop": strop.__version__, "commit": commit()},
         "self_check": dict(checks),
         **({"forced": forced} if forced else {}),
     }
     write_json(folder / LINEAGE, lineage)
+
+
+def _listing(source: DataSource) -> dict[str, Any] | None:
+    """The manifest of the data verb that made a source, and whether its files are still those."""
+    listing = listing_of(source)
+    return None if listing is None else asdict(listing)
 
 
 def write_dropped(folder: Path, sources: Iterable[SourceReport]) -> None:

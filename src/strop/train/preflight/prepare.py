@@ -16,7 +16,7 @@ from strop.rewards.compose import Reward
 from strop.rewards.find import runs_code
 from strop.sandbox.tiers import strongest
 from strop.text.chat.clock import written_on
-from strop.text.ends import ends_of
+from strop.text.trees import joined
 from strop.tracking.sinks import expect_sinks
 from strop.train.loop.online import HeldOut
 from strop.train.monitor.dev import load_dev, refuse_trained_on
@@ -27,14 +27,13 @@ from strop.train.preflight.records import DEMANDS, nothing_more
 from strop.train.preflight.refuse import refuse
 from strop.train.preflight.selfcheck import check_rendered
 from strop.train.preflight.sources import (
+    Reading,
     by_role,
-    joined,
     prompted,
-    rendered,
     replay_checks,
-    replay_of,
 )
 from strop.train.preflight.start import expect_lora_targets
+from strop.train.preflight.tokenised import TokenCache
 from strop.train.rundir.directory import claim, has_begun, self_check
 
 MUON = "muon"
@@ -42,9 +41,18 @@ MUON = "muon"
 
 
 def prepare(
-    recipe: Recipe, *, resume: bool, overwrite: bool, force: bool, force_resume: bool = False
+    recipe: Recipe,
+    *,
+    resume: bool,
+    overwrite: bool,
+    force: bool,
+    force_resume: bool = False,
+    dry_run: bool = False,
 ) -> Prepared:
-    """Refuse what cannot end well, read the data, check it. Writes nothing, loads no weights."""
+    """Refuse what cannot end well, read the data, check it; loads no weights.
+
+    Writes nothing but tokenised records that outgrow memory, and a `dry_run` keeps none of those.
+    """
     refuse(recipe, force=force)
     expect_sinks(recipe.run.sinks)
     dev = load_dev(recipe)
@@ -55,12 +63,14 @@ def prepare(
     expect_lora_targets(recipe)
     given, recipe = recipe, within_positions(recipe)
     tokenizer = tokenizer_of(recipe.model, recipe.template)
+    cache = TokenCache(recipe, keep=not dry_run)
     prepared: Prepared
     with written_on(recipe.text.date):
         if isinstance(recipe, OnlineRecipe):
-            prepared = _online(recipe, folder, tokenizer)
+            prepared = _online(recipe, folder, tokenizer, cache)
         else:
-            prepared = _offline(recipe, folder, tokenizer)
+            prepared = _offline(recipe, folder, tokenizer, cache)
+    prepared.checks.update(cache.checks())
     if dev is not None and not force:
         refuse_trained_on(dev, prepared.records())
     if recipe is not given:
@@ -79,24 +89,24 @@ def _muon_precision(recipe: Recipe, folder: Path, *, resume: bool) -> Precision:
     return "float32" if emulates_bfloat16(pick_device(recipe.model.device)) else "bfloat16"
 
 
-def _offline(recipe: Offline, folder: Path, tokenizer: Any) -> PreparedOffline:
+def _offline(recipe: Offline, folder: Path, tokenizer: Any, cache: TokenCache) -> PreparedOffline:
     method = method_of(recipe)
     roles = by_role(recipe, method.records)
-    parts = [rendered(recipe.text, tokenizer, source, method.records) for source in roles.own]
-    replay = replay_of(recipe, tokenizer, roles)
+    reading = Reading(recipe.text, tokenizer, cache)
+    parts = [reading.rendered(source, method.records) for source in roles.own]
+    replay = reading.replay(roles)
     own = joined(parts)
     demands = DEMANDS.get(method.family, nothing_more)
-    checks = check_rendered(own, ends_of(tokenizer)).plain() | demands(recipe, own)
+    checks = check_rendered(own).plain() | demands(recipe, own)
     sizes = [len(part.trees) for part in parts]
     mixture = mixture_of(recipe, roles, sizes, [len(r.trees) for r in replay])
     checks |= replay_checks(replay)
     held_out = None
     if recipe.eval is not None:
-        looked_at = (
-            rendered(recipe.text, tokenizer, source, method.records, held_out=True)
-            for source in recipe.eval.data
-        )
-        held_out = joined(list(looked_at))
+        looked_at = [
+            reading.rendered(source, method.records, held_out=True) for source in recipe.eval.data
+        ]
+        held_out = joined(looked_at)
         checks |= {"held_out": len(held_out.trees), "held_out_dropped": held_out.dropped}
         if method.family == "reward_model":
             demands(recipe, held_out)
@@ -112,11 +122,11 @@ def _offline(recipe: Offline, folder: Path, tokenizer: Any) -> PreparedOffline:
     )
 
 
-def _online(recipe: Online, folder: Path, tokenizer: Any) -> PreparedOnline:
+def _online(recipe: Online, folder: Path, tokenizer: Any, cache: TokenCache) -> PreparedOnline:
     roles = by_role(recipe, "task")
     room = recipe.text.max_length - recipe.rollout.max_tokens
     by_source = [prompted([source], tokenizer, room) for source in roles.own]
-    replay = replay_of(recipe, tokenizer, roles)
+    replay = Reading(recipe.text, tokenizer, cache).replay(roles)
     tasks = tuple(task for found in by_source for task in found.tasks)
     dropped = sum(found.dropped for found in by_source)
     checks: dict[str, Any] = {"records": len(tasks), "dropped": dropped, **replay_checks(replay)}

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from strop.data.records import PARSERS, fits, task
-from strop.data.sources import first_row, read
+from strop.data.sources import first_row, read, sieve_of, stream
 from strop.engines.engine import PromptedTask, prompted_tasks
 from strop.errors import DataError
 from strop.recipe.train.data import DataSource, TextRecipe
 from strop.recipe.train.methods import METHODS
 from strop.recipe.train.run import TrainRecipe
-from strop.text.ends import ends_of
-from strop.text.trees import Rendered, render
+from strop.text.trees import Add, Rendered, Tally, all_too_long, joined, render_into
 from strop.train.preflight.selfcheck import check_rendered
+from strop.train.preflight.tokenised import HowTokenised, TokenCache
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +65,41 @@ def _replay_kind(source: DataSource, kind: str) -> str | None:
     return next((other for other in others if fits(other, first)), None)
 
 
-def replay_of(recipe: TrainRecipe, tokenizer: Any, sources: Roles) -> list[Rendered]:
-    parts = [rendered(recipe.text, tokenizer, source, kind) for source, kind in sources.replay]
-    for part in parts:
-        check_rendered(part, ends_of(tokenizer))
-    return parts
+class Reading:
+    """Reads and renders the sources of one recipe."""
+
+    def __init__(self, text: TextRecipe, tokenizer: Any, cache: TokenCache) -> None:
+        self.text, self.tokenizer, self.cache = text, tokenizer, cache
+
+    def rendered(self, source: DataSource, kind: str, *, held_out: bool = False) -> Rendered:
+        """The records of a source as trees. Raises `DataError` where too many of them are bad, or
+        all of them too long."""
+        sieve = sieve_of(source, held_out=held_out)
+
+        def make(add: Add) -> Tally:
+            tally = render_into(
+                add,
+                self.tokenizer,
+                stream(source, PARSERS[kind], sieve, held_out=held_out),
+                max_length=self.text.max_length,
+                cut_overlong=self.text.overlong == "cut",
+                on_bad=sieve.drop,
+                on_long=lambda record: None,
+            )
+            sieve.expect_clean()
+            if not tally.branches:
+                raise all_too_long(tally.dropped, self.text.max_length)
+            return tally
+
+        how = HowTokenised(source, kind, self.text, self.tokenizer, held_out)
+        return self.cache.rendered(how, sieve, make)
+
+    def replay(self, sources: Roles) -> list[Rendered]:
+        """The sources that are replayed beside a method's own records."""
+        parts = [self.rendered(source, kind) for source, kind in sources.replay]
+        for part in parts:
+            check_rendered(part)
+        return parts
 
 
 def replay_checks(replay: Sequence[Rendered]) -> dict[str, int]:
@@ -77,24 +107,6 @@ def replay_checks(replay: Sequence[Rendered]) -> dict[str, int]:
         return {}
     whole = joined(replay)
     return {"replayed": len(whole.trees), "replayed_dropped": whole.dropped}
-
-
-def rendered(
-    text: TextRecipe, tokenizer: Any, source: DataSource, kind: str, held_out: bool = False
-) -> Rendered:
-    records = read([source], PARSERS[kind], held_out=held_out)
-    cut = text.overlong == "cut"
-    return render(tokenizer, records, max_length=text.max_length, cut_overlong=cut)
-
-
-def joined(parts: Sequence[Rendered]) -> Rendered:
-    """Several rendered sources end to end."""
-    return Rendered(
-        tuple(tree for part in parts for tree in part.trees),
-        tuple(record for part in parts for record in part.records),
-        sum(part.dropped for part in parts),
-        sum(part.cut for part in parts),
-    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,12 +100,15 @@ class TextRecipe(Strict):
 
     `end_of_turn` are the tokens that end an answer where the model's files do not name them; `date`
     is the day that a chat template writes, if it writes one: the same whenever a run is started.
+    `cache` says whether tokenised records are kept on the disk and reused (docs/store.md): where
+    they outgrow memory, `always` or `never`.
     """
 
     max_length: int = Field(2048, ge=2)
     overlong: Literal["drop", "cut"] = "drop"
     end_of_turn: Tokens = ()
     date: Day = DAY
+    cache: Literal["auto", "always", "never"] = "auto"
 
 
 class EvalDuring(Strict):

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -19,19 +21,22 @@ from strop.model.load import weights_hash
 from strop.model.logprobs import eval_mode
 from strop.model.network import Policy
 from strop.recipe.train.offline import PairRecipe, UnpairedRecipe
+from strop.text.lazy import Chosen
 from strop.text.trees import Rendered
 from strop.train.loop.micro_batches import micro_batches
 from strop.types import TokenScores, Tree
 
+Indices = NDArray[np.int64]
+
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """What a method is made for: rendered records. `prefix` names the cached files, `visited` the
-    records that some step looks at (None: all)."""
+    """What a method is made for: rendered records. `prefix` names the cached files, `visited` gives
+    the records that some step looks at, in order (None: all)."""
 
     rendered: Rendered
     prefix: str
-    visited: Sequence[int] | None
+    visited: Callable[[], Indices] | None
 
 
 class ReferenceCache:
@@ -55,8 +60,9 @@ class ReferenceCache:
         name: str,
     ) -> torch.Tensor:
         """`read` of every branch of `trees`; records that no step visits are left at NaN."""
-        chosen = range(len(trees)) if records.visited is None else records.visited
-        read_trees = [trees[i] for i in chosen]
+        visited = None if records.visited is None else records.visited()
+        chosen = np.arange(len(trees)) if visited is None else visited
+        read_trees = Chosen(trees, chosen)
         precision = f"{recipe.model.dtype}/{recipe.model.quantize}"
         found = reference_scores(
             policy,
@@ -68,7 +74,7 @@ class ReferenceCache:
         )
         branches = len(trees[0].branches)
         scores = torch.full((len(trees), branches, *found.shape[1:]), float("nan"))
-        scores[list(chosen)] = found.view(-1, branches, *found.shape[1:])
+        scores[torch.from_numpy(chosen)] = found.view(-1, branches, *found.shape[1:])
         return scores.flatten(0, 1)
 
 

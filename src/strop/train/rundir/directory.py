@@ -53,12 +53,14 @@ MAY_CHANGE = {
     "alarms.": False,
     "run.sinks.": True,
     "run.micro_batch_tokens": True,
+    "text.cache": True,
     "model.gradient_checkpointing": True,
 }
 """Keys of the recipe that may change when a run goes on, and whether a finished run stays up to
 date with other values. An alarm that rang may be told to be silent, but might have ended a run that
-is finished; sinks only watch; smaller forwards and layers computed twice are the way out where
-memory ran out, and change the result by rounding alone."""
+is finished; sinks only watch, and records are the same wherever their tokens are kept; smaller
+forwards and layers computed twice are the way out where memory ran out, and change the result by
+rounding alone."""
 FOLDERS = ("final", "base", "profile", "sinks")
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from strop.curate.check.ledger import Ledger, kind_of
 from strop.data.bad_rows import SHOWN, BadRow, Sieve
-from strop.data.records import Row, any_record
+from strop.data.forms import Row
+from strop.data.records import any_record
 from strop.data.sources import stream
 from strop.errors import DataError, StropError
 from strop.recipe.train.data import DataSource

@@ -13,7 +13,8 @@ from strop.curate.signals.sources.table import SOURCES, source_of
 from strop.curate.signals.sources.values import HOLDERS, is_message, objects
 from strop.data.bad_rows import Sieve
 from strop.data.folders import kind_of
-from strop.data.records import Row, columns_in, renamed
+from strop.data.forms import Row
+from strop.data.records import columns_in, renamed
 from strop.data.sources import rows_of
 from strop.data.text_files import json_object
 from strop.errors import DataError

@@ -15,7 +15,7 @@ from strop.curate.synthetic.answers import Answers, Asked, Cost, Drawn, prompt_h
 from strop.curate.synthetic.journal import AnswerJournal
 from strop.curate.synthetic.templates import PromptTemplate
 from strop.data.bad_rows import BadRow
-from strop.data.records import FORMS
+from strop.data.records import COLUMNS
 from strop.data.sources import rows_of
 from strop.engines.engine import Engine, sampling_of
 from strop.files import locked, remove
@@ -25,7 +25,7 @@ from strop.rewards.compose import as_said
 from strop.text.script import as_messages, before_answer
 from strop.types import Document, Origin, Record, Task, Text
 
-TELLING = frozenset(name for forms in FORMS.values() for form in forms for name in form)
+TELLING = frozenset(name for forms in COLUMNS.values() for form in forms for name in form)
 """Columns that say what kind of record a row is."""
 
 OnProgress = Callable[[int, int], None]

@@ -16,7 +16,7 @@ from typing import Any
 
 from strop.curate.signals.interaction import Found, Interaction, Request, Signal
 from strop.curate.signals.sources.values import answer, conversation, first, text_id, time_of
-from strop.data.records import Row
+from strop.data.forms import Row
 from strop.types import Message, Origin
 
 NAME = "chat_log"

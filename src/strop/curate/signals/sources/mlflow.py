@@ -19,7 +19,7 @@ from strop.curate.signals.sources.values import (
     text_id,
     time_of,
 )
-from strop.data.records import Row
+from strop.data.forms import Row
 from strop.errors import DataError
 from strop.types import Origin
 

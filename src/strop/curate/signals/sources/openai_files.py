@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from strop.curate.signals.interaction import Found, Interaction, Signal
 from strop.curate.signals.sources.values import answer, conversation, first, text_id, time_of
-from strop.data.records import Row
+from strop.data.forms import Row
 from strop.errors import DataError
 from strop.types import Origin
 

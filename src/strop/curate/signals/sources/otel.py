@@ -14,8 +14,8 @@ from typing import Any
 
 from strop.curate.signals.interaction import Found, Interaction, Note, Signal, trace_key
 from strop.curate.signals.sources.values import ROLES, first, objects, text_id, time_of
+from strop.data.forms import Row
 from strop.data.messages import messages_of
-from strop.data.records import Row
 from strop.errors import DataError
 from strop.recipe.loading.yaml_text import shown
 from strop.types import Message, Origin

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 
 from strop.curate.signals.interaction import Found, Interaction, Note, Signal
 from strop.curate.signals.sources.values import answer, conversation, text_id, time_of
-from strop.data.records import Row
+from strop.data.forms import Row
 from strop.errors import DataError
 from strop.recipe.loading.yaml_text import shown
 from strop.types import Origin

@@ -17,7 +17,7 @@ from strop.curate.signals.sources import (
     serving_log,
     tickets,
 )
-from strop.data.records import Row
+from strop.data.forms import Row
 from strop.types import Origin
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from strop.curate.signals.interaction import Found, Interaction, Signal
 from strop.curate.signals.sources.values import answer, conversation, first, text_id, time_of
-from strop.data.records import Row
+from strop.data.forms import Row
 from strop.errors import DataError
 from strop.recipe.loading.yaml_text import shown
 from strop.types import Message, Origin

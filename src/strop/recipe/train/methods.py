@@ -90,9 +90,9 @@ class Method:
 
     @property
     def compares_logprobs(self) -> bool:
-        """Whether log-probs are compared with older or reference ones, so that dropout would make
-        noise of the comparison."""
-        return self.family not in ("supervised", "reward_model")
+        """Whether log-probs are compared (of answers with each other, or with older or reference
+        ones), so that dropout would make noise of the comparison."""
+        return self.family not in ("supervised", "reward_model", "raft")
 
 
 def _pairs(

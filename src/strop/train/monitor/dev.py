@@ -144,20 +144,11 @@ class DevSet:
 def load_dev(recipe: Recipe) -> DevSet | None:
     """The suite of a recipe's `dev`, read and fit for this run.
 
-    Raises `RecipeError` for a sealed suite, a score that it does not produce, a task that the
-    method's model cannot do, or an alarm without a general score to listen to; another `UsageError`
-    for data and rewards that cannot be used. Loads no model.
+    Raises `RecipeError` for a sealed suite, a score that it does not produce, or a task that the
+    method's model cannot do; another `UsageError` for data and rewards that cannot be used. Loads
+    no model.
     """
     dev = recipe.dev
-    if (
-        not (dev and dev.general)
-        and recipe.alarms.capability_regression != type(recipe.alarms)().capability_regression
-    ):
-        raise RecipeError(
-            "alarms.capability_regression is set, but there is no general score to compare the "
-            "target with",
-            fix="add `dev: {suite: ..., metric: ..., general: [...]}`",
-        )
     if dev is None:
         return None
     suite = load(Suite, dev.suite)

@@ -5,16 +5,17 @@ Before the first step the policy *is* the reference, so no second model is ever 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 
-from strop.files import sha256_of_parts
+from strop.files import sha256_of_parts, write_whole
 from strop.model.load import weights_hash
 from strop.model.logprobs import eval_mode
 from strop.model.network import Policy
@@ -84,7 +85,7 @@ def reference_scores(
     """`read(scores)` of every branch of `trees`, in order, shape [B, ...] float32.
 
     Taken from `path` when that file was written under the same `key` (model, data and what is
-    read).
+    read); a file that is damaged is written again, with a warning.
     """
     cached = _cached(path, key)
     if cached is not None:
@@ -92,7 +93,7 @@ def reference_scores(
     with torch.no_grad(), eval_mode(policy.model), policy.arithmetic():
         rows = [read(policy.score(b.trees)).cpu() for b in micro_batches(trees, max_tokens)]
     scores_B = torch.cat(rows)
-    save_file({"scores_B": scores_B}, path, metadata={"key": key})
+    write_whole(path, save({"scores_B": scores_B}, metadata={"key": key}))
     return scores_B
 
 
@@ -107,8 +108,14 @@ def trees_hash(trees: Sequence[Tree]) -> str:
 def _cached(path: Path, key: str) -> torch.Tensor | None:
     if not path.exists():
         return None
-    with safe_open(path, framework="pt") as file:
-        if file.metadata().get("key") != key:
-            return None
-        scores_B: torch.Tensor = file.get_tensor("scores_B")
+    try:
+        with safe_open(path, framework="pt") as file:
+            if (file.metadata() or {}).get("key") != key:
+                return None
+            scores_B: torch.Tensor = file.get_tensor("scores_B")
+    except SafetensorError as error:
+        warnings.warn(
+            f"{path} is damaged ({error}): its reference log-probs are computed again", stacklevel=2
+        )
+        return None
     return scores_B

@@ -130,6 +130,19 @@ class TestOutputs:
             train(load_recipe(recipes["sft"]), overwrite=True)
         assert (folder / "thesis.tex").exists()
 
+    def test_a_start_that_was_killed_leaves_no_strangers_folder(
+        self, recipes: dict[str, Path]
+    ) -> None:
+        """Killed while it wrote the recipe, its first file."""
+        folder = recipes["sft"].parent / "runs/sft"
+        folder.mkdir(parents=True)
+        half = folder / ".recipe.resolved.yaml.4242-140.tmp"
+        half.write_text("method: s")
+        (folder / ".lock").write_text("")
+        train(load_recipe(recipes["sft"], ["run.steps=1"]))
+        assert not half.exists()
+        assert (folder / "final").is_dir()
+
     def test_overwrite_starts_again(self, recipes: dict[str, Path]) -> None:
         first = weights(train(load_recipe(recipes["sft"])))
         again = weights(train(load_recipe(recipes["sft"]), overwrite=True))

@@ -61,7 +61,7 @@ def claim(recipe: Recipe, *, resume: bool, overwrite: bool, force_resume: bool =
     for part in (folder, *folder.parents):
         if part.exists() and not part.is_dir():
             raise OutputError("is a file", where=str(part), fix="choose another `output`")
-    if not folder.exists() or all(file.name == LOCK for file in folder.iterdir()):
+    if not folder.exists() or all(map(_is_of_a_start, folder.iterdir())):
         return folder
     if not (folder / RECIPE).exists():
         raise OutputError(
@@ -87,6 +87,11 @@ def claim(recipe: Recipe, *, resume: bool, overwrite: bool, force_resume: bool =
             fix="pass --resume to go on with it or --overwrite to start again",
         )
     return folder
+
+
+def _is_of_a_start(file: Path) -> bool:
+    """Whether a run that was killed before its recipe was written can have left this file."""
+    return file.name == LOCK or file.match(f".{RECIPE}.*.tmp")
 
 
 def refuse_changed(folder: Path, inputs: Mapping[str, Any]) -> None:
@@ -316,6 +321,7 @@ def decisive(plain: Mapping[str, Any], *, finished: bool = False) -> dict[str, A
 
 def reopen(folder: Path) -> None:
     """Make a finished run one to go on with: its final model will be another."""
+    sweep(folder)
     if is_finished(folder):
         move(folder / "final", folder / ".final.tmp")
         sweep(folder)
@@ -329,7 +335,6 @@ def clear(folder: Path) -> None:
     """
     reopen(folder)
     (folder / "latest").unlink(missing_ok=True)
-    sweep(folder)
     for part in [
         *folder.glob("checkpoint-*"),
         *folder.glob("nonfinite-step-*"),

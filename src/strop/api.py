@@ -21,7 +21,7 @@ from strop.engines.engine import Engine
 from strop.errors import RecipeError, UsageError
 from strop.evals.ask import find_engine
 from strop.evals.gate import promote as promotion
-from strop.evals.gate.verdict import policy_of, run_gate
+from strop.evals.gate.verdict import rules_of, run_gate
 from strop.evals.run import OnPart, run_suite
 from strop.pipeline import Observer, Outcome, run_pipeline
 from strop.recipe.loading.load import (
@@ -159,7 +159,7 @@ def gate(
     `None`. Raises `MissingEvidenceError` for evals that cannot be compared.
     """
     before = _folder(base)
-    rules = policy_of(policy, margin, before)
+    rules = rules_of(policy, margin, before)
     decision = run_gate(
         rules, before, _folder(candidate), output,
         noise=[_folder(one) for one in noise], registry=registry,

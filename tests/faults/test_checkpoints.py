@@ -26,9 +26,9 @@ from strop.train.loop.state import TrainState
 from strop.train.preflight import space
 from strop.train.run import train
 from strop.train.rundir import writer
-from strop.train.rundir.checkpoint import latest_checkpoint, step_of
+from strop.train.rundir.checkpoint import step_of
 from tests.support.processes import Child
-from tests.support.runs import Finished, break_off, final_weights, metrics, same
+from tests.support.runs import Finished, break_off, final_weights, latest_checkpoint, metrics, same
 
 
 def damage(file: Path, how: str) -> None:

@@ -19,7 +19,7 @@ from strop.model.network import Policy
 from strop.model.reference import Reference
 from strop.recipe.loading.load import load_recipe
 from strop.recipe.train.methods import Online
-from strop.rollout.overlong import shaped
+from strop.rollout.overlong import with_overlong_penalty
 from strop.rollout.source import SynchronousSource, teaches
 from strop.text.lengths import overlong_penalty
 from strop.train.loop.optim import Optimizers
@@ -164,7 +164,7 @@ class TestOverlong:
         assert overlong_penalty(length, 20, 8) == pytest.approx(penalty)
 
     def test_is_added_and_kept_apart(self) -> None:
-        told = shaped(group(1.0, 0.0, None, lengths=(2, 9, 10)), 10, 4)
+        told = with_overlong_penalty(group(1.0, 0.0, None, lengths=(2, 9, 10)), 10, 4)
         assert [s.total for s in told.scores] == [1.0, pytest.approx(-0.75), None]
         assert told.scores[1].components == {"f": 0.0, "overlong": pytest.approx(-0.75)}
 

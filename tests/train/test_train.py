@@ -19,9 +19,8 @@ from strop.recipe.train.model import ModelRecipe
 from strop.recipe.train.run import OptimRecipe
 from strop.train.loop.optim import build_optimizer, learning_rate
 from strop.train.run import train
-from strop.train.rundir.checkpoint import latest_checkpoint
 from tests.support.processes import Child, sets
-from tests.support.runs import Finished, break_off, metrics, same, weights
+from tests.support.runs import Finished, break_off, latest_checkpoint, metrics, same, weights
 
 
 def test_sft_lowers_the_loss_on_what_it_sees(recipes: dict[str, Path]) -> None:

@@ -58,7 +58,7 @@ Family = Literal[
 ]
 """Methods that are built by the same code."""
 
-Records = Literal["document", "demonstration", "preference", "feedback", "task"]
+RecordKind = Literal["document", "demonstration", "preference", "feedback", "task"]
 """What a method learns from (`data.records.FORMS`)."""
 
 LengthRule = Literal["sum", "mean", "option"]
@@ -77,7 +77,7 @@ class Method:
     name: str
     recipe: type[Recipe]
     family: Family
-    records: Records
+    records: RecordKind
     reference: bool = False
     length: LengthRule = "sum"
     whole_batch: bool = False

@@ -117,7 +117,7 @@ class RewardComponent(Strict):
         return SECONDS if self.seconds is None else self.seconds
 
     @property
-    def most_unscored(self) -> float:
+    def unscored_limit(self) -> float:
         """Share of a step's completions that may be unscored; all of them by an optional one."""
         if self.max_unscored is not None:
             return self.max_unscored

@@ -26,7 +26,7 @@ from strop.types import TokenScores, Tree
 
 
 @dataclass(frozen=True, slots=True)
-class Records:
+class MethodRecords:
     """What a method is made for: rendered records. `prefix` names the cached files, `visited` the
     records that some step looks at (None: all)."""
 
@@ -52,7 +52,7 @@ class ReferenceCache:
         recipe: PairRecipe | UnpairedRecipe,
         trees: Sequence[Tree],
         read: Callable[[TokenScores], torch.Tensor],
-        records: Records,
+        records: MethodRecords,
         name: str,
     ) -> torch.Tensor:
         """`read` of every branch of `trees`; records that no step visits are left at NaN."""

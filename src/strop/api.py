@@ -36,7 +36,6 @@ from strop.recipe.pipeline import Pipeline, Stage
 from strop.recipe.suite import Suite
 from strop.recipe.train.methods import METHODS, Recipe
 from strop.recipe.train.offline import PairRecipe
-from strop.recipe.train.online import OnlineRecipe
 from strop.recipe.train.preference import DpoObjective
 from strop.results import (
     EvalResult,
@@ -230,7 +229,7 @@ def _with_rewards(
         known = [item.get("function") for item in listed if isinstance(item, dict)]
         listed += [{"function": name} for name in named if name not in known]
     recipe = recipe_from(source)
-    for component in recipe.all_rewards if isinstance(recipe, OnlineRecipe) else ():
+    for component in recipe.all_rewards:
         if component.function in named and component.file is None and component.url is None:
             component.give(named[component.function])
     return recipe

@@ -89,6 +89,12 @@ class Method:
         return self.family == "reward_model"
 
     @property
+    def importance_ratio(self) -> bool:
+        """Whether the loss weighs tokens by how much likelier they became since they were
+        sampled."""
+        return self.family == "policy_gradient"
+
+    @property
     def compares_logprobs(self) -> bool:
         """Whether log-probs are compared (of answers with each other, or with older or reference
         ones), so that dropout would make noise of the comparison."""

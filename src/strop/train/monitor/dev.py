@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -186,22 +186,29 @@ def score_names(suite: Suite) -> list[str]:
     return [
         f"{asked.name}/{part}" if part else asked.name
         for asked in suite.tasks
-        for part in _parts(asked)
+        for part in PARTS[type(asked)](asked)
     ]
 
 
-def _parts(asked: EvalTask) -> list[str]:
-    """What stands behind a task's name in the names of its scores."""
-    if isinstance(asked, GenerateTask):
-        return [component.label for component in asked.scores]
-    if isinstance(asked, ChoiceTask):
-        return list(LENGTHS)
-    if isinstance(asked, PerplexityTask):
-        return ["logprob"]
-    if isinstance(asked, SafetyTask):
-        both = {"harmful": REFUSED, "harmless": ANSWERED}
-        return [name for kind, name in both.items() if asked.only in (None, kind)]
-    return ["", ANY] if isinstance(asked, PythonTask | LmEvalTask) else [""]
+def _labels(asked: GenerateTask) -> list[str]:
+    return [component.label for component in asked.scores]
+
+
+def _safe_parts(asked: SafetyTask) -> list[str]:
+    both = {"harmful": REFUSED, "harmless": ANSWERED}
+    return [name for kind, name in both.items() if asked.only in (None, kind)]
+
+
+PARTS: Mapping[type[EvalTask], Callable[[Any], list[str]]] = {
+    GenerateTask: _labels,
+    PreferenceTask: lambda asked: [""],
+    ChoiceTask: lambda asked: list(LENGTHS),
+    PerplexityTask: lambda asked: ["logprob"],
+    SafetyTask: _safe_parts,
+    PythonTask: lambda asked: ["", ANY],
+    LmEvalTask: lambda asked: ["", ANY],
+}
+"""What stands behind a task's name in the names of its scores, by the kind of task."""
 
 
 def _expect_scores(dev: DevRecipe, suite: Suite) -> None:

@@ -52,10 +52,9 @@ def refuse_small_steps(recipe: Recipe, own: int) -> None:
             "holds only one",
             fix="raise run.batch_size",
         )
-    mini_batches = recipe.objective.updates[1] if isinstance(recipe, PolicyRecipe) else 1
-    if mini_batches > own:
+    if recipe.mini_batches > own:
         raise RecipeError(
-            f"objective.mini_batches {mini_batches} cuts a step of {own} prompts into "
+            f"objective.mini_batches {recipe.mini_batches} cuts a step of {own} prompts into "
             "batches that cannot hold one group each",
             fix="raise run.batch_size or lower objective.mini_batches",
         )
@@ -106,7 +105,7 @@ def _refuse_contradictory_rollout(recipe: Online) -> None:
             "so length would be punished twice under one name",
             fix="drop the component, or set rollout.overlong_buffer: 0",
         )
-    if not isinstance(recipe, PolicyRecipe) and rollout.mismatch.level != "none":
+    if not method_of(recipe).importance_ratio and rollout.mismatch.level != "none":
         raise RecipeError(
             f"rollout.mismatch is set, but method {recipe.method} does not read it",
             fix="drop it: it corrects importance ratios, and this method has none",

@@ -23,8 +23,6 @@ from strop.model.load import weights_hash
 from strop.recipe.loading.load import digest, flat, load
 from strop.recipe.suite import Suite
 from strop.recipe.train.methods import Recipe
-from strop.recipe.train.offline import PairRecipe
-from strop.recipe.train.online import OnlineRecipe
 from strop.rewards.find import function_name, source_hash
 from strop.tracking.runlog import read_rows
 
@@ -242,11 +240,8 @@ def write_final(folder: Path, final: Mapping[str, Any]) -> None:
 
 def reward_hashes(recipe: Recipe) -> list[str]:
     """Hashes of the reward files, reward models and the critic that a recipe names."""
-    if not isinstance(recipe, OnlineRecipe):
-        return []
-    components = recipe.all_rewards
-    files = [Path(component.file) for component in components if component.file]
-    models = [component.model for component in components if component.model]
+    files = [Path(component.file) for component in recipe.all_rewards if component.file]
+    models = [component.model for component in recipe.all_rewards if component.model]
     if recipe.critic is not None:
         models.append(recipe.critic.path)
     return [
@@ -257,9 +252,8 @@ def reward_hashes(recipe: Recipe) -> list[str]:
 
 def functions_given(recipe: Recipe) -> list[dict[str, str]]:
     """`[{"name": "shorter", "sha256": "3f1c..."}]`: rewards or a loss given from Python."""
-    components = recipe.all_rewards if isinstance(recipe, OnlineRecipe) else []
-    given = {c.function: c.given for c in components if c.given is not None}
-    if isinstance(recipe, PairRecipe) and recipe.given_loss is not None:
+    given = {c.function: c.given for c in recipe.all_rewards if c.given is not None}
+    if recipe.given_loss is not None:
         given[function_name(recipe.given_loss)] = recipe.given_loss
     return [{"name": name, "sha256": source_hash(found)} for name, found in given.items()]
 

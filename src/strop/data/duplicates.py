@@ -7,12 +7,12 @@ import unicodedata
 from collections.abc import Sequence
 
 from strop.data.near.alike import LONG
-from strop.data.near.find import find_repeats
+from strop.data.near.find import RepeatFinder, find_repeats
 from strop.data.near.pieces import FREQUENT, Words, has_digit
 from strop.text.parse import plain
 from strop.types import Text
 
-__all__ = ["FREQUENT", "LONG", "Words", "asked", "first_alike", "numbers", "words"]
+__all__ = ["FREQUENT", "LONG", "Words", "alike_groups", "asked", "first_alike", "numbers", "words"]
 
 _CJK = "\u3040-\u30ff\u3400-\u9fff"
 _LETTERS = r"[^\W\d_]{2}"
@@ -59,3 +59,13 @@ def first_alike(texts: Sequence[Words]) -> list[int]:
     repeats what: see `strop.data.near.find.RepeatFinder`."""
     first: list[int] = find_repeats(texts).first.tolist()
     return first
+
+
+def alike_groups(texts: Sequence[Words]) -> list[int]:
+    """For every text the index of the first one of its group: texts are in one group where a chain
+    of repeats leads from one to the other (see `RepeatFinder.groups`)."""
+    finder = RepeatFinder()
+    for text in texts:
+        finder.add(text)
+    groups: list[int] = finder.groups().tolist()
+    return groups

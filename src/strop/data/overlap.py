@@ -68,8 +68,8 @@ def overlap(items: Sequence[Task | Preference], training: Iterable[Record]) -> O
     records = 0
     for record in training:
         records += 1
-        for text in _prompts(record):
-            index.look(text, record.origin)
+        for text in asked_in(record):
+            index.look(words(text), record.origin)
         if index.answers:
             for answer in _answers(record):
                 index.note("answer", index.answers.get(words(answer), ()), record.origin)
@@ -158,17 +158,17 @@ class _Index:
         return items > FREQUENT or (len(holders) > FREQUENT and items > 1)
 
 
-def _prompts(record: Record) -> list[Words]:
+def asked_in(record: Record) -> list[str]:
     """What a training record asks: the whole, and its turns or lines one by one."""
     if isinstance(record, Document):
         lines = [line for line in record.text.splitlines() if line.strip()]
-        return [words(text) for text in dict.fromkeys([record.text, *lines])]
+        return list(dict.fromkeys([record.text, *lines]))
     texts = [asked(record.prompt)]
     turns = [] if isinstance(record.prompt, str) else list(record.prompt)
     if isinstance(record, Demonstration) and not isinstance(record.completion, str):
         turns += record.completion
     texts += [plain([turn]) for turn in turns if turn["role"] == "user"]
-    return [words(text) for text in dict.fromkeys(texts)]
+    return list(dict.fromkeys(texts))
 
 
 def _answers(record: Record) -> list[str]:

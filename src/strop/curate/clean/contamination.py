@@ -108,9 +108,7 @@ class Contamination:
         return sum(known) / len(known) if known else None
 
 
-def contamination(
-    items: Sequence[Task | Preference], training: Iterable[Record]
-) -> Contamination:
+def contamination(items: Sequence[Task | Preference], training: Iterable[Record]) -> Contamination:
     """What training holds of each eval item. The training records are read once, and only texts
     that share 13 words in a row with an item are kept.
 
@@ -204,7 +202,7 @@ class _Index:
             coverage = tuple(self._coverage(item, n) for n in GRAMS)
             if item in matches:
                 match = matches[item]
-                yield Exposure(item, "contaminated", match.how, coverage, match.places)
+                yield Exposure(item, "contaminated", match.how, coverage, match.places[:SHOWN])
             elif item in self.same:
                 yield Exposure(item, "contaminated", "8-gram", coverage, _places(self.same[item]))
             elif item in self.other:

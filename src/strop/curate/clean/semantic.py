@@ -1,4 +1,4 @@
-"""Records that say the same in other words: the semhash extra, with a static model of the user's."""
+"""Records that say the same in other words: the extra `semhash`, with a static model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import numpy as np
 from strop.curate.clean.duplicates import Duplicates, RecordParts, parts_of
 from strop.data.duplicates import Words, numbers, words
 from strop.data.near.find import Repeats
-from strop.data.near.ragged import I64
 from strop.errors import ModelError, UsageError
 from strop.types import Record
 

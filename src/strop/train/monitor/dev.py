@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from strop.data.overlap import overlap
+from strop.data.overlap import SHOWN, overlap
 from strop.data.records import preference
 from strop.data.sources import read
 from strop.engines.local.engine import LocalEngine
@@ -174,7 +174,7 @@ def refuse_trained_on(dev: DevSet, training: Iterable[Record]) -> None:
         first = found[0]
         raise DataError(
             f"{len(found)} of {len(dev.items)} dev items are in the training data; this one is at "
-            f"{', '.join(map(str, first.places))}",
+            f"{', '.join(map(str, first.places[:SHOWN]))}",
             where=str(dev.items[first.item].origin),
             fix="measure on other items, take these out of `data`, or pass --force",
         )

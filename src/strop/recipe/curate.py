@@ -222,8 +222,9 @@ class CleanSettings(Strict):
     for (all unless given), `names` also persons and places (extra `presidio`, with the spaCy model
     `spacy_model`). `duplicates` leaves out what repeats an earlier record; `semantic` is the folder
     of a model2vec model, by which records that say the same in other words go, too (extra
-    `semhash`). Answers have at least `least` and at most `most` of a `unit`. `against` are eval
-    sets whose items must not be among the records.
+    `semhash`). Answers have at least `least` and at most `most` of a `unit`. Refusals, disclaimers
+    ("as an AI") and boilerplate openings are only looked for where they are to go: `strop data
+    check` counts them. `against` are eval sets whose items must not be among the records.
     """
 
     pii: Literal["keep", "report", "replace", "drop"] = "report"

@@ -144,9 +144,7 @@ class TestWhatNobodyWants:
             pair("Say it at once.", "I'm sorry, but I can't help with that request at all."),
             pair("Say it now.", "As an AI language model, I like the tall lighthouse a lot."),
             pair("Say it soon.", "Too short."),
-            pair(
-                "Say it well.", "The light\ufffdhouse is \ufffd broken and beyond repair."
-            ),
+            pair("Say it well.", "The light\ufffdhouse is \ufffd broken and beyond repair."),
         ]
         settings: dict[str, Any] = {"languages": ["en"], "least": 5}
         report = cleaned(rows, refusals="drop", disclaimers="drop", **settings)
@@ -154,15 +152,14 @@ class TestWhatNobodyWants:
         assert cleaned.dropped == {2: "language", 3: "refusal", 4: "disclaimer", 5: "too_short",
                                    6: "damaged"}  # fmt: skip
         assert report.dropped == dict.fromkeys(cleaned.dropped.values(), 1)
-        kept = cleaned(rows, **settings)
+        cleaned(rows, **settings)
         assert set(cleaned.dropped) == {2, 5, 6}
-        assert kept.habits == {"refusal": 1, "disclaimer": 1}
 
-    def test_openings_are_counted_and_stripped_on_demand(self, cleaned: Cleaned) -> None:
+    def test_openings_are_stripped_on_demand(self, cleaned: Cleaned) -> None:
         rows = [pair("List it.", "Sure! Here is the list:\n- a lamp"), pair("And?", "A rope.")]
-        assert cleaned(rows).habits == {"opening": 1}
+        assert cleaned(rows).repairs == {}
         assert cleaned.rows == rows
-        cleaned(rows, openings="strip")
+        assert cleaned(rows, openings="strip").repairs == {"opening": 1}
         assert [row["completion"] for row in cleaned.rows] == ["- a lamp", "A rope."]
 
     def test_items_of_an_eval_set(self, cleaned: Cleaned, tmp_path: Path) -> None:

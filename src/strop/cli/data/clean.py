@@ -102,7 +102,6 @@ def _lines(report: CleanReport) -> list[tuple[str, int]]:
         *part("left out", report.dropped),
         *part("mended", report.repairs),
         *part("personal values", report.personal),
-        *part("answers with", report.habits),
         ("different prompts", asked["unique_prompts"]),
         ("of these near-duplicates of others", asked["near_duplicate_prompts"]),
     ]

@@ -35,10 +35,9 @@ class CleanReport:
     """What cleaning did.
 
     `CleanReport(rows=100, kept=90, dropped={"duplicate": 8, "empty": 2}, repairs={"mojibake": 3},
-    personal={"email": 12}, habits={"refusal": 4}, duplicates={"records": 98, "unique_prompts": 60,
-    ...}, contaminated=0)`. `rows` are all that were read, `repairs` and `habits` count records,
-    `personal` values that were found; `contaminated` are eval items that the records hold, `None`
-    where no eval set was given.
+    personal={"email": 12}, duplicates={"records": 98, "unique_prompts": 60, ...}, contaminated=0)`.
+    `rows` are all that were read, `repairs` counts mended records, `personal` values that were
+    found; `contaminated` are eval items that the records hold, `None` where no eval set was given.
     """
 
     rows: int
@@ -46,7 +45,6 @@ class CleanReport:
     dropped: Mapping[str, int]
     repairs: Mapping[str, int]
     personal: Mapping[str, int]
-    habits: Mapping[str, int]
     duplicates: Mapping[str, int]
     contaminated: int | None
 
@@ -105,7 +103,6 @@ def clean(
         dropped=dict(written.dropped.most_common()),
         repairs=dict(washer.repairs.most_common()),
         personal=dict(washer.personal.most_common()),
-        habits=dict((+washer.habits).most_common()),
         duplicates=found.plain(),
         contaminated=len(trained_on.matches) if trained_on else None,
     )

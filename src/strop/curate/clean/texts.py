@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
+from functools import cache
 from typing import Any
 
 from strop.data.duplicates import asked
@@ -51,8 +52,13 @@ def from_row(record: Record, row: Mapping[str, Any]) -> Record:
     return replace(record, **own, columns=columns)
 
 
-def _own(record: Record) -> list[str]:
-    return [f.name for f in fields(record) if f.name not in ("columns", "origin")]
+def _own(record: Record) -> tuple[str, ...]:
+    return _own_fields(type(record))
+
+
+@cache
+def _own_fields(kind: type[Record]) -> tuple[str, ...]:
+    return tuple(f.name for f in fields(kind) if f.name not in ("columns", "origin"))
 
 
 def _said(record: Record) -> list[str]:

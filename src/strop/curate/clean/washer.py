@@ -38,8 +38,7 @@ Look = Callable[[Record], Fault | None]
 class Washer:
     """Does to every record what the settings say, and counts what it found.
 
-    `repairs` and `habits` (refusals, disclaimers, boilerplate openings) count records, `personal`
-    the values of each kind.
+    `repairs` counts mended records by what was undone, `personal` the values of each kind.
     """
 
     def __init__(self, settings: CleanSettings) -> None:
@@ -51,7 +50,6 @@ class Washer:
         self.limits = _limits(settings)
         self.tokenizer: Any = load_tokenizer(settings.tokenizer) if settings.tokenizer else None
         self.repairs: Counter[str] = Counter()
-        self.habits: Counter[str] = Counter()
         self.personal: Counter[Kind] = Counter()
 
     def wash(self, record: Record) -> tuple[Record, BadRow | None]:
@@ -62,7 +60,8 @@ class Washer:
         why = PERSONAL if found and self.settings.pii == "drop" else None
         reason = ", ".join(f"{count} {kind}" for kind, count in found.items())
         if why is None:
-            record = self._without_openings(record)
+            if self.settings.openings == "strip":
+                record = self._without_openings(record)
             fault = next(self._faults(record), None)
             why, reason = (None, "") if fault is None else (fault.kind, fault.detail)
         return record, None if why is None else BadRow(why, reason, record.origin, excess=True)
@@ -94,17 +93,16 @@ class Washer:
         return (record if self.settings.pii == "report" else from_row(record, row)), found
 
     def _without_openings(self, record: Record) -> Record:
-        opens = False
+        opened: set[str] = set()
 
         def strip(text: str) -> str:
-            nonlocal opens
             found = without_opening(text)
-            opens = opens or bool(found.repairs)
+            opened.update(found.repairs)
             return found.text
 
         shorter = with_answers(record, strip)
-        self.habits["opening"] += opens
-        return shorter if self.settings.openings == "strip" else record
+        self.repairs.update(opened)
+        return shorter
 
     def _faults(self, record: Record) -> Iterator[Fault]:
         """What the record is left out for, the first thing first."""
@@ -114,19 +112,14 @@ class Washer:
             yield from filter(None, map(damaged, texts))
         if wanted:
             yield from filter(None, (foreign(text, wanted) for text in texts))
-        for look, action in (
-            (refused, self.settings.refusals),
-            (disclaimed, self.settings.disclaimers),
-        ):
-            fault = None if isinstance(record, Task) else look(imitated)
-            if fault is not None:
-                self.habits[fault.kind] += 1
-            if fault is not None and action == "drop":
-                yield fault
-        if self.limits is not None:
-            asked = [imitated] if isinstance(record, Task) else answer_texts(record)
-            found = (out_of_length(text, self.limits, self.tokenizer) for text in asked)
+        if not isinstance(record, Task):
+            looks = {refused: self.settings.refusals, disclaimed: self.settings.disclaimers}
+            found = (look(imitated) for look, action in looks.items() if action == "drop")
             yield from filter(None, found)
+        if self.limits is not None:
+            looked_at = [imitated] if isinstance(record, Task) else answer_texts(record)
+            limited = (out_of_length(text, self.limits, self.tokenizer) for text in looked_at)
+            yield from filter(None, limited)
 
 
 def _kinds(settings: CleanSettings) -> tuple[Kind, ...]:

@@ -115,13 +115,10 @@ def _is_dialled(written: str) -> bool:
     groups = tuple(_GROUP.findall(_without_extension(written)))
     sizes, digits = tuple(map(len, groups)), "".join(groups)
     if len(digits) == 7:
-        return sizes in ((3, 4), (7,))
+        return sizes in ((3, 4), (7,)) and digits[0] not in "01"
     spaced = not re.search("[-.()]", written)
-    if (
-        sizes == (10,)
-        or (sizes[0] == 3 and not spaced)
-        or (sizes == (3, 3, 4) and digits[0] != "0")
-    ):
+    american = sizes[0] == 3 and (len(sizes) == 2 or (sizes[1] == 3 and len(sizes) == 3))
+    if sizes == (10,) or (american and not (spaced and (digits[0] == "0" or sizes[2:] != (4,)))):
         return _STATES.fullmatch(digits) is not None
     return sizes not in ((4, 2, 2), (2, 2, 4))
 

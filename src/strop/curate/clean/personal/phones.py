@@ -45,7 +45,8 @@ _CALLED_PHONE = re.compile(
     r"(?:\b(?:tele)?(?:phone|fon|fono|fone|foon|fax)(?:e?s|nummer)?|\b(?:tel|mob|mobile|cell|handy"
     r"|cellphone|whatsapp|sms|landline|hotline|call|calling|answering|ring|dial|reach|móvil"
     r"|celular|(?:desk|office|home|work)(?= ?:| phone| number)|rufnummer"
-    r"|handynummer|text (?:me|us|him|her|them))|registered)"
+    r"|handynummer|text (?:me|us|him|her|them)|contact|(?:my|his|her|their|our)"
+    r"(?= number))|registered)"
     r"(?:[_ ]?(?:numbers?|no\b|nr\b))?(?: (?:me|us|him|her|them|back|number))?"
     r"(?: (?:on|at|under|is|was|to))*[\s.:#=\"'(*]{0,5}$",
     re.IGNORECASE,

@@ -13,6 +13,8 @@ import string
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from strop.curate.clean.personal.find import find
+
 DIGITS, CAPITALS = string.digits, string.ascii_uppercase
 LETTERS = string.ascii_letters + DIGITS
 HEX = "0123456789abcdef"
@@ -377,3 +379,8 @@ FRAMES: dict[str, tuple[tuple[str, str], ...]] = {
     "secret": (*PLAIN, ("Here you go: ", "\n"), ("x = '", "'")),
     "assigned": (("", ""),),
 }
+
+
+def values(text: str, kind: str) -> list[str]:
+    """What `find` reads as values of a kind."""
+    return [text[span.start : span.end] for span in find(text) if span.kind == kind]

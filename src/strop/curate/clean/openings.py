@@ -58,7 +58,7 @@ def without_opening(text: str) -> Mended:
     if match is None or not match.group().strip():
         return Mended(text, ())
     rest = text[match.end() :]
-    if not rest.strip() or refuses(text):
+    if not rest.strip() or refuses(text) or refuses(rest):
         return Mended(text, ())
     if not match.group().endswith("\n"):
         rest = rest[0].upper() + rest[1:]

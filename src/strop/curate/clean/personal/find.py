@@ -14,7 +14,7 @@ from strop.curate.clean.personal.spans import KINDS, Kind, Recogniser, Span, set
 
 _ALWAYS: tuple[Recogniser, ...] = (emails, urls, ips, secrets)
 _NUMBERS: tuple[Recogniser, ...] = (cards, ibans, phones, national_ids)
-_SEVERAL_DIGITS = re.compile(r"\d(?:\W{0,3}\w?\d){4}")
+_SEVERAL_DIGITS = re.compile(r"\d(?:\W{0,3}\w?\d){4}|[A-Z]\d{4}[A-Z]")
 """What every number of a person has; most sentences do not."""
 
 

@@ -31,11 +31,13 @@ _LABELS = {
 }
 """Labels of spaCy's models -> Presidio's."""
 _FLAT = r"(?:[, ]{1,2}(?:Apt|Apartment|Suite|Ste|Unit|Flat|Floor|No)\.? ?\d{1,5}[A-Za-z]?)?"
+_NAME = r"[A-Z\u00c0-\u00dd][\w'-]{1,30}"
 _STREET = (
     r"\b\d{1,6}[A-Za-z]? (?:[A-Z][\w'.-]{1,30} ){1,4}(?:Street|St|Avenue|Ave|Road|Rd|Lane|Ln|Drive"
     rf"|Dr|Boulevard|Blvd|Court|Ct|Place|Pl|Square|Sq|Terrace|Way|Parkway|Highway|Hwy)\b\.?{_FLAT}"
     r"|\b(?:\d{1,5} )?(?:rue|avenue|boulevard|place|via|viale|piazza|calle|avenida|plaza|rua|ulica"
-    rf"|ul\.) (?:[\w'.-]{{1,30}} ){{0,4}}[A-Z\u00c0-\u00dd][\w'-]{{1,30}}(?:,? \d{{1,5}}\b)?{_FLAT}"
+    r"|ul\.) (?:(?:de|du|des|d[aeio]l?|dell[aeo]|dos|das|la|le|les|los|las) ){0,3}"
+    rf"{_NAME}(?: {_NAME}){{0,2}}(?:,? \d{{1,5}}\b)?{_FLAT}"
     r"|\b[A-Z\u00c0-\u00dd][\w-]{1,40}(?:stra\u00dfe|strasse|weg|gasse|allee|platz|gatan|v\u00e4gen"
     rf"|gata|vej|gade|veien|straat|laan|katu|tie|utca) \d{{1,5}}[A-Za-z]?\b{_FLAT}"
 )

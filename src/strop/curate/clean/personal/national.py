@@ -47,6 +47,7 @@ import stdnum.tr.tckimlik
 import stdnum.us.itin
 import stdnum.us.ssn
 import stdnum.za.idnr
+from stdnum.exceptions import ValidationError
 
 from strop.curate.clean.personal.spans import Kind, Span, said_before
 
@@ -70,6 +71,15 @@ def _insurance(number: str) -> bool:
     return number[:2].upper() not in ("BG", "GB", "KN", "NK", "NT", "TN", "ZZ")
 
 
+def _resident(number: str) -> bool:
+    """Date of birth and check digit; the library's look-up of the county fails for some numbers."""
+    try:
+        stdnum.cn.ric.get_birth_date(number)
+    except ValidationError:
+        return False
+    return stdnum.cn.ric.calc_check_digit(number) == number[-1].upper()
+
+
 SCHEMES: dict[str, Scheme] = {
     "us social security": Scheme(r"\d{3}-\d\d-\d{4}", stdnum.us.ssn.is_valid, kind="ssn"),
     "us social security, no hyphens": Scheme(
@@ -87,7 +97,7 @@ SCHEMES: dict[str, Scheme] = {
     ),
     "ch AHV": Scheme(r"756(\.?)\d{4}\1\d{4}\1\d\d", stdnum.ch.ssn.is_valid),
     "cl RUT": Scheme(r"\d{1,2}\.\d{3}\.\d{3}-[\dkK]", stdnum.cl.rut.is_valid),
-    "cn resident": Scheme(r"[1-9]\d{16}[\dXx]", stdnum.cn.ric.is_valid),
+    "cn resident": Scheme(r"[1-9]\d{16}[\dXx]", _resident),
     "cz, sk birth": Scheme(r"\d{6}/\d{3,4}", stdnum.cz.rc.is_valid),
     "de tax": Scheme(
         r"\d\d ?\d{3} ?\d{3} ?\d{3}",

@@ -92,6 +92,8 @@ def _is_url(address: str) -> bool:
         return False
     if len(host) > _LONGEST_DOMAIN:
         return False
+    if address.lower().startswith("www.") and host.count(".") < 2:
+        return False
     named = _HOST.fullmatch(host) is not None or host == "localhost" or _ip(host) is not None
     return named or (port is not None and re.fullmatch(_LABEL, host) is not None)
 

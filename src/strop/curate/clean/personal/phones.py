@@ -45,7 +45,8 @@ _CALLED_PHONE = re.compile(
     r"(?:\b(?:tele)?(?:phone|fon|fono|fone|foon|fax)(?:e?s|nummer)?|\b(?:tel|mob|mobile|cell|handy"
     r"|cellphone|whatsapp|sms|landline|hotline|call|calling|answering|ring|dial|reach|móvil"
     r"|celular|(?:desk|office|home|work)(?= ?:| phone| number)|rufnummer"
-    r"|handynummer|text (?:me|us|him|her|them))|registered)"
+    r"|handynummer|text (?:me|us|him|her|them)|contact|(?:my|his|her|their|our)"
+    r"(?= number))|registered)"
     r"(?:[_ ]?(?:numbers?|no\b|nr\b))?(?: (?:me|us|him|her|them|back|number))?"
     r"(?: (?:on|at|under|is|was|to))*[\s.:#=\"'(*]{0,5}$",
     re.IGNORECASE,
@@ -115,13 +116,10 @@ def _is_dialled(written: str) -> bool:
     groups = tuple(_GROUP.findall(_without_extension(written)))
     sizes, digits = tuple(map(len, groups)), "".join(groups)
     if len(digits) == 7:
-        return sizes in ((3, 4), (7,))
+        return sizes in ((3, 4), (7,)) and digits[0] not in "01"
     spaced = not re.search("[-.()]", written)
-    if (
-        sizes == (10,)
-        or (sizes[0] == 3 and not spaced)
-        or (sizes == (3, 3, 4) and digits[0] != "0")
-    ):
+    american = sizes[0] == 3 and (len(sizes) == 2 or (sizes[1] == 3 and len(sizes) == 3))
+    if sizes == (10,) or (american and not (spaced and (digits[0] == "0" or sizes[2:] != (4,)))):
         return _STATES.fullmatch(digits) is not None
     return sizes not in ((4, 2, 2), (2, 2, 4))
 

@@ -58,7 +58,7 @@ _ASSIGNED = re.compile(
     r"|shared|session|service|client|consumer|deploy|license)[_ -]?keys?"
     r"|credentials?|authorization|auth)(?!iz)(?-i:(?![a-z]))"
     r"[A-Za-z0-9_-]{0,24}[\"'`\]*]{0,3}"
-    r"\s{0,4}(?::=|=>|==?|:|\bis\b|\bwas\b)\s{0,4}(?:[urbf]?(?P<quote>[\"'`])|\*{0,2})",
+    r"\s{0,4}(?::=|=>|==?|:|\bis\b|\bwas\b)\s{0,4}(?:\*{1,2} ?)?(?:[urbf]?(?P<quote>[\"'`]))?",
     re.IGNORECASE,
 )
 _NAMES = ("pass", "pwd", "contrase", "secret", "token", "key", "credential", "auth")
@@ -70,9 +70,14 @@ _STAND_IN = re.compile(
     r"[$%{<\[(&]|(?:https?|file)://|\*{3}|[x*.#_-]+$|(?:os|env|process|self|this|config|settings"
     r"|args|secrets|vault|ctx|request|params|data|credentials|import\.meta)[.\[]|[A-Za-z_]\w*[\[(]"
     r"|[A-Za-z_]+(?:\.[A-Za-z_]+)+$|(?:my|your|the|an?|some|insert|enter|replace|change|put|add)"
-    r"[_ -]|changeme|placeholder|redacted|example|dummy|undefined|null|none|true|false",
+    r"[_ -]|placeholder|redacted|example|dummy|demo|sample|undefined|null|none|true|false"
+    r"|(?:pass|password|passwort|passwd|secret|changeme|changeit|admin|root|user|test|guest|welcome"
+    r"|letmein|qwerty|abc|default|token|hello)[\d!@#._-]*$",
     re.IGNORECASE,
 )
+"""What stands where a value would: code that fetches it, an invitation to write one, and passwords
+so common that they are nobody's."""
+_DIGIT, _NO_DIGIT, _LETTER = re.compile(r"\d"), re.compile(r"\D"), re.compile(r"[^\W\d_]")
 LEAST_ENTROPY = 3.0
 """Bits a sign of a value that counts as random: a word has about 2.5, random hexadecimal digits 3.4
 or more at 20 signs, random letters and digits more."""
@@ -109,15 +114,16 @@ def _is_jwt_header(part: str) -> bool:
 
 def _private_keys(text: str) -> Iterator[Span]:
     """From a block's first line to its last, or over what is left of a block that was cut."""
-    closed = True
+    closed, end = True, 0
     for match in _BLOCK.finditer(text):
+        if match.start() < end:
+            continue
         last = f"-----END {match[1]}-----"
-        end = text.find(last, match.end()) if closed else -1
-        closed = end >= 0
-        if closed:
-            yield Span("secret", match.start(), end + len(last))
-        elif body := _BODY.match(text, match.end()):
-            yield Span("secret", match.start(), body.end())
+        found = text.find(last, match.end()) if closed else -1
+        closed = found >= 0
+        body = _BODY.match(text, match.end())
+        end = found + len(last) if closed else body.end() if body else match.end()
+        yield Span("secret", match.start(), end)
 
 
 def _assigned(text: str) -> Iterator[Span]:
@@ -128,39 +134,22 @@ def _assigned(text: str) -> Iterator[Span]:
         value = _VALUES[match["quote"]].match(text, match.end())
         if value is None or _STAND_IN.match(value.group()):
             continue
-        written = value.group() if match["quote"] else value.group().rstrip(".:!?*")
+        written = value.group() if match["quote"] else value.group().rstrip(".:*")
         if is_random(written) or (match["password"] and is_mixed(written)):
             yield Span("secret", match.end(), match.end() + len(written))
 
 
 def is_random(value: str) -> bool:
-    """Whether a value looks drawn and not written: long, of at least two kinds of signs with a
-    digit among them, with `LEAST_ENTROPY` bits a sign."""
-    kinds = _kinds(value)
-    return (
-        len(value) >= SHORTEST
-        and len(kinds) >= 2
-        and "digit" in kinds
-        and entropy(value) >= LEAST_ENTROPY
-    )
+    """Whether a value looks drawn and not written: long, with a digit and another kind of sign,
+    and with `LEAST_ENTROPY` bits a sign."""
+    mixed = _DIGIT.search(value) and _NO_DIGIT.search(value)
+    return bool(mixed) and len(value) >= SHORTEST and entropy(value) >= LEAST_ENTROPY
 
 
 def is_mixed(value: str) -> bool:
     """Whether it looks like a password: `Summer24!`, `hunter2`, no word and no plain number."""
-    kinds = _kinds(value)
-    return len(value) >= 6 and "digit" in kinds and bool(kinds & {"small", "capital"})
-
-
-def _kinds(value: str) -> set[str]:
-    return {_kind(sign) for sign in value}
-
-
-def _kind(sign: str) -> str:
-    if sign.isdigit():
-        return "digit"
-    if sign.isalpha():
-        return "capital" if sign.isupper() else "small"
-    return "sign"
+    mixed = _DIGIT.search(value) and _LETTER.search(value)
+    return bool(mixed) and len(value) >= 6 and entropy(value) >= 2.5
 
 
 def entropy(value: str) -> float:

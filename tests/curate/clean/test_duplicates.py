@@ -86,7 +86,9 @@ def test_swapped_pairs_and_other_labels_contradict_and_do_not_repeat() -> None:
 
 def test_kinds_are_apart_and_documents_have_no_prompt() -> None:
     text = prose(0)
-    found = find_duplicates([Document(text, {}, HERE), shown("q", text), Document(edited(text), {}, HERE)])
+    found = find_duplicates(
+        [Document(text, {}, HERE), shown("q", text), Document(edited(text), {}, HERE)]
+    )
     assert found.records.first.tolist() == [0, 1, 0]
     assert (found.unique_prompts, len(found.prompts.first)) == (1, 1)
     assert find_duplicates([]).plain()["records"] == 0
@@ -100,7 +102,11 @@ def test_system_messages_tools_and_calls_count_as_they_are() -> None:
         shown([brief, question], "X"), shown("Where is it", "x"),
     ) == [0, 1, 2, 1, 0]  # fmt: skip
     tools = [{"type": "function", "function": {"name": "f"}}]
-    assert first(shown("q", "x"), shown("q", "x", tools=tools), shown("q", "x", meta=1)) == [0, 1, 0]
+    assert first(shown("q", "x"), shown("q", "x", tools=tools), shown("q", "x", meta=1)) == [
+        0,
+        1,
+        0,
+    ]
     calls = [
         [{"role": "assistant", "content": None, "tool_calls": [{"function": {"name": name}}]}]
         for name in ("f", "g", "f")
@@ -117,9 +123,7 @@ def test_tasks_with_other_answers_are_other_tasks() -> None:
 
 def test_what_is_left_out_says_what_it_repeats() -> None:
     text = prose(0)
-    records = [
-        shown(each, "a", n=n) for n, each in enumerate((text, "b", edited(text), "B", text))
-    ]
+    records = [shown(each, "a", n=n) for n, each in enumerate((text, "b", edited(text), "B", text))]
     records = [
         Demonstration(r.prompt, r.completion, {}, Origin("a.jsonl", n + 1))
         for n, r in enumerate(records)
@@ -151,7 +155,9 @@ def judged(model: str) -> list[dict[str, Any]]:
 @pytest.mark.skipif(not DATA.exists(), reason=f"no public data at {DATA} (set STROP_DATA)")
 class TestRealData:
     def test_alpaca_eval_has_805_prompts_across_17_models(self) -> None:
-        models = sorted(path.name.split(".jsonl")[0] for path in (DATA / "alpaca_eval").glob("*.gz"))
+        models = sorted(
+            path.name.split(".jsonl")[0] for path in (DATA / "alpaca_eval").glob("*.gz")
+        )
         assert len(models) == 17
         pairs = [
             pair(row["instruction"], row["output_1"][:200], row["output_2"][:200])

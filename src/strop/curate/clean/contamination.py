@@ -108,9 +108,7 @@ class Contamination:
         return sum(known) / len(known) if known else None
 
 
-def contamination(
-    items: Sequence[Task | Preference], training: Iterable[Record]
-) -> Contamination:
+def contamination(items: Sequence[Task | Preference], training: Iterable[Record]) -> Contamination:
     """What training holds of each eval item. The training records are read once, and only texts
     that share 13 words in a row with an item are kept.
 

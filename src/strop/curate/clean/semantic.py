@@ -1,4 +1,4 @@
-"""Records that say the same in other words: the semhash extra, with a static model of the user's."""
+"""Records that say the same in other words: the semhash extra, with a static model of the user."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import numpy as np
 from strop.curate.clean.duplicates import Duplicates, RecordParts, parts_of
 from strop.data.duplicates import Words, numbers, words
 from strop.data.near.find import Repeats
-from strop.data.near.ragged import I64
 from strop.errors import ModelError, UsageError
 from strop.types import Record
 
@@ -59,8 +58,11 @@ def _encoder(model: Path) -> Any:
     try:
         return StaticModel.from_pretrained(model, force_download=False)
     except (ValueError, KeyError, OSError) as error:
-        raise ModelError(f"the model cannot be loaded: {error}", where=str(model),
-                         fix="save it again with model2vec's save_pretrained") from None  # fmt: skip
+        raise ModelError(
+            f"the model cannot be loaded: {error}",
+            where=str(model),
+            fix="save it again with model2vec's save_pretrained",
+        ) from None
 
 
 def _repeats(texts: Sequence[str], encoder: Any, threshold: float) -> Repeats:

@@ -1,4 +1,4 @@
-"""How much of an eval stands in training: verbatim copies are found, other numbers are told apart."""
+"""How much of an eval stands in training: copies are found, other numbers are told apart."""
 
 from __future__ import annotations
 

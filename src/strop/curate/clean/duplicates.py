@@ -34,6 +34,7 @@ EXACT, NEAR = "duplicate", "near_duplicate"
 """Kinds under which `unique_records` counts what it leaves out."""
 _PROVENANCE = ("meta", "id")
 """Columns of a task that say where it comes from, not what it asks."""
+_JSON = json.JSONEncoder(sort_keys=True, default=str)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +107,7 @@ def _told(text: Text) -> str:
 def _message(message: Message) -> str:
     calls = message.get("tool_calls")
     said = plain([message])
-    return f"{said}\n{json.dumps(calls, sort_keys=True, default=str)}" if calls else said
+    return f"{said}\n{_JSON.encode(calls)}" if calls else said
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +153,7 @@ class RecordParts:
     answers: array[int] = field(default_factory=lambda: array("b"))
 
     def add(self, parts: Parts) -> None:
-        told = json.dumps([parts.kind, parts.fixed], sort_keys=True, default=str)
+        told = _JSON.encode([parts.kind, parts.fixed])
         self.fixed.append(xxhash.xxh3_64_intdigest(told.encode()))
         self.prompted.append(parts.prompt is not None)
         self.answers.append(len(parts.answers))

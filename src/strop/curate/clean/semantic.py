@@ -58,8 +58,11 @@ def _encoder(model: Path) -> Any:
     try:
         return StaticModel.from_pretrained(model, force_download=False)
     except (ValueError, KeyError, OSError) as error:
-        raise ModelError(f"the model cannot be loaded: {error}", where=str(model),
-                         fix="save it again with model2vec's save_pretrained") from None  # fmt: skip
+        raise ModelError(
+            f"the model cannot be loaded: {error}",
+            where=str(model),
+            fix="save it again with model2vec's save_pretrained",
+        ) from None
 
 
 def _repeats(texts: Sequence[str], encoder: Any, threshold: float) -> Repeats:

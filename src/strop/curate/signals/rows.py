@@ -21,8 +21,8 @@ from strop.errors import DataError
 from strop.recipe.train.data import DataSource
 from strop.types import Origin
 
-ENVELOPES = ("data", "traces", "runs", "observations", "scores", "spans", "feedback", "feedbacks",
-             "results", "items", "tickets", "rows", "records")  # fmt: skip
+ENVELOPES = {"data", "traces", "runs", "observations", "scores", "spans", "feedback", "feedbacks",
+             "results", "items", "tickets", "rows", "records"}  # fmt: skip
 """Keys of an object that only holds rows, as an API's answer does."""
 
 PAGES = {"meta", "pagination", "cursors", "next", "next_page_token", "next_cursor", "count",
@@ -49,6 +49,8 @@ class Sighting:
     interactions of no use (images).
     """
 
+    names: bool = True
+    """Whether fields are looked at; they are the same in a second reading."""
     recognised: dict[str, Counter[str]] = field(default_factory=dict)
     unknown: dict[str, Counter[str]] = field(default_factory=dict)
     silent: int = 0
@@ -108,7 +110,8 @@ def _taken_apart(
         seen.recognised.setdefault(origin.path, Counter())[known] += 1
         counts = seen.unknown.setdefault(known, Counter())
         for one in SOURCES[known].unwrap(row):
-            _count_unknown(one, SOURCES[known].fields, counts)
+            if seen.names:
+                _count_unknown(one, SOURCES[known].fields, counts)
             yield _Known(known, one)
 
 
@@ -134,9 +137,9 @@ def _raw(source: DataSource) -> Iterator[tuple[Row | DataError, Origin]]:
 
 def _enveloped(row: Row) -> Iterator[Row]:
     """The rows that an object holds, if it holds nothing else; the object itself if it does."""
-    keys = [key for key in ENVELOPES if isinstance(row.get(key), list)]
-    if keys and not row.keys() - set(keys) - PAGES:
-        for key in keys:
+    keys = ENVELOPES & row.keys()
+    if keys and not row.keys() - keys - PAGES and all(isinstance(row[k], list) for k in keys):
+        for key in sorted(keys):
             for one in objects(row[key]):
                 yield from _enveloped(one)
     else:
@@ -173,7 +176,7 @@ def _unknown(
     beginnings, places = _opened(fields)
     for key, value in row.items():
         path = f"{above}{key}"
-        if value in NOTHING or path in fields or path.startswith(beginnings):
+        if path in fields or value in NOTHING or path.startswith(beginnings):
             continue
         if f"{path}{{}}" in fields:
             if isinstance(value, Mapping) and not is_message(value):

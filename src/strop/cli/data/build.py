@@ -105,8 +105,8 @@ def _renamed(pair: str) -> tuple[str, str]:
 
     ours, sign, theirs = pair.partition("=")
     if not sign or not ours or not theirs:
-        raise UsageError(f"{pair!r} renames nothing", where="--column",
-                         fix="write strop's name, then the file's: --column prompt=question")  # fmt: skip
+        fix = "write strop's name, then the file's: --column prompt=question"
+        raise UsageError(f"{pair!r} renames nothing", where="--column", fix=fix)
     return ours, theirs
 
 

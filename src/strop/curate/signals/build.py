@@ -160,7 +160,7 @@ def _second_reading(
     """Interactions with their number, and rows of no use; broken rows were told of before."""
     place = 0
     for one in inputs:
-        for found, origin in found_in(one, source, Sieve(one.name, 1.0), Sighting()):
+        for found, origin in found_in(one, source, Sieve(one.name, 1.0), Sighting(names=False)):
             if isinstance(found, Interaction | DataError):
                 yield place, found, origin
                 place += isinstance(found, Interaction)

@@ -46,6 +46,21 @@ class Signal:
     by: str | None = None
 
 
+def mark(
+    name: str,
+    value: Any,
+    origin: Origin,
+    *,
+    label: Any = None,
+    time: datetime | None = None,
+    by: str | None = None,
+) -> Signal:
+    """A mark whose value is a word, a number or a bool: `mark("thumbs", "up", origin)`."""
+    words = (one for one in (label, value) if isinstance(one, str))
+    number = value if isinstance(value, bool | int | float) else None
+    return Signal("mark", name, number, origin, label=next(words, None), time=time, by=by)
+
+
 @dataclass(frozen=True, slots=True)
 class Interaction:
     """One request with what was answered, in the same form from every source.

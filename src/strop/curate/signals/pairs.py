@@ -98,20 +98,25 @@ class Balanced:
 def balanced(chosen: Sequence[int], rejected: Sequence[int]) -> Balanced:
     """Leave out the pairs that give most away by length, until AUC and share are near 0.5.
 
-    Both are brought within the first of `BANDS` that leaves half of the pairs, else the AUC alone,
-    else the AUC within the last of them with however many pairs that leaves. Lengths are those of
-    the answers, in characters. Fewer than `ENOUGH` pairs are left as they are.
+    Both are brought within the first of `BANDS` for which half of the pairs can stay, else the AUC
+    alone; where half of the pairs cannot even do that, half stays and the AUC is as near as it
+    comes. Lengths are those of the answers, in characters. Fewer than `ENOUGH` pairs, and those
+    that are within the last band, are left as they are.
     """
     lengths = np.array([chosen, rejected], dtype=float).reshape(2, -1)
     everything = np.arange(lengths.shape[1])
-    if len(everything) < ENOUGH:
+    if len(everything) < ENOUGH or _is_near(lengths, BANDS[-1], True):
         return _told(everything, lengths)
-    tries = [(band, both) for both in (True, False) for band in BANDS]
-    for band, both in tries:
+    for band, both in [(band, both) for both in (True, False) for band in BANDS]:
         kept = _thinned(lengths, band, both)
-        if 2 * len(kept) >= len(everything):
-            return _told(kept, lengths)
+        if _is_near(lengths[:, kept], band, both):
+            break
     return _told(kept, lengths)
+
+
+def _is_near(lengths: np.ndarray, band: float, both: bool) -> bool:
+    tilt = longer_share(*lengths) - 0.5 if both else 0.0
+    return abs(length_auc(*lengths) - 0.5) <= band and abs(tilt) <= band
 
 
 def _told(kept: np.ndarray, lengths: np.ndarray) -> Balanced:
@@ -128,20 +133,18 @@ def _told(kept: np.ndarray, lengths: np.ndarray) -> Balanced:
 
 
 def _thinned(lengths: np.ndarray, band: float, both: bool) -> np.ndarray:
-    """Places of the pairs that stay."""
+    """Places of the pairs that stay, at least half of them."""
     kept = np.arange(lengths.shape[1])
-    while len(kept) > 1:
+    spare = len(kept) // 2
+    while spare and not _is_near(lengths[:, kept], band, both):
         longer, shorter = lengths[:, kept]
-        off = length_auc(longer, shorter) - 0.5
-        tilt = longer_share(longer, shorter) - 0.5 if both else 0.0
-        if abs(off) <= band and abs(tilt) <= band:
-            return kept
-        worst = off if abs(off) > band else tilt
-        gives = _given_away(longer, shorter) * np.sign(worst)
-        if abs(off) <= band:  # only the share is off: pairs of the side that is too many go
-            gives = np.where(np.sign(longer - shorter) == np.sign(worst), gives, -np.inf)
-        most = max(1, len(kept) // 200)
+        tilt = longer_share(longer, shorter) - 0.5
+        gives = _given_away(longer, shorter) * np.sign(length_auc(longer, shorter) - 0.5)
+        if both and abs(tilt) > band:  # pairs of the side that is too many go
+            gives[np.sign(longer - shorter) != np.sign(tilt)] = -np.inf
+        most = min(spare, max(1, len(kept) // 200))
         kept = np.delete(kept, np.argsort(-gives, kind="stable")[:most])
+        spare -= most
     return kept
 
 
@@ -155,4 +158,5 @@ def _wins(own: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Number of `others` that each is longer than, less the number that are longer than it."""
     ordered = np.sort(others)
     below = np.searchsorted(ordered, own, side="left")
-    return below + np.searchsorted(ordered, own, side="right") - float(len(others))
+    upto = np.searchsorted(ordered, own, side="right")
+    return np.asarray(below + upto - len(others), dtype=float)

@@ -14,7 +14,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from strop.curate.signals.interaction import Found, Interaction, Request, Signal
+from strop.curate.signals.interaction import Found, Interaction, Request, Signal, mark
 from strop.curate.signals.sources.values import answer, conversation, first, text_id, time_of
 from strop.data.forms import Row
 from strop.types import Message, Origin
@@ -35,7 +35,8 @@ _MARKS = ("feedback", "label", "thumb", "score", "rating")
 FIELDS = frozenset(
     [*_OWN, *_MARKS, *_CALL, *_ASKED]
     + [f"{inside}.{key}" for inside in ("request", "request.body", "body") for key in _ASKED]
-    + [f"{inside}.{key}" for inside in ("response", "response.body", "body") for key in _CALL]
+    + [f"{inside}.{key}" for inside in ("response", "response.body", "body")
+       for key in (*_CALL, "role", "content", "tool_calls")]
     + ["request.id", "request.url", "request.method", "response.status_code",
        "response.request_id", "response.status", "edited"]
 )  # fmt: skip
@@ -169,7 +170,7 @@ def _add_call(calls: dict[int, dict[str, Any]], piece: Mapping[str, Any]) -> Non
 
 def _signals(row: Row, origin: Origin) -> tuple[Signal, ...]:
     """What a product wrote beside its log: `feedback`, `label`, `thumb`, `score`, `rating`."""
-    found = [Signal("mark", key, row[key], origin) for key in _MARKS if _is_value(row.get(key))]
+    found = [mark(key, row[key], origin) for key in _MARKS if _is_value(row.get(key))]
     if row.get("edited") is not None:
         found.append(Signal("edit", "edited", row["edited"], origin))
     return tuple(found)

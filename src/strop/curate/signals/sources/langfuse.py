@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from strop.curate.signals.interaction import Found, Interaction, Note, Signal, trace_key
+from strop.curate.signals.interaction import Found, Interaction, Note, Signal, mark, trace_key
 from strop.curate.signals.sources.values import (
     answer,
     conversation,
@@ -133,12 +133,13 @@ def _score(row: Row, origin: Origin) -> Iterator[Note]:
         yield Note(refers, Signal("edit", name, edited, origin, time=time, by=by))
         return
     if kind == "BOOLEAN" and not isinstance(value, bool):
-        value = {1: True, 0: False}.get(value) if isinstance(value, int | float) else None
-    label = text if isinstance(text, str) else value if isinstance(value, str) else None
-    value = value if isinstance(value, bool | int | float) and kind != "CATEGORICAL" else None
-    if value is None and label is None:
+        value = value == 1 if value in (0, 1) else None
+    label = value if text is None else text
+    if kind == "CATEGORICAL":
+        value = None
+    if value is None and not isinstance(label, str):
         raise DataError(
             f"the {kind} score {name!r} has the value {shown(row.get('value'))}",
             where=str(origin), fix="export its value, or drop the line", kind="no_value",
         )  # fmt: skip
-    yield Note(refers, Signal("mark", name, value, origin, label=label, time=time, by=by))
+    yield Note(refers, mark(name, value, origin, label=label, time=time, by=by))

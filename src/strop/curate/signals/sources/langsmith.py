@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from strop.curate.signals.interaction import Found, Interaction, Note, Signal, trace_key
+from strop.curate.signals.interaction import Found, Interaction, Note, Signal, mark, trace_key
 from strop.curate.signals.sources.values import (
     HOLDERS,
     answer,
@@ -25,7 +25,8 @@ NAME = "langsmith"
 
 FIELDS = frozenset(
     ["id", "run_id", "trace_id", "session_id", "session_name", "run_type", "name", "inputs{}",
-     "outputs{}", "error", "start_time", "end_time", "parent_run_id", "parent_run_ids",
+     "outputs{}", "outputs.llm_output", "outputs.run", "error", "start_time",
+     "end_time", "parent_run_id", "parent_run_ids",
      "child_run_ids", "child_runs", "dotted_order", "extra.metadata.session_id",
      "extra.metadata.thread_id", "extra.metadata.conversation_id", "extra.invocation_params",
      "extra.runtime", "extra.metadata.ls_*", "serialized", "events", "tags", "status",
@@ -103,9 +104,7 @@ def _feedback(row: Row, origin: Origin) -> Iterator[Note]:
     ):
         yield Note(refers, Signal("edit", key, correction, origin, time=time, by=by))
     elif correction is not None:
-        yield Note(refers, Signal("mark", f"{key}.correction", None, origin, time=time, by=by))
-    label = value if isinstance(value, str) else None
-    number = score if score is not None else value
-    number = number if isinstance(number, bool | int | float) else None
-    if number is not None or label is not None:
-        yield Note(refers, Signal("mark", key, number, origin, label=label, time=time, by=by))
+        yield Note(refers, mark(f"{key}.correction", None, origin, time=time, by=by))
+    if score is not None or value is not None:
+        said = value if score is None else score
+        yield Note(refers, mark(key, said, origin, label=value, time=time, by=by))

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from strop.curate.signals.interaction import Found, Interaction, Note, Signal, trace_key
+from strop.curate.signals.interaction import Found, Interaction, Note, Signal, mark, trace_key
 from strop.curate.signals.sources.values import (
     answer,
     conversation,
@@ -66,7 +66,7 @@ def read(row: Row, origin: Origin) -> Iterator[Found]:
 def _interaction(row: Row, info: Row, trace: str | None, origin: Origin) -> Interaction:
     data = row["data"] if isinstance(row.get("data"), Mapping) else row
     root, attributes = _root(data)
-    asked = _json(first(attributes, "mlflow.spanInputs") if root else None)
+    asked = _json(attributes.get("mlflow.spanInputs"))
     told = _json(attributes.get("mlflow.spanOutputs"))
     asked = _json(first(data, "request")) if asked is None else asked
     told = _json(first(data, "response")) if told is None else told
@@ -127,12 +127,9 @@ def _assessment(row: Row, trace: str | None, origin: Origin) -> Iterator[Note]:
     expected = row.get("expectation")
     if isinstance(expected, Mapping):
         value = _json(first(expected, "serialized_value.value") or expected.get("value"))
-        kind = "reference" if name in REFERENCES else "mark"
-        named = name if kind == "reference" else f"{name} (expectation)"
-        value = value if kind == "reference" else None
-        yield Note(refers, Signal(kind, named, value, origin, time=time, by=by))  # type: ignore[arg-type]
+        if name in REFERENCES:
+            yield Note(refers, Signal("reference", name, value, origin, time=time, by=by))
+        else:
+            yield Note(refers, mark(f"{name} (expectation)", None, origin, time=time, by=by))
         return
-    value = first(row, "feedback.value")
-    label = value if isinstance(value, str) else None
-    number = value if isinstance(value, bool | int | float) else None
-    yield Note(refers, Signal("mark", name, number, origin, label=label, time=time, by=by))
+    yield Note(refers, mark(name, first(row, "feedback.value"), origin, time=time, by=by))

@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from strop.curate.signals.interaction import Found, Interaction, Note, Signal, trace_key
+from strop.curate.signals.interaction import Found, Interaction, Note, mark, trace_key
 from strop.curate.signals.sources.values import ROLES, first, objects, text_id, time_of
 from strop.data.forms import Row
 from strop.data.messages import messages_of
@@ -42,6 +42,8 @@ FIELDS = frozenset(_SPAN)
 def recognise(row: Row) -> bool:
     """Whether a row is OTLP JSON, or a span or log record with attributes."""
     if {"resourceSpans", "resource_spans", "resourceLogs", "resource_logs"} & row.keys():
+        return True
+    if EVALUATION in (row.get("event_name"), row.get("eventName"), row.get("name")):
         return True
     attributes = row.get("attributes")
     known = {"trace_id", "traceId", "context", "span_id", "spanId"} & row.keys()
@@ -145,9 +147,8 @@ def _note(
     refers += [trace_key(trace)] if trace else []
     return Note(
         tuple(refers),
-        Signal(
-            "mark", name, attributes.get("gen_ai.evaluation.score.value"), origin,
-            label=label if isinstance(label, str) else None,
+        mark(
+            name, attributes.get("gen_ai.evaluation.score.value"), origin, label=label,
             time=time_of(first(row, "timeUnixNano", "timestamp", "time", "start_time",
                                "startTimeUnixNano")),
         ),

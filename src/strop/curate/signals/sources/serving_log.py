@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from strop.curate.signals.interaction import Found, Interaction, Note, Signal
+from strop.curate.signals.interaction import Found, Interaction, Note, Signal, mark
 from strop.curate.signals.sources.values import answer, conversation, text_id, time_of
 from strop.data.forms import Row
 from strop.errors import DataError
@@ -89,8 +89,4 @@ def _signals(row: Row, origin: Origin) -> Iterator[Signal]:
                             kind="regenerated")  # fmt: skip
         yield Signal("regenerated", "regenerated", earlier, origin, time=time, by=by)
     if row.get("score") is not None:
-        score = row["score"]
-        label = score if isinstance(score, str) else None
-        value = score if isinstance(score, bool | int | float) else None
-        name = str(row.get("name") or "score")
-        yield Signal("mark", name, value, origin, label=label, time=time, by=by)
+        yield mark(str(row.get("name") or "score"), row["score"], origin, time=time, by=by)

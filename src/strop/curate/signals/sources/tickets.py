@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from strop.curate.signals.interaction import Found, Interaction, Signal
+from strop.curate.signals.interaction import Found, Interaction, Signal, mark
 from strop.curate.signals.sources.values import answer, conversation, first, text_id, time_of
 from strop.data.forms import Row
 from strop.errors import DataError
@@ -71,10 +71,8 @@ def _endings(row: Row, origin: Origin) -> Iterator[Signal]:
             value = value.get("score")
         if value is None or (name == "status" and "resolution" in row):
             continue
-        if isinstance(value, str):
-            yield Signal("mark", name, None, origin, label=value)
-        elif isinstance(value, bool | int | float):
-            yield Signal("mark", name, value, origin)
+        if isinstance(value, str | bool | int | float):
+            yield mark(name, value, origin)
         else:
             raise DataError(f"`{name}` is {shown(value)}", where=str(origin),
                             fix="write a number or a word", kind="rating")  # fmt: skip

@@ -106,7 +106,7 @@ def plain_message(value: Any) -> dict[str, Any]:
         value = {"type": named or value.get("type"), **inner}
     role = value.get("role") or value.get("type") or value.get("from")
     folded = str(role).casefold() if role is not None else None
-    message = {"role": ROLES.get(folded, folded)} if folded is not None else {}
+    message: dict[str, Any] = {"role": ROLES.get(folded, folded)} if folded is not None else {}
     message |= {key: value[key] for key in KEPT if value.get(key) is not None}
     if "content" not in message and isinstance(value.get("refusal"), str):
         message["content"] = value["refusal"]

@@ -138,7 +138,7 @@ def _show(report: Report, as_json: bool) -> None:
         console.print(line, soft_wrap=True)
     for one in report.previews:
         for line in ("", *preview_lines(one, colours=colours)):
-            console.print(line, soft_wrap=True)
+            console.print(line)
     for line in ("", *finding_lines(report)):
         console.print(line, soft_wrap=True)
 

@@ -76,7 +76,8 @@ def test_harmful_looking(prompt: str, looks: bool) -> None:
     "secret",
     [
         "ann.lee@example.org", "+49 151 2345 6789", "4111 1111 1111 1111",
-        "sk-Ab3dEf6hIj9kLm2nOp5q", "password: hunter2", "Bearer abc.def.ghi", "DE89370400440532013000",
+        "sk-Ab3dEf6hIj9kLm2nOp5q", "password: hunter2", "Bearer abc.def.ghi",
+        "DE89370400440532013000",
         "AKIAIOSFODNN7EXAMPLE",
     ],
 )  # fmt: skip

@@ -138,7 +138,7 @@ def _show(report: Report, as_json: bool) -> None:
         console.print(line, soft_wrap=True)
     for one in report.previews:
         for line in ("", *preview_lines(one, colours=colours)):
-            console.print(line, soft_wrap=True)
+            console.print(line)
     for line in ("", *finding_lines(report)):
         console.print(line, soft_wrap=True)
 
@@ -195,7 +195,7 @@ def _readers(
         from strop.curate.check.stand_in import byte_tokenizer
 
         return Rendering(byte_tokenizer(str(template)), max_length, False, preview), None
-    from strop.model.load import load_for_inference, load_tokenizer
+    from strop.model.load import load_for_inference, load_tokenizer, positions_of
 
     recipe = TemplateRecipe(chat_template=template)
     if model is None:
@@ -204,6 +204,7 @@ def _readers(
     from strop.curate.check.hidden_states import ches_of
 
     policy = load_for_inference(model, recipe)
+    max_length = min(max_length, positions_of(policy.model.config) or max_length)
     rendering = Rendering(policy.tokenizer, max_length, True, preview)
     return rendering, lambda pairs: ches_of(policy, pairs, max_length)
 

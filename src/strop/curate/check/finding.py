@@ -102,7 +102,6 @@ CODES: Mapping[str, Known] = {
         "all with this template: the rows are left out, or the run is refused",
         "mend the rows, or give the template that the data was written for",
     ),
-    "nothing_learnt": Known("all: not one token of these rows is learnt", "drop the rows"),
     "over_length": Known(
         "all: such rows are dropped, or cut (`text.overlong`)",
         "raise text.max_length, or shorten or drop the rows",

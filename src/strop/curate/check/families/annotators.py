@@ -62,7 +62,7 @@ def agreement(annotations: Annotations, scale: Scale) -> Section:
         "krippendorff_alpha": alpha,
         "agreement": agreeing,
         "label_noise": noise,
-        "majority_noise": majority_noise(noise, width) if noise is not None else None,
+        "majority_noise": majority_noise(noise, width) if noise and different == 2 else None,
     }
     if items < FEWEST or alpha is None or noise is None:
         return Section("annotators", figures)

@@ -18,7 +18,7 @@ from strop.types import Feedback, Origin, Preference
 
 BALANCED = (0.4, 0.6)
 """Areas under the curve within which a number tells little of the label."""
-LEVEL = 0.05
+LEVEL = 0.01
 """Of the p-values after Holm, over all features: the chance of one false alarm or more."""
 RARELY, MOSTLY = 0.05, 0.85
 """Share of pairs that have to differ, and of those the share won, of a shortcut."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
@@ -16,7 +17,7 @@ from strop.errors import TextError
 from strop.text.parse import decode
 from strop.text.render import trees
 from strop.text.script import asked_of
-from strop.types import Branch, Document, Origin, Record, Task, Tree
+from strop.types import Branch, Document, Origin, Record, Tree
 
 AT_ONCE = 1024
 """Records that are rendered together."""
@@ -58,7 +59,8 @@ class Rendering:
     previewed: int = 3
     lengths: array[int] = field(default_factory=lambda: array("I"))
     long_rows: int = 0
-    unlearnt: int = 0
+    tokens: int = 0
+    learnt: int = 0
     faults: Counter[str] = field(default_factory=Counter)
     places: dict[str, list[Origin]] = field(default_factory=dict)
     previews: list[Preview] = field(default_factory=list)
@@ -73,16 +75,21 @@ class Rendering:
         """Render the records that wait; what cannot be rendered is counted."""
         waiting, self._waiting = self._waiting, []
         while waiting and self.faults.total() < MOST_FAULTS:
-            done = 0
             try:
-                for tree in trees(self.tokenizer, [asked_of(record) for record in waiting]):
-                    self._measure(waiting[done], tree)
-                    done += 1
+                self._measure_all(waiting)
                 return
             except TextError as error:
+                faulty = next(n for n, one in enumerate(waiting) if str(one.origin) == error.where)
                 self.faults[error.problem] += 1
-                self._place("unrenderable", waiting[done].origin)
-            waiting = waiting[done + 1 :]
+                self._place("unrenderable", waiting[faulty].origin)
+            self._measure_all(waiting[:faulty])
+            waiting = waiting[faulty + 1 :]
+
+    def _measure_all(self, records: Sequence[Record]) -> None:
+        """Nothing is counted where one of them raises `TextError`: the first that does."""
+        made = list(trees(self.tokenizer, [asked_of(record) for record in records]))
+        for record, tree in zip(records, made, strict=True):
+            self._measure(record, tree)
 
     def _measure(self, record: Record, tree: Tree) -> None:
         length = len(tree.trunk) + max((len(branch.ids) for branch in tree.branches), default=0)
@@ -90,10 +97,8 @@ class Rendering:
         if length > self.max_length and not isinstance(record, Document):
             self.long_rows += 1
             self._place("over_length", record.origin)
-        learns = any(any(branch.supervised) for branch in tree.branches)
-        if not learns and not isinstance(record, Document | Task):
-            self.unlearnt += 1
-            self._place("nothing_learnt", record.origin)
+        self.tokens += len(tree)
+        self.learnt += sum(sum(branch.supervised) for branch in tree.branches)
         if len(self.previews) < self.previewed:
             self.previews.append(self._preview(record, tree))
 
@@ -119,7 +124,7 @@ class Rendering:
 
 
 def rendered(rendering: Rendering | None) -> Section:
-    """Lengths in tokens, rows over the limit, rows without a learnt token, template faults."""
+    """Lengths in tokens, rows over the limit, the share that is learnt, template faults."""
     if rendering is None:
         return Section("tokens", {})
     rows = len(rendering.lengths)
@@ -127,7 +132,7 @@ def rendered(rendering: Rendering | None) -> Section:
         "rendered": rows,
         "unrenderable": rendering.faults.total(),
         "faults": {masked(said): n for said, n in rendering.faults.most_common(10)},
-        "nothing_learnt": rendering.unlearnt,
+        "learnt_share": share(rendering.learnt, rendering.tokens),
     }
     if rendering.real_tokens:
         figures |= {
@@ -150,11 +155,6 @@ def _of_rendering(rendering: Rendering, rows: int) -> list[Finding]:
         found.append(
             finding("unrenderable", severity, text, faults, rendering.places["unrenderable"])
         )
-    if rendering.unlearnt:
-        text = f"in {rendering.unlearnt:,} rows not one token is learnt"
-        severity = "error" if rendering.unlearnt == rows else "warn"
-        places = rendering.places["nothing_learnt"]
-        found.append(finding("nothing_learnt", severity, text, rendering.unlearnt, places))
     if rendering.long_rows and rendering.real_tokens:
         part = share(rendering.long_rows, rows)
         text = (

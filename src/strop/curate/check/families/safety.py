@@ -33,7 +33,7 @@ HARMFUL = re.compile(
             rf"\b{_ASK}\b[^.?!\n]{{0,60}}\b(?:kill|murder|poison|kidnap|stalk|blackmail|torture|rape"
             r"|strangle|stab|assassinate|lynch)\b(?! (?:time|the (?:process|mood|lights?)|process"
             r"|a process|weeds?|bacteria|mold|mould|germs|ants|mosquitoes))",
-            rf"\b{_ASK}\b[^.?!\n]{{0,60}}\b(?:hack|break|get) into\b[^.?!\n]{{0,40}}\b(?:account"
+            rf"\b{_ASK}\b[^.?!\n]{{0,60}}\b(?:hack|break) into\b[^.?!\n]{{0,40}}\b(?:account"
             r"|phone|computer|e?mail|wi-?fi|network|house|car|bank|server|webcam)",
             r"\b(?:write|create|build|make|spread|deploy)\b[^.?!\n]{0,30}\b(?:malware|ransomware"
             r"|keylogger|phishing|computer virus|trojan|botnet|rootkit)\b",

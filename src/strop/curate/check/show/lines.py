@@ -164,16 +164,15 @@ def _annotators(of: Figures) -> Iterator[str]:
     told += [] if alpha is None else [f"Krippendorff's alpha {alpha:.3f} ({of['scale']})"]
     yield ", ".join(told) or "no item has two labels"
     if of["label_noise"] is not None:
-        yield (
-            f"about {of['label_noise']:.1%} of single labels are wrong, {of['majority_noise']:.1%} "
-            "of majorities"
-        )
+        majority = of["majority_noise"]
+        more = "" if majority is None else f", {majority:.1%} of majorities"
+        yield f"about {of['label_noise']:.1%} of single labels are wrong{more}"
 
 
 def _safety(of: Figures) -> Iterator[str]:
     yield (
-        f"{of['share']:.1%} of {of['rows']:,} rows: {of['harmful_prompts']:,} harmful-looking prompts"
-        f", {of['refusals']:,} refusals to learn"
+        f"{of['share']:.1%} of {of['rows']:,} rows: {of['harmful_prompts']:,} harmful-looking "
+        f"prompts, {of['refusals']:,} refusals to learn"
     )
 
 
@@ -187,8 +186,8 @@ def _turns(of: Figures) -> Iterator[str]:
 
 def _tokens(of: Figures) -> Iterator[str]:
     yield (
-        f"{of['rendered']:,} rows rendered, {of['unrenderable']:,} cannot be, "
-        f"{of['nothing_learnt']:,} learn nothing"
+        f"{of['rendered']:,} rows rendered, {of['unrenderable']:,} cannot be; "
+        f"{of['learnt_share']:.0%} of the tokens are learnt"
     )
     if of.get("length_quantiles"):
         low, _, middle, _, high, most = of["length_quantiles"]

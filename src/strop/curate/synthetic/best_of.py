@@ -8,6 +8,7 @@ from strop.curate.pairs import best_and_low
 from strop.curate.synthetic.generation import (
     Generated,
     Generation,
+    Inputs,
     Target,
     answer_text,
     columns_with,
@@ -16,17 +17,17 @@ from strop.curate.synthetic.generation import (
 from strop.curate.synthetic.scored import ScoredPrompt, demonstration, run_scored
 from strop.curate.synthetic.selection import above, best
 from strop.engines.engine import Engine
+from strop.recipe.loading.load import Given, load
 from strop.recipe.synthetic import BestOfRecipe, RejectRecipe
-from strop.recipe.train.data import DataSource
 from strop.rewards.compose import Reward
 from strop.types import Demonstration, Preference
 
 
 def best_of(
-    inputs: Sequence[DataSource],
+    inputs: Inputs,
     engine: Engine,
     reward: Reward,
-    recipe: BestOfRecipe,
+    settings: Given,
     target: Target,
 ) -> Generated:
     """The best of several answers to every prompt, as a demonstration or as a pair.
@@ -35,6 +36,7 @@ def best_of(
     deviations (arXiv 2502.16825); its `margin` is the difference of the two scores. A prompt whose
     answers all have one score makes no pair.
     """
+    recipe = load(BestOfRecipe, settings)
     pick = _best if recipe.keep == "best" else _pair
     return run_scored(
         "best-of", inputs, engine=engine, reward=reward, recipe=recipe, target=target, pick=pick
@@ -42,14 +44,16 @@ def best_of(
 
 
 def reject(
-    inputs: Sequence[DataSource],
+    inputs: Inputs,
     engine: Engine,
     reward: Reward,
-    recipe: RejectRecipe,
+    settings: Given,
     target: Target,
 ) -> Generated:
     """All different answers to every prompt whose reward is at least `threshold` (rejection
     sampling as in arXiv 2308.01825), as demonstrations."""
+
+    recipe = load(RejectRecipe, settings)
 
     def pick(generation: Generation, prompt: ScoredPrompt) -> Iterator[Demonstration]:
         places = above(prompt.said(), prompt.totals, recipe.threshold)

@@ -11,21 +11,22 @@ from strop.curate.synthetic.answers import Drawn, prompt_hash
 from strop.curate.synthetic.generation import (
     Generated,
     Generation,
+    Inputs,
     Target,
     columns_with,
     generated,
     generating,
     prompt_text,
     rows_in,
+    sources,
 )
 from strop.curate.synthetic.selection import folded
 from strop.curate.synthetic.templates import FILES, PromptTemplate, conversation, template_of
 from strop.engines.draws import DrawKey, uniforms
 from strop.engines.engine import Engine
 from strop.errors import RecipeError
-from strop.recipe.loading.load import digest, load
+from strop.recipe.loading.load import Given, digest, load
 from strop.recipe.synthetic import CritiqueRecipe, Principle, Principles
-from strop.recipe.train.data import DataSource
 from strop.rewards.compose import as_said
 from strop.text.parse import last_tag, spoken
 from strop.types import Preference, Task, Text
@@ -45,15 +46,14 @@ class Revised:
     by: tuple[str, ...] = ()
 
 
-def critique(
-    inputs: Sequence[DataSource], engine: Engine, recipe: CritiqueRecipe, target: Target
-) -> Generated:
+def critique(inputs: Inputs, engine: Engine, settings: Given, target: Target) -> Generated:
     """Pairs by critique and revision (arXiv 2212.08073, section 3.1): the revision is chosen, the
     answer rejected.
 
     Thoughts are no part of either. A prompt is left out where a reply failed, was cut or is empty,
     where a revision stands in no tags that its template asks for, and where it changed nothing.
     """
+    recipe, read = load(CritiqueRecipe, settings), sources(inputs)
     listed = load(Principles, recipe.principles or FILES / "principles.yaml")
     principles = listed.principles
     if recipe.rounds > len(principles):
@@ -63,12 +63,12 @@ def critique(
         )
     asks = template_of("critique", recipe.critique), template_of("revision", recipe.revision)
     with generating(
-        "critique", inputs, engine, recipe, target,
+        "critique", read, engine, recipe, target,
         templates=asks,
         further={"principles": {"sha256": digest(listed)}},
-        total=(1 + 2 * recipe.rounds) * rows_in(inputs),
+        total=(1 + 2 * recipe.rounds) * rows_in(read),
     ) as generation:  # fmt: skip
-        for tasks in generation.tasks(inputs):
+        for tasks in generation.tasks(read):
             states = _answered(generation, tasks)
             for round in range(recipe.rounds):
                 states = _revised(generation, states, round, principles, asks)

@@ -16,7 +16,7 @@ from strop.curate.synthetic.journal import AnswerJournal
 from strop.curate.synthetic.templates import PromptTemplate
 from strop.data.bad_rows import BadRow
 from strop.data.records import COLUMNS
-from strop.data.sources import rows_of
+from strop.data.sources import at, rows_of
 from strop.engines.engine import Engine, sampling_of
 from strop.files import locked, remove
 from strop.recipe.synthetic import GenerateRecipe
@@ -27,6 +27,9 @@ from strop.types import Document, Origin, Record, Task, Text
 
 TELLING = frozenset(name for forms in COLUMNS.values() for form in forms for name in form)
 """Columns that say what kind of record a row is."""
+
+Inputs = Sequence[DataSource | str | Path]
+"""Data files, folders or patterns, or sources with options of their own."""
 
 OnProgress = Callable[[int, int], None]
 """Called with the answers (or instructions) that are there, and how many there will be."""
@@ -179,6 +182,11 @@ def columns_with(task: Task, meta: Mapping[str, Any], **further: Any) -> dict[st
     if telling:
         meta = {**meta, "prompt": {**meta["prompt"], "columns": telling}}
     return {**kept, **further, "meta": dict(meta)}
+
+
+def sources(inputs: Inputs) -> list[DataSource]:
+    """What a caller gives as inputs, as sources."""
+    return [one if isinstance(one, DataSource) else at(one) for one in inputs]
 
 
 def rows_in(inputs: Sequence[DataSource]) -> int:

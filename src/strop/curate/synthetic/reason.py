@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from strop.curate.synthetic.generation import Generated, Generation, Target
+from strop.curate.synthetic.generation import Generated, Generation, Inputs, Target
 from strop.curate.synthetic.scored import ScoredPrompt, demonstration, run_scored
 from strop.curate.synthetic.selection import diverse, first_of_equals, shortest
 from strop.engines.engine import Engine
+from strop.recipe.loading.load import Given, load
 from strop.recipe.synthetic import ReasonRecipe
-from strop.recipe.train.data import DataSource
 from strop.rewards.compose import Reward
 from strop.types import Demonstration
 
@@ -21,10 +21,10 @@ FIRST: dict[str, Callable[[Sequence[str], int], list[int]]] = {
 
 
 def reason(
-    inputs: Sequence[DataSource],
+    inputs: Inputs,
     engine: Engine,
     reward: Reward,
-    recipe: ReasonRecipe,
+    settings: Given,
     target: Target,
 ) -> Generated:
     """Demonstrations whose completions hold the thought and the answer, as the engine wrote them.
@@ -33,6 +33,8 @@ def reason(
     A thought stands in `<think>...</think>`, as chat templates have it; training writes it in the
     way of its own template.
     """
+
+    recipe = load(ReasonRecipe, settings)
 
     def pick(generation: Generation, prompt: ScoredPrompt) -> Iterator[Demonstration]:
         places, said, origin = [], prompt.said(), prompt.task.origin

@@ -12,6 +12,7 @@ from strop.curate.synthetic.answers import Drawn
 from strop.curate.synthetic.generation import (
     Generated,
     Generation,
+    Inputs,
     Target,
     answer_text,
     columns_with,
@@ -19,13 +20,13 @@ from strop.curate.synthetic.generation import (
     generating,
     prompt_text,
     rows_in,
+    sources,
 )
 from strop.curate.synthetic.templates import PromptTemplate, template_of
 from strop.engines.engine import Engine
 from strop.errors import RecipeError, UnscoredError
 from strop.files import SHORT, sha256_hex
 from strop.recipe.synthetic import ScoredRecipe
-from strop.recipe.train.data import DataSource
 from strop.rewards.compose import Reward
 from strop.types import Answered, Demonstration, Failure, Record, Score, Task
 
@@ -53,7 +54,7 @@ Pick = Callable[[Generation, ScoredPrompt], Iterable[Record]]
 
 def run_scored(
     kind: str,
-    inputs: Sequence[DataSource],
+    inputs: Inputs,
     *,
     engine: Engine,
     reward: Reward,
@@ -68,15 +69,15 @@ def run_scored(
     if recipe.sampling.temperature == 0 and recipe.samples > 1:
         raise RecipeError("at temperature 0 all samples are the same answer",
                           fix="raise sampling.temperature, or set samples to 1")  # fmt: skip
-    template = _template(recipe)
+    template, read = _template(recipe), sources(inputs)
     tally = _Tally()
     with generating(
-        kind, inputs, engine, recipe, target,
+        kind, read, engine, recipe, target,
         templates=[] if template is None else [template],
         further={"reward": reward_said(reward)},
-        total=recipe.samples * rows_in(inputs),
+        total=recipe.samples * rows_in(read),
     ) as generation:  # fmt: skip
-        for tasks in generation.tasks(inputs):
+        for tasks in generation.tasks(read):
             reward.expect_columns(tasks)
             for prompt in _scored(generation, tasks, reward, template, tally):
                 for record in pick(generation, prompt):

@@ -14,17 +14,20 @@ from strop.curate.synthetic.answers import Drawn
 from strop.curate.synthetic.generation import (
     Generated,
     Generation,
+    Inputs,
     Target,
     answer_text,
     columns_with,
     generated,
     generating,
+    sources,
 )
 from strop.curate.synthetic.templates import PromptTemplate, template_of
 from strop.data.duplicates import Words, asked, words
 from strop.engines.draws import DrawKey, uniforms
 from strop.engines.engine import Engine
 from strop.errors import DataError
+from strop.recipe.loading.load import Given, load
 from strop.recipe.synthetic import SelfInstructRecipe
 from strop.recipe.train.data import DataSource
 from strop.text.parse import spoken
@@ -62,9 +65,7 @@ class Pool:
         return 0.0 if found is None else float(found[1])
 
 
-def self_instruct(
-    inputs: Sequence[DataSource], engine: Engine, recipe: SelfInstructRecipe, target: Target
-) -> Generated:
+def self_instruct(inputs: Inputs, engine: Engine, settings: Given, target: Target) -> Generated:
     """Instructions that are unlike the seeds and each other (arXiv 2212.10560, section 2.2), and
     answers to them: demonstrations, or tasks where `answers` is off.
 
@@ -72,10 +73,11 @@ def self_instruct(
     left out. Fewer than `count` come where the engine has nothing new to say: the figure
     `instructions` counts those that were kept.
     """
+    recipe, read = load(SelfInstructRecipe, settings), sources(inputs)
     template = template_of("self_instruct", recipe.template)
-    with generating("self-instruct", inputs, engine, recipe, target,
+    with generating("self-instruct", read, engine, recipe, target,
                     templates=[template]) as generation:  # fmt: skip
-        pool = _pool(generation, inputs)
+        pool = _pool(generation, read)
         _fill(generation, recipe, pool, template)
         _write(generation, recipe, pool.kept)
     return generated(generation)

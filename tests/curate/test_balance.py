@@ -147,9 +147,7 @@ class TestPairs:
         assert (report.before.auc, report.after.auc) == (10 / 15, 0.5)
         assert report.after.rows == 10
 
-    def test_the_order_of_rows_does_not_count(
-        self, write_rows: WriteRows, tmp_path: Path
-    ) -> None:
+    def test_the_order_of_rows_does_not_count(self, write_rows: WriteRows, tmp_path: Path) -> None:
         rows = pairs()
         balance(sources_of([write_rows("a.jsonl", rows)]), tmp_path / "x.jsonl", settings())
         random.Random(3).shuffle(rows)

@@ -208,9 +208,7 @@ class TestTime:
         order = [row["prompt"] for name in "abcd" for row in parts(tmp_path / "out")[name]]
         assert order == ["q1", "q0", "q2", "q3"], "02:00 in +03:00 is the evening before"
 
-    def test_a_row_without_a_time_is_a_bad_row(
-        self, write_rows: WriteRows, tmp_path: Path
-    ) -> None:
+    def test_a_row_without_a_time_is_a_bad_row(self, write_rows: WriteRows, tmp_path: Path) -> None:
         rows = [{"prompt": f"q{n}", "completion": "a", "time": n} for n in range(10)]
         rows[3]["time"] = "last Tuesday"
         path = write_rows("a.jsonl", rows)
@@ -256,9 +254,7 @@ class TestRefusals:
 
 
 class TestCommand:
-    def test_the_table_the_json_and_a_dry_run(
-        self, write_rows: WriteRows, tmp_path: Path
-    ) -> None:
+    def test_the_table_the_json_and_a_dry_run(self, write_rows: WriteRows, tmp_path: Path) -> None:
         path = write_rows("all.jsonl", planted())
         out = tmp_path / "out"
         args = ["data", "split", str(path), "--output", str(out), "--by", "kind"]

@@ -28,7 +28,7 @@ OWN = ("prompt", "completion", "chosen", "rejected", "label", "text", "messages"
 @dataclass(frozen=True, slots=True)
 class SampleReport:
     """`SampleReport(prompts=50, rows=198, empty=2, truncated=3)`: of four answers to each of 50
-    prompts two were empty; three of those that were written met the token limit."""
+    prompts two were empty and left out; three met the token limit, written or not."""
 
     prompts: int
     rows: int

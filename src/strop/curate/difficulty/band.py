@@ -105,10 +105,12 @@ def band(
     Raises `UnscoredError` where no answer at all could be scored.
     """
     reward = Reward(settings.reward)
+    tasks = 0
+    for part in batches(_tasks(inputs, Output(None)), AT_ONCE):
+        reward.expect_columns(part)
+        tasks += len(part)
     if output is None:
-        tasks = list(_tasks(inputs, Output(None)))
-        reward.expect_columns(tasks)
-        return _Tally(settings, len(tasks)).report()
+        return _Tally(settings, tasks).report()
     expect_free(output, overwrite=overwrite)
     asked = engine or engine_of(settings, output)
     underway = Underway(output)
@@ -170,7 +172,6 @@ class _Tally:
         self, part: Sequence[Answered], reward: Reward
     ) -> Iterator[tuple[Task, PassRate | None]]:
         """Every task of a part with its pass rate; `None` where no answer was scored."""
-        reward.expect_columns([one.task for one in part])
         judged = reward.judge_rollouts(part)
         for failure in judged.failures:
             known = self.failures.get((failure.component, failure.error))

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -75,8 +75,14 @@ class HttpClient:
         with self._connected() as connection:
             return self._asked(connection, url, body)
 
-    def post_all(self, url: str, bodies: Sequence[Any]) -> Iterator[tuple[int, Any]]:
-        """(number of the body, its answer), as they come; the first failure calls off the rest."""
+    def post_all(
+        self, url: str, bodies: Sequence[Any], *, refusals: Collection[int] = ()
+    ) -> Iterator[tuple[int, Any]]:
+        """(number of the body, its answer), as they come; the first failure calls off the rest.
+
+        A request that the server refuses with one of the statuses `refusals` has its `HttpError` in
+        the answer's place, and the others go on.
+        """
         with self._connected() as connection, ThreadPoolExecutor(self.limits.at_once) as threads:
             asked = {
                 threads.submit(self._asked, connection, url, body): number
@@ -84,7 +90,7 @@ class HttpClient:
             }
             try:
                 for future in as_completed(asked):
-                    yield asked[future], future.result()
+                    yield asked[future], _outcome(future, refusals)
             finally:
                 threads.shutdown(wait=False, cancel_futures=True)
 
@@ -110,13 +116,14 @@ class HttpClient:
             try:
                 response = connection.post(url, json=body)
             except httpx.HTTPError as error:
-                problem, asked_for = f"{type(error).__name__}: {error}", 0.0
+                problem, asked_for, status = f"{type(error).__name__}: {error}", 0.0, None
             else:
                 if response.is_success:
                     return _parsed(response, url)
-                problem = f"status {response.status_code}: {response.text[:200]}"
+                status = response.status_code
+                problem = f"status {status}: {response.text[:200]}"
                 asked_for = retry_after(response.headers.get("retry-after", ""))
-                if response.status_code < 500 and response.status_code not in BUSY:
+                if status < 500 and status not in BUSY:
                     break
             if asked_for > self.limits.patience:
                 problem += f" (it asks to wait {asked_for:.0f} seconds)"
@@ -124,7 +131,7 @@ class HttpClient:
             if left:
                 time.sleep(max(wait, asked_for))
                 wait = min(2 * wait, self.limits.longest_wait)
-        raise HttpError(problem, where=url)
+        raise HttpError(problem, where=url, status=status)
 
     def _in_turn(self) -> None:
         """Wait until an attempt may begin."""
@@ -172,6 +179,16 @@ def retry_after(header: str) -> float:
         return 0.0
     until = until if until.tzinfo else until.replace(tzinfo=UTC)
     return max(0.0, (until - datetime.now(UTC)).total_seconds())
+
+
+def _outcome(future: Future[Any], refusals: Collection[int]) -> Any:
+    """What a request came to: its answer, or the error of one that was refused by itself."""
+    try:
+        return future.result()
+    except HttpError as error:
+        if error.status not in refusals:
+            raise
+        return error
 
 
 def _parsed(response: httpx.Response, url: str) -> Any:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from strop.data.duplicates import ALIKE, FREQUENT, LONG, Words, first_alike, numbers, words
 from strop.data.overlap import overlap
 from strop.data.records import demonstration, preference
 from strop.data.records import task as task_record
@@ -162,71 +160,6 @@ def test_the_demo_world_is_clean_and_its_own_training_data_is_not(seed: int) -> 
     assert overlap(items, shown).matches == ()
     inside = [task_record(task(e), Origin("t.jsonl", 1)) for e in training[:50]]
     assert len(overlap(inside, shown).matches) == 50
-
-
-def brute_force(texts: Sequence[Words]) -> list[int]:
-    """`first_alike` by comparing everything with everything."""
-    triples = [set(zip(t, t[1:], t[2:], strict=False)) for t in texts]
-    firsts = [texts.index(text) for text in texts]
-    distinct = [n for n, first in enumerate(firsts) if n == first and len(texts[n]) >= LONG]
-    counts: dict[tuple[str, ...], int] = {}
-    for n in distinct:
-        for triple in triples[n]:
-            counts[triple] = counts.get(triple, 0) + 1
-    own = {n: {t for t in triples[n] if counts[t] <= FREQUENT} for n in distinct}
-    kept: list[int] = []
-    for n in distinct:
-        alike = [
-            m for m in kept
-            if len(own[n]) >= LONG - 2 and len(own[n] & own[m]) >= ALIKE * len(own[n] | own[m])
-            and numbers(texts[n]) == numbers(texts[m])
-        ]  # fmt: skip
-        if alike:
-            firsts = [alike[0] if first == n else first for first in firsts]
-        elif len(own[n]) >= LONG - 2:
-            kept.append(n)
-    return firsts
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_duplicates_are_those_that_comparing_all_with_all_finds(seed: int) -> None:
-    draw = random.Random(seed)
-    template = prose(draw, 20)
-    texts = [prose(draw, draw.randint(3, 40)) for _ in range(40)]
-    texts += [f"{template} {prose(draw, draw.randint(1, 30))}" for _ in range(20)]
-    for original in draw.sample(texts, 30):
-        changed = original.split()
-        for _ in range(draw.randint(0, 4)):
-            changed[draw.randrange(len(changed))] = draw.choice([*VOCABULARY, "7"])
-        texts.append(" ".join(changed))
-    draw.shuffle(texts)
-    compared = [words(text) for text in texts]
-    found = first_alike(compared)
-    assert found == brute_force(compared)
-    assert sum(first != n for n, first in enumerate(found)) >= 8
-
-
-def test_near_duplicates_merge_and_short_prompts_only_when_equal() -> None:
-    long = "Write a short and friendly mail to a customer whose parcel is late by three days and offer a voucher for the next order"  # noqa: E501
-    near = long.replace("friendly", "kind")
-    other = long.replace("three days", "3 days")
-    texts = ["Solve 3x + 7 = 22", "Solve 3x + 7 = 25", "solve 3x+7 = 22!", "Capital of France?",
-             "Capital of Spain?", long, near, other, "Please, " + long.upper()]  # fmt: skip
-    assert first_alike([words(t) for t in texts]) == [0, 1, 0, 3, 4, 5, 5, 7, 5]
-
-
-def test_words_of_languages_without_spaces_and_of_nothing() -> None:
-    assert words("请写3页") == ("请", "写", "3", "页")
-    assert words("???") == ("???",)
-    assert first_alike([]) == []
-    assert words("well-known and/or **bold** 2.50") == (
-        "well",
-        "known",
-        "and",
-        "or",
-        "bold",
-        "2.50",
-    )
 
 
 def lineage_of(*files: Path, parent: Path) -> dict[str, object]:

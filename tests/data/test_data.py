@@ -112,10 +112,10 @@ class TestForms:
     def test_unknown_columns_are_kept(self) -> None:
         assert task({"prompt": "p", "answer": "5", "n": 2}, HERE).columns == {"answer": "5", "n": 2}
 
-    def test_feedback_label_is_a_bool(self) -> None:
+    def test_feedback_label_is_a_thumb(self) -> None:
         assert feedback({"prompt": "p", "completion": "c", "label": False}, HERE).label is False
         with pytest.raises(DataError, match="use true or false"):
-            feedback({"prompt": "p", "completion": "c", "label": 1}, HERE)
+            feedback({"prompt": "p", "completion": "c", "label": 0.5}, HERE)
 
 
 @pytest.mark.parametrize(

@@ -269,8 +269,8 @@ class TestCsv:
         self.read(tmp_path, text)
         assert [r.label for r in read([at(tmp_path / "a.csv")], feedback)] == [True, False]
         assert self.read(tmp_path, text)[0].keys() == {"prompt", "completion", "label"}
-        (tmp_path / "a.csv").write_text("prompt,completion,label\np,a,1\n")
-        with pytest.raises(DataError, match=r"a\.csv:2: `label` is 1"):
+        (tmp_path / "a.csv").write_text("prompt,completion,label\np,a,0.5\n")
+        with pytest.raises(DataError, match=r"a\.csv:2: `label` is 0.5"):
             read([at(tmp_path / "a.csv")], feedback)
 
     def test_conversations_and_tools_as_json_text(self, tmp_path: Path) -> None:

@@ -255,7 +255,7 @@ ASK = [{"role": "user", "content": "u"}]
         (task, {"prompt": [{"role": "User", "content": "a"}]}, "write 'user'"),
         (task, {"prompt": [{"role": "asistant", "content": "a"}]}, "write 'assistant'"),
         (task, {"prompt": [{"role": 5, "content": "a"}]}, "the role of `prompt[0]` is 5"),
-        (task, {"prompt": [{"from": "human", "value": "a"}]}, "another format's names"),
+        (task, {"prompt": [{"from": "me", "value": "a"}]}, "is from 'me'"),
         (task, {"prompt": ["hello"]}, "`prompt[0]` has no role (it is 'hello')"),
         # content
         (task, {"prompt": [{"role": "user", "content": 5}]}, "the content of `prompt[0]` is no"),
@@ -264,9 +264,10 @@ ASK = [{"role": "user", "content": "u"}]
         (task, {"prompt": USER}, "`prompt` is a single message"),
         (task, {"prompt": {"a": 1}}, "neither text nor a list of messages (it is {'a': 1})"),
         # labels and columns of other formats
-        (feedback, {"prompt": "p", "completion": "c", "label": "true"}, "false without quotes"),
-        (demonstration, {"conversations": []}, "`conversations` is `messages` here"),
-        (demonstration, {"instruction": "a", "output": "b"}, "`output` is `completion` here"),
+        (feedback, {"prompt": "p", "completion": "c", "label": "maybe"}, "use true or false"),
+        (demonstration, {"conversations": []}, "`messages` is an empty list"),
+        (demonstration, {"question": "a", "output": "b"},
+         "columns: {prompt: question, completion: output}"),
     ],
 )  # fmt: skip
 def test_every_mistake_is_called_by_its_name(

@@ -91,6 +91,8 @@ class Progress:
         self.begun = True
         if self.as_json:
             return
+        for source in prepared.sources:
+            self.console.print(f"  read {source.line()}", soft_wrap=True, markup=False)
         self.console.print(f"  checked: {checks_line(prepared.checks)}", soft_wrap=True)
         if self.console.is_terminal:
             self.bar = RichProgress(

@@ -59,8 +59,11 @@ def train(
         found = settings(loaded, read_yaml(recipe, overrides), overrides, prepared)
         if as_json:
             told = {one.key: {"value": one.value, "from": one.source} for one in found}
-            print(json.dumps({**plan, "settings": told}))
+            read = [source.plain() for source in prepared.sources]
+            print(json.dumps({**plan, "sources": read, "settings": told}))
             return
+        for source in prepared.sources:
+            print(f"read {source.line()}")
         print(f"would train: {checks_line(plan)}")
         for one in found:
             print(line(one, max(len(other.key) for other in found)))

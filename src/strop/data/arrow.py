@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from strop.data.records import Row
+from strop.data.forms import Row
 from strop.errors import DataError
 from strop.recipe.train.data import DataSource
 from strop.types import Origin

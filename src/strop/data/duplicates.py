@@ -4,24 +4,15 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Sequence
 
-import numpy as np
-
+from strop.data.near.alike import LONG
+from strop.data.near.find import find_groups, find_repeats
+from strop.data.near.pieces import FREQUENT, Words, has_digit
 from strop.text.parse import plain
 from strop.types import Text
 
-Words = tuple[str, ...]
-
-ALIKE = 0.7
-"""Jaccard similarity of word triples from which two long texts are near-duplicates."""
-LONG = 13
-"""Words from which a text is long. A shorter one is a duplicate only of an equal one: in "Solve 3x
-+ 7 = 22" or "the capital of France" a single word makes another question."""
-FREQUENT = 10
-"""Texts that may share a piece before it counts as a template and says nothing (GPT-3 ignored
-13-grams of more than 10 documents: Brown et al. 2020, arXiv 2005.14165, appendix C)."""
+__all__ = ["FREQUENT", "LONG", "Words", "asked", "first_alike", "numbers", "words"]
 
 _CJK = "\u3040-\u30ff\u3400-\u9fff"
 _LETTERS = r"[^\W\d_]{2}"
@@ -42,8 +33,13 @@ def words(text: str) -> Words:
     hyphen or slash that touches a word is punctuation. A Chinese or Japanese character is a word of
     its own. A text of nothing but punctuation is one word.
     """
-    folded = unicodedata.normalize("NFKC", text).casefold().translate(_FOLDED)
-    return tuple(_WORD.findall(_THOUSANDS.sub("", folded))) or (text.strip(),)
+    if text.isascii():
+        folded = text.lower().replace("'", "")
+    else:
+        folded = unicodedata.normalize("NFKC", text).casefold().translate(_FOLDED)
+    if "," in folded:
+        folded = _THOUSANDS.sub("", folded)
+    return tuple(_WORD.findall(folded)) or (text.strip(),)
 
 
 def asked(prompt: Text) -> str:
@@ -55,65 +51,22 @@ def asked(prompt: Text) -> str:
 
 def numbers(text: Words) -> Words:
     """The words with a digit, in order: `numbers(("solve", "3x", "=", "6")) == ("3x", "6")`."""
-    return tuple(word for word in text if any(letter.isdigit() for letter in word))
+    return tuple(word for word in text if has_digit(word))
 
 
 def first_alike(texts: Sequence[Words]) -> list[int]:
-    """For every text the index of the first one that it repeats; its own where it is new.
+    """For every text the index of the first one that it repeats; its own where it is new. What
+    repeats what: see `strop.data.near.find.RepeatFinder`."""
+    first: list[int] = find_repeats(texts).first.tolist()
+    return first
 
-    Equal texts repeat each other. So do texts of at least `LONG` words with the same numbers whose
-    word triples have a Jaccard similarity of at least `ALIKE`, once triples that stand in more than
-    `FREQUENT` different texts are left out: those belong to a template, and what is left has to be
-    long by itself. The similarity is exact, found through an index of the triples, whose lists are
-    short for the same reason.
+
+def alike_groups(texts: Sequence[Words]) -> list[int]:
+    """For every text the index of the first one of its group: texts are in one group where a chain
+    of repeats leads from one to the other.
+
+    Unlike `first_alike`, where a text that repeats only a repeated one is new, the groups do not
+    depend on the order of the texts, and no two texts of different groups repeat each other.
     """
-    equal: dict[Words, int] = {}
-    firsts = [equal.setdefault(text, place) for place, text in enumerate(texts)]
-    long = [place for place in sorted(equal.values()) if len(texts[place]) >= LONG]
-    if not long:
-        return firsts
-    repeated = _near([texts[place] for place in long])
-    earlier = {long[place]: long[other] for place, other in repeated.items()}
-    return [earlier.get(place, place) for place in firsts]
-
-
-def _near(texts: Sequence[Words]) -> dict[int, int]:
-    """Which of these different texts is alike to which earlier one that is alike to none."""
-    sizes, shared = _habit_samples(texts)
-    index: dict[int, list[int]] = {}
-    repeated: dict[int, int] = {}
-    for place, own in enumerate(shared):
-        if sizes[place] < LONG - 2:
-            continue
-        common = Counter(other for triple in own for other in index.get(triple, ()))
-        alike = [
-            other
-            for other, both in common.items()
-            if both >= ALIKE * (sizes[place] + sizes[other] - both)
-            and numbers(texts[other]) == numbers(texts[place])
-        ]
-        if alike:
-            repeated[place] = min(alike)
-            continue
-        for triple in own:
-            index.setdefault(triple, []).append(place)
-    return repeated
-
-
-def _habit_samples(texts: Sequence[Words]) -> tuple[list[int], list[list[int]]]:
-    """How many different triples each text has, templates aside, and which of them others have."""
-    codes: dict[str, int] = {}
-    ids = np.array([codes.setdefault(word, len(codes)) for text in texts for word in text])
-    owner = np.repeat(np.arange(len(texts)), [len(text) for text in texts])
-    pair = np.unique(ids[:-1] * len(codes) + ids[1:], return_inverse=True)[1]
-    kinds, triple = np.unique(pair[:-1] * len(codes) + ids[2:], return_inverse=True)
-    inside = owner[:-2] == owner[2:]
-    once = np.unique(owner[:-2][inside] * len(kinds) + triple[inside])
-    owner, triple = np.divmod(once, len(kinds))
-    holders = np.bincount(triple, minlength=len(kinds))[triple]
-    sizes = np.bincount(owner[holders <= FREQUENT], minlength=len(texts))
-    shared: list[list[int]] = [[] for _ in texts]
-    both = (holders > 1) & (holders <= FREQUENT)
-    for place, code in zip(owner[both].tolist(), triple[both].tolist(), strict=True):
-        shared[place].append(code)
-    return sizes.tolist(), shared
+    group: list[int] = find_groups(texts).tolist()
+    return group

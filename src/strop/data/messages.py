@@ -28,6 +28,13 @@ NICKNAMES = {
 """What other formats call the two speakers. A template would write such a role down as it stands,
 or leave the turn out."""
 
+SHAREGPT = {
+    "human": "user", "user": "user", "gpt": "assistant", "chatgpt": "assistant",
+    "assistant": "assistant", "bing": "assistant", "bard": "assistant", "model": "assistant",
+    "system": "system", "observation": "tool", "tool": "tool", "function_call": "assistant",
+}  # fmt: skip
+"""Who speaks in a turn of `from` and `value`."""
+
 TOOLS_FIX = 'write [{"type": "function", "function": {"name": ..., "parameters": {...}}}]'
 
 
@@ -137,14 +144,14 @@ def _turned(columns: Mapping[str, Any], name: str, origin: Origin) -> list[dict[
 
 
 def _message(value: Any, place: str, origin: Origin) -> Message:
+    if isinstance(value, Mapping) and value.get("role") is None and "from" in value:
+        value = _from_sharegpt(value, place, origin)
     if not isinstance(value, Mapping) or value.get("role") is None:
         said = "" if isinstance(value, Mapping) else f" (it is {shown(value)})"
-        hint = "; `from` and `value` are another format's names for role and content"
         raise DataError(
             f"`{place}` has no role{said}",
             where=str(origin),
-            fix='write each message as {"role": ..., "content": ...}'
-            + (hint if isinstance(value, Mapping) and "from" in value else ""),
+            fix='write each message as {"role": ..., "content": ...}',
             kind="role",
         )
     _expect_role(value["role"], place, origin)
@@ -157,6 +164,35 @@ def _message(value: Any, place: str, origin: Origin) -> Message:
         message["content"] = _joined(message["content"], place, origin)
     _expect_said(message, place, origin)
     return message
+
+
+def _from_sharegpt(value: Mapping[str, Any], place: str, origin: Origin) -> dict[str, Any]:
+    """`{"from": "human", "value": "Hi"}` as `{"role": "user", "content": "Hi"}`.
+
+    The value of a `function_call` is the call as JSON: `{"name": ..., "arguments": {...}}`, or a
+    list of such calls.
+    """
+    who = value["from"]
+    role = SHAREGPT.get(who.strip().casefold()) if isinstance(who, str) else None
+    if role is None:
+        raise DataError(
+            f"`{place}` is from {shown(who)}",
+            where=str(origin),
+            fix=f"write one of {', '.join(SHAREGPT)}",
+            kind="role",
+        )
+    others = {key: one for key, one in value.items() if key not in ("from", "value", "role")}
+    if who.strip().casefold() != "function_call":
+        return {"role": role, "content": value.get("value"), **others}
+    fix = 'write {"name": ..., "arguments": {...}} as JSON text'
+    said = value.get("value")
+    called = parsed(said, f"{origin}: `{place}`", fix=fix) if isinstance(said, str) else said
+    calls = called if isinstance(called, list) else [called]
+    if not all(isinstance(call, Mapping) and isinstance(call.get("name"), str) for call in calls):
+        raise DataError(f"`{place}` is no function call with a name", where=str(origin), fix=fix,
+                        kind="tool_calls")  # fmt: skip
+    listed = [{"type": "function", "function": call} for call in calls]
+    return {"role": role, "content": None, "tool_calls": listed, **others}
 
 
 def _expect_role(role: Any, place: str, origin: Origin) -> None:

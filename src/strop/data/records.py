@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any, TypeVar
 
+from strop.data.forms import Row, form_of, label_of, own_columns
 from strop.data.messages import answer_of, messages_of, text_of, tools_of
 from strop.errors import DataError
 from strop.recipe.loading.yaml_text import short, shown
@@ -17,27 +18,27 @@ from strop.types import (
     Origin,
     Preference,
     Record,
+    RecordKind,
     Task,
     Text,
 )
 
-Row = Mapping[str, Any]
 RecordT = TypeVar("RecordT")
 
-FORMS: dict[str, tuple[tuple[str, ...], ...]] = {
+COLUMNS: dict[RecordKind, tuple[tuple[str, ...], ...]] = {
     "document": (("text",),),
     "preference": (
         ("prompt", "chosen", "rejected"),
         ("chosen", "rejected"),
         ("input", "preferred_output", "non_preferred_output"),
     ),
-    "feedback": (("prompt", "completion", "label"),),
+    "feedback": (("prompt", "completion", "label"), ("messages", "label")),
     "demonstration": (("prompt", "completion"), ("messages",)),
-    "task": (("prompt",),),
+    "task": (("prompt",), ("messages",)),
 }
 """Columns of each kind of record, the most demanding first."""
 
-USED_BY = {
+USED_BY: dict[RecordKind, str] = {
     "document": "method cpt",
     "preference": "preference methods (dpo and its family, reward_model)",
     "feedback": "methods kto and apo_zero_unpaired",
@@ -46,17 +47,12 @@ USED_BY = {
 }
 
 OTHER_NAMES = {
-    "conversations": "messages",
-    "conversation": "messages",
-    "dialog": "messages",
-    "instruction": "prompt",
-    "question": "prompt",
-    "query": "prompt",
-    "output": "completion",
-    "response": "completion",
-    "answer": "completion",
-}
-"""Columns of other formats, for the fix of a message."""
+    "question": "prompt", "query": "prompt", "problem": "prompt", "instruction": "prompt",
+    "output": "completion", "response": "completion", "answer": "completion",
+    "solution": "completion", "conversation": "messages", "dialog": "messages",
+    "preferred": "chosen", "dispreferred": "rejected", "content": "text",
+}  # fmt: skip
+"""Columns that often hold what strop calls otherwise, for the fix of a message."""
 
 
 def document(row: Row, origin: Origin) -> Document:
@@ -73,6 +69,7 @@ def document(row: Row, origin: Origin) -> Document:
 
 def demonstration(row: Row, origin: Origin) -> Demonstration:
     """`{"prompt", "completion"}` or `{"messages"}`."""
+    row = own_columns(row, "demonstration", origin)
     form = _columns("demonstration", row, origin)
     columns = _others(row, form, origin)
     if form == ("messages",):
@@ -91,6 +88,7 @@ def demonstration(row: Row, origin: Origin) -> Demonstration:
 
 def preference(row: Row, origin: Origin) -> Preference:
     """`{"prompt", "chosen", "rejected"}`, the same with the prompt inside, or OpenAI's form."""
+    row = own_columns(row, "preference", origin)
     form = _columns("preference", row, origin)
     if form[0] == "input":
         prompt = _openai_prompt(row["input"], origin)
@@ -112,27 +110,37 @@ def preference(row: Row, origin: Origin) -> Preference:
 
 
 def feedback(row: Row, origin: Origin) -> Feedback:
-    """`{"prompt", "completion", "label"}`, label a bool."""
-    columns = _others(row, _columns("feedback", row, origin), origin)
-    if not isinstance(row["label"], bool):
-        quoted = " without quotes" if isinstance(row["label"], str) else ""
-        raise DataError(
-            f"`label` is {shown(row['label'])}",
-            where=str(origin),
-            fix=f"use true or false{quoted}",
-            kind="label",
-        )
+    """`{"prompt", "completion", "label"}` or `{"messages", "label"}`, whose last turn is judged."""
+    row = own_columns(row, "feedback", origin)
+    form = _columns("feedback", row, origin)
+    columns = _others(row, form, origin)
+    label = label_of(row["label"], origin)
+    if form[0] == "messages":
+        before, said = _last_answer(row["messages"], origin)
+        return Feedback(_with_system(before, row, origin), said, label, columns, origin)
     completion = answer_of(row["completion"], "completion", origin)
-    return Feedback(_prompt(row, origin), completion, row["label"], columns, origin)
+    return Feedback(_prompt(row, origin), completion, label, columns, origin)
 
 
 def task(row: Row, origin: Origin) -> Task:
-    """`{"prompt", ...columns}`; the columns go to the rewards."""
+    """`{"prompt", ...columns}`; the columns go to the rewards.
+
+    Of `{"messages"}` that end with an answer the turns before it are the prompt, and the answer is
+    the column `completion`.
+    """
+    row = own_columns(row, "task", origin)
     form = _columns("task", row, origin)
-    return Task(_prompt(row, origin), _others(row, form, origin), origin)
+    columns = _others(row, form, origin)
+    if form == ("prompt",):
+        return Task(_prompt(row, origin), columns, origin)
+    messages = messages_of(row["messages"], "messages", origin)
+    if messages[-1]["role"] == "assistant":
+        messages, said = _last_answer(messages, origin)
+        columns.setdefault("completion", said)
+    return Task(_with_system(messages, row, origin), columns, origin)
 
 
-PARSERS: dict[str, Callable[[Row, Origin], Record]] = {
+PARSERS: dict[RecordKind, Callable[[Row, Origin], Record]] = {
     "document": document,
     "demonstration": demonstration,
     "preference": preference,
@@ -172,16 +180,22 @@ def renamed(row: Row, columns: Mapping[str, str], origin: Origin) -> Row:
     return {moved.get(name, name): value for name, value in row.items()}
 
 
-def fits(kind: str, row: Row) -> bool:
+def fits(kind: RecordKind, row: Row) -> bool:
     """Whether a row has all columns of some form of this kind."""
-    return any(all(row.get(name) is not None for name in form) for form in FORMS[kind])
+    form = form_of(row)
+    if form is not None:
+        try:
+            row = form.convert(row, kind, Origin("", 0))
+        except DataError:  # its columns say something else; parsing it will tell
+            return False
+    return any(all(row.get(name) is not None for name in form) for form in COLUMNS[kind])
 
 
-KINDS = ("preference", "feedback", "demonstration", "document", "task")
+KINDS: tuple[RecordKind, ...] = ("preference", "feedback", "demonstration", "document", "task")
 """Kinds of record, the most telling first: what a row is taken for where nothing says it."""
 
 
-def kind_of_row(row: Row) -> str | None:
+def kind_of_row(row: Row) -> RecordKind | None:
     """The kind of record that a row holds: the most telling one whose columns are all there."""
     return next((kind for kind in KINDS if fits(kind, row)), None)
 
@@ -199,12 +213,12 @@ def any_record(row: Row, origin: Origin) -> Record:
     return PARSERS[kind](row, origin)
 
 
-def _columns(kind: str, row: Row, origin: Origin) -> tuple[str, ...]:
+def _columns(kind: RecordKind, row: Row, origin: Origin) -> tuple[str, ...]:
     """The first form of this kind whose columns are all present."""
-    for form in FORMS[kind]:
+    for form in COLUMNS[kind]:
         if all(row.get(name) is not None for name in form):
             return form
-    for form in FORMS[kind]:
+    for form in COLUMNS[kind]:
         null = [name for name in form if row.get(name, "") is None]
         if null and all(name in row for name in form):
             raise DataError(
@@ -213,9 +227,9 @@ def _columns(kind: str, row: Row, origin: Origin) -> tuple[str, ...]:
                 fix="write what is missing, or drop the line",
                 kind="null",
             )
-    wanted = " or ".join("{" + ", ".join(form) + "}" for form in FORMS[kind])
+    wanted = " or ".join("{" + ", ".join(form) + "}" for form in COLUMNS[kind])
     looks = next(
-        (other for other in FORMS if other != kind and fits(other, row)),
+        (other for other in COLUMNS if other != kind and fits(other, row)),
         None,
     )
     advice = f"; a row like this fits {USED_BY[looks]}" if looks else _renamed(row)
@@ -228,9 +242,13 @@ def _columns(kind: str, row: Row, origin: Origin) -> tuple[str, ...]:
 
 
 def _renamed(row: Row) -> str:
-    """What the columns of other formats are called here."""
-    known = [f"`{name}` is `{OTHER_NAMES[name]}` here" for name in row if name in OTHER_NAMES]
-    return f"; {', '.join(known)}" if known else ""
+    """The key of a recipe that gives columns their names here."""
+    known: dict[str, str] = {}
+    for name in row:
+        if name in OTHER_NAMES and OTHER_NAMES[name] not in row:
+            known.setdefault(OTHER_NAMES[name], name)
+    listed = ", ".join(f"{ours}: {theirs}" for ours, theirs in known.items())
+    return f"; or say what they are called: columns: {{{listed}}}" if known else ""
 
 
 def _others(row: Row, form: tuple[str, ...], origin: Origin) -> dict[str, Any]:
@@ -325,6 +343,21 @@ def _split_conversation(value: Any, origin: Origin) -> tuple[list[Message], list
             kind="no_prompt",
         )
     return messages[: spoken[0]], messages[spoken[0] :]
+
+
+def _last_answer(value: Any, origin: Origin) -> tuple[list[Message], list[Message]]:
+    """(all turns before the last one, the last one, which is the assistant's)."""
+    messages = messages_of(value, "messages", origin)
+    if messages[-1]["role"] != "assistant" or len(messages) < 2:
+        raise DataError(
+            f"`messages` ends with a {short(messages[-1]['role'])} turn, so it holds no answer"
+            if len(messages) > 1
+            else "`messages` is a single turn, so it holds no prompt with its answer",
+            where=str(origin),
+            fix="end the conversation with the assistant's answer, or drop the line",
+            kind="no_answer",
+        )
+    return messages[:-1], messages[-1:]
 
 
 def _prompt_of_pair(

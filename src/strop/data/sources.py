@@ -11,7 +11,8 @@ from pathlib import Path
 from strop.data.arrow import hub_files, hub_rows, parquet_rows, saved_rows
 from strop.data.bad_rows import MAX_BAD, Sieve, counted
 from strop.data.folders import DataFiles, find, kind_of
-from strop.data.records import RecordT, Row, renamed
+from strop.data.forms import Row, form_name
+from strop.data.records import RecordT, renamed
 from strop.data.text_files import Read, csv_rows, json_lines, json_rows, unreadable
 from strop.errors import DataError
 from strop.files import sha256_of, sha256_of_hashes
@@ -41,7 +42,8 @@ def read(
     for source in sources:
         sieve = sieve_of(source, held_out=held_out)
         records += stream(source, parse, sieve, held_out=held_out)
-        sieve.expect_clean()
+        if sieve.rows:
+            sieve.expect_clean()
         if sieve.dropped:
             warnings.warn(f"{source.name}: left out {counted(sieve.dropped)}", stacklevel=2)
     if not records:
@@ -99,9 +101,13 @@ def _parsed(
             sieve.drop(row, origin)
             continue
         try:
-            yield parse(renamed(row, source.columns, origin), origin)
+            named = renamed(row, source.columns, origin)
+            record = parse(named, origin)
         except DataError as error:
             sieve.drop(error, origin)
+            continue
+        sieve.forms[form_name(named)] += 1
+        yield record
 
 
 def rows_of(source: DataSource, *, held_out: bool = False) -> Iterator[Read]:

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from strop.data.arrow import zstd_bytes
+from strop.data.forms import Row, form_of
 from strop.data.json_text import parsed
-from strop.data.records import FORMS, Row
+from strop.data.records import COLUMNS
 from strop.errors import DataError
 from strop.files import READ_BYTES, read_text
 from strop.types import Origin
@@ -59,6 +60,16 @@ def json_rows(path: Path) -> Iterator[Read]:
     for number, row in enumerate(values, start=1):
         origin = Origin(str(path), number)
         yield (row if isinstance(row, dict) else _no_object(row, origin)), origin
+
+
+def json_object(path: Path) -> Row | None:
+    """The one object that a JSON file holds; `None` where it holds an array or lines."""
+    with _text(path) as stream:
+        begins = stream.read(1000).lstrip()[:1]
+    if begins != "{" or _holds_lines(path):
+        return None
+    value = parsed(_whole(path), str(path), fix="mend the file: one array, or one object a line")
+    return value if isinstance(value, dict) else None
 
 
 def csv_rows(path: Path) -> Iterator[Read]:
@@ -151,8 +162,8 @@ def _holds_lines(path: Path) -> bool:
 
 def _is_record(row: Row) -> bool:
     """A lone object may also hold columns or a whole data set."""
-    forms = [form for kind in FORMS.values() for form in kind]
-    return any(
+    forms = [form for kind in COLUMNS.values() for form in kind]
+    return form_of(row) is not None or any(
         all(isinstance(row.get(name), str | bool) or _has_roles(row.get(name)) for name in form)
         for form in forms
     )

@@ -10,8 +10,8 @@ from typing import Any, NoReturn
 
 import torch
 
+from strop.data.forms import Row
 from strop.data.items import item_of
-from strop.data.records import Row
 from strop.data.sources import data_hash, rows
 from strop.engines.engine import PromptedTask, Request, Sampling
 from strop.errors import DataError, MissingEvidenceError, UsageError

@@ -59,7 +59,7 @@ def training_sources(lineage: Mapping[str, Any]) -> list[tuple[DataSource, str]]
     found: list[tuple[DataSource, str]] = []
     for model in generations(lineage):
         for kept in model.get("data", []):
-            place = {name: value for name, value in kept.items() if name != "sha256"}
+            place = kept.get("read", {"path": str(kept["path"])})
             one = (DataSource.model_validate(place), str(kept["sha256"]))
             if one not in found:
                 found.append(one)

@@ -23,7 +23,7 @@ from strop.train.preflight.prepare import prepare
 from strop.train.preflight.prepared import Prepared
 from strop.train.preflight.space import disk_errors
 from strop.train.rundir.checkpoint import mark_best, random_states, step_of
-from strop.train.rundir.directory import is_finished, run_inputs, write_identity
+from strop.train.rundir.directory import is_finished, run_inputs, write_dropped, write_identity
 from strop.train.rundir.resume import changes, go_on, go_on_from, refuse_nothing_left, settle
 from strop.train.rundir.writer import Writer
 from strop.train.underway import Run, begin, observed, tracked
@@ -84,6 +84,7 @@ def train(
                 if changed is not None:
                     go_on(folder, checkpoint, changed)
                 write_identity(folder, recipe, inputs, checks)
+                write_dropped(folder, prepared.sources)
             sinks = Sinks(recipe.run.sinks, tracked(recipe, folder))
             run = observed(begun, RunJournal(recipe, folder, begun.state.step, sinks, on_step))
             if profile is not None:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from strop.data.duplicates import LONG, Words, asked, words
-from strop.data.records import Row, fits, preference, task
+from strop.data.forms import Row
+from strop.data.records import fits, preference, task
 from strop.errors import DataError
 from strop.rewards.answer.read import stated_answer
 from strop.text.parse import plain

@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from strop.data.forms import Row
 from strop.data.items import cluster_of, item_of, slices_of
-from strop.data.records import Row, task
+from strop.data.records import task
 from strop.data.sources import read
 from strop.errors import DataError
 from strop.evals.continuations import (

@@ -7,8 +7,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from strop.data.forms import Row
 from strop.data.items import cluster_of, item_of, slices_of
-from strop.data.records import Row, demonstration, document, fits
+from strop.data.records import demonstration, document, fits
 from strop.data.sources import read
 from strop.errors import DataError, UnscoredError, UsageError
 from strop.evals.continuations import (

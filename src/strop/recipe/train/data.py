@@ -55,7 +55,8 @@ class DataSource(Strict):
         return self.path if self.path is not None else f"hub:{self.hub}"
 
     def place(self) -> dict[str, Any]:
-        """Where its rows are and what their columns are called, as a lineage keeps it."""
+        """What is needed to read its rows again: where they are and what their columns are
+        called."""
         keys = {"path", "hub", "config", "split", "revision", "columns"}
         return self.model_dump(include=keys, exclude_defaults=True)
 

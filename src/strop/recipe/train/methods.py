@@ -48,6 +48,7 @@ from strop.recipe.train.preference import (
     SimpoObjective,
     SppoObjective,
 )
+from strop.types import RecordKind
 
 Offline = CptRecipe | SftRecipe | PairRecipe | UnpairedRecipe | RewardModelRecipe
 Online = PolicyRecipe | OnlineDpoRecipe | RaftRecipe
@@ -57,9 +58,6 @@ Family = Literal[
     "supervised", "pairs", "unpaired", "reward_model", "policy_gradient", "online_dpo", "raft"
 ]
 """Methods that are built by the same code."""
-
-Records = Literal["document", "demonstration", "preference", "feedback", "task"]
-"""What a method learns from (`data.records.FORMS`)."""
 
 LengthRule = Literal["sum", "mean", "option"]
 """How an answer's log-prob counts its tokens; `option`: as the objective says."""
@@ -77,7 +75,7 @@ class Method:
     name: str
     recipe: type[Recipe]
     family: Family
-    records: Records
+    records: RecordKind
     reference: bool = False
     length: LengthRule = "sum"
     whole_batch: bool = False

@@ -29,7 +29,6 @@ from strop.train.preflight.selfcheck import check_rendered
 from strop.train.preflight.sources import (
     Reading,
     by_role,
-    prompted,
     replay_checks,
 )
 from strop.train.preflight.start import expect_lora_targets
@@ -117,6 +116,7 @@ def _offline(recipe: Offline, folder: Path, tokenizer: Any, cache: TokenCache) -
         mixture=mixture,
         total_steps=total_steps(recipe, mixture),
         replay=joined(replay) if replay else None,
+        sources=tuple(reading.reports),
         rendered=own,
         held_out=held_out,
     )
@@ -125,8 +125,9 @@ def _offline(recipe: Offline, folder: Path, tokenizer: Any, cache: TokenCache) -
 def _online(recipe: Online, folder: Path, tokenizer: Any, cache: TokenCache) -> PreparedOnline:
     roles = by_role(recipe, "task")
     room = recipe.text.max_length - recipe.rollout.max_tokens
-    by_source = [prompted([source], tokenizer, room) for source in roles.own]
-    replay = Reading(recipe.text, tokenizer, cache).replay(roles)
+    reading = Reading(recipe.text, tokenizer, cache)
+    by_source = [reading.prompted(source, room) for source in roles.own]
+    replay = reading.replay(roles)
     tasks = tuple(task for found in by_source for task in found.tasks)
     dropped = sum(found.dropped for found in by_source)
     checks: dict[str, Any] = {"records": len(tasks), "dropped": dropped, **replay_checks(replay)}
@@ -139,10 +140,12 @@ def _online(recipe: Online, folder: Path, tokenizer: Any, cache: TokenCache) -> 
     held_out = None
     if recipe.eval is not None:
         judge = Reward(recipe.eval.reward or recipe.reward)
-        found = prompted(recipe.eval.data, tokenizer, room, held_out=True)
-        judge.expect_columns([task.task for task in found.tasks])
-        held_out = HeldOut(recipe.eval, found.tasks, judge)
-        checks |= {"held_out": len(found.tasks), "held_out_dropped": found.dropped}
+        looked_at = [reading.prompted(one, room, held_out=True) for one in recipe.eval.data]
+        measured = tuple(task for found in looked_at for task in found.tasks)
+        judge.expect_columns([task.task for task in measured])
+        held_out = HeldOut(recipe.eval, measured, judge)
+        left_out = sum(found.dropped for found in looked_at)
+        checks |= {"held_out": len(measured), "held_out_dropped": left_out}
     sizes = [len(found.tasks) for found in by_source]
     mixture = mixture_of(recipe, roles, sizes, [len(r.trees) for r in replay])
     return PreparedOnline(
@@ -152,6 +155,7 @@ def _online(recipe: Online, folder: Path, tokenizer: Any, cache: TokenCache) -> 
         mixture=mixture,
         total_steps=total_steps(recipe, mixture),
         replay=joined(replay) if replay else None,
+        sources=tuple(reading.reports),
         tasks=tasks,
         reward=reward,
         held_out=held_out,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from strop.data.bad_rows import SourceReport
 from strop.data.order import DataMixture
 from strop.engines.engine import PromptedTask
 from strop.model.arithmetic import Precision
@@ -28,8 +29,9 @@ gives."""
 class Prepared(ABC):
     """What every run has.
 
-    `recipe` is the given one within the bounds of its model; `replay` are demonstrations mixed in;
-    `dev` is what is measured meanwhile, `muon` the precision in which Muon orthogonalises.
+    `recipe` is the given one within the bounds of its model; `replay` are demonstrations mixed in,
+    `sources` tells what was read where; `dev` is what is measured meanwhile, `muon` the precision
+    in which Muon orthogonalises.
     """
 
     recipe: Recipe
@@ -38,6 +40,7 @@ class Prepared(ABC):
     mixture: DataMixture
     total_steps: int
     replay: Rendered | None
+    sources: tuple[SourceReport, ...]
     dev: DevSet | None = None
     muon: Precision = "bfloat16"
 

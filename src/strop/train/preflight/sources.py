@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from strop.data.bad_rows import Sieve, SourceReport
 from strop.data.records import PARSERS, fits, task
-from strop.data.sources import first_row, read, sieve_of, stream
-from strop.engines.engine import PromptedTask, prompted_tasks
-from strop.errors import DataError
+from strop.data.sources import first_row, sieve_of, stream
+from strop.engines.engine import PromptedTask
+from strop.errors import DataError, StropError
 from strop.recipe.train.data import DataSource, TextRecipe
 from strop.recipe.train.methods import METHODS
 from strop.recipe.train.run import TrainRecipe
+from strop.text.render import opening, tried
+from strop.text.script import PromptAndAnswers, asked_of
 from strop.text.trees import Add, Rendered, Tally, all_too_long, joined, render_into
 from strop.train.preflight.selfcheck import check_rendered
 from strop.train.preflight.tokenised import HowTokenised, TokenCache
+from strop.types import RecordKind, Task
+
+TOO_LONG = "too_long"
+"""The kind of a row that is left out because it does not fit into `text.max_length`."""
+
+REPLAYED: tuple[RecordKind, ...] = ("demonstration", "document")
+"""What may be replayed beside a method's own records."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,17 +35,17 @@ class Roles:
     their records)."""
 
     own: tuple[DataSource, ...]
-    replay: tuple[tuple[DataSource, str], ...]
+    replay: tuple[tuple[DataSource, RecordKind], ...]
 
 
-def by_role(recipe: TrainRecipe, kind: str) -> Roles:
+def by_role(recipe: TrainRecipe, kind: RecordKind) -> Roles:
     """Which sources hold the method's own records and which are replayed beside them.
 
     Only a source with a weight can be a replayed one: its rows are demonstrations (or, beside
     demonstrations, documents) where the method learns from something else.
     """
     own: list[DataSource] = []
-    replay: list[tuple[DataSource, str]] = []
+    replay: list[tuple[DataSource, RecordKind]] = []
     for source in recipe.data:
         other = None if source.weight is None else _replay_kind(source, kind)
         if other is None:
@@ -57,56 +68,12 @@ def by_role(recipe: TrainRecipe, kind: str) -> Roles:
     return Roles(tuple(own), tuple(replay))
 
 
-def _replay_kind(source: DataSource, kind: str) -> str | None:
+def _replay_kind(source: DataSource, kind: RecordKind) -> RecordKind | None:
     first = first_row(source)
     if first is None or (kind != "task" and fits(kind, first)):
         return None
-    others = [other for other in ("demonstration", "document") if other != kind]
+    others = (other for other in REPLAYED if other != kind)
     return next((other for other in others if fits(other, first)), None)
-
-
-class Reading:
-    """Reads and renders the sources of one recipe."""
-
-    def __init__(self, text: TextRecipe, tokenizer: Any, cache: TokenCache) -> None:
-        self.text, self.tokenizer, self.cache = text, tokenizer, cache
-
-    def rendered(self, source: DataSource, kind: str, *, held_out: bool = False) -> Rendered:
-        """The records of a source as trees. Raises `DataError` where too many of them are bad, or
-        all of them too long."""
-        sieve = sieve_of(source, held_out=held_out)
-
-        def make(add: Add) -> Tally:
-            tally = render_into(
-                add,
-                self.tokenizer,
-                stream(source, PARSERS[kind], sieve, held_out=held_out),
-                max_length=self.text.max_length,
-                cut_overlong=self.text.overlong == "cut",
-                on_bad=sieve.drop,
-                on_long=lambda record: None,
-            )
-            sieve.expect_clean()
-            if not tally.branches:
-                raise all_too_long(tally.dropped, self.text.max_length)
-            return tally
-
-        how = HowTokenised(source, kind, self.text, self.tokenizer, held_out)
-        return self.cache.rendered(how, sieve, make)
-
-    def replay(self, sources: Roles) -> list[Rendered]:
-        """The sources that are replayed beside a method's own records."""
-        parts = [self.rendered(source, kind) for source, kind in sources.replay]
-        for part in parts:
-            check_rendered(part)
-        return parts
-
-
-def replay_checks(replay: Sequence[Rendered]) -> dict[str, int]:
-    if not replay:
-        return {}
-    whole = joined(replay)
-    return {"replayed": len(whole.trees), "replayed_dropped": whole.dropped}
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,19 +84,95 @@ class Prompted:
     dropped: int
 
 
-def prompted(
-    sources: Sequence[DataSource], tokenizer: Any, room: int, *, held_out: bool = False
-) -> Prompted:
-    """Tasks of these sources whose prompt has at most `room` tokens."""
-    records = read(sources, task, held_out=held_out)
-    kept = tuple(
-        prompt
-        for prompt in prompted_tasks(tokenizer, records)
-        if 0 < len(prompt.prompt_ids) <= room
-    )
-    if not kept:
-        raise DataError(
-            f"all {len(records)} prompts are longer than {room} tokens",
-            fix="raise text.max_length or lower rollout.max_tokens",
-        )
-    return Prompted(kept, len(records) - len(kept))
+class Reading:
+    """Reads and renders the sources of one recipe, and keeps what was found in each."""
+
+    def __init__(self, text: TextRecipe, tokenizer: Any, cache: TokenCache) -> None:
+        self.text, self.tokenizer, self.cache = text, tokenizer, cache
+        self.reports: list[SourceReport] = []
+
+    def rendered(self, source: DataSource, kind: RecordKind, *, held_out: bool = False) -> Rendered:
+        """The records of a source as trees. Raises `DataError` where too many of them are bad, or
+        all of them too long."""
+        sieve = sieve_of(source, held_out=held_out)
+        most = self.text.max_length
+
+        def make(add: Add) -> Tally:
+            tally = render_into(
+                add,
+                self.tokenizer,
+                stream(source, PARSERS[kind], sieve, held_out=held_out),
+                max_length=most,
+                cut_overlong=self.text.overlong == "cut",
+                on_bad=sieve.drop,
+                on_long=lambda record: sieve.leave_out(
+                    TOO_LONG, f"longer than {most} tokens", record.origin
+                ),
+            )
+            sieve.expect_clean()
+            if not tally.branches:
+                raise all_too_long(tally.dropped, most) if tally.dropped else sieve.none_left()
+            return tally
+
+        how = HowTokenised(source, kind, self.text, self.tokenizer, held_out)
+        found = self.cache.rendered(how, sieve, make)
+        self._report(sieve, kind)
+        return found
+
+    def replay(self, sources: Roles) -> list[Rendered]:
+        """The sources that are replayed beside a method's own records."""
+        parts = [self.rendered(source, kind) for source, kind in sources.replay]
+        for part in parts:
+            check_rendered(part)
+        return parts
+
+    def prompted(self, source: DataSource, room: int, *, held_out: bool = False) -> Prompted:
+        """Tasks of a source whose prompt has at most `room` tokens."""
+        sieve = sieve_of(source, held_out=held_out)
+        kept: list[PromptedTask] = []
+        long = 0
+        for found, ids in self._prompts(stream(source, task, sieve, held_out=held_out), sieve):
+            if 0 < len(ids) <= room:
+                kept.append(PromptedTask(found, ids, opening(self.tokenizer, found.prompt, ids)))
+            else:
+                long += 1
+                sieve.leave_out(TOO_LONG, f"longer than {room} tokens", found.origin)
+        sieve.expect_clean()
+        if not kept and not long:
+            raise sieve.none_left()
+        if not kept:
+            raise DataError(
+                f"all {long} prompts are longer than {room} tokens",
+                where=source.name,
+                fix="raise text.max_length or lower rollout.max_tokens",
+            )
+        self._report(sieve, "task")
+        return Prompted(tuple(kept), long)
+
+    def _prompts(
+        self, tasks: Iterator[Task], sieve: Sieve
+    ) -> Iterator[tuple[Task, tuple[int, ...]]]:
+        """Tasks with the ids of their prompts, without those that no template can render."""
+        waiting: deque[Task] = deque()
+
+        def asked() -> Iterator[PromptAndAnswers]:
+            for one in tasks:
+                waiting.append(one)
+                yield asked_of(one)
+
+        for tree in tried(self.tokenizer, asked()):
+            one = waiting.popleft()
+            if isinstance(tree, StropError):
+                sieve.drop(tree, one.origin)
+            else:
+                yield one, tree.trunk
+
+    def _report(self, sieve: Sieve, kind: RecordKind) -> None:
+        self.reports.append(SourceReport(sieve.name, kind, dict(sieve.forms), tuple(sieve.dropped)))
+
+
+def replay_checks(replay: Sequence[Rendered]) -> dict[str, int]:
+    if not replay:
+        return {}
+    whole = joined(replay)
+    return {"replayed": len(whole.trees), "replayed_dropped": whole.dropped}

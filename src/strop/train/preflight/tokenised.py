@@ -12,6 +12,7 @@ import os
 import tempfile
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, astuple, dataclass
@@ -114,6 +115,7 @@ class TokenCache:
         store = self._stored(how, sieve, make)
         told = store.told
         sieve.rows, sieve.dropped = told["rows"], list(map(_bad_row, told["dropped"]))
+        sieve.forms = Counter(told["forms"])
         return Rendered(store.trees, store.records, Tally(**told["tally"]))
 
     def checks(self) -> dict[str, str]:
@@ -173,7 +175,8 @@ def _written(place: Path, tokenizer: Any, sieve: Sieve, make: Make, *, keep: boo
         with StoreWriter(folder, max(tokenizer.get_vocab().values())) as writer:
             tally = make(writer.add)
             dropped = [_told_of(row) for row in sieve.dropped]
-            writer.finish({"tally": asdict(tally), "rows": sieve.rows, "dropped": dropped})
+            counted = {"rows": sieve.rows, "forms": sieve.forms, "dropped": dropped}
+            writer.finish({"tally": asdict(tally), **counted})
         store = open_store(folder)
     assert store is not None, "what was just written is whole"
     return store

@@ -6,7 +6,8 @@ import json
 import platform
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,26 @@ import transformers
 import yaml
 
 import strop
+from strop.curate.manifest import listing_of
+from strop.data.bad_rows import SourceReport
 from strop.data.sources import rows_hash
 from strop.errors import OutputError
 from strop.evals.inputs import suite_hash
-from strop.files import LOCK, SHORT, move, sha256_of, sweep, write_json, write_whole
+from strop.files import (
+    LOCK,
+    SHORT,
+    move,
+    remove,
+    sha256_of,
+    sweep,
+    write_json,
+    write_rows,
+    write_whole,
+)
 from strop.model.load import weights_hash
 from strop.recipe.loading.load import digest, flat, load
 from strop.recipe.suite import Suite
+from strop.recipe.train.data import DataSource
 from strop.recipe.train.methods import Recipe
 from strop.recipe.train.offline import PairRecipe
 from strop.recipe.train.online import OnlineRecipe
@@ -30,7 +44,8 @@ from strop.tracking.runlog import read_rows
 
 RECIPE = "recipe.resolved.yaml"
 LINEAGE = "lineage.json"
-OURS = (RECIPE, LINEAGE, "env.json", "metrics.jsonl", "samples.jsonl", "report.html",
+DROPPED = "dropped.jsonl"
+OURS = (RECIPE, LINEAGE, DROPPED, "env.json", "metrics.jsonl", "samples.jsonl", "report.html",
         "reference.safetensors", "eval_reference.safetensors",
         "reference_mismatched.safetensors", "eval_reference_mismatched.safetensors",
         "latest", "best")  # fmt: skip
@@ -150,10 +165,18 @@ def run_inputs(recipe: Recipe) -> dict[str, Any]:
         further["chat_template"] = sha256_of(written)[:SHORT]
     return {
         "parent": {"path": recipe.model.path, "sha256": weights_hash(recipe.model.path)},
-        "data": [{**source.place(), "sha256": rows_hash(source)} for source in recipe.data],
+        "data": [_data_input(source) for source in recipe.data],
         "rewards": reward_hashes(recipe),
         **further,
     }
+
+
+def _data_input(source: DataSource) -> dict[str, Any]:
+    """`{"path": "sft.jsonl", "sha256": ...}`; `read` says how a source is read that is more than a
+    path."""
+    kept = {"path": source.name, "sha256": rows_hash(source)}
+    place = source.place()
+    return kept if place.keys() == {"path"} else {**kept, "read": place}
 
 
 def refuse_stopped(folder: Path) -> None:
@@ -191,12 +214,28 @@ def write_identity(
         "method": recipe.method,
         **inputs,
         "rows": [line_count(source.path or "") for source in recipe.data],
+        "manifests": [_listing(source) for source in recipe.data],
         "recipe": digest(recipe),
         "code": {"strop": strop.__version__, "commit": commit()},
         "self_check": dict(checks),
         **({"forced": forced} if forced else {}),
     }
     write_json(folder / LINEAGE, lineage)
+
+
+def _listing(source: DataSource) -> dict[str, Any] | None:
+    """The manifest of the data verb that made a source, and whether its files are still those."""
+    listing = listing_of(source)
+    return None if listing is None else asdict(listing)
+
+
+def write_dropped(folder: Path, sources: Iterable[SourceReport]) -> None:
+    """`dropped.jsonl`: every row that was left out, with its file, line, kind and reason."""
+    rows = [row.plain() for source in sources for row in source.dropped]
+    if rows:
+        write_rows(folder / DROPPED, rows)
+    else:
+        remove(folder / DROPPED)
 
 
 def self_check(folder: Path) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""What is wrong with a text, and what can be mended: personal data, language, damage, openings."""

@@ -1,0 +1,1 @@
+"""Near-duplicates among millions of texts: found through MinHash, decided by comparing them."""

@@ -1,0 +1,206 @@
+"""For every text of a stream the first one that it repeats."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from strop.data.near.alike import LONG, OWN, Texts, alike
+from strop.data.near.minhash import LIKELIEST, all_band_keys, candidates
+from strop.data.near.pieces import Frequent, WordCodes, Words, number_digests, triples
+from strop.data.near.ragged import I64, U64, Ragged
+
+_TEXTS_AT_ONCE = 1 << 14
+_WORDS_AT_ONCE = 1 << 20
+
+Edges = dict[int, list[int]]
+"""Text -> earlier texts that it is alike to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Repeats:
+    """What each text of a stream repeats: `Repeats(first=[0, 1, 0, 1], exact=[False, False, True,
+    False])` says that text 2 equals text 0 and that text 3 is a near-duplicate of text 1. A text
+    that is new has its own number."""
+
+    first: I64
+    exact: NDArray[np.bool_]
+
+    @property
+    def near(self) -> NDArray[np.bool_]:
+        near: NDArray[np.bool_] = (self.first != np.arange(len(self.first))) & ~self.exact
+        return near
+
+
+def find_repeats(texts: Iterable[Words]) -> Repeats:
+    """See `RepeatFinder`; the texts are read once, and none is kept."""
+    finder = RepeatFinder()
+    for text in texts:
+        finder.add(text)
+    return finder.found()
+
+
+def find_groups(texts: Iterable[Words]) -> I64:
+    """For every text the first one of its group, to which a chain of repeats leads."""
+    finder = RepeatFinder()
+    for text in texts:
+        finder.add(text)
+    return finder.groups()
+
+
+class RepeatFinder:
+    """Finds for every text the first one that it repeats.
+
+    Equal texts repeat each other. So do texts of at least `LONG` words where `alike` says so:
+    candidates come from MinHash, and each is then compared exactly. A text repeats the first alike
+    one that repeats none itself, so that what stays is never alike to something else that stays.
+    The answer does not depend on the machine or on anything random.
+
+    What is held of a text: a 128-bit digest where it is new, and for long texts about 500 bytes.
+    Words and triples, hashed, lie in a temporary file.
+    """
+
+    def __init__(self) -> None:
+        self._digests: dict[bytes, int] = {}
+        self._codes = WordCodes()
+        self._first: list[I64] = []
+        self._buffer = _Buffer()
+        self._words, self._triples = Ragged(), Ragged()
+        self._numbers: list[U64] = []
+        self._long: list[I64] = []
+        self._count = 0
+
+    def add(self, text: Words) -> None:
+        """The next text, as `words` gives it."""
+        place = self._count
+        self._count += 1
+        first = self._digests.setdefault(_digest(text), place)
+        self._buffer.first.append(first)
+        if first == place and len(text) >= LONG:
+            self._buffer.long.append(place)
+            self._buffer.lengths.append(len(text))
+            self._buffer.codes.extend(map(self._codes.__getitem__, text))
+        if self._buffer.full():
+            self._flush()
+
+    def _flush(self) -> None:
+        buffer, self._buffer = self._buffer, _Buffer()
+        self._first.append(np.array(buffer.first, dtype=np.int64))
+        if not buffer.long:
+            return
+        codes = np.array(buffer.codes, dtype=np.uint64)
+        lengths = np.array(buffer.lengths, dtype=np.int64)
+        self._long.append(np.array(buffer.long, dtype=np.int64))
+        self._numbers.append(number_digests(codes, lengths))
+        self._words.append(codes, lengths)
+        self._triples.append(*triples(codes, lengths))
+
+    def found(self) -> Repeats:
+        """What each text repeats; call it once, after the last one."""
+        self._flush()
+        self._digests.clear()
+        self._codes.clear()
+        first = np.concatenate(self._first)
+        exact = first != np.arange(len(first))
+        if self._long:
+            long = np.concatenate(self._long)
+            earlier = np.arange(len(first))
+            for place, other in _first_ones(*self._compared()).items():
+                earlier[long[place]] = long[other]
+            exact &= earlier[first] == first
+            first = earlier[first]
+        return Repeats(first, exact)
+
+    def groups(self) -> I64:
+        """The first text of each one's group; call it in the place of `found`."""
+        self._flush()
+        self._digests.clear()
+        self._codes.clear()
+        first = np.concatenate(self._first)
+        if not self._long:
+            return first
+        long = np.concatenate(self._long)
+        root = np.arange(len(first))
+        for place, others in self._compared()[0].items():
+            for other in others:
+                one, two = sorted((_lead(root, int(long[place])), _lead(root, int(long[other]))))
+                root[two] = one
+        return np.array([_lead(root, int(place)) for place in first], dtype=np.int64)
+
+    def _compared(self) -> tuple[Edges, Texts]:
+        """Which long texts are alike, and the texts for further comparisons."""
+        self._words.close()
+        self._triples.close()
+        numbers = np.concatenate(self._numbers)
+        frequent = Frequent.of(self._triples)
+        keys, rows, own = all_band_keys(self._triples, numbers, frequent, OWN)
+        texts = Texts(self._words, self._triples, numbers, frequent, own)
+        edges: Edges = {}
+        for found in candidates(keys, rows):
+            likeliest = found.rank < LIKELIEST
+            same = _note(edges, texts, found.one[likeliest], found.two[likeliest])
+            rest = ~likeliest & np.isin(found.one, same)
+            _note(edges, texts, found.one[rest], found.two[rest])
+        return edges, texts
+
+
+def _lead(root: I64, place: int) -> int:
+    """The first text of a group so far; shortens the way to it."""
+    while root[place] != place:
+        root[place] = root[root[place]]
+        place = int(root[place])
+    return place
+
+
+class _Buffer:
+    """Texts that wait to be hashed together."""
+
+    def __init__(self) -> None:
+        self.first: list[int] = []
+        self.long: list[int] = []
+        self.lengths: list[int] = []
+        self.codes: list[int] = []
+
+    def full(self) -> bool:
+        return len(self.first) >= _TEXTS_AT_ONCE or len(self.codes) >= _WORDS_AT_ONCE
+
+
+def _digest(text: Words) -> bytes:
+    return xxhash.xxh3_128_digest(" ".join(text).encode(errors="surrogatepass"))
+
+
+def _note(edges: Edges, texts: Texts, one: I64, two: I64) -> I64:
+    """Compare these pairs and keep those that are alike; returns `one` of them."""
+    same = alike(texts, one, two)
+    one, two = one[same], two[same]
+    later, earlier = np.maximum(one, two).tolist(), np.minimum(one, two).tolist()
+    for place, other in zip(later, earlier, strict=True):
+        edges.setdefault(place, []).append(other)
+    return one
+
+
+def _first_ones(edges: Edges, texts: Texts) -> dict[int, int]:
+    """Text -> the first one that it repeats, of those that repeat none.
+
+    A text that is alike only to texts that repeat others is compared with those others too, which
+    MinHash or the bound on its candidates may have missed.
+    """
+    compared: set[tuple[int, int]] = set()
+    while True:
+        repeated: dict[int, int] = {}
+        beyond: set[tuple[int, int]] = set()
+        for place in sorted(edges):
+            staying = [other for other in edges[place] if other not in repeated]
+            if staying:
+                repeated[place] = min(staying)
+            else:
+                beyond |= {(place, repeated[other]) for other in edges[place]}
+        new = np.array(sorted(beyond - compared), dtype=np.int64)
+        if not len(new):
+            return repeated
+        compared |= beyond
+        _note(edges, texts, new[:, 0], new[:, 1])

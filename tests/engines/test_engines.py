@@ -30,7 +30,7 @@ from strop.engines.engine import (
 from strop.engines.local.engine import LocalEngine, packs
 from strop.engines.openai import OpenAIEngine
 from strop.engines.recorded import RecordedEngine
-from strop.errors import UsageError
+from strop.errors import UnscoredError, UsageError
 from strop.http import RequestLimits
 from strop.model.logprobs import Head
 from strop.recipe.loading.load import load_recipe
@@ -38,6 +38,7 @@ from strop.recipe.template import TemplateRecipe
 from strop.recipe.train.rollout import RolloutRecipe, SamplingRecipe
 from strop.rollout.collect import collect
 from strop.rollout.source import SynchronousSource
+from strop.text.tools import Call, calls_in
 from strop.types import (
     Answer,
     Branch,
@@ -306,6 +307,72 @@ class TestOpenAIEngine:
         assert dict(ask_all(again, tasks("c", "b"))) == {0: first[1], 1: first[0]}
         assert (engine.client.sent, again.client.sent) == (2, 0)
         assert again.client.limits is limits
+
+
+def answered(message: Mapping[str, Any], finish: str = "stop") -> Answer:
+    """What the engine makes of a server's message."""
+
+    class Said(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.end_headers()
+            choice = {"message": message, "finish_reason": finish}
+            self.wfile.write(json.dumps({"choices": [choice]}).encode())
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Said) as running:
+        thread = threading.Thread(target=running.serve_forever)
+        thread.start()
+        try:
+            url = f"http://127.0.0.1:{running.server_port}/v1"
+            ((_, answer),) = ask_all(OpenAIEngine(url, "mine"), tasks("a"))
+        finally:
+            running.shutdown()
+            thread.join()
+    return answer
+
+
+CALL = {"function": {"name": "f", "arguments": '{"x": 1}'}}
+
+
+class TestWhatAServerSays:
+    def test_null_without_a_call_is_no_finished_answer(self) -> None:
+        assert answered({"content": None}) == Answer("", "error")
+        assert answered({"content": None, "tool_calls": []}) == Answer("", "error")
+        assert answered({"content": None}, "length") == Answer("", "length")
+        assert answered({"content": ""}) == Answer("", "stop")
+        assert answered({"content": "half"}, "content_filter") == Answer("half", "error")
+
+    def test_calls_are_put_back_into_the_text(self) -> None:
+        alone = answered({"content": None, "tool_calls": [CALL]}, "tool_calls")
+        assert alone.finish == "stop"
+        assert calls_in(alone.text) == [Call("f", {"x": 1})]
+        beside = answered({"content": "so:", "tool_calls": [CALL] * 2}, "tool_calls")
+        assert beside.text.splitlines() == ["so:", *[alone.text] * 2]
+
+    def test_arguments_that_are_no_json_stay_as_they_were_written(self) -> None:
+        broken = {"function": {"name": "f", "arguments": '{"x": '}}
+        said = answered({"content": None, "tool_calls": [broken]}).text
+        assert r'''"{\"x\": "''' in said
+        assert calls_in(said) is None
+
+    def test_a_call_without_a_name_is_not_of_the_form(self) -> None:
+        with pytest.raises(UnscoredError, match="not of the OpenAI form"):
+            answered({"content": None, "tool_calls": [{"function": {}}]})
+
+
+def test_a_key_that_no_header_can_carry(monkeypatch: pytest.MonkeyPatch) -> None:
+    for key in ("schl\u00fcssel", "two\nlines"):
+        monkeypatch.setenv("STROP_API_KEY", key)
+        with pytest.raises(UsageError, match="STROP_API_KEY holds a character") as told:
+            OpenAIEngine("http://127.0.0.1:8000/v1", "mine")
+        assert key not in str(told.value)
+    monkeypatch.setenv("STROP_API_KEY", "sk-1_2.3/4+5=")
+    engine = OpenAIEngine("http://127.0.0.1:8000/v1", "mine")
+    assert engine.client.headers == {"Authorization": "Bearer sk-1_2.3/4+5="}
 
 
 class TestWithoutTokens:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from strop.curate.balance import balance
+from strop.curate.clean.clean import clean
 from strop.curate.difficulty.band import band
 from strop.curate.difficulty.select import select
 from strop.curate.mix import mix
@@ -16,6 +17,7 @@ from strop.recipe.base import Strict
 from strop.recipe.curate import (
     BalanceSettings,
     BandSettings,
+    CleanSettings,
     MixSettings,
     SampleSettings,
     SelectSettings,
@@ -45,6 +47,7 @@ class Verb:
 
 
 VERBS: Mapping[str, Verb] = {
+    "clean": Verb(CleanSettings, clean),
     "select": Verb(SelectSettings, select),
     "band": Verb(BandSettings, band),
     "balance": Verb(BalanceSettings, balance),

@@ -7,12 +7,12 @@ import unicodedata
 from collections.abc import Sequence
 
 from strop.data.near.alike import LONG
-from strop.data.near.find import find_groups, find_repeats
+from strop.data.near.find import RepeatFinder, find_repeats
 from strop.data.near.pieces import FREQUENT, Words, has_digit
 from strop.text.parse import plain
 from strop.types import Text
 
-__all__ = ["FREQUENT", "LONG", "Words", "asked", "first_alike", "numbers", "words"]
+__all__ = ["FREQUENT", "LONG", "Words", "alike_groups", "asked", "first_alike", "numbers", "words"]
 
 _CJK = "\u3040-\u30ff\u3400-\u9fff"
 _LETTERS = r"[^\W\d_]{2}"
@@ -63,10 +63,9 @@ def first_alike(texts: Sequence[Words]) -> list[int]:
 
 def alike_groups(texts: Sequence[Words]) -> list[int]:
     """For every text the index of the first one of its group: texts are in one group where a chain
-    of repeats leads from one to the other.
-
-    Unlike `first_alike`, where a text that repeats only a repeated one is new, the groups do not
-    depend on the order of the texts, and no two texts of different groups repeat each other.
-    """
-    group: list[int] = find_groups(texts).tolist()
-    return group
+    of repeats leads from one to the other (see `RepeatFinder.groups`)."""
+    finder = RepeatFinder()
+    for text in texts:
+        finder.add(text)
+    groups: list[int] = finder.groups().tolist()
+    return groups

@@ -68,13 +68,22 @@ def overlap(items: Sequence[Task | Preference], training: Iterable[Record]) -> O
     records = 0
     for record in training:
         records += 1
-        for text in _prompts(record):
-            index.look(text, record.origin)
+        for text in asked_in(record):
+            index.look(words(text), record.origin)
         if index.answers:
             for answer in _answers(record):
                 index.note("answer", index.answers.get(words(answer), ()), record.origin)
     found = {match.item: match for match in (*index.long_matches(), *index.equal_matches())}
     return Overlap(len(items), records, tuple(found[item] for item in sorted(found)))
+
+
+def eval_item(record: Record) -> Task | Preference:
+    """A record of an eval file as what overlap is looked for of: its prompt, and its answer."""
+    if isinstance(record, Task | Preference):
+        return record
+    if isinstance(record, Document):
+        return Task(record.text, {}, record.origin)
+    return Task(record.prompt, {"answer": spoken(record.completion)}, record.origin)
 
 
 @dataclass(slots=True)
@@ -119,10 +128,7 @@ class _Index:
     def equal_matches(self) -> list[Match]:
         """Those of equal answers first, so that equal prompts take their place."""
         found = sorted(self.equal.items(), key=lambda one: one[0][1])
-        return [
-            Match(item, how, 1.0, len(places), tuple(places[:SHOWN]))
-            for (item, how), places in found
-        ]
+        return [Match(item, how, 1.0, len(places), tuple(places)) for (item, how), places in found]
 
     def long_matches(self) -> list[Match]:
         made = (self._long_match(item, text) for item, text in enumerate(self.texts))
@@ -142,7 +148,7 @@ class _Index:
         places = [origin for other in others for origin in self.seen[other]]
         places.sort(key=lambda origin: (origin.path, origin.line))
         share = len(shared) / len(runs)
-        return Match(item, "13-gram", share, len(places), tuple(places[:SHOWN]))
+        return Match(item, "13-gram", share, len(places), tuple(places))
 
     def _habit_samples(self, text: Words) -> list[Words]:
         """The different runs of a text with enough words of its own."""
@@ -158,17 +164,17 @@ class _Index:
         return items > FREQUENT or (len(holders) > FREQUENT and items > 1)
 
 
-def _prompts(record: Record) -> list[Words]:
+def asked_in(record: Record) -> list[str]:
     """What a training record asks: the whole, and its turns or lines one by one."""
     if isinstance(record, Document):
         lines = [line for line in record.text.splitlines() if line.strip()]
-        return [words(text) for text in dict.fromkeys([record.text, *lines])]
+        return list(dict.fromkeys([record.text, *lines]))
     texts = [asked(record.prompt)]
     turns = [] if isinstance(record.prompt, str) else list(record.prompt)
     if isinstance(record, Demonstration) and not isinstance(record.completion, str):
         turns += record.completion
     texts += [plain([turn]) for turn in turns if turn["role"] == "user"]
-    return [words(text) for text in dict.fromkeys(texts)]
+    return list(dict.fromkeys(texts))
 
 
 def _answers(record: Record) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,7 +31,7 @@ REFUSALS = (400, 413, 422)
 FINISHES: Mapping[str, Finish] = {
     "length": "length",
     "abort": "aborted",
-    "content_filter": "aborted",
+    "content_filter": "error",
 }
 """What servers call an answer that is not complete; `abort` is vLLM's and SGLang's."""
 
@@ -41,8 +42,11 @@ class OpenAIEngine:
     A text prompt is sent as one user message, tools beside it, and `options` as vLLM's
     `chat_template_kwargs`. Servers cut the `stop` string off an answer; where they say which one it
     was (vLLM, SGLang) it is put back if it is wanted. Raises `UnscoredError` for a request that
-    fails to the end: nothing is taken for an empty answer. Answers come without tokens. With
-    `cache` they are kept in that folder, and a request that was answered is not sent again.
+    fails to the end: nothing is taken for an empty answer, and `content: null` without a tool call
+    is one that failed (`finish` is `error`). Calls that a server took out of the text are put back
+    as Hermes writes them, `<tool_call>{"name": ..., "arguments": ...}</tool_call>`. Answers come
+    without tokens. With `cache` they are kept in that folder, and a request that was answered is
+    not sent again.
 
     With `lenient` a request that the server refuses by itself (too long, filtered) is answered by
     `Answer("", "error")` with a warning, and the others go on. With `thoughts` the thought that a
@@ -63,7 +67,12 @@ class OpenAIEngine:
         if not url.startswith(("http://", "https://")):
             raise UsageError(f"--endpoint is {url!r}", fix="write http://127.0.0.1:8000/v1")
         self.url, self.model, self.options = url.rstrip("/"), model, dict(options)
-        key = os.environ.get(KEY)
+        key = os.environ.get(KEY, "")
+        if not (key.isascii() and key.isprintable()):
+            raise UsageError(
+                f"${KEY} holds a character that no HTTP header can carry",
+                fix="set it to the key alone: letters, digits and signs, no line break",
+            )
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self.lenient, self.thoughts = lenient, thoughts
         self.client = HttpClient(limits, headers=headers, cache=cache)
@@ -145,13 +154,14 @@ class OpenAIEngine:
         try:
             choice = said["choices"][0]
             message = choice["message"]
-            text = message["content"] or ""
-        except (KeyError, IndexError, TypeError) as error:
+            content, calls = message["content"], _calls(message)
+        except (KeyError, IndexError, TypeError, ValueError) as error:
             raise UnscoredError(
                 f"the answer is not of the OpenAI form: {type(error).__name__}", where=self.url,
                 fix="give the address that ends before /chat/completions",
             ) from None  # fmt: skip
         sampling = request.sampling
+        text = "\n".join([*([content] if content else []), *calls])
         matched = choice.get("stop_reason", choice.get("matched_stop"))
         kept = sampling.stop if sampling.include_stop_str_in_output else ()
         if matched in kept and not text.endswith(matched):
@@ -160,6 +170,8 @@ class OpenAIEngine:
         if self.thoughts and thoughts:
             text = f"<think>\n{thoughts[0]}\n</think>\n\n{text}"
         finish = FINISHES.get(choice.get("finish_reason"), "stop")
+        if finish == "stop" and content is None and not calls:
+            finish = "error"
         return Answer(text, finish, opened=request.prompt.opened, usage=_usage(said))
 
 
@@ -171,3 +183,18 @@ def _usage(said: Any) -> Usage | None:
     if isinstance(prompt, int) and isinstance(completion, int):
         return Usage(prompt, completion)
     return None
+
+
+def _calls(message: Mapping[str, Any]) -> list[str]:
+    """The calls of a message, each as Hermes writes it."""
+    functions = [call["function"] for call in message.get("tool_calls") or []]
+    named = [{"name": f["name"], "arguments": _read(f["arguments"])} for f in functions]
+    return [f"<tool_call>{json.dumps(one, ensure_ascii=False)}</tool_call>" for one in named]
+
+
+def _read(arguments: Any) -> Any:
+    """Arguments as an object; a text that is no JSON stays one, as the model wrote it."""
+    try:
+        return json.loads(arguments)
+    except (ValueError, TypeError):
+        return arguments

@@ -17,7 +17,7 @@ from strop.evals.drift import answer_figures
 from strop.evals.golden.manifest import check_frozen
 from strop.evals.lm_eval.run import run_lm_eval
 from strop.evals.tasks import choice, perplexity
-from strop.evals.tasks.custom import own_function, own_records
+from strop.evals.tasks.custom import own_records, task_function
 from strop.evals.tasks.generation import prefer, score_rollouts
 from strop.evals.tasks.safety import expect_safety, safety_records
 from strop.model.network import Policy
@@ -140,7 +140,7 @@ def _custom(recipe: PythonTask, asked: EvalSetup) -> Job:
     def judge(whole: Sequence[str]) -> list[EvalRecord]:
         return own_records(recipe, asked.engine, asked.seed)
 
-    own_function(recipe)
+    task_function(recipe)
     return Job(recipe.name, [recipe.function], 1, judge)
 
 

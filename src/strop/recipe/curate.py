@@ -212,3 +212,55 @@ class MixSettings(Strict):
     shares: list[Annotated[float, Field(gt=0)]] = Field(min_length=1)
     rows: int | None = Field(None, ge=1)
     seed: int = 0
+
+
+class CleanSettings(Strict):
+    """What is mended, replaced and left out.
+
+    `pii` says what happens to personal data and secrets: `keep` does not look, `report` counts,
+    `replace` writes placeholders, `drop` leaves the record out; `kinds` are those that are looked
+    for (all unless given), `names` also persons and places (extra `presidio`, with the spaCy model
+    `spacy_model`). `duplicates` leaves out what repeats an earlier record; `semantic` is the folder
+    of a model2vec model, by which records that say the same in other words go, too (extra
+    `semhash`). Answers have at least `least` and at most `most` of a `unit`. `against` are eval
+    sets whose items must not be among the records.
+    """
+
+    pii: Literal["keep", "report", "replace", "drop"] = "report"
+    kinds: list[str] | None = None
+    names: bool = False
+    spacy_model: str | None = None
+    mend: bool = True
+    damaged: Literal["keep", "drop"] = "drop"
+    languages: list[str] = Field(default_factory=list)
+    refusals: Literal["keep", "drop"] = "keep"
+    disclaimers: Literal["keep", "drop"] = "keep"
+    openings: Literal["keep", "strip"] = "keep"
+    least: int | None = Field(None, ge=1)
+    most: int | None = Field(None, ge=1)
+    unit: Literal["characters", "words", "tokens"] | None = None
+    tokenizer: ModelPath | None = None
+    duplicates: Literal["keep", "exact", "near"] = "near"
+    semantic: LocalPath | None = None
+    threshold: float | None = Field(None, gt=0, le=1)
+    against: list[LocalPath] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _options_are_read(self) -> Self:
+        limited = self.least is not None or self.most is not None
+        unread = {
+            "kinds": self.pii == "keep" and self.kinds is not None,
+            "names": self.pii == "keep" and self.names,
+            "spacy_model": not self.names and self.spacy_model is not None,
+            "threshold": self.semantic is None and self.threshold is not None,
+            "unit": not limited and self.unit is not None,
+            "tokenizer": self.unit != "tokens" and self.tokenizer is not None,
+        }
+        needs = {"kinds": "pii", "names": "pii", "spacy_model": "names", "threshold": "semantic",
+                 "unit": "least or most", "tokenizer": "unit: tokens"}  # fmt: skip
+        for name, is_unread in unread.items():
+            if is_unread:
+                raise ValueError(f"{name} is only read with {needs[name]}: drop it, or set that")
+        if self.unit == "tokens" and self.tokenizer is None:
+            raise ValueError("a length in tokens needs `tokenizer`, a model folder")
+        return self

@@ -22,7 +22,7 @@ from strop.train.loop.online import OnlineParts, train_online
 from strop.train.loop.optim import build_optimizer
 from strop.train.loop.state import Critic, TrainState
 from strop.train.loop.world import ALONE, World
-from strop.train.methods.reference import Indices, Records, ReferenceCache
+from strop.train.methods.reference import Indices, MethodRecords, ReferenceCache
 from strop.train.methods.supervised import SupervisedMethod
 from strop.train.methods.table import OFFLINE, ONLINE, compares_with_reference, policy_of
 from strop.train.preflight.prepared import Prepared, PreparedOffline, PreparedOnline
@@ -112,8 +112,10 @@ def _offline(state: TrainState, prepared: PreparedOffline, world: World) -> Loop
     build = OFFLINE[method_of(recipe).family]
     held_out = None
     if prepared.held_out is not None:
-        held_out = build(state, recipe, cache, Records(prepared.held_out, "eval_", None), ALONE)
-    own = Records(prepared.rendered, "", partial(_visited, prepared))
+        held_out = build(
+            state, recipe, cache, MethodRecords(prepared.held_out, "eval_", None), ALONE
+        )
+    own = MethodRecords(prepared.rendered, "", partial(_visited, prepared))
     parts = OfflineParts(
         method=build(state, recipe, cache, own, world),
         rendered=prepared.rendered,

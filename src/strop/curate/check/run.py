@@ -11,7 +11,7 @@ from strop.curate.check.families.annotators import agreement
 from strop.curate.check.families.biases import length, style
 from strop.curate.check.families.conflicts import conflicts
 from strop.curate.check.families.counts import duplicates, labels, prompts, usable
-from strop.curate.check.families.leak import eval_item, leak
+from strop.curate.check.families.leak import leak
 from strop.curate.check.families.likeness import Ches, alike_to_the_model, near_identical
 from strop.curate.check.families.rendering import Preview, Rendering, rendered
 from strop.curate.check.families.safety import safety
@@ -20,7 +20,7 @@ from strop.curate.check.families.turns import Turns, turn_order
 from strop.curate.check.finding import SEVERITIES, Finding, Section, Severity
 from strop.curate.check.survey import Annotations, Survey
 from strop.data.bad_rows import MAX_BAD
-from strop.data.overlap import Overlap, overlap
+from strop.data.overlap import Overlap, eval_item, overlap
 from strop.data.records import any_record
 from strop.data.sources import read
 from strop.errors import DataError

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import xxhash
-from numpy.typing import NDArray
 
-from strop.data.near.alike import LONG, OWN, Texts, alike
+from strop.data.near.alike import LONG, OWN, Flags, Texts, alike
 from strop.data.near.minhash import LIKELIEST, all_band_keys, candidates
 from strop.data.near.pieces import Frequent, WordCodes, Words, number_digests, triples
 from strop.data.near.ragged import I64, U64, Ragged
@@ -23,16 +22,23 @@ Edges = dict[int, list[int]]
 
 @dataclass(frozen=True, slots=True)
 class Repeats:
-    """What each text of a stream repeats: `Repeats(first=[0, 1, 0, 1], exact=[False, False, True,
-    False])` says that text 2 equals text 0 and that text 3 is a near-duplicate of text 1. A text
-    that is new has its own number."""
+    """What each text of a stream repeats: `Repeats(first=[0, 1, 0, 1], equal=[0, 1, 0, 3])` says
+    that text 2 equals text 0 and that text 3 is a near-duplicate of text 1. A text that is new has
+    its own number in both; `equal` knows of equal texts alone."""
 
     first: I64
-    exact: NDArray[np.bool_]
+    equal: I64
 
     @property
-    def near(self) -> NDArray[np.bool_]:
-        near: NDArray[np.bool_] = (self.first != np.arange(len(self.first))) & ~self.exact
+    def exact(self) -> Flags:
+        """[texts] those that equal the one they repeat."""
+        exact: Flags = (self.first != np.arange(len(self.first))) & (self.equal == self.first)
+        return exact
+
+    @property
+    def near(self) -> Flags:
+        """[texts] those that are near-duplicates of the one they repeat."""
+        near: Flags = self.equal != self.first
         return near
 
 
@@ -42,14 +48,6 @@ def find_repeats(texts: Iterable[Words]) -> Repeats:
     for text in texts:
         finder.add(text)
     return finder.found()
-
-
-def find_groups(texts: Iterable[Words]) -> I64:
-    """For every text the first one of its group, to which a chain of repeats leads."""
-    finder = RepeatFinder()
-    for text in texts:
-        finder.add(text)
-    return finder.groups()
 
 
 class RepeatFinder:
@@ -101,38 +99,34 @@ class RepeatFinder:
 
     def found(self) -> Repeats:
         """What each text repeats; call it once, after the last one."""
-        self._flush()
-        self._digests.clear()
-        self._codes.clear()
-        first = np.concatenate(self._first)
-        exact = first != np.arange(len(first))
-        if self._long:
-            long = np.concatenate(self._long)
-            earlier = np.arange(len(first))
-            for place, other in _first_ones(*self._compared()).items():
-                earlier[long[place]] = long[other]
-            exact &= earlier[first] == first
-            first = earlier[first]
-        return Repeats(first, exact)
+        equal = self._equal()
+        if not self._long:
+            return Repeats(equal, equal)
+        edges, texts = self._edges()
+        return Repeats(self._led(equal, _first_ones(edges, texts)), equal)
 
     def groups(self) -> I64:
-        """The first text of each one's group; call it in the place of `found`."""
+        """[texts] the first text of each one's group, where a chain of repeats leads from any text
+        of a group to any other; call it instead of `found`. No two texts of different groups repeat
+        each other, which `found` does not promise of texts that repeat something else."""
+        equal = self._equal()
+        return self._led(equal, _chained(self._edges()[0])) if self._long else equal
+
+    def _equal(self) -> I64:
         self._flush()
         self._digests.clear()
         self._codes.clear()
-        first = np.concatenate(self._first)
-        if not self._long:
-            return first
-        long = np.concatenate(self._long)
-        root = np.arange(len(first))
-        for place, others in self._compared()[0].items():
-            for other in others:
-                one, two = sorted((_lead(root, int(long[place])), _lead(root, int(long[other]))))
-                root[two] = one
-        return np.array([_lead(root, int(place)) for place in first], dtype=np.int64)
+        return np.concatenate(self._first)
 
-    def _compared(self) -> tuple[Edges, Texts]:
-        """Which long texts are alike, and the texts for further comparisons."""
+    def _led(self, equal: I64, earlier: dict[int, int]) -> I64:
+        """The first text of each, given the earlier one of long texts that have one."""
+        long = np.concatenate(self._long)
+        lead = np.arange(len(equal))
+        lead[long[list(earlier)]] = long[list(earlier.values())]
+        return lead[equal]
+
+    def _edges(self) -> tuple[Edges, Texts]:
+        """Which long text is alike to which earlier ones."""
         self._words.close()
         self._triples.close()
         numbers = np.concatenate(self._numbers)
@@ -148,14 +142,6 @@ class RepeatFinder:
         return edges, texts
 
 
-def _lead(root: I64, place: int) -> int:
-    """The first text of a group so far; shortens the way to it."""
-    while root[place] != place:
-        root[place] = root[root[place]]
-        place = int(root[place])
-    return place
-
-
 class _Buffer:
     """Texts that wait to be hashed together."""
 
@@ -167,6 +153,23 @@ class _Buffer:
 
     def full(self) -> bool:
         return len(self.first) >= _TEXTS_AT_ONCE or len(self.codes) >= _WORDS_AT_ONCE
+
+
+def _chained(edges: Edges) -> dict[int, int]:
+    """Text -> the first one that a chain of edges leads to."""
+    root: dict[int, int] = {}
+
+    def lead(place: int) -> int:
+        while (up := root.get(place, place)) != place:
+            root[place] = root.get(up, up)
+            place = root[place]
+        return place
+
+    for place, others in edges.items():
+        for other in others:
+            low, high = sorted((lead(place), lead(other)))
+            root[high] = low
+    return {place: lead(place) for place in root}
 
 
 def _digest(text: Words) -> bytes:

@@ -5,6 +5,7 @@ Before the first step the policy *is* the reference, so no second model is ever 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 
-from strop.files import sha256_of_parts
+from strop.files import sha256_of_parts, write_whole
 from strop.model.load import weights_hash
 from strop.model.logprobs import eval_mode
 from strop.model.network import Policy
@@ -30,7 +31,7 @@ Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class Records:
+class MethodRecords:
     """What a method is made for: rendered records. `prefix` names the cached files, `visited` gives
     the records that some step looks at, in order (None: all)."""
 
@@ -56,7 +57,7 @@ class ReferenceCache:
         recipe: PairRecipe | UnpairedRecipe,
         trees: Sequence[Tree],
         read: Callable[[TokenScores], torch.Tensor],
-        records: Records,
+        records: MethodRecords,
         name: str,
     ) -> torch.Tensor:
         """`read` of every branch of `trees`; records that no step visits are left at NaN."""
@@ -90,7 +91,7 @@ def reference_scores(
     """`read(scores)` of every branch of `trees`, in order, shape [B, ...] float32.
 
     Taken from `path` when that file was written under the same `key` (model, data and what is
-    read).
+    read); a file that is damaged is written again, with a warning.
     """
     cached = _cached(path, key)
     if cached is not None:
@@ -98,7 +99,7 @@ def reference_scores(
     with torch.no_grad(), eval_mode(policy.model), policy.arithmetic():
         rows = [read(policy.score(b.trees)).cpu() for b in micro_batches(trees, max_tokens)]
     scores_B = torch.cat(rows)
-    save_file({"scores_B": scores_B}, path, metadata={"key": key})
+    write_whole(path, save({"scores_B": scores_B}, metadata={"key": key}))
     return scores_B
 
 
@@ -113,8 +114,14 @@ def trees_hash(trees: Sequence[Tree]) -> str:
 def _cached(path: Path, key: str) -> torch.Tensor | None:
     if not path.exists():
         return None
-    with safe_open(path, framework="pt") as file:
-        if file.metadata().get("key") != key:
-            return None
-        scores_B: torch.Tensor = file.get_tensor("scores_B")
+    try:
+        with safe_open(path, framework="pt") as file:
+            if (file.metadata() or {}).get("key") != key:
+                return None
+            scores_B: torch.Tensor = file.get_tensor("scores_B")
+    except SafetensorError as error:
+        warnings.warn(
+            f"{path} is damaged ({error}): its reference log-probs are computed again", stacklevel=2
+        )
+        return None
     return scores_B

@@ -21,9 +21,9 @@ from strop.tracking.sinks import expect_sinks
 from strop.train.loop.online import HeldOut
 from strop.train.monitor.dev import load_dev, refuse_trained_on
 from strop.train.preflight.bounds import expect_critic, say_positions, within_positions
+from strop.train.preflight.demands import DEMANDS, nothing_more
 from strop.train.preflight.mixture import mixture_of, total_steps
 from strop.train.preflight.prepared import Prepared, PreparedOffline, PreparedOnline
-from strop.train.preflight.records import DEMANDS, nothing_more
 from strop.train.preflight.refuse import refuse
 from strop.train.preflight.selfcheck import check_rendered
 from strop.train.preflight.sources import (
@@ -31,7 +31,7 @@ from strop.train.preflight.sources import (
     by_role,
     replay_checks,
 )
-from strop.train.preflight.start import expect_lora_targets
+from strop.train.preflight.starting_model import expect_lora_targets
 from strop.train.preflight.tokenised import TokenCache
 from strop.train.rundir.directory import claim, has_begun, self_check
 

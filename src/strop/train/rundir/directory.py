@@ -37,8 +37,6 @@ from strop.recipe.loading.load import digest, flat, load
 from strop.recipe.suite import Suite
 from strop.recipe.train.data import DataSource
 from strop.recipe.train.methods import Recipe
-from strop.recipe.train.offline import PairRecipe
-from strop.recipe.train.online import OnlineRecipe
 from strop.rewards.find import function_name, source_hash
 from strop.tracking.runlog import read_rows
 
@@ -78,7 +76,7 @@ def claim(recipe: Recipe, *, resume: bool, overwrite: bool, force_resume: bool =
     for part in (folder, *folder.parents):
         if part.exists() and not part.is_dir():
             raise OutputError("is a file", where=str(part), fix="choose another `output`")
-    if not folder.exists() or all(file.name == LOCK for file in folder.iterdir()):
+    if not folder.exists() or all(map(_is_of_a_start, folder.iterdir())):
         return folder
     if not (folder / RECIPE).exists():
         raise OutputError(
@@ -104,6 +102,11 @@ def claim(recipe: Recipe, *, resume: bool, overwrite: bool, force_resume: bool =
             fix="pass --resume to go on with it or --overwrite to start again",
         )
     return folder
+
+
+def _is_of_a_start(file: Path) -> bool:
+    """Whether a run that was killed before its recipe was written can have left this file."""
+    return file.name == LOCK or file.match(f".{RECIPE}.*.tmp")
 
 
 def refuse_changed(folder: Path, inputs: Mapping[str, Any]) -> None:
@@ -276,11 +279,8 @@ def write_final(folder: Path, final: Mapping[str, Any]) -> None:
 
 def reward_hashes(recipe: Recipe) -> list[str]:
     """Hashes of the reward files, reward models and the critic that a recipe names."""
-    if not isinstance(recipe, OnlineRecipe):
-        return []
-    components = recipe.all_rewards
-    files = [Path(component.file) for component in components if component.file]
-    models = [component.model for component in components if component.model]
+    files = [Path(component.file) for component in recipe.all_rewards if component.file]
+    models = [component.model for component in recipe.all_rewards if component.model]
     if recipe.critic is not None:
         models.append(recipe.critic.path)
     return [
@@ -291,9 +291,8 @@ def reward_hashes(recipe: Recipe) -> list[str]:
 
 def functions_given(recipe: Recipe) -> list[dict[str, str]]:
     """`[{"name": "shorter", "sha256": "3f1c..."}]`: rewards or a loss given from Python."""
-    components = recipe.all_rewards if isinstance(recipe, OnlineRecipe) else []
-    given = {c.function: c.given for c in components if c.given is not None}
-    if isinstance(recipe, PairRecipe) and recipe.given_loss is not None:
+    given = {c.function: c.given for c in recipe.all_rewards if c.given is not None}
+    if recipe.given_loss is not None:
         given[function_name(recipe.given_loss)] = recipe.given_loss
     return [{"name": name, "sha256": source_hash(found)} for name, found in given.items()]
 
@@ -355,6 +354,7 @@ def decisive(plain: Mapping[str, Any], *, finished: bool = False) -> dict[str, A
 
 def reopen(folder: Path) -> None:
     """Make a finished run one to go on with: its final model will be another."""
+    sweep(folder)
     if is_finished(folder):
         move(folder / "final", folder / ".final.tmp")
         sweep(folder)
@@ -368,7 +368,6 @@ def clear(folder: Path) -> None:
     """
     reopen(folder)
     (folder / "latest").unlink(missing_ok=True)
-    sweep(folder)
     for part in [
         *folder.glob("checkpoint-*"),
         *folder.glob("nonfinite-step-*"),

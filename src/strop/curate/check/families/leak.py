@@ -6,19 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from strop.curate.check.finding import Section, finding
-from strop.data.overlap import Overlap
-from strop.text.parse import spoken
-from strop.types import Demonstration, Document, Feedback, Preference, Record, Task
-
-
-def eval_item(record: Record) -> Task | Preference:
-    """A record of an eval file as what overlap is looked for of: its prompt, and its answer."""
-    if isinstance(record, Task | Preference):
-        return record
-    if isinstance(record, Document):
-        return Task(record.text, {}, record.origin)
-    assert isinstance(record, Demonstration | Feedback)
-    return Task(record.prompt, {"answer": spoken(record.completion)}, record.origin)
+from strop.data.overlap import SHOWN, Overlap
+from strop.types import Preference, Task
 
 
 def leak(items: Sequence[Task | Preference], overlap: Overlap | None) -> Section:
@@ -31,7 +20,7 @@ def leak(items: Sequence[Task | Preference], overlap: Overlap | None) -> Section
         "leaked": len(matches),
         "matches": [
             {"item": str(items[match.item].origin), "how": match.how, "share": match.share,
-             "rows": match.count, "places": [str(place) for place in match.places]}
+             "rows": match.count, "places": [str(place) for place in match.places[:SHOWN]]}
             for match in matches[:100]
         ],
     }  # fmt: skip

@@ -102,6 +102,7 @@ BEFORE_COMPUTE = [
     ("grpo", "objective={epsilon_low: 0.3, epsilon_high: 0.2}", "epsilon_high >="),
     ("raft", "rollout.mismatch={level: token}", "does not read it"),
     ("grpo", "text.overlong=cut", "does not read it"),
+    ("grpo", "text.cache=always", "does not read it"),
 ]
 
 

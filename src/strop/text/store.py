@@ -31,6 +31,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from strop.errors import TextError
 from strop.files import write_json
 from strop.text.lazy import LazySequence
 from strop.types import (
@@ -174,6 +175,11 @@ class StoreWriter:
     def _flush(self) -> None:
         ids = np.frombuffer(self._held, np.uint32) << 1
         codes = ids | np.frombuffer(self._supervised, np.uint8)
+        if codes.max(initial=0) > np.iinfo(self.ids).max:
+            raise TextError(
+                f"the tokenizer gives id {ids.max() >> 1}, which its vocabulary does not hold",
+                fix="save the tokenizer again with all its tokens, or set text.cache: never",
+            )
         self._tokens.write(codes.astype(self.ids).tobytes())
         self._tokens_before += len(ids)
         self._held, self._supervised = array("I"), bytearray()

@@ -30,6 +30,13 @@ def refuse(recipe: Recipe, *, force: bool) -> None:
             f"text.overlong is set, but method {recipe.method} does not read it",
             fix="drop it: documents are cut into pieces, prompts that are too long are dropped",
         )
+    mixed = any(source.weight is not None for source in recipe.data)
+    if recipe.text.cache != "auto" and method.records == "task" and not mixed:
+        raise RecipeError(
+            f"text.cache is set, but method {recipe.method} does not read it: prompts are kept in "
+            "memory",
+            fix="drop it (demonstrations that are replayed beside the prompts read it)",
+        )
     if isinstance(recipe, OnlineRecipe):
         _refuse_contradictory_rollout(recipe)
         _refuse_useless_groups(recipe)

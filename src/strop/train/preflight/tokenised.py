@@ -14,7 +14,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
@@ -204,15 +204,12 @@ def _wait_for(place: Path, turn: ExitStack) -> None:
 def _sweep_old(root: Path) -> None:
     """Delete the stores that no run has used for `KEPT_DAYS`, and what a killed dry run left."""
     for place in root.iterdir():
-        card = place / TREES / CARD
-        newest = card if card.exists() else place
-        if time.time() - newest.stat().st_mtime < KEPT_DAYS * 86400:
-            continue
-        try:
-            refuse_locked(place)
-        except OutputError:
-            continue
-        remove(place)
+        with suppress(FileNotFoundError, OutputError):  # swept by another run, or in use
+            card = place / TREES / CARD
+            used = (card if card.exists() else place).stat().st_mtime
+            if time.time() - used > KEPT_DAYS * 86400:
+                refuse_locked(place)
+                remove(place)
 
 
 @contextmanager

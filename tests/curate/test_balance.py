@@ -21,8 +21,8 @@ from strop.recipe.curate import BalanceSettings
 from strop.recipe.loading.load import load
 from strop.stats.auc import auc
 from tests.support import ROOT
-from tests.support.runs import WriteRows
 from tests.support.planned import read_jsonl, strop
+from tests.support.runs import WriteRows
 
 DATA = Path(os.environ.get("STROP_DATA", ROOT.parent / "shared/data"))
 

@@ -16,8 +16,8 @@ from strop.curate.manifest import sources_of
 from strop.curate.mix import MixReport, _rows_of, mix
 from strop.errors import DataError, UsageError
 from strop.recipe.curate import MixSettings
-from tests.support.runs import WriteRows
 from tests.support.planned import read_jsonl, strop
+from tests.support.runs import WriteRows
 
 
 def rows_from(name: str, count: int) -> list[dict[str, Any]]:

@@ -16,8 +16,8 @@ from strop.model.load import weights_hash
 from strop.recipe.curate import SampleSettings
 from strop.recipe.loading.load import load
 from strop.types import Task
-from tests.support.runs import Stop, WriteRows
 from tests.support.planned import ScriptedEngine, read_jsonl, strop
+from tests.support.runs import Stop, WriteRows
 
 
 def said(task: Task, number: int) -> str:

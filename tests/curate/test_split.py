@@ -16,8 +16,8 @@ from strop.data.duplicates import alike_groups, first_alike, words
 from strop.errors import DataError, OutputError, RecipeError, UsageError
 from strop.recipe.curate import SplitSettings
 from strop.recipe.loading.load import load
-from tests.support.runs import WriteRows
 from tests.support.planned import read_jsonl, strop
+from tests.support.runs import WriteRows
 
 VOCABULARY = [f"{a}{b}{c}" for a in "bdfgklmn" for b in "aeiou" for c in "prstz"]
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 

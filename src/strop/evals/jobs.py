@@ -119,20 +119,26 @@ def _prefer(recipe: PreferenceTask, asked: EvalSetup) -> Job:
 
 
 def _choose(recipe: ChoiceTask, asked: EvalSetup) -> Job:
-    def judge(rows: Sequence[choice.Choice]) -> list[EvalRecord]:
-        return choice.score_rows(asked.engine.policy(), recipe, rows)
-
     _frozen(recipe.data)
-    rows = choice.rows_of(recipe)
-    return Job(recipe.name, rows, FORWARD, judge, _sliced(recipe, [row.task for row in rows]))
+    return _likelihoods(recipe, asked, choice.rows_of(recipe), choice.score_rows)
 
 
 def _perplexity(recipe: PerplexityTask, asked: EvalSetup) -> Job:
-    def judge(rows: Sequence[perplexity.Passage]) -> list[EvalRecord]:
-        return perplexity.score_rows(asked.engine.policy(), recipe, rows)
-
     _frozen(recipe.data)
-    rows = perplexity.rows_of(recipe)
+    return _likelihoods(recipe, asked, perplexity.rows_of(recipe), perplexity.score_rows)
+
+
+def _likelihoods(
+    recipe: EvalTask,
+    asked: EvalSetup,
+    rows: Sequence[Any],
+    score: Callable[[Policy, Any, Sequence[Any]], list[EvalRecord]],
+) -> Job:
+    """A job on rows with a `task` that `score` reads the model's likelihoods of."""
+
+    def judge(part: Sequence[Any]) -> list[EvalRecord]:
+        return score(asked.engine.policy(), recipe, part)
+
     return Job(recipe.name, rows, FORWARD, judge, _sliced(recipe, [row.task for row in rows]))
 
 

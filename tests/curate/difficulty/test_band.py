@@ -21,8 +21,8 @@ from strop.errors import DataError, RecipeError, UnscoredError, UsageError
 from strop.recipe.curate import BandSettings
 from strop.recipe.loading.load import load
 from strop.types import Task
-from tests.support.runs import Stop, WriteRows
 from tests.support.planned import ScriptedEngine, read_jsonl, strop
+from tests.support.runs import Stop, WriteRows
 
 RIGHT = {"q0": 0, "q1": 1, "q2": 2, "q3": 4, "q4": 6, "q5": 7, "q6": 8}
 """How many of eight answers to each task are right."""

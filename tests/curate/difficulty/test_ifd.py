@@ -17,8 +17,8 @@ from strop.demo.world import all_equations, assistant, solution, user
 from strop.engines.local.engine import LocalEngine
 from strop.errors import DataError
 from strop.types import Demonstration, Origin, Record
-from tests.support.runs import WriteRows
 from tests.support.planned import read_jsonl, strop
+from tests.support.runs import WriteRows
 
 EQUATIONS = all_equations()[::997][:6]
 

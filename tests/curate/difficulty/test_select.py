@@ -17,8 +17,8 @@ from strop.errors import DataError, RecipeError, UsageError
 from strop.recipe.curate import SelectSettings
 from strop.recipe.loading.load import load
 from strop.types import Task
-from tests.support.runs import WriteRows
 from tests.support.planned import ScriptedEngine, read_jsonl, strop
+from tests.support.runs import WriteRows
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
-from functools import cache
-from typing import Any
+from typing import Any, get_args
 
 from strop.data.duplicates import asked
 from strop.text.parse import spoken
@@ -53,12 +52,13 @@ def from_row(record: Record, row: Mapping[str, Any]) -> Record:
 
 
 def _own(record: Record) -> tuple[str, ...]:
-    return _own_fields(type(record))
+    return _OWN[type(record)]
 
 
-@cache
-def _own_fields(kind: type[Record]) -> tuple[str, ...]:
-    return tuple(f.name for f in fields(kind) if f.name not in ("columns", "origin"))
+_OWN: Mapping[type[Record], tuple[str, ...]] = {
+    kind: tuple(f.name for f in fields(kind) if f.name not in ("columns", "origin"))
+    for kind in get_args(Record)
+}
 
 
 def _said(record: Record) -> list[str]:

@@ -141,6 +141,13 @@ def test_numbers_without_quotes() -> None:
     assert new == {"card": "<CARD_1>", "phone": "<PHONE_1>", "id": 4155550133, "t": 1700000000}
 
 
+def test_a_placeholder_says_nothing_of_the_number_after_it() -> None:
+    new, _ = replace({"ssn": "866-50-6891", "866-50-6891": 100010001})
+    assert new == {"ssn": "<SSN_1>", "<SSN_1>": 100010001}
+    assert replace(new)[0] == new
+    assert replace({"user_ssn": 100010001})[0] == {"user_ssn": "<SSN_1>"}
+
+
 def test_kinds_choose() -> None:
     text = "ann@mail.org http://a.org/x"
     assert replace(text, kinds=["email"])[0] == "<EMAIL_1> http://a.org/x"

@@ -173,7 +173,8 @@ class _Reader:
 
 
 def _words(words: str) -> re.Pattern[str]:
-    return re.compile(rf"(?<![^\W_])(?:{words})(?![^\W_])", re.IGNORECASE)
+    """As whole words or parts of `a_name`, but not inside of a placeholder such as <SSN_1>."""
+    return re.compile(rf"(?<![^\W_])(?:{words})(?![^\W_]|_\d+>)", re.IGNORECASE)
 
 
 _READERS = [

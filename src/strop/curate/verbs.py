@@ -7,16 +7,21 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from strop.curate.balance import balance
+from strop.curate.check.stage import check_stage
 from strop.curate.clean.clean import clean
 from strop.curate.difficulty.band import band
 from strop.curate.difficulty.select import select
 from strop.curate.mix import mix
 from strop.curate.sample import sample
+from strop.curate.signals.build import build_stage
 from strop.curate.split import split
+from strop.curate.synthetic.stage import STAGES
 from strop.recipe.base import Strict
 from strop.recipe.curate import (
     BalanceSettings,
     BandSettings,
+    BuildSettings,
+    CheckSettings,
     CleanSettings,
     MixSettings,
     SampleSettings,
@@ -47,12 +52,15 @@ class Verb:
 
 
 VERBS: Mapping[str, Verb] = {
+    "build": Verb(BuildSettings, build_stage),
     "clean": Verb(CleanSettings, clean),
+    "check": Verb(CheckSettings, check_stage),
     "select": Verb(SelectSettings, select),
     "band": Verb(BandSettings, band),
     "balance": Verb(BalanceSettings, balance),
     "split": Verb(SplitSettings, split),
     "mix": Verb(MixSettings, mix),
     "sample": Verb(SampleSettings, sample),
+    **{name: Verb(settings, run) for name, (settings, run) in STAGES.items()},
 }
 """By the name that follows `strop data`; a `data` stage of a pipeline takes any of them."""

@@ -265,3 +265,39 @@ class CleanSettings(Strict):
         if self.unit == "tokens" and self.tokenizer is None:
             raise ValueError("a length in tokens needs `tokenizer`, a model folder")
         return self
+
+
+class BuildSettings(Strict):
+    """What signals become: the options of `strop data build` (docs/signals.md)."""
+
+    source: str | None = None
+    kinds: list[str] | None = Field(None, min_length=1)
+    edit_min: float = Field(0.05, ge=0, le=1)
+    edit_max: float = Field(0.7, ge=0, le=1)
+    thumb: list[str] = Field(default_factory=list)
+    verdict: list[str] = Field(default_factory=list)
+    score: str | None = None
+    infer_regenerations: bool = False
+    all_prompts: bool = False
+    balance_length: bool = True
+
+
+class CheckSettings(Strict):
+    """What a check looks at (docs/check.md): `eval` files that must not be among the records,
+    columns of `annotators`, a `model` or the tokenizer of one. `fail_on` is the severity of a
+    finding from which the check fails."""
+
+    eval: list[LocalPath] = Field(default_factory=list)
+    annotators: list[str] = Field(default_factory=list)
+    scale: Literal["nominal", "ordinal", "interval"] = "nominal"
+    model: ModelPath | None = None
+    tokenizer: ModelPath | None = None
+    max_length: int = Field(2048, ge=2)
+    preview: int = Field(3, ge=0)
+    fail_on: Literal["warn", "error"] = "error"
+
+    @model_validator(mode="after")
+    def _one_tokenizer(self) -> Self:
+        if self.model is not None and self.tokenizer is not None:
+            raise ValueError("a model brings its own tokenizer: drop `tokenizer`")
+        return self

@@ -6,7 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from strop.recipe.base import LocalPath, Strict
+from strop.recipe.base import LocalPath, ModelPath, Strict
+from strop.recipe.curate import CachePath
+from strop.recipe.train.reward import Rewards
 from strop.recipe.train.rollout import SamplingRecipe
 
 PICTURES = ("image", "images", "picture", "photo", "graph", "chart", "diagram", "figure", "map",
@@ -133,6 +135,43 @@ class CritiqueRecipe(GenerateRecipe):
     principles: LocalPath | None = None
     critique: LocalPath | None = None
     revision: LocalPath | None = None
+
+
+class WhoAnswers(Strict):
+    """The engine of a `data` stage that generates: one of `model`, `url` with `model_name`, and
+    `recorded` answers. `cache` keeps every answer for later runs, too."""
+
+    model: ModelPath | None = None
+    url: str | None = None
+    model_name: str | None = None
+    recorded: LocalPath | None = None
+    cache: CachePath | None = None
+
+
+class Rewarded(WhoAnswers):
+    """With the reward that judges the answers, as in a training recipe."""
+
+    reward: Rewards
+
+
+class SelfInstructStage(SelfInstructRecipe, WhoAnswers):
+    """Options of `verb: generate self-instruct`."""
+
+
+class CritiqueStage(CritiqueRecipe, WhoAnswers):
+    """Options of `verb: generate critique`."""
+
+
+class BestOfStage(BestOfRecipe, Rewarded):
+    """Options of `verb: generate best-of`."""
+
+
+class RejectStage(RejectRecipe, Rewarded):
+    """Options of `verb: generate reject`."""
+
+
+class ReasonStage(ReasonRecipe, Rewarded):
+    """Options of `verb: generate reason`."""
 
 
 class Principle(Strict):

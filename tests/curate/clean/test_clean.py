@@ -77,6 +77,22 @@ class TestPersonal:
         assert MAIL not in cleaned.written()
         assert CARD not in cleaned.written()
 
+    def test_a_value_that_one_record_shows_is_replaced_in_all(self, cleaned: Cleaned) -> None:
+        rows = [
+            pair("What about 467 3395?", "No."),
+            pair("Call my phone: 467 3395", "Gladly."),
+            pair("Sorry for 467 3395", "As an AI language model, I cannot say 467 3395 aloud."),
+            {**pair("a", "b"), "label": "467 3395"},
+        ]
+        report = cleaned(rows, 0.3, pii="replace", disclaimers="drop")
+        assert [row["prompt"] for row in cleaned.rows] == [
+            "What about <PHONE_1>?", "Call my phone: <PHONE_1>",
+        ]  # fmt: skip
+        assert report.personal == {"phone": 4}
+        assert "467 3395" not in cleaned.written()
+        assert cleaned(rows[:2], pii="drop").kept == 0
+        assert cleaned.dropped == {1: "personal", 2: "personal"}
+
     def test_reported(self, cleaned: Cleaned) -> None:
         report = cleaned(self.ROWS, 0.3)
         assert report.personal == {"email": 3, "card": 1}

@@ -14,7 +14,7 @@ from typing import IO, Any
 from strop.curate.clean.duplicates import EXACT, find_duplicates, unique_records
 from strop.curate.clean.semantic import THRESHOLD, find_semantic_duplicates
 from strop.curate.clean.washer import Washer, scrub_error
-from strop.curate.manifest import Output, sources_of, writing_records
+from strop.curate.manifest import sources_of, writing_records
 from strop.data.bad_rows import BadRow
 from strop.data.overlap import eval_item, overlap
 from strop.data.records import any_record
@@ -81,22 +81,28 @@ def clean(
     ):
         spool = _Spool(file)
         rows: Counter[str] = Counter()
-        washed = _washed(inputs, washer, written, spool, lambda: _count(rows, advance))
-        found = find_duplicates(washed)
+        found = find_duplicates(_washed(inputs, washer, spool, lambda: _count(rows, advance)))
+        washer.all_washed()
         copies = {copy.origin: copy for copy in _copies(spool, settings)}
-        trained_on = overlap(items, spool.records()) if items else None
+        trained_on = overlap(items, spool.kept()) if items else None
         leaving = {
             place: BadRow(TRAINED_ON, "it holds an item of an eval set", place, excess=True)
             for match in (trained_on.matches if trained_on else ())
             for place in match.places
         }
-        for record, copy in unique_records(spool.records(), found.records):
+        for record, copy in unique_records(spool.kept(), found.records):
             same = copy if copy is not None and _goes(copy, settings) else None
             why = leaving.get(record.origin) or same or copies.get(record.origin)
+            record, why = washer.rinse(record, why)
             if why is None:
                 written.keep(record)
             else:
                 written.drop(why, record)
+        for record, reason in spool.left_out():
+            written.drop(reason, washer.rinse(record, reason)[0])
+        for bad in spool.bad:
+            rows["rows"] += 1
+            written.drop(replace(bad, reason=washer.scrubbed(bad.reason)))
     return CleanReport(
         rows=rows["rows"],
         kept=written.rows.total(),
@@ -114,43 +120,45 @@ def _count(rows: Counter[str], advance: Advance) -> None:
 
 
 def _washed(
-    inputs: Sequence[DataSource],
-    washer: Washer,
-    written: Output,
-    spool: _Spool,
-    seen: Callable[[], None],
+    inputs: Sequence[DataSource], washer: Washer, spool: _Spool, seen: Callable[[], None]
 ) -> Iterator[Record]:
-    """The records that pass, each written to the spool; the others are dropped with their
-    reason."""
+    """The records that pass; all of them stand in the spool, and so does what is wrong with the
+    others."""
     for source in inputs:
         sieve = sieve_of(source)
         try:
             for record in stream(source, any_record, sieve):
                 seen()
                 record, why = washer.wash(record)
-                if why is not None:
-                    written.drop(why, record)
-                else:
-                    spool.add(record)
+                spool.add(record, why)
+                if why is None:
                     yield record
             sieve.expect_clean()
         except DataError as error:
             raise scrub_error(error, washer) from None
-        for bad in sieve.dropped:
-            seen()
-            written.drop(replace(bad, reason=washer.scrubbed(bad.reason)))
+        spool.bad += sieve.dropped
 
 
 class _Spool:
-    """Records in a temporary file without a name, read as often as it takes."""
+    """Records in a temporary file without a name, each with the reason why it is left out, if it
+    is; read as often as it takes. `bad` are the rows that are no records."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file
+        self.bad: list[BadRow] = []
 
-    def add(self, record: Record) -> None:
-        pickle.dump(record, self.file)
+    def add(self, record: Record, why: BadRow | None) -> None:
+        pickle.dump((record, why), self.file)
 
-    def records(self) -> Iterator[Record]:
+    def kept(self) -> Iterator[Record]:
+        """The records that passed."""
+        return (record for record, why in self._all() if why is None)
+
+    def left_out(self) -> Iterator[tuple[Record, BadRow]]:
+        """The others, with their reason."""
+        return ((record, why) for record, why in self._all() if why is not None)
+
+    def _all(self) -> Iterator[tuple[Record, BadRow | None]]:
         end = self.file.seek(0, SEEK_END)
         self.file.seek(0)
         while self.file.tell() < end:
@@ -162,8 +170,8 @@ def _copies(spool: _Spool, settings: CleanSettings) -> Iterator[BadRow]:
     if settings.semantic is None:
         return
     threshold = THRESHOLD if settings.threshold is None else settings.threshold
-    found = find_semantic_duplicates(spool.records(), Path(settings.semantic), threshold=threshold)
-    for _, copy in unique_records(spool.records(), found.records):
+    found = find_semantic_duplicates(spool.kept(), Path(settings.semantic), threshold=threshold)
+    for _, copy in unique_records(spool.kept(), found.records):
         if copy is not None:
             yield replace(copy, kind=SEMANTIC)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from strop.curate.clean.damage import damaged, mended
@@ -12,7 +13,7 @@ from strop.curate.clean.language import foreign
 from strop.curate.clean.lengths import LengthLimits, out_of_length
 from strop.curate.clean.openings import disclaimed, refused, without_opening
 from strop.curate.clean.personal.names import names_recogniser
-from strop.curate.clean.personal.replace import replace
+from strop.curate.clean.personal.replace import NOTHING_KNOWN, Known, replace
 from strop.curate.clean.personal.spans import KINDS, Kind, Recogniser
 from strop.curate.clean.texts import (
     answer_texts,
@@ -32,13 +33,16 @@ from strop.types import Record, Task
 PERSONAL = "personal"
 """The kind of a record that is left out because of the personal data in it."""
 
-Look = Callable[[Record], Fault | None]
+TOLD: tuple[Kind, ...] = ("person", "location")
+"""Kinds that are told from the words around them, and may be common words elsewhere."""
 
 
 class Washer:
     """Does to every record what the settings say, and counts what it found.
 
-    `repairs` counts mended records by what was undone, `personal` the values of each kind.
+    `repairs` counts mended records by what was undone, `personal` the values of each kind. `wash`
+    looks at a record by itself. Once all were washed, `rinse` replaces in each what others have
+    shown to be a personal value, such as a number that only there stood behind the word "phone".
     """
 
     def __init__(self, settings: CleanSettings) -> None:
@@ -51,6 +55,8 @@ class Washer:
         self.tokenizer: Any = load_tokenizer(settings.tokenizer) if settings.tokenizer else None
         self.repairs: Counter[str] = Counter()
         self.personal: Counter[Kind] = Counter()
+        self._values: dict[str, Kind] = {}
+        self._known = NOTHING_KNOWN
 
     def wash(self, record: Record) -> tuple[Record, BadRow | None]:
         """The record as it is to be written, and why it is left out, if it is."""
@@ -58,7 +64,7 @@ class Washer:
             record = self._mended(record)
         record, found = self._without_personal(record)
         why = PERSONAL if found and self.settings.pii == "drop" else None
-        reason = ", ".join(f"{count} {kind}" for kind, count in found.items())
+        reason = _told(found)
         if why is None:
             if self.settings.openings == "strip":
                 record = self._without_openings(record)
@@ -66,12 +72,28 @@ class Washer:
             why, reason = (None, "") if fault is None else (fault.kind, fault.detail)
         return record, None if why is None else BadRow(why, reason, record.origin, excess=True)
 
+    def all_washed(self) -> None:
+        """Say that every record was washed, before the first one is rinsed."""
+        self._known = Known(self._values)
+
+    def rinse(self, record: Record, why: BadRow | None) -> tuple[Record, BadRow | None]:
+        """The record without the values that others have shown, and why it is left out, if it
+        is."""
+        row = row_of(record)
+        if not self._known.spans(json.dumps(row, ensure_ascii=False, default=str)):
+            return record, why
+        rinsed = replace(row, kinds=self.kinds, known=self._known)
+        self.personal.update(rinsed.counts)
+        if why is None and rinsed.counts and self.settings.pii == "drop":
+            why = BadRow(PERSONAL, _told(rinsed.counts), record.origin, excess=True)
+        return from_row(record, rinsed.record), why
+
     def scrubbed(self, text: str) -> str:
         """A message without the personal values that it may quote from a row."""
         if self.settings.pii == "keep":
             return text
-        clean, _ = replace(text, kinds=self.kinds, others=self.others)
-        return str(clean)
+        found = replace(text, kinds=self.kinds, others=self.others, known=self._known)
+        return str(found.record)
 
     def _mended(self, record: Record) -> Record:
         done: set[str] = set()
@@ -88,9 +110,13 @@ class Washer:
     def _without_personal(self, record: Record) -> tuple[Record, Counter[Kind]]:
         if self.settings.pii == "keep":
             return record, Counter()
-        row, found = replace(row_of(record), kinds=self.kinds, others=self.others)
-        self.personal.update(found)
-        return (record if self.settings.pii == "report" else from_row(record, row)), found
+        found = replace(row_of(record), kinds=self.kinds, others=self.others)
+        self.personal.update(found.counts)
+        if self.settings.pii == "report":
+            return record, found.counts
+        proven = {value: kind for value, kind in found.values.items() if kind not in TOLD}
+        self._values.update(proven)
+        return from_row(record, found.record), found.counts
 
     def _without_openings(self, record: Record) -> Record:
         opened: set[str] = set()
@@ -120,6 +146,10 @@ class Washer:
             looked_at = [imitated] if isinstance(record, Task) else answer_texts(record)
             limited = (out_of_length(text, self.limits, self.tokenizer) for text in looked_at)
             yield from filter(None, limited)
+
+
+def _told(found: Mapping[Kind, int]) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in found.items())
 
 
 def _kinds(settings: CleanSettings) -> tuple[Kind, ...]:

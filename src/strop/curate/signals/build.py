@@ -18,6 +18,7 @@ from strop.curate.signals.sources.table import SOURCES
 from strop.data.bad_rows import BadRow, Sieve
 from strop.data.sources import sieve_of
 from strop.errors import DataError, UsageError
+from strop.recipe.curate import BuildSettings
 from strop.recipe.train.data import DataSource
 from strop.types import Origin
 
@@ -59,6 +60,33 @@ class Built:
         if self.lengths is not None:
             named["lengths"]["kept"] = len(self.lengths.kept)
         return named
+
+    @property
+    def sentence(self) -> str:
+        """On one line, for a person."""
+        made = ", ".join(f"{count} {kind}" for kind, count in self.records.items())
+        return f"{made} records from {self.used} of {self.interactions} interactions"
+
+
+def build_stage(
+    inputs: Sequence[DataSource],
+    output: Path | None,
+    settings: BuildSettings,
+    *,
+    overwrite: bool = False,
+) -> Built:
+    """`build` with its options as settings, as a stage of a pipeline gives them."""
+    rules = Rules(
+        kinds=KINDS if settings.kinds is None else tuple(settings.kinds),
+        edits=(settings.edit_min, settings.edit_max),
+        thumbs=tuple(settings.thumb),
+        verdicts=tuple(settings.verdict),
+        score=settings.score,
+        infer_regenerations=settings.infer_regenerations,
+        all_prompts=settings.all_prompts,
+        balance_length=settings.balance_length,
+    )
+    return build(inputs, output, source=settings.source, rules=rules, overwrite=overwrite)
 
 
 def build(

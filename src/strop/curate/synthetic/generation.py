@@ -72,6 +72,14 @@ class Generated:
         """As one JSON object."""
         return {**asdict(self), "output": str(self.output)}
 
+    @property
+    def sentence(self) -> str:
+        """On one line, for a person."""
+        left = ", ".join(f"{count} {kind}" for kind, count in self.dropped.items())
+        return f"{self.records} records from {self.prompts} prompts" + (
+            f"; left out {left}" if left else ""
+        )
+
 
 @dataclass(slots=True)
 class Generation:

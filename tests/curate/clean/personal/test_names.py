@@ -70,7 +70,7 @@ def test_streets_by_their_wording(street: str, model: Path) -> None:
 @with_extra
 def test_a_name_is_replaced_wherever_the_record_has_it(model: Path) -> None:
     record = {"prompt": "I am Anna Karlsson", "chosen": {"Anna Karlsson": ["in Berlin"]}}
-    new, counts = replace(record, others=[names_recogniser(str(model))])
+    new, counts, _ = replace(record, others=[names_recogniser(str(model))])
     assert new == {"prompt": "I am <PERSON_1>", "chosen": {"<PERSON_1>": ["in <LOCATION_1>"]}}
     assert (counts["person"], counts["location"]) == (2, 1)
 

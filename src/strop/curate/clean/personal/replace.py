@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from ahocorasick_rs import AhoCorasick, MatchKind
 
@@ -94,17 +94,27 @@ def personal_values(
     return values
 
 
+class Replaced(NamedTuple):
+    """A record without its personal values: `Replaced("I am <EMAIL_1>", Counter(email=1),
+    {"a@b.org": "email"})`. `counts` are the placeholders that were put in, `values` what was found
+    in the record itself, as it was written."""
+
+    record: Any
+    counts: Counter[Kind]
+    values: dict[str, Kind]
+
+
 def replace(
     record: Any,
     *,
     kinds: Collection[Kind] = KINDS,
     others: Sequence[Recogniser] = (),
     known: Known = NOTHING_KNOWN,
-) -> tuple[Any, Counter[Kind]]:
+) -> Replaced:
     """A record with placeholders for its personal values, and how many were put in of each kind.
 
-    `replace({"prompt": "I am a@b.org", "chosen": "Hi a@b.org"})` gives
-    `({"prompt": "I am <EMAIL_1>", "chosen": "Hi <EMAIL_1>"}, Counter(email=2))`.
+    `replace({"prompt": "I am a@b.org", "chosen": "Hi a@b.org"})` gives `Replaced({"prompt": "I am
+    <EMAIL_1>", "chosen": "Hi <EMAIL_1>"}, Counter(email=2), {"a@b.org": "email"})`.
 
     Equal values get equal placeholders, in prompt and answers, keys, numbers, nested values and
     JSON texts alike; different ones get different numbers, in the order of their first appearance,
@@ -119,7 +129,7 @@ def replace(
         for span in spans[key, text]:
             values.setdefault(text[span.start : span.end], span.kind)
     writer = _Writer(spans, Known(values), known, _taken(text for _, text in texts))
-    return writer.value(record, ""), writer.counts
+    return Replaced(writer.value(record, ""), writer.counts, values)
 
 
 def _texts(value: Any, key: str) -> Iterator[tuple[str, str]]:

@@ -13,10 +13,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from strop.curate.signals.interaction import Found, Interaction, Signal, SignalKind
-from strop.curate.signals.sources.values import answer, conversation, first, text_id, time_of
+from strop.curate.signals.sources.values import answer, conversation, first, text_id, time_of, what
 from strop.data.records import Row
 from strop.errors import DataError
-from strop.recipe.loading.yaml_text import shown
 from strop.types import Origin
 
 NAME = "answers"
@@ -38,14 +37,14 @@ def read(row: Row, origin: Origin) -> Iterator[Found]:
     """An interaction with what the columns say of its answers."""
     several = row.get("completions")
     if several is not None and not isinstance(several, list):
-        raise DataError(f"`completions` is {shown(several)}", where=str(origin),
+        raise DataError(f"`completions` is {what(several)}", where=str(origin),
                         fix="write a list of answers", kind="completions")  # fmt: skip
     given = [row.get("completion")] if several is None else several
     said = [answer(one, "completion", origin) for one in given]
     signals = _one(row, origin) if several is None else _many(row, len(said), origin)
     yield Interaction(
         NAME,
-        conversation(row["prompt"], "prompt", origin),
+        conversation(row.get("prompt"), "prompt", origin),
         tuple(said) if all(said) else (),
         origin,
         id=text_id(row.get("id")),
@@ -77,7 +76,7 @@ def _many(row: Mapping[str, Any], answers: int, origin: Origin) -> Iterator[Sign
             continue
         if not isinstance(values, list) or len(values) != answers:
             raise DataError(
-                f"`{column}` holds {len(values) if isinstance(values, list) else shown(values)} "
+                f"`{column}` holds {len(values) if isinstance(values, list) else what(values)} "
                 f"values for {answers} completions",
                 where=str(origin), fix="write a value for each answer, null where there is none",
                 kind="values",
@@ -88,7 +87,7 @@ def _many(row: Mapping[str, Any], answers: int, origin: Origin) -> Iterator[Sign
     if row.get("choice") is not None:
         place = row["choice"]
         if isinstance(place, bool) or not isinstance(place, int) or not 0 <= place < answers:
-            raise DataError(f"`choice` is {shown(place)} of {answers} completions",
+            raise DataError(f"`choice` is no place of one of {answers} completions",
                             where=str(origin), fix="write the place of an answer, from 0",
                             kind="choice")  # fmt: skip
         yield Signal("choice", "choice", True, origin, answer=place)
@@ -105,6 +104,6 @@ def _mark(name: str, value: Any, origin: Origin, place: int = -1) -> Signal:
         fits = isinstance(value, bool)
     if not fits:
         wanted = "a number" if name == "score" else "true or false"
-        raise DataError(f"`{name}` is {shown(value)}", where=str(origin), fix=f"use {wanted}",
+        raise DataError(f"`{name}` is {what(value)}", where=str(origin), fix=f"use {wanted}",
                         kind=name)  # fmt: skip
     return Signal(_KINDS[name], name, value, origin, answer=place)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from strop.curate.signals.interaction import Found, Interaction, Signal, SignalKind
+from strop.curate.signals.interaction import Found, Interaction, Signal, SignalKind, number_in
 from strop.curate.signals.sources.values import answer, conversation, first, text_id, time_of, what
 from strop.data.records import Row
 from strop.errors import DataError
@@ -63,7 +63,7 @@ def _reference(row: Row, origin: Origin) -> Iterator[Signal]:
 
 def _one(row: Row, origin: Origin) -> Iterator[Signal]:
     for column, name in ONE.items():
-        if row.get(column) is not None:
+        if row.get(column) not in (None, ""):
             yield _mark(name, row[column], origin)
     if row.get("edited") is not None:
         yield Signal("edit", "edited", row["edited"], origin)
@@ -98,6 +98,8 @@ _KINDS: Mapping[str, SignalKind] = {"label": "thumb", "correct": "verdict", "sco
 
 def _mark(name: str, value: Any, origin: Origin, place: int = -1) -> Signal:
     """A signal whose column says what it means. Raises `DataError` for a value of another type."""
+    if isinstance(value, str):  # a cell of a CSV file
+        value = {"true": True, "false": False}.get(value.strip().casefold(), number_in(value))
     if name == "score":
         fits = isinstance(value, int | float) and not isinstance(value, bool) and value == value
     else:

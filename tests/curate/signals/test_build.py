@@ -243,3 +243,10 @@ def test_unknown_fields_are_named_by_their_path() -> None:
            "input": {"question": "?", "context": "!"}, "empty": None, "list": [{"x": 1}],
            "response": "text"}  # fmt: skip
     assert list(unknown_paths(row, fields)) == ["a.c.d", "meta.plan", "input.context", "list"]
+
+
+def test_progress_is_told(tmp_path: Path) -> None:
+    rows = [{**REQUEST, "id": f"r{n}"} for n in range(1500)]
+    told: list[tuple[str, int]] = []
+    build(sources_of([log(tmp_path, *rows)]), None, progress=lambda *one: told.append(one))
+    assert told == [("joined", 1000), ("built", 1000)]

@@ -110,10 +110,17 @@ def _renamed(pair: str) -> tuple[str, str]:
     return ours, theirs
 
 
+def _as_typed(path: str) -> str:
+    """A path below the working folder as a person would type it."""
+    below = Path(path).is_relative_to(Path.cwd())
+    return str(Path(path).relative_to(Path.cwd())) if below else path
+
+
 def lines(built: Built) -> list[str]:
     """The report, for a person."""
     told = [
-        f"recognised {path}: " + ", ".join(f"{name} ({rows} rows)" for name, rows in found.items())
+        f"recognised {_as_typed(path)}: "
+        + ", ".join(f"{name} ({rows} rows)" for name, rows in found.items())
         for path, found in built.recognised.items()
     ]
     told.append(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from strop.curate.manifest import writing_records
 from strop.curate.signals.interaction import Interaction
@@ -21,6 +21,11 @@ from strop.errors import DataError, UsageError
 from strop.recipe.curate import BuildSettings
 from strop.recipe.train.data import DataSource
 from strop.types import Origin
+
+Item = TypeVar("Item")
+Progress = Callable[[str, int], None]
+EVERY = 1000
+"""Rows after which progress is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +102,7 @@ def build(
     rules: Rules | None = None,
     max_bad: float | None = None,
     overwrite: bool = False,
+    progress: Progress | None = None,
 ) -> Built:
     """Read exports, join their rows, and write the records that their signals make.
 
@@ -105,17 +111,18 @@ def build(
     `dropped.jsonl`; without a folder everything is only counted. `source` names the source of all
     rows, each of which is recognised by its fields otherwise. Raises `DataError` where more than
     `max_bad` (1 % unless given) of an input's rows are broken, and `UsageError` for names that do
-    not exist; nothing is written then.
+    not exist; nothing is written then. `progress` is told what is being done, and of how many rows
+    it was done.
     """
     rules = rules or Rules()
     _expect_known(source, rules, output)
     settings = {"source": source, **asdict(rules)}
     with writing_records(output, "build", inputs, settings, overwrite=overwrite) as out:
-        index, seen, bad = _first_reading(inputs, source, rules, max_bad)
+        index, seen, bad = _first_reading(inputs, source, rules, max_bad, progress)
         for row in bad:
             out.drop(row)
         maker = Maker(rules, index, out)
-        for place, found, origin in _second_reading(inputs, source):
+        for place, found, origin in _watched(_second_reading(inputs, source), "built", progress):
             if isinstance(found, Interaction):
                 maker.make(index.joined(place, found))
             else:
@@ -157,8 +164,19 @@ def _expect_known(source: str | None, rules: Rules, output: Path | None) -> None
                          fix="give --output a folder")  # fmt: skip
 
 
+def _watched(items: Iterable[Item], doing: str, progress: Progress | None) -> Iterator[Item]:
+    for number, item in enumerate(items, start=1):
+        if progress is not None and number % EVERY == 0:
+            progress(doing, number)
+        yield item
+
+
 def _first_reading(
-    inputs: Sequence[DataSource], source: str | None, rules: Rules, max_bad: float | None
+    inputs: Sequence[DataSource],
+    source: str | None,
+    rules: Rules,
+    max_bad: float | None,
+    progress: Progress | None,
 ) -> tuple[Index, Sighting, list[BadRow]]:
     """What refers to what, what was recognised, and the broken rows."""
     index = Index(infer_regenerations=rules.infer_regenerations)
@@ -168,7 +186,7 @@ def _first_reading(
         sieve = sieve_of(one)
         if max_bad is not None:
             sieve.max_bad = max_bad
-        for found, _ in found_in(one, source, sieve, seen):
+        for found, _ in _watched(found_in(one, source, sieve, seen), "joined", progress):
             if isinstance(found, DataError):
                 seen.unwanted += 1
             else:

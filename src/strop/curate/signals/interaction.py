@@ -46,6 +46,14 @@ class Signal:
     by: str | None = None
 
 
+def number_in(text: str) -> float | None:
+    """The number that a text is: `number_in("0.5") == 0.5`; `None` for any other text."""
+    try:
+        return float(text) if len(text) < 40 else None
+    except ValueError:
+        return None
+
+
 def mark(
     name: str,
     value: Any,
@@ -55,9 +63,13 @@ def mark(
     time: datetime | None = None,
     by: str | None = None,
 ) -> Signal:
-    """A mark whose value is a word, a number or a bool: `mark("thumbs", "up", origin)`."""
+    """A mark whose value is a word, a number or a bool: `mark("thumbs", "up", origin)`.
+
+    A number may be written as text, as in a CSV file.
+    """
     words = (one for one in (label, value) if isinstance(one, str))
-    number = value if isinstance(value, bool | int | float) else None
+    number = number_in(value) if isinstance(value, str) else value
+    number = number if isinstance(number, bool | int | float) else None
     return Signal("mark", name, number, origin, label=next(words, None), time=time, by=by)
 
 

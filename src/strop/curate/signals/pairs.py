@@ -145,7 +145,7 @@ def _thinned(lengths: np.ndarray, band: float, both: bool) -> np.ndarray:
         most = min(spare, max(1, len(kept) // 200))
         kept = np.delete(kept, np.argsort(-gives, kind="stable")[:most])
         spare -= most
-    return kept
+    return np.asarray(kept, dtype=np.intp)
 
 
 def _given_away(chosen: np.ndarray, rejected: np.ndarray) -> np.ndarray:

@@ -12,11 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from strop.curate.signals.interaction import Found, Interaction, Signal, SignalKind
-from strop.curate.signals.sources.values import answer, conversation, first, text_id, time_of
+from strop.curate.signals.interaction import Found, Interaction, Signal, SignalKind, number_in
+from strop.curate.signals.sources.values import answer, conversation, first, text_id, time_of, what
 from strop.data.forms import Row
 from strop.errors import DataError
-from strop.recipe.loading.yaml_text import shown
 from strop.types import Origin
 
 NAME = "answers"
@@ -38,14 +37,14 @@ def read(row: Row, origin: Origin) -> Iterator[Found]:
     """An interaction with what the columns say of its answers."""
     several = row.get("completions")
     if several is not None and not isinstance(several, list):
-        raise DataError(f"`completions` is {shown(several)}", where=str(origin),
+        raise DataError(f"`completions` is {what(several)}", where=str(origin),
                         fix="write a list of answers", kind="completions")  # fmt: skip
     given = [row.get("completion")] if several is None else several
     said = [answer(one, "completion", origin) for one in given]
     signals = _one(row, origin) if several is None else _many(row, len(said), origin)
     yield Interaction(
         NAME,
-        conversation(row["prompt"], "prompt", origin),
+        conversation(row.get("prompt"), "prompt", origin),
         tuple(said) if all(said) else (),
         origin,
         id=text_id(row.get("id")),
@@ -64,7 +63,7 @@ def _reference(row: Row, origin: Origin) -> Iterator[Signal]:
 
 def _one(row: Row, origin: Origin) -> Iterator[Signal]:
     for column, name in ONE.items():
-        if row.get(column) is not None:
+        if row.get(column) not in (None, ""):
             yield _mark(name, row[column], origin)
     if row.get("edited") is not None:
         yield Signal("edit", "edited", row["edited"], origin)
@@ -77,7 +76,7 @@ def _many(row: Mapping[str, Any], answers: int, origin: Origin) -> Iterator[Sign
             continue
         if not isinstance(values, list) or len(values) != answers:
             raise DataError(
-                f"`{column}` holds {len(values) if isinstance(values, list) else shown(values)} "
+                f"`{column}` holds {len(values) if isinstance(values, list) else what(values)} "
                 f"values for {answers} completions",
                 where=str(origin), fix="write a value for each answer, null where there is none",
                 kind="values",
@@ -88,7 +87,7 @@ def _many(row: Mapping[str, Any], answers: int, origin: Origin) -> Iterator[Sign
     if row.get("choice") is not None:
         place = row["choice"]
         if isinstance(place, bool) or not isinstance(place, int) or not 0 <= place < answers:
-            raise DataError(f"`choice` is {shown(place)} of {answers} completions",
+            raise DataError(f"`choice` is no place of one of {answers} completions",
                             where=str(origin), fix="write the place of an answer, from 0",
                             kind="choice")  # fmt: skip
         yield Signal("choice", "choice", True, origin, answer=place)
@@ -99,12 +98,14 @@ _KINDS: Mapping[str, SignalKind] = {"label": "thumb", "correct": "verdict", "sco
 
 def _mark(name: str, value: Any, origin: Origin, place: int = -1) -> Signal:
     """A signal whose column says what it means. Raises `DataError` for a value of another type."""
+    if isinstance(value, str):  # a cell of a CSV file
+        value = {"true": True, "false": False}.get(value.strip().casefold(), number_in(value))
     if name == "score":
         fits = isinstance(value, int | float) and not isinstance(value, bool) and value == value
     else:
         fits = isinstance(value, bool)
     if not fits:
         wanted = "a number" if name == "score" else "true or false"
-        raise DataError(f"`{name}` is {shown(value)}", where=str(origin), fix=f"use {wanted}",
+        raise DataError(f"`{name}` is {what(value)}", where=str(origin), fix=f"use {wanted}",
                         kind=name)  # fmt: skip
     return Signal(_KINDS[name], name, value, origin, answer=place)

@@ -15,7 +15,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from strop.curate.signals.interaction import Found, Interaction, Request, Signal, mark
-from strop.curate.signals.sources.values import answer, conversation, first, text_id, time_of
+from strop.curate.signals.sources.values import (
+    answer,
+    conversation,
+    first,
+    mapping,
+    objects,
+    text_id,
+    time_of,
+)
 from strop.data.forms import Row
 from strop.types import Message, Origin
 
@@ -46,7 +54,7 @@ def recognise(row: Row) -> bool:
     """Whether a row looks like one of the forms above."""
     return (
         "choices" in row
-        or ("request" in row and "response" in row and "trace_id" not in row.get("info", {}))
+        or ("request" in row and "response" in row and "info" not in row)
         or "custom_id" in row
         or (
             isinstance(row.get("body"), Mapping)
@@ -62,7 +70,7 @@ def read(row: Row, origin: Origin) -> Iterator[Found]:
     id_ = text_id(first(row, "custom_id", "id", "request.id"))
     prompt = None if asked is None else conversation(asked["messages"], "messages", origin)
     columns = {"tools": asked["tools"]} if asked and asked.get("tools") else {}
-    told = {"response", "choices"} & row.keys() or "choices" in _mapping(row.get("body"))
+    told = {"response", "choices"} & row.keys() or "choices" in mapping(row.get("body"))
     if not told and prompt is not None and id_ is not None:
         yield Request(id_, prompt, origin, columns)
         return
@@ -87,14 +95,10 @@ def read(row: Row, origin: Origin) -> Iterator[Found]:
     )
 
 
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
 def _asked(row: Row) -> Mapping[str, Any] | None:
     """The object with the messages that were sent."""
-    places = (row, row.get("request"), _mapping(row.get("request")).get("body"), row.get("body"))
-    return next((one for one in map(_mapping, places) if one.get("messages") is not None), None)
+    places = (row, row.get("request"), mapping(row.get("request")).get("body"), row.get("body"))
+    return next((one for one in map(mapping, places) if one.get("messages") is not None), None)
 
 
 def _response(row: Row) -> Mapping[str, Any]:
@@ -102,23 +106,23 @@ def _response(row: Row) -> Mapping[str, Any]:
     response = row.get("response", row.get("body") if "messages" not in row else None)
     if "choices" in row:
         return row
-    body = _mapping(response).get("body", response)
+    body = mapping(response).get("body", response)
     if isinstance(body, list):
         return assembled([one for one in body if isinstance(one, Mapping)])
     if isinstance(body, str):
         chunks = _events(body)
         return assembled(chunks) if chunks else {"choices": [{"message": {"content": body}}]}
-    body = _mapping(body)
+    body = mapping(body)
     alone = body and not {"choices", "error"} & body.keys() and "content" in body
     return {"choices": [{"message": body}]} if alone else body
 
 
 def _answers(response: Mapping[str, Any], origin: Origin) -> tuple[list[Message], ...]:
     choices = response.get("choices")
-    listed = [one for one in choices if isinstance(one, Mapping)] if choices else []
+    listed = list(objects(choices))
     if any("delta" in one for one in listed):
         listed = assembled([response])["choices"]
-    listed = sorted(listed, key=lambda one: one.get("index") or 0)
+    listed = sorted(listed, key=_number)
     said = [answer(one.get("message", one.get("text")), "choices", origin) for one in listed]
     return tuple(one for one in said if one)
 
@@ -142,13 +146,13 @@ def assembled(chunks: list[Mapping[str, Any]]) -> dict[str, Any]:
     """
     said: dict[int, dict[str, Any]] = {}
     for chunk in chunks:
-        for choice in chunk.get("choices") or []:
-            delta = _mapping(choice.get("delta") or choice.get("message"))
-            message = said.setdefault(choice.get("index") or 0, {"role": "assistant"})
+        for choice in objects(chunk.get("choices")):
+            delta = mapping(choice.get("delta") or choice.get("message"))
+            message = said.setdefault(_number(choice), {"role": "assistant"})
             for key in ("content", "reasoning_content", "refusal"):
                 if isinstance(delta.get(key), str):
                     message[key] = message.get(key, "") + delta[key]
-            for call in delta.get("tool_calls") or []:
+            for call in objects(delta.get("tool_calls")):
                 _add_call(message.setdefault("tool_calls", {}), call)
     head = {key: chunks[0].get(key) for key in ("id", "created", "model")} if chunks else {}
     for message in said.values():
@@ -157,15 +161,21 @@ def assembled(chunks: list[Mapping[str, Any]]) -> dict[str, Any]:
     return head | {"choices": [{"index": n, "message": one} for n, one in sorted(said.items())]}
 
 
+def _number(piece: Mapping[str, Any]) -> int:
+    """The place of a choice or a call among the others."""
+    place = piece.get("index")
+    return place if isinstance(place, int) else 0
+
+
 def _add_call(calls: dict[int, dict[str, Any]], piece: Mapping[str, Any]) -> None:
     call = calls.setdefault(
-        piece.get("index") or 0, {"type": "function", "function": {"name": "", "arguments": ""}}
+        _number(piece), {"type": "function", "function": {"name": "", "arguments": ""}}
     )
     if piece.get("id"):
         call["id"] = piece["id"]
-    function = _mapping(piece.get("function"))
+    function = mapping(piece.get("function"))
     for key in ("name", "arguments"):
-        call["function"][key] += function.get(key) or ""
+        call["function"][key] += function[key] if isinstance(function.get(key), str) else ""
 
 
 def _signals(row: Row, origin: Origin) -> tuple[Signal, ...]:

@@ -20,7 +20,7 @@ from strop.curate.signals.sources.values import (
 )
 from strop.data.forms import Row
 from strop.errors import DataError
-from strop.recipe.loading.yaml_text import shown
+from strop.recipe.loading.yaml_text import short, shown
 from strop.types import Origin
 
 NAME = "langfuse"
@@ -139,7 +139,7 @@ def _score(row: Row, origin: Origin) -> Iterator[Note]:
         value = None
     if value is None and not isinstance(label, str):
         raise DataError(
-            f"the {kind} score {name!r} has the value {shown(row.get('value'))}",
+            f"the {kind} score {short(name)} has no value of its type",
             where=str(origin), fix="export its value, or drop the line", kind="no_value",
         )  # fmt: skip
     yield Note(refers, mark(name, value, origin, label=label, time=time, by=by))

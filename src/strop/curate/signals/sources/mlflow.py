@@ -15,6 +15,7 @@ from strop.curate.signals.sources.values import (
     answer,
     conversation,
     first,
+    mapping,
     objects,
     text_id,
     time_of,
@@ -74,7 +75,7 @@ def _interaction(row: Row, info: Row, trace: str | None, origin: Origin) -> Inte
     told = _json(info.get("response_preview")) if told is None else told
     said = answer(told, "response", origin)
     tools = asked.get("tools") if isinstance(asked, Mapping) else None
-    metadata = first(info, "trace_metadata", "request_metadata") or {}
+    metadata = mapping(first(info, "trace_metadata", "request_metadata"))
     return Interaction(
         NAME,
         None if asked in (None, "", {}) else conversation(asked, "request", origin),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from strop.curate.signals.interaction import Found, Interaction, Signal
-from strop.curate.signals.sources.values import answer, conversation, first, text_id, time_of
+from strop.curate.signals.sources.values import answer, conversation, first, text_id, time_of, what
 from strop.data.forms import Row
 from strop.errors import DataError
 from strop.types import Origin
@@ -35,7 +35,10 @@ def read_chat(row: Row, origin: Origin) -> Iterator[Found]:
     Behind an assistant turn of `weight` 0, which is not to be learnt, the rest is learnt: that turn
     and all before it are the prompt.
     """
-    turns = row["messages"]
+    turns = row.get("messages")
+    if not isinstance(turns, list):
+        raise DataError(f"`messages` is {what(turns)}, no list", where=str(origin),
+                        fix="write a list of turns", kind="messages")  # fmt: skip
     weighed = [
         n
         for n, turn in enumerate(turns)
@@ -69,11 +72,11 @@ def read_preference(row: Row, origin: Origin) -> Iterator[Found]:
     """Two answers, of which the first was preferred."""
     tools = first(row, "input.tools")
     both = [
-        answer(row[name], name, origin) for name in ("preferred_output", "non_preferred_output")
+        answer(row.get(name), name, origin) for name in ("preferred_output", "non_preferred_output")
     ]
     yield Interaction(
         PREFERENCE,
-        conversation(first(row, "input.messages") or row["input"], "input", origin),
+        conversation(first(row, "input.messages", "input"), "input", origin),
         tuple(both) if all(both) else (),
         origin,
         id=text_id(row.get("id")),

@@ -13,8 +13,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from strop.curate.signals.interaction import Found, Interaction, Note, mark, trace_key
-from strop.curate.signals.sources.values import ROLES, first, objects, text_id, time_of
-from strop.data.forms import Row
+from strop.curate.signals.sources.values import (
+    ROLES,
+    first,
+    mapping,
+    objects,
+    text_id,
+    time_of,
+    what,
+)
 from strop.data.messages import messages_of
 from strop.errors import DataError
 from strop.recipe.loading.yaml_text import shown
@@ -85,12 +92,13 @@ def _any_value(value: Any) -> Any:
     if not isinstance(value, Mapping):
         return value
     if "arrayValue" in value:
-        return [_any_value(one) for one in value["arrayValue"].get("values") or []]
+        inside = mapping(value["arrayValue"]).get("values")
+        return [_any_value(one) for one in inside] if isinstance(inside, list) else []
     if "kvlistValue" in value:
-        return _attributes(value["kvlistValue"].get("values") or [])
-    if "intValue" in value:
-        return int(value["intValue"])
-    named = ("stringValue", "boolValue", "doubleValue", "bytesValue")
+        return _attributes(mapping(value["kvlistValue"]).get("values"))
+    if isinstance(value.get("intValue"), str) and value["intValue"].lstrip("-").isdigit():
+        return int(value["intValue"][:20])
+    named = ("stringValue", "boolValue", "doubleValue", "intValue", "bytesValue")
     return next((value[name] for name in named if name in value), None)
 
 
@@ -163,7 +171,7 @@ def _listed(value: Any, name: str, origin: Origin) -> list[Mapping[str, Any]]:
             raise DataError(f"`{name}` is no JSON", where=str(origin), fix="export it whole",
                             kind="messages") from None  # fmt: skip
     if not isinstance(value, list) or not all(isinstance(one, Mapping) for one in value):
-        raise DataError(f"`{name}` is no list of messages (it is {shown(value)})",
+        raise DataError(f"`{name}` is {what(value)}, no list of messages",
                         where=str(origin), fix="export it as JSON", kind="messages")  # fmt: skip
     return value
 

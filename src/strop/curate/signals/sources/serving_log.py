@@ -16,10 +16,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from strop.curate.signals.interaction import Found, Interaction, Note, Signal, mark
-from strop.curate.signals.sources.values import answer, conversation, text_id, time_of
+from strop.curate.signals.sources.values import answer, conversation, text_id, time_of, what
 from strop.data.forms import Row
 from strop.errors import DataError
-from strop.recipe.loading.yaml_text import shown
 from strop.types import Origin
 
 NAME = "serving_log"
@@ -69,7 +68,7 @@ def _signals(row: Row, origin: Origin) -> Iterator[Signal]:
     by = text_id(row.get("by"))
     if row.get("label") is not None:
         if not isinstance(row["label"], bool):
-            raise DataError(f"`label` is {shown(row['label'])}", where=str(origin),
+            raise DataError(f"`label` is {what(row['label'])}", where=str(origin),
                             fix="use true or false", kind="label")  # fmt: skip
         yield Signal("thumb", "label", row["label"], origin, time=time, by=by)
     if row.get("edit") is not None:
@@ -77,14 +76,14 @@ def _signals(row: Row, origin: Origin) -> Iterator[Signal]:
     if row.get("choice") is not None:
         place = row["choice"]
         if isinstance(place, bool) or not isinstance(place, int) or place < 0:
-            raise DataError(f"`choice` is {shown(place)}", where=str(origin),
+            raise DataError(f"`choice` is {what(place)}", where=str(origin),
                             fix="write the place of the chosen answer, from 0",
                             kind="choice")  # fmt: skip
         yield Signal("choice", "choice", True, origin, answer=place, time=time, by=by)
     if row.get("regenerated") is not None:
         earlier = text_id(row["regenerated"])
         if earlier is None:
-            raise DataError(f"`regenerated` is {shown(row['regenerated'])}", where=str(origin),
+            raise DataError(f"`regenerated` is {what(row['regenerated'])}", where=str(origin),
                             fix="write the id of the earlier answer",
                             kind="regenerated")  # fmt: skip
         yield Signal("regenerated", "regenerated", earlier, origin, time=time, by=by)

@@ -10,10 +10,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from strop.curate.signals.interaction import Found, Interaction, Signal, mark
-from strop.curate.signals.sources.values import answer, conversation, first, text_id, time_of
+from strop.curate.signals.sources.values import answer, conversation, first, text_id, time_of, what
 from strop.data.forms import Row
 from strop.errors import DataError
-from strop.recipe.loading.yaml_text import shown
 from strop.types import Message, Origin
 
 NAME = "tickets"
@@ -74,7 +73,7 @@ def _endings(row: Row, origin: Origin) -> Iterator[Signal]:
         if isinstance(value, str | bool | int | float):
             yield mark(name, value, origin)
         else:
-            raise DataError(f"`{name}` is {shown(value)}", where=str(origin),
+            raise DataError(f"`{name}` is {what(value)}", where=str(origin),
                             fix="write a number or a word", kind="rating")  # fmt: skip
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 from strop.data.messages import messages_of
 from strop.errors import DataError
-from strop.recipe.loading.yaml_text import shown
 from strop.types import Message, Origin
 
 ROLES = {
@@ -67,6 +66,8 @@ def answer(value: Any, name: str, origin: Origin) -> list[Message]:
         raw = [{"role": "assistant", "content": raw}]
     elif isinstance(raw, Mapping):
         raw = [{"role": "assistant", **raw}]
+    if not isinstance(raw, list):
+        raise _neither(raw, name, origin)
     spoken = [one for one in map(plain_message, raw) if not _says_nothing(one)]
     asked = [n for n, one in enumerate(spoken) if one.get("role") not in ("assistant", "tool")]
     spoken = spoken[asked[-1] + 1 :] if asked else spoken
@@ -77,13 +78,26 @@ def answer(value: Any, name: str, origin: Origin) -> list[Message]:
 
 def _checked(raw: Any, name: str, origin: Origin) -> list[Message]:
     if not isinstance(raw, list):
-        raise DataError(
-            f"`{name}` is neither text nor messages (it is {shown(raw)})",
-            where=str(origin), fix="export what was asked as text or messages", kind="messages",
-        )  # fmt: skip
+        raise _neither(raw, name, origin)
     plain = [plain_message(one) for one in raw]
     kept = [one for one in plain if one.get("role") != "system" or not _says_nothing(one)]
     return messages_of(kept, name, origin)
+
+
+def _neither(raw: Any, name: str, origin: Origin) -> DataError:
+    return DataError(
+        f"`{name}` is {what(raw)}, neither text nor messages",
+        where=str(origin),
+        fix="export what was asked and said as text or messages",
+        kind="messages",
+    )
+
+
+def what(value: Any) -> str:
+    """What a value is, for a message; never the value, which may be a person's words."""
+    kinds = ((bool, "true or false"), (int | float, "a number"), (str, "a text"), (list, "a list"))
+    named = next((name for kind, name in kinds if isinstance(value, kind)), "an object")
+    return "null" if value is None else named
 
 
 def _says_nothing(message: Mapping[str, Any]) -> bool:
@@ -209,6 +223,11 @@ def objects(value: Any) -> Iterator[Mapping[str, Any]]:
             return
     if isinstance(value, list):
         yield from (one for one in value if isinstance(one, Mapping))
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    """An object; an empty one in the place of anything else."""
+    return value if isinstance(value, Mapping) else {}
 
 
 def first(row: Mapping[str, Any], *paths: str) -> Any:

@@ -134,7 +134,7 @@ def trees(tokenizer: Tokenizer, asked: Sequence[PromptAndAnswers]) -> Iterator[T
 
 
 def _new_trees(encoder: Encoder, asked: Sequence[PromptAndAnswers]) -> Iterator[Tree]:
-    scripts = _scripts_in_time(encoder, asked)
+    scripts = scripts_in_time(encoder, asked)
     encoder.encode((script.prompt for script in scripts if script.plain), special=True)
     encoder.encode((text for script in scripts for text in script.stretches()), special=False)
     for script in scripts:
@@ -145,7 +145,7 @@ def _tree(tokenizer: Tokenizer, asked: PromptAndAnswers) -> Tree:
     return next(trees(tokenizer, [asked]))
 
 
-def _scripts_in_time(encoder: Encoder, asked: Sequence[PromptAndAnswers]) -> list[Script]:
+def scripts_in_time(encoder: Encoder, asked: Sequence[PromptAndAnswers]) -> list[Script]:
     """Scripts up to the first that has a fault.
 
     A chat template comes with a model and is a program, with loops in loops if it likes. It runs

@@ -246,7 +246,7 @@ class TestStats:
         assert found["prompts"]["kinds"] == {"demonstration": 5, "task": 3}
         assert found["prompts"]["unique_prompts"] == 8
         assert found["turns"]["turns"] == {"1": 3, "4": 5}
-        assert found["tokens"]["rendered"] == 8
+        assert found["tokens"]["tokenised"] == 8
         assert set(found) == {"files", "rows", "prompts", "sizes", "turns", "tokens"}
 
     def test_a_table(self, write_rows: WriteRows) -> None:

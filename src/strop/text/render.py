@@ -168,7 +168,7 @@ def _batches(asked: Iterable[PromptAndAnswers]) -> Iterator[list[tuple[str, Prom
 
 
 def _new_trees(encoder: Encoder, asked: Sequence[PromptAndAnswers]) -> Iterator[Tree | StropError]:
-    scripts = _scripts_in_time(encoder, asked)
+    scripts = scripts_in_time(encoder, asked)
     encoder.encode((script.prompt for script in scripts if script.plain), special=True)
     encoder.encode((text for script in scripts for text in script.stretches()), special=False)
     for script in scripts:
@@ -193,7 +193,7 @@ class _EndlessError(TextError):
         )
 
 
-def _scripts_in_time(encoder: Encoder, asked: Sequence[PromptAndAnswers]) -> list[Script]:
+def scripts_in_time(encoder: Encoder, asked: Sequence[PromptAndAnswers]) -> list[Script]:
     """The scripts of these, up to one that is not finished in time.
 
     A chat template comes with a model and is a program, with loops in loops if it likes. It runs

@@ -293,6 +293,30 @@ class TestRendered:
         assert len(rendering.lengths) == 198
         assert not checked(path, rendering=Rendering(tokenizer, 2048)).findings
 
+    @pytest.mark.parametrize("kind", [chats, pairs, demonstrations])
+    def test_a_draw_finds_what_all_rows_have(
+        self, write_rows: WriteRows, tokenizer: Any, monkeypatch: pytest.MonkeyPatch, kind: Any
+    ) -> None:
+        """Tokenising one row of seven: the same rows are over any limit, the same are refused."""
+        strict = copy.deepcopy(tokenizer)
+        refused = "'ba' in messages[0]['content'][:8]"
+        refusing = "{% if " + refused + " %}{{ raise_exception('no') }}{% endif %}"
+        strict.chat_template = refusing + tokenizer.chat_template
+        rows, limit = kind(100), 250
+        asked = rows[50]["messages"][0] if kind is chats else rows[50]
+        asked["content" if kind is chats else "prompt"] = "half \ud800"
+        path = write_rows("data.jsonl", rows)
+        every = Rendering(strict, limit)
+        checked(path, rendering=every)
+        monkeypatch.setattr("strop.curate.check.families.rendering.FIRST", 5)
+        monkeypatch.setattr("strop.curate.check.families.rendering.EVERY", 7)
+        drawn = Rendering(strict, limit)
+        checked(path, rendering=drawn)
+        assert drawn.long_rows == every.long_rows > 0
+        assert drawn.faults == every.faults != {}
+        assert any("surrogate" in said for said in drawn.faults)
+        assert len(drawn.lengths) < 25 < len(every.lengths)
+
     def test_a_template_that_refuses_everything_is_not_asked_for_ever(
         self, write_rows: WriteRows, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -14,15 +14,20 @@ from strop.curate.check.secrets import masked
 from strop.curate.check.survey import quantiles, share
 from strop.data.bad_rows import MAX_BAD
 from strop.errors import TextError
+from strop.text.encode import Encoder
 from strop.text.parse import decode
-from strop.text.render import trees
-from strop.text.script import asked_of
+from strop.text.render import scripts_in_time, trees
+from strop.text.script import Script, asked_of
 from strop.types import Branch, Document, Origin, Record, Tree
 
 AT_ONCE = 1024
 """Records that are rendered together."""
 MOST_FAULTS = 1_000
 """Rows that a template cannot render, after which rendering more would tell nothing new."""
+FIRST, EVERY = 2_000, 20
+"""Rows at the beginning that are tokenised, and the step at which rows are after them."""
+SPECIAL = 16
+"""Tokens that a tokenizer may put around texts, at most."""
 OVER_LENGTH = 0.01
 """Share of rows over the limit from which it is worth a warning."""
 
@@ -47,9 +52,11 @@ class Preview:
 
 @dataclass(slots=True)
 class Rendering:
-    """Renders every record as training does, and keeps counts.
+    """Writes every record down as training does, and keeps counts.
 
-    `watch` takes the records as they pass, `finish` the last of them. `real_tokens` says whether
+    `watch` takes the records as they pass, `finish` the last of them. Every record meets the
+    template; tokenised are the first 2,000, every twentieth after them, and all that may be over
+    the limit: a text has no more tokens than bytes, so a short one fits. `real_tokens` says whether
     the tokenizer is that of a model: only then do lengths in tokens mean anything.
     """
 
@@ -57,6 +64,7 @@ class Rendering:
     max_length: int
     real_tokens: bool = True
     previewed: int = 3
+    rows: int = 0
     lengths: array[int] = field(default_factory=lambda: array("I"))
     long_rows: int = 0
     tokens: int = 0
@@ -74,29 +82,64 @@ class Rendering:
     def finish(self) -> None:
         """Render the records that wait; what cannot be rendered is counted."""
         waiting, self._waiting = self._waiting, []
-        while waiting and self.faults.total() < MOST_FAULTS:
+        drawn, others = [], []
+        for record in waiting:
+            self.rows += 1
+            is_drawn = self.rows <= FIRST or self.rows % EVERY == 0
+            (drawn if is_drawn else others).append(record)
+        self._tokenise(drawn, drawn=True)
+        self._tokenise(self._long(others), drawn=False)
+
+    def _long(self, records: Sequence[Record]) -> list[Record]:
+        """Those that may be over the limit, by their bytes; template faults are counted."""
+        long: list[Record] = []
+        while records and self.faults.total() < MOST_FAULTS:
             try:
-                self._measure_all(waiting)
-                return
+                scripts = scripts_in_time(Encoder(self.tokenizer), list(map(asked_of, records)))
+            except TextError as error:  # it does not end
+                faulty = self._fault(records, error)
+                return [*long, *self._long(records[:faulty]), *self._long(records[faulty + 1 :])]
+            for record, script in zip(records, scripts, strict=False):
+                if isinstance(script.fault, TextError):
+                    self._fault([record], script.fault)
+                elif script.fault is not None:
+                    raise script.fault
+                elif _is_unsure(script, self.max_length if self.real_tokens else None):
+                    long.append(record)
+            records = records[len(scripts) :]
+        return long
+
+    def _tokenise(self, records: Sequence[Record], *, drawn: bool) -> None:
+        while records and self.faults.total() < MOST_FAULTS:
+            try:
+                made = list(trees(self.tokenizer, list(map(asked_of, records))))
             except TextError as error:
-                faulty = next(n for n, one in enumerate(waiting) if str(one.origin) == error.where)
-                self.faults[error.problem] += 1
-                self._place("unrenderable", waiting[faulty].origin)
-            self._measure_all(waiting[:faulty])
-            waiting = waiting[faulty + 1 :]
+                faulty = self._fault(records, error)
+                self._tokenise(records[:faulty], drawn=drawn)
+                records = records[faulty + 1 :]
+                continue
+            for record, tree in zip(records, made, strict=True):
+                self._measure(record, tree, drawn=drawn)
+            return
 
-    def _measure_all(self, records: Sequence[Record]) -> None:
-        """Nothing is counted where one of them raises `TextError`: the first that does."""
-        made = list(trees(self.tokenizer, [asked_of(record) for record in records]))
-        for record, tree in zip(records, made, strict=True):
-            self._measure(record, tree)
+    def _fault(self, records: Sequence[Record], error: TextError) -> int:
+        """Count the fault of one of these records; its place among them."""
+        faulty = next(n for n, one in enumerate(records) if str(one.origin) == error.where)
+        self.faults[error.problem] += 1
+        self._place("unrenderable", records[faulty].origin)
+        return faulty
 
-    def _measure(self, record: Record, tree: Tree) -> None:
+    def _measure(self, record: Record, tree: Tree, *, drawn: bool) -> None:
         length = len(tree.trunk) + max((len(branch.ids) for branch in tree.branches), default=0)
-        self.lengths.append(length)
+        if drawn:
+            self._draw(record, tree, length)
         if length > self.max_length and not isinstance(record, Document):
             self.long_rows += 1
             self._place("over_length", record.origin)
+
+    def _draw(self, record: Record, tree: Tree, length: int) -> None:
+        """What is told of an even draw alone."""
+        self.lengths.append(length)
         self.tokens += len(tree)
         self.learnt += sum(sum(branch.supervised) for branch in tree.branches)
         if len(self.previews) < self.previewed:
@@ -123,13 +166,27 @@ class Rendering:
         return masked(decode(self.tokenizer, ids, special=True))
 
 
+def _is_unsure(script: Script, max_length: int | None) -> bool:
+    """Whether prompt and longest answer have more bytes than tokens are allowed, or half of a
+    surrogate pair, which no tokenizer takes."""
+    contexts = [script.prompt, *(one.context for one in script.answers)]
+    answers = ["".join(turn.text for turn in one.turns) for one in script.answers]
+    try:
+        asked = max(len(text.encode()) for text in contexts)
+        most = asked + max((len(text.encode()) for text in answers), default=0) + SPECIAL
+    except UnicodeEncodeError:
+        return True
+    return max_length is not None and most > max_length
+
+
 def rendered(rendering: Rendering | None) -> Section:
     """Lengths in tokens, rows over the limit, the share that is learnt, template faults."""
     if rendering is None:
         return Section("tokens", {})
-    rows = len(rendering.lengths)
+    rows = rendering.rows
     figures: dict[str, Any] = {
-        "rendered": rows,
+        "rows": rows,
+        "tokenised": len(rendering.lengths),
         "unrenderable": rendering.faults.total(),
         "faults": {masked(said): n for said, n in rendering.faults.most_common(10)},
         "learnt_share": share(rendering.learnt, rendering.tokens),
@@ -151,7 +208,7 @@ def _of_rendering(rendering: Rendering, rows: int) -> list[Finding]:
         text = f"{faults:,} rows cannot be rendered, most often: {first}"
         if faults >= MOST_FAULTS:
             text += f" (stopped looking after {faults:,})"
-        severity: Severity = "error" if share(faults, rows + faults) > MAX_BAD else "warn"
+        severity: Severity = "error" if share(faults, rows) > MAX_BAD else "warn"
         found.append(
             finding("unrenderable", severity, text, faults, rendering.places["unrenderable"])
         )

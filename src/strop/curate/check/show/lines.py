@@ -186,7 +186,7 @@ def _turns(of: Figures) -> Iterator[str]:
 
 def _tokens(of: Figures) -> Iterator[str]:
     yield (
-        f"{of['rendered']:,} rows rendered, {of['unrenderable']:,} cannot be; "
+        f"{of['rows']:,} rows rendered, {of['unrenderable']:,} of them cannot be; "
         f"{of['learnt_share']:.0%} of the tokens are learnt"
     )
     if of.get("length_quantiles"):

@@ -22,6 +22,7 @@ from strop.curate.signals.sources.values import (
     time_of,
     what,
 )
+from strop.data.forms import Row
 from strop.data.messages import messages_of
 from strop.errors import DataError
 from strop.recipe.loading.yaml_text import shown

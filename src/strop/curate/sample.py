@@ -13,7 +13,8 @@ from strop.curate.contents import prompt_of
 from strop.curate.manifest import expect_free, records_of, writing_records
 from strop.curate.underway import Underway
 from strop.data.bad_rows import BadRow
-from strop.data.records import Row, any_record
+from strop.data.forms import Row
+from strop.data.records import any_record
 from strop.engines.engine import Engine, sampling_of
 from strop.recipe.curate import SampleSettings
 from strop.recipe.train.data import DataSource

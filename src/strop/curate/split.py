@@ -15,7 +15,8 @@ from typing import Any
 from strop.curate.contents import content_hash, draw, prompt_of, value_at
 from strop.curate.manifest import Output, records_of, writing_records
 from strop.data.duplicates import Words, alike_groups, asked, words
-from strop.data.records import Row, any_record
+from strop.data.forms import Row
+from strop.data.records import any_record
 from strop.data.sources import Parse
 from strop.errors import DataError, UsageError
 from strop.recipe.curate import SplitSettings

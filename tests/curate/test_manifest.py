@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from strop.curate.manifest import manifest_of, records_of, sources_of, writing_records
+from strop.curate.manifest import (
+    Listing,
+    intact,
+    listing_of,
+    manifest_of,
+    records_of,
+    sources_of,
+    writing_records,
+)
 from strop.data.bad_rows import BadRow
 from strop.data.folders import find
+from strop.data.sources import at
 from strop.errors import DataError, OutputError
 from strop.types import Origin
 
@@ -37,6 +47,41 @@ def write(raw: Path, out: Path | None, max_bad: float, overwrite: bool = False) 
                 output.drop(BadRow("equal", "the same", record.origin, excess=True), record)
             else:
                 output.keep(record)
+
+
+class TestListing:
+    """What a run's lineage and a later manifest say of the manifest beside a file."""
+
+    def test_the_file_is_listed_and_still_the_same(self, raw: Path, tmp_path: Path) -> None:
+        out = tmp_path / "new" / "clean.jsonl"
+        write(raw, out, max_bad=0.5)
+        path = out.with_name("clean.manifest.json")
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        expected = Listing(str(path), digest, "strop data clean", unchanged=True)
+        assert listing_of(at(out)) == expected
+        assert listing_of(at(raw)) is None
+        write(out, tmp_path / "again.jsonl", max_bad=0.5)
+        (source,) = json.loads((tmp_path / "again.manifest.json").read_text())["inputs"]
+        assert source["manifest"] == asdict(expected)
+
+    def test_a_changed_file_is_said_to_be(self, raw: Path, tmp_path: Path) -> None:
+        out = tmp_path / "new" / "clean.jsonl"
+        write(raw, out, max_bad=0.5)
+        assert intact(out) is not None
+        out.write_text(out.read_text().replace("0x", "9x"))
+        listing = listing_of(at(out))
+        assert listing is not None
+        assert not listing.unchanged
+        assert intact(out) is None
+
+    def test_a_manifest_of_something_else_lists_nothing(self, raw: Path, tmp_path: Path) -> None:
+        for content in ("{", "[]", '{"files": {"raw.jsonl": {"sha256": "x"}}}'):
+            (tmp_path / "manifest.json").write_text(content)
+            assert listing_of(at(raw)) is None
+        write(raw, tmp_path / "new", max_bad=0.5)
+        (tmp_path / "new" / "other.jsonl").write_text(raw.read_text())
+        assert listing_of(at(tmp_path / "new" / "other.jsonl")) is None
+        assert listing_of(at(tmp_path / "new" / "records.jsonl")) is not None
 
 
 class TestAFile:

@@ -21,6 +21,9 @@ from strop.registry.tree import drawn, fitted
 from strop.train.run import train
 from tests.support.registries import CHECK, invoke, model, passed, promote, run
 
+MANIFEST = {"path": "/data/pairs.manifest.json", "sha256": "77aa12cd" * 8,
+            "made_by": "strop data balance", "unchanged": True}  # fmt: skip
+
 
 class TestLineage:
     def test_everything_a_run_wrote_is_carried(self, chain: Path) -> None:
@@ -83,6 +86,23 @@ class TestLineage:
             "   ├─ environment  python 3.11.9, torch 2.13.0, Linux",
             f"   └─ parent       base  {weights_hash('base')[:8]}  (no record)",
         ]
+
+    def test_the_manifest_of_the_data_is_shown(self, chain: Path, registry: Registry) -> None:
+        """By `registry show` and on the card; a file that is another by then is said to be."""
+        file = Path("dpo/lineage.json")
+        lineage = json.loads(file.read_text())
+        file.write_text(json.dumps(lineage | {"manifests": [MANIFEST]}))
+        assert ancestry(chain)["data"][0]["manifest"] == MANIFEST
+        assert "manifest" not in ancestry(chain)["parent"]["data"][0], "an older run names none"
+        line = "├─ made by      strop data balance  pairs.manifest.json  77aa12cd"
+        assert drawn(ancestry(chain))[2] == line
+        entry = promote(registry, chain)
+        assert line in invoke("show", entry.id, "--registry", registry.path)
+        row = "| 896 | strop data balance  pairs.manifest.json  77aa12cd |"
+        assert row in card(entry)
+        changed = MANIFEST | {"unchanged": False}
+        file.write_text(json.dumps(lineage | {"manifests": [changed]}))
+        assert drawn(ancestry(chain))[2] == f"{line}  (the file was changed since)"
 
     def test_it_fits(self) -> None:
         deep = {"model": "/very/long" * 30 + "/dpo/final"}

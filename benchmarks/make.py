@@ -12,14 +12,15 @@ from benchmarks.cases import Run
 def make(run: Run, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     spawn = multiprocessing.get_context("spawn")
-    process = spawn.Process(target=_make, args=(run, folder))
+    process = spawn.Process(target=make_here, args=(run, folder))
     process.start()
     process.join()
     if process.exitcode:
         sys.exit(f"bench: the files of {run.name} could not be made, for the reason above")
 
 
-def _make(run: Run, folder: Path) -> None:
+def make_here(run: Run, folder: Path) -> None:
+    """Write them in this process."""
     from benchmarks.algebra import build_algebra
     from benchmarks.world import build_model, write_records
 

@@ -21,7 +21,7 @@ from strop.engines.engine import Engine
 from strop.errors import RecipeError, UsageError
 from strop.evals.ask import find_engine
 from strop.evals.gate import promote as promotion
-from strop.evals.gate.verdict import policy_of, run_gate
+from strop.evals.gate.verdict import rules_of, run_gate
 from strop.evals.run import OnPart, run_suite
 from strop.pipeline import Observer, Outcome, run_pipeline
 from strop.recipe.loading.load import (
@@ -36,7 +36,6 @@ from strop.recipe.pipeline import Pipeline, Stage
 from strop.recipe.suite import Suite
 from strop.recipe.train.methods import METHODS, Recipe
 from strop.recipe.train.offline import PairRecipe
-from strop.recipe.train.online import OnlineRecipe
 from strop.recipe.train.preference import DpoObjective
 from strop.results import (
     EvalResult,
@@ -159,7 +158,7 @@ def gate(
     `None`. Raises `MissingEvidenceError` for evals that cannot be compared.
     """
     before = _folder(base)
-    rules = policy_of(policy, margin, before)
+    rules = rules_of(policy, margin, before)
     decision = run_gate(
         rules, before, _folder(candidate), output,
         noise=[_folder(one) for one in noise], registry=registry,
@@ -230,7 +229,7 @@ def _with_rewards(
         known = [item.get("function") for item in listed if isinstance(item, dict)]
         listed += [{"function": name} for name in named if name not in known]
     recipe = recipe_from(source)
-    for component in recipe.all_rewards if isinstance(recipe, OnlineRecipe) else ():
+    for component in recipe.all_rewards:
         if component.function in named and component.file is None and component.url is None:
             component.give(named[component.function])
     return recipe

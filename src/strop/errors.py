@@ -116,7 +116,12 @@ class NotFiniteError(TrainingError):
 
 
 class HttpError(TrainingError):
-    """A server did not answer, whatever was tried; `problem` is what the last attempt met."""
+    """A server did not answer, whatever was tried; `problem` is what the last attempt met, `status`
+    what the server said where it said something."""
+
+    def __init__(self, problem: str, *, where: str, status: int | None = None) -> None:
+        self.status = status
+        super().__init__(problem, where=where)
 
 
 class BudgetError(TrainingError):

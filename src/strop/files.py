@@ -25,6 +25,9 @@ from strop.errors import OutputError, UsageError
 LOCK = ".lock"
 """The file in a folder that holds the lock of the process that works there."""
 
+BEFORE = ".before"
+"""The end of the hidden name of a folder that is being replaced."""
+
 READ_BYTES = 1 << 30
 """A longer text is not held in memory; JSONL is read by line."""
 
@@ -114,6 +117,7 @@ def writing_folder(folder: Path, *, replace: bool = True) -> Iterator[Path]:
     """An empty temporary folder that becomes `folder` when the block ends, in the place of what
     stood there; where the block raises, what stood there stays. Without `replace`, raises `OSError`
     where a folder stands there that is not empty."""
+    put_back(folder)
     temporary = folder.with_name(f".{folder.name}.tmp")
     remove(temporary)
     temporary.mkdir(parents=True)
@@ -126,14 +130,28 @@ def writing_folder(folder: Path, *, replace: bool = True) -> Iterator[Path]:
 
 def publish(temporary: Path, folder: Path) -> None:
     """Put a folder in the place of another, or where there is none: flushed, renamed, and the
-    rename flushed. The old one is renamed before it is deleted: nobody ever reads half of it."""
+    rename flushed. The old one is renamed before it is deleted: nobody ever reads half of it, and
+    after a kill between the two renames `put_back` finds it."""
     _flush_all(temporary)
-    before = folder.with_name(f".{folder.name}.before.tmp")
-    remove(before)
+    put_back(folder)
     if folder.exists():
-        os.replace(folder, before)
+        move(folder, _before(folder))
     move(temporary, folder)
+    remove(_before(folder))
+
+
+def put_back(folder: Path) -> None:
+    """Undo a `publish` that was killed between its two renames; where it was killed after them,
+    delete the old folder."""
+    before = _before(folder)
+    if before.exists() and not folder.exists():
+        move(before, folder)
     remove(before)
+
+
+def _before(folder: Path) -> Path:
+    """Where the old folder stands while a new one takes its place."""
+    return folder.with_name(f".{folder.name}{BEFORE}")
 
 
 def place(temporary: Path, path: Path) -> None:
@@ -197,7 +215,10 @@ def _flush_all(path: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what interrupted writes left: hidden files and folders that end in `.tmp`."""
+    """Undo what interrupted writes left: hidden files and folders that end in `.tmp` are removed,
+    folders that were to be replaced are put back."""
+    for old in folder.glob(f".*{BEFORE}"):
+        put_back(folder / old.name[1:].removesuffix(BEFORE))
     for rubbish in folder.glob(".*.tmp"):
         remove(rubbish)
 

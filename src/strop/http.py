@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -20,8 +20,10 @@ from typing import Any
 
 import httpx
 
-from strop.errors import BudgetError, HttpError
+from strop.errors import BudgetError, HttpError, UsageError
 from strop.files import sha256_hex, write_whole
+
+LAST_PORT = 65_535
 
 BUSY = (408, 429)
 """Statuses that, like those from 500 on, say that another attempt may succeed."""
@@ -72,69 +74,93 @@ class HttpClient:
     def post(self, url: str, body: Any) -> Any:
         """The answer to one request. Raises `HttpError` where the last attempt fails too, and
         `BudgetError` where the budget is used up."""
-        with self._connected() as connection:
-            return self._asked(connection, url, body)
+        with self._connected(url) as connection:
+            return self._asked(connection, url, body, threading.Event())
 
-    def post_all(self, url: str, bodies: Sequence[Any]) -> Iterator[tuple[int, Any]]:
-        """(number of the body, its answer), as they come; the first failure calls off the rest."""
-        with self._connected() as connection, ThreadPoolExecutor(self.limits.at_once) as threads:
+    def post_all(
+        self, url: str, bodies: Sequence[Any], *, refusals: Collection[int] = ()
+    ) -> Iterator[tuple[int, Any]]:
+        """(number of the body, its answer), as they come; the first failure calls off the rest:
+        those that wait for another attempt give up, those on their way are let finish.
+
+        A request that the server refuses with one of the statuses `refusals` has its `HttpError` in
+        the answer's place, and the others go on.
+        """
+        called_off = threading.Event()
+        with (
+            self._connected(url) as connection,
+            ThreadPoolExecutor(self.limits.at_once) as threads,
+        ):
             asked = {
-                threads.submit(self._asked, connection, url, body): number
+                threads.submit(self._asked, connection, url, body, called_off): number
                 for number, body in enumerate(bodies)
             }
             try:
                 for future in as_completed(asked):
-                    yield asked[future], future.result()
+                    yield asked[future], _outcome(future, refusals)
             finally:
+                called_off.set()
                 threads.shutdown(wait=False, cancel_futures=True)
 
-    def _connected(self) -> httpx.Client:
+    def _connected(self, url: str) -> httpx.Client:
+        """A connection for requests to `url`; raises `UsageError` for what is no address."""
+        _expect_address(url)
         return httpx.Client(timeout=self.limits.seconds, headers=self.headers)
 
-    def _asked(self, connection: httpx.Client, url: str, body: Any) -> Any:
+    def _asked(
+        self, connection: httpx.Client, url: str, body: Any, called_off: threading.Event
+    ) -> Any:
         kept = None if self.cache is None else self.cache / f"{request_hash(url, body)}.json"
         if kept is not None and (stored := _stored(kept)):
             return stored["answer"]
         self._charge(url)
-        answer = self._tried(connection, url, body)
+        answer = self._tried(connection, url, body, called_off)
         self._count(answer)
         if kept is not None:
             _store(kept, {"url": url, "body": body, "answer": answer})
         return answer
 
-    def _tried(self, connection: httpx.Client, url: str, body: Any) -> Any:
-        """The answer after as many attempts as it takes."""
-        wait = self.limits.first_wait
+    def _tried(
+        self, connection: httpx.Client, url: str, body: Any, called_off: threading.Event
+    ) -> Any:
+        """The answer after as many attempts as it takes, or as are left when it is called off."""
+        wait, problem = self.limits.first_wait, "called off, since another request failed"
         for left in range(self.limits.retries, -1, -1):
-            self._in_turn()
+            if called_off.wait(self._until_its_turn()):
+                break
             try:
                 response = connection.post(url, json=body)
             except httpx.HTTPError as error:
-                problem, asked_for = f"{type(error).__name__}: {error}", 0.0
+                problem, asked_for, status = f"{type(error).__name__}: {error}", 0.0, None
             else:
                 if response.is_success:
                     return _parsed(response, url)
-                problem = f"status {response.status_code}: {response.text[:200]}"
+                status = response.status_code
+                problem = f"status {status}: {response.text[:200]}"
                 asked_for = retry_after(response.headers.get("retry-after", ""))
-                if response.status_code < 500 and response.status_code not in BUSY:
+                if status < 500 and status not in BUSY:
                     break
             if asked_for > self.limits.patience:
-                problem += f" (it asks to wait {asked_for:.0f} seconds)"
+                problem += (
+                    f" (it asks to wait {asked_for:.0f} seconds, and "
+                    f"{self.limits.patience:.0f} is the most that is waited)"
+                )
                 break
             if left:
-                time.sleep(max(wait, asked_for))
+                if called_off.wait(max(wait, asked_for)):
+                    break
                 wait = min(2 * wait, self.limits.longest_wait)
-        raise HttpError(problem, where=url)
+        raise HttpError(problem, where=url, status=status)
 
-    def _in_turn(self) -> None:
-        """Wait until an attempt may begin."""
+    def _until_its_turn(self) -> float:
+        """Seconds until an attempt may begin."""
         if self.limits.per_second is None:
-            return
+            return 0.0
         with self._lock:
             now = time.monotonic()
             begin = max(now, self._next)
             self._next = begin + 1 / self.limits.per_second
-        time.sleep(begin - now)
+        return begin - now
 
     def _charge(self, url: str) -> None:
         """Count a request, or refuse it."""
@@ -155,6 +181,22 @@ class HttpClient:
             self.tokens += used if isinstance(used, int) else 0
 
 
+def _expect_address(url: str) -> None:
+    """Raise `UsageError` for what no request can be sent to."""
+    problem = ""
+    try:
+        address = httpx.URL(url)
+        if address.scheme not in ("http", "https") or not address.host:
+            problem = "it names no server"
+        elif address.port is not None and address.port > LAST_PORT:
+            problem = f"ports end at {LAST_PORT}"
+    except httpx.InvalidURL as error:
+        problem = str(error)
+    if problem:
+        raise UsageError(f"{url!r} is no HTTP address: {problem}",
+                         fix="write one like http://127.0.0.1:8000/v1")  # fmt: skip
+
+
 def request_hash(url: str, body: Any) -> str:
     """Names a request by its content: the order of its keys does not count."""
     asked = json.dumps([url, body], sort_keys=True)
@@ -164,7 +206,7 @@ def request_hash(url: str, body: Any) -> str:
 def retry_after(header: str) -> float:
     """Seconds that a `Retry-After` header asks for (a number or a date, RFC 9110, section 10.2.3);
     0 where it is missing or cannot be read."""
-    if header.strip().isdigit():
+    if header.strip().isascii() and header.strip().isdigit():
         return float(header)
     try:
         until = parsedate_to_datetime(header)
@@ -172,6 +214,16 @@ def retry_after(header: str) -> float:
         return 0.0
     until = until if until.tzinfo else until.replace(tzinfo=UTC)
     return max(0.0, (until - datetime.now(UTC)).total_seconds())
+
+
+def _outcome(future: Future[Any], refusals: Collection[int]) -> Any:
+    """What a request came to: its answer, or the error of one that was refused by itself."""
+    try:
+        return future.result()
+    except HttpError as error:
+        if error.status not in refusals:
+            raise
+        return error
 
 
 def _parsed(response: httpx.Response, url: str) -> Any:

@@ -177,16 +177,25 @@ Finish = Literal["stop", "length", "aborted", "error"]
 
 
 @dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens that a server counted for one answer: `Usage(prompt=12, completion=40)`."""
+
+    prompt: int
+    completion: int
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """What a judge reads: `Answer(text="x = 3", finish="stop")`.
 
     `opened` is what the prompt had begun of the answer: `"<think>\\n"`, or an assistant message it
-    ended with.
+    ended with. `usage` is what a server says that the answer cost.
     """
 
     text: str
     finish: Finish
     opened: str = field(default="", kw_only=True)
+    usage: Usage | None = field(default=None, kw_only=True)
 
     @property
     def said(self) -> str:

@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 
 from strop.cli.app import app
 from strop.errors import StropError
-from strop.rewards.audit.report import auc, kappa
+from strop.stats.agreement import cohen_kappa
+from strop.stats.ranking import auc
 from tests.support.runs import WriteRows
 
 ROWS = [
@@ -65,7 +66,7 @@ def test_check_by_hand(said: Path, tmp_path: Path) -> None:
 
 
 def test_kappa_and_auc_of_chance() -> None:
-    assert kappa([True, True, False, False], [True, False, True, False]) == 0.0
+    assert cohen_kappa([True, True, False, False], [True, False, True, False]) == 0.0
     assert auc([1.0, 1.0], [True, False]) == 0.5
 
 

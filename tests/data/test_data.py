@@ -8,12 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
 from datasets import Dataset
 
-from strop.data.order import batch_indices
+from strop.data.order import batch_indices, permutation
 from strop.data.records import PARSERS, demonstration, document, feedback, preference, task
 from strop.data.sources import at, data_hash, read
 from strop.errors import DataError
@@ -155,6 +156,28 @@ class TestOrder:
     def test_is_a_pure_function_of_seed_and_step(self) -> None:
         assert batch_indices(50, 8, 3, 7) == batch_indices(50, 8, 3, 7)
         assert batch_indices(50, 8, 3, 7) != batch_indices(50, 8, 4, 7)
+
+    @pytest.mark.parametrize(("count", "seed", "epoch", "stream"), [
+        (1, 0, 0, 0), (3, 5, 2, 1), (300, 7, 1, 0), (70_000, 7, 0, 3),
+    ])  # fmt: skip
+    def test_is_that_of_the_generator_whatever_a_place_takes(
+        self, count: int, seed: int, epoch: int, stream: int
+    ) -> None:
+        """Bytes of an index follow the count; its value does not."""
+        draw = np.random.Generator(np.random.Philox(key=[seed + (stream << 32), epoch]))
+        order = permutation(count, seed, epoch, stream)
+        assert order.tolist() == draw.permutation(count).tolist()
+        assert order.itemsize == {1: 1, 3: 1, 300: 2, 70_000: 4}[count]
+        with pytest.raises(ValueError, match="read-only"):
+            order[0] = 0
+
+    def test_a_batch_is_read_off_the_epochs_one_by_one(self) -> None:
+        """Also where it spans several epochs, and after another epoch was asked for."""
+        for count, size in ((10, 3), (3, 8), (7, 7)):
+            for step in (0, 1, 5, 2):
+                places = range(step * size, (step + 1) * size)
+                expected = [permutation(count, 4, p // count)[p % count] for p in places]
+                assert batch_indices(count, size, 4, step) == expected
 
     def test_a_batch_larger_than_the_data_goes_round(self) -> None:
         assert len(batch_indices(3, 8, 0, 0)) == 8

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import yaml
 
 from strop.cli.app import app
 from strop.errors import RecipeError
+from strop.recipe.base import Strict
 from strop.recipe.gate import GateRules
 from strop.recipe.loading.load import load, load_recipe
 from strop.recipe.pipeline import Pipeline
@@ -31,34 +33,55 @@ def commands(page: Path) -> list[list[str]]:
     return [shlex.split(part)[1:] for part in typed]
 
 
-def parse(args: list[str]) -> None:
-    """Parse as the command line would, without running anything."""
+def parse(args: list[str]) -> tuple[str, dict[str, Any]]:
+    """Parse as the command line would, without running anything: the verb, and what it is given."""
     command: Any = typer.main.get_command(app)
+    verb = []
     while hasattr(command, "commands"):
         if args[0] in command.commands:
+            verb.append(args[0])
             command, args = command.commands[args[0]], args[1:]
         else:  # `strop eval suite.yaml`
             command = command.commands["suite"]
-    command.make_context("strop", args)
+    return " ".join(verb), command.make_context("strop", args).params
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def shown(paths: Sequence[Path]) -> list[Any]:
+    """Pages as parameters of a test, named by their path."""
+    return [pytest.param(path, id=str(path.relative_to(ROOT))) for path in paths]
+
+
+@pytest.mark.parametrize("page", shown([page for page in PAGES if commands(page)]))
 def test_commands_parse(page: Path) -> None:
+    """Each names a verb, and every word that it types arrives as a value."""
     for args in commands(page):
-        parse(args)
+        verb, given = parse(args)
+        assert verb == " ".join(args[: len(verb.split())]) != ""
+        typed = {word for word in args[len(verb.split()) :] if not word.startswith("-")}
+        arrived = {text for value in given.values() for text in texts_of(value)}
+        assert typed <= arrived, f"strop {' '.join(args)}: {typed - arrived}"
+
+
+def texts_of(value: object) -> list[str]:
+    return [str(one) for one in value] if isinstance(value, list | tuple) else [str(value)]
 
 
 def test_the_docs_show_commands_and_parse_can_fail() -> None:
     assert sum(len(commands(page)) for page in PAGES) >= 15
+    for page in PAGES:
+        lines = re.findall(r"^(?: {4,}|\$ )(strop [a-z]+ .*)$", page.read_text(), flags=re.M)
+        assert len(lines) <= len(commands(page)), f"{page.name} shows commands that are not parsed"
     with pytest.raises(Exception, match="No such option"):
         parse(["train", "a.yaml", "--frobnicate"])
+    with pytest.raises(KeyError, match="suite"):
+        parse(["trian", "a.yaml"])
 
 
 def yaml_blocks(page: Path) -> list[str]:
     return re.findall(r"```yaml\n(.*?)```", page.read_text(), flags=re.S)
 
 
-def load_block(block: str, folder: Path) -> object:
+def load_block(block: str, folder: Path) -> Strict:
     """What a block of YAML is, read as the command that takes it would."""
     path = folder / "block.yaml"
     path.write_text(block)
@@ -68,10 +91,19 @@ def load_block(block: str, folder: Path) -> object:
     return load(Pipeline if "stages" in keys else Suite if "tasks" in keys else GateRules, path)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def expect_read(block: str, folder: Path) -> None:
+    """Every key of a block is one that was set, and plain values are as they were written."""
+    written, read = yaml.safe_load(block), load_block(block, folder)
+    assert written
+    assert read.model_fields_set == written.keys()
+    plain = {k: v for k, v in written.items() if isinstance(v, int | float)}
+    assert {k: getattr(read, k) for k in plain} == plain
+
+
+@pytest.mark.parametrize("page", shown([page for page in PAGES if yaml_blocks(page)]))
 def test_yaml_loads(page: Path, tmp_path: Path) -> None:
     for block in yaml_blocks(page):
-        load_block(block, tmp_path)
+        expect_read(block, tmp_path)
 
 
 def test_a_broken_block_would_be_found(tmp_path: Path) -> None:
@@ -87,7 +119,7 @@ def test_a_broken_block_would_be_found(tmp_path: Path) -> None:
     "recipe", sorted((ROOT / "examples").rglob("*.yaml")), ids=lambda p: p.name
 )
 def test_examples_load(recipe: Path, tmp_path: Path) -> None:
-    load_block(recipe.read_text(), tmp_path)
+    expect_read(recipe.read_text(), tmp_path)
 
 
 def test_links_lead_somewhere() -> None:

@@ -30,7 +30,7 @@ from strop.engines.engine import (
 from strop.engines.local.engine import LocalEngine, packs
 from strop.engines.openai import OpenAIEngine
 from strop.engines.recorded import RecordedEngine
-from strop.errors import UsageError
+from strop.errors import UnscoredError, UsageError
 from strop.http import RequestLimits
 from strop.model.logprobs import Head
 from strop.recipe.loading.load import load_recipe
@@ -38,6 +38,7 @@ from strop.recipe.template import TemplateRecipe
 from strop.recipe.train.rollout import RolloutRecipe, SamplingRecipe
 from strop.rollout.collect import collect
 from strop.rollout.source import SynchronousSource
+from strop.text.tools import Call, calls_in
 from strop.types import (
     Answer,
     Branch,
@@ -48,12 +49,14 @@ from strop.types import (
     Score,
     Task,
     Tree,
+    Usage,
     VersionSpan,
     trainable,
 )
 from tests.support.families import model_of
 from tests.support.runs import WriteRows
 from tests.support.sampling import engine_of, prompted, sample
+from tests.support.servers import chat_server
 
 PROMPTS = [(9, 11, 12), (8,), (10, 13, 14, 15, 16), (17, 18)]
 FREE = Sampling(temperature=1.0, max_tokens=8)
@@ -103,8 +106,9 @@ def test_a_completion_whose_parts_do_not_match_is_refused() -> None:
 class TestDrawKeys:
     def test_streams_of_one_seed_are_independent(self) -> None:
         keys = [DrawKey(0, "training", 3), DrawKey(0, "eval", 3), DrawKey(0, "decode", round=3),
-                DrawKey(0, "held_out"), DrawKey(0, "selfcheck")]  # fmt: skip
-        assert len({tuple(uniforms(key, 3)) for key in keys}) == 5
+                DrawKey(0, "held_out"), DrawKey(0, "selfcheck"),
+                DrawKey(0, "synthetic")]  # fmt: skip
+        assert len({tuple(uniforms(key, 3)) for key in keys}) == 6
 
     @pytest.mark.parametrize(
         ("key", "text"),
@@ -254,32 +258,18 @@ def _second_read(branch: Branch) -> Branch:
     return replace(branch, supervised=tuple(n != 1 for n in range(len(branch.ids))))
 
 
-class Slow(BaseHTTPRequestHandler):
+def slow(body: dict[str, Any]) -> Any:
     """Answers "a" late and everything else at once; "b" was called off."""
-
-    def do_POST(self) -> None:
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        said = asked["messages"][-1]["content"]
-        time.sleep(0.5 if said == "a" else 0)
-        finish = "abort" if said == "b" else "stop"
-        self.send_response(200)
-        self.end_headers()
-        choice = {"message": {"content": said.upper()}, "finish_reason": finish}
-        self.wfile.write(json.dumps({"choices": [choice]}).encode())
-
-    def log_message(self, *_: Any) -> None:
-        pass
+    said = body["messages"][-1]["content"]
+    time.sleep(0.5 if said == "a" else 0)
+    finish = "abort" if said == "b" else "stop"
+    return {"message": {"content": said.upper()}, "finish_reason": finish}
 
 
 @pytest.fixture
 def url() -> Iterator[str]:
-    running = ThreadingHTTPServer(("127.0.0.1", 0), Slow)
-    thread = threading.Thread(target=running.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{running.server_port}/v1"
-    running.shutdown()
-    thread.join()
-    running.server_close()
+    with chat_server(slow) as server:
+        yield server.url
 
 
 def tasks(*texts: str) -> list[Task]:
@@ -294,9 +284,10 @@ def ask_all(engine: Engine, asked: Sequence[Task]) -> Iterator[tuple[int, Answer
 class TestOpenAIEngine:
     def test_answers_come_as_they_finish(self, url: str) -> None:
         found = list(ask_all(OpenAIEngine(url, "mine"), tasks("a", "b", "c")))
-        assert found[-1] == (0, Answer("A", "stop"))
-        assert dict(found)[1] == Answer("B", "aborted")
-        assert dict(found)[2] == Answer("C", "stop")
+        used = Usage(prompt=10, completion=1)
+        assert found[-1] == (0, Answer("A", "stop", usage=used))
+        assert dict(found)[1] == Answer("B", "aborted", usage=used)
+        assert dict(found)[2] == Answer("C", "stop", usage=used)
 
     def test_what_was_answered_is_kept(self, url: str, tmp_path: Path) -> None:
         limits = RequestLimits(most_requests=2)
@@ -306,6 +297,107 @@ class TestOpenAIEngine:
         assert dict(ask_all(again, tasks("c", "b"))) == {0: first[1], 1: first[0]}
         assert (engine.client.sent, again.client.sent) == (2, 0)
         assert again.client.limits is limits
+
+    def test_a_refused_request_ends_all_others_unless_it_may_fail_alone(self) -> None:
+        def reply(body: dict[str, Any]) -> Any:
+            said = body["messages"][-1]["content"]
+            return int(said) if said.isdigit() else said
+
+        with chat_server(reply) as server:
+            lenient = OpenAIEngine(server.url, "mine", lenient=True)
+            with pytest.warns(UserWarning, match="a request was refused .status 400"):
+                found = dict(ask_all(lenient, tasks("b", "400", "c")))
+            assert [found[n].text for n in range(3)] == ["b", "", "c"]
+            assert [found[n].finish for n in range(3)] == ["stop", "error", "stop"]
+            with pytest.raises(UnscoredError, match="status 400"):
+                dict(ask_all(OpenAIEngine(server.url, "mine"), tasks("b", "400", "c")))
+            with pytest.raises(UnscoredError, match="status 401"):
+                dict(ask_all(lenient, tasks("b", "401", "c")))
+
+    def test_a_thought_beside_the_answer_is_kept_where_it_is_wanted(self) -> None:
+        message = {"content": "4", "reasoning_content": "2 and 2"}
+        with chat_server(lambda body: {"message": message}) as server:
+            said = dict(ask_all(OpenAIEngine(server.url, "m"), tasks("b")))
+            assert said[0].text == "4"
+            thinking = OpenAIEngine(server.url, "m", thoughts=True).speaking(TemplateRecipe())
+            assert dict(ask_all(thinking, tasks("b")))[0].text == (
+                "<think>\n2 and 2\n</think>\n\n4"
+            )
+
+    def test_rounds_of_one_prompt_are_other_draws(self) -> None:
+        with chat_server(lambda body: "x") as server:
+            engine = OpenAIEngine(server.url, "m")
+            prompts = engine.prompted(tasks("b"), FREE)
+            for round in (0, 1):
+                key = DrawKey(3, "synthetic", round=round)
+                list(engine.generate(requests_of(prompts, FREE, key, 2)))
+            assert sorted(body["seed"] for body in server.asked) == [3, 4, 65539, 65540]
+
+
+def answered(message: Mapping[str, Any], finish: str = "stop") -> Answer:
+    """What the engine makes of a server's message."""
+
+    class Said(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.end_headers()
+            choice = {"message": message, "finish_reason": finish}
+            self.wfile.write(json.dumps({"choices": [choice]}).encode())
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Said) as running:
+        thread = threading.Thread(target=running.serve_forever)
+        thread.start()
+        try:
+            url = f"http://127.0.0.1:{running.server_port}/v1"
+            ((_, answer),) = ask_all(OpenAIEngine(url, "mine"), tasks("a"))
+        finally:
+            running.shutdown()
+            thread.join()
+    return answer
+
+
+CALL = {"function": {"name": "f", "arguments": '{"x": 1}'}}
+
+
+class TestWhatAServerSays:
+    def test_null_without_a_call_is_no_finished_answer(self) -> None:
+        assert answered({"content": None}) == Answer("", "error")
+        assert answered({"content": None, "tool_calls": []}) == Answer("", "error")
+        assert answered({"content": None}, "length") == Answer("", "length")
+        assert answered({"content": ""}) == Answer("", "stop")
+        assert answered({"content": "half"}, "content_filter") == Answer("half", "error")
+
+    def test_calls_are_put_back_into_the_text(self) -> None:
+        alone = answered({"content": None, "tool_calls": [CALL]}, "tool_calls")
+        assert alone.finish == "stop"
+        assert calls_in(alone.text) == [Call("f", {"x": 1})]
+        beside = answered({"content": "so:", "tool_calls": [CALL] * 2}, "tool_calls")
+        assert beside.text.splitlines() == ["so:", *[alone.text] * 2]
+
+    def test_arguments_that_are_no_json_stay_as_they_were_written(self) -> None:
+        broken = {"function": {"name": "f", "arguments": '{"x": '}}
+        said = answered({"content": None, "tool_calls": [broken]}).text
+        assert r'''"{\"x\": "''' in said
+        assert calls_in(said) is None
+
+    def test_a_call_without_a_name_is_not_of_the_form(self) -> None:
+        with pytest.raises(UnscoredError, match="not of the OpenAI form"):
+            answered({"content": None, "tool_calls": [{"function": {}}]})
+
+
+def test_a_key_that_no_header_can_carry(monkeypatch: pytest.MonkeyPatch) -> None:
+    for key in ("schl\u00fcssel", "two\nlines"):
+        monkeypatch.setenv("STROP_API_KEY", key)
+        with pytest.raises(UsageError, match="STROP_API_KEY holds a character") as told:
+            OpenAIEngine("http://127.0.0.1:8000/v1", "mine")
+        assert key not in str(told.value)
+    monkeypatch.setenv("STROP_API_KEY", "sk-1_2.3/4+5=")
+    engine = OpenAIEngine("http://127.0.0.1:8000/v1", "mine")
+    assert engine.client.headers == {"Authorization": "Bearer sk-1_2.3/4+5="}
 
 
 class TestWithoutTokens:

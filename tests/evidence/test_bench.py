@@ -27,7 +27,7 @@ from benchmarks.duel import (
 )
 from benchmarks.growth import slope
 from benchmarks.limit import sampling_flops, training_flops, work_of
-from benchmarks.make import _make
+from benchmarks.make import make_here
 from benchmarks.ours import StropSampler, StropTrainer, recipe_of
 from benchmarks.sides import Batch, Place, Step
 from benchmarks.table import cells, fill, markdown_table, remember, row_of, text_table
@@ -46,7 +46,7 @@ def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def made(run: Run, folder: Path) -> Place:
     folder.mkdir(parents=True, exist_ok=True)
-    _make(run, folder)
+    make_here(run, folder)
     place = Place(folder, folder / "scratch")
     place.scratch.mkdir(exist_ok=True)
     return place

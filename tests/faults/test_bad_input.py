@@ -161,20 +161,30 @@ class TestPaths:
         for path in (tmp_path / "a/../rows.jsonl", tmp_path / "a/link.jsonl", tmp_path / "a"):
             assert len(read([at(path)], PARSERS["demonstration"])) == 1
 
-    @pytest.mark.parametrize("target", ["/dev/zero", "/nowhere", "loop.jsonl", "."])
-    def test_links_to_what_is_no_file(self, tmp_path: Path, target: str) -> None:
+    @pytest.mark.parametrize(
+        ("target", "message"),
+        [
+            ("/dev/zero", "no regular file"),
+            ("/nowhere", "no such file"),
+            ("loop.jsonl", "no such file"),
+            (".", "no regular file"),
+        ],
+    )
+    def test_links_to_what_is_no_file(self, tmp_path: Path, target: str, message: str) -> None:
         link = tmp_path / "loop.jsonl"
         link.symlink_to(target)
-        with refused(DataError, r"no regular file|no such file|holds no data|cannot read"):
+        with refused(DataError, message):
             list(rows(link if target != "." else tmp_path))
 
     @pytest.mark.parametrize("look", [lambda p: list(rows(p)), lambda p: data_hash([p])])
     def test_devices_and_pipes(self, tmp_path: Path, look: Callable[[Path], Any]) -> None:
         pipe = tmp_path / "pipe.jsonl"
         os.mkfifo(pipe)
-        for path in (pipe, tmp_path, Path("/dev/zero")):
-            with refused(DataError, "no regular file|unknown kind"):
+        for path in (pipe, tmp_path):
+            with refused(DataError, "no regular file"):
                 look(path)
+        with refused(DataError, "zero: unknown kind"):
+            look(Path("/dev/zero"))
 
     def test_long_names_and_a_folder_below_a_file(self, tmp_path: Path) -> None:
         with refused(DataError, "cannot read it: File name too long"):

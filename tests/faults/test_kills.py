@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from strop.train.rundir.checkpoint import latest_checkpoint, step_of
+from strop.train.rundir.checkpoint import step_of
 from tests.faults.kills import differences, killed, left_alone
 from tests.support.processes import Child
+from tests.support.runs import latest_checkpoint
 
 
 @pytest.mark.parametrize("method", ["sft", "grpo"])

@@ -14,9 +14,9 @@ import yaml
 from strop.errors import StoppedBySignal
 from strop.recipe.loading.load import load_recipe
 from strop.train.run import train
-from strop.train.rundir.checkpoint import latest_checkpoint, step_of
+from strop.train.rundir.checkpoint import step_of
 from tests.support.processes import Child
-from tests.support.runs import Finished, final_weights, metrics, same
+from tests.support.runs import Finished, final_weights, latest_checkpoint, metrics, same
 
 BOTH = pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["TERM", "INT"]

@@ -6,6 +6,7 @@ import ast
 import hashlib
 import io
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Callable
@@ -154,7 +155,7 @@ def killed_in(child: Callable[[], None]) -> None:
     assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL
 
 
-def kill(*_: object) -> None:
+def kill(*_: object, **__: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -194,6 +195,48 @@ class TestWholeOrNotThere:
             (temporary / "records").write_text("newer")
         assert (folder / "records").read_text() == "newer"
         assert list(tmp_path.iterdir()) == [folder]
+
+    @pytest.mark.parametrize("nth", [1, 2, 3])
+    def test_a_kill_between_the_renames_of_publish(
+        self, nth: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Killed before the first rename, between the two, and after both."""
+        folder = tmp_path / "checkpoint-4"
+        for said in ("old", "new"):
+            (tmp_path / said).mkdir()
+            (tmp_path / said / "weights").write_text(said)
+        publish(tmp_path / "old", folder)
+        replaced = os.replace
+
+        def child() -> None:
+            asked = [0]
+
+            def replace(old: Path, new: Path) -> None:
+                asked[0] += 1
+                if asked[0] == nth:
+                    kill()
+                replaced(old, new)
+
+            monkeypatch.setattr(os, "replace", replace)
+            monkeypatch.setattr(shutil, "rmtree", kill)
+            publish(tmp_path / "new", folder)
+
+        killed_in(child)
+        assert folder.exists() == (nth != 2)
+        kept = "new" if nth == 3 else "old"
+        sweep(tmp_path)
+        assert (folder / "weights").read_text() == kept
+        assert {p.name for p in tmp_path.iterdir()} == {folder.name, *["new"] * (nth != 3)}
+
+    def test_what_a_kill_between_the_renames_left_is_put_back_by_the_next_write(
+        self, tmp_path: Path
+    ) -> None:
+        (tmp_path / ".eval.before").mkdir()
+        (tmp_path / ".eval.before/records").write_text("old")
+        with pytest.raises(IsADirectoryError), writing_folder(tmp_path / "eval") as temporary:
+            temporary.write_text("new")
+        assert (tmp_path / "eval/records").read_text() == "old"
+        assert [path.name for path in tmp_path.rglob("*")] == ["eval", "records"]
 
     def test_an_error_in_the_middle(self, tmp_path: Path) -> None:
         write_json(tmp_path / "file", [1])

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from strop.errors import BudgetError, HttpError
+from strop.errors import BudgetError, HttpError, UsageError
 from strop.http import HttpClient, RequestLimits, request_hash, retry_after
 
 QUICK = RequestLimits(first_wait=0.01, longest_wait=0.02)
@@ -112,6 +112,23 @@ class TestAttempts:
             with pytest.raises(HttpError, match="ConnectError"):
                 HttpClient(QUICK).post(f"http://127.0.0.1:{taken.getsockname()[1]}", {"n": 1})
 
+    @pytest.mark.parametrize(
+        ("url", "problem"),
+        [
+            ("127.0.0.1:8000/v1", "it names no server"),
+            ("http://", "it names no server"),
+            ("ftp://host/v1", "it names no server"),
+            ("http://host:port/v1", "Invalid port"),
+            ("http://host:70000/v1", "ports end at 65535"),
+            ("http://ho\nst/v1", "Invalid non-printable"),
+        ],
+    )
+    def test_no_address(self, url: str, problem: str) -> None:
+        for ask in (HttpClient(QUICK).post, HttpClient(QUICK).post_all):
+            with pytest.raises(UsageError, match=f"is no HTTP address: {problem}") as told:
+                list(ask(url, [{"n": 1}]))
+            assert "fix: write one like http://" in str(told.value)
+
     def test_an_answer_that_takes_too_long(self, server: Plan) -> None:
         server.seconds = 0.5
         with pytest.raises(HttpError, match="ReadTimeout"):
@@ -133,7 +150,7 @@ class TestRetryAfter:
 
     def test_not_for_longer_than_patience(self, server: Plan) -> None:
         server.statuses, server.retry_after = [429], "3600"
-        with pytest.raises(HttpError, match=r"status 429.*asks to wait 3600 seconds"):
+        with pytest.raises(HttpError, match=r"asks to wait 3600 seconds, and 120 is the most"):
             HttpClient(QUICK).post(server.url, {"n": 1})
         assert len(server.seen) == 1
 
@@ -142,7 +159,7 @@ class TestRetryAfter:
         assert retry_after("120") == 120
         assert 98 <= retry_after(format_datetime(soon, usegmt=True)) <= 100
         assert retry_after(format_datetime(soon - timedelta(days=1), usegmt=True)) == 0
-        assert [retry_after(text) for text in ("", "soon", "-5")] == [0, 0, 0]
+        assert [retry_after(text) for text in ("", "soon", "-5", "\u00b2")] == [0] * 4
 
 
 class TestMany:
@@ -170,6 +187,16 @@ class TestMany:
         list(client.post_all(server.url, numbers(5)))
         assert len(server.times) == 6
         assert time.monotonic() - started >= 5 / 20
+
+    def test_a_failure_does_not_wait_for_the_retries_of_others(self, server: Plan) -> None:
+        """One request sleeps for a minute before its next attempt, another fails for good."""
+        server.statuses, server.retry_after = [503, 404], "60"
+        client = HttpClient(RequestLimits(at_once=2, per_second=10))
+        started = time.monotonic()
+        with pytest.raises(HttpError, match="404"):
+            list(client.post_all(server.url, numbers(2)))
+        assert time.monotonic() - started < 30
+        assert len(server.seen) == 2
 
     def test_a_failure_calls_off_the_rest(self, server: Plan) -> None:
         server.refused = {1}

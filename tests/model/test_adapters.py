@@ -23,10 +23,9 @@ from strop.recipe.train.model import LoraRecipe, ModelRecipe
 from strop.train.preflight import start
 from strop.train.preflight.prepare import prepare
 from strop.train.run import train
-from strop.train.rundir.checkpoint import latest_checkpoint
 from strop.types import Branch, Tree
 from tests.support.models import sharp_model
-from tests.support.runs import break_off, metrics, same, weights
+from tests.support.runs import break_off, latest_checkpoint, metrics, same, weights
 
 
 class TestAdapters:

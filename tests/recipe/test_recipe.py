@@ -140,7 +140,9 @@ def test_inert_kl_is_refused(tmp_path: Path) -> None:
     text = POLICY.replace("beta: 0.0", "kl: k3") + "reward: [{function: f}]"
     with pytest.raises(RecipeError, match="kl is set but beta is 0"):
         load_recipe(write(tmp_path, text))
-    assert isinstance(load_recipe(write(tmp_path, text), ["objective.beta=0.1"]), PolicyRecipe)
+    recipe = load_recipe(write(tmp_path, text), ["objective.beta=0.1"])
+    assert isinstance(recipe, PolicyRecipe)
+    assert (recipe.objective.beta, recipe.objective.kl) == (0.1, "k3")
 
 
 def test_pipeline_and_suite_mistakes(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 import tempfile
 import threading
@@ -210,8 +211,8 @@ def test_a_candidate_ends_with_a_killed_fork_server(tmp_path: Path) -> None:
     with contextlib.ExitStack() as stack:
         candidate = stack.enter_context(sandbox.execute(code, SHORT))
         folder = Path(candidate.call("f", [], {}))
-        (child,) = children(sandbox._server.pid)
-        threading.Timer(0.2, sandbox._server.kill).start()
+        (child,) = children(sandbox.pid)
+        threading.Timer(0.2, os.kill, (sandbox.pid, signal.SIGKILL)).start()
         with pytest.raises(CandidateError, match="ended before it answered"):
             candidate.call("wait", [], {})
         with pytest.raises(SandboxError, match="the fork server ended"):
@@ -222,7 +223,7 @@ def test_a_candidate_ends_with_a_killed_fork_server(tmp_path: Path) -> None:
 
 def test_closing_a_sandbox_leaves_no_process_and_no_folder(any_tier: str) -> None:
     sandbox = tiers.start(any_tier)  # type: ignore[arg-type]
-    folder, server = folder_of(sandbox), sandbox._server.pid
+    folder, server = folder_of(sandbox), sandbox.pid
     sandbox.close()
     sandbox.close()
     assert is_gone(server)
@@ -258,27 +259,27 @@ def test_thousands_of_files_that_nobody_saw_in_time_are_removed(tmp_path: Path) 
             os.chdir("deep")
     finally:
         os.chdir(here)
-    assert forkserver._is_too_much(tmp_path, 10**9)
+    assert forkserver.holds_too_much(tmp_path, 10**9)
     for number in range(1000):
         (tmp_path / f"{number}").touch()
     (tmp_path / "shut").mkdir(0)
     (tmp_path / "half").mkdir()
     (tmp_path / "half" / "inner").mkdir(0)
     (tmp_path / "half").chmod(0o300)
-    forkserver._empty(tmp_path)
+    forkserver.empty(tmp_path)
     assert os.listdir(tmp_path) == []
 
 
 @needs_landlock
 def test_a_hidden_folder_counts_as_too_much(tmp_path: Path) -> None:
-    assert not forkserver._is_too_much(tmp_path, 100)
+    assert not forkserver.holds_too_much(tmp_path, 100)
     (tmp_path / "file").write_bytes(bytes(101))
-    assert forkserver._is_too_much(tmp_path, 100)
-    assert not forkserver._is_too_much(tmp_path, 10**6)
-    assert not forkserver._is_too_much(tmp_path, 10**6)
+    assert forkserver.holds_too_much(tmp_path, 100)
+    assert not forkserver.holds_too_much(tmp_path, 10**6)
+    assert not forkserver.holds_too_much(tmp_path, 10**6)
     for number in range(forkserver.MOST_FILES):
         (tmp_path / f"{number}").touch()
-    assert forkserver._is_too_much(tmp_path, 10**6), "one file too many"
+    assert forkserver.holds_too_much(tmp_path, 10**6), "one file too many"
 
 
 SEARCH = """

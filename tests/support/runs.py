@@ -16,6 +16,7 @@ from strop.demo.world import all_equations, assistant, solution, user
 from strop.recipe.loading.load import load_recipe
 from strop.tracking.runlog import read_rows
 from strop.train.run import train
+from strop.train.rundir.checkpoint import verify
 
 WriteRows = Callable[[str, Sequence[Mapping[str, Any]]], Path]
 
@@ -84,6 +85,15 @@ def _files(folder: Path) -> dict[str, tuple[int, int]]:
     """Size and time of change of every file."""
     found = {p: p.lstat() for p in folder.rglob("*")}
     return {str(p): (s.st_size, s.st_mtime_ns) for p, s in found.items() if not p.is_dir()}
+
+
+def latest_checkpoint(run: Path) -> Path | None:
+    """The checkpoint that `latest` leads to, verified; `None` where none was finished."""
+    pointer = run / "latest"
+    if not pointer.is_symlink():
+        return None
+    verify(pointer.resolve())
+    return run / pointer.readlink()
 
 
 def metrics(folder: Path) -> list[dict[str, Any]]:

@@ -66,10 +66,10 @@ def folder_of(sandbox: Sandbox) -> Path:
 @contextlib.contextmanager
 def nothing_stays(sandbox: Sandbox) -> Iterator[None]:
     """No process, open file or file is left, and the sandbox judges as before."""
-    server, folder = sandbox._server.pid, folder_of(sandbox)
+    server, folder = sandbox.pid, folder_of(sandbox)
     before = handles(server), handles(os.getpid())
     yield
-    assert sandbox._server.poll() is None, "the fork server has ended"
+    assert not has_ended(server), "the fork server has ended"
     assert os.listdir(folder) == []
     assert children(server) == []
     assert (handles(server), handles(os.getpid())) == before
@@ -89,11 +89,14 @@ def wait_for(fine: Any, seconds: float = 5.0) -> bool:
     return bool(fine())
 
 
-def is_gone(pid: int) -> bool:
-    def ended() -> bool:
-        try:
-            return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
-        except FileNotFoundError:
-            return True
+def has_ended(pid: int) -> bool:
+    """Whether a process is gone, or dead and waited for by nobody."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
 
-    return wait_for(ended)
+
+def is_gone(pid: int) -> bool:
+    """Whether a process ends within the time that `wait_for` waits."""
+    return wait_for(lambda: has_ended(pid))

@@ -163,7 +163,8 @@ class TestSources:
         assert len(prepared(recipe(recipes, {"hub": str(hub)})).rendered.trees) == 12
         run = train(loaded, force=True).parent
         (kept,) = json.loads((run / "lineage.json").read_text())["data"]
-        assert (kept["hub"], kept["split"], len(kept["sha256"])) == (str(hub), "test", 16)
+        assert (kept["path"], len(kept["sha256"])) == (f"hub:{hub}", 16)
+        assert kept["read"] == {"hub": str(hub), "split": "test"}
         with pytest.raises(DataError, match="cannot load split 'nowhere'"):
             prepared(recipe(recipes, {"hub": str(hub), "split": "nowhere"}))
 

@@ -18,9 +18,8 @@ from strop.rewards.audit.symptoms import habits_of, length_pay, symptoms
 from strop.text.habits import HABITS
 from strop.train.monitor.hacking import slope_t, two_proportions
 from strop.train.run import train
-from strop.train.rundir.checkpoint import latest_checkpoint
 from strop.types import Completion, Origin, Rollout, Score, ScoredGroup, Task
-from tests.support.runs import metrics
+from tests.support.runs import latest_checkpoint, metrics
 
 PROMPT = "Solve 3x + 7 = 22"
 CLEAN = (

@@ -83,3 +83,19 @@ def test_how_a_step_is_cut_into_forwards_changes_nothing(
     assert whole.norm() > 1e-4
     assert (whole - parts).norm() <= 2e-5 * whole.norm()
     assert cut["loss"] == pytest.approx(row["loss"], rel=1e-5, abs=1e-6)
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "garbled"])
+def test_a_damaged_reference_is_computed_again(
+    damage: str, finished: Finished, recipes: dict[str, Path]
+) -> None:
+    whole = finished("dpo", *options_of("dpo"))
+    recipe = load_recipe(recipes["dpo"], options_of("dpo"))
+    kept = break_off(recipe, 3) / "reference.safetensors"
+    content = kept.read_bytes()
+    broken = {"cut": content[:-7], "empty": b"", "garbled": b"x" * len(content)}
+    kept.write_bytes(broken[damage])
+    with pytest.warns(UserWarning, match=r"reference\.safetensors is damaged"):
+        again = train(recipe, resume=True).parent
+    assert kept.read_bytes() == content
+    assert same(final_weights(whole), final_weights(again))

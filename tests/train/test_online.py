@@ -19,14 +19,25 @@ from strop.model.network import Policy
 from strop.model.reference import Reference
 from strop.recipe.loading.load import load_recipe
 from strop.recipe.train.methods import Online
-from strop.rollout.overlong import shaped
+from strop.rollout.overlong import with_overlong_penalty
 from strop.rollout.source import SynchronousSource, teaches
 from strop.text.lengths import overlong_penalty
 from strop.train.loop.optim import Optimizers
 from strop.train.loop.state import TrainState
 from strop.train.methods.ranked import OnlineDpo, Raft, ranked
 from strop.train.run import train
-from strop.types import Branch, Completion, Judged, Origin, Rollout, Score, ScoredGroup, Task, Tree
+from strop.types import (
+    Branch,
+    Completion,
+    Finish,
+    Judged,
+    Origin,
+    Rollout,
+    Score,
+    ScoredGroup,
+    Task,
+    Tree,
+)
 from tests.support.runs import metrics
 from tests.support.steps import learn
 
@@ -153,7 +164,7 @@ class TestOverlong:
         assert overlong_penalty(length, 20, 8) == pytest.approx(penalty)
 
     def test_is_added_and_kept_apart(self) -> None:
-        told = shaped(group(1.0, 0.0, None, lengths=(2, 9, 10)), 10, 4)
+        told = with_overlong_penalty(group(1.0, 0.0, None, lengths=(2, 9, 10)), 10, 4)
         assert [s.total for s in told.scores] == [1.0, pytest.approx(-0.75), None]
         assert told.scores[1].components == {"f": 0.0, "overlong": pytest.approx(-0.75)}
 
@@ -250,6 +261,31 @@ class TestBestOf:
         expected = -float(policy.score(trees).logprobs_N.detach().mean())
         assert metrics_["loss"] == pytest.approx(expected, abs=1e-5)
         assert metrics_["skipped/groups"] == 1
+
+    @pytest.mark.parametrize(
+        ("finish", "reason"), [("stop", "objective.min_reward"), ("length", "rollout.max_tokens")]
+    )
+    def test_says_why_nothing_is_learnt(
+        self, finish: Finish, reason: str, recipes: dict[str, Path], policy: Policy
+    ) -> None:
+        options = ["objective.min_reward=0.5", "rollout.mask_truncated=true"]
+        recipe = load_recipe(recipes["raft"], options)
+        learner = Raft(recipe, state_of(policy), policy)  # type: ignore[arg-type]
+        poor = group(0.1, 0.2) if finish == "stop" else group(1.0, 2.0)
+        cut = tuple(replace(c, finish=finish) for c in poor.rollout.completions)
+        step = [replace(poor, rollout=replace(poor.rollout, completions=cut))]
+        with pytest.warns(UserWarning, match=reason):
+            assert learn(learner, learner.state, step)["skipped/groups"] == 1
+
+    def test_equal_groups_are_learnt_and_dropout_is_live(self, recipes: dict[str, Path]) -> None:
+        options = ["run.steps=2", "model.lora={rank: 2, dropout: 0.5}"]
+        dropped = metrics(train(load_recipe(recipes["raft"], options)).parent)
+        assert all(row["skipped/groups"] == 0 for row in dropped)
+        assert all("frac_reward_zero_std" not in row for row in dropped)
+        still = load_recipe(recipes["raft"], [*options, "model.lora.dropout=0"])
+        rows = metrics(train(still, overwrite=True).parent)
+        assert rows[0]["reward"] == dropped[0]["reward"]  # sampling is without dropout
+        assert rows[0]["grad_norm"] != dropped[0]["grad_norm"]
 
     def test_raises_the_reward(self, recipes: dict[str, Path]) -> None:
         options = ["optim.learning_rate=3e-3", "run.steps=25", "run.batch_size=8",

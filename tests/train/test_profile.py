@@ -237,9 +237,9 @@ class TestTrace:
             event("gpu_memcpy", 9e5, 1e5),
         ]
         path.write_text(json.dumps({"traceEvents": events}))
-        trace = profile_module._slimmed(path, 1.0, on_device=True)
+        trace = profile_module.slimmed(path, 1.0, on_device=True)
         assert trace.device_idle == pytest.approx(0.6)
-        assert profile_module._slimmed(path, 1.0, on_device=False).device_idle is None
+        assert profile_module.slimmed(path, 1.0, on_device=False).device_idle is None
 
 
 def test_the_table_by_hand() -> None:

@@ -75,6 +75,12 @@ BEFORE_COMPUTE = [
     ("grpo", "model.lora={dropout: 0.1}", "which dropout would make noise of"),
     ("dpo", "model.lora={dropout: 0.1}", "which dropout would make noise of"),
     ("raft", "alarms.hacking=stop", "no held-out reward"),
+    ("grpo", "alarms.proxy_gap=stop", "no held-out reward"),
+    ("ppo", "alarms.slopes=off", "no held-out reward"),
+    ("grpo", "alarms.dominance=stop", "one reward drives the whole advantage"),
+    ("ppo", "alarms.zero_variance=stop", "learns from equal groups as well"),
+    ("raft", "alarms.zero_variance=stop", "learns from equal groups as well"),
+    ("dpo", "alarms.capability_regression=stop", "no general score"),
     ("dapo", "alarms.kl_runaway=stop", "no KL is measured"),
     ("grpo", "rollout.group_size=1", "takes its baseline from the group"),
     ("rloo", "rollout.group_size=1", "takes its baseline from the group"),
@@ -96,6 +102,7 @@ BEFORE_COMPUTE = [
     ("grpo", "objective={epsilon_low: 0.3, epsilon_high: 0.2}", "epsilon_high >="),
     ("raft", "rollout.mismatch={level: token}", "does not read it"),
     ("grpo", "text.overlong=cut", "does not read it"),
+    ("grpo", "text.cache=always", "does not read it"),
 ]
 
 
@@ -108,6 +115,27 @@ def test_refused_before_any_compute_even_with_force(
         prepare(recipe, resume=False, overwrite=False, force=True)
     assert "fix:" in str(caught.value)
     assert not Path(recipe.output).exists()
+
+
+FED = [
+    ("raft", ["alarms.hacking=stop", "eval.data=tasks.jsonl"]),
+    ("grpo", ["alarms.proxy_gap=stop", "eval.data=tasks.jsonl"]),
+    ("ppo", ["alarms.slopes=off", "eval.data=tasks.jsonl"]),
+    ("grpo", ["alarms.dominance=stop", "rollout.overlong_buffer=4"]),
+    ("grpo", ["alarms.zero_variance=stop"]),
+    ("online_dpo", ["alarms.zero_variance=stop"]),
+    ("grpo", ["alarms.kl_runaway=stop", "objective.beta=0.1"]),
+    ("raft", ["alarms.habits=stop", "alarms.length_drift=stop", "alarms.entropy_collapse=stop"]),
+]
+
+
+@pytest.mark.parametrize(("method", "overrides"), FED)
+def test_an_alarm_that_is_fed_is_accepted(
+    method: str, overrides: list[str], recipes: dict[str, Path]
+) -> None:
+    recipe = load_recipe(recipes[method], overrides)
+    assert recipe.alarms != type(recipe.alarms)()
+    assert prepare(recipe, resume=False, overwrite=False, force=False).total_steps == 6
 
 
 @pytest.mark.parametrize("method", ["dpo", "simpo", "kto", "apo_zero", "cpo"])

@@ -19,9 +19,8 @@ from strop.recipe.train.model import ModelRecipe
 from strop.recipe.train.run import OptimRecipe
 from strop.train.loop.optim import build_optimizer, learning_rate
 from strop.train.run import train
-from strop.train.rundir.checkpoint import latest_checkpoint
 from tests.support.processes import Child, sets
-from tests.support.runs import Finished, break_off, metrics, same, weights
+from tests.support.runs import Finished, break_off, latest_checkpoint, metrics, same, weights
 
 
 def test_sft_lowers_the_loss_on_what_it_sees(recipes: dict[str, Path]) -> None:
@@ -129,6 +128,19 @@ class TestOutputs:
         with pytest.raises(OutputError, match="not a strop run"):
             train(load_recipe(recipes["sft"]), overwrite=True)
         assert (folder / "thesis.tex").exists()
+
+    def test_a_start_that_was_killed_leaves_no_strangers_folder(
+        self, recipes: dict[str, Path]
+    ) -> None:
+        """Killed while it wrote the recipe, its first file."""
+        folder = recipes["sft"].parent / "runs/sft"
+        folder.mkdir(parents=True)
+        half = folder / ".recipe.resolved.yaml.4242-140.tmp"
+        half.write_text("method: s")
+        (folder / ".lock").write_text("")
+        train(load_recipe(recipes["sft"], ["run.steps=1"]))
+        assert not half.exists()
+        assert (folder / "final").is_dir()
 
     def test_overwrite_starts_again(self, recipes: dict[str, Path]) -> None:
         first = weights(train(load_recipe(recipes["sft"])))

@@ -39,10 +39,10 @@ def gate(
     Example: strop gate --base evals/sft --candidate evals/dpo --policy policy.yaml
     """
     from strop.evals.gate import EXIT_CODES
-    from strop.evals.gate.verdict import policy_of, run_gate
+    from strop.evals.gate.verdict import rules_of, run_gate
     from strop.results import GateResult
 
-    rules = policy_of(policy, margin, base)
+    rules = rules_of(policy, margin, base)
     verdict = run_gate(
         rules, base, candidate, None if dry_run else output,
         noise=noise, registry=None if dry_run else registry,

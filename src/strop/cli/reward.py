@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -36,7 +37,7 @@ def check(
     from strop.rewards.audit.sample import read_completions, score
     from strop.rewards.compose import Reward
 
-    loaded = _loaded(recipe, overrides)
+    loaded = reward_in(recipe, overrides)
     reward = Reward(loaded.reward)
     scored = score(reward, read_completions(file))
     found = checked(loaded.reward, scored, reward.seconds)
@@ -61,7 +62,7 @@ def audit(
     from strop.rewards.audit.sample import read_completions, score
     from strop.rewards.compose import Reward
 
-    loaded = _loaded(recipe, overrides)
+    loaded = reward_in(recipe, overrides)
     scored = score(Reward(loaded.reward), read_completions(file))
     groups = [[scored.scores[i].components for i in group] for group in scored.groups]
     found, margin = dominance(loaded.reward, groups), static_margin(loaded.reward, groups)
@@ -92,7 +93,7 @@ def probe(
     from strop.rewards.audit.check import attacked
     from strop.rewards.audit.report import plain, probe_lines
 
-    loaded = _loaded(recipe, overrides)
+    loaded = reward_in(recipe, overrides)
     findings = attacked(loaded.reward, loaded.probes, tasks)
     if as_json:
         print(json.dumps([plain(one) | {"verdict": one.verdict} for one in findings]))
@@ -102,7 +103,7 @@ def probe(
     raise typer.Exit(10 if "fails" in verdicts else 11 if "undecided" in verdicts else 0)
 
 
-def _loaded(path: Path, overrides: list[str]) -> RewardFile:
+def reward_in(path: Path, overrides: Sequence[str] = ()) -> RewardFile:
     """The reward of a training recipe, or of a file that holds nothing else."""
     from strop.errors import RecipeError
     from strop.recipe.loading.load import load, load_recipe, read_yaml

@@ -53,6 +53,7 @@ def train(
             overwrite=overwrite,
             force=force,
             force_resume=force_resume,
+            dry_run=True,
         )
         plan = {"output": str(prepared.folder), "steps": prepared.total_steps, **prepared.checks}
         found = settings(loaded, read_yaml(recipe, overrides), overrides, prepared)

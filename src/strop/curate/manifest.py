@@ -6,16 +6,17 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 from strop import __version__
 from strop.data.bad_rows import BadRow
+from strop.data.folders import find
 from strop.data.records import any_record, row_of
-from strop.data.sources import at, rows_hash, sieve_of, stream
+from strop.data.sources import Parse, at, rows_hash, sieve_of, stream
 from strop.errors import OutputError
-from strop.files import hashed_files, place, remove, write_json, writing_folder
+from strop.files import hashed_files, place, remove, sha256_of, write_json, writing_folder
 from strop.recipe.train.data import DataSource
 from strop.types import Record
 
@@ -92,9 +93,9 @@ def writing_records(
             output.close()
         if single:
             (temporary / f"{RECORDS}.jsonl").touch()
-        names = {name: target.name for name, target in _beside(path).items()} if single else {}
+        names = {name: target.name for name, target in files_beside(path).items()} if single else {}
         made_by = {"made_by": f"strop data {verb}", "strop": __version__}
-        read = [{**one.place(), "sha256": rows_hash(one)} for one in inputs]
+        read = [{**one.place(), "sha256": rows_hash(one), **_chained(one)} for one in inputs]
         write_json(
             temporary / MANIFEST,
             {
@@ -107,7 +108,7 @@ def writing_records(
             },
         )
     if single:
-        for name, target in _beside(path).items():
+        for name, target in files_beside(path).items():
             if (folder / name).exists():
                 place(folder / name, target)
             else:
@@ -129,7 +130,7 @@ def expect_free(path: Path, *, overwrite: bool) -> None:
                       fix="choose another --output, or pass --overwrite")  # fmt: skip
 
 
-def _beside(path: Path) -> dict[str, Path]:
+def files_beside(path: Path) -> dict[str, Path]:
     """Where the files of a folder go if one file was asked for; the records last."""
     return {
         DROPPED: path.with_name(f"{path.stem}.{DROPPED}"),
@@ -144,6 +145,73 @@ def manifest_of(path: Path) -> Path | None:
     return next((one for one in beside if one.is_file()), None)
 
 
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The manifest that lists the files of a source, and what it says of them.
+
+    `Listing("/d/clean.manifest.json", "9f86...", "strop data clean", unchanged=True)`; `unchanged`
+    says whether every file that is read is still the one that the manifest lists.
+    """
+
+    path: str
+    sha256: str
+    made_by: str
+    unchanged: bool
+
+
+def intact(output: Path) -> dict[str, Any] | None:
+    """The manifest of an output; `None` where there is none, or a file that it lists is missing or
+    was changed since."""
+    found = read_manifest(output)
+    for name, listed in found.get("files", {}).items():
+        file = (output if output.is_dir() else output.parent) / name
+        if not file.is_file() or sha256_of(file) != listed["sha256"]:
+            return None
+    return found or None
+
+
+def read_manifest(output: Path) -> dict[str, Any]:
+    """The manifest of an output, whatever became of the files; empty where there is none."""
+    path = manifest_of(output)
+    found = {} if path is None else _read_manifest(path)
+    single = output.suffix == ".jsonl"
+    return found if not single or output.name in found.get("files", {}) else {}
+
+
+def listing_of(source: DataSource) -> Listing | None:
+    """Who made the files of a source; `None` where no manifest of a data verb lists the first."""
+    if source.path is None:
+        return None
+    files = find(Path(source.path)).files
+    path = manifest_of(files[0])
+    listed = {} if path is None else _read_manifest(path)
+    if path is None or files[0].name not in listed.get("files", {}):
+        return None
+    unchanged = all(
+        file.parent == files[0].parent
+        and file.name in listed["files"]
+        and listed["files"][file.name]["sha256"] == sha256_of(file)
+        for file in files
+    )
+    return Listing(str(path), sha256_of(path), listed["made_by"], unchanged)
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    """A manifest that a data verb wrote; empty for any other file of that name."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    ours = isinstance(found, dict) and str(found.get("made_by", "")).startswith("strop data ")
+    return found if ours and isinstance(found.get("files"), dict) else {}
+
+
+def _chained(source: DataSource) -> dict[str, Any]:
+    """The manifest beside an input, for the manifest of what is made from it."""
+    listing = listing_of(source)
+    return {} if listing is None else {"manifest": asdict(listing)}
+
+
 def _files(output: Output, folder: Path, names: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """`{"clean.jsonl": {"sha256": ..., "size": ..., "rows": 90}}`; `names` says what a file of the
     folder will be called."""
@@ -155,23 +223,28 @@ def _files(output: Output, folder: Path, names: Mapping[str, str]) -> dict[str, 
 
 
 def records_of(
-    inputs: Sequence[DataSource], output: Output, *, max_bad: float | None = None
+    inputs: Sequence[DataSource],
+    output: Output,
+    *,
+    max_bad: float | None = None,
+    parse: Parse[Record] = any_record,
 ) -> Iterator[Record]:
     """The records of these sources, each of the kind that it looks like, one by one.
 
-    Bad rows go to `output`. Raises `DataError` at the end of a source of which more than `max_bad`
-    are bad (1 % unless given), so that nothing is written.
+    `parse` may ask more of a row, and raise `DataError` for a bad one. Bad rows go to `output`.
+    Raises `DataError` at the end of a source of which more than `max_bad` are bad (1 % unless
+    given), so that nothing is written.
     """
     for source in inputs:
         sieve = sieve_of(source)
         if max_bad is not None:
             sieve.max_bad = max_bad
-        yield from stream(source, any_record, sieve)
+        yield from stream(source, parse, sieve)
         sieve.expect_clean()
         for bad in sieve.dropped:
             output.drop(bad)
 
 
-def sources_of(paths: Sequence[Path]) -> list[DataSource]:
-    """Files and folders of a command line as sources."""
-    return [at(path) for path in paths]
+def sources_of(paths: Sequence[Path], max_bad: float | None = None) -> list[DataSource]:
+    """Files and folders of a command line as sources, with the share of bad rows they may have."""
+    return [at(path).model_copy(update={"max_bad": max_bad}) for path in paths]

@@ -9,7 +9,6 @@ from typing import Any
 
 from strop.data.forms import Row
 from strop.errors import DataError
-from strop.files import sha256_of, sha256_of_hashes
 from strop.recipe.train.data import DataSource
 from strop.types import Origin
 
@@ -61,11 +60,9 @@ def hub_rows(source: DataSource) -> Iterator[tuple[Row, Origin]]:
         yield row, Origin(source.name, number)
 
 
-def hub_hash(source: DataSource) -> str:
-    """Hash of what `datasets` keeps of this split on the disk, 16 hex digits."""
-    dataset = _loaded(source)
-    files = [Path(file["filename"]) for file in dataset.cache_files]
-    return sha256_of_hashes(("", sha256_of(file)) for file in files)
+def hub_files(source: DataSource) -> list[Path]:
+    """What `datasets` keeps of this split on the disk."""
+    return [Path(file["filename"]) for file in _loaded(source).cache_files]
 
 
 def _loaded(source: DataSource) -> Any:

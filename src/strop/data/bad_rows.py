@@ -49,12 +49,13 @@ class Sieve:
 
     `Sieve("pairs.jsonl", max_bad=0.01)`. Every row that is read is looked at once (`look`) and, if
     it cannot be used, dropped; `expect_clean` at the end refuses what is too dirty. `forms` counts
-    the formats of the rows that were used.
+    the formats of the rows that were used, and `unusable` those that were not.
     """
 
     name: str
     max_bad: float
     rows: int = 0
+    unusable: int = 0
     dropped: list[BadRow] = field(default_factory=list)
     forms: Counter[str] = field(default_factory=Counter)
     first: StropError | None = None
@@ -71,7 +72,8 @@ class Sieve:
         kind = error.kind if isinstance(error, DataError) else UNRENDERABLE
         self.dropped.append(BadRow(kind, error.problem, origin))
         self.first = self.first or error
-        if len(self.dropped) >= ENOUGH and len(self.bad) >= ENOUGH and self.max_bad < 1:
+        self.unusable += 1
+        if self.unusable >= ENOUGH and self.unusable > self.max_bad * self.rows:
             self.expect_clean()
 
     def leave_out(self, kind: str, reason: str, origin: Origin) -> None:

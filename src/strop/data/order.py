@@ -5,24 +5,47 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from strop.errors import UsageError
 
+Order = NDArray[np.integer[Any]]
+"""Indices of records in the order they are visited, shape [records]; not to be written to."""
+
+
+def permutation(count: int, seed: int, epoch: int, stream: int = 0) -> Order:
+    """The order of `count` records in one epoch; streams of one seed are independent.
+
+    Four bytes a record; of each stream the epoch that was asked for last is remembered.
+    """
+    latest = _latest(count, seed, stream)
+    if epoch not in latest:
+        latest.clear()
+        draw = np.random.Generator(np.random.Philox(key=[seed + (stream << 32), epoch]))
+        order = draw.permutation(count).astype(np.min_scalar_type(count))
+        order.setflags(write=False)
+        latest[epoch] = order
+    return latest[epoch]
+
 
 @lru_cache(maxsize=8)
-def permutation(count: int, seed: int, epoch: int, stream: int = 0) -> tuple[int, ...]:
-    """The order of `count` records in one epoch; streams of one seed are independent."""
-    draw = np.random.Generator(np.random.Philox(key=[seed + (stream << 32), epoch]))
-    return tuple(int(i) for i in draw.permutation(count))
+def _latest(count: int, seed: int, stream: int) -> dict[int, Order]:
+    return {}
 
 
 def batch_indices(count: int, batch_size: int, seed: int, step: int, stream: int = 0) -> list[int]:
     """Indices of step `step` (from 0). Epochs follow each other without a gap or a short batch."""
-    first = step * batch_size
-    places = range(first, first + batch_size)
-    return [permutation(count, seed, place // count, stream)[place % count] for place in places]
+    place, end = step * batch_size, (step + 1) * batch_size
+    indices: list[int] = []
+    while place < end:
+        epoch, first = divmod(place, count)
+        last = min(count, first + end - place)
+        indices += permutation(count, seed, epoch, stream)[first:last].tolist()
+        place += last - first
+    return indices
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,6 +77,15 @@ def overlap(items: Sequence[Task | Preference], training: Iterable[Record]) -> O
     return Overlap(len(items), records, tuple(found[item] for item in sorted(found)))
 
 
+def eval_item(record: Record) -> Task | Preference:
+    """A record of an eval file as what overlap is looked for of: its prompt, and its answer."""
+    if isinstance(record, Task | Preference):
+        return record
+    if isinstance(record, Document):
+        return Task(record.text, {}, record.origin)
+    return Task(record.prompt, {"answer": spoken(record.completion)}, record.origin)
+
+
 @dataclass(slots=True)
 class _Index:
     """Everything of the eval items that is looked for, and where it was found so far."""
@@ -119,10 +128,7 @@ class _Index:
     def equal_matches(self) -> list[Match]:
         """Those of equal answers first, so that equal prompts take their place."""
         found = sorted(self.equal.items(), key=lambda one: one[0][1])
-        return [
-            Match(item, how, 1.0, len(places), tuple(places[:SHOWN]))
-            for (item, how), places in found
-        ]
+        return [Match(item, how, 1.0, len(places), tuple(places)) for (item, how), places in found]
 
     def long_matches(self) -> list[Match]:
         made = (self._long_match(item, text) for item, text in enumerate(self.texts))
@@ -142,7 +148,7 @@ class _Index:
         places = [origin for other in others for origin in self.seen[other]]
         places.sort(key=lambda origin: (origin.path, origin.line))
         share = len(shared) / len(runs)
-        return Match(item, "13-gram", share, len(places), tuple(places[:SHOWN]))
+        return Match(item, "13-gram", share, len(places), tuple(places))
 
     def _habit_samples(self, text: Words) -> list[Words]:
         """The different runs of a text with enough words of its own."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import heapq
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from strop.data.arrow import hub_hash, hub_rows, parquet_rows, saved_rows
+from strop.data.arrow import hub_files, hub_rows, parquet_rows, saved_rows
 from strop.data.bad_rows import MAX_BAD, Sieve, counted
 from strop.data.folders import DataFiles, find, kind_of
 from strop.data.forms import Row, form_name
@@ -151,12 +151,21 @@ def _rows(found: DataFiles) -> Iterator[Read]:
 
 def rows_hash(source: DataSource) -> str:
     """Hash of the bytes that are read of a source, 16 hex digits."""
-    return hub_hash(source) if source.hub is not None else data_hash([source.path or ""])
+    return data_hash([source.path or ""]) if source.hub is None else _hash(hub_files(source))
+
+
+def rows_size(source: DataSource) -> int:
+    """Bytes that are read of a source, as they lie on the disk."""
+    files = hub_files(source) if source.hub is not None else find(Path(source.path or "")).files
+    return sum(file.stat().st_size for file in files)
 
 
 def data_hash(paths: Sequence[str | Path]) -> str:
     """Hash of the bytes of all files that are read, 16 hex digits."""
-    files = (file for path in paths for file in find(Path(path)).files)
+    return _hash(file for path in paths for file in find(Path(path)).files)
+
+
+def _hash(files: Iterable[Path]) -> str:
     return sha256_of_hashes(("", _readable_hash(file)) for file in files)
 
 

@@ -62,6 +62,16 @@ def json_rows(path: Path) -> Iterator[Read]:
         yield (row if isinstance(row, dict) else _no_object(row, origin)), origin
 
 
+def json_object(path: Path) -> Row | None:
+    """The one object that a JSON file holds; `None` where it holds an array or lines."""
+    with _text(path) as stream:
+        begins = stream.read(1000).lstrip()[:1]
+    if begins != "{" or _holds_lines(path):
+        return None
+    value = parsed(_whole(path), str(path), fix="mend the file: one array, or one object a line")
+    return value if isinstance(value, dict) else None
+
+
 def csv_rows(path: Path) -> Iterator[Read]:
     """A row of texts for every row below the header; `label` may also be a bool or a number.
 

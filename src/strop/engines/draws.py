@@ -12,9 +12,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-Stream = Literal["training", "selfcheck", "held_out", "eval", "decode"]
+Stream = Literal["training", "selfcheck", "held_out", "eval", "decode", "synthetic", "data"]
 """Who draws: rollouts to learn from, the check before step 1, held-out tasks during training, the
-tasks of an eval, a study of decoding. Streams of one seed are independent."""
+tasks of an eval, a study of decoding, data that is generated, answers that become
+data. Streams of one seed are independent."""
 
 Uniforms = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -25,7 +26,7 @@ class DrawKey:
     completion of a prompt in step 3.
 
     `round` counts within a step: dynamic sampling's further rounds, a study's revisions. `prompt`
-    names the prompt: its ids, or its origin where a server writes the ids.
+    names the prompt: its ids, its origin where a server writes the ids, or the hash of its text.
     """
 
     seed: int

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -14,8 +16,8 @@ from strop.engines.engine import PromptedTask, Request, Sampling
 from strop.errors import HttpError, UnscoredError, UsageError
 from strop.http import HttpClient, RequestLimits
 from strop.recipe.template import Scalar, TemplateRecipe
-from strop.text.script import as_messages, opened_by, tools_of
-from strop.types import Answer, Finish, Task, Tree
+from strop.text.script import THOUGHTS, as_messages, opened_by, tools_of
+from strop.types import Answer, Finish, Task, Tree, Usage
 
 KEY = "STROP_API_KEY"
 """The environment variable with the bearer token, if the endpoint asks for one."""
@@ -23,7 +25,14 @@ KEY = "STROP_API_KEY"
 CONTINUED = {"add_generation_prompt": False, "continue_final_message": True}
 """vLLM's and SGLang's way to go on with an assistant message that the prompt ends with."""
 
-FINISHES: Mapping[str, Finish] = {"length": "length", "abort": "aborted"}
+REFUSALS = (400, 413, 422)
+"""Statuses that say that this one request is refused: too long, filtered, malformed."""
+
+FINISHES: Mapping[str, Finish] = {
+    "length": "length",
+    "abort": "aborted",
+    "content_filter": "error",
+}
 """What servers call an answer that is not complete; `abort` is vLLM's and SGLang's."""
 
 
@@ -33,8 +42,15 @@ class OpenAIEngine:
     A text prompt is sent as one user message, tools beside it, and `options` as vLLM's
     `chat_template_kwargs`. Servers cut the `stop` string off an answer; where they say which one it
     was (vLLM, SGLang) it is put back if it is wanted. Raises `UnscoredError` for a request that
-    fails to the end: nothing is taken for an empty answer. Answers come without tokens. With
-    `cache` they are kept in that folder, and a request that was answered is not sent again.
+    fails to the end: nothing is taken for an empty answer, and `content: null` without a tool call
+    is one that failed (`finish` is `error`). Calls that a server took out of the text are put back
+    as Hermes writes them, `<tool_call>{"name": ..., "arguments": ...}</tool_call>`. Answers come
+    without tokens. With `cache` they are kept in that folder, and a request that was answered is
+    not sent again.
+
+    With `lenient` a request that the server refuses by itself (too long, filtered) is answered by
+    `Answer("", "error")` with a warning, and the others go on. With `thoughts` the thought that a
+    server puts beside an answer (`reasoning_content`) stands before it, in `<think>` tags.
     """
 
     def __init__(
@@ -45,12 +61,20 @@ class OpenAIEngine:
         limits: RequestLimits = RequestLimits(),  # noqa: B008 - frozen
         options: Mapping[str, Scalar] = MappingProxyType({}),
         cache: Path | None = None,
+        lenient: bool = False,
+        thoughts: bool = False,
     ) -> None:
         if not url.startswith(("http://", "https://")):
             raise UsageError(f"--endpoint is {url!r}", fix="write http://127.0.0.1:8000/v1")
         self.url, self.model, self.options = url.rstrip("/"), model, dict(options)
-        key = os.environ.get(KEY)
+        key = os.environ.get(KEY, "")
+        if not (key.isascii() and key.isprintable()):
+            raise UsageError(
+                f"${KEY} holds a character that no HTTP header can carry",
+                fix="set it to the key alone: letters, digits and signs, no line break",
+            )
         headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self.lenient, self.thoughts = lenient, thoughts
         self.client = HttpClient(limits, headers=headers, cache=cache)
 
     def identity(self) -> Mapping[str, Any]:
@@ -65,16 +89,20 @@ class OpenAIEngine:
             )
         limits, cache = self.client.limits, self.client.cache
         options = template.template_options
-        return OpenAIEngine(self.url, self.model, limits=limits, options=options, cache=cache)
+        return OpenAIEngine(
+            self.url, self.model, limits=limits, options=options, cache=cache,
+            lenient=self.lenient, thoughts=self.thoughts,
+        )  # fmt: skip
 
     def prompted(self, tasks: Sequence[Task], sampling: Sampling) -> list[PromptedTask]:
         return [PromptedTask(task, (), opened_by(task.prompt, "")) for task in tasks]
 
     def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
         bodies = [self._body(request) for request in requests]
+        address, refusals = f"{self.url}/chat/completions", REFUSALS if self.lenient else ()
         try:
-            for number, said in self.client.post_all(f"{self.url}/chat/completions", bodies):
-                yield number, _answer(said, requests[number], self.url)
+            for number, said in self.client.post_all(address, bodies, refusals=refusals):
+                yield number, self._answer(said, requests[number])
         except HttpError as error:
             raise UnscoredError(
                 f"the endpoint did not answer ({error.problem})", where=self.url,
@@ -110,7 +138,7 @@ class OpenAIEngine:
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "max_tokens": sampling.max_tokens,
-            "seed": request.key.seed + request.key.index,
+            "seed": request.key.seed + request.key.index + (request.key.round << 16),
             **({"stop": list(sampling.stop)} if sampling.stop else {}),
             **({} if sampling.skip_special_tokens else {"skip_special_tokens": False}),
             **({"tools": tools} if tools else {}),
@@ -118,21 +146,55 @@ class OpenAIEngine:
             **({"chat_template_kwargs": self.options} if self.options else {}),
         }
 
+    def _answer(self, said: Any, request: Request) -> Answer:
+        """The answer; with the stop string that ended it, where that is wanted."""
+        if isinstance(said, HttpError):
+            warnings.warn(f"{self.url}: a request was refused ({said.problem})", stacklevel=2)
+            return Answer("", "error", opened=request.prompt.opened)
+        try:
+            choice = said["choices"][0]
+            message = choice["message"]
+            content, calls = message["content"], _calls(message)
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise UnscoredError(
+                f"the answer is not of the OpenAI form: {type(error).__name__}", where=self.url,
+                fix="give the address that ends before /chat/completions",
+            ) from None  # fmt: skip
+        sampling = request.sampling
+        text = "\n".join([*([content] if content else []), *calls])
+        matched = choice.get("stop_reason", choice.get("matched_stop"))
+        kept = sampling.stop if sampling.include_stop_str_in_output else ()
+        if matched in kept and not text.endswith(matched):
+            text += matched
+        thoughts = [message[name] for name in THOUGHTS if message.get(name)]
+        if self.thoughts and thoughts:
+            text = f"<think>\n{thoughts[0]}\n</think>\n\n{text}"
+        finish = FINISHES.get(choice.get("finish_reason"), "stop")
+        if finish == "stop" and content is None and not calls:
+            finish = "error"
+        return Answer(text, finish, opened=request.prompt.opened, usage=_usage(said))
 
-def _answer(said: Any, request: Request, url: str) -> Answer:
-    """The answer; with the stop string that ended it, where that is wanted."""
+
+def _usage(said: Any) -> Usage | None:
+    """What the server counted, where it counts."""
+    counted = said.get("usage")
+    used = counted if isinstance(counted, dict) else {}
+    prompt, completion = used.get("prompt_tokens"), used.get("completion_tokens")
+    if isinstance(prompt, int) and isinstance(completion, int):
+        return Usage(prompt, completion)
+    return None
+
+
+def _calls(message: Mapping[str, Any]) -> list[str]:
+    """The calls of a message, each as Hermes writes it."""
+    functions = [call["function"] for call in message.get("tool_calls") or []]
+    named = [{"name": f["name"], "arguments": _read(f["arguments"])} for f in functions]
+    return [f"<tool_call>{json.dumps(one, ensure_ascii=False)}</tool_call>" for one in named]
+
+
+def _read(arguments: Any) -> Any:
+    """Arguments as an object; a text that is no JSON stays one, as the model wrote it."""
     try:
-        choice = said["choices"][0]
-        text = choice["message"]["content"] or ""
-    except (KeyError, IndexError, TypeError) as error:
-        raise UnscoredError(
-            f"the answer is not of the OpenAI form: {type(error).__name__}", where=url,
-            fix="give the address that ends before /chat/completions",
-        ) from None  # fmt: skip
-    sampling = request.sampling
-    matched = choice.get("stop_reason", choice.get("matched_stop"))
-    kept = sampling.stop if sampling.include_stop_str_in_output else ()
-    if matched in kept and not text.endswith(matched):
-        text += matched
-    finish = FINISHES.get(choice.get("finish_reason"), "stop")
-    return Answer(text, finish, opened=request.prompt.opened)
+        return json.loads(arguments)
+    except (ValueError, TypeError):
+        return arguments

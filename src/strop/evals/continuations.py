@@ -18,6 +18,7 @@ from strop.model.logprobs import (
 from strop.model.network import Policy
 from strop.model.tree import lay_out
 from strop.text.encode import Encoder, Tokenizer
+from strop.text.runs import runs
 from strop.types import Branch, Tree, TreeBatch
 
 TOKENS = 16384
@@ -41,7 +42,7 @@ def read_continuations(policy: Policy, trees: Sequence[Tree]) -> list[Continuati
     """One for every branch, in order; every trunk is computed once."""
     found: list[Continuation] = []
     with policy.arithmetic(), eval_mode(policy.model):
-        for part in _forwards(trees):
+        for part in runs(trees, TOKENS):
             found += _read(policy, part)
     return found
 
@@ -98,19 +99,6 @@ def _learnt(ids: Ids) -> Branch:
 def continuing(trunk: Ids, branches: Sequence[Ids]) -> Tree:
     """A tree whose branches are supervised throughout."""
     return Tree(trunk, tuple(map(_learnt, branches)))
-
-
-def _forwards(trees: Sequence[Tree]) -> Iterator[list[Tree]]:
-    part: list[Tree] = []
-    size = 0
-    for tree in trees:
-        if part and size + len(tree) > TOKENS:
-            yield part
-            part, size = [], 0
-        part.append(tree)
-        size += len(tree)
-    if part:
-        yield part
 
 
 def _read(policy: Policy, trees: Sequence[Tree]) -> list[Continuation]:

@@ -17,7 +17,7 @@ from strop.evals.drift import answer_figures
 from strop.evals.golden.manifest import check_frozen
 from strop.evals.lm_eval.run import run_lm_eval
 from strop.evals.tasks import choice, perplexity
-from strop.evals.tasks.custom import own_function, own_records
+from strop.evals.tasks.custom import own_records, task_function
 from strop.evals.tasks.generation import prefer, score_rollouts
 from strop.evals.tasks.safety import expect_safety, safety_records
 from strop.model.network import Policy
@@ -119,20 +119,26 @@ def _prefer(recipe: PreferenceTask, asked: EvalSetup) -> Job:
 
 
 def _choose(recipe: ChoiceTask, asked: EvalSetup) -> Job:
-    def judge(rows: Sequence[choice.Choice]) -> list[EvalRecord]:
-        return choice.score_rows(asked.engine.policy(), recipe, rows)
-
     _frozen(recipe.data)
-    rows = choice.rows_of(recipe)
-    return Job(recipe.name, rows, FORWARD, judge, _sliced(recipe, [row.task for row in rows]))
+    return _likelihoods(recipe, asked, choice.rows_of(recipe), choice.score_rows)
 
 
 def _perplexity(recipe: PerplexityTask, asked: EvalSetup) -> Job:
-    def judge(rows: Sequence[perplexity.Passage]) -> list[EvalRecord]:
-        return perplexity.score_rows(asked.engine.policy(), recipe, rows)
-
     _frozen(recipe.data)
-    rows = perplexity.rows_of(recipe)
+    return _likelihoods(recipe, asked, perplexity.rows_of(recipe), perplexity.score_rows)
+
+
+def _likelihoods(
+    recipe: EvalTask,
+    asked: EvalSetup,
+    rows: Sequence[Any],
+    score: Callable[[Policy, Any, Sequence[Any]], list[EvalRecord]],
+) -> Job:
+    """A job on rows with a `task` that `score` reads the model's likelihoods of."""
+
+    def judge(part: Sequence[Any]) -> list[EvalRecord]:
+        return score(asked.engine.policy(), recipe, part)
+
     return Job(recipe.name, rows, FORWARD, judge, _sliced(recipe, [row.task for row in rows]))
 
 
@@ -140,7 +146,7 @@ def _custom(recipe: PythonTask, asked: EvalSetup) -> Job:
     def judge(whole: Sequence[str]) -> list[EvalRecord]:
         return own_records(recipe, asked.engine, asked.seed)
 
-    own_function(recipe)
+    task_function(recipe)
     return Job(recipe.name, [recipe.function], 1, judge)
 
 

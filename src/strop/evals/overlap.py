@@ -8,7 +8,7 @@ from typing import Any
 
 from strop.data.bad_rows import Sieve
 from strop.data.items import item_of
-from strop.data.overlap import Overlap, overlap
+from strop.data.overlap import SHOWN, Overlap, overlap
 from strop.data.records import any_record
 from strop.data.sources import rows_hash, stream
 from strop.errors import DataError
@@ -59,7 +59,7 @@ def training_sources(lineage: Mapping[str, Any]) -> list[tuple[DataSource, str]]
     found: list[tuple[DataSource, str]] = []
     for model in generations(lineage):
         for kept in model.get("data", []):
-            place = {name: value for name, value in kept.items() if name != "sha256"}
+            place = kept.get("read", {"path": str(kept["path"])})
             one = (DataSource.model_validate(place), str(kept["sha256"]))
             if one not in found:
                 found.append(one)
@@ -111,7 +111,7 @@ def _named(items: Sequence[Task | Preference], compared: Overlap) -> tuple[Train
             match.how,
             match.share,
             match.count,
-            tuple(map(str, match.places)),
+            tuple(map(str, match.places[:SHOWN])),
         )
         for match in compared.matches
     )

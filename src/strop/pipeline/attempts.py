@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from strop.curate.manifest import files_beside
 from strop.errors import RecipeError, UsageError
 from strop.files import SHORT, move, sha256_hex, write_whole
 from strop.pipeline.graph import Node, Read, dependents, expect_there
@@ -71,12 +72,13 @@ def next_attempt(
 
 
 def _outputs(node: Node) -> list[Path]:
-    """A gate writes a page beside its verdict."""
+    """A gate writes a page beside its verdict, a data verb a manifest beside a single file."""
     if node.writes is None:
         return []
     output = Path(node.writes)
     pages = [output.with_suffix(".html")] if isinstance(node.stage, GateStage) else []
-    return [output, *pages]
+    beside = files_beside(output).values() if output.suffix == ".jsonl" else []
+    return [output, *pages, *(path for path in beside if path != output)]
 
 
 def archive(moves: Mapping[str, str]) -> None:
@@ -184,7 +186,7 @@ def _free_names(outputs: Sequence[Path]) -> dict[str, str]:
 
 
 def _kept(output: Path, number: int) -> Path:
-    ending = output.suffix if output.suffix in (".json", ".html") else ""
+    ending = output.suffix if output.suffix in (".json", ".html", ".jsonl") else ""
     return output.with_name(f"{output.name.removesuffix(ending)}.attempt-{number}{ending}")
 
 

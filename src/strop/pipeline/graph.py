@@ -12,11 +12,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from strop.errors import RecipeError
+from strop.pipeline.curating import job_of
 from strop.recipe.base import Strict
 from strop.recipe.gate import GateRules
 from strop.recipe.loading.load import load, load_recipe, read_yaml
 from strop.recipe.loading.paths import is_there, named_paths
-from strop.recipe.pipeline import EvalStage, GateStage, Pipeline, Stage, TrainStage
+from strop.recipe.pipeline import (
+    DataStage,
+    EvalStage,
+    GateStage,
+    Pipeline,
+    SampleStage,
+    Stage,
+    TrainStage,
+)
 from strop.recipe.suite import Suite
 from strop.train.rundir.directory import FOLDERS, OURS
 
@@ -84,7 +93,15 @@ def _node(pipeline: Pipeline, stage: Stage) -> Node:
         expect_there((), reads[0])
         reads += _reads(stage.policy, load(GateRules, stage.policy))
         return Node(stage, stage.output, tuple(reads))
-    return Node(stage, None, tuple(reads))
+    if isinstance(stage, DataStage):
+        settings = job_of(pipeline, stage).settings
+        source = pipeline.options_of(stage)
+        reads += [
+            Read(named.path, source.place(named.loc), named.is_model)
+            for named in named_paths(settings)
+        ]
+    return Node(stage, stage.output if isinstance(stage, DataStage | SampleStage) else None,
+                tuple(reads))  # fmt: skip
 
 
 def _suite(file: str, reads: Sequence[Read]) -> Suite:

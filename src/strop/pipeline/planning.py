@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from strop.curate.manifest import expect_free
 from strop.errors import RecipeError
 from strop.evals.gate.verdict import read_verdict
 from strop.pipeline.attempts import attempt_now, check_back_to, next_attempt, recipe_of
+from strop.pipeline.curating import job_of
 from strop.pipeline.graph import Node, graph
 from strop.pipeline.state import State, read_state
 from strop.pipeline.status import Action, status_of
-from strop.recipe.pipeline import GateStage, Pipeline, Stage, TrainStage
+from strop.recipe.pipeline import DataStage, GateStage, Pipeline, SampleStage, Stage, TrainStage
 from strop.train.preflight.refuse import refuse
 from strop.train.rundir.directory import claim
 
@@ -55,6 +57,9 @@ def _plan(pipeline: Pipeline, nodes: Sequence[Node], state: State) -> list[Plann
         why = found.why
         if found.action != "skip":
             unsettled.add(stage.name)
+            if isinstance(stage, DataStage | SampleStage):
+                job = job_of(pipeline, stage)
+                expect_free(job.output, overwrite=job.is_ours)
             if isinstance(stage, TrainStage):
                 _expect_trainable(pipeline, stage, state, settled=not pending)
         elif isinstance(stage, GateStage) and read_verdict(stage.output)["name"] != "pass":

@@ -13,13 +13,23 @@ from strop.evals.gate.verdict import read_verdict, run_gate
 from strop.evals.run import run_suite
 from strop.evals.summary import read_summary
 from strop.pipeline.attempts import archive, attempt_now, next_attempt, recipe_of
+from strop.pipeline.curating import job_of
 from strop.pipeline.graph import graph
 from strop.pipeline.planning import Planned, plan
 from strop.pipeline.state import State, read_state, write_state
 from strop.pipeline.status import seen_by_gate, seen_by_promotion, status_of
 from strop.recipe.gate import GateRules
 from strop.recipe.loading.load import load
-from strop.recipe.pipeline import EvalStage, GateStage, Pipeline, PromoteStage, Stage, TrainStage
+from strop.recipe.pipeline import (
+    DataStage,
+    EvalStage,
+    GateStage,
+    Pipeline,
+    PromoteStage,
+    SampleStage,
+    Stage,
+    TrainStage,
+)
 from strop.recipe.suite import Suite
 from strop.registry.store import Registry
 from strop.train.preflight.prepared import Prepared
@@ -83,6 +93,8 @@ def _run_stage(pipeline: Pipeline, stage: Stage, observer: Observer) -> tuple[Ou
     if isinstance(stage, TrainStage):
         return _train(pipeline, stage, state, observer)
     skips = status_of(pipeline, stage, state).action == "skip"
+    if isinstance(stage, DataStage | SampleStage):
+        return _curate(pipeline, stage, state, skips=skips)
     if isinstance(stage, EvalStage):
         return _eval(stage, skips=skips)
     if isinstance(stage, GateStage):
@@ -108,6 +120,17 @@ def _train(
         on_step=observer.on_step,
     )
     return "done", f"{final}{tried}"
+
+
+def _curate(
+    pipeline: Pipeline, stage: DataStage | SampleStage, state: State, *, skips: bool
+) -> tuple[Outcome, str]:
+    job = job_of(pipeline, stage)
+    if skips:
+        return "skipped", job.counted()
+    said = job.run()
+    write_state(pipeline, state.with_seen(stage.name, job.seen()))
+    return "done", said
 
 
 def _eval(stage: EvalStage, *, skips: bool) -> tuple[Outcome, str]:

@@ -19,11 +19,21 @@ from strop.evals.summary import read_summary
 from strop.files import SHORT, sha256_hex, sha256_of
 from strop.model.load import weights_hash
 from strop.pipeline.attempts import attempt_now, recipe_of
+from strop.pipeline.curating import DataJob, job_of
 from strop.pipeline.state import State
 from strop.recipe.gate import GateRules
 from strop.recipe.loading.load import digest, load
 from strop.recipe.loading.paths import named_paths
-from strop.recipe.pipeline import EvalStage, GateStage, Pipeline, PromoteStage, Stage, TrainStage
+from strop.recipe.pipeline import (
+    DataStage,
+    EvalStage,
+    GateStage,
+    Pipeline,
+    PromoteStage,
+    SampleStage,
+    Stage,
+    TrainStage,
+)
 from strop.recipe.suite import Suite
 from strop.recipe.train.methods import Recipe
 from strop.registry.store import Registry
@@ -53,6 +63,10 @@ def status_of(
         attempt = attempt_now(pipeline, stage, state, settled=not pending)
         recipe = recipe_of(pipeline, stage, attempt)
         return _train(recipe, attempt, pending, moved=recipe.output in state.aside)
+    if isinstance(stage, DataStage | SampleStage):
+        job = job_of(pipeline, stage)
+        moved = stage.output in state.aside
+        return _data(job, None if moved else state.seen.get(stage.name), pending)
     if isinstance(stage, EvalStage):
         return _eval(stage, pending, moved=stage.output in state.aside)
     if isinstance(stage, GateStage):
@@ -103,7 +117,11 @@ def _other_inputs(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str
     for name in changed:
         if name == "data":
             known = before.get("data", [])
-            files = [Path(entry["path"]).name for entry in now["data"] if entry not in known]
+            files = [
+                Path(entry.get("path", entry.get("hub"))).name
+                for entry in now["data"]
+                if entry not in known
+            ]
             said.append(f"data changed: {', '.join(files)}" if files else "data changed")
         else:
             said.append({"parent": "other parent weights"}.get(name, f"{name} changed"))
@@ -113,6 +131,19 @@ def _other_inputs(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str
 def _few(names: Sequence[str]) -> str:
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more
+
+
+def _data(job: DataJob, seen: str | None, pending: Sequence[str]) -> Standing:
+    if seen is None or not job.is_ours:
+        again = job.is_underway and not pending
+        return Standing("resume", "half done") if again else Standing("run", "never ran")
+    if pending:
+        return _waits(pending)
+    if seen == job.seen():
+        return Standing("skip", "up to date")
+    if job.is_underway:
+        return Standing("resume", "half done")
+    return Standing("run", job.changed())
 
 
 def _eval(stage: EvalStage, pending: Sequence[str], *, moved: bool) -> Standing:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PrivateAttr, ValidationInfo, model_validator
 
 from strop.recipe.base import LocalPath, ModelPath, Strict
+from strop.recipe.curate import SampleSettings
 from strop.recipe.loading.load import Source
+from strop.recipe.train.data import Sources
 
 Name = Annotated[str, Field(pattern=r"^[\w.-]+$")]
 Overrides = Annotated[list[str], Field(min_length=1)]
@@ -81,7 +83,30 @@ class PromoteStage(Strict):
     verdict: LocalPath
 
 
-Stage = Annotated[TrainStage | EvalStage | GateStage | PromoteStage, Field(discriminator="kind")]
+class DataStage(Strict):
+    """`strop data VERB INPUTS --output OUTPUT`, with the verb's settings as `options`."""
+
+    kind: Literal["data"]
+    name: Name
+    verb: str
+    inputs: Sources
+    output: LocalPath
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class SampleStage(SampleSettings):
+    """`strop data sample INPUTS --model MODEL --output OUTPUT`: answers of a model to prompts."""
+
+    kind: Literal["sample"]
+    name: Name
+    inputs: Sources
+    output: LocalPath
+
+
+Stage = Annotated[
+    TrainStage | EvalStage | GateStage | PromoteStage | DataStage | SampleStage,
+    Field(discriminator="kind"),
+]
 
 
 class Pipeline(Strict):
@@ -104,6 +129,17 @@ class Pipeline(Strict):
             raise ValueError(f"stage names have to differ; used twice: {', '.join(twice)}")
         self._source = (info.context or {}).get("source")
         return self
+
+    def options_of(self, stage: DataStage) -> Source:
+        """The options of a stage, with their lines in the file."""
+        if self._source is None:
+            return Source(None, stage.options, {})
+        number = [other.name for other in self.stages].index(stage.name)
+        head = ("stages", number, "options")
+        lines = {
+            loc[3:]: line for loc, line in self._source.lines.items() if loc[: len(head)] == head
+        }
+        return Source(self._source.path, stage.options, lines)
 
     def place(self, name: str, *loc: str | int) -> str:
         """`file:line` of a stage's key; `stage NAME` for a pipeline that no file holds."""

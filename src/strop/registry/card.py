@@ -14,7 +14,7 @@ import yaml
 
 from strop.registry.lineage import generations
 from strop.registry.records import Entry, size_of
-from strop.registry.tree import drawn
+from strop.registry.tree import drawn, manifest_line, source_name
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -48,7 +48,7 @@ def front_matter(entry: Entry) -> dict[str, Any]:
     known["pipeline_tag"] = "text-classification" if rewards else "text-generation"
     known["tags"] = ["strop", *dict.fromkeys(methods)]
     if "data" in made:
-        known["datasets"] = [Path(source["path"]).name for source in made["data"]]
+        known["datasets"] = [Path(source_name(source)).name for source in made["data"]]
     if rows := _rows(entry):
         results = [_result(row, known["pipeline_tag"]) for row in rows]
         known["model-index"] = [{"name": _name(made["model"]), "results": results}]
@@ -120,12 +120,18 @@ def _ancestry(made: Mapping[str, Any]) -> str:
 
 
 def _data(made: Mapping[str, Any]) -> str:
+    sources = [(row, source) for row in generations(made) for source in row.get("data", [])]
+    head = ["stage", "file", "sha256", "rows"]
     lines = [
-        [_name(row["model"]), source["path"], source["sha256"], str(source.get("rows", "unknown"))]
-        for row in generations(made)
-        for source in row.get("data", [])
-    ]
-    return "## Data\n\n" + _table(["stage", "file", "sha256", "rows"], lines) if lines else ""
+        [_name(row["model"]), source_name(source), source["sha256"],
+         str(source.get("rows", "unknown"))]
+        for row, source in sources
+    ]  # fmt: skip
+    if any("manifest" in source for _, source in sources):
+        head.append("made by")
+        for line, (_, source) in zip(lines, sources, strict=True):
+            line.append(manifest_line(source["manifest"]) if "manifest" in source else "")
+    return "## Data\n\n" + _table(head, lines) if lines else ""
 
 
 def _recipe(made: Mapping[str, Any]) -> str:

@@ -16,11 +16,12 @@ from strop.registry.objects import manifest_of, weights_of
 def ancestry(model: str | Path) -> dict[str, Any]:
     """What a model was made of, parents included.
 
-    `{"model": path, "method": "dpo", "data": [{"path", "sha256", "rows"}], "recipe": hash,
-    "resolved": {...}, "code": {...}, "environment": {...}, ..., "parent": {...}}` for a folder
-    that a run wrote (`<run>/final`, `<run>/checkpoint-<step>`), `{"model": path}` for anything
-    else, with its base for an adapter. A parent has the `sha256` it had when the run began;
-    `"changed": True` stands for its history where other weights lie in its place by now.
+    `{"model": path, "method": "dpo", "data": [{"path", "sha256", "rows", "manifest"}], "recipe":
+    hash, "resolved": {...}, "code": {...}, "environment": {...}, ..., "parent": {...}}` for a
+    folder that a run wrote (`<run>/final`, `<run>/checkpoint-<step>`), `{"model": path}` for
+    anything else, with its base for an adapter. `manifest` is that of the data verb that made the
+    file, where one did. A parent has the `sha256` it had when the run began; `"changed": True`
+    stands for its history where other weights lie in its place by now.
     """
     folder = Path(model)
     run = folder.parent
@@ -30,10 +31,13 @@ def ancestry(model: str | Path) -> dict[str, Any]:
     if not {"parent", "data"} <= lineage.keys():
         raise RegistryError("is no lineage that a run wrote", where=str(run / "lineage.json"),
                             fix="put the run's own file back")  # fmt: skip
-    rows = lineage.pop("rows", [None] * len(lineage["data"]))
+    unknown = [None] * len(lineage["data"])
+    rows, manifests = lineage.pop("rows", unknown), lineage.pop("manifests", unknown)
     data = [
-        source if count is None else {**source, "rows": count}
-        for source, count in zip(lineage.pop("data"), rows, strict=True)
+        source
+        | ({} if count is None else {"rows": count})
+        | ({} if manifest is None else {"manifest": manifest})
+        for source, count, manifest in zip(lineage.pop("data"), rows, manifests, strict=True)
     ]
     parent = lineage.pop("parent")
     return {

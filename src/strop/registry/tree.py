@@ -17,6 +17,7 @@ def drawn(lineage: Mapping[str, Any], width: int = WIDTH) -> list[str]:
 
     dpo  runs/dpo/final
         ├─ data         pairs.jsonl  2f34abcd  896 rows
+        ├─ made by      strop data balance  pairs.manifest.json  77aa12cd
         ├─ recipe       5d2c8e12
         ├─ code         strop 0.1.0, commit 1a2b3c4
         ├─ environment  python 3.11.9, torch 2.13.0, transformers 5.1.0, Linux x86_64
@@ -51,7 +52,7 @@ def _title(made: Mapping[str, Any]) -> str:
 
 
 def _facts(made: Mapping[str, Any]) -> list[tuple[str, str]]:
-    facts = [("data", source_line(source)) for source in made.get("data", [])]
+    facts = [fact for source in made.get("data", []) for fact in _source_facts(source)]
     if made.get("rewards"):
         facts.append(("rewards", ", ".join(sha256[:8] for sha256 in made["rewards"])))
     facts += [("function", f"{f['name']}  {f['sha256'][:8]}") for f in made.get("functions", [])]
@@ -68,10 +69,30 @@ def _facts(made: Mapping[str, Any]) -> list[tuple[str, str]]:
     return facts
 
 
+def _source_facts(source: Mapping[str, Any]) -> list[tuple[str, str]]:
+    facts = [("data", source_line(source))]
+    if "manifest" in source:
+        facts.append(("made by", manifest_line(source["manifest"])))
+    return facts
+
+
 def source_line(source: Mapping[str, Any]) -> str:
     """`pairs.jsonl  2f34abcd  896 rows`."""
     rows = f"  {source['rows']} rows" if "rows" in source else ""
-    return f"{Path(source['path']).name}  {source['sha256'][:8]}{rows}"
+    return f"{Path(source_name(source)).name}  {source['sha256'][:8]}{rows}"
+
+
+def source_name(source: Mapping[str, Any]) -> str:
+    """The path of a data source, or the name of a hub data set."""
+    return str(source["path"] if "path" in source else source["hub"])
+
+
+def manifest_line(manifest: Mapping[str, Any]) -> str:
+    """`strop data balance  pairs.manifest.json  77aa12cd`, and a word where the file that was read
+    is not the one that the manifest lists."""
+    changed = "" if manifest["unchanged"] else "  (the file was changed since)"
+    name = Path(manifest["path"]).name
+    return f"{manifest['made_by']}  {name}  {manifest['sha256'][:8]}{changed}"
 
 
 def _environment(found: Mapping[str, Any]) -> str:

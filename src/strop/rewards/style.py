@@ -6,17 +6,12 @@ import re
 from collections.abc import Sequence
 from typing import Literal
 
-import py3langid
 from rapidfuzz import fuzz
 
+from strop.text.language import language_of
 from strop.text.lengths import cosine, overlong_penalty, repeated_share, within
 from strop.text.parse import plain
 from strop.types import Text
-
-_NO_PROSE = re.compile(r"```.*?```|`[^`]*`|\$[^$]*\$|<[^<>]*>|\\[a-z]+", re.DOTALL)
-
-LOOKED_AT = 4_000
-"""Letters by which a language is told."""
 
 Unit = Literal["tokens", "characters", "words"]
 
@@ -119,21 +114,15 @@ def language(
     letters are left in either: nobody can tell.
     """
     return [
-        _same_language(_letters(plain(prompt)), _letters(plain(completion)), code, shortest)
+        _same_language(plain(prompt), plain(completion), code, shortest)
         for prompt, completion in zip(prompts, completions, strict=True)
     ]
 
 
 def _same_language(prompt: str, completion: str, code: str | None, shortest: int) -> float | None:
-    if len(completion) < shortest or (code is None and len(prompt) < shortest):
-        return None
-    wanted = code or py3langid.classify(prompt)[0]
-    return float(py3langid.classify(completion)[0] == wanted)
-
-
-def _letters(text: str) -> str:
-    bare = _NO_PROSE.sub(" ", text)
-    return " ".join(re.findall(r"[^\W\d_]+", bare))[:LOOKED_AT]
+    wanted = code or language_of(prompt, shortest=shortest)
+    spoken = language_of(completion, shortest=shortest)
+    return None if wanted is None or spoken is None else float(spoken == wanted)
 
 
 def _lengths(

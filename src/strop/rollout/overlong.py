@@ -10,7 +10,7 @@ from strop.types import Score, ScoredGroup
 NAME = "overlong"
 
 
-def shaped(group: ScoredGroup, max_tokens: int, buffer: int) -> ScoredGroup:
+def with_overlong_penalty(group: ScoredGroup, max_tokens: int, buffer: int) -> ScoredGroup:
     """The group with the penalty added to every total and kept as a component of its own."""
     scores = []
     for score, completion in zip(group.scores, group.rollout.completions, strict=True):

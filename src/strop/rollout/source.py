@@ -16,7 +16,7 @@ from strop.errors import UsageError
 from strop.recipe.train.methods import Online
 from strop.rewards.compose import Reward
 from strop.rollout.collect import Collected, carries_no_gradient, collect
-from strop.rollout.overlong import shaped
+from strop.rollout.overlong import with_overlong_penalty
 from strop.types import Failure, ScoredGroup
 
 ORDER_STREAM = 10**6
@@ -152,7 +152,8 @@ class SynchronousSource:
         if rollout.overlong_buffer == 0:
             return collected
         groups = (
-            shaped(group, rollout.max_tokens, rollout.overlong_buffer) for group in collected.groups
+            with_overlong_penalty(group, rollout.max_tokens, rollout.overlong_buffer)
+            for group in collected.groups
         )
         return Collected(tuple(groups), collected.failures)
 

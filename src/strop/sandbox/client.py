@@ -58,6 +58,11 @@ class Sandbox:
         except OSError:
             self._expect(False)
 
+    @property
+    def pid(self) -> int:
+        """The process of the fork server."""
+        return self._server.pid
+
     def __enter__(self) -> Self:
         return self
 

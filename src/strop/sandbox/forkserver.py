@@ -61,14 +61,14 @@ def main() -> None:
             for handle in handles:
                 os.close(handle)
             ended, told = _watch(child, control, folder, limits)
-            _empty(folder)
+            empty(folder)
             control.sendall(json.dumps(ended).encode() + b"\n")
             if not told and not control.recv(1):
                 return
     except (BrokenPipeError, ConnectionError):
         return
     finally:
-        _empty(folder)
+        empty(folder)
         if not given:
             folder.rmdir()
 
@@ -145,7 +145,7 @@ def _watch(
                 reason = f"it took longer than {limits.wall:g} s"
         elif _cpu_seconds(child) > limits.seconds:
             reason = f"it used more than {limits.seconds:g} s of CPU time"
-        elif _is_too_much(folder, limits.folder):
+        elif holds_too_much(folder, limits.folder):
             reason = f"it wrote more than {limits.folder} bytes or {MOST_FILES} files"
         elif _threads(child) > MOST_THREADS:
             reason = f"it started more than {MOST_THREADS} threads"
@@ -182,7 +182,7 @@ def _threads(child: int) -> int:
         return 0
 
 
-def _is_too_much(folder: Path, most: int) -> bool:
+def holds_too_much(folder: Path, most: int) -> bool:
     """Whether more bytes or files lie in a folder, or something that cannot be looked into (a tree
     deeper than a path may be long, a folder without permission to read)."""
     size, waiting, seen = 0, [str(folder)], 0
@@ -201,7 +201,7 @@ def _is_too_much(folder: Path, most: int) -> bool:
     return False
 
 
-def _empty(folder: Path) -> None:
+def empty(folder: Path) -> None:
     """Remove everything in a folder that nobody else touches any more.
 
     Goes down and up (by "..") with one open folder, so neither recursion nor open files nor paths

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 from strop.errors import TextError
 from strop.text.chat.template import ChatTemplate, Tools
 from strop.text.ends import appended_end, ends_of
+from strop.text.runs import runs
 from strop.types import Message
 
 Tokenizer = Any
@@ -51,7 +52,8 @@ class Encoder:
     def encode(self, texts: Iterable[str], *, special: bool) -> None:
         """Tokenise ahead. A text that cannot be is left for `ids` to refuse."""
         known = self._ids[special]
-        for run in _runs(text for text in dict.fromkeys(texts) if text not in known):
+        unknown = (text for text in dict.fromkeys(texts) if text not in known)
+        for run in runs(unknown, AT_ONCE):
             try:
                 self._learn(run, special)
             except (TypeError, ValueError):
@@ -89,17 +91,3 @@ class Encoder:
         if len(ids) > 1 and ids[-1] == self.eos:
             return ids if text.endswith(str(self.tokenizer.eos_token)) else ids[:-1]
         return ids
-
-
-def _runs(texts: Iterable[str]) -> Iterator[list[str]]:
-    """Texts in runs of at most `AT_ONCE` characters."""
-    run: list[str] = []
-    size = 0
-    for text in texts:
-        if run and size + len(text) > AT_ONCE:
-            yield run
-            run, size = [], 0
-        run.append(text)
-        size += len(text)
-    if run:
-        yield run

@@ -135,7 +135,7 @@ def refuses(text: str) -> bool:
     if _OTHERS.match(opening):
         return True
     sentences = [part for part in _SENTENCE.split(opening[: SENTENCES * LONGEST]) if part]
-    plain = [_spelled_out(sentence) for sentence in sentences]
+    plain = [_spelled_out(sentence) for sentence in sentences[: SENTENCES + 1]]
     for place, sentence in enumerate(plain[:SENTENCES]):
         if _REFUSES.match(sentence[:LONGEST]):
             return not _YET_ANSWERS.search(" ".join(plain[place : place + 2]))

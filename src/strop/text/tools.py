@@ -110,13 +110,20 @@ def _declared(tools: Tools) -> Declared:
 
 def _tagged(text: str, declared: Declared) -> list[Call] | None:
     """What stands in every `<tool_call>`."""
+    return _enclosed(text, ("<tool_call>", "</tool_call>"), lambda said: _inside(said, declared))
+
+
+def _enclosed(
+    text: str, marks: tuple[str, str], read: Callable[[str], list[Call] | None]
+) -> list[Call] | None:
+    """The calls between all pairs of marks; `None` where one is left open or holds no call."""
     calls: list[Call] = []
-    for part in text.split("<tool_call>")[1:]:
-        inside, closing, _ = part.partition("</tool_call>")
-        read = _inside(inside, declared) if closing else None
-        if read is None:
+    for part in text.split(marks[0])[1:]:
+        inside, closing, _ = part.partition(marks[1])
+        found = read(inside) if closing else None
+        if found is None:
             return None
-        calls += read
+        calls += found
     return calls
 
 
@@ -200,14 +207,7 @@ def _python_tag(text: str, declared: Declared) -> list[Call] | None:
 
 
 def _between(text: str, declared: Declared) -> list[Call] | None:
-    calls: list[Call] = []
-    for part in text.split("<|tool_call_start|>")[1:]:
-        inside, closing, _ = part.partition("<|tool_call_end|>")
-        read = _bare(inside) if closing else None
-        if read is None:
-            return None
-        calls += read
-    return calls
+    return _enclosed(text, ("<|tool_call_start|>", "<|tool_call_end|>"), _bare)
 
 
 def _addressed(text: str, declared: Declared) -> list[Call] | None:

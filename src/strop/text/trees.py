@@ -4,26 +4,68 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from strop.errors import DataError, StropError
+from strop.text.ends import ends_of
+from strop.text.lazy import Chained
 from strop.text.render import pieces, tried
 from strop.text.script import PromptAndAnswers, asked_of
 from strop.types import Branch, Demonstration, Document, Origin, Record, Tree
 
+Add = Callable[[Tree, Record], None]
+"""Takes the next tree and the record it was made from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What rendering counted: `Tally(dropped=3, cut=0, branches=896, supervised=17920, ended=890)`.
+
+    `dropped` records were too long, `cut` ones lost the end of an answer; `supervised` tokens are
+    learnt, and `ended` branches end in a learnt token that ends an answer.
+    """
+
+    dropped: int = 0
+    cut: int = 0
+    branches: int = 0
+    supervised: int = 0
+    ended: int = 0
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """Trees ready for training: `Rendered(trees, records, dropped=3, cut=0)`.
+    """Trees ready for training: `Rendered(trees, records, Tally(dropped=3, ...))`.
 
-    `records[i]` is what `trees[i]` was made from.
+    `records[i]` is what `trees[i]` was made from. Both are in memory or are read from a store
+    (`strop.text.store`) when they are asked for.
     """
 
-    trees: tuple[Tree, ...]
-    records: tuple[Record, ...]
-    dropped: int
-    cut: int
+    trees: Sequence[Tree]
+    records: Sequence[Record]
+    tally: Tally
+
+    @property
+    def dropped(self) -> int:
+        return self.tally.dropped
+
+    @property
+    def cut(self) -> int:
+        return self.tally.cut
+
+
+def joined(parts: Sequence[Rendered]) -> Rendered:
+    """Several rendered sources end to end."""
+    if len(parts) == 1:
+        return parts[0]
+    return Rendered(
+        Chained([part.trees for part in parts]),
+        Chained([part.records for part in parts]),
+        sum((part.tally for part in parts), Tally()),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,30 +119,81 @@ def render_stream(
 
 
 def render(
-    tokenizer: Any, records: Sequence[Record], *, max_length: int, cut_overlong: bool
+    tokenizer: Any, records: Iterable[Record], *, max_length: int, cut_overlong: bool
 ) -> Rendered:
-    """Trees of all records; one whose trunk and longest branch exceed `max_length` is dropped or
-    its branches are cut. The first that cannot be rendered raises; so does `DataError` when nothing
-    is left."""
-    long: list[Record] = []
-    kept = list(
-        render_stream(
+    """Trees of all records in memory; one whose trunk and longest branch exceed `max_length` is
+    dropped or its branches are cut. The first that cannot be rendered raises; so does `DataError`
+    when nothing is left."""
+
+    def make(add: Add) -> Tally:
+        return render_into(
+            add,
             tokenizer,
             records,
             max_length=max_length,
             cut_overlong=cut_overlong,
             on_bad=_refused,
-            on_long=long.append,
+            on_long=lambda record: None,
         )
-    )
-    if not kept:
-        raise all_too_long(len(long), max_length)
-    return Rendered(
-        tuple(one.tree for one in kept),
-        tuple(one.record for one in kept),
-        len(long),
-        sum(one.cut for one in kept),
-    )
+
+    rendered = in_memory(make)
+    if not rendered.trees:
+        raise all_too_long(rendered.dropped, max_length)
+    return rendered
+
+
+def in_memory(make: Callable[[Add], Tally]) -> Rendered:
+    """What `make` adds, held in memory."""
+    trees: list[Tree] = []
+    records: list[Record] = []
+
+    def add(tree: Tree, record: Record) -> None:
+        trees.append(tree)
+        records.append(record)
+
+    tally = make(add)
+    return Rendered(tuple(trees), tuple(records), tally)
+
+
+def render_into(
+    add: Add,
+    tokenizer: Any,
+    records: Iterable[Record],
+    *,
+    max_length: int,
+    cut_overlong: bool,
+    on_bad: Callable[[StropError, Origin], None],
+    on_long: Callable[[Record], None],
+) -> Tally:
+    """`add` every tree of `render_stream` with its record, and count what is checked before a
+    run."""
+    ends = frozenset(ends_of(tokenizer))
+    dropped = cut = branches = supervised = ended = 0
+
+    def drop(record: Record) -> None:
+        nonlocal dropped
+        dropped += 1
+        on_long(record)
+
+    for one in render_stream(
+        tokenizer,
+        records,
+        max_length=max_length,
+        cut_overlong=cut_overlong,
+        on_bad=on_bad,
+        on_long=drop,
+    ):
+        add(one.tree, one.record)
+        cut += one.cut
+        branches += len(one.tree.branches)
+        for branch in one.tree.branches:
+            supervised += sum(branch.supervised)
+            ended += branch.ids[-1] in ends and branch.supervised[-1]
+    return Tally(dropped, cut, branches, supervised, ended)
+
+
+def _refused(error: StropError, origin: Origin) -> None:
+    raise error
 
 
 def all_too_long(dropped: int, max_length: int) -> DataError:
@@ -108,10 +201,6 @@ def all_too_long(dropped: int, max_length: int) -> DataError:
         f"all {dropped} records are longer than {max_length} tokens",
         fix="raise text.max_length (the model's positions are its bound)",
     )
-
-
-def _refused(error: StropError, origin: Origin) -> None:
-    raise error
 
 
 def _cut(tree: Tree, room: int, record: Record) -> Tree:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
+
+import numpy as np
 
 from strop.engines.engine import Engine, sampling_of
 from strop.engines.local.engine import LocalEngine
@@ -19,7 +22,7 @@ from strop.train.loop.online import OnlineParts, train_online
 from strop.train.loop.optim import build_optimizer
 from strop.train.loop.state import Critic, TrainState
 from strop.train.loop.world import ALONE, World
-from strop.train.methods.reference import Records, ReferenceCache
+from strop.train.methods.reference import Indices, MethodRecords, ReferenceCache
 from strop.train.methods.supervised import SupervisedMethod
 from strop.train.methods.table import OFFLINE, ONLINE, compares_with_reference, policy_of
 from strop.train.preflight.prepared import Prepared, PreparedOffline, PreparedOnline
@@ -109,8 +112,10 @@ def _offline(state: TrainState, prepared: PreparedOffline, world: World) -> Loop
     build = OFFLINE[method_of(recipe).family]
     held_out = None
     if prepared.held_out is not None:
-        held_out = build(state, recipe, cache, Records(prepared.held_out, "eval_", None), ALONE)
-    own = Records(prepared.rendered, "", _visited(prepared))
+        held_out = build(
+            state, recipe, cache, MethodRecords(prepared.held_out, "eval_", None), ALONE
+        )
+    own = MethodRecords(prepared.rendered, "", partial(_visited, prepared))
     parts = OfflineParts(
         method=build(state, recipe, cache, own, world),
         rendered=prepared.rendered,
@@ -123,10 +128,12 @@ def _offline(state: TrainState, prepared: PreparedOffline, world: World) -> Loop
     return train_offline(state, recipe, parts), prepared.checks
 
 
-def _visited(prepared: Prepared) -> list[int]:
-    """The method's own records that some step of the run looks at."""
-    steps = range(prepared.total_steps)
-    return sorted({i for step in steps for i in prepared.mixture.draw(step).own})
+def _visited(prepared: PreparedOffline) -> Indices:
+    """The method's own records that some step of the run looks at, in order."""
+    looked_at = np.zeros(len(prepared.rendered.trees), dtype=bool)
+    for step in range(prepared.total_steps):
+        looked_at[list(prepared.mixture.draw(step).own)] = True
+    return np.flatnonzero(looked_at)
 
 
 def _replay(state: TrainState, prepared: Prepared) -> Replay | None:

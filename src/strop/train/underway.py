@@ -24,7 +24,7 @@ from strop.train.monitor.dev import Dev
 from strop.train.monitor.journal import RunJournal
 from strop.train.preflight.prepared import Prepared, PreparedOffline
 from strop.train.preflight.space import refuse_full
-from strop.train.preflight.start import starting_model
+from strop.train.preflight.starting_model import starting_model
 from strop.train.rundir.checkpoint import restore
 from strop.train.rundir.directory import LINEAGE
 from strop.types import Preference, StepRecord

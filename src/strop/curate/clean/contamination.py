@@ -202,7 +202,7 @@ class _Index:
             coverage = tuple(self._coverage(item, n) for n in GRAMS)
             if item in matches:
                 match = matches[item]
-                yield Exposure(item, "contaminated", match.how, coverage, match.places)
+                yield Exposure(item, "contaminated", match.how, coverage, match.places[:SHOWN])
             elif item in self.same:
                 yield Exposure(item, "contaminated", "8-gram", coverage, _places(self.same[item]))
             elif item in self.other:

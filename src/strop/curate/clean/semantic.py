@@ -1,4 +1,4 @@
-"""Records that say the same in other words: the semhash extra, with a static model of the user."""
+"""Records that say the same in other words: the extra `semhash`, with a static model."""
 
 from __future__ import annotations
 

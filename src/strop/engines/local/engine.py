@@ -19,6 +19,7 @@ from strop.model.logprobs import bare, eval_mode
 from strop.model.network import Policy
 from strop.recipe.template import AS_IT_IS, TemplateRecipe
 from strop.text.chat.named import with_template
+from strop.text.runs import runs
 from strop.types import Completion, Task, Tree
 
 
@@ -107,13 +108,8 @@ def packs(requests: Sequence[Request], max_rows: int) -> Iterator[list[int]]:
     for sampling in dict.fromkeys(request.sampling for request in requests):
         mine = [group for group in groups if requests[group[0]].sampling == sampling]
         mine.sort(key=lambda group: len(requests[group[0]].prompt.prompt_ids))
-        pack: list[int] = []
-        for group in mine:
-            if pack and len(pack) + len(group) > max_rows:
-                yield pack
-                pack = []
-            pack = pack + group
-        yield pack
+        for pack in runs(mine, max_rows):
+            yield [number for group in pack for number in group]
 
 
 def _group(request: Request) -> tuple[int, Sampling]:

@@ -13,7 +13,7 @@ from strop.evals.decode.grading import Graded, GradedAnswer
 from strop.recipe.study import Study
 from strop.stats import superiority
 
-Method = Literal["greedy", "sample", "pass", "maj", "best", "refine"]
+DecodingMethod = Literal["greedy", "sample", "pass", "maj", "best", "refine"]
 Curve = list[tuple[float, float]]
 
 
@@ -28,7 +28,7 @@ class Way:
 
     side: Side
     temperature: float
-    method: Method
+    method: DecodingMethod
     k: int
     tokens: float
     values: tuple[float, ...]
@@ -59,7 +59,7 @@ class FrontierRow:
 
     model: Side
     temperature: float
-    method: Method
+    method: DecodingMethod
     k: int
     tokens: float
     accuracy: float
@@ -71,7 +71,7 @@ class FrontierRow:
 def ways_of(study: Study, graded: Sequence[Graded], items: Sequence[int]) -> list[Way]:
     """Everything the table compares, in its order: by temperature, then method, k, base first."""
     ways = [way for part in graded for way in _ways(study, part, items)]
-    methods: tuple[Method, ...] = ("greedy", "sample", "maj", "best", "pass", "refine")
+    methods: tuple[DecodingMethod, ...] = ("greedy", "sample", "maj", "best", "pass", "refine")
     return sorted(ways, key=lambda w: (w.temperature, methods.index(w.method), w.k, w.side))
 
 
@@ -98,7 +98,7 @@ def is_oracle(study: Study, way: Way) -> bool:
     )
 
 
-def curves_of(ways: Sequence[Way], side: Side) -> dict[tuple[float, Method], list[Way]]:
+def curves_of(ways: Sequence[Way], side: Side) -> dict[tuple[float, DecodingMethod], list[Way]]:
     """Ways that go on from each other, by rising cost: one answer, then more of the same kind."""
     mine = [way for way in ways if way.side == side]
     found = {}
@@ -154,7 +154,7 @@ def _ways(study: Study, part: Graded, items: Sequence[int]) -> Iterator[Way]:
     one = fmean(fmean(len(a.completion.ids) for a in answers) for answers in first)
     right = [[bool(a.right) for a in answers] for answers in first]
 
-    def way(method: Method, k: int, tokens: float, values: Sequence[float]) -> Way:
+    def way(method: DecodingMethod, k: int, tokens: float, values: Sequence[float]) -> Way:
         return Way(part.side, part.temperature, method, k, tokens, tuple(values))
 
     yield way("sample" if part.temperature else "greedy", 1, one, [pass_at(r, 1) for r in right])

@@ -19,15 +19,15 @@ from strop.types import Check, EvalRecord, Verdict, VerdictName
 
 EXIT_CODES: dict[VerdictName, int] = {"pass": 0, "regressed": 10, "inconclusive": 11}
 
-Records = Sequence[EvalRecord]
+EvalRecords = Sequence[EvalRecord]
 
 
 def gate(
-    base: Records,
-    candidate: Records,
+    base: EvalRecords,
+    candidate: EvalRecords,
     policy: GateRules,
     *,
-    noise: Sequence[Records] = (),
+    noise: Sequence[EvalRecords] = (),
 ) -> Verdict:
     """Judge a candidate against its base.
 
@@ -40,7 +40,7 @@ def gate(
     demands: tuple[Demand, ...] = (*policy.targets, *policy.guardrails, *policy.bands)
     scales = {demand.score: demand.scale for demand in demands if demand.scale is not None}
 
-    def beside(other: Records, score: str) -> Paired:
+    def beside(other: EvalRecords, score: str) -> Paired:
         found = paired(base, other, score, max_unscored=policy.max_unscored)
         expect_one_scale(score, found.sides, scales.get(score))
         return found

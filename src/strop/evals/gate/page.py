@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from strop.evals.gate.judge import Records
+from strop.evals.gate.judge import EvalRecords
 from strop.evals.gate.pairing import paired
 from strop.files import write_whole
 from strop.types import Check, EvalRecord, Verdict
@@ -47,7 +47,12 @@ class Examples:
 
 
 def write_page(
-    path: Path, verdict: Verdict, base: Records, candidate: Records, *, policy: str | None = None
+    path: Path,
+    verdict: Verdict,
+    base: EvalRecords,
+    candidate: EvalRecords,
+    *,
+    policy: str | None = None,
 ) -> None:
     """One HTML file that opens without a network; `policy` is the name of what was demanded."""
     environment = Environment(
@@ -73,7 +78,7 @@ def forest(checks: Sequence[Check]) -> list[ForestRow]:
     return [_row(check, _scale(check, checks)) for check in checks]
 
 
-def examples(base: Records, candidate: Records, score: str) -> Examples:
+def examples(base: EvalRecords, candidate: EvalRecords, score: str) -> Examples:
     """The largest gains and the largest losses of a score."""
     sides = paired(base, candidate, score, max_unscored=1.0).sides
     known = [s for s in sides if s[0].score is not None and s[1].score is not None]
@@ -87,7 +92,7 @@ def _gain(side: tuple[EvalRecord, EvalRecord]) -> float:
     return (side[1].score or 0.0) - (side[0].score or 0.0)
 
 
-def _answered(verdict: Verdict, base: Records) -> list[str]:
+def _answered(verdict: Verdict, base: EvalRecords) -> list[str]:
     """Names of the checked scores that come with answers to show."""
     with_text = {record.task for record in base if record.output}
     names = dict.fromkeys(check.name for check in verdict.checks if check.kind != "band")

@@ -11,7 +11,7 @@ from typing import Any
 from strop.data.json_text import parsed
 from strop.errors import DataError, MissingEvidenceError, StropError, UsageError
 from strop.evals.drift import PREFIX
-from strop.evals.gate.judge import Records, gate
+from strop.evals.gate.judge import EvalRecords, gate
 from strop.evals.gate.page import write_page
 from strop.evals.records import read_records
 from strop.evals.summary import read_summary
@@ -22,7 +22,7 @@ from strop.registry.store import Registry
 from strop.types import Verdict
 
 
-def policy_of(given: Given | None, margin: float | None, base: str | Path) -> GateRules:
+def rules_of(given: Given | None, margin: float | None, base: str | Path) -> GateRules:
     """The policy that was given, or one of a guardrail of `margin` on every score of `base`.
 
     Raises `UsageError` for both, for neither, and for a margin outside of 0 to 1.
@@ -76,7 +76,7 @@ class Side:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.records: Records = read_records(path)
+        self.records: EvalRecords = read_records(path)
         self.summary = read_summary(path) or {}
 
     @property

@@ -18,7 +18,7 @@ from strop.types import EvalRecord, Origin, Task, Text
 
 def own_records(recipe: PythonTask, engine: Engine, seed: int) -> list[EvalRecord]:
     """The records that the user's function yields, named `<task>` or `<task>/<its own name>`."""
-    function = own_function(recipe)
+    function = task_function(recipe)
     try:
         rows = list(function(generate=_asker(recipe, engine, seed), seed=seed))
     except Exception as error:
@@ -31,7 +31,7 @@ def own_records(recipe: PythonTask, engine: Engine, seed: int) -> list[EvalRecor
     return [_named(recipe, row, number) for number, row in enumerate(rows, 1)]
 
 
-def own_function(recipe: PythonTask) -> Callable[..., Any]:
+def task_function(recipe: PythonTask) -> Callable[..., Any]:
     """The function of the user's file; `UsageError` where there is none."""
     function = own_names(Path(recipe.file)).get(recipe.function)
     if not callable(function):

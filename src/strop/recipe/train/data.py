@@ -55,7 +55,8 @@ class DataSource(Strict):
         return self.path if self.path is not None else f"hub:{self.hub}"
 
     def place(self) -> dict[str, Any]:
-        """Where its rows are and what their columns are called, as a lineage keeps it."""
+        """What is needed to read its rows again: where they are and what their columns are
+        called."""
         keys = {"path", "hub", "config", "split", "revision", "columns"}
         return self.model_dump(include=keys, exclude_defaults=True)
 
@@ -99,12 +100,15 @@ class TextRecipe(Strict):
 
     `end_of_turn` are the tokens that end an answer where the model's files do not name them; `date`
     is the day that a chat template writes, if it writes one: the same whenever a run is started.
+    `cache` says whether tokenised records are kept on the disk and reused (docs/store.md): where
+    they outgrow memory, `always` or `never`.
     """
 
     max_length: int = Field(2048, ge=2)
     overlong: Literal["drop", "cut"] = "drop"
     end_of_turn: Tokens = ()
     date: Day = DAY
+    cache: Literal["auto", "always", "never"] = "auto"
 
 
 class EvalDuring(Strict):

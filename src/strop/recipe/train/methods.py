@@ -87,10 +87,16 @@ class Method:
         return self.family == "reward_model"
 
     @property
+    def importance_ratio(self) -> bool:
+        """Whether the loss weighs tokens by how much likelier they became since they were
+        sampled."""
+        return self.family == "policy_gradient"
+
+    @property
     def compares_logprobs(self) -> bool:
-        """Whether log-probs are compared with older or reference ones, so that dropout would make
-        noise of the comparison."""
-        return self.family not in ("supervised", "reward_model")
+        """Whether log-probs are compared (of answers with each other, or with older or reference
+        ones), so that dropout would make noise of the comparison."""
+        return self.family not in ("supervised", "reward_model", "raft")
 
 
 def _pairs(

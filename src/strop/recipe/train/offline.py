@@ -46,7 +46,6 @@ class PairRecipe(OfflineRecipe):
 
     @property
     def given_loss(self) -> Callable[..., Any] | None:
-        """A loss of the user's own, given from Python in place of DPO's."""
         return self.objective.given if isinstance(self.objective, DpoObjective) else None
 
 

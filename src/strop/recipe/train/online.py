@@ -56,8 +56,11 @@ class OnlineRecipe(TrainRecipe):
         return 0
 
     @property
+    def answer_tokens(self) -> int:
+        return self.rollout.max_tokens
+
+    @property
     def all_rewards(self) -> list[RewardComponent]:
-        """What completions are trained by, and what held-out ones are judged by."""
         return [*self.reward, *((self.eval.reward if self.eval else None) or [])]
 
 
@@ -70,6 +73,10 @@ class PolicyRecipe(OnlineRecipe):
     @property
     def refresh_every(self) -> int:
         return self.objective.refresh_every
+
+    @property
+    def mini_batches(self) -> int:
+        return self.objective.updates[1]
 
 
 class ClipRecipe(PolicyRecipe):

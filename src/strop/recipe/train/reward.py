@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from typing import Annotated, Any, Self
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, PrivateAttr, model_validator
 
@@ -17,6 +18,14 @@ SECONDS = 60.0
 
 UNSCORED = 0.5
 """Share of a step's completions that a component may leave unscored, unless the recipe says."""
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # of a port or a host
+        return False
 
 
 class RewardComponent(Strict):
@@ -59,6 +68,8 @@ class RewardComponent(Strict):
             raise ValueError("`model` goes with function: reward_model, and that needs it")
         if self.file is not None and self.url is not None:
             raise ValueError("give `file` or `url`, not both")
+        if self.url is not None and not _is_address(self.url):
+            raise ValueError(f"url is {self.url!r}: write one like http://127.0.0.1:8000/score")
         return self
 
     @model_validator(mode="after")
@@ -106,7 +117,7 @@ class RewardComponent(Strict):
         return SECONDS if self.seconds is None else self.seconds
 
     @property
-    def most_unscored(self) -> float:
+    def unscored_limit(self) -> float:
         """Share of a step's completions that may be unscored; all of them by an optional one."""
         if self.max_unscored is not None:
             return self.max_unscored

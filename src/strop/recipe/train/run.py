@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from collections.abc import Callable
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -12,6 +13,7 @@ from strop.recipe.train.data import MixedSources, TextRecipe
 from strop.recipe.train.dev import DevRecipe
 from strop.recipe.train.model import ModelRecipe
 from strop.recipe.train.policy import ValueRecipe
+from strop.recipe.train.reward import RewardComponent
 
 
 class OptimRecipe(Strict):
@@ -82,6 +84,26 @@ class TrainRecipe(Strict):
     def critic(self) -> ValueRecipe | None:
         """The value model that is trained beside the policy (PPO)."""
         return None
+
+    @property
+    def all_rewards(self) -> list[RewardComponent]:
+        """What completions are trained by, and what held-out ones are judged by."""
+        return []
+
+    @property
+    def given_loss(self) -> Callable[..., Any] | None:
+        """A loss of the user's own, given from Python in place of DPO's."""
+        return None
+
+    @property
+    def answer_tokens(self) -> int:
+        """How many tokens a sampled answer may have; 0 where nothing is sampled."""
+        return 0
+
+    @property
+    def mini_batches(self) -> int:
+        """How many updates a step's own records are cut into."""
+        return 1
 
     @property
     def template(self) -> TemplateRecipe:

@@ -14,6 +14,8 @@ from strop.rewards.audit.dominance import Dominance, Margin, RewardFault
 from strop.rewards.audit.probes import ProbeFinding
 from strop.rewards.audit.sample import Scored
 from strop.rewards.compose import OPTIONAL, shares_scored
+from strop.stats.agreement import cohen_kappa
+from strop.stats.ranking import auc
 
 BARS = " .:-=+*#%@"
 BINS = 10
@@ -72,7 +74,7 @@ def check(
         high=high,
         within_group_std=statistics.fmean(spreads) if spreads else None,
         equal_groups=sum(s == 0 for s in spreads) / len(spreads) if spreads else None,
-        kappa=kappa([(p or 0.0) >= 0.5 for p, *_ in labelled], [x for *_, x in labelled])
+        kappa=cohen_kappa([(p or 0.0) >= 0.5 for p, *_ in labelled], [x for *_, x in labelled])
         if both
         else None,
         auc=auc([t for _, t, _ in labelled], [x for *_, x in labelled]) if both else None,
@@ -115,23 +117,6 @@ def _described(scored: Scored, label: str, seconds: Mapping[str, float]) -> dict
         "unscored": len(scored.scores) - len(values),
         "ms": 1000 * seconds[label] / len(scored.scores),
     }
-
-
-def kappa(said: Sequence[bool], truth: Sequence[bool]) -> float:
-    """Cohen's kappa (1960): agreement beyond chance, 1 for full, 0 for chance."""
-    n = len(said)
-    observed = sum(a == b for a, b in zip(said, truth, strict=True)) / n
-    p, q = sum(said) / n, sum(truth) / n
-    chance = p * q + (1 - p) * (1 - q)
-    return 1.0 if chance == 1 else (observed - chance) / (1 - chance)
-
-
-def auc(scores: Sequence[float], truth: Sequence[bool]) -> float:
-    """P(score of a right one > score of a wrong one), ties half (Mann and Whitney 1947)."""
-    right = [s for s, t in zip(scores, truth, strict=True) if t]
-    wrong = [s for s, t in zip(scores, truth, strict=True) if not t]
-    won = sum((r > w) + 0.5 * (r == w) for r in right for w in wrong)
-    return won / (len(right) * len(wrong))
 
 
 def checked_lines(found: RewardCheck) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from strop.text.runs import runs
 from strop.types import Tree
 
 
@@ -21,17 +22,11 @@ class MicroBatch:
 
 def micro_batches(trees: Sequence[Tree], max_tokens: int) -> Iterator[MicroBatch]:
     """Cut a step into forwards of at most `max_tokens` tokens (one tree at least)."""
-    held: list[Tree] = []
-    tokens = first = count = 0
-    for tree in trees:
-        if held and tokens + len(tree) > max_tokens:
-            yield MicroBatch(tuple(held), slice(first, first + count))
-            first, held, tokens, count = first + count, [], 0, 0
-        held.append(tree)
-        tokens += len(tree)
-        count += len(tree.branches)
-    if held:
-        yield MicroBatch(tuple(held), slice(first, first + count))
+    first = 0
+    for held in runs(trees, max_tokens):
+        last = first + sum(len(tree.branches) for tree in held)
+        yield MicroBatch(tuple(held), slice(first, last))
+        first = last
 
 
 def split_tree(tree: Tree, max_tokens: int) -> list[Tree]:
@@ -42,12 +37,5 @@ def split_tree(tree: Tree, max_tokens: int) -> list[Tree]:
     if len(tree) <= max_tokens or len(tree.branches) < 2:
         return [tree]
     room = max_tokens - len(tree.trunk)
-    groups: list[list[int]] = [[]]
-    used = 0
-    for number, branch in enumerate(tree.branches):
-        if groups[-1] and used + len(branch.ids) > room:
-            groups.append([])
-            used = 0
-        groups[-1].append(number)
-        used += len(branch.ids)
-    return [Tree(tree.trunk, tuple(tree.branches[i] for i in group)) for group in groups]
+    groups = runs(tree.branches, room, lambda branch: len(branch.ids))
+    return [Tree(tree.trunk, tuple(branches)) for branches in groups]

@@ -16,7 +16,7 @@ from strop.model.logprobs import eval_mode
 from strop.recipe.train.methods import Offline
 from strop.text.trees import Rendered
 from strop.tracking.phases import phase
-from strop.train.loop.batches import record_rows, shape_of_trees
+from strop.train.loop.describe import record_rows, shape_of_trees
 from strop.train.loop.memory import explained, to_learn
 from strop.train.loop.optim import learning_rate
 from strop.train.loop.state import TrainState

@@ -29,7 +29,7 @@ from strop.rollout.collect import carries_no_gradient
 from strop.rollout.overlong import NAME as OVERLONG
 from strop.rollout.source import RolloutSource, StepRollouts
 from strop.tracking.phases import phase
-from strop.train.loop.batches import sample_rows, shape_of_groups, shape_of_tasks
+from strop.train.loop.describe import sample_rows, shape_of_groups, shape_of_tasks
 from strop.train.loop.memory import explained, to_learn, to_sample
 from strop.train.loop.offline import Replay, with_replay
 from strop.train.loop.optim import learning_rate

@@ -83,7 +83,7 @@ class Streaks:
 
 
 @dataclass(slots=True)
-class NonFinite:
+class LeftOutUpdates:
     """Updates in a row that were left out because they were not finite, and whether the run went
     back to a checkpoint for it."""
 
@@ -114,7 +114,7 @@ class TrainState:
     position: DataPosition = field(default_factory=DataPosition)
     reward_mean: RunningMean = field(default_factory=RunningMean)
     unscored: Streaks = field(default_factory=Streaks)
-    nonfinite: NonFinite = field(default_factory=NonFinite)
+    nonfinite: LeftOutUpdates = field(default_factory=LeftOutUpdates)
     rollouts: Carried | None = None
 
     def parts(self) -> dict[str, Carried]:

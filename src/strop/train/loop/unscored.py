@@ -44,12 +44,12 @@ def expect_scored(
     total = sum(len(group.scores) for group in groups)
     for component in components:
         share = _unscored(component, groups) / total
-        if streaks.see(component.label, share > component.most_unscored) < PATIENCE:
+        if streaks.see(component.label, share > component.unscored_limit) < PATIENCE:
             continue
         said = [f.error for f in failures if f.component == component.label]
         raise UnscoredError(
             f"reward {component.label} left {share:.0%} of the completions unscored, "
-            f"more than {component.most_unscored:.0%} for {PATIENCE} steps in a row; "
+            f"more than {component.unscored_limit:.0%} for {PATIENCE} steps in a row; "
             + (f"the last error: {said[-1]}" if said else "it returned None without an error"),
             where=where,
             fix="try it with `strop reward check` and mend it, or raise its `max_unscored`"

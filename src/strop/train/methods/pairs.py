@@ -77,14 +77,14 @@ def pair_losses(
 
 
 Options = Mapping[str, Any]
-PairLoss = Callable[[Sides, "PairRule", Options, float], torch.Tensor]
+LossOfSides = Callable[[Sides, "PairRule", Options, float], torch.Tensor]
 
 
-def loss_named(name: str) -> PairLoss:
+def loss_named(name: str) -> LossOfSides:
     """The method's own entry below, else the function of that name in `losses/preference.py`, which
     is given its own options."""
-    if name in LOSSES:
-        return LOSSES[name]
+    if name in WITH_OPTIONS:
+        return WITH_OPTIONS[name]
     function = vars(preference)[name]
     return lambda sides, rule, options, reward_mean: function(*sides, **options)
 
@@ -129,7 +129,7 @@ def _mpo(sides: Sides, rule: PairRule, options: Options, reward_mean: float) -> 
     return total
 
 
-LOSSES: Mapping[str, PairLoss] = {"dpo": _dpo, "bco_pair": _bco, "mpo": _mpo}
+WITH_OPTIONS: Mapping[str, LossOfSides] = {"dpo": _dpo, "bco_pair": _bco, "mpo": _mpo}
 """Losses that read more than their own options; all others are `losses/preference.py`'s."""
 
 

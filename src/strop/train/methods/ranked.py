@@ -119,9 +119,12 @@ class OnlineDpo:
 
 class Raft:
     """Rejection-sampling fine-tuning: maximum likelihood on the best answer of each group (RAFT:
-    Dong et al. 2023, arXiv 2304.06767), if it earns at least `min_reward`."""
+    Dong et al. 2023, arXiv 2304.06767), if it earns at least `min_reward`.
 
-    compares_groups = True
+    Of answers that earn the same the first is learnt, so equal groups teach as well.
+    """
+
+    compares_groups = False
 
     def __init__(self, recipe: RaftRecipe, state: TrainState, policy: Policy) -> None:
         self.recipe, self.state, self.policy = recipe, state, policy
@@ -131,10 +134,7 @@ class Raft:
         with phase("data"):
             trees = [tree for group in groups for tree in self._best(group)]
         if not trees:
-            warnings.warn(
-                "no answer of a step earned objective.min_reward, so nothing was learnt from it",
-                stacklevel=2,
-            )
+            warnings.warn(f"nothing was learnt from a step: {self._reason(groups)}", stacklevel=2)
         method = SupervisedMethod(
             self.policy, trees, self.recipe.run.micro_batch_tokens, prefix="learnt/"
         )
@@ -142,8 +142,20 @@ class Raft:
         update = replace(method.update(range(len(trees))), metrics=skipped)
         yield logging_of_samples_alone(update)
 
+    def _reason(self, groups: Sequence[ScoredGroup]) -> str:
+        """Why none of these groups has an answer to learn."""
+        if any(self._ranked(group) for group in groups):
+            return "none of its answers earned objective.min_reward"
+        return (
+            "all its answers were cut at rollout.max_tokens, and rollout.mask_truncated leaves "
+            "such answers out"
+        )
+
+    def _ranked(self, group: ScoredGroup) -> list[tuple[float, Completion]]:
+        return ranked(group, whole_only=self.recipe.rollout.mask_truncated)
+
     def _best(self, group: ScoredGroup) -> list[Tree]:
-        answers = ranked(group, whole_only=self.recipe.rollout.mask_truncated)
+        answers = self._ranked(group)
         least = self.recipe.objective.min_reward
         if not answers or (least is not None and answers[0][0] < least):
             return []

@@ -5,33 +5,39 @@ Before the first step the policy *is* the reference, so no second model is ever 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 
-from strop.files import sha256_of_parts
+from strop.files import sha256_of_parts, write_whole
 from strop.model.load import weights_hash
 from strop.model.logprobs import eval_mode
 from strop.model.network import Policy
 from strop.recipe.train.offline import PairRecipe, UnpairedRecipe
+from strop.text.lazy import Chosen
 from strop.text.trees import Rendered
 from strop.train.loop.micro_batches import micro_batches
 from strop.types import TokenScores, Tree
 
+Indices = NDArray[np.int64]
+
 
 @dataclass(frozen=True, slots=True)
-class Records:
-    """What a method is made for: rendered records. `prefix` names the cached files, `visited` the
-    records that some step looks at (None: all)."""
+class MethodRecords:
+    """What a method is made for: rendered records. `prefix` names the cached files, `visited` gives
+    the records that some step looks at, in order (None: all)."""
 
     rendered: Rendered
     prefix: str
-    visited: Sequence[int] | None
+    visited: Callable[[], Indices] | None
 
 
 class ReferenceCache:
@@ -51,12 +57,13 @@ class ReferenceCache:
         recipe: PairRecipe | UnpairedRecipe,
         trees: Sequence[Tree],
         read: Callable[[TokenScores], torch.Tensor],
-        records: Records,
+        records: MethodRecords,
         name: str,
     ) -> torch.Tensor:
         """`read` of every branch of `trees`; records that no step visits are left at NaN."""
-        chosen = range(len(trees)) if records.visited is None else records.visited
-        read_trees = [trees[i] for i in chosen]
+        visited = None if records.visited is None else records.visited()
+        chosen = np.arange(len(trees)) if visited is None else visited
+        read_trees = Chosen(trees, chosen)
         precision = f"{recipe.model.dtype}/{recipe.model.quantize}"
         found = reference_scores(
             policy,
@@ -68,7 +75,7 @@ class ReferenceCache:
         )
         branches = len(trees[0].branches)
         scores = torch.full((len(trees), branches, *found.shape[1:]), float("nan"))
-        scores[list(chosen)] = found.view(-1, branches, *found.shape[1:])
+        scores[torch.from_numpy(chosen)] = found.view(-1, branches, *found.shape[1:])
         return scores.flatten(0, 1)
 
 
@@ -84,7 +91,7 @@ def reference_scores(
     """`read(scores)` of every branch of `trees`, in order, shape [B, ...] float32.
 
     Taken from `path` when that file was written under the same `key` (model, data and what is
-    read).
+    read); a file that is damaged is written again, with a warning.
     """
     cached = _cached(path, key)
     if cached is not None:
@@ -92,7 +99,7 @@ def reference_scores(
     with torch.no_grad(), eval_mode(policy.model), policy.arithmetic():
         rows = [read(policy.score(b.trees)).cpu() for b in micro_batches(trees, max_tokens)]
     scores_B = torch.cat(rows)
-    save_file({"scores_B": scores_B}, path, metadata={"key": key})
+    write_whole(path, save({"scores_B": scores_B}, metadata={"key": key}))
     return scores_B
 
 
@@ -107,8 +114,14 @@ def trees_hash(trees: Sequence[Tree]) -> str:
 def _cached(path: Path, key: str) -> torch.Tensor | None:
     if not path.exists():
         return None
-    with safe_open(path, framework="pt") as file:
-        if file.metadata().get("key") != key:
-            return None
-        scores_B: torch.Tensor = file.get_tensor("scores_B")
+    try:
+        with safe_open(path, framework="pt") as file:
+            if (file.metadata() or {}).get("key") != key:
+                return None
+            scores_B: torch.Tensor = file.get_tensor("scores_B")
+    except SafetensorError as error:
+        warnings.warn(
+            f"{path} is damaged ({error}): its reference log-probs are computed again", stacklevel=2
+        )
+        return None
     return scores_B

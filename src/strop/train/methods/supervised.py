@@ -16,7 +16,11 @@ from strop.train.loop.updater import MicroBatchLoss, Update
 from strop.train.loop.world import Counts
 from strop.types import Tree
 
-LOSSES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"cpt": nll, "sft": nll, "dft": dft}
+TOKEN_LOSSES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "cpt": nll,
+    "sft": nll,
+    "dft": dft,
+}
 
 
 class SupervisedMethod:

@@ -25,13 +25,13 @@ from strop.train.loop.world import World
 from strop.train.methods.pairs import PairMethod, PairRule, reference_read
 from strop.train.methods.policy_gradient import PolicyGradient, loss_of
 from strop.train.methods.ranked import OnlineDpo, Raft
-from strop.train.methods.reference import Records, ReferenceCache
+from strop.train.methods.reference import MethodRecords, ReferenceCache
 from strop.train.methods.reward_model import RewardModelMethod, margins_of
-from strop.train.methods.supervised import LOSSES, SupervisedMethod
+from strop.train.methods.supervised import TOKEN_LOSSES, SupervisedMethod
 from strop.train.methods.unpaired import OtherAnswers, UnpairedMethod, branch_sums, other_answers
 from strop.types import Feedback
 
-OfflineBuilder = Callable[[TrainState, Any, ReferenceCache, Records, World], OfflineMethod]
+OfflineBuilder = Callable[[TrainState, Any, ReferenceCache, MethodRecords, World], OfflineMethod]
 """(state, recipe, cache, records, world) -> the method; the recipe is its family's."""
 
 OnlineBuilder = Callable[[TrainState, Any, Reference | None, World], Learner]
@@ -42,19 +42,23 @@ def _supervised(
     state: TrainState,
     recipe: CptRecipe | SftRecipe,
     cache: ReferenceCache,
-    records: Records,
+    records: MethodRecords,
     world: World,
 ) -> OfflineMethod:
     return SupervisedMethod(
         policy_of(state),
         records.rendered.trees,
         recipe.run.micro_batch_tokens,
-        loss=LOSSES[recipe.method],
+        loss=TOKEN_LOSSES[recipe.method],
     )
 
 
 def _pairs(
-    state: TrainState, recipe: PairRecipe, cache: ReferenceCache, records: Records, world: World
+    state: TrainState,
+    recipe: PairRecipe,
+    cache: ReferenceCache,
+    records: MethodRecords,
+    world: World,
 ) -> OfflineMethod:
     policy, trees = policy_of(state), records.rendered.trees
     rule = PairRule(recipe.method, recipe.objective)
@@ -66,7 +70,11 @@ def _pairs(
 
 
 def _unpaired(
-    state: TrainState, recipe: UnpairedRecipe, cache: ReferenceCache, records: Records, world: World
+    state: TrainState,
+    recipe: UnpairedRecipe,
+    cache: ReferenceCache,
+    records: MethodRecords,
+    world: World,
 ) -> OfflineMethod:
     policy, rendered = policy_of(state), records.rendered
     labels = [record.label for record in rendered.records if isinstance(record, Feedback)]
@@ -87,7 +95,7 @@ def _reward_model(
     state: TrainState,
     recipe: RewardModelRecipe,
     cache: ReferenceCache,
-    records: Records,
+    records: MethodRecords,
     world: World,
 ) -> OfflineMethod:
     assert isinstance(state.network, ScalarNetwork)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import torch
 
 from strop.data.order import permutation
@@ -19,6 +20,7 @@ from strop.losses.preference import apo_zero_unpaired, kto
 from strop.losses.reduce import Loss, mean_of
 from strop.model.network import Policy
 from strop.recipe.train.offline import UnpairedRecipe
+from strop.text.lazy import LazySequence
 from strop.tracking.phases import phase
 from strop.train.loop.micro_batches import MicroBatch, micro_batches
 from strop.train.loop.updater import MicroBatchLoss, Update
@@ -26,20 +28,30 @@ from strop.train.loop.world import ALONE, Counts, World
 from strop.types import Branch, TokenScores, Tree
 
 
-def other_answers(trees: Sequence[Tree], seed: int, max_length: int) -> tuple[Tree, ...]:
+def other_answers(trees: Sequence[Tree], seed: int, max_length: int) -> Sequence[Tree]:
     """Every prompt with the answer of another record (Ethayarajh et al. 2024, arXiv 2402.01306,
     section 4.1: the answers shifted among the examples), the same for the whole run.
 
     An answer that does not fit behind its new prompt is cut to `max_length` tokens of both.
     """
-    order = permutation(len(trees), seed, 0)
-    partner = {record: order[i - 1] for i, record in enumerate(order)}
-    others = []
-    for number, tree in enumerate(trees):
-        (answer,) = trees[partner[number]].branches
-        room = max(1, max_length - len(tree.trunk))
-        others.append(Tree(tree.trunk, (Branch(answer.ids[:room], answer.supervised[:room]),)))
-    return tuple(others)
+    return _Mismatched(trees, seed, max_length)
+
+
+class _Mismatched(LazySequence[Tree]):
+    def __init__(self, trees: Sequence[Tree], seed: int, max_length: int) -> None:
+        self.trees, self.max_length = trees, max_length
+        order = permutation(len(trees), seed, 0)
+        self.partner = np.empty_like(order)
+        self.partner[order] = np.roll(order, 1)
+
+    def __len__(self) -> int:
+        return len(self.trees)
+
+    def at(self, index: int) -> Tree:
+        trunk = self.trees[index].trunk
+        (answer,) = self.trees[self.partner[index]].branches
+        room = max(1, self.max_length - len(trunk))
+        return Tree(trunk, (Branch(answer.ids[:room], answer.supervised[:room]),))
 
 
 @dataclass(frozen=True, slots=True)

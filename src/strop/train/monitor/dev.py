@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from strop.data.overlap import overlap
+from strop.data.overlap import SHOWN, overlap
 from strop.data.records import preference
 from strop.data.sources import read
 from strop.engines.local.engine import LocalEngine
@@ -144,20 +144,11 @@ class DevSet:
 def load_dev(recipe: Recipe) -> DevSet | None:
     """The suite of a recipe's `dev`, read and fit for this run.
 
-    Raises `RecipeError` for a sealed suite, a score that it does not produce, a task that the
-    method's model cannot do, or an alarm without a general score to listen to; another `UsageError`
-    for data and rewards that cannot be used. Loads no model.
+    Raises `RecipeError` for a sealed suite, a score that it does not produce, or a task that the
+    method's model cannot do; another `UsageError` for data and rewards that cannot be used. Loads
+    no model.
     """
     dev = recipe.dev
-    if (
-        not (dev and dev.general)
-        and recipe.alarms.capability_regression != type(recipe.alarms)().capability_regression
-    ):
-        raise RecipeError(
-            "alarms.capability_regression is set, but there is no general score to compare the "
-            "target with",
-            fix="add `dev: {suite: ..., metric: ..., general: [...]}`",
-        )
     if dev is None:
         return None
     suite = load(Suite, dev.suite)
@@ -183,7 +174,7 @@ def refuse_trained_on(dev: DevSet, training: Iterable[Record]) -> None:
         first = found[0]
         raise DataError(
             f"{len(found)} of {len(dev.items)} dev items are in the training data; this one is at "
-            f"{', '.join(map(str, first.places))}",
+            f"{', '.join(map(str, first.places[:SHOWN]))}",
             where=str(dev.items[first.item].origin),
             fix="measure on other items, take these out of `data`, or pass --force",
         )
@@ -195,22 +186,29 @@ def score_names(suite: Suite) -> list[str]:
     return [
         f"{asked.name}/{part}" if part else asked.name
         for asked in suite.tasks
-        for part in _parts(asked)
+        for part in PARTS[type(asked)](asked)
     ]
 
 
-def _parts(asked: EvalTask) -> list[str]:
-    """What stands behind a task's name in the names of its scores."""
-    if isinstance(asked, GenerateTask):
-        return [component.label for component in asked.scores]
-    if isinstance(asked, ChoiceTask):
-        return list(LENGTHS)
-    if isinstance(asked, PerplexityTask):
-        return ["logprob"]
-    if isinstance(asked, SafetyTask):
-        both = {"harmful": REFUSED, "harmless": ANSWERED}
-        return [name for kind, name in both.items() if asked.only in (None, kind)]
-    return ["", ANY] if isinstance(asked, PythonTask | LmEvalTask) else [""]
+def _labels(asked: GenerateTask) -> list[str]:
+    return [component.label for component in asked.scores]
+
+
+def _safe_parts(asked: SafetyTask) -> list[str]:
+    both = {"harmful": REFUSED, "harmless": ANSWERED}
+    return [name for kind, name in both.items() if asked.only in (None, kind)]
+
+
+PARTS: Mapping[type[EvalTask], Callable[[Any], list[str]]] = {
+    GenerateTask: _labels,
+    PreferenceTask: lambda asked: [""],
+    ChoiceTask: lambda asked: list(LENGTHS),
+    PerplexityTask: lambda asked: ["logprob"],
+    SafetyTask: _safe_parts,
+    PythonTask: lambda asked: ["", ANY],
+    LmEvalTask: lambda asked: ["", ANY],
+}
+"""What stands behind a task's name in the names of its scores, by the kind of task."""
 
 
 def _expect_scores(dev: DevRecipe, suite: Suite) -> None:

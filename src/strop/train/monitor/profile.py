@@ -116,7 +116,7 @@ class Profiler:
         path = self.folder / TRACE
         profiler.export_chrome_trace(str(path))
         seconds = sum(spent.seconds for spent in watch.spent.values())
-        return record, _slimmed(path, seconds, on_device=self.device.type == "cuda")
+        return record, slimmed(path, seconds, on_device=self.device.type == "cuda")
 
 
 def refuse_profile(asked: int, left: int) -> None:
@@ -167,7 +167,7 @@ def _about(trace: Trace) -> list[str]:
     return lines
 
 
-def _slimmed(path: Path, seconds: float, *, on_device: bool) -> Trace:
+def slimmed(path: Path, seconds: float, *, on_device: bool) -> Trace:
     """Drop all but the phases and the longest operations from a trace of a step of `seconds`."""
     trace = json.loads(path.read_text(encoding="utf-8"))
     events = trace["traceEvents"]

@@ -7,7 +7,6 @@ import warnings
 from strop.errors import ModelError, RecipeError
 from strop.model.load import expect_weights, load_config, load_tokenizer, positions_of, tokenizer_of
 from strop.recipe.train.methods import Recipe
-from strop.recipe.train.online import OnlineRecipe
 from strop.train.preflight.prepared import Prepared
 
 
@@ -38,9 +37,9 @@ def within_positions(recipe: Recipe) -> Recipe:
     asked, most = recipe.text.max_length, min(bounds, default=recipe.text.max_length)
     if asked <= most:
         return recipe
-    if isinstance(recipe, OnlineRecipe) and recipe.rollout.max_tokens >= most:
+    if recipe.answer_tokens >= most:
         raise RecipeError(
-            f"rollout.max_tokens {recipe.rollout.max_tokens} leaves no room for a prompt in the "
+            f"rollout.max_tokens {recipe.answer_tokens} leaves no room for a prompt in the "
             f"{most} positions of the model",
             fix="lower rollout.max_tokens",
         )

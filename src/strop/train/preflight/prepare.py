@@ -16,23 +16,23 @@ from strop.rewards.compose import Reward
 from strop.rewards.find import runs_code
 from strop.sandbox.tiers import strongest
 from strop.text.chat.clock import written_on
-from strop.text.ends import ends_of
+from strop.text.trees import joined
 from strop.tracking.sinks import expect_sinks
 from strop.train.loop.online import HeldOut
 from strop.train.monitor.dev import load_dev, refuse_trained_on
 from strop.train.preflight.bounds import expect_critic, say_positions, within_positions
+from strop.train.preflight.demands import DEMANDS, nothing_more
 from strop.train.preflight.mixture import mixture_of, total_steps
 from strop.train.preflight.prepared import Prepared, PreparedOffline, PreparedOnline
-from strop.train.preflight.records import DEMANDS, nothing_more
 from strop.train.preflight.refuse import refuse
 from strop.train.preflight.selfcheck import check_rendered
 from strop.train.preflight.sources import (
     Reading,
     by_role,
-    joined,
     replay_checks,
 )
-from strop.train.preflight.start import expect_lora_targets
+from strop.train.preflight.starting_model import expect_lora_targets
+from strop.train.preflight.tokenised import TokenCache
 from strop.train.rundir.directory import claim, has_begun, self_check
 
 MUON = "muon"
@@ -40,9 +40,18 @@ MUON = "muon"
 
 
 def prepare(
-    recipe: Recipe, *, resume: bool, overwrite: bool, force: bool, force_resume: bool = False
+    recipe: Recipe,
+    *,
+    resume: bool,
+    overwrite: bool,
+    force: bool,
+    force_resume: bool = False,
+    dry_run: bool = False,
 ) -> Prepared:
-    """Refuse what cannot end well, read the data, check it. Writes nothing, loads no weights."""
+    """Refuse what cannot end well, read the data, check it; loads no weights.
+
+    Writes nothing but tokenised records that outgrow memory, and a `dry_run` keeps none of those.
+    """
     refuse(recipe, force=force)
     expect_sinks(recipe.run.sinks)
     dev = load_dev(recipe)
@@ -53,12 +62,14 @@ def prepare(
     expect_lora_targets(recipe)
     given, recipe = recipe, within_positions(recipe)
     tokenizer = tokenizer_of(recipe.model, recipe.template)
+    cache = TokenCache(recipe, keep=not dry_run)
     prepared: Prepared
     with written_on(recipe.text.date):
         if isinstance(recipe, OnlineRecipe):
-            prepared = _online(recipe, folder, tokenizer)
+            prepared = _online(recipe, folder, tokenizer, cache)
         else:
-            prepared = _offline(recipe, folder, tokenizer)
+            prepared = _offline(recipe, folder, tokenizer, cache)
+    prepared.checks.update(cache.checks())
     if dev is not None and not force:
         refuse_trained_on(dev, prepared.records())
     if recipe is not given:
@@ -77,15 +88,15 @@ def _muon_precision(recipe: Recipe, folder: Path, *, resume: bool) -> Precision:
     return "float32" if emulates_bfloat16(pick_device(recipe.model.device)) else "bfloat16"
 
 
-def _offline(recipe: Offline, folder: Path, tokenizer: Any) -> PreparedOffline:
+def _offline(recipe: Offline, folder: Path, tokenizer: Any, cache: TokenCache) -> PreparedOffline:
     method = method_of(recipe)
     roles = by_role(recipe, method.records)
-    reading = Reading(recipe.text, tokenizer)
+    reading = Reading(recipe.text, tokenizer, cache)
     parts = [reading.rendered(source, method.records) for source in roles.own]
     replay = reading.replay(roles)
     own = joined(parts)
     demands = DEMANDS.get(method.family, nothing_more)
-    checks = check_rendered(own, ends_of(tokenizer)).plain() | demands(recipe, own)
+    checks = check_rendered(own).plain() | demands(recipe, own)
     sizes = [len(part.trees) for part in parts]
     mixture = mixture_of(recipe, roles, sizes, [len(r.trees) for r in replay])
     checks |= replay_checks(replay)
@@ -111,10 +122,10 @@ def _offline(recipe: Offline, folder: Path, tokenizer: Any) -> PreparedOffline:
     )
 
 
-def _online(recipe: Online, folder: Path, tokenizer: Any) -> PreparedOnline:
+def _online(recipe: Online, folder: Path, tokenizer: Any, cache: TokenCache) -> PreparedOnline:
     roles = by_role(recipe, "task")
     room = recipe.text.max_length - recipe.rollout.max_tokens
-    reading = Reading(recipe.text, tokenizer)
+    reading = Reading(recipe.text, tokenizer, cache)
     by_source = [reading.prompted(source, room) for source in roles.own]
     replay = reading.replay(roles)
     tasks = tuple(task for found in by_source for task in found.tasks)

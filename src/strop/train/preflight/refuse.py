@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
 from strop.advantages import GROUPED
 from strop.errors import RecipeError
 from strop.model.arithmetic import cpu_speeds, emulates_bfloat16
 from strop.model.load import pick_device
-from strop.recipe.train.alarm import PolicyAlarms
 from strop.recipe.train.methods import Online, Recipe, method_of
 from strop.recipe.train.online import OnlineRecipe, PolicyRecipe
 from strop.rollout.overlong import NAME as OVERLONG
@@ -27,15 +30,22 @@ def refuse(recipe: Recipe, *, force: bool) -> None:
             f"text.overlong is set, but method {recipe.method} does not read it",
             fix="drop it: documents are cut into pieces, prompts that are too long are dropped",
         )
+    mixed = any(source.weight is not None for source in recipe.data)
+    if recipe.text.cache != "auto" and method.records == "task" and not mixed:
+        raise RecipeError(
+            f"text.cache is set, but method {recipe.method} does not read it: prompts are kept in "
+            "memory",
+            fix="drop it (demonstrations that are replayed beside the prompts read it)",
+        )
     if isinstance(recipe, OnlineRecipe):
         _refuse_contradictory_rollout(recipe)
         _refuse_useless_groups(recipe)
-        _refuse_deaf_alarms(recipe)
+    _refuse_unfed_alarms(recipe)
     if method.compares_logprobs and recipe.model.lora is not None and recipe.model.lora.dropout > 0:
         raise RecipeError(
-            f"model.lora.dropout is set, but method {recipe.method} compares log-probs with older "
-            "or reference ones, which dropout would make noise of",
-            fix="drop it (sft, dft, cpt and reward_model read it)",
+            f"model.lora.dropout is set, but method {recipe.method} compares log-probs, which "
+            "dropout would make noise of",
+            fix="drop it (sft, dft, cpt, reward_model and raft read it)",
         )
     if not force:
         _refuse_reckless(recipe)
@@ -49,10 +59,9 @@ def refuse_small_steps(recipe: Recipe, own: int) -> None:
             "holds only one",
             fix="raise run.batch_size",
         )
-    mini_batches = recipe.objective.updates[1] if isinstance(recipe, PolicyRecipe) else 1
-    if mini_batches > own:
+    if recipe.mini_batches > own:
         raise RecipeError(
-            f"objective.mini_batches {mini_batches} cuts a step of {own} prompts into "
+            f"objective.mini_batches {recipe.mini_batches} cuts a step of {own} prompts into "
             "batches that cannot hold one group each",
             fix="raise run.batch_size or lower objective.mini_batches",
         )
@@ -103,28 +112,83 @@ def _refuse_contradictory_rollout(recipe: Online) -> None:
             "so length would be punished twice under one name",
             fix="drop the component, or set rollout.overlong_buffer: 0",
         )
-    if not isinstance(recipe, PolicyRecipe) and rollout.mismatch.level != "none":
+    if not method_of(recipe).importance_ratio and rollout.mismatch.level != "none":
         raise RecipeError(
             f"rollout.mismatch is set, but method {recipe.method} does not read it",
             fix="drop it: it corrects importance ratios, and this method has none",
         )
 
 
-def _refuse_deaf_alarms(recipe: Online) -> None:
-    """An alarm that was set, but whose number this run never logs."""
-    alarms, usual = recipe.alarms, type(recipe.alarms)()
-    if recipe.eval is None and alarms.hacking != usual.hacking:
-        raise RecipeError(
-            "alarms.hacking is set, but there is no held-out reward to compare with",
-            fix="add `eval: {data: ...}`",
-        )
+def _compares_groups(recipe: Online) -> bool:
+    """Whether a group whose rewards are all equal teaches nothing."""
     if isinstance(recipe, PolicyRecipe):
-        no_kl = loss_of(recipe).beta == 0
-        if no_kl and recipe.alarms.kl_runaway != PolicyAlarms().kl_runaway:
-            raise RecipeError(
-                "alarms.kl_runaway is set, but objective.beta is 0, so no KL is measured",
-                fix="set objective.beta, or drop the alarm",
-            )
+        return loss_of(recipe).advantage in GROUPED
+    return recipe.method == "online_dpo"
+
+
+def _has_eval(recipe: Online) -> bool:
+    return recipe.eval is not None
+
+
+def _has_other_rewards(recipe: Online) -> bool:
+    return len(recipe.reward) > 1 or recipe.rollout.overlong_buffer > 0
+
+
+def _measures_kl(recipe: PolicyRecipe) -> bool:
+    return loss_of(recipe).beta > 0
+
+
+def _has_general_scores(recipe: Recipe) -> bool:
+    return bool(recipe.dev and recipe.dev.general)
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """What an alarm listens to: `Feed(_has_eval, "there is no held-out reward to compare with",
+    "add `eval: {data: ...}`")`; `fed` says whether a run logs it."""
+
+    fed: Callable[[Any], bool]
+    problem: str
+    fix: str
+
+
+_HELD_OUT = Feed(
+    _has_eval, "there is no held-out reward to compare with", "add `eval: {data: ...}`"
+)
+
+FEEDS = {
+    "hacking": _HELD_OUT,
+    "proxy_gap": _HELD_OUT,
+    "slopes": _HELD_OUT,
+    "dominance": Feed(
+        _has_other_rewards, "one reward drives the whole advantage", "drop it, or add a reward"
+    ),
+    "zero_variance": Feed(
+        _compares_groups,
+        "this method learns from equal groups as well, so they are not counted",
+        "drop it, or use a method with a group baseline (grpo, rloo)",
+    ),
+    "kl_runaway": Feed(
+        _measures_kl,
+        "objective.beta is 0, so no KL is measured",
+        "set objective.beta, or drop the alarm",
+    ),
+    "capability_regression": Feed(
+        _has_general_scores,
+        "there is no general score to compare the target with",
+        "add `dev: {suite: ..., metric: ..., general: [...]}`",
+    ),
+}
+"""Alarms that listen to what not every run logs; the others hear something in each."""
+
+
+def _refuse_unfed_alarms(recipe: Recipe) -> None:
+    """Raise `RecipeError` for an alarm that was set, but whose number this run never logs."""
+    usual = dict(type(recipe.alarms)())
+    for name, alarm in recipe.alarms:
+        feed = FEEDS.get(name)
+        if feed is not None and alarm != usual[name] and not feed.fed(recipe):
+            raise RecipeError(f"alarms.{name} is set, but {feed.problem}", fix=feed.fix)
 
 
 def _refuse_useless_groups(recipe: Online) -> None:
@@ -137,13 +201,14 @@ def _refuse_useless_groups(recipe: Online) -> None:
                 "rollout.group_size is 1",
                 fix="raise rollout.group_size (4 to 16 is usual)",
             )
-        if recipe.method == "raft" and recipe.rollout.resample:
+        if recipe.rollout.resample and not _compares_groups(recipe):
             raise RecipeError(
-                "rollout.resample is set, but method raft learns from equal groups as well",
+                f"rollout.resample is set, but method {recipe.method} learns from equal groups as "
+                "well",
                 fix="drop it, or leave poor answers out with objective.min_reward",
             )
         return
-    grouped = loss_of(recipe).advantage in GROUPED
+    grouped = _compares_groups(recipe)
     if grouped and size == 1:
         raise RecipeError(
             f"method {recipe.method} takes its baseline from the group, but rollout.group_size is "

@@ -3,7 +3,7 @@ the last, so that what is used is what was trained."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import torch
@@ -38,27 +38,25 @@ class DataCheck:
         return asdict(self)
 
 
-def check_rendered(rendered: Rendered, ends: Collection[int]) -> DataCheck:
+def check_rendered(rendered: Rendered) -> DataCheck:
     """Masks not empty and EOS learnt; raises `UsageError` naming the fix."""
-    branches = [branch for tree in rendered.trees for branch in tree.branches]
-    supervised = sum(sum(branch.supervised) for branch in branches)
-    if supervised == 0:
+    tally = rendered.tally
+    if tally.supervised == 0:
         raise UsageError(
             "not one token is supervised, so the run would learn nothing",
             fix="check that the data holds assistant turns",
         )
-    ended = sum(branch.ids[-1] in ends and branch.supervised[-1] for branch in branches)
-    if ended == 0:
+    if tally.ended == 0:
         raise UsageError(
             "no answer ends in the end-of-sequence token, so the model would never learn to stop",
             fix="raise text.max_length if every answer was cut, or check the tokenizer's eos_token",
         )
     return DataCheck(
         records=len(rendered.trees),
-        dropped=rendered.dropped,
-        cut=rendered.cut,
-        supervised=supervised,
-        ends_in_eos=ended / len(branches),
+        dropped=tally.dropped,
+        cut=tally.cut,
+        supervised=tally.supervised,
+        ends_in_eos=tally.ended / tally.branches,
     )
 
 

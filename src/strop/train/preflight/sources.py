@@ -15,11 +15,11 @@ from strop.errors import DataError, StropError
 from strop.recipe.train.data import DataSource, TextRecipe
 from strop.recipe.train.methods import METHODS
 from strop.recipe.train.run import TrainRecipe
-from strop.text.ends import ends_of
 from strop.text.render import opening, tried
 from strop.text.script import PromptAndAnswers, asked_of
-from strop.text.trees import Rendered, all_too_long, render_stream
+from strop.text.trees import Add, Rendered, Tally, all_too_long, joined, render_into
 from strop.train.preflight.selfcheck import check_rendered
+from strop.train.preflight.tokenised import HowTokenised, TokenCache
 from strop.types import RecordKind, Task
 
 TOO_LONG = "too_long"
@@ -87,8 +87,8 @@ class Prompted:
 class Reading:
     """Reads and renders the sources of one recipe, and keeps what was found in each."""
 
-    def __init__(self, text: TextRecipe, tokenizer: Any) -> None:
-        self.text, self.tokenizer = text, tokenizer
+    def __init__(self, text: TextRecipe, tokenizer: Any, cache: TokenCache) -> None:
+        self.text, self.tokenizer, self.cache = text, tokenizer, cache
         self.reports: list[SourceReport] = []
 
     def rendered(self, source: DataSource, kind: RecordKind, *, held_out: bool = False) -> Rendered:
@@ -96,8 +96,10 @@ class Reading:
         all of them too long."""
         sieve = sieve_of(source, held_out=held_out)
         most = self.text.max_length
-        kept = list(
-            render_stream(
+
+        def make(add: Add) -> Tally:
+            tally = render_into(
+                add,
                 self.tokenizer,
                 stream(source, PARSERS[kind], sieve, held_out=held_out),
                 max_length=most,
@@ -107,24 +109,21 @@ class Reading:
                     TOO_LONG, f"longer than {most} tokens", record.origin
                 ),
             )
-        )
-        sieve.expect_clean()
-        long = sum(row.kind == TOO_LONG for row in sieve.dropped)
-        if not kept:
-            raise all_too_long(long, most) if long else sieve.none_left()
+            sieve.expect_clean()
+            if not tally.branches:
+                raise all_too_long(tally.dropped, most) if tally.dropped else sieve.none_left()
+            return tally
+
+        how = HowTokenised(source, kind, self.text, self.tokenizer, held_out)
+        found = self.cache.rendered(how, sieve, make)
         self._report(sieve, kind)
-        return Rendered(
-            tuple(one.tree for one in kept),
-            tuple(one.record for one in kept),
-            long,
-            sum(one.cut for one in kept),
-        )
+        return found
 
     def replay(self, sources: Roles) -> list[Rendered]:
         """The sources that are replayed beside a method's own records."""
         parts = [self.rendered(source, kind) for source, kind in sources.replay]
         for part in parts:
-            check_rendered(part, ends_of(self.tokenizer))
+            check_rendered(part)
         return parts
 
     def prompted(self, source: DataSource, room: int, *, held_out: bool = False) -> Prompted:
@@ -177,13 +176,3 @@ def replay_checks(replay: Sequence[Rendered]) -> dict[str, int]:
         return {}
     whole = joined(replay)
     return {"replayed": len(whole.trees), "replayed_dropped": whole.dropped}
-
-
-def joined(parts: Sequence[Rendered]) -> Rendered:
-    """Several rendered sources end to end."""
-    return Rendered(
-        tuple(tree for part in parts for tree in part.trees),
-        tuple(record for part in parts for record in part.records),
-        sum(part.dropped for part in parts),
-        sum(part.cut for part in parts),
-    )

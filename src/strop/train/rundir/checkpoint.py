@@ -112,16 +112,6 @@ def checkpoints(run: Path) -> list[Path]:
     return sorted(found, key=step_of)
 
 
-def latest_checkpoint(run: Path) -> Path | None:
-    """The checkpoint `latest` points to, verified; `None` where no checkpoint was finished."""
-    pointer = run / "latest"
-    if not pointer.is_symlink():
-        return None
-    folder = run / os.readlink(pointer)
-    verify(folder)
-    return folder
-
-
 def newest_whole(run: Path) -> Path | None:
     """The newest checkpoint, up to `latest`, that is as it was written; `None` where none was ever
     finished. Warns of every damaged one; raises `OutputError` where all are."""

@@ -7,6 +7,7 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import transformers
 import yaml
 
 import strop
+from strop.curate.manifest import listing_of
 from strop.data.bad_rows import SourceReport
 from strop.data.sources import rows_hash
 from strop.errors import OutputError
@@ -33,9 +35,8 @@ from strop.files import (
 from strop.model.load import weights_hash
 from strop.recipe.loading.load import digest, flat, load
 from strop.recipe.suite import Suite
+from strop.recipe.train.data import DataSource
 from strop.recipe.train.methods import Recipe
-from strop.recipe.train.offline import PairRecipe
-from strop.recipe.train.online import OnlineRecipe
 from strop.rewards.find import function_name, source_hash
 from strop.tracking.runlog import read_rows
 
@@ -50,12 +51,14 @@ MAY_CHANGE = {
     "alarms.": False,
     "run.sinks.": True,
     "run.micro_batch_tokens": True,
+    "text.cache": True,
     "model.gradient_checkpointing": True,
 }
 """Keys of the recipe that may change when a run goes on, and whether a finished run stays up to
 date with other values. An alarm that rang may be told to be silent, but might have ended a run that
-is finished; sinks only watch; smaller forwards and layers computed twice are the way out where
-memory ran out, and change the result by rounding alone."""
+is finished; sinks only watch, and records are the same wherever their tokens are kept; smaller
+forwards and layers computed twice are the way out where memory ran out, and change the result by
+rounding alone."""
 FOLDERS = ("final", "base", "profile", "sinks")
 
 
@@ -73,7 +76,7 @@ def claim(recipe: Recipe, *, resume: bool, overwrite: bool, force_resume: bool =
     for part in (folder, *folder.parents):
         if part.exists() and not part.is_dir():
             raise OutputError("is a file", where=str(part), fix="choose another `output`")
-    if not folder.exists() or all(file.name == LOCK for file in folder.iterdir()):
+    if not folder.exists() or all(map(_is_of_a_start, folder.iterdir())):
         return folder
     if not (folder / RECIPE).exists():
         raise OutputError(
@@ -99,6 +102,11 @@ def claim(recipe: Recipe, *, resume: bool, overwrite: bool, force_resume: bool =
             fix="pass --resume to go on with it or --overwrite to start again",
         )
     return folder
+
+
+def _is_of_a_start(file: Path) -> bool:
+    """Whether a run that was killed before its recipe was written can have left this file."""
+    return file.name == LOCK or file.match(f".{RECIPE}.*.tmp")
 
 
 def refuse_changed(folder: Path, inputs: Mapping[str, Any]) -> None:
@@ -160,10 +168,18 @@ def run_inputs(recipe: Recipe) -> dict[str, Any]:
         further["chat_template"] = sha256_of(written)[:SHORT]
     return {
         "parent": {"path": recipe.model.path, "sha256": weights_hash(recipe.model.path)},
-        "data": [{**source.place(), "sha256": rows_hash(source)} for source in recipe.data],
+        "data": [_data_input(source) for source in recipe.data],
         "rewards": reward_hashes(recipe),
         **further,
     }
+
+
+def _data_input(source: DataSource) -> dict[str, Any]:
+    """`{"path": "sft.jsonl", "sha256": ...}`; `read` says how a source is read that is more than a
+    path."""
+    kept = {"path": source.name, "sha256": rows_hash(source)}
+    place = source.place()
+    return kept if place.keys() == {"path"} else {**kept, "read": place}
 
 
 def refuse_stopped(folder: Path) -> None:
@@ -201,12 +217,19 @@ def write_identity(
         "method": recipe.method,
         **inputs,
         "rows": [line_count(source.path or "") for source in recipe.data],
+        "manifests": [_listing(source) for source in recipe.data],
         "recipe": digest(recipe),
         "code": {"strop": strop.__version__, "commit": commit()},
         "self_check": dict(checks),
         **({"forced": forced} if forced else {}),
     }
     write_json(folder / LINEAGE, lineage)
+
+
+def _listing(source: DataSource) -> dict[str, Any] | None:
+    """The manifest of the data verb that made a source, and whether its files are still those."""
+    listing = listing_of(source)
+    return None if listing is None else asdict(listing)
 
 
 def write_dropped(folder: Path, sources: Iterable[SourceReport]) -> None:
@@ -256,11 +279,8 @@ def write_final(folder: Path, final: Mapping[str, Any]) -> None:
 
 def reward_hashes(recipe: Recipe) -> list[str]:
     """Hashes of the reward files, reward models and the critic that a recipe names."""
-    if not isinstance(recipe, OnlineRecipe):
-        return []
-    components = recipe.all_rewards
-    files = [Path(component.file) for component in components if component.file]
-    models = [component.model for component in components if component.model]
+    files = [Path(component.file) for component in recipe.all_rewards if component.file]
+    models = [component.model for component in recipe.all_rewards if component.model]
     if recipe.critic is not None:
         models.append(recipe.critic.path)
     return [
@@ -271,9 +291,8 @@ def reward_hashes(recipe: Recipe) -> list[str]:
 
 def functions_given(recipe: Recipe) -> list[dict[str, str]]:
     """`[{"name": "shorter", "sha256": "3f1c..."}]`: rewards or a loss given from Python."""
-    components = recipe.all_rewards if isinstance(recipe, OnlineRecipe) else []
-    given = {c.function: c.given for c in components if c.given is not None}
-    if isinstance(recipe, PairRecipe) and recipe.given_loss is not None:
+    given = {c.function: c.given for c in recipe.all_rewards if c.given is not None}
+    if recipe.given_loss is not None:
         given[function_name(recipe.given_loss)] = recipe.given_loss
     return [{"name": name, "sha256": source_hash(found)} for name, found in given.items()]
 
@@ -335,6 +354,7 @@ def decisive(plain: Mapping[str, Any], *, finished: bool = False) -> dict[str, A
 
 def reopen(folder: Path) -> None:
     """Make a finished run one to go on with: its final model will be another."""
+    sweep(folder)
     if is_finished(folder):
         move(folder / "final", folder / ".final.tmp")
         sweep(folder)
@@ -348,7 +368,6 @@ def clear(folder: Path) -> None:
     """
     reopen(folder)
     (folder / "latest").unlink(missing_ok=True)
-    sweep(folder)
     for part in [
         *folder.glob("checkpoint-*"),
         *folder.glob("nonfinite-step-*"),

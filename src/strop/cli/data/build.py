@@ -1,0 +1,169 @@
+"""`strop data build`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from strop.cli.data.options import Inputs, MaxBad, Overwrite
+from strop.cli.options import AsJson, DryRun
+
+if TYPE_CHECKING:
+    from strop.curate.signals.build import Built
+
+FIELDS_SHOWN = 12
+"""Unknown fields of a source that are printed; --json has all."""
+
+
+def build(
+    files: Inputs,
+    output: Annotated[Path, typer.Option("--output", help="Folder to write the records to.")],
+    source: Annotated[
+        str | None, typer.Option(help="Where the rows come from; recognised unless given.")
+    ] = None,
+    kinds: Annotated[
+        str, typer.Option(help="Kinds of records to make, with commas between them.")
+    ] = "preference,demonstration,feedback,task",
+    column: Annotated[
+        list[str],
+        typer.Option(metavar="OURS=THEIRS", help="What a column is called here; may be repeated."),
+    ] = [],  # noqa: B006
+    thumb: Annotated[
+        list[str], typer.Option(help="A further name of a thumb; may be repeated.")
+    ] = [],  # noqa: B006
+    verdict: Annotated[
+        list[str], typer.Option(help="A further name of a check for right or wrong.")
+    ] = [],  # noqa: B006
+    score: Annotated[
+        str | None, typer.Option(help="The score that ranks several answers to one prompt.")
+    ] = None,
+    edit_min: Annotated[
+        float, typer.Option(min=0, max=1, help="Edits that change less are left out.")
+    ] = 0.05,
+    edit_max: Annotated[
+        float, typer.Option(min=0, max=1, help="Edits that change more are left out.")
+    ] = 0.7,
+    infer_regenerations: Annotated[
+        bool,
+        typer.Option(help="A prompt asked again in one session replaces the earlier answer."),
+    ] = False,
+    all_prompts: Annotated[
+        bool, typer.Option(help="Make tasks of prompts whose answers nobody judged, too.")
+    ] = False,
+    balance_length: Annotated[
+        bool, typer.Option(help="Leave out verified pairs that their lengths give away.")
+    ] = True,
+    max_bad: MaxBad = None,
+    overwrite: Overwrite = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Turn logs, thumbs, edits and tickets into preferences, demonstrations, feedback and tasks.
+
+    Rows of several files (traces and scores) are joined. Personal data is not looked for: clean
+    the records afterwards.
+
+    Example: strop data build traces.jsonl scores.jsonl --output records
+    """
+    from strop.curate.signals.build import build as build_records
+    from strop.curate.signals.rules import Rules
+    from strop.recipe.train.data import DataSource
+
+    columns = dict(_renamed(pair) for pair in column)
+    rules = Rules(
+        kinds=tuple(kind.strip() for kind in kinds.split(",") if kind.strip()),
+        edits=(edit_min, edit_max),
+        thumbs=tuple(thumb),
+        verdicts=tuple(verdict),
+        score=score,
+        infer_regenerations=infer_regenerations,
+        all_prompts=all_prompts,
+        balance_length=balance_length,
+    )
+    built = build_records(
+        [DataSource(path=str(file), columns=columns) for file in files],
+        None if dry_run else output,
+        source=source,
+        rules=rules,
+        max_bad=max_bad,
+        overwrite=overwrite,
+    )
+    if as_json:
+        print(json.dumps(built.plain() | {"output": None if dry_run else str(output)}))
+        return
+    for line in lines(built):
+        print(f"  {line}")
+    print(f"would write {output}" if dry_run else f"saved {output}")
+
+
+def _renamed(pair: str) -> tuple[str, str]:
+    from strop.errors import UsageError
+
+    ours, sign, theirs = pair.partition("=")
+    if not sign or not ours or not theirs:
+        fix = "write strop's name, then the file's: --column prompt=question"
+        raise UsageError(f"{pair!r} renames nothing", where="--column", fix=fix)
+    return ours, theirs
+
+
+def lines(built: Built) -> list[str]:
+    """The report, for a person."""
+    told = [
+        f"recognised {path}: " + ", ".join(f"{name} ({rows} rows)" for name, rows in found.items())
+        for path, found in built.recognised.items()
+    ]
+    told.append(
+        f"interactions {built.interactions}: {built.used} used, {built.without_signal} without a "
+        f"signal, {sum(built.left_out.values())} left out"
+    )
+    told += _counts("signals", built.signals)
+    told.append("records: " + ", ".join(f"{n} {kind}" for kind, n in built.records.items()))
+    told += _lost(built)
+    told += [line for name, found in built.unknown.items() for line in _unknown(name, found)]
+    return told
+
+
+def _lost(built: Built) -> list[str]:
+    """What was left out, and why."""
+    from strop.curate.signals.records import REASONS
+    from strop.data.bad_rows import lines_of
+
+    told = [f"left out {n}: {REASONS.get(kind, kind)}" for kind, n in built.left_out.items()]
+    if built.bad:
+        told += [f"left out {len(built.bad)} broken rows:", *lines_of(built.bad)]
+    if built.conflicts:
+        told.append(
+            f"{built.conflicts} answers have signals that contradict each other: the latest counts"
+        )
+    if built.unread:
+        named = ", ".join(f"{name} ({n})" for name, n in built.unread.items())
+        told.append(f"not read: {named}")
+        told.append("  say what they mean with --thumb NAME or --verdict NAME")
+    if built.unmatched:
+        told.append(f"{built.unmatched} signals refer to an answer that is in none of the files")
+    if built.silent:
+        told.append(f"{built.silent} rows hold no answer (spans of tools, steps of a chain)")
+    if built.asked_again:
+        told.append(f"{built.asked_again} prompts were asked again in their session")
+    if built.lengths is not None:
+        one = built.lengths
+        told.append(
+            f"right and wrong answers: {len(one.kept)} of {one.of} pairs kept, AUC of length "
+            f"{one.before:.2f} before, {one.after:.2f} after"
+        )
+    return told
+
+
+def _counts(title: str, counts: Mapping[str, int]) -> list[str]:
+    told = ", ".join(f"{n} {name}" for name, n in counts.items())
+    return [f"{title}: {told}"] if told else []
+
+
+def _unknown(name: str, counts: Mapping[str, int]) -> list[str]:
+    shown = [f"{path} ({n})" for path, n in list(counts.items())[:FIELDS_SHOWN]]
+    more = [f"and {len(counts) - FIELDS_SHOWN} more"] if len(counts) > FIELDS_SHOWN else []
+    return [f"unknown fields of {name}: " + ", ".join([*shown, *more])] if counts else []

@@ -1,0 +1,1 @@
+"""`strop data generate`: a file for what its verbs share, and one for the verbs."""

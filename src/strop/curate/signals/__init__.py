@@ -1,0 +1,1 @@
+"""What a product leaves behind (logs, thumbs, edits, tickets) -> records to train on."""

@@ -1,0 +1,166 @@
+"""`strop data build`: files of a product's logs and signals -> files of records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from strop.curate.manifest import writing_records
+from strop.curate.signals.interaction import Interaction
+from strop.curate.signals.join import Index
+from strop.curate.signals.maker import Maker
+from strop.curate.signals.pairs import Balanced
+from strop.curate.signals.rows import Sighting, found_in
+from strop.curate.signals.rules import KINDS, Rules
+from strop.curate.signals.sources.table import SOURCES
+from strop.data.bad_rows import BadRow, Sieve
+from strop.data.sources import sieve_of
+from strop.errors import DataError, UsageError
+from strop.recipe.train.data import DataSource
+from strop.types import Origin
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """What `build` found and made.
+
+    `Built(recognised={"traces.jsonl": {"langfuse": 1200}}, interactions=900, used=700,
+    without_signal=150, left_out={"small_edit": 50}, records={"feedback": 650, ...}, ...)`: every
+    interaction is used, without a signal, or left out for one reason. `signals` are counted by kind
+    and name, `unread` those whose name does not say what they mean; `unmatched` refer to nothing
+    that was read; `conflicts` counts answers with signals that contradict each other. `unknown` are
+    fields that no source reads, by source and dotted path. `silent` rows hold no answer at all
+    (spans of tools). `asked_again` interactions repeat a prompt within their session. `bad` are the
+    broken rows. `lengths` says how pairs of right and wrong answers were balanced.
+    """
+
+    recognised: Mapping[str, Mapping[str, int]]
+    interactions: int
+    used: int
+    without_signal: int
+    left_out: Mapping[str, int]
+    signals: Mapping[str, int]
+    unread: Mapping[str, int]
+    unmatched: int
+    conflicts: int
+    records: Mapping[str, int]
+    unknown: Mapping[str, Mapping[str, int]]
+    silent: int
+    asked_again: int
+    bad: Sequence[BadRow]
+    lengths: Balanced | None
+
+    def plain(self) -> dict[str, Any]:
+        """As one JSON object: the fields by name, `lengths.kept` as a count."""
+        named = asdict(self)
+        named["bad"] = [row.plain() for row in self.bad]
+        if self.lengths is not None:
+            named["lengths"]["kept"] = len(self.lengths.kept)
+        return named
+
+
+def build(
+    inputs: Sequence[DataSource],
+    output: Path | None,
+    *,
+    source: str | None = None,
+    rules: Rules | None = None,
+    max_bad: float | None = None,
+    overwrite: bool = False,
+) -> Built:
+    """Read exports, join their rows, and write the records that their signals make.
+
+    Each kind of record goes to its own file in the folder `output` (`preferences.jsonl`,
+    `demonstrations.jsonl`, `feedback.jsonl`, `tasks.jsonl`), with `manifest.json` and
+    `dropped.jsonl`; without a folder everything is only counted. `source` names the source of all
+    rows, each of which is recognised by its fields otherwise. Raises `DataError` where more than
+    `max_bad` (1 % unless given) of an input's rows are broken, and `UsageError` for names that do
+    not exist; nothing is written then.
+    """
+    rules = rules or Rules()
+    _expect_known(source, rules, output)
+    settings = {"source": source, **asdict(rules)}
+    with writing_records(output, "build", inputs, settings, overwrite=overwrite) as out:
+        index, seen, bad = _first_reading(inputs, source, rules, max_bad)
+        for row in bad:
+            out.drop(row)
+        maker = Maker(rules, index, out)
+        for place, found, origin in _second_reading(inputs, source):
+            if isinstance(found, Interaction):
+                maker.make(index.joined(place, found))
+            else:
+                maker.leave_out(found.kind, origin, found.problem)
+        lengths = maker.close()
+    return Built(
+        recognised={path: dict(counts) for path, counts in seen.recognised.items()},
+        interactions=index.interactions + seen.unwanted,
+        used=maker.used,
+        without_signal=maker.without_signal,
+        left_out=dict(maker.left_out.most_common()),
+        signals=dict(sorted(maker.signals.items())),
+        unread=dict(maker.unread.most_common()),
+        unmatched=len(index.unmatched),
+        conflicts=maker.conflicts,
+        records={kind: maker.records[kind] for kind in rules.kinds},
+        unknown={name: dict(one.most_common()) for name, one in seen.unknown.items() if one},
+        silent=seen.silent,
+        asked_again=index.asked_again,
+        bad=bad,
+        lengths=lengths,
+    )
+
+
+def _expect_known(source: str | None, rules: Rules, output: Path | None) -> None:
+    if source is not None and source not in SOURCES:
+        raise UsageError(f"no source is called {source!r}", where="--source",
+                         fix=f"use one of {', '.join(SOURCES)}")  # fmt: skip
+    odd = ", ".join(kind for kind in rules.kinds if kind not in KINDS)
+    if odd or not rules.kinds:
+        raise UsageError(f"no kind of record is called {odd!r}", where="--kinds",
+                         fix=f"use some of {', '.join(KINDS)}")  # fmt: skip
+    low, high = rules.edits
+    if not 0 <= low < high <= 1:
+        raise UsageError(f"edits cannot be kept from {low:g} to {high:g}", where="--edit-min",
+                         fix="give two bounds between 0 and 1, the smaller first")  # fmt: skip
+    if output is not None and output.suffix == ".jsonl":
+        raise UsageError("records of several kinds do not go into one file", where=str(output),
+                         fix="give --output a folder")  # fmt: skip
+
+
+def _first_reading(
+    inputs: Sequence[DataSource], source: str | None, rules: Rules, max_bad: float | None
+) -> tuple[Index, Sighting, list[BadRow]]:
+    """What refers to what, what was recognised, and the broken rows."""
+    index = Index(infer_regenerations=rules.infer_regenerations)
+    seen = Sighting()
+    bad: list[BadRow] = []
+    for one in inputs:
+        sieve = sieve_of(one)
+        if max_bad is not None:
+            sieve.max_bad = max_bad
+        for found, _ in found_in(one, source, sieve, seen):
+            if isinstance(found, DataError):
+                seen.unwanted += 1
+            else:
+                index.add(found)
+        sieve.expect_clean()
+        bad += sieve.dropped
+    if not seen.recognised and not bad:
+        raise DataError("there are no rows", where=", ".join(one.name for one in inputs),
+                        fix="give files that hold rows")  # fmt: skip
+    index.close()
+    return index, seen, bad
+
+
+def _second_reading(
+    inputs: Sequence[DataSource], source: str | None
+) -> Iterator[tuple[int, Interaction | DataError, Origin]]:
+    """Interactions with their number, and rows of no use; broken rows were told of before."""
+    place = 0
+    for one in inputs:
+        for found, origin in found_in(one, source, Sieve(one.name, 1.0), Sighting(names=False)):
+            if isinstance(found, Interaction | DataError):
+                yield place, found, origin
+                place += isinstance(found, Interaction)

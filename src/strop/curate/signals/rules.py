@@ -1,0 +1,118 @@
+"""What a named value means, and the choices a person can make about it."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from strop.curate.signals.interaction import Signal
+
+THUMBS = frozenset((
+    "thumb", "thumbs", "thumb_up", "thumbs_up", "label", "like", "liked", "helpful", "feedback",
+    "user_feedback", "user_score", "user_rating", "user_thumb", "user_thumbs", "human_feedback",
+    "satisfaction", "rating", "csat", "satisfaction_rating", "stars", "star_rating",
+    "resolution", "status", "resolved",
+))  # fmt: skip
+"""Names under which a value says whether a person was content."""
+
+VERDICTS = frozenset((
+    "correct", "is_correct", "correctness", "answer_correctness", "accuracy", "passed", "pass",
+    "tests_passed", "exact_match", "verified", "success", "task_success",
+))  # fmt: skip
+"""Names under which a value says whether the answer was checked and is right."""
+
+YES = frozenset((
+    "true", "yes", "y", "up", "thumbs_up", "thumb_up", "thumbsup", "like", "liked", "good",
+    "great", "positive", "helpful", "satisfied", "pass", "passed", "correct", "right", "success",
+    "solved", "resolved", "fixed", "accepted", "+1", "\U0001f44d", "1",
+))  # fmt: skip
+NO = frozenset((
+    "false", "no", "n", "down", "thumbs_down", "thumb_down", "thumbsdown", "dislike", "disliked",
+    "bad", "negative", "unhelpful", "not_helpful", "unsatisfied", "dissatisfied", "fail", "failed",
+    "incorrect", "wrong", "failure", "unsolved", "unresolved", "not_resolved", "reopened",
+    "rejected", "escalated", "-1", "\U0001f44e", "0",
+))  # fmt: skip
+"""Words, folded to lower case and underscores, that say yes or no."""
+
+LIKED_FROM, DISLIKED_TO, STARS = 4.0, 2.0, 5.0
+"""Of one to five stars: from how many an answer was liked, up to how many it was not. Three say
+neither."""
+
+KINDS = ("preference", "demonstration", "feedback", "task")
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What becomes of the signals: `Rules(score="relevance", kinds=("preference",))`.
+
+    `edits` are the bounds of the normalised edit distance between which an edit is kept. `thumbs`
+    and `verdicts` are further names of such signals. `score` names the score by which several
+    answers to one prompt are ranked; the only one there is unless given. `infer_regenerations`
+    takes answers to one prompt within one session for regenerations. `all_prompts` makes tasks
+    also of prompts whose answers nobody judged. `balance_length` leaves pairs of right and wrong
+    answers out until length alone does not tell them apart.
+    """
+
+    kinds: tuple[str, ...] = KINDS
+    edits: tuple[float, float] = (0.05, 0.7)
+    thumbs: tuple[str, ...] = ()
+    verdicts: tuple[str, ...] = ()
+    score: str | None = None
+    infer_regenerations: bool = False
+    all_prompts: bool = False
+    balance_length: bool = True
+
+
+def folded(name: str) -> str:
+    """`folded("User-Feedback ") == "user_feedback"`."""
+    return re.sub(r"[\s.\-/]+", "_", name.strip().casefold()) if len(name.strip()) > 2 else name
+
+
+def meaning(mark: Signal, rules: Rules, highest: Mapping[str, float]) -> Signal | None:
+    """A mark as thumb, verdict or score by its name.
+
+    It stays a mark where the name does not say; `None` for a middle number of stars, which says
+    nothing. A thumb or a verdict is read from a bool, from a word of `YES` or `NO`, or from 1
+    against 0 or -1. `highest` are the highest numbers under every name: where it is above 1 and up
+    to 5, the numbers under the name of a thumb are stars. A number under another name is a score.
+    """
+    if mark.kind != "mark":
+        return mark
+    name = folded(mark.name)
+    if name in THUMBS or mark.name in rules.thumbs:
+        liked = _yes_or_no(mark)
+        if liked is None and _is_number(mark.value):
+            liked = _liked(float(mark.value), highest.get(mark.name, 1.0))
+            if liked is None and 1 < highest.get(mark.name, 1.0) <= STARS:
+                return None
+        if liked is not None:
+            return replace(mark, kind="thumb", value=liked)
+    elif name in VERDICTS or mark.name in rules.verdicts:
+        right = _yes_or_no(mark)
+        if right is None and mark.value in (1, 0):
+            right = mark.value == 1
+        if right is not None:
+            return replace(mark, kind="verdict", value=right)
+    return replace(mark, kind="score", value=float(mark.value)) if _is_number(mark.value) else mark
+
+
+def _yes_or_no(mark: Signal) -> bool | None:
+    if isinstance(mark.value, bool):
+        return mark.value
+    word = folded(mark.label) if mark.label is not None else None
+    return word in YES if word in YES or word in NO else None
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _liked(value: float, highest: float) -> bool | None:
+    """Thumb of a number: 1 against 0 or -1, or stars where the highest number is above 1."""
+    if highest <= 1:
+        return value == 1 if value in (1, 0, -1) else None
+    if highest <= STARS and not DISLIKED_TO < value < LIKED_FROM:
+        return value >= LIKED_FROM
+    return None

@@ -1,0 +1,1 @@
+"""One file a source: rows of an export -> interactions and the signals about them."""

@@ -1,0 +1,92 @@
+"""strop's own serving log: a row for each request, and rows of feedback that refer to it.
+
+    {"id": "r-1", "model": "support", "weights": "3f2a...", "messages": [...], "answer": "...",
+     "finish": "stop", "usage": {...}, "time": "2026-01-05T10:00:00Z", "session": "s-9"}
+    {"id": "r-1", "label": true, "time": "..."}            a thumb
+    {"id": "r-1", "edit": "...", "time": "..."}            the user's own version of the answer
+    {"id": "r-1", "choice": 1, "time": "..."}              the chosen place among `answers`
+    {"id": "r-2", "regenerated": "r-1", "time": "..."}     r-2 was asked for in place of r-1
+    {"id": "r-1", "name": "resolved", "score": 0.8}        any other value by name
+
+A request that was answered several times, side by side, has `answers` in place of `answer`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from strop.curate.signals.interaction import Found, Interaction, Note, Signal, mark
+from strop.curate.signals.sources.values import answer, conversation, text_id, time_of
+from strop.data.forms import Row
+from strop.errors import DataError
+from strop.recipe.loading.yaml_text import shown
+from strop.types import Origin
+
+NAME = "serving_log"
+
+SIGNALS = ("label", "edit", "choice", "regenerated", "score")
+FIELDS = frozenset(
+    ("id", "model", "weights", "messages", "tools", "answer", "answers", "finish", "usage", "time",
+     "session", "name", "by", "comment", *SIGNALS)
+)  # fmt: skip
+
+
+def recognise(row: Row) -> bool:
+    """Whether a row is a request of the log, or a feedback about one."""
+    asked = "messages" in row and bool({"answer", "answers"} & row.keys())
+    told = "id" in row and bool(set(SIGNALS) & row.keys())
+    return asked or (told and not {"messages", "prompt", "completion", "choices"} & row.keys())
+
+
+def read(row: Row, origin: Origin) -> Iterator[Found]:
+    """The interaction of a request, or the signals of a feedback."""
+    id_ = text_id(row.get("id"))
+    if id_ is None:
+        raise DataError("the row has no `id`", where=str(origin),
+                        fix="write the id that the answer was given", kind="no_id")  # fmt: skip
+    if "messages" not in row:
+        for signal in _signals(row, origin):
+            yield Note((id_,), signal)
+        return
+    given = row["answers"] if isinstance(row.get("answers"), list) else [row.get("answer")]
+    said = [answer(one, "answer", origin) for one in given]
+    yield Interaction(
+        NAME,
+        conversation(row["messages"], "messages", origin),
+        tuple(said) if all(said) else (),
+        origin,
+        id=id_,
+        trace_id=id_,
+        time=time_of(row.get("time")),
+        signals=tuple(_signals(row, origin)),
+        session=text_id(row.get("session")),
+        columns={"tools": row["tools"]} if row.get("tools") else {},
+    )
+
+
+def _signals(row: Row, origin: Origin) -> Iterator[Signal]:
+    time = time_of(row.get("time"))
+    by = text_id(row.get("by"))
+    if row.get("label") is not None:
+        if not isinstance(row["label"], bool):
+            raise DataError(f"`label` is {shown(row['label'])}", where=str(origin),
+                            fix="use true or false", kind="label")  # fmt: skip
+        yield Signal("thumb", "label", row["label"], origin, time=time, by=by)
+    if row.get("edit") is not None:
+        yield Signal("edit", "edit", row["edit"], origin, time=time, by=by)
+    if row.get("choice") is not None:
+        place = row["choice"]
+        if isinstance(place, bool) or not isinstance(place, int) or place < 0:
+            raise DataError(f"`choice` is {shown(place)}", where=str(origin),
+                            fix="write the place of the chosen answer, from 0",
+                            kind="choice")  # fmt: skip
+        yield Signal("choice", "choice", True, origin, answer=place, time=time, by=by)
+    if row.get("regenerated") is not None:
+        earlier = text_id(row["regenerated"])
+        if earlier is None:
+            raise DataError(f"`regenerated` is {shown(row['regenerated'])}", where=str(origin),
+                            fix="write the id of the earlier answer",
+                            kind="regenerated")  # fmt: skip
+        yield Signal("regenerated", "regenerated", earlier, origin, time=time, by=by)
+    if row.get("score") is not None:
+        yield mark(str(row.get("name") or "score"), row["score"], origin, time=time, by=by)

@@ -1,0 +1,1 @@
+"""Data that a model writes: instructions, answers that a reward picks, reasoning, revisions."""

@@ -1,0 +1,58 @@
+"""The verbs of `strop data` as Python: what each takes, and what does it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from strop.curate.balance import balance
+from strop.curate.clean.clean import clean
+from strop.curate.difficulty.band import band
+from strop.curate.difficulty.select import select
+from strop.curate.mix import mix
+from strop.curate.sample import sample
+from strop.curate.split import split
+from strop.recipe.base import Strict
+from strop.recipe.curate import (
+    BalanceSettings,
+    BandSettings,
+    CleanSettings,
+    MixSettings,
+    SampleSettings,
+    SelectSettings,
+    SplitSettings,
+)
+
+
+class Report(Protocol):
+    """What a verb says of what it did."""
+
+    @property
+    def sentence(self) -> str:
+        """On one line, for a person."""
+
+    def plain(self) -> dict[str, Any]:
+        """For JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """`Verb(SplitSettings, split)`: a verb's options, and
+    `run(inputs, output, settings, overwrite=False) -> Report`, which writes to `output` whole or
+    not at all; the inputs are data sources, the output a path, or `None` to write nothing."""
+
+    settings: type[Strict]
+    run: Callable[..., Report]
+
+
+VERBS: Mapping[str, Verb] = {
+    "clean": Verb(CleanSettings, clean),
+    "select": Verb(SelectSettings, select),
+    "band": Verb(BandSettings, band),
+    "balance": Verb(BalanceSettings, balance),
+    "split": Verb(SplitSettings, split),
+    "mix": Verb(MixSettings, mix),
+    "sample": Verb(SampleSettings, sample),
+}
+"""By the name that follows `strop data`; a `data` stage of a pipeline takes any of them."""

@@ -23,6 +23,10 @@ _WORD = re.compile(
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _FOLDED = str.maketrans({"\u2212": "-", "\u2013": "-", "\u00d7": "*", "\u00f7": "/",
                          "'": None, "\u2019": None})  # fmt: skip
+_BARE = str.maketrans({chr(code): " " for code in range(128)}
+                      | {letter: letter for letter in "abcdefghijklmnopqrstuvwxyz0123456789.,"}
+                      | dict.fromkeys("+=<>^%*-/", "+"))  # fmt: skip
+"""ASCII text with spaces for punctuation, signs and what may stand inside a number aside."""
 
 
 def words(text: str) -> Words:
@@ -35,6 +39,10 @@ def words(text: str) -> Words:
     """
     if text.isascii():
         folded = text.lower().replace("'", "")
+        bare = folded.translate(_BARE).replace(". ", " ").replace(", ", " ")
+        bare = bare.removesuffix(".")
+        if "." not in bare and "," not in bare and "+" not in bare:
+            return tuple(bare.split()) or (text.strip(),)
     else:
         folded = unicodedata.normalize("NFKC", text).casefold().translate(_FOLDED)
     if "," in folded:

@@ -10,11 +10,11 @@ import xxhash
 
 from strop.data.near.alike import LONG, OWN, Flags, Texts, alike
 from strop.data.near.minhash import LIKELIEST, all_band_keys, candidates
-from strop.data.near.pieces import Frequent, WordCodes, Words, number_digests, triples
+from strop.data.near.pieces import Frequent, Words, has_digit, number_digests, triples, word_codes
 from strop.data.near.ragged import I64, U64, Ragged
 
 _TEXTS_AT_ONCE = 1 << 14
-_WORDS_AT_ONCE = 1 << 20
+_WORDS_AT_ONCE = 1 << 18
 
 Edges = dict[int, list[int]]
 """Text -> earlier texts that it is alike to."""
@@ -64,7 +64,6 @@ class RepeatFinder:
 
     def __init__(self) -> None:
         self._digests: dict[bytes, int] = {}
-        self._codes = WordCodes()
         self._first: list[I64] = []
         self._buffer = _Buffer()
         self._words, self._triples = Ragged(), Ragged()
@@ -76,12 +75,12 @@ class RepeatFinder:
         """The next text, as `words` gives it."""
         place = self._count
         self._count += 1
-        first = self._digests.setdefault(_digest(text), place)
+        joined = " ".join(text).encode(errors="surrogatepass")
+        first = self._digests.setdefault(xxhash.xxh3_128_digest(joined), place)
         self._buffer.first.append(first)
         if first == place and len(text) >= LONG:
             self._buffer.long.append(place)
-            self._buffer.lengths.append(len(text))
-            self._buffer.codes.extend(map(self._codes.__getitem__, text))
+            self._buffer.add(text, joined)
         if self._buffer.full():
             self._flush()
 
@@ -90,7 +89,7 @@ class RepeatFinder:
         self._first.append(np.array(buffer.first, dtype=np.int64))
         if not buffer.long:
             return
-        codes = np.array(buffer.codes, dtype=np.uint64)
+        codes = buffer.codes()
         lengths = np.array(buffer.lengths, dtype=np.int64)
         self._long.append(np.array(buffer.long, dtype=np.int64))
         self._numbers.append(number_digests(codes, lengths))
@@ -115,7 +114,6 @@ class RepeatFinder:
     def _equal(self) -> I64:
         self._flush()
         self._digests.clear()
-        self._codes.clear()
         return np.concatenate(self._first)
 
     def _led(self, equal: I64, earlier: dict[int, int]) -> I64:
@@ -149,10 +147,25 @@ class _Buffer:
         self.first: list[int] = []
         self.long: list[int] = []
         self.lengths: list[int] = []
-        self.codes: list[int] = []
+        self.joined: list[bytes] = []
+        self.marked: list[int] = []
+        """Words with a digit that is not ASCII, by their place among all words."""
+        self.words = 0
+
+    def add(self, text: Words, joined: bytes) -> None:
+        if not joined.isascii():
+            self.marked += (self.words + nth for nth, word in enumerate(text) if has_digit(word))
+        self.joined.append(joined)
+        self.lengths.append(len(text))
+        self.words += len(text)
 
     def full(self) -> bool:
-        return len(self.first) >= _TEXTS_AT_ONCE or len(self.codes) >= _WORDS_AT_ONCE
+        return len(self.first) >= _TEXTS_AT_ONCE or self.words >= _WORDS_AT_ONCE
+
+    def codes(self) -> U64:
+        codes = word_codes(b" ".join(self.joined))
+        codes[self.marked] |= np.uint64(1)
+        return codes
 
 
 def _chained(edges: Edges) -> dict[int, int]:
@@ -170,10 +183,6 @@ def _chained(edges: Edges) -> dict[int, int]:
             low, high = sorted((lead(place), lead(other)))
             root[high] = low
     return {place: lead(place) for place in root}
-
-
-def _digest(text: Words) -> bytes:
-    return xxhash.xxh3_128_digest(" ".join(text).encode(errors="surrogatepass"))
 
 
 def _note(edges: Edges, texts: Texts, one: I64, two: I64) -> I64:

@@ -11,7 +11,6 @@ from itertools import pairwise
 from typing import Final
 
 import numpy as np
-import xxhash
 from numpy.typing import NDArray
 
 from strop.data.near.ragged import I64, U64, Ragged
@@ -28,26 +27,16 @@ COUNTED = 7
 BITS = 48
 """Bits of a piece; the 16 above them hold whose it is while pieces of many texts are sorted."""
 _LOW: Final = np.uint64((1 << BITS) - 1)
+_ONE: Final = np.uint64(1)
+_SPACE: Final = ord(" ")
 _START: Final = np.uint64(BITS - 20)
 _MIX: Final = tuple(np.uint64(odd) for odd in (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F,
                                                0x165667B19E3779F9, 0xD6E8FEB86659FD93))  # fmt: skip
 _SORTED_AT_ONCE = 1 << 25
-_REMEMBERED = 1 << 18
 
 
 def has_digit(word: str) -> bool:
     return any(letter.isdigit() for letter in word)
-
-
-class WordCodes(dict[str, int]):
-    """Word -> 64-bit hash, whose last bit says whether the word has a digit."""
-
-    def __missing__(self, word: str) -> int:
-        if len(self) >= _REMEMBERED:
-            self.clear()
-        code = xxhash.xxh3_64_intdigest(word.encode(errors="surrogatepass")) & ~1 | has_digit(word)
-        self[word] = code
-        return code
 
 
 def mixed(values: U64) -> U64:
@@ -56,10 +45,28 @@ def mixed(values: U64) -> U64:
     return values ^ (values >> np.uint64(32))
 
 
+def word_codes(text: bytes) -> U64:
+    """[words] a 64-bit hash of each word of a text in UTF-8, words separated by single spaces.
+
+    The last bit says whether the word has an ASCII digit. A byte's share of the hash depends on its
+    place in the word, and places repeat after 64.
+    """
+    letters = np.frombuffer(text, dtype=np.uint8)
+    spaces = np.flatnonzero(letters == _SPACE)
+    starts = np.concatenate([[0], spaces + 1])
+    sizes = np.diff(starts, append=len(letters) + 1)
+    places = np.arange(len(letters)) - np.repeat(starts, sizes)[:-1]
+    hashed = _LETTERS[places & 63, letters]
+    hashed[spaces] = 0
+    codes = mixed(np.add.reduceat(hashed, starts) + sizes.astype(np.uint64))
+    digits = letters - np.uint8(ord("0")) < 10
+    return codes >> _ONE << _ONE | np.logical_or.reduceat(digits, starts)
+
+
 def number_digests(codes: U64, lengths: I64) -> U64:
     """[texts] one hash of the words with a digit, in order."""
     owner = np.repeat(np.arange(len(lengths)), lengths)
-    marked = np.flatnonzero(codes & np.uint64(1))
+    marked = np.flatnonzero(codes & _ONE)
     whose = owner[marked]
     nth = np.arange(len(marked)) - np.searchsorted(whose, whose)
     digests = np.zeros(len(lengths), dtype=np.uint64)
@@ -94,6 +101,10 @@ def owners(keys: U64) -> I64:
 
 def unowned(keys: U64) -> U64:
     return keys & _LOW
+
+
+_LETTERS: Final = mixed(np.arange(1, 64 * 256 + 1, dtype=np.uint64) * _MIX[0]).reshape(64, 256)
+"""[place in a word, byte] random numbers that are the same everywhere."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,10 +137,10 @@ def _show(report: Report, as_json: bool) -> None:
     for line in figure_lines(report):
         console.print(line, soft_wrap=True)
     for one in report.previews:
-        for line in ("", *preview_lines(one, colours=colours)):
-            console.print(line)
-    for line in ("", *finding_lines(report)):
-        console.print(line, soft_wrap=True)
+        for row in ("", *preview_lines(one, colours=colours)):
+            console.print(row)
+    for told in ("", *finding_lines(report)):
+        console.print(told, soft_wrap=True)
 
 
 def _print_figures(report: Report) -> None:

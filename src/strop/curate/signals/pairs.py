@@ -151,7 +151,10 @@ def _thinned(lengths: np.ndarray, band: float, both: bool) -> np.ndarray:
 def _given_away(chosen: np.ndarray, rejected: np.ndarray) -> np.ndarray:
     """What each pair adds to the AUC of length: how many rejected answers its chosen one is longer
     than, less those that are longer, and the same for its rejected one."""
-    return _wins(chosen, rejected) - _wins(rejected, chosen) - np.sign(chosen - rejected)
+    added: np.ndarray = (
+        _wins(chosen, rejected) - _wins(rejected, chosen) - np.sign(chosen - rejected)
+    )
+    return added
 
 
 def _wins(own: np.ndarray, others: np.ndarray) -> np.ndarray:

@@ -13,10 +13,10 @@ from strop.curate.check.finding import EXAMPLES, Finding, Section, Severity, fin
 from strop.curate.check.secrets import masked
 from strop.curate.check.survey import quantiles, share
 from strop.data.bad_rows import MAX_BAD
-from strop.errors import TextError
+from strop.errors import StropError, TextError
 from strop.text.encode import Encoder
 from strop.text.parse import decode
-from strop.text.render import scripts_in_time, trees
+from strop.text.render import scripts_in_time, tried
 from strop.text.script import Script, asked_of
 from strop.types import Branch, Document, Origin, Record, Tree
 
@@ -82,7 +82,8 @@ class Rendering:
     def finish(self) -> None:
         """Render the records that wait; what cannot be rendered is counted."""
         waiting, self._waiting = self._waiting, []
-        drawn, others = [], []
+        drawn: list[Record] = []
+        others: list[Record] = []
         for record in waiting:
             self.rows += 1
             is_drawn = self.rows <= FIRST or self.rows % EVERY == 0
@@ -94,14 +95,10 @@ class Rendering:
         """Those that may be over the limit, by their bytes; template faults are counted."""
         long: list[Record] = []
         while records and self.faults.total() < MOST_FAULTS:
-            try:
-                scripts = scripts_in_time(Encoder(self.tokenizer), list(map(asked_of, records)))
-            except TextError as error:  # it does not end
-                faulty = self._fault(records, error)
-                return [*long, *self._long(records[:faulty]), *self._long(records[faulty + 1 :])]
+            scripts = scripts_in_time(Encoder(self.tokenizer), list(map(asked_of, records)))
             for record, script in zip(records, scripts, strict=False):
                 if isinstance(script.fault, TextError):
-                    self._fault([record], script.fault)
+                    self._fault(record, script.fault)
                 elif script.fault is not None:
                     raise script.fault
                 elif _is_unsure(script, self.max_length if self.real_tokens else None):
@@ -110,24 +107,21 @@ class Rendering:
         return long
 
     def _tokenise(self, records: Sequence[Record], *, drawn: bool) -> None:
-        while records and self.faults.total() < MOST_FAULTS:
-            try:
-                made = list(trees(self.tokenizer, list(map(asked_of, records))))
-            except TextError as error:
-                faulty = self._fault(records, error)
-                self._tokenise(records[:faulty], drawn=drawn)
-                records = records[faulty + 1 :]
-                continue
-            for record, tree in zip(records, made, strict=True):
-                self._measure(record, tree, drawn=drawn)
+        if self.faults.total() >= MOST_FAULTS:
             return
+        for record, tree in zip(
+            records, tried(self.tokenizer, map(asked_of, records)), strict=True
+        ):
+            if isinstance(tree, TextError):
+                self._fault(record, tree)
+            elif isinstance(tree, StropError):
+                raise tree
+            else:
+                self._measure(record, tree, drawn=drawn)
 
-    def _fault(self, records: Sequence[Record], error: TextError) -> int:
-        """Count the fault of one of these records; its place among them."""
-        faulty = next(n for n, one in enumerate(records) if str(one.origin) == error.where)
+    def _fault(self, record: Record, error: TextError) -> None:
         self.faults[error.problem] += 1
-        self._place("unrenderable", records[faulty].origin)
-        return faulty
+        self._place("unrenderable", record.origin)
 
     def _measure(self, record: Record, tree: Tree, *, drawn: bool) -> None:
         length = len(tree.trunk) + max((len(branch.ids) for branch in tree.branches), default=0)

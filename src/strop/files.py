@@ -41,6 +41,12 @@ def sha256_hex(content: bytes | str, digits: int = 64) -> str:
     return hashlib.sha256(data).hexdigest()[:digits]
 
 
+def digest64(content: bytes | str) -> int:
+    """64 bits of a hash, to tell texts apart in memory or to draw by them."""
+    data = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big")
+
+
 def sha256_of(path: Path) -> str:
     """The sha256 of a file's bytes, 64 hex digits; raises `OSError` where it cannot be read."""
     with path.open("rb") as stream:

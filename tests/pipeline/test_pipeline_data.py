@@ -18,8 +18,8 @@ from strop.recipe.loading.load import load
 from strop.recipe.pipeline import Pipeline
 from strop.registry.lineage import ancestry
 from tests.support.pipelines import edit, run, write_twice
+from tests.support.planned import read_jsonl, strop
 from tests.support.runs import Stop
-from tests.support.scripted import read_jsonl, strop
 
 STAGES = """
 name: data

@@ -137,7 +137,7 @@ class TestPlainText:
 
 class TestDocuments:
     def test_every_token_is_learnt_once(self, tokenizer: Any) -> None:
-        document = Document("Solve 2x + 11 = 21 and 3x = 12 and 4x = 16", HERE)
+        document = Document("Solve 2x + 11 = 21 and 3x = 12 and 4x = 16", {}, HERE)
         whole = [*tokenizer(document.text)["input_ids"], tokenizer.eos_token_id]
         for length in (2, 3, 7, 100):
             trees = document_trees(tokenizer, document, max_length=length)

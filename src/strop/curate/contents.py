@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
 
 from strop.data.records import row_of
 from strop.errors import DataError
+from strop.files import digest64, sha256_hex
 from strop.types import Demonstration, Document, Feedback, Preference, Record, Text
 
 ANSWERS = {Demonstration: "completion", Feedback: "completion", Preference: "chosen"}
@@ -48,10 +48,9 @@ def value_at(record: Record, name: str) -> Any:
 def content_hash(record: Record) -> str:
     """32 hex digits of the sha256 of all that a record says: the same wherever its row stands."""
     text = json.dumps(row_of(record), sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    return sha256_hex(text, 32)
 
 
 def draw(seed: int, text: str) -> float:
     """A number in [0, 1), a pure function of the seed and the text."""
-    digest = hashlib.blake2b(f"{seed}\0{text}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") / 2**64
+    return digest64(f"{seed}\0{text}") / 2**64

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from strop import __version__
-from strop.data.bad_rows import BadRow
+from strop.data.bad_rows import BadRow, no_records
 from strop.data.folders import find
 from strop.data.records import any_record, row_of
 from strop.data.sources import Parse, at, rows_hash, sieve_of, stream
@@ -233,16 +233,20 @@ def records_of(
 
     `parse` may ask more of a row, and raise `DataError` for a bad one. Bad rows go to `output`.
     Raises `DataError` at the end of a source of which more than `max_bad` are bad (1 % unless
-    given), so that nothing is written.
+    given), and where no source holds a row, so that nothing is written.
     """
+    rows = 0
     for source in inputs:
         sieve = sieve_of(source)
         if max_bad is not None:
             sieve.max_bad = max_bad
         yield from stream(source, parse, sieve)
         sieve.expect_clean()
+        rows += sieve.rows
         for bad in sieve.dropped:
             output.drop(bad)
+    if not rows:
+        raise no_records([source.name for source in inputs])
 
 
 def sources_of(paths: Sequence[Path], max_bad: float | None = None) -> list[DataSource]:

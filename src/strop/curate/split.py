@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ from strop.data.forms import Row
 from strop.data.records import any_record
 from strop.data.sources import Parse
 from strop.errors import DataError, UsageError
+from strop.files import sha256_hex
 from strop.recipe.curate import SplitSettings
 from strop.recipe.train.data import DataSource
 from strop.types import Document, Origin, Record
@@ -198,7 +198,7 @@ def _groups(members: Sequence[_Member], group_of: Sequence[int]) -> dict[int, _G
 
 
 def _summed(rows: Sequence[_Member]) -> _Group:
-    key = hashlib.sha256("\n".join(sorted(repr(row.words) for row in rows)).encode()).hexdigest()
+    key = sha256_hex("\n".join(sorted(repr(row.words) for row in rows)))
     strata = Counter(row.stratum for row in rows)
     commonest = min(strata, key=lambda name: (-strata[name], str(name)))
     return _Group(key, len(rows), commonest, max(row.time for row in rows))

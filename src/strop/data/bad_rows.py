@@ -85,15 +85,12 @@ class Sieve:
         return [row for row in self.dropped if not row.excess]
 
     def expect_clean(self) -> None:
-        """Raise `DataError` where more than `max_bad` of the rows are bad, or there are none.
+        """Raise `DataError` where more than `max_bad` of the rows are bad.
 
         The message has every kind of fault with its count and its first lines. One bad row alone,
         and a template that renders no row at all, are refused with their own message.
         """
         bad = self.bad
-        if not self.rows:
-            raise DataError("the data holds no records", where=self.name,
-                            fix="add records, or take the file out")  # fmt: skip
         if self.first is None or len(bad) <= self.max_bad * self.rows:
             return
         if len(bad) == 1 or sum(row.kind == UNRENDERABLE for row in bad) == self.rows:
@@ -108,7 +105,9 @@ class Sieve:
         )
 
     def none_left(self) -> DataError:
-        """What to raise where `max_bad` lets every row be left out."""
+        """What to raise where there is nothing left: no row, or `max_bad` lets all be left out."""
+        if not self.rows:
+            return no_records([self.name])
         return DataError(
             f"not one of its {self.rows} rows can be used:\n" + "\n".join(lines_of(self.bad)),
             where=self.name,
@@ -144,6 +143,12 @@ class SourceReport:
         forms = " and ".join(f"{count} rows of {name}" for name, count in self.forms.items())
         left = f"; left out {counted(self.dropped)}" if self.dropped else ""
         return f"{self.name}: {self.kind}, {forms or 'no rows'}{left}"
+
+
+def no_records(names: Sequence[str]) -> DataError:
+    """What to raise where these sources hold no row at all."""
+    return DataError("the data holds no records", where=", ".join(names),
+                     fix="add records, or take the file out")  # fmt: skip
 
 
 def lines_of(bad: Iterable[BadRow]) -> list[str]:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import heapq
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from strop.data.arrow import hub_files, hub_rows, parquet_rows, saved_rows
-from strop.data.bad_rows import MAX_BAD, Sieve, counted
+from strop.data.bad_rows import MAX_BAD, Sieve, counted, no_records
 from strop.data.folders import DataFiles, find, kind_of
 from strop.data.forms import Row, form_name
 from strop.data.records import RecordT, renamed
 from strop.data.text_files import Read, csv_rows, json_lines, json_rows, unreadable
 from strop.errors import DataError
-from strop.files import sha256_of, sha256_of_hashes
+from strop.files import digest64, sha256_of, sha256_of_hashes
 from strop.recipe.train.data import DataSource
 from strop.types import Origin
 
@@ -42,13 +41,11 @@ def read(
     for source in sources:
         sieve = sieve_of(source, held_out=held_out)
         records += stream(source, parse, sieve, held_out=held_out)
-        if sieve.rows:
-            sieve.expect_clean()
+        sieve.expect_clean()
         if sieve.dropped:
             warnings.warn(f"{source.name}: left out {counted(sieve.dropped)}", stacklevel=2)
     if not records:
-        raise DataError("the data holds no records", where=", ".join(s.name for s in sources),
-                        fix="add records, or take the file out")  # fmt: skip
+        raise no_records([source.name for source in sources])
     return records
 
 
@@ -88,8 +85,8 @@ def stream(
         yield from (record for _, _, record in sorted(drawn, key=lambda one: one[1]))
 
 
-def _rank(seed: int, place: int) -> bytes:
-    return hashlib.blake2b(f"{seed} {place}".encode(), digest_size=8).digest()
+def _rank(seed: int, place: int) -> int:
+    return digest64(f"{seed} {place}")
 
 
 def _parsed(

@@ -137,7 +137,7 @@ class TestTheCommand:
         path = log(tmp_path, REQUEST, EDIT, "{", {"what": "is this"})
         code, said = self.run(str(path), "--output", str(tmp_path / "out"))
         assert code == 2
-        assert f"{path}: 2 of 4 rows (50.0%) cannot be used" in said
+        assert f"{path}: 2 of 4 rows (50.00%) cannot be used" in said
         assert f"1 broken_json\n    {path}:3" in said
         assert (
             f"1 unrecognised\n    {path}:4: the row is of no known source: found {{what}}" in said

@@ -190,5 +190,5 @@ class TestInstructions:
         assert written(tmp_path)[0]["prompt"][0]["role"] == "user"
 
     def test_no_seeds(self, tmp_path: Path) -> None:
-        with pytest.raises(DataError, match="no seeds"):
+        with pytest.raises(DataError, match="holds no records"):
             run(tmp_path, Writer(), [])

@@ -6,11 +6,11 @@ import json
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from hashlib import blake2b
 
 import numpy as np
 from numpy.typing import NDArray
 
+from strop.files import digest64
 from strop.text.parse import plain
 from strop.types import (
     Demonstration,
@@ -46,7 +46,7 @@ def asks(prompt: Text) -> str:
 def hashed(text: str) -> int:
     """64 bits of a text; white space does not count."""
     folded = " ".join(text.split()).encode("utf-8", "surrogatepass")
-    return int.from_bytes(blake2b(folded, digest_size=8).digest(), "little")
+    return digest64(folded)
 
 
 def answers_of(record: Record) -> tuple[Text, ...]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from os import SEEK_END
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,7 +15,7 @@ from strop.curate.clean.duplicates import EXACT, find_duplicates, unique_records
 from strop.curate.clean.semantic import THRESHOLD, find_semantic_duplicates
 from strop.curate.clean.washer import Washer, scrub_error
 from strop.curate.manifest import sources_of, writing_records
-from strop.data.bad_rows import BadRow
+from strop.data.bad_rows import BadRow, no_records
 from strop.data.overlap import eval_item, overlap
 from strop.data.records import any_record
 from strop.data.sources import read, sieve_of, stream
@@ -137,6 +137,8 @@ def _washed(
         except DataError as error:
             raise scrub_error(error, washer) from None
         spool.bad += sieve.dropped
+    if not spool.bad and not spool.file.tell():
+        raise no_records([source.name for source in inputs])
 
 
 class _Spool:
@@ -159,7 +161,7 @@ class _Spool:
         return ((record, why) for record, why in self._all() if why is not None)
 
     def _all(self) -> Iterator[tuple[Record, BadRow | None]]:
-        end = self.file.seek(0, SEEK_END)
+        end = self.file.seek(0, io.SEEK_END)
         self.file.seek(0)
         while self.file.tell() < end:
             yield pickle.load(self.file)

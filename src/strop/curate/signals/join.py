@@ -7,7 +7,6 @@ interactions past with the signals that are theirs.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from array import array
@@ -18,6 +17,7 @@ from typing import Any
 
 from strop.curate.signals.interaction import Found, Interaction, Note, Request, Signal
 from strop.curate.signals.interaction import trace_key as key_of_trace
+from strop.files import digest64
 from strop.types import Message
 
 Digest = int
@@ -27,7 +27,7 @@ Digest = int
 def digest(value: Any) -> Digest:
     """`digest("r-1")`, or of messages: equal ones have equal digests."""
     text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+    return digest64(text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,7 +123,7 @@ def reject(
     """Answer every prompt several times and keep all different answers of a high reward.
 
     Example: strop data generate reject tasks.jsonl --model runs/sft/final --reward grpo.yaml
-    --threshold 1 --output good.jsonl
+    --threshold 1.0 --output good.jsonl
     """
     from strop.cli.reward import reward_in
     from strop.curate.synthetic.best_of import reject as made

@@ -79,7 +79,7 @@ def run_scored(
     ) as generation:  # fmt: skip
         for tasks in generation.tasks(read):
             reward.expect_columns(tasks)
-            for prompt in _scored(generation, tasks, reward, template, tally):
+            for prompt in _scored(generation, tasks, recipe.samples, reward, template, tally):
                 for record in pick(generation, prompt):
                     generation.output.keep(record)
         tally.expect_some()
@@ -114,13 +114,12 @@ def _template(recipe: ScoredRecipe) -> PromptTemplate | None:
 def _scored(
     generation: Generation,
     tasks: Sequence[Task],
+    samples: int,
     reward: Reward,
     template: PromptTemplate | None,
     tally: _Tally,
 ) -> Iterator[ScoredPrompt]:
-    recipe = generation.recipe
-    assert isinstance(recipe, ScoredRecipe)
-    asked = generation.ask(tasks, recipe.samples, template=template)
+    asked = generation.ask(tasks, samples, template=template)
     usable = [(one.task, drawn) for one in asked if (drawn := generation.usable(one))]
     if not usable:
         return

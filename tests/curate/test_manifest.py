@@ -19,7 +19,7 @@ from strop.curate.manifest import (
     writing_records,
 )
 from strop.data.bad_rows import BadRow
-from strop.data.folders import find
+from strop.data.reading.folders import find
 from strop.data.sources import at
 from strop.errors import DataError, OutputError
 from strop.types import Origin

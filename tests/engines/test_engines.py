@@ -6,7 +6,7 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,7 +18,6 @@ import torch
 
 from strop.engines.draws import DrawKey, uniforms
 from strop.engines.engine import (
-    Engine,
     PromptedTask,
     Sampling,
     in_groups,
@@ -44,6 +43,7 @@ from strop.types import (
     VersionSpan,
     trainable,
 )
+from tests.support.asking import ask_all, tasks
 from tests.support.families import model_of
 from tests.support.sampling import engine_of, prompted, sample
 from tests.support.servers import chat_server
@@ -262,15 +262,6 @@ def url() -> Iterator[str]:
         yield server.url
 
 
-def tasks(*texts: str) -> list[Task]:
-    return [Task(text, {"id": text}, Origin("t.jsonl", n)) for n, text in enumerate(texts, 1)]
-
-
-def ask_all(engine: Engine, asked: Sequence[Task]) -> Iterator[tuple[int, Answer]]:
-    prompts = engine.prompted(asked, FREE)
-    return engine.generate(requests_of(prompts, FREE, DrawKey(0, "eval"), 1))
-
-
 class TestOpenAIEngine:
     def test_answers_come_as_they_finish(self, url: str) -> None:
         found = list(ask_all(OpenAIEngine(url, "mine"), tasks("a", "b", "c")))
@@ -388,5 +379,3 @@ def test_a_key_that_no_header_can_carry(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("STROP_API_KEY", "sk-1_2.3/4+5=")
     engine = OpenAIEngine("http://127.0.0.1:8000/v1", "mine")
     assert engine.client.headers == {"Authorization": "Bearer sk-1_2.3/4+5="}
-
-

@@ -29,6 +29,7 @@ from strop.types import (
     Rollout,
     Score,
 )
+from tests.support.asking import ask_all, tasks
 from tests.support.runs import WriteRows
 from tests.support.sampling import prompted
 

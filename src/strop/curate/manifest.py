@@ -12,7 +12,7 @@ from typing import IO, Any
 
 from strop import __version__
 from strop.data.bad_rows import BadRow, no_records
-from strop.data.folders import find
+from strop.data.reading.folders import find
 from strop.data.records import any_record, row_of
 from strop.data.sources import Parse, at, rows_hash, sieve_of, stream
 from strop.errors import OutputError

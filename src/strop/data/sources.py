@@ -7,12 +7,12 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from strop.data.arrow import hub_files, hub_rows, parquet_rows, saved_rows
 from strop.data.bad_rows import MAX_BAD, Sieve, counted, no_records
-from strop.data.folders import DataFiles, find, kind_of
 from strop.data.forms import Row, form_name
+from strop.data.reading.arrow import hub_files, hub_rows, parquet_rows, saved_rows
+from strop.data.reading.folders import DataFiles, find, kind_of
+from strop.data.reading.text_files import Read, csv_rows, json_lines, json_rows, unreadable
 from strop.data.records import RecordT, renamed
-from strop.data.text_files import Read, csv_rows, json_lines, json_rows, unreadable
 from strop.errors import DataError
 from strop.files import digest64, sha256_of, sha256_of_hashes
 from strop.recipe.train.data import DataSource

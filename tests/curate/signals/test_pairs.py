@@ -48,6 +48,7 @@ class TestBestAgainst:
 
     def test_equal_scores_make_no_pair_and_the_first_of_equals_is_taken(self) -> None:
         assert best_against([0.5, 0.5, 0.5]) is None
+        assert best_against([0.5]) is best_against([]) is None
         assert best_against([0.2]) is None
         assert best_against([1.0, 0.0, 1.0, 0.0]) == (0, 1, 1.0)
 

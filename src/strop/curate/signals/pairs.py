@@ -24,6 +24,8 @@ def best_against(scores: Sequence[float]) -> tuple[int, int, float] | None:
     `best_against([0.9, 0.5, 0.4, 0.1])`: mean 0.475, deviation 0.286, nearest to -0.097 is the
     last: `(0, 3, 0.8)`.
     """
+    if not scores:
+        return None
     values = np.asarray(scores, dtype=float)
     best = int(values.argmax())
     lower = np.flatnonzero(values < values[best])

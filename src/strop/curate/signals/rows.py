@@ -13,11 +13,11 @@ from strop.curate.signals.interaction import Found
 from strop.curate.signals.sources.table import SOURCES, source_of
 from strop.curate.signals.sources.values import HOLDERS, is_message, objects
 from strop.data.bad_rows import Sieve
-from strop.data.folders import kind_of
 from strop.data.forms import Row
+from strop.data.reading.folders import kind_of
+from strop.data.reading.text_files import json_object
 from strop.data.records import columns_in, renamed
 from strop.data.sources import rows_of
-from strop.data.text_files import json_object
 from strop.errors import DataError
 from strop.recipe.train.data import DataSource
 from strop.types import Origin

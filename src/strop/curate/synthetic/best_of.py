@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from strop.curate.pairs import best_and_low
+from strop.curate.signals.pairs import best_against
 from strop.curate.synthetic.generation import (
     Generated,
     Generation,
@@ -74,12 +74,12 @@ def _best(generation: Generation, prompt: ScoredPrompt) -> Iterator[Demonstratio
 
 def _pair(generation: Generation, prompt: ScoredPrompt) -> Iterator[Preference]:
     task = prompt.task
-    found = best_and_low(prompt.totals)
+    found = best_against(prompt.totals)
     if found is None:
         generation.drop("no_contrast", f"all scores are {prompt.totals[0]:g}", task.origin)
         return
-    chosen, rejected = found
-    texts = [answer_text(task, prompt.drawn[place]) for place in found]
+    chosen, rejected, margin = found
+    texts = [answer_text(task, prompt.drawn[place]) for place in (chosen, rejected)]
     if texts[0] == texts[1]:
         generation.drop("chosen_equals_rejected", "one text has two scores", task.origin)
         return
@@ -95,7 +95,6 @@ def _pair(generation: Generation, prompt: ScoredPrompt) -> Iterator[Preference]:
         },
         scored=len(prompt.totals),
     )
-    margin = prompt.totals[chosen] - prompt.totals[rejected]
     columns = columns_with(task, meta, margin=margin)
     yield Preference(prompt_text(task), texts[0], texts[1], columns, task.origin)
 

@@ -24,7 +24,7 @@ import transformers
 
 import strop
 from strop.data.bad_rows import BadRow, Sieve
-from strop.data.folders import find
+from strop.data.reading.folders import find
 from strop.data.sources import rows_hash, rows_size
 from strop.errors import OutputError
 from strop.files import (

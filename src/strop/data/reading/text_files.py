@@ -13,9 +13,9 @@ from itertools import count, islice
 from pathlib import Path
 from typing import IO, Any
 
-from strop.data.arrow import zstd_bytes
 from strop.data.forms import Row, form_of
 from strop.data.json_text import parsed
+from strop.data.reading.arrow import zstd_bytes
 from strop.data.records import COLUMNS
 from strop.errors import DataError
 from strop.files import READ_BYTES, read_text

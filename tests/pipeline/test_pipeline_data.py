@@ -12,11 +12,12 @@ from strop.curate.underway import folder_of
 from strop.demo.world import all_equations, solution
 from strop.engines.local.engine import LocalEngine
 from strop.errors import DataError, OutputError, RecipeError
-from strop.pipeline import plan
+from strop.model.load import weights_hash
+from strop.pipeline import GateRefused, plan
 from strop.recipe.loading.load import load
 from strop.recipe.pipeline import Pipeline
 from strop.registry.lineage import ancestry
-from tests.support.pipelines import edit, run
+from tests.support.pipelines import edit, run, write_twice
 from tests.support.runs import Stop
 from tests.support.scripted import read_jsonl, strop
 
@@ -203,3 +204,31 @@ def test_the_lineage_names_the_manifests(pipeline: Path) -> None:
     assert "manifest" not in balance["inputs"][0]
     answers = json.loads((folder / "answers.manifest.json").read_text())
     assert answers["settings"]["engine"]["path"] == str(folder / "runs/dpo/final")
+
+
+def test_answers_of_a_refused_attempt_are_kept_beside_it(
+    tmp_path: Path, model_folder: Path
+) -> None:
+    file = write_twice(tmp_path, model_folder)
+    (tmp_path / "hard.yaml").write_text("targets: [{score: pairs, min_gain: 5}]\n")
+    edit(file, "name: gate-dpo, policy: policy.yaml", "name: gate-dpo, policy: hard.yaml")
+    back = "output: gates/dpo.json, back_to: {stage: dpo}}"
+    edit(file, "output: gates/dpo.json}", back)
+    edit(
+        file,
+        "  - {kind: eval, name: eval-dpo",
+        """  - kind: sample
+    name: answers
+    model: runs/dpo/final
+    inputs: held_out.jsonl
+    output: answers.jsonl
+    sampling: {max_tokens: 4}
+  - {kind: eval, name: eval-dpo""",
+    )
+    with pytest.raises(GateRefused):
+        run(file)
+    for name, dpo in (("answers.jsonl", "dpo"), ("answers.attempt-1.jsonl", "dpo.attempt-1")):
+        sha256 = weights_hash(tmp_path / "runs" / dpo / "final")
+        assert {row["meta"]["engine"]["sha256"] for row in read_jsonl(tmp_path / name)} == {sha256}
+    assert (tmp_path / "answers.manifest.attempt-1.json").exists()
+    assert planned(file)["answers"] == ("skip", "up to date")

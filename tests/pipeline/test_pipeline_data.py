@@ -13,7 +13,7 @@ from strop.demo.world import all_equations, solution
 from strop.engines.local.engine import LocalEngine
 from strop.errors import DataError, OutputError, RecipeError
 from strop.model.load import weights_hash
-from strop.pipeline import plan
+from strop.pipeline import GateRefused, plan
 from strop.recipe.loading.load import load
 from strop.recipe.pipeline import Pipeline
 from strop.registry.lineage import ancestry
@@ -212,7 +212,7 @@ def test_answers_of_a_refused_attempt_are_kept_beside_it(
     file = write_twice(tmp_path, model_folder)
     (tmp_path / "hard.yaml").write_text("targets: [{score: pairs, min_gain: 5}]\n")
     edit(file, "name: gate-dpo, policy: policy.yaml", "name: gate-dpo, policy: hard.yaml")
-    back = "output: gates/dpo.json, on_refusal: continue, back_to: {stage: dpo}}"
+    back = "output: gates/dpo.json, back_to: {stage: dpo}}"
     edit(file, "output: gates/dpo.json}", back)
     edit(
         file,
@@ -225,10 +225,10 @@ def test_answers_of_a_refused_attempt_are_kept_beside_it(
     sampling: {max_tokens: 4}
   - {kind: eval, name: eval-dpo""",
     )
-    outcomes = run(file)
-    assert (outcomes["answers"], outcomes["gate-dpo"]) == ("done", "refused")
+    with pytest.raises(GateRefused):
+        run(file)
     for name, dpo in (("answers.jsonl", "dpo"), ("answers.attempt-1.jsonl", "dpo.attempt-1")):
         sha256 = weights_hash(tmp_path / "runs" / dpo / "final")
         assert {row["meta"]["engine"]["sha256"] for row in read_jsonl(tmp_path / name)} == {sha256}
     assert (tmp_path / "answers.manifest.attempt-1.json").exists()
-    assert run(file)["answers"] == "skipped"
+    assert planned(file)["answers"] == ("skip", "up to date")

@@ -55,9 +55,9 @@ class DataSource(Strict):
         return self.path if self.path is not None else f"hub:{self.hub}"
 
     def place(self) -> dict[str, Any]:
-        """What is needed to read its rows again: where they are and what their columns are
-        called."""
-        keys = {"path", "hub", "config", "split", "revision", "columns"}
+        """What is needed to read the same rows again: where they are, which of them, and what their
+        columns are called."""
+        keys = {"path", "hub", "config", "split", "revision", "columns", "limit", "shuffle_seed"}
         return self.model_dump(include=keys, exclude_defaults=True)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -56,7 +56,7 @@ class HttpClient:
     """Posts JSON and returns the JSON of the answers; `sent` and `tokens` count what it cost.
 
     `cache` is a folder in which every answer is kept, with its request, under the hash of the two
-    that make one: address and body.
+    that make one: address and body; those for which `keep` is false are asked for again.
     """
 
     def __init__(
@@ -65,8 +65,9 @@ class HttpClient:
         *,
         headers: Mapping[str, str] = MappingProxyType({}),
         cache: Path | None = None,
+        keep: Callable[[Any], bool] = lambda answer: True,
     ) -> None:
-        self.limits, self.headers, self.cache = limits, dict(headers), cache
+        self.limits, self.headers, self.cache, self.keep = limits, dict(headers), cache, keep
         self.sent = self.tokens = 0
         self._lock = threading.Lock()
         self._next = 0.0
@@ -116,7 +117,7 @@ class HttpClient:
         self._charge(url)
         answer = self._tried(connection, url, body, called_off)
         self._count(answer)
-        if kept is not None:
+        if kept is not None and self.keep(answer):
             _store(kept, {"url": url, "body": body, "answer": answer})
         return answer
 
@@ -125,6 +126,7 @@ class HttpClient:
     ) -> Any:
         """The answer after as many attempts as it takes, or as are left when it is called off."""
         wait, problem = self.limits.first_wait, "called off, since another request failed"
+        status: int | None = None
         for left in range(self.limits.retries, -1, -1):
             if called_off.wait(self._until_its_turn()):
                 break

@@ -173,6 +173,7 @@ class TokenScores:
 
 
 Finish = Literal["stop", "length", "aborted", "error"]
+FAILED: tuple[Finish, ...] = ("aborted", "error")
 """Why an answer ended: it was complete, it met the token limit, it was called off, it failed."""
 
 

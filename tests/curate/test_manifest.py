@@ -149,3 +149,22 @@ def test_without_a_path_it_counts(raw: Path, tmp_path: Path) -> None:
     assert output.rows == {"records.jsonl": 3}
     assert output.dropped == {"broken_json": 1, "equal": 1}
     assert list(tmp_path.iterdir()) == [raw]
+
+
+class TestWhatOverwriteSpares:
+    def test_a_folder_that_holds_more(self, raw: Path, tmp_path: Path) -> None:
+        out = tmp_path / "clean"
+        write(raw, out, max_bad=0.5)
+        write(raw, out, max_bad=0.5, overwrite=True)
+        (out / "notes.txt").write_text("mine")
+        with pytest.raises(OutputError, match=r"also holds notes\.txt"):
+            write(raw, out, max_bad=0.5, overwrite=True)
+        assert (out / "notes.txt").read_text() == "mine"
+
+    @pytest.mark.parametrize("output", ["raw.jsonl", "."])
+    def test_an_input(self, raw: Path, output: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(raw.parent)
+        before = raw.read_bytes()
+        with pytest.raises(OutputError, match=r"would be replaced|would delete"):
+            write(raw, Path(output), max_bad=0.5, overwrite=True)
+        assert raw.read_bytes() == before

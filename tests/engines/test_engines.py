@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from strop.engines.draws import DrawKey, uniforms
+from strop.engines.draws import DrawKey, seed_of, uniforms
 from strop.engines.engine import (
     PromptedTask,
     Sampling,
@@ -273,11 +273,17 @@ class TestOpenAIEngine:
     def test_what_was_answered_is_kept(self, url: str, tmp_path: Path) -> None:
         limits = RequestLimits(most_requests=2)
         engine = OpenAIEngine(url, "mine", limits=limits, cache=tmp_path)
-        first = dict(ask_all(engine, tasks("b", "c")))
+        first = dict(ask_all(engine, tasks("d", "c")))
         again = engine.speaking(TemplateRecipe())
-        assert dict(ask_all(again, tasks("c", "b"))) == {0: first[1], 1: first[0]}
+        assert dict(ask_all(again, tasks("c", "d"))) == {0: first[1], 1: first[0]}
         assert (engine.client.sent, again.client.sent) == (2, 0)
         assert again.client.limits is limits
+
+    def test_an_answer_that_failed_is_asked_again(self, url: str, tmp_path: Path) -> None:
+        for _ in range(2):
+            engine = OpenAIEngine(url, "mine", cache=tmp_path)
+            ((_, answer),) = ask_all(engine, tasks("b"))
+            assert (answer.finish, engine.client.sent) == ("aborted", 1)
 
     def test_a_refused_request_ends_all_others_unless_it_may_fail_alone(self) -> None:
         def reply(body: dict[str, Any]) -> Any:
@@ -312,7 +318,14 @@ class TestOpenAIEngine:
             for round in (0, 1):
                 key = DrawKey(3, "synthetic", round=round)
                 list(engine.generate(requests_of(prompts, FREE, key, 2)))
-            assert sorted(body["seed"] for body in server.asked) == [3, 4, 65539, 65540]
+            seeds = [body["seed"] for body in server.asked]
+            assert len(set(seeds)) == 4
+            assert all(0 <= seed < 2**31 for seed in seeds)
+
+    def test_neighbouring_seeds_share_no_draw(self) -> None:
+        keys = [DrawKey(seed, "eval", index=n) for seed in range(20) for n in range(50)]
+        assert len(set(map(seed_of, keys))) == len(keys)
+        assert seed_of(DrawKey(3, "eval", prompt="a")) == seed_of(DrawKey(3, "eval", prompt="b"))
 
 
 def answered(message: Mapping[str, Any], finish: str = "stop") -> Answer:

@@ -81,7 +81,9 @@ def writing_records(
     if path is None:
         yield Output(None)
         return
+    path = path.resolve()
     expect_free(path, overwrite=overwrite)
+    _expect_apart(path, inputs)
     single = path.suffix == ".jsonl"
     folder = path.with_name(f".{path.name}.parts.tmp") if single else path
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -124,10 +126,40 @@ def expect_free(path: Path, *, overwrite: bool) -> None:
             where=str(path),
             fix="give a file that ends in .jsonl, or a folder",
         )
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())) or overwrite:
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
-    raise OutputError("something stands there", where=str(path),
-                      fix="choose another --output, or pass --overwrite")  # fmt: skip
+    if not overwrite:
+        raise OutputError("something stands there", where=str(path),
+                          fix="choose another --output, or pass --overwrite")  # fmt: skip
+    if path.is_dir():
+        _expect_ours(path)
+
+
+def _expect_ours(folder: Path) -> None:
+    """Raise `OutputError` where replacing a folder would delete what no data verb wrote."""
+    ours = {MANIFEST, *_read_manifest(folder / MANIFEST).get("files", {})}
+    ours |= {"check.html", "check.json"} if len(ours) > 1 or (folder / MANIFEST).exists() else set()
+    others = sorted(one.name for one in folder.iterdir() if one.name not in ours)
+    if others:
+        raise OutputError(
+            f"the folder also holds {', '.join(others[:3])}{', ...' * (len(others) > 3)}, which "
+            "--overwrite would delete",
+            where=str(folder),
+            fix="choose another --output, or move these away",
+        )
+
+
+def _expect_apart(path: Path, inputs: Sequence[DataSource]) -> None:
+    """Raise `OutputError` where an input would be replaced by what is made from it."""
+    for source in inputs:
+        files = () if source.path is None else find(Path(source.path)).files
+        read = [file.resolve() for file in files]
+        if any(file == path or path in file.parents for file in read):
+            raise OutputError(
+                f"{source.name} is read, and would be replaced",
+                where=str(path),
+                fix="choose an --output that is none of the inputs",
+            )
 
 
 def files_beside(path: Path) -> dict[str, Path]:

@@ -22,7 +22,7 @@ ANSWER: Mapping[RecordKind, str] = {"demonstration": "completion", "feedback": "
 """What strop calls the one answer of a record; a task keeps the column's own name."""
 
 _SPEAKERS = {"Human": "user", "User": "user", "Assistant": "assistant", "System": "system"}
-_TURN = re.compile(rf"(?:\A|\n\n)\s*({'|'.join(_SPEAKERS)}):")
+_TURN = re.compile(rf"(?:\A\s*|\n\n[ \t]*)({'|'.join(_SPEAKERS)}):")
 
 LABELS: Mapping[str, bool] = {
     "true": True, "1": True, "up": True, "thumbs_up": True, "thumbs-up": True,

@@ -9,15 +9,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NoReturn
+from urllib.parse import urlsplit
 
 import torch
 
+from strop.engines.draws import seed_of
 from strop.engines.engine import PromptedTask, Request, Sampling
 from strop.errors import HttpError, UnscoredError, UsageError
 from strop.http import HttpClient, RequestLimits
 from strop.recipe.template import Scalar, TemplateRecipe
 from strop.text.script import THOUGHTS, as_messages, opened_by, tools_of
-from strop.types import Answer, Finish, Task, Tree, Usage
+from strop.types import FAILED, Answer, Finish, Task, Tree, Usage
 
 KEY = "STROP_API_KEY"
 """The environment variable with the bearer token, if the endpoint asks for one."""
@@ -66,6 +68,11 @@ class OpenAIEngine:
     ) -> None:
         if not url.startswith(("http://", "https://")):
             raise UsageError(f"--endpoint is {url!r}", fix="write http://127.0.0.1:8000/v1")
+        if "@" in urlsplit(url).netloc or urlsplit(url).query:
+            raise UsageError(
+                "the endpoint's address holds a login or a query, which would be written down",
+                fix=f"give the address alone, and the key as ${KEY}",
+            )
         self.url, self.model, self.options = url.rstrip("/"), model, dict(options)
         key = os.environ.get(KEY, "")
         if not (key.isascii() and key.isprintable()):
@@ -75,7 +82,7 @@ class OpenAIEngine:
             )
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self.lenient, self.thoughts = lenient, thoughts
-        self.client = HttpClient(limits, headers=headers, cache=cache)
+        self.client = HttpClient(limits, headers=headers, cache=cache, keep=_is_answer)
 
     def identity(self) -> Mapping[str, Any]:
         return {"endpoint": self.url, "model": self.model}
@@ -138,7 +145,7 @@ class OpenAIEngine:
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "max_tokens": sampling.max_tokens,
-            "seed": request.key.seed + request.key.index + (request.key.round << 16),
+            "seed": seed_of(request.key),
             **({"stop": list(sampling.stop)} if sampling.stop else {}),
             **({} if sampling.skip_special_tokens else {"skip_special_tokens": False}),
             **({"tools": tools} if tools else {}),
@@ -173,6 +180,17 @@ class OpenAIEngine:
         if finish == "stop" and content is None and not calls:
             finish = "error"
         return Answer(text, finish, opened=request.prompt.opened, usage=_usage(said))
+
+
+def _is_answer(said: Any) -> bool:
+    """Whether an answer is worth keeping: of the OpenAI form, and not one that failed."""
+    try:
+        choice = said["choices"][0]
+        content, calls = choice["message"]["content"], choice["message"].get("tool_calls")
+    except (KeyError, IndexError, TypeError, AttributeError):
+        return False
+    failed = FINISHES.get(choice.get("finish_reason"), "stop") in FAILED
+    return not failed and (content is not None or bool(calls))
 
 
 def _usage(said: Any) -> Usage | None:

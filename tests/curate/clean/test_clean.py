@@ -104,6 +104,10 @@ class TestPersonal:
         assert cleaned.dropped == {1: "personal", 2: "personal", 4: "chosen_equals_rejected"}
         assert MAIL not in cleaned.written()
 
+    def test_a_number_that_a_table_made_a_float(self, cleaned: Cleaned) -> None:
+        cleaned([pair("call 415-555-2671 now", "ok", phone=4155552671.0, n=2.5)], pii="replace")
+        assert cleaned.rows == [pair("call <PHONE_1> now", "ok", phone="<PHONE_1>", n=2.5)]
+
     def test_one_kind_alone(self, cleaned: Cleaned) -> None:
         report = cleaned(self.ROWS, 0.3, pii="replace", kinds=["card"])
         assert report.personal == {"card": 1}
@@ -145,6 +149,12 @@ class TestCopies:
         assert report.kept == len(self.ROWS) - len(gone)
         assert report.duplicates["exact_duplicates"] == 2
         assert report.duplicates["unique_prompts"] == 4
+
+    def test_an_equal_copy_of_a_near_copy_is_equal(self, cleaned: Cleaned) -> None:
+        rows = [self.ROWS[0], self.ROWS[3], self.ROWS[3]]
+        assert cleaned(rows, duplicates="exact").duplicates["exact_duplicates"] == 1
+        assert cleaned.dropped == {3: "duplicate"}
+        assert cleaned(rows).kept == 1
 
     def test_equal_once_they_are_mended(self, cleaned: Cleaned) -> None:
         report = cleaned([pair("cafÃ©", "oui"), pair("café", "oui")])

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
-from strop.curate.clean.duplicates import EXACT, find_duplicates, unique_records
+from strop.curate.clean.duplicates import find_duplicates, unique_records
 from strop.curate.clean.semantic import THRESHOLD, find_semantic_duplicates
 from strop.curate.clean.washer import Washer, scrub_error
 from strop.curate.manifest import sources_of, writing_records
@@ -83,16 +83,17 @@ def clean(
         rows: Counter[str] = Counter()
         found = find_duplicates(_washed(inputs, washer, spool, lambda: _count(rows, advance)))
         washer.all_washed()
-        copies = {copy.origin: copy for copy in _copies(spool, settings)}
+        copies = dict(_copies(spool, settings))
         trained_on = overlap(items, spool.kept()) if items else None
         leaving = {
             place: BadRow(TRAINED_ON, "it holds an item of an eval set", place, excess=True)
             for match in (trained_on.matches if trained_on else ())
             for place in match.places
         }
-        for record, copy in unique_records(spool.kept(), found.records):
-            same = copy if copy is not None and _goes(copy, settings) else None
-            why = leaving.get(record.origin) or same or copies.get(record.origin)
+        repeats = found.records if settings.duplicates == "near" else found.records.exactly
+        for place, (record, copy) in enumerate(unique_records(spool.kept(), repeats)):
+            same = None if settings.duplicates == "keep" else copy
+            why = leaving.get(record.origin) or same or copies.get(place)
             record, why = washer.rinse(record, why)
             if why is None:
                 written.keep(record)
@@ -167,20 +168,15 @@ class _Spool:
             yield pickle.load(self.file)
 
 
-def _copies(spool: _Spool, settings: CleanSettings) -> Iterator[BadRow]:
-    """What says the same as an earlier record in other words."""
+def _copies(spool: _Spool, settings: CleanSettings) -> Iterator[tuple[int, BadRow]]:
+    """What says the same as an earlier record in other words, with its place."""
     if settings.semantic is None:
         return
     threshold = THRESHOLD if settings.threshold is None else settings.threshold
     found = find_semantic_duplicates(spool.kept(), Path(settings.semantic), threshold=threshold)
-    for _, copy in unique_records(spool.kept(), found.records):
+    for place, (_, copy) in enumerate(unique_records(spool.kept(), found.records)):
         if copy is not None:
-            yield replace(copy, kind=SEMANTIC)
-
-
-def _goes(copy: BadRow, settings: CleanSettings) -> bool:
-    """Whether a copy of this kind is left out."""
-    return settings.duplicates == "near" or (settings.duplicates == "exact" and copy.kind == EXACT)
+            yield place, replace(copy, kind=SEMANTIC)
 
 
 def _eval_items(settings: CleanSettings) -> list[Task | Preference]:

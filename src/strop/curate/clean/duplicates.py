@@ -133,8 +133,8 @@ class Duplicates:
         are near-duplicates of others."""
         return {
             "records": len(self.records.first),
-            "exact_duplicates": int(self.records.exact.sum()),
-            "near_duplicates": int(self.records.near.sum()),
+            "exact_duplicates": int(self.records.exactly.exact.sum()),
+            "near_duplicates": int((self.records.near & ~self.records.exactly.exact).sum()),
             "prompts": len(self.prompts.first),
             "unique_prompts": self.unique_prompts,
             "near_duplicate_prompts": self.unique_prompts - len(np.unique(self.prompts.first)),

@@ -15,9 +15,8 @@ from strop.errors import ModelError, UnscoredError, UsageError
 from strop.files import SHORT, sha256_hex
 from strop.recipe.synthetic import PricesRecipe
 from strop.text.script import tools_of
-from strop.types import Answer, Completion, Task, Usage
+from strop.types import FAILED, Answer, Completion, Task, Usage
 
-FAILED = ("aborted", "error")
 MILLION = 1_000_000
 
 OnAnswer = Callable[[int], None]

@@ -107,10 +107,12 @@ class Generation:
                 self.drop("no_prompt", "a document asks nothing", record.origin, record)
                 continue
             task = Task(self.form(record.prompt), record.columns, record.origin)
-            first = seen.setdefault(prompt_hash(task), record.origin)
-            if first != record.origin:
+            asked = prompt_hash(task)
+            if asked in seen:
+                first = seen[asked]
                 self.drop("repeated_prompt", f"the prompt of {first}", record.origin, record)
                 continue
+            seen[asked] = record.origin
             self.prompts += 1
             yield task
 

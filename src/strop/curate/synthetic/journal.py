@@ -33,7 +33,8 @@ class AnswerJournal:
             for line in stream:
                 if not line.endswith(b"\n"):
                     break
-                self._places[json.loads(line)["key"]] = self._end
+                if (key := _key_of(line)) is not None:
+                    self._places[key] = self._end
                 self._end += len(line)
         os.truncate(self.path, self._end)
 
@@ -60,6 +61,14 @@ class AnswerJournal:
         self._places[key] = self._end
         self._end += len(line) + 1
         return _answer_of(row)
+
+
+def _key_of(line: bytes) -> str | None:
+    """The request that a line answers; none for a line that was damaged: it is asked again."""
+    try:
+        return str(json.loads(line)["key"])
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _row_of(answer: Answer) -> dict[str, Any]:

@@ -36,6 +36,11 @@ class Repeats:
         return exact
 
     @property
+    def exactly(self) -> Repeats:
+        """What each text repeats, equal texts alone."""
+        return Repeats(self.equal, self.equal)
+
+    @property
     def near(self) -> Flags:
         """[texts] those that are near-duplicates of the one they repeat."""
         near: Flags = self.equal != self.first

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import string
 import time
 from itertools import pairwise
 
@@ -71,3 +73,12 @@ def seconds(pattern: str, length: int) -> float:
 @pytest.mark.parametrize("pattern", HOSTILE)
 def test_a_million_characters(pattern: str) -> None:
     assert seconds(pattern, 1_000_000) < 30
+
+
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_a_long_secret_is_found_to_its_end(quote: str) -> None:
+    draw = random.Random(0)
+    value = "".join(draw.choices(string.ascii_letters + string.digits, k=750))
+    text = f"api_key = {quote}{value}{quote} and more"
+    assert find(text) == [Span("secret", text.index(value), text.index(value) + len(value))]
+    assert find(f"api_key = {value[:40]} and more")[0].end == 50

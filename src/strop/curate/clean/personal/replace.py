@@ -145,7 +145,7 @@ def _texts(value: Any, key: str) -> Iterator[tuple[str, str]]:
         for item in value:
             yield from _texts(item, key)
     elif _is_long_number(value):
-        yield key, str(value)
+        yield key, str(int(value))
 
 
 def _json(text: str) -> Any:
@@ -159,7 +159,10 @@ def _json(text: str) -> Any:
 
 
 def _is_long_number(value: Any) -> bool:
-    return type(value) is int and value >= SMALLEST
+    """Whether a number may be a personal value; one without a fraction may be written as a float,
+    as columns with gaps are."""
+    whole = type(value) is int or (type(value) is float and value.is_integer())
+    return whole and value >= SMALLEST
 
 
 def _found(
@@ -199,8 +202,9 @@ class _Writer:
         if isinstance(value, list):
             return [self.value(item, key) for item in value]
         if _is_long_number(value):
-            written = self._text(str(value), key)
-            return value if written == str(value) else written
+            digits = str(int(value))
+            written = self._text(digits, key)
+            return value if written == digits else written
         return value
 
     def _object(self, value: dict[str, Any]) -> dict[str, Any]:

@@ -63,8 +63,13 @@ _ASSIGNED = re.compile(
 )
 _NAMES = ("pass", "pwd", "contrase", "secret", "token", "key", "credential", "auth")
 """One of them is in every name above; most texts hold none, and need no closer look."""
-_VALUES = {quote: re.compile(rf"[^{quote}\s]{{6,512}}(?={quote})") for quote in ('"', "'", "`")} | {
+_VALUES = {quote: re.compile(rf"[^{quote}\s]{{6,512}}") for quote in ('"', "'", "`")} | {
     None: re.compile(r"[^\s\"'`,;<>(){}\[\]|]{6,512}(?![(\[{<])")
+}
+JUDGED = 512
+"""Signs by which a value is judged; a longer one goes on to its end."""
+_RUN = {quote: re.compile(rf"[^{quote}\s]*") for quote in ('"', "'", "`")} | {
+    None: re.compile(r"[^\s\"'`,;<>(){}\[\]|]*")
 }
 _STAND_IN = re.compile(
     r"[$%{<\[(&]|(?:https?|file)://|\*{3}|[x*.#_-]+$|(?:os|env|process|self|this|config|settings"
@@ -130,13 +135,25 @@ def _assigned(text: str) -> Iterator[Span]:
     small = text.lower()
     if not any(name in small for name in _NAMES):
         return
+    done = 0
     for match in _ASSIGNED.finditer(text):
-        value = _VALUES[match["quote"]].match(text, match.end())
-        if value is None or _STAND_IN.match(value.group()):
+        quote = match["quote"]
+        value = _VALUES[quote].match(text, match.end())
+        if match.start() < done or value is None or _STAND_IN.match(value.group()):
             continue
-        written = value.group() if match["quote"] else value.group().rstrip(".:*")
+        is_long = len(value.group()) == JUDGED
+        if quote and not is_long and not text.startswith(quote, value.end()):
+            continue
+        written = value.group() if quote else value.group().rstrip(".:*")
         if is_random(written) or (match["password"] and is_mixed(written)):
-            yield Span("secret", match.end(), match.end() + len(written))
+            end = _end_of_run(text, value.end(), quote) if is_long else match.end() + len(written)
+            yield Span("secret", match.end(), end)
+            done = end
+
+
+def _end_of_run(text: str, start: int, quote: str | None) -> int:
+    run = _RUN[quote].match(text, start)
+    return start if run is None else run.end()
 
 
 def is_random(value: str) -> bool:

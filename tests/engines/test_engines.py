@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -246,20 +245,6 @@ class TestLocalEngine:
 
 def _second_read(branch: Branch) -> Branch:
     return replace(branch, supervised=tuple(n != 1 for n in range(len(branch.ids))))
-
-
-def slow(body: dict[str, Any]) -> Any:
-    """Answers "a" late and everything else at once; "b" was called off."""
-    said = body["messages"][-1]["content"]
-    time.sleep(0.5 if said == "a" else 0)
-    finish = "abort" if said == "b" else "stop"
-    return {"message": {"content": said.upper()}, "finish_reason": finish}
-
-
-@pytest.fixture
-def url() -> Iterator[str]:
-    with chat_server(slow) as server:
-        yield server.url
 
 
 class TestOpenAIEngine:

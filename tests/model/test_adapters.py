@@ -20,7 +20,7 @@ from strop.model.adapters import is_tied
 from strop.model.load import load_for_inference, load_policy
 from strop.recipe.loading.load import load_recipe
 from strop.recipe.train.model import LoraRecipe, ModelRecipe
-from strop.train.preflight import start
+from strop.train.preflight import starting_model
 from strop.train.preflight.prepare import prepare
 from strop.train.run import train
 from strop.types import Branch, Tree
@@ -207,7 +207,7 @@ class TestTiedWeights:
         self, recipes: dict[str, Path], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The run as it would go without untying: the self-check ends it, and there is no final."""
-        monkeypatch.setattr(start, "reaches_tied", lambda *_: False)
+        monkeypatch.setattr(starting_model, "reaches_tied", lambda *_: False)
         recipe = load_recipe(recipes["sft"], self.head)
         with pytest.raises(TrainingError, match="the merged model is not the one that was trained"):
             train(recipe)

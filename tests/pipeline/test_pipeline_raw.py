@@ -92,8 +92,8 @@ def test_recorded_answers_become_pairs(tmp_path: Path) -> None:
     file.write_text(
         "name: pairs\nstages:\n"
         "  - {kind: data, name: pairs, verb: generate best-of, inputs: tasks.jsonl,\n"
-        "     output: pairs.jsonl, options: {recorded: said.jsonl, samples: 2, keep: pair,\n"
-        "     reward: [{function: exact_answer}]}}\n"
+        "     output: pairs.jsonl, options: {engine: {recorded: said.jsonl}, samples: 2,\n"
+        "     keep: pair, reward: [{function: exact_answer}]}}\n"
     )
     run(file)
     (pair,) = read_jsonl(tmp_path / "pairs.jsonl")

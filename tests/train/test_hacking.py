@@ -122,7 +122,7 @@ class TestInTheLoop:
     def recipe(self, recipes: dict[str, Path], action: str) -> object:
         loud = (
             f"alarms={{habits: {{threshold: 3.0, action: {action}}}, length_pay: off, "
-            "dominance: off, entropy_collapse: off, zero_variance: off}"
+            "entropy_collapse: off, zero_variance: off}"
         )
         return load_recipe(recipes["grpo"], [*self.fast, loud])
 

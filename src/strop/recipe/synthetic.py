@@ -137,15 +137,21 @@ class CritiqueRecipe(GenerateRecipe):
     revision: LocalPath | None = None
 
 
-class WhoAnswers(Strict):
-    """The engine of a `data` stage that generates: one of `model`, `url` with `model_name`, and
-    `recorded` answers. `cache` keeps every answer for later runs, too."""
+class EngineOptions(Strict):
+    """Who answers: one of `model`, `url` with `model_name`, and `recorded` answers. `cache` keeps
+    every answer for later runs, too."""
 
     model: ModelPath | None = None
     url: str | None = None
     model_name: str | None = None
     recorded: LocalPath | None = None
     cache: CachePath | None = None
+
+
+class WhoAnswers(Strict):
+    """The engine of a `data` stage that generates."""
+
+    engine: EngineOptions
 
 
 class Rewarded(WhoAnswers):

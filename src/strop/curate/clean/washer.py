@@ -159,6 +159,10 @@ def _kinds(settings: CleanSettings) -> tuple[Kind, ...]:
     if unknown := sorted(set(settings.kinds) - set(KINDS)):
         raise UsageError(f"unknown kind of personal data: {', '.join(unknown)}",
                          fix=f"use {', '.join(KINDS)}")  # fmt: skip
+    told = sorted(set(TOLD) & set(chosen))
+    if told and not settings.names:
+        raise UsageError(f"{' and '.join(told)} are told by a model of the language",
+                         fix="set names (--names) too, or look for other kinds")  # fmt: skip
     return chosen
 
 

@@ -60,15 +60,16 @@ def _stage(made: Made, kind: type[GenerateRecipe], *, thoughts: bool = False) ->
     ) -> Generated:
         if output is None:
             raise UsageError("generating needs an output", fix="name a file or a folder")
-        cache = None if settings.cache is None else Path(settings.cache)
+        who = settings.engine
+        cache = None if who.cache is None else Path(who.cache)
         target = Target(output, cache, overwrite)
         engine = engine_for(
             settings,
             target,
-            model=settings.model,
-            url=settings.url,
-            model_name=settings.model_name,
-            recorded=settings.recorded,
+            model=who.model,
+            url=who.url,
+            model_name=who.model_name,
+            recorded=who.recorded,
             thoughts=thoughts,
         )
         recipe = kind.model_validate(settings.model_dump(include=set(kind.model_fields)))

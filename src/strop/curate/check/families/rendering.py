@@ -97,6 +97,8 @@ class Rendering:
         while records and self.faults.total() < MOST_FAULTS:
             scripts = scripts_in_time(Encoder(self.tokenizer), list(map(asked_of, records)))
             for record, script in zip(records, scripts, strict=False):
+                if self.faults.total() >= MOST_FAULTS:
+                    break
                 if isinstance(script.fault, TextError):
                     self._fault(record, script.fault)
                 elif script.fault is not None:
@@ -107,11 +109,11 @@ class Rendering:
         return long
 
     def _tokenise(self, records: Sequence[Record], *, drawn: bool) -> None:
-        if self.faults.total() >= MOST_FAULTS:
-            return
         for record, tree in zip(
             records, tried(self.tokenizer, map(asked_of, records)), strict=True
         ):
+            if self.faults.total() >= MOST_FAULTS:
+                return
             if isinstance(tree, TextError):
                 self._fault(record, tree)
             elif isinstance(tree, StropError):

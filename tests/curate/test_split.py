@@ -212,7 +212,7 @@ class TestTime:
         rows = [{"prompt": f"q{n}", "completion": "a", "time": n} for n in range(10)]
         rows[3]["time"] = "last Tuesday"
         path = write_rows("a.jsonl", rows)
-        with pytest.raises(DataError, match=r"a.jsonl:4: the time `time` is neither a number"):
+        with pytest.raises(DataError, match=r"a.jsonl:4: the time `time` is neither a time"):
             run(path, tmp_path / "out", time="time")
         assert not (tmp_path / "out").exists()
         settings = load(SplitSettings, {"time": "time", "fractions": {"train": 0.5, "test": 0.5}})

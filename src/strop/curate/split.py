@@ -13,6 +13,7 @@ from typing import Any
 
 from strop.curate.contents import content_hash, draw, prompt_of, value_at
 from strop.curate.manifest import Output, records_of, writing_records
+from strop.curate.signals.sources.values import time_of
 from strop.data.duplicates import Words, alike_groups, asked, words
 from strop.data.forms import Row
 from strop.data.records import any_record
@@ -143,18 +144,18 @@ def _member(record: Record, settings: SplitSettings) -> _Member:
 
 
 def _time_of(record: Record, column: str) -> float:
-    """Seconds since 1970 of a number, or of an ISO 8601 text (UTC where it names no zone)."""
+    """Seconds since 1970 of a number (also of milli-, micro- or nanoseconds), or of an ISO 8601
+    text (UTC where it names no zone)."""
     value = value_at(record, column)
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    try:
-        read = datetime.fromisoformat(value)
-    except (TypeError, ValueError):
-        said = "missing" if value is None else "neither a number nor an ISO 8601 date"
+    if type(value) is int and value == 0:  # where counting starts, not a time that is missing
+        return 0.0
+    read = time_of(value)
+    if read is None:
+        said = "missing" if value is None else "neither a time in numbers nor an ISO 8601 date"
         raise DataError(f"the time `{column}` is {said}", where=str(record.origin),
                         fix="write it as in 2026-03-01T12:00:00Z, or drop the row",
-                        kind="no_time") from None  # fmt: skip
-    return (read if read.tzinfo else read.replace(tzinfo=UTC)).timestamp()
+                        kind="no_time")  # fmt: skip
+    return read.timestamp()
 
 
 def _expect_columns(members: Sequence[_Member], settings: SplitSettings) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from strop.curate.signals.interaction import Signal, mark
 from strop.curate.signals.join import latest
-from strop.curate.signals.rules import Rules, folded, meaning
+from strop.curate.signals.rules import Numbers, Rules, folded, meaning
 from strop.curate.signals.sources.values import time_of
 from strop.types import Origin
 
@@ -17,11 +17,12 @@ HERE = Origin("export.jsonl", 1)
 
 
 def read(name: str, value: Any, label: str | None = None, **given: Any) -> Any:
-    """(kind, value) of a mark, or `None`; `highest` is the highest number under its name."""
-    highest = {name: given.pop("highest")} if "highest" in given else {}
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        highest.setdefault(name, max(value, 1))
-    found = meaning(mark(name, value, HERE, label=label), Rules(**given), highest)
+    """(kind, value) of a mark, or `None`; `beside` are other numbers under its name."""
+    numbers = Numbers()
+    for seen in (*given.pop("beside", (0,)), value):
+        if isinstance(seen, int | float) and not isinstance(seen, bool):
+            numbers.see(seen)
+    found = meaning(mark(name, value, HERE, label=label), Rules(**given), {name: numbers})
     return None if found is None else (found.kind, found.value)
 
 
@@ -69,7 +70,25 @@ def test_stars_are_known_by_the_highest_of_them(
     value: float, highest: float, meant: tuple[str, Any] | None
 ) -> None:
     """One is a thumb up beside zeros, and the worst of five stars beside fives."""
-    assert read("rating", value, highest=highest) == meant
+    assert read("rating", value, beside=(0 if highest == 1 else 1, highest)) == meant
+
+
+def test_a_one_alone_may_be_the_worst_of_five_stars() -> None:
+    assert read("rating", 1, beside=()) is None
+    assert read("thumbs", 1, beside=()) == ("thumb", True)
+    assert read("rating", 1, beside=(-1,)) == ("thumb", True)
+
+
+def test_a_graded_verdict_is_a_score_to_its_last_value() -> None:
+    assert read("correctness", 1.0, beside=(0.9, 0.5)) == ("score", 1.0)
+    assert read("correctness", 0.9, beside=(1.0,)) == ("score", 0.9)
+    assert read("correctness", 1.0, beside=(0,)) == ("verdict", True)
+
+
+@pytest.mark.parametrize("word", ["No", "NO", "N", "Down", "-1"])
+def test_short_words_are_read_like_long_ones(word: str) -> None:
+    assert read("feedback", word, word) == ("thumb", False)
+    assert read("feedback", "Up", "Up") == read("feedback", "YES", "YES") == ("thumb", True)
 
 
 def test_a_label_says_more_than_its_number() -> None:

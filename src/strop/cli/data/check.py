@@ -13,7 +13,6 @@ import typer
 
 from strop.cli.data.options import Inputs, MaxBad
 from strop.cli.options import AsJson
-from strop.cli.show import EVERY_SECONDS
 
 if TYPE_CHECKING:
     from strop.curate.check.families.likeness import Ches
@@ -217,6 +216,8 @@ def _quiet() -> None:
 
 def _progress() -> Callable[[Record], None]:
     """Says on the error stream, every few seconds, how many rows were read."""
+    from strop.cli.show import EVERY_SECONDS
+
     last, rows = time.monotonic(), 0
 
     def watch(record: Any) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 from strop.curate.signals.interaction import Found, Interaction, Note, Request, Signal
 from strop.curate.signals.interaction import trace_key as key_of_trace
+from strop.curate.signals.rules import Numbers
 from strop.files import digest64
 from strop.types import Message
 
@@ -56,8 +57,8 @@ class Index:
     interactions: int = 0
     notes: list[Note] = field(default_factory=list)
     requests: dict[str, Request] = field(default_factory=dict)
-    highest: dict[str, float] = field(default_factory=dict)
-    """The highest number under every name of a mark."""
+    numbers: dict[str, Numbers] = field(default_factory=dict)
+    """The numbers under every name of a mark."""
     unmatched: list[Note] = field(default_factory=list)
     asked_again: int = 0
     """Interactions whose prompt was asked before in the same session."""
@@ -86,17 +87,17 @@ class Index:
             self._add(self.interactions, found)
             self.interactions += 1
             for signal in found.signals:
-                self._note_height(signal)
+                self._note_number(signal)
         elif isinstance(found, Request):
             self.requests.setdefault(found.id, found)
         else:
             self.notes.append(found)
-            self._note_height(found.signal)
+            self._note_number(found.signal)
 
-    def _note_height(self, signal: Signal) -> None:
+    def _note_number(self, signal: Signal) -> None:
         value = signal.value
         if signal.kind == "mark" and isinstance(value, int | float) and math.isfinite(value):
-            self.highest[signal.name] = max(self.highest.get(signal.name, -math.inf), value)
+            self.numbers.setdefault(signal.name, Numbers()).see(value)
 
     def _add(self, place: int, one: Interaction) -> None:
         trace = digest(one.trace_id) if one.trace_id is not None else None

@@ -108,7 +108,7 @@ class Maker:
         """The signals whose meaning is known, and why there are none where there are none."""
         known, reason = [], None
         for signal in given:
-            read = meaning(signal, self.rules, self.index.highest)
+            read = meaning(signal, self.rules, self.index.numbers)
             if read is None:
                 reason = "neutral"
                 self.signals[f"neutral {signal.name}"] += 1

@@ -36,6 +36,11 @@ NO = frozenset((
 ))  # fmt: skip
 """Words, folded to lower case and underscores, that say yes or no."""
 
+STAR_NAMES = frozenset((
+    "rating", "user_rating", "csat", "satisfaction_rating", "stars", "star_rating",
+))  # fmt: skip
+"""Names under which a 1 alone may be the worst of five stars as well as a thumb up."""
+
 LIKED_FROM, DISLIKED_TO, STARS = 4.0, 2.0, 5.0
 """Of one to five stars: from how many an answer was liked, up to how many it was not. Three say
 neither."""
@@ -66,32 +71,54 @@ class Rules:
 
 
 def folded(name: str) -> str:
-    """`folded("User-Feedback ") == "user_feedback"`."""
-    return re.sub(r"[\s.\-/]+", "_", name.strip().casefold()) if len(name.strip()) > 2 else name
+    """`folded("User-Feedback ") == "user_feedback"`; `"-1"` and `"+1"` stay."""
+    plain = name.strip().casefold()
+    return plain if plain in ("-1", "+1") else re.sub(r"[\s.\-/]+", "_", plain)
 
 
-def meaning(mark: Signal, rules: Rules, highest: Mapping[str, float]) -> Signal | None:
+@dataclass(slots=True)
+class Numbers:
+    """The numbers under one name: `Numbers(lowest=1.0, highest=5.0, fractions=False)`."""
+
+    lowest: float = math.inf
+    highest: float = -math.inf
+    fractions: bool = False
+
+    def see(self, value: float) -> None:
+        """One more of them."""
+        self.lowest, self.highest = min(self.lowest, value), max(self.highest, value)
+        self.fractions = self.fractions or not float(value).is_integer()
+
+
+NO_NUMBERS = Numbers(1.0, 1.0)
+
+
+def meaning(mark: Signal, rules: Rules, numbers: Mapping[str, Numbers]) -> Signal | None:
     """A mark as thumb, verdict or score by its name.
 
     It stays a mark where the name does not say; `None` for a middle number of stars, which says
     nothing. A thumb or a verdict is read from a bool, from a word of `YES` or `NO`, or from 1
-    against 0 or -1. `highest` are the highest numbers under every name: where it is above 1 and up
-    to 5, the numbers under the name of a thumb are stars. A number under another name is a score.
+    against 0 or -1. `numbers` are all that stand under every name: where they go above 1 and up to
+    5, those under the name of a thumb are stars, and where the name is one of stars and nothing but
+    1 was seen, nobody can tell. Where they have fractions, those under the name of a verdict are
+    scores, the 1 among them as well. A number under another name is a score.
     """
     if mark.kind != "mark":
         return mark
-    name = folded(mark.name)
+    name, seen = folded(mark.name), numbers.get(mark.name, NO_NUMBERS)
     if name in THUMBS or mark.name in rules.thumbs:
         liked = _yes_or_no(mark)
         if liked is None and _is_number(mark.value):
-            liked = _liked(float(mark.value), highest.get(mark.name, 1.0))
-            if liked is None and 1 < highest.get(mark.name, 1.0) <= STARS:
+            if name in STAR_NAMES and seen.lowest == seen.highest == 1:
+                return None
+            liked = _liked(float(mark.value), seen.highest)
+            if liked is None and 1 < seen.highest <= STARS:
                 return None
         if liked is not None:
             return replace(mark, kind="thumb", value=liked)
     elif name in VERDICTS or mark.name in rules.verdicts:
         right = _yes_or_no(mark)
-        if right is None and mark.value in (1, 0):
+        if right is None and mark.value in (1, 0) and not seen.fractions:
             right = mark.value == 1
         if right is not None:
             return replace(mark, kind="verdict", value=right)

@@ -260,7 +260,8 @@ def time_of(value: Any) -> datetime | None:
     if isinstance(value, datetime):
         return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
     if isinstance(value, str):
-        if not value.strip().replace(".", "", 1).isdigit():
+        digits = value.strip().replace(".", "", 1)
+        if not (digits.isascii() and digits.isdigit()):
             return _iso(value)
         value = float(value)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e20:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections import Counter
 from typing import Any
 
@@ -200,3 +201,21 @@ def test_many_values_in_one_record(count: int) -> None:
     new, counts, _ = replace({"prompt": " ".join(mails), "chosen": mails[-1]})
     assert counts["email"] == count + 1
     assert new["chosen"] == f"<EMAIL_{count}>"
+
+
+@pytest.mark.parametrize(
+    ("shown", "again"),
+    [
+        ("phone: 467 3395", "467-3395, 467.3395 and 4673395"),
+        ("+86 138 1234 5678", "13812345678"),
+        ("+1 415 555 0132", "415/555/0132 and (415) 555-0132"),
+        ("my SSN is 536-22-1234", "536 22 1234"),
+        ("4111 1111 1111 1111", "4111.1111.1111.1111"),
+    ],
+)
+def test_a_number_that_was_found_is_found_however_it_is_written(shown: str, again: str) -> None:
+    new, counts, _ = replace([shown, again, "room 12345678, 2026-03-01 12:30:15, 999-1234567"])
+    assert sum(counts.values()) > 1
+    assert len(set(re.findall(r"<\w+>", new[0] + new[1]))) == 1
+    assert not re.search(r"\d{3}", new[0] + new[1].replace("_", ""))
+    assert new[2] == "room 12345678, 2026-03-01 12:30:15, 999-1234567"

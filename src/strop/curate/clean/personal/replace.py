@@ -23,6 +23,10 @@ SMALLEST = 1_000_000
 """A number from here on may be a phone or card number that was written without quotes."""
 
 _NUMBERS: frozenset[Kind] = frozenset({"phone", "card", "iban", "ssn", "national_id"})
+LAST = 9
+"""Digits at the end of a phone number that are the same with and without its country code."""
+_RUN = re.compile(r"(?<![\w+])\+?\(?\d(?:[ \u00a0().\-/\u2010-\u2015]{0,3}\d){6,24}(?!\w)")
+"""Digits with what people write between them."""
 _PLACEHOLDER = re.compile(r"<([A-Z]+(?:_[A-Z]+)*)_([1-9]\d{0,8})>")
 _HALVES = re.compile("[\ud800-\udfff]")
 
@@ -38,16 +42,32 @@ class Known:
         written: dict[str, Kind] = {}
         for value, kind in values.items():
             written |= dict.fromkeys(_ways_to_write(value, kind), kind)
+        self._numbers = {
+            key: kind
+            for value, kind in values.items()
+            if kind in _NUMBERS and (key := _number_key(value, kind))
+        }
         self._kinds = list(written.values())
         self._search = AhoCorasick(map(_whole, written), matchkind=MatchKind.LeftmostLongest)
 
     def spans(self, text: str) -> list[Span]:
         hits = self._search.find_matches_as_indexes(_whole(text)) if self._kinds else []
-        return [
+        found = [
             Span(self._kinds[which], start, end)
             for which, start, end in hits
             if end - start >= ALONE or _stands_alone(text, start, end)
         ]
+        return found + self._other_ways(text)
+
+    def _other_ways(self, text: str) -> list[Span]:
+        """Known numbers that are written with other separators, or without their country code."""
+        found = []
+        for run in _RUN.finditer(text) if self._numbers else ():
+            digits = "".join(filter(str.isdigit, run.group()))
+            kind = self._numbers.get(digits) or self._numbers.get(f"~{digits[-LAST:]}")
+            if kind is not None and (digits in self._numbers or len(digits) > LAST):
+                found.append(Span(kind, *run.span()))
+        return found
 
 
 def _ways_to_write(value: str, kind: Kind) -> set[str]:
@@ -56,6 +76,15 @@ def _ways_to_write(value: str, kind: Kind) -> set[str]:
     if kind in _NUMBERS:
         ways.add(_bare(value))
     return ways
+
+
+def _number_key(value: str, kind: Kind) -> str | None:
+    """What two ways of writing one number have in common: its digits, of a long phone number the
+    last ones. None for a short one, and for one with letters."""
+    digits = "".join(filter(str.isdigit, value))
+    if len(digits) < 7 or any(sign.isalpha() for sign in value):
+        return None
+    return f"~{digits[-LAST:]}" if kind == "phone" and len(digits) > LAST else digits
 
 
 def _bare(number: str) -> str:
@@ -258,6 +287,5 @@ class _Writer:
 def _same(kind: Kind, value: str) -> str:
     """What two ways of writing one value have in common."""
     if kind in _NUMBERS:
-        bare = _bare(value).upper()
-        return re.sub(r"^(?:\+|00)?1?(?=\d{10}$)", "", bare) if kind == "phone" else bare
+        return _number_key(value, kind) or _bare(value).upper()
     return value.casefold() if kind in ("email", "person", "location") else value

@@ -12,8 +12,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from strop.files import digest64
-
 Stream = Literal["training", "selfcheck", "held_out", "eval", "decode", "synthetic", "data"]
 """Who draws: rollouts to learn from, the check before step 1, held-out tasks during training, the
 tasks of an eval, a study of decoding, data that is generated, answers that become
@@ -37,12 +35,6 @@ class DrawKey:
     round: int = 0
     prompt: str = ""
     index: int = 0
-
-
-def seed_of(key: DrawKey) -> int:
-    """A seed of 31 bits for a server, another one for every key but for its prompt: the prompt is
-    sent beside it, and its name may be a place that changes."""
-    return digest64(f"{key.seed}/{key.stream}/{key.step}/{key.round}/{key.index}") >> 33
 
 
 def uniforms(key: DrawKey, count: int) -> Uniforms:

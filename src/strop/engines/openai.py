@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 
 import torch
 
-from strop.engines.draws import seed_of
 from strop.engines.engine import PromptedTask, Request, Sampling
 from strop.errors import HttpError, UnscoredError, UsageError
 from strop.http import HttpClient, RequestLimits
@@ -145,7 +144,7 @@ class OpenAIEngine:
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "max_tokens": sampling.max_tokens,
-            "seed": seed_of(request.key),
+            "seed": request.key.seed + request.key.index + (request.key.round << 16),
             **({"stop": list(sampling.stop)} if sampling.stop else {}),
             **({} if sampling.skip_special_tokens else {"skip_special_tokens": False}),
             **({"tools": tools} if tools else {}),

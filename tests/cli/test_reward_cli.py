@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from strop.cli.app import app
 from strop.errors import StropError
 from strop.stats.agreement import cohen_kappa
-from strop.stats.ranking import auc
+from strop.stats.auc import auc
 from tests.support.runs import WriteRows
 
 ROWS = [
@@ -67,7 +67,7 @@ def test_check_by_hand(said: Path, tmp_path: Path) -> None:
 
 def test_kappa_and_auc_of_chance() -> None:
     assert cohen_kappa([True, True, False, False], [True, False, True, False]) == 0.0
-    assert auc([1.0, 1.0], [True, False]) == 0.5
+    assert auc([1.0], [1.0]) == 0.5
 
 
 def test_audit_exit_codes_and_fix(said: Path, tmp_path: Path) -> None:

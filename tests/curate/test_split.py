@@ -208,6 +208,35 @@ class TestTime:
         order = [row["prompt"] for name in "abcd" for row in parts(tmp_path / "out")[name]]
         assert order == ["q1", "q0", "q2", "q3"], "02:00 in +03:00 is the evening before"
 
+    @pytest.mark.parametrize("unit", [1, 1_000, 1_000_000, 1_000_000_000])
+    def test_every_unit_gives_one_cut(
+        self, write_rows: WriteRows, tmp_path: Path, unit: int
+    ) -> None:
+        rows = [
+            {"prompt": f"q{n}", "completion": "a", "at": (1_767_225_600 + 86_400 * n) * unit}
+            for n in range(10)
+        ]
+        report = run(write_rows("a.jsonl", rows), tmp_path / "out", time="at",
+                     fractions={"train": 0.5, "test": 0.5})  # fmt: skip
+        assert report.cuts == ("2026-01-05T00:00:00+00:00",)
+
+    def test_before_1970_and_where_counting_starts(
+        self, write_rows: WriteRows, tmp_path: Path
+    ) -> None:
+        times = [-86_400, -1.5, 0.0, 86_400]
+        rows = [{"prompt": f"q{n}", "completion": "a", "at": at} for n, at in enumerate(times)]
+        report = run(write_rows("a.jsonl", rows), tmp_path / "out", time="at",
+                     fractions={"train": 0.5, "test": 0.5})  # fmt: skip
+        assert report.cuts == ("1969-12-31T23:59:58.500000+00:00",)
+
+    @pytest.mark.parametrize("odd", [float("nan"), float("inf"), -1e30, True, "\u00b2"])
+    def test_what_is_no_time(self, write_rows: WriteRows, tmp_path: Path, odd: object) -> None:
+        rows = [{"prompt": f"q{n}", "completion": "a", "at": n} for n in range(9)]
+        path = write_rows("a.jsonl", [*rows, {"prompt": "odd", "completion": "a", "at": odd}])
+        with pytest.raises(DataError, match=r"a.jsonl:10: the time `at` is neither"):
+            run(path, tmp_path / "out", time="at", fractions={"train": 0.5, "test": 0.5})
+        assert not (tmp_path / "out").exists()
+
     def test_a_row_without_a_time_is_a_bad_row(self, write_rows: WriteRows, tmp_path: Path) -> None:
         rows = [{"prompt": f"q{n}", "completion": "a", "time": n} for n in range(10)]
         rows[3]["time"] = "last Tuesday"

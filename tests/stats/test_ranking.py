@@ -6,21 +6,28 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from strop.stats.ranking import auc, paired_ranking, ranking
+from strop.stats.auc import auc
+from strop.stats.ranking import paired_ranking, ranking
 
 
 class TestArea:
     def test_by_hand(self) -> None:
-        assert auc([1, 2, 2], [False, True, False]) == 0.75
-        assert auc([1.0, 1.0], [True, False]) == 0.5
-        with pytest.raises(ValueError, match="right ones and wrong ones"):
-            auc([1, 2], [True, True])
+        assert auc([2], [1, 2]) == 0.75
+        assert auc([3, 5], [1, 5]) == (1 + 0 + 1 + 0.5) / 4
+        assert auc([1.0], [2.0]) == 0.0
+        with pytest.raises(ValueError, match="both groups"):
+            auc([], [1])
+
+    @pytest.mark.parametrize("groups", [([float("nan"), 1.0], [2.0]), ([1.0], [float("nan")])])
+    def test_nan_has_no_rank(self, groups: tuple[list[float], list[float]]) -> None:
+        with pytest.raises(ValueError, match="NaN has no rank"):
+            auc(*groups)
 
     def test_is_mann_and_whitneys(self) -> None:
         rng = np.random.default_rng(0)
         x, y = rng.integers(0, 9, 300).astype(float), rng.random(300) < 0.3
         expected = scipy.stats.mannwhitneyu(x[y], x[~y]).statistic / (y.sum() * (~y).sum())
-        assert auc(x, y) == pytest.approx(expected)
+        assert auc(x[y], x[~y]) == pytest.approx(expected)
 
 
 class TestPaired:

@@ -138,7 +138,6 @@ def expect_free(path: Path, *, overwrite: bool) -> None:
 def _expect_ours(folder: Path) -> None:
     """Raise `OutputError` where replacing a folder would delete what no data verb wrote."""
     ours = {MANIFEST, *_read_manifest(folder / MANIFEST).get("files", {})}
-    ours |= {"check.html", "check.json"} if len(ours) > 1 or (folder / MANIFEST).exists() else set()
     others = sorted(one.name for one in folder.iterdir() if one.name not in ours)
     if others:
         raise OutputError(
@@ -245,12 +244,13 @@ def _chained(source: DataSource) -> dict[str, Any]:
 
 
 def _files(output: Output, folder: Path, names: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """`{"clean.jsonl": {"sha256": ..., "size": ..., "rows": 90}}`; `names` says what a file of the
-    folder will be called."""
-    hashed = hashed_files(folder, sorted(folder.glob("*.jsonl")))
-    lines = {**output.rows, DROPPED: output.dropped.total()}
+    """`{"clean.jsonl": {"sha256": ..., "size": ..., "rows": 90}}`: all files of a folder, those of
+    records with their rows; `names` says what a file will be called."""
+    hashed = hashed_files(folder, sorted(folder.iterdir()))
+    lines = {f"{RECORDS}.jsonl": 0, **output.rows, DROPPED: output.dropped.total()}
     return {
-        names.get(name, name): {**one, "rows": lines.get(name, 0)} for name, one in hashed.items()
+        names.get(name, name): one | ({"rows": lines[name]} if name in lines else {})
+        for name, one in hashed.items()
     }
 
 

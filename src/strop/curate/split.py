@@ -82,6 +82,7 @@ def split(
     prompts: dict[str, set[Words]] = {name: set() for name in settings.fractions}
     for member, part in zip(members, parts, strict=True):
         prompts[part].add(member.words)
+    cuts = _cuts(groups, part_of, settings) if settings.time else ()
     given = settings.plain()
     with writing_records(output, "split", inputs, given, overwrite=overwrite) as written:
         kept = records_of(inputs, written, parse=parse)
@@ -93,7 +94,7 @@ def split(
         prompts={name: len(prompts[name]) for name in settings.fractions},
         groups=len(groups),
         near=near,
-        cuts=_cuts(groups, part_of, settings) if settings.time else (),
+        cuts=cuts,
     )
 
 
@@ -144,18 +145,25 @@ def _member(record: Record, settings: SplitSettings) -> _Member:
 
 
 def _time_of(record: Record, column: str) -> float:
-    """Seconds since 1970 of a number (also of milli-, micro- or nanoseconds), or of an ISO 8601
-    text (UTC where it names no zone)."""
+    """The time of a record in seconds since 1970."""
     value = value_at(record, column)
-    if type(value) is int and value == 0:  # where counting starts, not a time that is missing
-        return 0.0
-    read = time_of(value)
-    if read is None:
+    seconds = _seconds(value)
+    if seconds is None:
         said = "missing" if value is None else "neither a time in numbers nor an ISO 8601 date"
         raise DataError(f"the time `{column}` is {said}", where=str(record.origin),
                         fix="write it as in 2026-03-01T12:00:00Z, or drop the row",
                         kind="no_time")  # fmt: skip
-    return read.timestamp()
+    return seconds
+
+
+def _seconds(value: Any) -> float | None:
+    """Seconds since 1970 of a number (also of milli-, micro- or nanoseconds; below 0 before), or of
+    an ISO 8601 text (UTC where it names no zone); `None` for what is no time."""
+    if type(value) in (int, float) and value <= 0:
+        since = _seconds(-value) if value else 0.0
+        return None if since is None else -since
+    read = time_of(value)
+    return None if read is None else read.timestamp()
 
 
 def _expect_columns(members: Sequence[_Member], settings: SplitSettings) -> None:

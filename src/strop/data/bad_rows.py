@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from strop.errors import DataError, StropError
+from strop.text.masked import masked
 from strop.types import Origin
 
 MAX_BAD = 0.01
@@ -65,12 +66,15 @@ class Sieve:
         self.rows += 1
 
     def drop(self, error: StropError, origin: Origin) -> None:
-        """Leave a row out, because of this error.
+        """Leave a row out, because of this error; what it quotes of the row is masked.
 
         Raises where there are so many bad rows that reading on would tell nothing more.
         """
         kind = error.kind if isinstance(error, DataError) else UNRENDERABLE
-        self.dropped.append(BadRow(kind, error.problem, origin))
+        if isinstance(error, DataError):  # it may quote a value of the row
+            fix = None if error.fix is None else masked(error.fix)
+            error = DataError(masked(error.problem), where=error.where, fix=fix, kind=kind)
+        self.dropped.append(BadRow(kind, masked(error.problem), origin))
         self.first = self.first or error
         self.unusable += 1
         if self.unusable >= ENOUGH and self.unusable > self.max_bad * self.rows:

@@ -55,8 +55,8 @@ def overlap(items: Sequence[Task | Preference], training: Iterable[Record]) -> O
 
     An item appears where training has
 
-    - an equal prompt, after normalisation (`dedup.words`), in text or chat form, also as one turn
-      of a conversation or one line of a document;
+    - an equal prompt, after normalisation (`strop.data.duplicates.words`), in text or chat form,
+      also as one turn of a conversation or one line of a document;
     - one of its runs of 13 words, for prompts of at least 13 words, in a prompt or document that
       also holds every number of the item (one run is enough, as in GPT-3; `share` tells how many).
       A run that stands in more than 10 different training texts and in two items, or in more than
@@ -135,7 +135,7 @@ class _Index:
         return [match for match in made if match is not None]
 
     def _long_match(self, item: int, text: Words) -> Match | None:
-        runs = self._habit_samples(text)
+        runs = self._own_runs(text)
         needed = set(numbers(text))
         fitting = {
             run: [other for other in self.holders.get(run, ()) if needed <= set(other)]
@@ -150,7 +150,7 @@ class _Index:
         share = len(shared) / len(runs)
         return Match(item, "13-gram", share, len(places), tuple(places))
 
-    def _habit_samples(self, text: Words) -> list[Words]:
+    def _own_runs(self, text: Words) -> list[Words]:
         """The different runs of a text with enough words of its own."""
         runs = list(_runs(text))
         shared = [place for place, run in enumerate(runs) if self._is_template(run)]

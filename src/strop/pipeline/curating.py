@@ -71,7 +71,7 @@ class DataJob:
     def counted(self) -> str:
         """`"train.jsonl 80, test.jsonl 20"`: the rows of every file."""
         files = read_manifest(self.output)["files"]
-        return ", ".join(f"{name} {one['rows']}" for name, one in files.items())
+        return ", ".join(f"{name} {one.get('rows', '')}".rstrip() for name, one in files.items())
 
 
 def job_of(pipeline: Pipeline, stage: DataStage | SampleStage) -> DataJob:

@@ -5,16 +5,28 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
+from strop.stats.clustered import Floats
+
 
 def auc(positive: ArrayLike, negative: ArrayLike) -> float:
     """Chance that a value of the first group is above one of the second, ties counted half.
 
     The area under the ROC curve, which is Mann and Whitney's U / (m n) (1947, Ann. Math. Stat.
-    18:50-60). 0.5 says that the values tell nothing; raises `ValueError` for an empty group.
+    18:50-60). `auc([2], [1, 2]) == 0.75`; 0.5 says that the values tell nothing. Raises
+    `ValueError` for an empty group and for NaN.
     """
-    above, below = np.asarray(positive, float), np.sort(np.asarray(negative, float))
+    above, below = np.asarray(positive, float), np.asarray(negative, float)
     if not len(above) or not len(below):
-        raise ValueError("both groups need a value")
-    less = np.searchsorted(below, above, "left")
-    less_or_equal = np.searchsorted(below, above, "right")
-    return float((less + less_or_equal).sum()) / (2 * len(above) * len(below))
+        raise ValueError("an area under the curve needs values of both groups")
+    if np.isnan(above).any() or np.isnan(below).any():
+        raise ValueError("NaN has no rank")
+    return float(shares_below(above, below).mean())
+
+
+def shares_below(these: Floats, those: Floats) -> Floats:
+    """For each of these the share of those below it, ties half, shape [len(these)]."""
+    ordered = np.sort(those)
+    below = np.searchsorted(ordered, these, "left")
+    up_to = np.searchsorted(ordered, these, "right")
+    shares: Floats = (below + up_to) / (2 * len(those))
+    return shares

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from strop.stats.auc import auc, shares_below
 from strop.stats.clustered import Floats, Index, number_clusters
 from strop.stats.compare import FEWEST_CLUSTERS, weigh
 from strop.stats.student import bisect, t_cdf, t_quantile
@@ -31,18 +32,6 @@ class Ranking:
     p_value: float | None
     n: int
     differ: float
-
-
-def auc(scores: Sequence[float] | Floats, truth: Sequence[bool] | NDArray[Any]) -> float:
-    """P(score of a right one > score of a wrong one), ties half.
-
-    Mann and Whitney 1947, Annals of Mathematical Statistics 18:50-60: from the ranks, U / (m n).
-    `auc([1, 2, 2], [False, True, False]) == 0.75`. Raises `ValueError` without one of both kinds.
-    """
-    x, y = np.asarray(scores, dtype=float), np.asarray(truth, dtype=bool)
-    if not y.any() or y.all():
-        raise ValueError("an area under the curve needs right ones and wrong ones")
-    return float(_beaten(x[y], x[~y]).mean())
 
 
 def paired_ranking(
@@ -80,7 +69,7 @@ def ranking(scores: ArrayLike, truth: ArrayLike, clusters: Sequence[Any] | NDArr
     """
     x, y = np.asarray(scores, dtype=float), np.asarray(truth, dtype=bool)
     index = number_clusters(clusters)
-    estimate = auc(x, y)
+    estimate = auc(x[y], x[~y])
     differ = 1 - _tied(x[y], x[~y])
     groups = int(index.max()) + 1
     if groups < FEWEST_CLUSTERS:
@@ -101,15 +90,6 @@ def _share(value: float) -> float:
     return min(1.0, max(0.0, value))
 
 
-def _beaten(these: Floats, those: Floats) -> Floats:
-    """For each of these the share of those below it, ties half, shape [len(these)]."""
-    ordered = np.sort(those)
-    below = np.searchsorted(ordered, these, "left")
-    up_to = np.searchsorted(ordered, these, "right")
-    shares: Floats = (below + up_to) / (2 * len(those))
-    return shares
-
-
 def _tied(right: Floats, wrong: Floats) -> float:
     """The share of right and wrong ones with the same score."""
     ordered = np.sort(wrong)
@@ -120,8 +100,8 @@ def _tied(right: Floats, wrong: Floats) -> float:
 def _clustered_error(x: Floats, y: NDArray[Any], index: Index, estimate: float) -> float:
     """The standard error of the area, parts summed by cluster."""
     parts = np.empty(len(x))
-    parts[y] = (_beaten(x[y], x[~y]) - estimate) / y.sum()
-    parts[~y] = (1 - _beaten(x[~y], x[y]) - estimate) / (~y).sum()
+    parts[y] = (shares_below(x[y], x[~y]) - estimate) / y.sum()
+    parts[~y] = (1 - shares_below(x[~y], x[y]) - estimate) / (~y).sum()
     sums = np.bincount(index, weights=parts)
     return math.sqrt(float((sums**2).sum()) * len(sums) / (len(sums) - 1))
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from strop.curate.check.families.features import FEATURES, Look, measured
 from strop.curate.check.families.safety import harmful
-from strop.curate.check.secrets import HIDDEN, masked
+from strop.text.masked import HIDDEN, masked
 
 EXAMPLES = {
     "opens with Sure": ("Certainly! The sum is 5.", "The sum is certainly 5."),
@@ -88,6 +90,24 @@ def test_secrets_are_hidden(secret: str) -> None:
     assert text.endswith(" today")
 
 
-@pytest.mark.parametrize("text", ["Solve 2x = 6 in 1999", "a well-known step-by-step-solution"])
+@pytest.mark.parametrize("text", ["a", "a-", "password ", "a@", "1 ", "-----BEGIN "])
+def test_hiding_takes_time_that_grows_with_the_text(text: str) -> None:
+    short, long = text * 10_000, text * 80_000
+    taken = []
+    for one in (short, long):
+        begun = time.process_time()
+        masked(one)
+        taken.append(time.process_time() - begun)
+    assert taken[1] < 20 * taken[0] + 0.2  # quadratic: 64 times
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "the end-of-sequence token (<eos>) is missing",
+        "Solve 2x = 6 in 1999",
+        "a well-known step-by-step-solution",
+    ],
+)
 def test_what_is_no_secret_stays(text: str) -> None:
     assert masked(text) == text

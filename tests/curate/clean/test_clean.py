@@ -117,7 +117,7 @@ class TestPersonal:
         rows = [pair("a", "b", label=MAIL), {"conversations": [{"from": MAIL, "value": "a"}]}]
         with pytest.raises(DataError) as caught:
             cleaned(rows, pii="replace")
-        assert "<EMAIL_1>" in str(caught.value)
+        assert "`label` is '[hidden]'" in str(caught.value)
         assert MAIL not in str(caught.value)
         assert not cleaned.output.parent.exists() or not list(cleaned.output.parent.iterdir())
 

@@ -40,6 +40,7 @@ from tests.support.runs import WriteRows
         ("Score: high", None),
         ("a 3 or a 4", None),
         ("Score: 3 or 4", None),
+        ("underscore 5", None),
         ("<think>Score: 5", None),
     ],
 )

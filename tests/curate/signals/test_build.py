@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 from strop.cli.app import app
 from strop.curate.manifest import sources_of
 from strop.curate.signals.build import build
+from strop.curate.signals.join import Chains
 from strop.curate.signals.rows import unknown_paths
 from strop.curate.signals.rules import KINDS
 from strop.curate.signals.sources.table import SOURCES, source_of
@@ -160,10 +162,11 @@ class TestTheCommand:
         [
             (("--source", "langfusion"), "no source is called 'langfusion'"),
             (("--kinds", "preference,pairs"), "no kind of record is called 'pairs'"),
-            (("--kinds", ""), "no kind of record"),
+            (("--kinds", ""), "`kinds`: List should have at least 1 item"),
             (("--edit-min", "0.8"), "edits cannot be kept from 0.8 to 0.7"),
             (("--column", "prompt"), "'prompt' renames nothing"),
             (("--column", "prompt=question"), "`columns` names `question`"),
+            (("--thumb", "nothere"), "no signal is called 'nothere'"),
             (("--score", "humor"), "no prompt with several answers has the score 'humor'"),
         ],
     )
@@ -247,6 +250,30 @@ def test_unknown_fields_are_named_by_their_path() -> None:
 
 def test_progress_is_told(tmp_path: Path) -> None:
     rows = [{**REQUEST, "id": f"r{n}"} for n in range(1500)]
-    told: list[tuple[str, int]] = []
-    build(sources_of([log(tmp_path, *rows)]), None, progress=lambda *one: told.append(one))
-    assert told == [("joined", 1000), ("built", 1000)]
+    told: list[int] = []
+    build(sources_of([log(tmp_path, *rows)]), None, advance=told.append)
+    assert told == [1000, 1000]  # every row is read twice
+
+
+class TestChains:
+    def test_a_chain_has_one_root_and_counts_its_steps(self) -> None:
+        chains = Chains({5: 2, 2: 1, 9: 5, 7: 6})
+        assert [chains.root(n) for n in (1, 2, 5, 9)] == [1] * 4
+        assert [chains.step(n) for n in (9, 1, 5, 2)] == [3, 0, 2, 1]
+        assert (chains.root(7), chains.step(7), 6 in chains, 3 in chains) == (6, 1, True, False)
+
+    def test_a_circle_is_not_closed(self) -> None:
+        chains = Chains({1: 2, 2: 3, 3: 1})
+        assert {chains.root(n) for n in (1, 2, 3)} == {3}
+        assert [chains.step(n) for n in (1, 2, 3)] == [2, 1, 0]
+
+    @pytest.mark.parametrize("order", [1, -1])
+    def test_time_grows_with_the_links(self, order: int) -> None:
+        taken = []
+        for n in (5_000, 40_000):
+            begun = time.process_time()
+            chains = Chains(dict([(place, place - 1) for place in range(1, n)][::order]))
+            assert sum(chains.step(place) for place in range(n)) == n * (n - 1) // 2
+            assert {chains.root(place) for place in range(n)} == {0}
+            taken.append(time.process_time() - begun)
+        assert taken[1] < 25 * taken[0] + 0.2  # quadratic: 64 times

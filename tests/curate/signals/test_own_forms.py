@@ -235,12 +235,21 @@ class TestAnswers:
         assert made.said("tasks", "prompt", "answer") == [("2x = 6?", "3")]
         assert made.built.used == 2
 
+    @pytest.mark.parametrize("words", [("up", "down"), ("Yes", "NO"), (1, -1), ("1", "0")])
+    def test_labels_and_verdicts_in_words(self, make: Make, words: tuple[Any, Any]) -> None:
+        good, bad = words
+        rows = [{"prompt": "a?", "completion": "x", "label": good},
+                {"prompt": "b?", "completion": "y", "label": bad}]  # fmt: skip
+        assert make(rows).said("feedback", "label") == [(True,), (False,)]
+        checked = {"prompt": "c?", "completions": ["x", "y"], "corrects": [bad, good]}
+        assert make([checked]).said("preferences", "chosen", "rejected") == [("y", "x")]
+
     @pytest.mark.parametrize(
         ("row", "kind"),
         [
-            ({"completion": "x", "label": "up"}, "label"),
+            ({"completion": "x", "label": "meh"}, "label"),
             ({"completion": "x", "score": True}, "score"),
-            ({"completion": "x", "correct": 1}, "correct"),
+            ({"completion": "x", "correct": 2}, "correct"),
             ({"completions": ["x", "y"], "scores": [1]}, "values"),
             ({"completions": "x", "scores": [1]}, "completions"),
             ({"completions": ["x", "y"], "choice": 2}, "choice"),

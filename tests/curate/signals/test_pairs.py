@@ -17,11 +17,11 @@ from strop.curate.signals.build import build
 from strop.curate.signals.pairs import (
     balanced,
     best_against,
-    length_auc,
     longer_share,
     nearest_in_length,
 )
 from strop.recipe.train.data import DataSource
+from strop.stats.auc import auc
 from tests.support import ROOT
 
 DATA = Path(os.environ.get("STROP_DATA", ROOT.parent / "shared/data"))
@@ -106,7 +106,7 @@ class TestLengthBalance:
     def test_the_auc_counts_all_pairs_of_answers(self, pairs: list[tuple[int, int]]) -> None:
         chosen, rejected = zip(*pairs, strict=True)
         won = [1.0 if c > r else 0.5 if c == r else 0.0 for c in chosen for r in rejected]
-        assert length_auc(chosen, rejected) == pytest.approx(sum(won) / len(won))
+        assert auc(chosen, rejected) == pytest.approx(sum(won) / len(won))
         own = [1.0 if c > r else 0.5 if c == r else 0.0 for c, r in pairs]
         assert longer_share(chosen, rejected) == pytest.approx(sum(own) / len(own))
 
@@ -129,7 +129,7 @@ class TestLengthBalance:
         assert abs(found.after - 0.5) <= 0.05
         assert abs(found.share - 0.5) <= 0.05
         assert len(found.kept) >= 200
-        again = length_auc(chosen[found.kept], rejected[found.kept])
+        again = auc(chosen[found.kept], rejected[found.kept])
         assert again == pytest.approx(found.after)
 
     def test_the_shorter_may_be_the_chosen_ones(self) -> None:
@@ -204,7 +204,7 @@ class TestModelSolutions:
         lines = (tmp_path / "out/preferences.jsonl").read_text().splitlines()
         sides = [[len(json.loads(line)[s][0]["content"]) for line in lines]
                  for s in ("chosen", "rejected")]  # fmt: skip
-        assert length_auc(*sides) == pytest.approx(lengths.after)
+        assert auc(*sides) == pytest.approx(lengths.after)
 
 
 def biased(

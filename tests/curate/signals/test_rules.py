@@ -82,7 +82,9 @@ def test_a_one_alone_may_be_the_worst_of_five_stars() -> None:
 def test_a_graded_verdict_is_a_score_to_its_last_value() -> None:
     assert read("correctness", 1.0, beside=(0.9, 0.5)) == ("score", 1.0)
     assert read("correctness", 0.9, beside=(1.0,)) == ("score", 0.9)
+    assert read("correctness", 1, beside=(2, 5, 0)) == ("score", 1.0)
     assert read("correctness", 1.0, beside=(0,)) == ("verdict", True)
+    assert read("correctness", -1, beside=(1,)) == ("verdict", False)
 
 
 @pytest.mark.parametrize("word", ["No", "NO", "N", "Down", "-1"])

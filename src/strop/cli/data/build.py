@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from strop.cli.data.options import Inputs, MaxBad, Overwrite
+from strop.cli.data.options import Inputs, MaxBad, Overwrite, settings_of
 from strop.cli.options import AsJson, DryRun
 
 if TYPE_CHECKING:
@@ -69,29 +69,27 @@ def build(
 
     Example: strop data build traces.jsonl scores.jsonl --output records
     """
-    from strop.curate.signals.build import build as build_records
-    from strop.curate.signals.rules import Rules
+    from strop.cli.data.shown import counting
+    from strop.curate.signals.build import build_stage
+    from strop.recipe.curate import BuildSettings
     from strop.recipe.train.data import DataSource
 
     columns = dict(_renamed(pair) for pair in column)
-    rules = Rules(
-        kinds=tuple(kind.strip() for kind in kinds.split(",") if kind.strip()),
-        edits=(edit_min, edit_max),
-        thumbs=tuple(thumb),
-        verdicts=tuple(verdict),
-        score=score,
-        infer_regenerations=infer_regenerations,
-        all_prompts=all_prompts,
-        balance_length=balance_length,
-    )
-    built = build_records(
-        [DataSource(path=str(file), columns=columns) for file in files],
-        None if dry_run else output,
-        source=source,
-        rules=rules,
-        max_bad=max_bad,
-        overwrite=overwrite,
-    )
+    given = {
+        "source": source, "kinds": [kind.strip() for kind in kinds.split(",") if kind.strip()],
+        "edit_min": edit_min, "edit_max": edit_max, "thumb": thumb, "verdict": verdict,
+        "score": score, "infer_regenerations": infer_regenerations, "all_prompts": all_prompts,
+        "balance_length": balance_length,
+    }  # fmt: skip
+    settings = settings_of(BuildSettings, given)
+    with counting(as_json, "rows") as advance:
+        built = build_stage(
+            [DataSource(path=str(file), columns=columns, max_bad=max_bad) for file in files],
+            None if dry_run else output,
+            settings,
+            overwrite=overwrite,
+            advance=advance,
+        )
     if as_json:
         print(json.dumps(built.plain() | {"output": None if dry_run else str(output)}))
         return

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from strop.curate.clean.duplicates import fixed_hash, parts_of
 from strop.files import digest64
 from strop.text.parse import plain
 from strop.types import (
@@ -70,12 +71,14 @@ def kind_of(record: Record) -> str:
 
 @dataclass(slots=True)
 class Ledger:
-    """Numbers of every row, 51 bytes each: hashes of prompt, first and second answer (0 where there
-    is none), their lengths in characters, kind, label (1 for a pair), file and line."""
+    """Numbers of every row, 59 bytes each: hashes of prompt, first and second answer (0 where there
+    is none) and of all else that tells records apart (label, tools, system messages, a task's
+    columns), lengths in characters, kind, label (1 for a pair), file and line."""
 
     prompts: array[int] = field(default_factory=lambda: array("Q"))
     first: array[int] = field(default_factory=lambda: array("Q"))
     second: array[int] = field(default_factory=lambda: array("Q"))
+    fixed: array[int] = field(default_factory=lambda: array("Q"))
     prompt_lengths: array[int] = field(default_factory=lambda: array("I"))
     first_lengths: array[int] = field(default_factory=lambda: array("I"))
     second_lengths: array[int] = field(default_factory=lambda: array("I"))
@@ -95,6 +98,7 @@ class Ledger:
         ):
             hashes.append(hashed(answers[n]) if n < len(answers) else 0)
             lengths.append(len(answers[n]) if n < len(answers) else 0)
+        self.fixed.append(fixed_hash(parts_of(record)))
         self.kinds.append(KINDS.index(kind_of(record)))
         self.labels.append(record.label if isinstance(record, Feedback) else 1)
         self.files.append(self.paths.setdefault(record.origin.path, len(self.paths)))

@@ -83,7 +83,7 @@ class Annotations:
 
 def _label(value: Any) -> Hashable | None:
     """A label as a text, so that 1 of one file and "1" of another are one."""
-    if value is None or value == "":
+    if value is None or value == "" or value != value:  # a NaN is how tables say "missing"
         return None
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 

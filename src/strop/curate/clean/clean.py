@@ -13,13 +13,12 @@ from typing import IO, Any
 
 from strop.curate.clean.duplicates import find_duplicates, unique_records
 from strop.curate.clean.semantic import THRESHOLD, find_semantic_duplicates
-from strop.curate.clean.washer import Washer, scrub_error
+from strop.curate.clean.washer import Washer
 from strop.curate.manifest import sources_of, writing_records
 from strop.data.bad_rows import BadRow, no_records
 from strop.data.overlap import eval_item, overlap
 from strop.data.records import any_record
 from strop.data.sources import read, sieve_of, stream
-from strop.errors import DataError
 from strop.recipe.curate import CleanSettings
 from strop.recipe.train.data import DataSource
 from strop.types import Preference, Record, Task
@@ -127,16 +126,13 @@ def _washed(
     others."""
     for source in inputs:
         sieve = sieve_of(source)
-        try:
-            for record in stream(source, any_record, sieve):
-                seen()
-                record, why = washer.wash(record)
-                spool.add(record, why)
-                if why is None:
-                    yield record
-            sieve.expect_clean()
-        except DataError as error:
-            raise scrub_error(error, washer) from None
+        for record in stream(source, any_record, sieve):
+            seen()
+            record, why = washer.wash(record)
+            spool.add(record, why)
+            if why is None:
+                yield record
+        sieve.expect_clean()
         spool.bad += sieve.dropped
     if not spool.bad and not spool.file.tell():
         raise no_records([source.name for source in inputs])

@@ -143,6 +143,11 @@ class Duplicates:
         }
 
 
+def fixed_hash(parts: Parts) -> int:
+    """64 bits of all that has to be equal as it is."""
+    return xxhash.xxh3_64_intdigest(_JSON.encode([parts.kind, parts.fixed]).encode())
+
+
 @dataclass(slots=True)
 class RecordParts:
     """Which parts each record of a stream has, without the parts themselves: `fixed` [records] a
@@ -153,8 +158,7 @@ class RecordParts:
     answers: array[int] = field(default_factory=lambda: array("b"))
 
     def add(self, parts: Parts) -> None:
-        told = _JSON.encode([parts.kind, parts.fixed])
-        self.fixed.append(xxhash.xxh3_64_intdigest(told.encode()))
+        self.fixed.append(fixed_hash(parts))
         self.prompted.append(parts.prompt is not None)
         self.answers.append(len(parts.answers))
 

@@ -25,7 +25,7 @@ from strop.curate.clean.texts import (
 )
 from strop.data.bad_rows import BadRow
 from strop.data.records import row_of
-from strop.errors import DataError, UsageError
+from strop.errors import UsageError
 from strop.model.load import load_tokenizer
 from strop.recipe.curate import CleanSettings
 from strop.types import Record, Task
@@ -79,6 +79,8 @@ class Washer:
     def rinse(self, record: Record, why: BadRow | None) -> tuple[Record, BadRow | None]:
         """The record without the values that others have shown, and why it is left out, if it
         is."""
+        if not self._values:
+            return record, why
         row = row_of(record)
         if not self._known.spans(json.dumps(row, ensure_ascii=False, default=str)):
             return record, why
@@ -170,9 +172,3 @@ def _limits(settings: CleanSettings) -> LengthLimits | None:
     if settings.least is None and settings.most is None:
         return None
     return LengthLimits(settings.unit or "words", settings.least or 0, settings.most)
-
-
-def scrub_error(error: DataError, washer: Washer) -> DataError:
-    """An error about a row, without the personal values that it may quote."""
-    fix = None if error.fix is None else washer.scrubbed(error.fix)
-    return DataError(washer.scrubbed(error.problem), where=error.where, fix=fix, kind=error.kind)

@@ -51,7 +51,7 @@ RUBRICS = {
 }
 """What the judge is asked."""
 
-_SAID = re.compile(r"score\W{0,5}?(-?\d+(?:\.\d+)?)(?:\s*/\s*6)?\W*$", re.IGNORECASE)
+_SAID = re.compile(r"\bscore\W{0,5}?(-?\d+(?:\.\d+)?)(?:\s*/\s*6)?\W*$", re.IGNORECASE)
 _ALONE = re.compile(r"\W*(\d+(?:\.\d+)?)(?:\s*/\s*6)?\W*")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,13 +19,18 @@ from strop.data.bad_rows import BadRow, Sieve
 from strop.data.sources import sieve_of
 from strop.errors import DataError, UsageError
 from strop.recipe.curate import BuildSettings
+from strop.recipe.loading.yaml_text import short
 from strop.recipe.train.data import DataSource
 from strop.types import Origin
 
 Item = TypeVar("Item")
-Progress = Callable[[str, int], None]
+Advance = Callable[[int], None]
 EVERY = 1000
-"""Rows after which progress is told."""
+"""Rows after which progress is told; each is read twice."""
+
+
+def quiet(rows: int) -> None:
+    """Told of rows that are done, and says nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +84,10 @@ def build_stage(
     settings: BuildSettings,
     *,
     overwrite: bool = False,
+    advance: Advance = quiet,
 ) -> Built:
-    """`build` with its options as settings, as a stage of a pipeline gives them."""
+    """`build` with its options as settings, as the command line and stages of pipelines give
+    them."""
     rules = Rules(
         kinds=KINDS if settings.kinds is None else tuple(settings.kinds),
         edits=(settings.edit_min, settings.edit_max),
@@ -91,7 +98,9 @@ def build_stage(
         all_prompts=settings.all_prompts,
         balance_length=settings.balance_length,
     )
-    return build(inputs, output, source=settings.source, rules=rules, overwrite=overwrite)
+    return build(
+        inputs, output, source=settings.source, rules=rules, overwrite=overwrite, advance=advance
+    )
 
 
 def build(
@@ -102,7 +111,7 @@ def build(
     rules: Rules | None = None,
     max_bad: float | None = None,
     overwrite: bool = False,
-    progress: Progress | None = None,
+    advance: Advance = quiet,
 ) -> Built:
     """Read exports, join their rows, and write the records that their signals make.
 
@@ -111,18 +120,17 @@ def build(
     `dropped.jsonl`; without a folder everything is only counted. `source` names the source of all
     rows, each of which is recognised by its fields otherwise. Raises `DataError` where more than
     `max_bad` (1 % unless given) of an input's rows are broken, and `UsageError` for names that do
-    not exist; nothing is written then. `progress` is told what is being done, and of how many rows
-    it was done.
+    not exist; nothing is written then. `advance` is told of rows that were read.
     """
     rules = rules or Rules()
     _expect_known(source, rules, output)
     settings = {"source": source, **asdict(rules)}
     with writing_records(output, "build", inputs, settings, overwrite=overwrite) as out:
-        index, seen, bad = _first_reading(inputs, source, rules, max_bad, progress)
+        index, seen, bad = _first_reading(inputs, source, rules, max_bad, advance)
         for row in bad:
             out.drop(row)
         maker = Maker(rules, index, out)
-        for place, found, origin in _watched(_second_reading(inputs, source), "built", progress):
+        for place, found, origin in _watched(_second_reading(inputs, source), advance):
             if isinstance(found, Interaction):
                 maker.make(index.joined(place, found))
             else:
@@ -164,10 +172,10 @@ def _expect_known(source: str | None, rules: Rules, output: Path | None) -> None
                          fix="give --output a folder")  # fmt: skip
 
 
-def _watched(items: Iterable[Item], doing: str, progress: Progress | None) -> Iterator[Item]:
+def _watched(items: Iterable[Item], advance: Advance) -> Iterator[Item]:
     for number, item in enumerate(items, start=1):
-        if progress is not None and number % EVERY == 0:
-            progress(doing, number)
+        if number % EVERY == 0:
+            advance(EVERY)
         yield item
 
 
@@ -176,7 +184,7 @@ def _first_reading(
     source: str | None,
     rules: Rules,
     max_bad: float | None,
-    progress: Progress | None,
+    advance: Advance,
 ) -> tuple[Index, Sighting, list[BadRow]]:
     """What refers to what, what was recognised, and the broken rows."""
     index = Index(infer_regenerations=rules.infer_regenerations)
@@ -186,7 +194,7 @@ def _first_reading(
         sieve = sieve_of(one)
         if max_bad is not None:
             sieve.max_bad = max_bad
-        for found, _ in _watched(found_in(one, source, sieve, seen), "joined", progress):
+        for found, _ in _watched(found_in(one, source, sieve, seen), advance):
             if isinstance(found, DataError):
                 seen.unwanted += 1
             else:
@@ -196,8 +204,19 @@ def _first_reading(
     if not seen.recognised and not bad:
         raise DataError("there are no rows", where=", ".join(one.name for one in inputs),
                         fix="give files that hold rows")  # fmt: skip
+    _expect_named(rules, index.names)
     index.close()
     return index, seen, bad
+
+
+def _expect_named(rules: Rules, names: Collection[str]) -> None:
+    """Raise `UsageError` for a name of a thumb or a verdict that no signal has."""
+    for option, given in (("--thumb", rules.thumbs), ("--verdict", rules.verdicts)):
+        odd = [name for name in given if name not in names]
+        if odd:
+            found = ", ".join(sorted(map(short, names))[:20]) or "no signals"
+            raise UsageError(f"no signal is called {short(odd[0])!r}", where=option,
+                             fix=f"the files have {found}")  # fmt: skip
 
 
 def _second_reading(

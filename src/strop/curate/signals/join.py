@@ -59,6 +59,10 @@ class Index:
     requests: dict[str, Request] = field(default_factory=dict)
     numbers: dict[str, Numbers] = field(default_factory=dict)
     """The numbers under every name of a mark."""
+    names: set[str] = field(default_factory=set)
+    """The names of all signals."""
+    chains: Chains = field(init=False)
+    """Answers given in place of others; there once it is closed."""
     unmatched: list[Note] = field(default_factory=list)
     asked_again: int = 0
     """Interactions whose prompt was asked before in the same session."""
@@ -77,8 +81,7 @@ class Index:
     _links: list[tuple[int, str]] = field(default_factory=list)
     _with_reference: list[int] = field(default_factory=list)
     _signals: dict[int, list[Signal]] = field(default_factory=dict)
-    _earlier: dict[int, int] = field(default_factory=dict)
-    _chained: set[int] = field(default_factory=set)
+    _given_for: dict[int, int] = field(default_factory=dict)
 
     def add(self, found: Found) -> None:
         """One thing of the first reading."""
@@ -87,14 +90,15 @@ class Index:
             self._add(self.interactions, found)
             self.interactions += 1
             for signal in found.signals:
-                self._note_number(signal)
+                self._note_name(signal)
         elif isinstance(found, Request):
             self.requests.setdefault(found.id, found)
         else:
             self.notes.append(found)
-            self._note_number(found.signal)
+            self._note_name(found.signal)
 
-    def _note_number(self, signal: Signal) -> None:
+    def _note_name(self, signal: Signal) -> None:
+        self.names.add(signal.name)
         value = signal.value
         if signal.kind == "mark" and isinstance(value, int | float) and math.isfinite(value):
             self.numbers.setdefault(signal.name, Numbers()).see(value)
@@ -138,7 +142,7 @@ class Index:
         if before is not None:
             self.asked_again += 1
             if self.infer_regenerations:
-                self._link(place, before)
+                self._given_for[place] = before
 
     def close(self) -> None:
         """Say of every signal in a row of its own which interaction it belongs to."""
@@ -157,24 +161,8 @@ class Index:
         for place, name in self._links:
             before = self._place(name)
             if before is not None and before != place:
-                self._link(place, before)
-
-    def _link(self, place: int, before: int) -> None:
-        """`place` was given in place of `before`; a circle is not closed."""
-        if self._root(before) != place:
-            self._earlier[place] = before
-            self._chained |= {place, before}
-
-    def _root(self, place: int) -> int:
-        while place in self._earlier:
-            place = self._earlier[place]
-        return place
-
-    def _step(self, place: int) -> int:
-        steps = 0
-        while place in self._earlier:
-            place, steps = self._earlier[place], steps + 1
-        return steps
+                self._given_for[place] = before
+        self.chains = Chains(self._given_for)
 
     def _place(self, name: str) -> int | None:
         key = digest(name)
@@ -197,15 +185,55 @@ class Index:
             columns = {**asked.columns, **one.columns}
             one = replace(one, prompt=asked.prompt, columns=columns)
         signals = (*one.signals, *self._signals.get(place, ()))
-        return Joined(place, one, signals, self._group(place, one.prompt), step=self._step(place))
+        group, step = self._group(place, one.prompt), self.chains.step(place)
+        return Joined(place, one, signals, group, step=step)
 
     def _group(self, place: int, prompt: Sequence[Message] | None) -> tuple[str, int] | None:
-        if place in self._chained:
-            return "chain", self._root(place)
+        if place in self.chains:
+            return "chain", self.chains.root(place)
         if prompt is None:
             return None
         key = digest(prompt)
         return ("prompt", key) if self._prompts[key] > 1 else None
+
+
+class Chains:
+    """Answers that were given in place of earlier ones: `Chains({2: 1, 5: 2})` is one chain of 1, 2
+    and 5. A link that would close a circle is left out. Takes time that grows with the links."""
+
+    def __init__(self, given_for: Mapping[int, int]) -> None:
+        self._root: dict[int, int] = {}
+        self._earlier: dict[int, int] = {}
+        self._steps: dict[int, int] = {}
+        for place, before in given_for.items():
+            root = self.root(before)
+            if root != place:
+                self._earlier[place], self._root[place] = before, root
+        self._members = {*self._earlier, *self._earlier.values()}
+
+    def __contains__(self, place: int) -> bool:
+        return place in self._members
+
+    def root(self, place: int) -> int:
+        """The first answer of a chain; the way to it is shortened for whoever asks next."""
+        way = []
+        while place in self._root:
+            way.append(place)
+            place = self._root[place]
+        self._root |= dict.fromkeys(way, place)
+        return place
+
+    def step(self, place: int) -> int:
+        """How many answers of its chain were given before this one."""
+        way = []
+        while place in self._earlier and place not in self._steps:
+            way.append(place)
+            place = self._earlier[place]
+        steps = self._steps.get(place, 0)
+        for one in reversed(way):
+            steps += 1
+            self._steps[one] = steps
+        return steps
 
 
 def latest(signals: Sequence[Signal]) -> Signal | None:

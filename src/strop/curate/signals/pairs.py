@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from strop.stats.auc import auc
+
 BANDS = (0.02, 0.05)
 """How far from 0.5 the AUC of length may be: the first that leaves half of the pairs is kept to."""
 ENOUGH = 20
@@ -67,15 +69,6 @@ def nearest_in_length(right: Sequence[int], wrong: Sequence[int]) -> list[tuple[
     return sorted(pairs)
 
 
-def length_auc(chosen: Sequence[int], rejected: Sequence[int]) -> float:
-    """How well length alone tells chosen from rejected answers: the chance that a chosen answer is
-    longer than a rejected one of any pair, ties counting half. 0.5 says nothing."""
-    longer, shorter = np.asarray(chosen), np.sort(rejected)
-    below = np.searchsorted(shorter, longer, side="left")
-    upto = np.searchsorted(shorter, longer, side="right")
-    return float((below + upto).mean() / (2 * len(shorter)))
-
-
 def longer_share(chosen: Sequence[int], rejected: Sequence[int]) -> float:
     """Share of pairs whose chosen answer is the longer one, ties counting half."""
     return float((np.sign(np.subtract(chosen, rejected)) / 2 + 0.5).mean())
@@ -118,7 +111,7 @@ def balanced(chosen: Sequence[int], rejected: Sequence[int]) -> Balanced:
 
 def _is_near(lengths: np.ndarray, band: float, both: bool) -> bool:
     tilt = longer_share(*lengths) - 0.5 if both else 0.0
-    return abs(length_auc(*lengths) - 0.5) <= band and abs(tilt) <= band
+    return abs(auc(*lengths) - 0.5) <= band and abs(tilt) <= band
 
 
 def _told(kept: np.ndarray, lengths: np.ndarray) -> Balanced:
@@ -128,8 +121,8 @@ def _told(kept: np.ndarray, lengths: np.ndarray) -> Balanced:
     return Balanced(
         kept.tolist(),
         lengths.shape[1],
-        length_auc(*lengths),
-        length_auc(*left),
+        auc(*lengths),
+        auc(*left),
         longer_share(*left),
     )
 
@@ -141,7 +134,7 @@ def _thinned(lengths: np.ndarray, band: float, both: bool) -> np.ndarray:
     while spare and not _is_near(lengths[:, kept], band, both):
         longer, shorter = lengths[:, kept]
         tilt = longer_share(longer, shorter) - 0.5
-        gives = _given_away(longer, shorter) * np.sign(length_auc(longer, shorter) - 0.5)
+        gives = _given_away(longer, shorter) * np.sign(auc(longer, shorter) - 0.5)
         if both and abs(tilt) > band:  # pairs of the side that is too many go
             gives[np.sign(longer - shorter) != np.sign(tilt)] = -np.inf
         most = min(spare, max(1, len(kept) // 200))

@@ -78,16 +78,17 @@ def folded(name: str) -> str:
 
 @dataclass(slots=True)
 class Numbers:
-    """The numbers under one name: `Numbers(lowest=1.0, highest=5.0, fractions=False)`."""
+    """The numbers under one name: `Numbers(lowest=1.0, highest=5.0, graded=True)`; `graded` says
+    that some are none of 1, 0 and -1."""
 
     lowest: float = math.inf
     highest: float = -math.inf
-    fractions: bool = False
+    graded: bool = False
 
     def see(self, value: float) -> None:
         """One more of them."""
         self.lowest, self.highest = min(self.lowest, value), max(self.highest, value)
-        self.fractions = self.fractions or not float(value).is_integer()
+        self.graded = self.graded or value not in (1, 0, -1)
 
 
 NO_NUMBERS = Numbers(1.0, 1.0)
@@ -100,14 +101,14 @@ def meaning(mark: Signal, rules: Rules, numbers: Mapping[str, Numbers]) -> Signa
     nothing. A thumb or a verdict is read from a bool, from a word of `YES` or `NO`, or from 1
     against 0 or -1. `numbers` are all that stand under every name: where they go above 1 and up to
     5, those under the name of a thumb are stars, and where the name is one of stars and nothing but
-    1 was seen, nobody can tell. Where they have fractions, those under the name of a verdict are
-    scores, the 1 among them as well. A number under another name is a score.
+    1 was seen, nobody can tell. Where some are none of 1, 0 and -1, those under the name of a
+    verdict are scores, the 1 among them as well. A number under another name is a score.
     """
     if mark.kind != "mark":
         return mark
     name, seen = folded(mark.name), numbers.get(mark.name, NO_NUMBERS)
     if name in THUMBS or mark.name in rules.thumbs:
-        liked = _yes_or_no(mark)
+        liked = _in_words(mark)
         if liked is None and _is_number(mark.value):
             if name in STAR_NAMES and seen.lowest == seen.highest == 1:
                 return None
@@ -117,18 +118,26 @@ def meaning(mark: Signal, rules: Rules, numbers: Mapping[str, Numbers]) -> Signa
         if liked is not None:
             return replace(mark, kind="thumb", value=liked)
     elif name in VERDICTS or mark.name in rules.verdicts:
-        right = _yes_or_no(mark)
-        if right is None and mark.value in (1, 0) and not seen.fractions:
-            right = mark.value == 1
+        right = _in_words(mark)
+        if right is None and _is_number(mark.value) and not seen.graded:
+            right = yes_or_no(mark.value)
         if right is not None:
             return replace(mark, kind="verdict", value=right)
     return replace(mark, kind="score", value=float(mark.value)) if _is_number(mark.value) else mark
 
 
-def _yes_or_no(mark: Signal) -> bool | None:
-    if isinstance(mark.value, bool):
-        return mark.value
-    word = folded(mark.label) if mark.label is not None else None
+def _in_words(mark: Signal) -> bool | None:
+    """What a mark says without a number: as a bool, or by the word beside it."""
+    return mark.value if isinstance(mark.value, bool) else yes_or_no(mark.label)
+
+
+def yes_or_no(value: object) -> bool | None:
+    """A bool, a word of `YES` or `NO`, or 1 against 0 or -1; `None` for anything else."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int | float):
+        return value == 1 if value in (1, 0, -1) else None
+    word = folded(value) if isinstance(value, str) else None
     return word in YES if word in YES or word in NO else None
 
 
@@ -139,7 +148,7 @@ def _is_number(value: object) -> bool:
 def _liked(value: float, highest: float) -> bool | None:
     """Thumb of a number: 1 against 0 or -1, or stars where the highest number is above 1."""
     if highest <= 1:
-        return value == 1 if value in (1, 0, -1) else None
+        return yes_or_no(value)
     if highest <= STARS and not DISLIKED_TO < value < LIKED_FROM:
         return value >= LIKED_FROM
     return None

@@ -15,7 +15,7 @@ from strop.rewards.audit.probes import ProbeFinding
 from strop.rewards.audit.sample import Scored
 from strop.rewards.compose import OPTIONAL, shares_scored
 from strop.stats.agreement import cohen_kappa
-from strop.stats.ranking import auc
+from strop.stats.auc import auc
 
 BARS = " .:-=+*#%@"
 BINS = 10
@@ -77,7 +77,9 @@ def check(
         kappa=cohen_kappa([(p or 0.0) >= 0.5 for p, *_ in labelled], [x for *_, x in labelled])
         if both
         else None,
-        auc=auc([t for _, t, _ in labelled], [x for *_, x in labelled]) if both else None,
+        auc=auc([t for _, t, x in labelled if x], [t for _, t, x in labelled if not x])
+        if both
+        else None,
         slowest=max(seconds, key=lambda label: seconds[label]),
         failures=tuple(f"{f.component}: {f.error}" for f in scored.failures),
     )

@@ -1,4 +1,5 @@
-"""Everything that can be read and checked before a run starts; nothing is written."""
+"""Everything that can be read and checked before a run starts; nothing is written but the cache of
+tokenised records."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from itertools import combinations
 from typing import Any
@@ -83,13 +84,18 @@ def _expect_numbers(patterns: Counter[Pattern], scale: Scale) -> None:
     if scale == "nominal":
         return
     for label in {label for pattern in patterns for label in pattern if label is not None}:
-        try:
-            float(str(label))
-        except ValueError:
+        if not _is_number(str(label)):
             raise UsageError(
                 "the labels of the annotators are not all numbers, so they have no order",
                 fix="drop --scale (labels are then compared as equal or different)",
-            ) from None
+            )
+
+
+def _is_number(label: str) -> bool:
+    try:
+        return math.isfinite(float(label))
+    except ValueError:
+        return False
 
 
 def _pair(patterns: Counter[Pattern], i: int, j: int) -> dict[str, Any] | None:

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from strop.curate.check.finding import Finding, Section, Severity, finding, graded
 from strop.curate.check.ledger import Ledger, asks, column, prompt_of
-from strop.curate.check.secrets import masked
 from strop.curate.check.survey import Survey, share
 from strop.data.duplicates import first_alike, words
 
@@ -38,7 +37,7 @@ def usable(survey: Survey, max_bad: float) -> Section:
         "rows": survey.rows,
         "unusable": survey.bad,
         "kinds": dict(kinds.most_common()),
-        "first": [f"{bad.origin}: {bad.kind}: {masked(bad.reason)}" for bad in shown],
+        "first": [f"{bad.origin}: {bad.kind}: {bad.reason}" for bad in shown],
     }
     if not survey.bad:
         return Section("rows", figures)
@@ -114,7 +113,7 @@ def _near_prompts(survey: Survey) -> tuple[int, int, list[Any]]:
 def duplicates(survey: Survey) -> Section:
     """Rows that stand twice, and one answer under many prompts."""
     ledger = survey.ledger
-    fields = (ledger.kinds, ledger.labels, ledger.second, ledger.first, ledger.prompts)
+    fields = (ledger.fixed, ledger.second, ledger.first, ledger.prompts)
     repeated = _repeats(*(column(one) for one in fields))
     answer = _commonest_answer(ledger)
     figures = {"duplicate_rows": len(repeated), "most_repeated_answer": answer}

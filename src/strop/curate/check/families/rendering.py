@@ -10,11 +10,11 @@ from itertools import groupby
 from typing import Any
 
 from strop.curate.check.finding import EXAMPLES, Finding, Section, Severity, finding
-from strop.curate.check.secrets import masked
 from strop.curate.check.survey import quantiles, share
 from strop.data.bad_rows import MAX_BAD
 from strop.errors import StropError, TextError
 from strop.text.encode import Encoder
+from strop.text.masked import masked
 from strop.text.parse import decode
 from strop.text.render import scripts_in_time, tried
 from strop.text.script import Script, asked_of

@@ -25,7 +25,7 @@ def find(
 
     `find("Mail ann@mail.org") == [Span("email", 5, 17)]`. Of two findings that overlap the longest
     is kept, of equal ones the most specific kind (`KINDS`). `kinds` are those that are wanted;
-    `others` are more recognisers, such as `names.recogniser` for names and places. Time grows with
+    `others` are more recognisers, such as `names_recogniser` for names and places. Time grows with
     the length of the text, whatever it holds.
     """
     spans = (span for span in _all(text, others) if span.kind in kinds)

@@ -9,10 +9,12 @@ with any of `label` (a thumb), `correct`, `score`, `edited`, `reference` beside 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from strop.curate.signals.interaction import Found, Interaction, Signal, SignalKind, number_in
+from strop.curate.signals.rules import yes_or_no
 from strop.curate.signals.sources.values import answer, conversation, first, text_id, time_of, what
 from strop.data.forms import Row
 from strop.errors import DataError
@@ -98,14 +100,17 @@ _KINDS: Mapping[str, SignalKind] = {"label": "thumb", "correct": "verdict", "sco
 
 def _mark(name: str, value: Any, origin: Origin, place: int = -1) -> Signal:
     """A signal whose column says what it means. Raises `DataError` for a value of another type."""
-    if isinstance(value, str):  # a cell of a CSV file
-        value = {"true": True, "false": False}.get(value.strip().casefold(), number_in(value))
-    if name == "score":
-        fits = isinstance(value, int | float) and not isinstance(value, bool) and value == value
-    else:
-        fits = isinstance(value, bool)
-    if not fits:
+    read = _score(value) if name == "score" else yes_or_no(value)
+    if read is None:
         wanted = "a number" if name == "score" else "true or false"
         raise DataError(f"`{name}` is {what(value)}", where=str(origin), fix=f"use {wanted}",
                         kind=name)  # fmt: skip
-    return Signal(_KINDS[name], name, value, origin, answer=place)
+    return Signal(_KINDS[name], name, read, origin, answer=place)
+
+
+def _score(value: Any) -> float | None:
+    """A number, or the text of one, as the cells of a CSV file are."""
+    number = number_in(value) if isinstance(value, str) else value
+    if not isinstance(number, int | float) or isinstance(number, bool) or not math.isfinite(number):
+        return None
+    return number

@@ -60,7 +60,7 @@ def recognise(row: Row) -> bool:
             isinstance(row.get("body"), Mapping)
             and bool({"messages", "choices"} & set(row["body"]))
         )
-        or ("messages" in row and isinstance(row.get("response"), Mapping | list))
+        or ("messages" in row and isinstance(row.get("response"), Mapping | list | str))
     )
 
 

@@ -30,11 +30,17 @@ FIELDS = frozenset(
 )  # fmt: skip
 
 
+ELSEWHERE = frozenset(
+    ("messages", "prompt", "completion", "choices", "request", "response", "custom_id")
+)
+"""Fields of other logs, whose rows may have an id and a signal as well."""
+
+
 def recognise(row: Row) -> bool:
     """Whether a row is a request of the log, or a feedback about one."""
     asked = "messages" in row and bool({"answer", "answers"} & row.keys())
     told = "id" in row and bool(set(SIGNALS) & row.keys())
-    return asked or (told and not {"messages", "prompt", "completion", "choices"} & row.keys())
+    return asked or (told and not ELSEWHERE & row.keys())
 
 
 def read(row: Row, origin: Origin) -> Iterator[Found]:

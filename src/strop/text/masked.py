@@ -1,4 +1,4 @@
-"""What looks like a secret or a personal value is hidden from whatever a report shows of texts."""
+"""What looks like a secret or a personal value is hidden from reports, messages and logs."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ HIDDEN = "[hidden]"
 
 _HIDDEN = re.compile(
     r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)"
-    r"|[\w.+-]+@[\w-]+(?:\.[\w-]+)+"  # an address
-    r"|\b(?:password|passwd|pwd|secret|token|api[_-]?key|authorization|bearer)\b\s*[:=]?\s*\S+"
-    r"|\b(?=[\w-]*\d)(?=[\w-]*[A-Za-z])[\w-]{16,}"  # a key: letters and digits without a break
+    r"|(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)+"  # an address
+    r"|\b(?:password|passwd|pwd|secret|token|api[_-]?key|authorization)\b\s{0,4}[:=]\s{0,4}\S+"
+    r"|\bbearer\s{1,4}\S+"
+    r"|(?<![\w-])(?=[\w-]*\d)(?=[\w-]*[A-Za-z])[\w-]{16,}"  # letters and digits without a break
     r"|\+?\d(?:[ ().-]{0,2}\d){6,}",  # a phone, a card, an account
     re.IGNORECASE | re.DOTALL,
 )
@@ -21,5 +22,6 @@ def masked(text: str) -> str:
     `"call [hidden]"`.
 
     It hides too much rather than too little: a report is read by people who may not see the data.
+    Takes time that grows with the length of the text.
     """
     return _HIDDEN.sub(HIDDEN, text)

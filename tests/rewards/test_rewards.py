@@ -51,6 +51,11 @@ def test_final_answer(text: str, answer: str | None) -> None:
         ("1/0", "5", 0.0),
         ("5", "", None),
         ("5", None, None),
+        # tags in tags name no single answer, also where only one of the parts is a number
+        ("<answer><answer>150 pencils</answer>none of these</answer>", "150 pencils", 0.0),
+        ("<answer>150 pencils<answer>none of these</answer></answer>", "150 pencils", 0.0),
+        ("<answer><answer>5</answer>7</answer>", "7", 0.0),
+        ("<answer>150 pencils</answer></answer>", "150 pencils", 1.0),
     ],
 )
 def test_exact_answer(said: str, gold: object, score: float | None) -> None:

@@ -33,6 +33,8 @@ def stated_answer(text: str, tag: str = "answer") -> str | None:
     `""` where it only says what the answer is not.
     """
     tagged = last_tag(text, tag)
+    if tagged is None:
+        tagged = _several_tagged(text, tag)
     if tagged is not None:
         return _unboxed(tagged)
     looks: tuple[Callable[[str], str | None], ...] = (
@@ -43,6 +45,16 @@ def stated_answer(text: str, tag: str = "answer") -> str | None:
         if found is not None:
             return found
     return None
+
+
+def _several_tagged(text: str, tag: str) -> str | None:
+    """All that stands in tags that are nested or closed twice, as one: `<a><a>5</a>or 6</a>` names
+    no single answer."""
+    opening, closing = f"<{tag}>", f"</{tag}>"
+    start, end = text.find(opening), text.rfind(closing)
+    if not 0 <= start < end:
+        return None
+    return " ".join(text[start:end].replace(opening, " ").replace(closing, " ").split())
 
 
 def _unboxed(text: str) -> str:

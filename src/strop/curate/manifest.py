@@ -13,7 +13,7 @@ from typing import IO, Any
 from strop import __version__
 from strop.data.bad_rows import BadRow, no_records
 from strop.data.reading.folders import find
-from strop.data.records import any_record, row_of
+from strop.data.records import RecordT, any_record, row_of
 from strop.data.sources import Parse, at, rows_hash, sieve_of, stream
 from strop.errors import OutputError
 from strop.files import hashed_files, place, remove, sha256_of, write_json, writing_folder
@@ -263,7 +263,20 @@ def records_of(
 ) -> Iterator[Record]:
     """The records of these sources, each of the kind that it looks like, one by one.
 
-    `parse` may ask more of a row, and raise `DataError` for a bad one. Bad rows go to `output`.
+    `parse` may ask more of a row, and raise `DataError` for a bad one. For the rest as `parsed_of`.
+    """
+    return parsed_of(inputs, output, parse, max_bad=max_bad)
+
+
+def parsed_of(
+    inputs: Sequence[DataSource],
+    output: Output,
+    parse: Parse[RecordT],
+    *,
+    max_bad: float | None = None,
+) -> Iterator[RecordT]:
+    """What `parse` makes of the rows of these sources, one by one; bad rows go to `output`.
+
     Raises `DataError` at the end of a source of which more than `max_bad` are bad (1 % unless
     given), and where no source holds a row, so that nothing is written.
     """

@@ -11,6 +11,7 @@ from strop.curate.check.stage import check_stage
 from strop.curate.clean.clean import clean
 from strop.curate.difficulty.band import band
 from strop.curate.difficulty.select import select
+from strop.curate.mapping import map_records
 from strop.curate.mix import mix
 from strop.curate.sample import sample
 from strop.curate.signals.build import build_stage
@@ -23,6 +24,7 @@ from strop.recipe.curate import (
     BuildSettings,
     CheckSettings,
     CleanSettings,
+    MapSettings,
     MixSettings,
     SampleSettings,
     SelectSettings,
@@ -59,6 +61,7 @@ VERBS: Mapping[str, Verb] = {
     "band": Verb(BandSettings, band),
     "balance": Verb(BalanceSettings, balance),
     "split": Verb(SplitSettings, split),
+    "map": Verb(MapSettings, map_records),
     "mix": Verb(MixSettings, mix),
     "sample": Verb(SampleSettings, sample),
     **{name: Verb(settings, run) for name, (settings, run) in STAGES.items()},

@@ -214,6 +214,13 @@ class MixSettings(Strict):
     seed: int = 0
 
 
+class MapSettings(Strict):
+    """The user's own function of a row: `function` of the Python file `file`."""
+
+    file: LocalPath
+    function: str = Field(min_length=1)
+
+
 class CleanSettings(Strict):
     """What is mended, replaced and left out.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from strop.cli.data import balance, band, build, check, clean, mix, sample, select, split
+from strop.cli.data import balance, band, build, check, clean, mapping, mix, sample, select, split
 from strop.cli.data.generate import verbs as generate
 
 app = typer.Typer(
@@ -21,5 +21,6 @@ app.command("select")(select.select)
 app.command("band")(band.band)
 app.command("balance")(balance.balance)
 app.command("split")(split.split)
+app.command("map")(mapping.map_records)
 app.command("mix")(mix.mix)
 app.command("sample")(sample.sample)

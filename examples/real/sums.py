@@ -53,7 +53,7 @@ class Sum:
     @property
     def worked(self) -> str:
         """How a person would answer it."""
-        return f"{self.a} {self.sign} {self.b} = {self.result}. The answer is {self.result} {self.unit}."
+        return f"{self.a} {self.sign} {self.b} = {self.result} {self.unit}"
 
 
 def sums(draw: random.Random) -> Iterator[Sum]:

@@ -19,6 +19,7 @@ from strop.recipe.loading.load import load, load_recipe, read_yaml
 from strop.recipe.loading.paths import is_there, named_paths
 from strop.recipe.pipeline import (
     DataStage,
+    DecodeStage,
     EvalStage,
     GateStage,
     Pipeline,
@@ -26,6 +27,7 @@ from strop.recipe.pipeline import (
     Stage,
     TrainStage,
 )
+from strop.recipe.study import Study
 from strop.recipe.suite import Suite
 from strop.train.rundir.directory import FOLDERS, OURS
 
@@ -88,6 +90,10 @@ def _node(pipeline: Pipeline, stage: Stage) -> Node:
         return Node(stage, recipe.output, tuple(reads))
     if isinstance(stage, EvalStage):
         reads += _reads(stage.suite, _suite(stage.suite, reads))
+        return Node(stage, stage.output, tuple(reads))
+    if isinstance(stage, DecodeStage):
+        expect_there((), next(read for read in reads if read.path == stage.study))
+        reads += _reads(stage.study, load(Study, stage.study))
         return Node(stage, stage.output, tuple(reads))
     if isinstance(stage, GateStage):
         expect_there((), reads[0])

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from strop.errors import StropError
+from strop.evals.decode.study import check_study, read_sentences, run_study
 from strop.evals.gate import EXIT_CODES
 from strop.evals.gate.promote import promote
 from strop.evals.gate.verdict import read_verdict, run_gate
@@ -22,6 +23,7 @@ from strop.recipe.gate import GateRules
 from strop.recipe.loading.load import load
 from strop.recipe.pipeline import (
     DataStage,
+    DecodeStage,
     EvalStage,
     GateStage,
     Pipeline,
@@ -30,6 +32,7 @@ from strop.recipe.pipeline import (
     Stage,
     TrainStage,
 )
+from strop.recipe.study import Study
 from strop.recipe.suite import Suite
 from strop.registry.store import Registry
 from strop.train.preflight.prepared import Prepared
@@ -97,6 +100,8 @@ def _run_stage(pipeline: Pipeline, stage: Stage, observer: Observer) -> tuple[Ou
         return _curate(pipeline, stage, state, skips=skips)
     if isinstance(stage, EvalStage):
         return _eval(stage, skips=skips)
+    if isinstance(stage, DecodeStage):
+        return _decode(stage, skips=skips)
     if isinstance(stage, GateStage):
         return _gate(pipeline, stage, state, skips=skips)
     return _promote(pipeline, stage, state, skips=skips)
@@ -139,6 +144,14 @@ def _eval(stage: EvalStage, *, skips: bool) -> tuple[Outcome, str]:
     suite = load(Suite, stage.suite)
     result = run_suite(suite, stage.model, stage.output, reference=stage.reference)
     return "done", _scores(result.scores)
+
+
+def _decode(stage: DecodeStage, *, skips: bool) -> tuple[Outcome, str]:
+    if not skips:
+        study = load(Study, stage.study)
+        run_study(check_study(study, model=stage.model, base=stage.base), stage.output)
+    said = read_sentences(stage.output)
+    return "skipped" if skips else "done", " ".join(said)
 
 
 def _scores(scores: dict[str, float]) -> str:

@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 import yaml
 
+from strop.evals.decode.study import TABLE, is_study_of
+from strop.evals.decode.study import inputs_of as decode_inputs
 from strop.evals.gate.verdict import read_verdict
 from strop.evals.inputs import inputs_of
 from strop.evals.journal import INPUTS, EvalJournal
@@ -26,6 +28,7 @@ from strop.recipe.loading.load import digest, load
 from strop.recipe.loading.paths import named_paths
 from strop.recipe.pipeline import (
     DataStage,
+    DecodeStage,
     EvalStage,
     GateStage,
     Pipeline,
@@ -34,6 +37,7 @@ from strop.recipe.pipeline import (
     Stage,
     TrainStage,
 )
+from strop.recipe.study import Study
 from strop.recipe.suite import Suite
 from strop.recipe.train.methods import Recipe
 from strop.registry.store import Registry
@@ -69,6 +73,8 @@ def status_of(
         return _data(job, None if moved else state.seen.get(stage.name), pending)
     if isinstance(stage, EvalStage):
         return _eval(stage, pending, moved=stage.output in state.aside)
+    if isinstance(stage, DecodeStage):
+        return _decode(stage, pending, moved=stage.output in state.aside)
     if isinstance(stage, GateStage):
         return _gate(stage, state, pending)
     return _promote(stage, pipeline, state, pending)
@@ -161,6 +167,17 @@ def _eval(stage: EvalStage, pending: Sequence[str], *, moved: bool) -> Standing:
     if before["model"]["sha256"] != weights_hash(stage.model):
         return Standing("run", "other weights")
     return Standing("run", "the suite, what it reads or the reference changed")
+
+
+def _decode(stage: DecodeStage, pending: Sequence[str], *, moved: bool) -> Standing:
+    if moved or not (Path(stage.output) / TABLE).exists():
+        return Standing("run", "never ran")
+    if pending:
+        return _waits(pending)
+    inputs = decode_inputs(load(Study, stage.study), model=stage.model, base=stage.base)
+    if is_study_of(stage.output, inputs):
+        return Standing("skip", "up to date")
+    return Standing("run", "the study, its data or a model changed")
 
 
 def _gate(stage: GateStage, state: State, pending: Sequence[str]) -> Standing:

@@ -35,6 +35,17 @@ class EvalStage(Strict):
     output: LocalPath
 
 
+class DecodeStage(Strict):
+    """`strop eval decode STUDY --model MODEL --base BASE --output OUTPUT`."""
+
+    kind: Literal["decode"]
+    name: Name
+    study: LocalPath
+    model: ModelPath
+    base: ModelPath
+    output: LocalPath
+
+
 class BackTo(Strict):
     """Where a gate that does not pass sends the pipeline: `stage` is trained again, at most `times`
     times.
@@ -104,7 +115,7 @@ class SampleStage(SampleSettings):
 
 
 Stage = Annotated[
-    TrainStage | EvalStage | GateStage | PromoteStage | DataStage | SampleStage,
+    TrainStage | EvalStage | DecodeStage | GateStage | PromoteStage | DataStage | SampleStage,
     Field(discriminator="kind"),
 ]
 

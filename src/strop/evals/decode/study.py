@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -137,19 +137,35 @@ def run_study(
     return result
 
 
+def inputs_of(study: Study, *, model: str, base: str) -> dict[str, Any]:
+    """Everything that the result of a study depends on, by hash."""
+    models = {"base": base, "model": model}
+    return {
+        "study": digest(study),
+        "data": [rows_hash(source) for source in study.data],
+        **{side: {"path": path, "sha256": weights_hash(path)} for side, path in models.items()},
+    }
+
+
+def is_study_of(output: str | Path, inputs: Mapping[str, Any]) -> bool:
+    """Whether a study's folder holds the result of these inputs."""
+    made = json.loads((Path(output) / TABLE).read_text())
+    return all(made[name] == value for name, value in inputs.items())
+
+
+def read_sentences(output: str | Path) -> list[str]:
+    """What a study found, in words."""
+    said: list[str] = json.loads((Path(output) / TABLE).read_text())["sentences"]
+    return said
+
+
 def _write(folder: Path, checked: CheckedStudy, graded: Sequence[Graded], result: Decoded) -> None:
     study = checked.study
     with (folder / "samples.jsonl").open("w", encoding="utf-8") as stream:
         for row in _samples(checked.tasks, graded):
             stream.write(json.dumps(row) + "\n")
-    models = {
-        str(side): {"path": path, "sha256": weights_hash(path)}
-        for side, path in checked.models.items()
-    }
     described = {
-        "study": digest(study),
-        "data": [rows_hash(source) for source in study.data],
-        **models,
+        **inputs_of(study, model=checked.models["model"], base=checked.models["base"]),
         "serving_temperature": study.serving_temperature,
         **result.plain(),
     }

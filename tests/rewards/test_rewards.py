@@ -51,6 +51,11 @@ def test_final_answer(text: str, answer: str | None) -> None:
         ("1/0", "5", 0.0),
         ("5", "", None),
         ("5", None, None),
+        # a number with several words behind it, at the end of what is said
+        ("386 + 286 = 672 grams of sugar.", "672 grams of sugar", 1.0),
+        ("386 + 286 = 672 grams of salt", "672 grams of sugar", 0.0),
+        ("386 + 286 = 673 grams of sugar", "672 grams of sugar", 0.0),
+        ("672 grams of sugar and 5 eggs", "672 grams of sugar", 0.0),
         # tags in tags name no single answer, also where only one of the parts is a number
         ("<answer><answer>150 pencils</answer>none of these</answer>", "150 pencils", 0.0),
         ("<answer>150 pencils<answer>none of these</answer></answer>", "150 pencils", 0.0),

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from strop.rewards.answer.number import LONGEST, quantities, same_quantity
-from strop.rewards.answer.read import final_answer, stated_answer
+from strop.rewards.answer.read import final_answer, from_last_number, stated_answer
 from strop.text.parse import spoken
 from strop.types import Text
 
@@ -53,7 +53,9 @@ def judged(text: str, gold: str | None, tag: str = "answer") -> float | None:
     given = stated_answer(text, tag)
     if given is not None:
         return float(same_answer(given, gold))
-    return float(same_answer(final_answer(text, tag) or "", gold) or same_answer(text, gold))
+    # a gold of a number and several words ("672 grams of sugar") is no quantity: read as they stand
+    readings = (final_answer(text, tag) or "", text, from_last_number(text))
+    return float(any(same_answer(reading, gold) for reading in readings))
 
 
 def golds_of(answers: Sequence[object], tag: str) -> list[str | None]:

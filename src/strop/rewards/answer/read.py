@@ -27,6 +27,12 @@ def final_answer(text: str, tag: str = "answer") -> str | None:
     return numbers[-1] if numbers else None
 
 
+def from_last_number(text: str) -> str:
+    """The end of a text from its last number on: `"672 grams of sugar"`; all of it without one."""
+    places = [found.start() for found in _NUMBER.finditer(text.translate(_MINUS))]
+    return text[places[-1] :] if places else text
+
+
 def stated_answer(text: str, tag: str = "answer") -> str | None:
     """The answer that a text names as such: `stated_answer("we get 7") is None`.
 

@@ -1,0 +1,89 @@
+"""Says which stage a run is at, and keeps what each took."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from strop.results import StageResult
+from strop.types import StepRecord
+
+SHOWN = {
+    "eval-base": "the model as it comes, on everything",
+    "sums-sft": "a. cold start on 300 worked sums",
+    "eval-sums-sft": "a. 400 sums that it has not seen",
+    "sums": "a. GRPO from there: the verifier is the right number",
+    "eval-sums": "a. on everything",
+    "sampling-more": "a. or would sampling more do as well?",
+    "answers": "b. the model's own answers to 300 everyday prompts",
+    "edits": "b. a brand team edits them",
+    "pairs": "b. edits become pairs",
+    "check": "b. what would make training on them fail",
+    "voice": "b. DPO with the NLL term",
+    "eval-voice": "b. on everything",
+    "gate-voice": "b. is the voice better, and nothing else worse?",
+    "careless": "b. the same pairs, carelessly",
+    "eval-careless": "b. what that did",
+    "gate-careless": "b. refused",
+    "notes-sft": "c. a hundred notes as JSON",
+    "eval-notes-sft": "c. notes in patterns that it has not seen",
+    "notes": "c. GRPO with a schema and exact fields",
+    "eval-notes": "c. on everything",
+    "gate-notes": "c. is it better than its cold start?",
+    "gate-sums": "a. is it better than its cold start?",
+    "promote-sums": "a. into the registry",
+}
+
+
+class Watch:
+    """Says what is being shown, and keeps every stage's wall time and peak memory.
+
+    They are kept in `stages.json`, so that a run that was interrupted shows those of both parts.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / "stages.json"
+        self.known = json.loads(self.file.read_text()) if self.file.exists() else {}
+        self.names = list(SHOWN)
+        self.began = time.monotonic()
+        self.reset = peak_reset()
+        self._say(0)
+
+    def _say(self, number: int) -> None:
+        if number < len(self.names):
+            name = self.names[number]
+            print(f"[{number + 1}/{len(self.names)}] {name}: {SHOWN[name]}", flush=True)
+
+    def step(self, record: StepRecord) -> None:
+        if sys.stdout.isatty():
+            print(f"\r    step {record.step}", end="", flush=True)
+
+    def stage(self, result: StageResult) -> None:
+        seconds = time.monotonic() - self.began
+        if result.outcome != "skipped" or result.name not in self.known:
+            self.known[result.name] = {
+                "seconds": round(seconds, 1), "peak_mb": peak_mb(), "said": result.said,
+            }  # fmt: skip
+            self.file.write_text(json.dumps(self.known, indent=1) + "\n")
+        print(f"\r    {result.outcome} in {seconds:.0f} s: {result.said}", flush=True)
+        self.began = time.monotonic()
+        self.reset()
+        self._say(self.names.index(result.name) + 1)
+
+
+def peak_mb() -> float | None:
+    """Most resident memory of this process since it was last reset, in MB; Linux only."""
+    try:
+        status = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
+    return round(int(next(one for one in status if one.startswith("VmHWM")).split()[1]) / 1024, 0)
+
+
+def peak_reset() -> Callable[[], None]:
+    """What makes `peak_mb` begin anew, where the system can."""
+    file = Path("/proc/self/clear_refs")
+    return (lambda: file.write_text("5") and None) if file.exists() else (lambda: None)

@@ -1,4 +1,4 @@
-"""Answers that were given elsewhere and written down."""
+"""Answers that were recorded elsewhere."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from strop.types import Answer, Origin, Task, Tree
 class RecordedEngine:
     """Rows `{"item" or "prompt", "completion" or "output"[, "sample"]}`.
 
-    `item` is a task's `id`; without one the prompt has to be the task's own. Several rows of one
-    item are its samples, in the order of the file where they carry no number.
+    `item` is a task's `id`; without it the prompt has to equal the task's. Several rows of one item
+    are its samples, in the order of the file if they have no number.
     """
 
     def __init__(self, path: str) -> None:

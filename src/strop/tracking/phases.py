@@ -1,4 +1,4 @@
-"""Where a step's time goes: phases that a stopwatch times and that cost nothing without one."""
+"""Phases of a step, timed by a stopwatch; without a stopwatch they cost nothing."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ from typing import Literal
 Phase = Literal[
     "data", "sampling", "reward", "forward", "backward", "optimizer", "evaluation", "idle"
 ]
-"""`idle` is what no phase covers; `evaluation` (on held-out records) is never part of another."""
+"""`idle` is time outside all phases; `evaluation` (on held-out records) is never inside another."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """Wall seconds, and the seconds all cores together were at work: `Spent(2.0, cpu=3.0)` kept
-    1.5 cores busy."""
+    """Wall seconds, and CPU seconds over all cores: `Spent(2.0, cpu=3.0)` kept 1.5 cores busy."""
 
     seconds: float
     cpu: float

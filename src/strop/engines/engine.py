@@ -127,7 +127,7 @@ class Engine(Protocol):
     def identity(self) -> Mapping[str, Any]:
         """Identifies the engine; has `path` and `sha256` if there are weights."""
 
-    def speaking(self, template: TemplateRecipe) -> Engine:
+    def with_template(self, template: TemplateRecipe) -> Engine:
         """The same engine with a suite's chat template."""
 
     def prompted(self, tasks: Sequence[Task], sampling: Sampling) -> Sequence[PromptedTask]:

@@ -86,7 +86,7 @@ class OpenAIEngine:
     def identity(self) -> Mapping[str, Any]:
         return {"endpoint": self.url, "model": self.model}
 
-    def speaking(self, template: TemplateRecipe) -> OpenAIEngine:
+    def with_template(self, template: TemplateRecipe) -> OpenAIEngine:
         if template.chat_template is not None:
             raise UsageError(
                 "the suite sets chat_template, but a server writes conversations by itself",

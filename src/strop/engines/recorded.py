@@ -33,7 +33,7 @@ class RecordedEngine:
     def identity(self) -> Mapping[str, Any]:
         return {"outputs": self.path, "outputs_sha256": data_hash([self.path])}
 
-    def speaking(self, template: TemplateRecipe) -> RecordedEngine:
+    def with_template(self, template: TemplateRecipe) -> RecordedEngine:
         return self  # what was said was said
 
     def prompted(self, tasks: Sequence[Task], sampling: Sampling) -> list[PromptedTask]:

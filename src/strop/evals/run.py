@@ -58,7 +58,7 @@ def run_suite(
     `engine` may be a model folder or hub name. Results of an interrupted start are kept beside
     `output` and reused.
     """
-    asked_of = as_engine(engine).speaking(suite.template)
+    asked_of = as_engine(engine).with_template(suite.template)
     with written_on(suite.date):
         return _run_suite(suite, asked_of, Path(output), reference, on_part)
 
@@ -104,7 +104,7 @@ def check_suite(suite: Suite, engine: Engine) -> dict[str, int]:
 
 def measure(suite: Suite, policy: Policy) -> dict[str, float]:
     """Mean score of every task of a suite, on a model that is already loaded."""
-    asked_of = LocalEngine("in memory", policy).speaking(suite.template)
+    asked_of = LocalEngine("in memory", policy).with_template(suite.template)
     with written_on(suite.date):
         jobs = jobs_of(suite, EvalSetup(asked_of, None, suite.seed))
         return _scores([r for job in jobs for part in job.parts() for r in job.judge(part)])

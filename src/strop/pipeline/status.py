@@ -1,4 +1,4 @@
-"""How a stage stands: up to date, half done, changed, or not decided yet."""
+"""The status of a stage: up to date, half done, changed, or not decided yet."""
 
 from __future__ import annotations
 
@@ -54,10 +54,10 @@ class StageStatus:
 def status_of(
     pipeline: Pipeline, stage: Stage, state: State, *, pending: Sequence[str] = ()
 ) -> StageStatus:
-    """What the stage has to do, from what is on disk.
+    """What the stage has to do, judged by the files on disk.
 
-    `pending` are stages it needs that will run first. What they write decides whether this one
-    runs, unless it has to in any case: then the action is `wait`.
+    `pending` are stages that it needs and that will run first. Unless the stage has to run in any
+    case, their outputs decide whether it does: then the action is `wait`.
     """
     if isinstance(stage, TrainStage):
         attempt = attempt_now(pipeline, stage, state, settled=not pending)
@@ -101,7 +101,8 @@ def _train(recipe: Recipe, attempt: int, pending: Sequence[str], *, moved: bool)
 
 
 def _identity(folder: Path) -> dict[str, Any] | None:
-    """What the run in this folder was made from; `None` where that was never wholly written."""
+    """The recorded inputs of the run in this folder; `None` if they were never completely
+    written."""
     try:
         lineage = json.loads((folder / LINEAGE).read_text())
         recipe = yaml.safe_load((folder / RECIPE).read_text())
@@ -183,7 +184,7 @@ def seen_by_gate(stage: GateStage) -> str:
 
 
 def _scores_hash(path: str) -> str:
-    """An eval folder by its records, its model and its inputs; any other file by its bytes."""
+    """Hash of an eval folder's records, model and inputs; of any other file's bytes."""
     if not Path(path).is_dir():
         return sha256_of(Path(path))[:SHORT]
     summary = read_summary(path) or {}
@@ -213,7 +214,7 @@ def seen_by_promotion(stage: PromoteStage) -> str:
 
 
 def _seen(weights: str, verdict: Mapping[str, Any] | None) -> str:
-    """Without the remarks: they count how often the evidence was looked at."""
+    """Hash without the verdict's remarks, because they count the attempts on the evidence."""
     return _hash([weights, {**(verdict or {}), "remarks": []}])
 
 

@@ -44,7 +44,7 @@ class LocalEngine:
     def identity(self) -> Mapping[str, Any]:
         return {"path": self.path, "sha256": weights_hash(self.path)}
 
-    def speaking(self, template: TemplateRecipe) -> LocalEngine:
+    def with_template(self, template: TemplateRecipe) -> LocalEngine:
         loaded = self._loaded
         if loaded is not None and template != AS_IT_IS:
             tokenizer = with_template(copy.deepcopy(loaded.tokenizer), template)

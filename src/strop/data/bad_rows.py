@@ -163,11 +163,11 @@ def lines_of(bad: Iterable[BadRow]) -> list[str]:
     kinds: dict[str, list[BadRow]] = {}
     for row in bad:
         kinds.setdefault(row.kind, []).append(row)
-    told = []
+    lines = []
     for kind, rows in sorted(kinds.items(), key=lambda one: -len(one[1])):
-        told.append(f"  {len(rows)} {kind}")
-        told += [f"    {row.origin}: {row.reason}" for row in rows[:SHOWN]]
-    return told
+        lines.append(f"  {len(rows)} {kind}")
+        lines += [f"    {row.origin}: {row.reason}" for row in rows[:SHOWN]]
+    return lines
 
 
 def counted(bad: Sequence[BadRow]) -> str:

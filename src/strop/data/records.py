@@ -77,7 +77,7 @@ def demonstration(row: Row, origin: Origin) -> Demonstration:
         return Demonstration(_with_system(before, row, origin), spoken, columns, origin)
     if row.get("label") is False:
         raise DataError(
-            "the answer has `label` false: it was disliked, and would be learnt by heart",
+            "the answer has `label` false: a disliked answer would be trained on",
             where=str(origin),
             fix="use method kto, or keep only the liked answers",
             kind="disliked",

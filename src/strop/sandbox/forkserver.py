@@ -61,10 +61,10 @@ def main() -> None:
                 _become_candidate(handles, folder, limits, machine, rules, parent)
             for handle in handles:
                 os.close(handle)
-            ended, told = _watch(child, control, folder, limits)
+            ended, acknowledged = _watch(child, control, folder, limits)
             empty(folder)
             control.sendall(json.dumps(ended).encode() + b"\n")
-            if not told and not control.recv(1):
+            if not acknowledged and not control.recv(1):
                 return
     except (BrokenPipeError, ConnectionError):
         return
@@ -134,14 +134,14 @@ def _watch(
     poll = select.poll()
     poll.register(handle, select.POLLIN)
     poll.register(control, select.POLLIN | select.POLLHUP)
-    reason, told = "", False
+    reason, acknowledged = "", False
     while not reason:
         left = deadline - time.monotonic()
         ready = {fd for fd, _ in poll.poll(max(0.0, min(LOOK_EVERY, left)) * 1000)}
         if handle in ready:
             break
         if control.fileno() in ready:
-            reason, told = "the referee had seen enough", True
+            reason, acknowledged = "the referee had seen enough", True
             control.recv(1)
         elif left <= 0:
             deadline = time.monotonic() + limits.wall - _seconds_at_work(child, began)
@@ -157,7 +157,7 @@ def _watch(
         signal.pidfd_send_signal(handle, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     os.close(handle)
-    return {"status": os.waitstatus_to_exitcode(status), "killed": reason}, told
+    return {"status": os.waitstatus_to_exitcode(status), "killed": reason}, acknowledged
 
 
 def _seconds_at_work(child: int, began: float) -> float:

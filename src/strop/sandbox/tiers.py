@@ -111,7 +111,7 @@ def holds(tier: Tier) -> None:
             with sandbox.execute(CLIMB, Limits(seconds=10.0)) as candidate:
                 over = candidate.call("climb", (str(secret),), {})
         except Exception as error:  # noqa: BLE001 - whatever it is, nothing was shown to hold
-            raise SandboxError(f"the attempt to climb out failed by itself: {error}") from None
+            raise SandboxError(f"the attempt to break out failed by itself: {error}") from None
         if over:
             raise SandboxError(f"a candidate could {', '.join(over)}")
 

@@ -68,12 +68,12 @@ KINDS: Mapping[str, type[Record]] = {
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """The content of a store. `told` are the writer's notes: `{"dropped": 3}`; `size` is in bytes.
+    """The content of a store. `notes` are the writer's notes: `{"dropped": 3}`; `size` is in bytes.
     `trees[i]` was made from `records[i]`."""
 
     trees: StoredTrees
     records: StoredRecords
-    told: Mapping[str, Any]
+    notes: Mapping[str, Any]
     size: int
 
 
@@ -147,7 +147,7 @@ class StoreWriter:
         if len(self._held) >= AT_ONCE:
             self._flush()
 
-    def finish(self, told: Mapping[str, Any]) -> None:
+    def finish(self, notes: Mapping[str, Any]) -> None:
         """Write the remaining data, and `store.json`, which makes these files a store."""
         self._flush()
         self._open.close()
@@ -155,7 +155,7 @@ class StoreWriter:
             file.path.name: {"size": file.size, "crc32": file.crc32}
             for file in (*self._ends, self._tokens, self._origins, self._records)
         }
-        card = {"version": VERSION, "ids": self.ids, "told": dict(told), "files": files}
+        card = {"version": VERSION, "ids": self.ids, "told": dict(notes), "files": files}
         write_json(self.folder / CARD, card)
 
     def _file(self, name: str) -> _Written:

@@ -194,19 +194,19 @@ class Sinks:
     resumed run continues there and sends no step twice."""
 
     def __init__(self, names: Sequence[str], run: TrackedRun) -> None:
-        self.told = [_SinkState(name, SINKS[name](), run) for name in names]
+        self.members = [_SinkState(name, SINKS[name](), run) for name in names]
 
     def __enter__(self) -> Self:
-        for sink in self.told:
+        for sink in self.members:
             sink.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        for sink in self.told:
+        for sink in self.members:
             sink.finish(done=kind is None)
 
     def step(self, step: int, metrics: Mapping[str, float]) -> None:
-        for sink in self.told:
+        for sink in self.members:
             sink.step(step, metrics)
 
 

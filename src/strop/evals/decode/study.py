@@ -206,7 +206,7 @@ def _expect_clusters(tasks: Sequence[Task]) -> None:
     found = len({cluster_of(one) for one in tasks})
     if found < min(FEWEST_CLUSTERS, len(tasks)):
         raise MissingEvidenceError(
-            f"the {len(tasks)} items stand in {found} clusters, too few for an interval",
+            f"the {len(tasks)} items are in {found} clusters, too few for an interval",
             fix=f"give items of at least {FEWEST_CLUSTERS} clusters, or drop the column `cluster`",
         )
 

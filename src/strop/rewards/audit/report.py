@@ -159,7 +159,7 @@ def audit_lines(found: Dominance, margin: Margin, faults: Sequence[RewardFault])
         lines.append("no reward differs within any group")
     inversions = "unknown" if found.inversions is None else f"{found.inversions:.1%}"
     lines += [
-        f"wrongly ranked pairs {inversions}, pairs told apart by components but not by the total "
+        f"wrongly ranked pairs {inversions}, pairs that differ in components but not in the total "
         f"{found.collapsed:.1%}",
         f"static margin {margin.value:+.3g} (at 0 or below a wrong answer can outrank a right one)",
     ]

@@ -225,7 +225,7 @@ def _refuse_useless_groups(recipe: Online) -> None:
     loss = loss_of(recipe)
     if loss.kl_weighted and loss.kl_in == "reward":
         raise RecipeError(
-            "objective.kl_weighted is a choice of the loss term, but the KL stands in the reward",
+            "objective.kl_weighted is a choice of the loss term, but the KL is part of the reward",
             fix="drop it, or set objective.kl_in: loss",
         )
     bounds = loss.bounds

@@ -113,10 +113,10 @@ class TokenCache:
         if not self.on_disk:
             return in_memory(make)
         store = self._stored(how, sieve, make)
-        told = store.told
-        sieve.rows, sieve.dropped = told["rows"], list(map(_bad_row, told["dropped"]))
-        sieve.forms = Counter(told["forms"])
-        return Rendered(store.trees, store.records, Tally(**told["tally"]))
+        notes = store.notes
+        sieve.rows, sieve.dropped = notes["rows"], list(map(_bad_row, notes["dropped"]))
+        sieve.forms = Counter(notes["forms"])
+        return Rendered(store.trees, store.records, Tally(**notes["tally"]))
 
     def checks(self) -> dict[str, str]:
         """For the line of checks: `{"tokenised": "812 MiB on disk, reused"}`."""

@@ -70,7 +70,7 @@ def claim(recipe: Recipe, *, resume: bool, overwrite: bool, force_resume: bool =
     """
     if resume and overwrite:
         raise OutputError(
-            "--resume goes on with a run and --overwrite deletes it", fix="pass one of the two"
+            "--resume continues a run and --overwrite deletes it", fix="pass one of the two"
         )
     folder = Path(recipe.output)
     for part in (folder, *folder.parents):

@@ -48,15 +48,15 @@ def refuse_nothing_left(folder: Path, total: int, checkpoint: Path | None) -> No
     that was killed after its last step still has its final model to write."""
     if checkpoint is None and is_finished(folder):
         raise OutputError(
-            "the run is finished and has no checkpoint left to go on from",
+            "the run is finished and has no checkpoint left to resume from",
             where=str(folder),
             fix="begin another run with `model.path` at its final/, or pass --overwrite",
         )
     done = step_of(checkpoint)
     if total < done or (total == done and is_finished(folder)):
         raise OutputError(
-            f"the run has made {done} steps and the recipe asks for {total}, so there is nothing "
-            "to go on with",
+            f"the run has made {done} steps and the recipe asks for {total}, so there is no "
+            "step left to make",
             where=str(folder),
             fix="raise run.steps or run.epochs, or pass --overwrite to start again",
         )

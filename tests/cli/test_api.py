@@ -445,7 +445,7 @@ def test_evaluate_gate_and_promote(
 
 def test_whom_to_measure(recipes: Recipes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(recipes["sft"].parent)
-    with pytest.raises(UsageError, match="whom to measure"):
+    with pytest.raises(UsageError, match="no engine to measure"):
         strop.evaluate(SUITE, output="evals/none")
     with pytest.raises(UsageError, match="answers already given"):
         strop.evaluate(SUITE, "model", outputs="answers.jsonl", output="evals/none")

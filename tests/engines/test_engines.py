@@ -259,7 +259,7 @@ class TestOpenAIEngine:
         limits = RequestLimits(most_requests=2)
         engine = OpenAIEngine(url, "mine", limits=limits, cache=tmp_path)
         first = dict(ask_all(engine, tasks("d", "c")))
-        again = engine.speaking(TemplateRecipe())
+        again = engine.with_template(TemplateRecipe())
         assert dict(ask_all(again, tasks("c", "d"))) == {0: first[1], 1: first[0]}
         assert (engine.client.sent, again.client.sent) == (2, 0)
         assert again.client.limits is limits
@@ -291,7 +291,7 @@ class TestOpenAIEngine:
         with chat_server(lambda body: {"message": message}) as server:
             said = dict(ask_all(OpenAIEngine(server.url, "m"), tasks("b")))
             assert said[0].text == "4"
-            thinking = OpenAIEngine(server.url, "m", thoughts=True).speaking(TemplateRecipe())
+            thinking = OpenAIEngine(server.url, "m", thoughts=True).with_template(TemplateRecipe())
             assert dict(ask_all(thinking, tasks("b")))[0].text == (
                 "<think>\n2 and 2\n</think>\n\n4"
             )

@@ -272,7 +272,7 @@ class TestMistakes:
             check_study(recipe, **both)
         few = [{"prompt": f"Solve {i}", "answer": "1", "cluster": i % 4} for i in range(8)]
         write_rows("tasks.jsonl", few)
-        with pytest.raises(MissingEvidenceError, match="8 items stand in 4 clusters"):
+        with pytest.raises(MissingEvidenceError, match="8 items are in 4 clusters"):
             check_study(recipe, **both)
         write_rows("tasks.jsonl", tasks[:1])
         with pytest.raises(UnscoredError, match="two are the least"):

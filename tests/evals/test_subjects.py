@@ -127,7 +127,7 @@ class TestEndpoint:
         prompt: list[Message] = [{"role": "user", "content": "say 5"}]
         here = Origin("tasks.jsonl", 1)
         options = TemplateRecipe(template_options={"enable_thinking": False})
-        engine = OpenAIEngine(server, "mine").speaking(options)
+        engine = OpenAIEngine(server, "mine").with_template(options)
         stopping = SamplingRecipe(stop=["</s>"], skip_special_tokens=False)
         (one,) = ask(engine, [Task(prompt, {"tools": [tool]}, here)], stopping, 1, 0)
         assert one.completions[0].text == "<answer>5</answer> 0</s>"
@@ -151,7 +151,7 @@ class TestEndpoint:
 
     def test_a_server_writes_conversations_itself(self, server: str) -> None:
         with pytest.raises(UsageError, match="a server writes conversations by itself"):
-            OpenAIEngine(server, "mine").speaking(TemplateRecipe(chat_template="chatml"))
+            OpenAIEngine(server, "mine").with_template(TemplateRecipe(chat_template="chatml"))
 
     def test_a_request_that_fails_is_no_empty_answer(
         self, make_suite: MakeSuite, server: str, tmp_path: Path

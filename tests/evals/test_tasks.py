@@ -238,7 +238,7 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ([], "whom to measure"),
+            ([], "no engine to measure"),
             (["--outputs", "x.jsonl", "--model", "m"], "drop --model"),
             (["--endpoint", "localhost:80", "--model", "m"], "--endpoint is"),
         ],

@@ -359,7 +359,7 @@ def test_a_suite_may_write_conversations_its_own_way(
     sampling = SamplingRecipe(temperature=0, max_tokens=1)
     for engine in (LocalEngine(str(model)), LocalEngine("", load_for_inference(str(model)))):
         (plain,) = ask(engine, [task], sampling, 1, 0)
-        (mine,) = ask(engine.speaking(recipe), [task], sampling, 1, 0)
+        (mine,) = ask(engine.with_template(recipe), [task], sampling, 1, 0)
         tokenizer = engine.tokenizer()
         assert tokenizer.decode(mine.prompt_ids) == "Listen! " + tokenizer.decode(plain.prompt_ids)
 

@@ -222,7 +222,7 @@ class TestFinishedRuns:
             shutil.rmtree(part)
         (run / "latest").unlink()
         longer = load_recipe(recipes["sft"], ["run.steps=10"])
-        with pytest.raises(OutputError, match="has no checkpoint left to go on from"):
+        with pytest.raises(OutputError, match="has no checkpoint left to resume from"):
             train(longer, force_resume=True)
         assert (run / "final").is_dir()
 

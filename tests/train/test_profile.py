@@ -76,11 +76,11 @@ class TestStopwatch:
         wall = Clock()
         queued = [0.0]
 
-        def settle() -> None:
+        def synchronize() -> None:
             wall.now += queued[0]
             queued[0] = 0
 
-        watch = Stopwatch(wall=wall, settle=settle)
+        watch = Stopwatch(wall=wall, synchronize=synchronize)
         with watch.running():
             with phase("forward"):
                 queued[0] = 5

@@ -1,4 +1,5 @@
-"""Rows that cannot be used: left out and counted up to a share, a refusal above it."""
+"""Counts rows that cannot be used: they are left out up to a share, above which the source is
+refused."""
 
 from __future__ import annotations
 
@@ -12,21 +13,21 @@ from strop.text.masked import masked
 from strop.types import Origin
 
 MAX_BAD = 0.01
-"""Share of bad rows that is left out of training data unless a recipe says otherwise."""
+"""Default share of bad rows that may be left out of training data."""
 SHOWN = 3
-"""Lines that are named for every kind of fault."""
+"""Lines that a message names for every kind of fault."""
 UNRENDERABLE = "unrenderable"
-"""The kind of a row that no template can write down."""
+"""The kind of a row that the chat template cannot render."""
 ENOUGH = 10_000
-"""Bad rows after which a file is not read to its end."""
+"""After this many bad rows a file is not read any further."""
 
 
 @dataclass(frozen=True, slots=True)
 class BadRow:
     """A row that was left out: `BadRow("empty", "`chosen` is empty", Origin("pairs.jsonl", 17))`.
 
-    `kind` is the word by which it is counted. `excess` marks a row that is well-formed and only
-    unwanted (too long, a duplicate): it does not count against the share of bad rows.
+    Rows are counted by `kind`. `excess` marks a well-formed but unwanted row (too long, a
+    duplicate), which does not count towards the share of bad rows.
     """
 
     kind: str
@@ -46,10 +47,10 @@ class BadRow:
 
 @dataclass(slots=True)
 class Sieve:
-    """Counts the rows of one source, and keeps what is said of the bad ones.
+    """Counts the rows of one source, and keeps the errors of the bad ones.
 
-    `Sieve("pairs.jsonl", max_bad=0.01)`. Every row that is read is looked at once (`look`) and, if
-    it cannot be used, dropped; `expect_clean` at the end refuses what is too dirty. `forms` counts
+    `Sieve("pairs.jsonl", max_bad=0.01)`. Every row is counted once (`look`) and, if it cannot be
+    used, dropped; at the end `expect_clean` refuses a source with too many bad rows. `forms` counts
     the formats of the rows that were used, and `unusable` those that were not.
     """
 
@@ -62,14 +63,12 @@ class Sieve:
     first: StropError | None = None
 
     def look(self) -> None:
-        """One more row was read."""
+        """Count one more row."""
         self.rows += 1
 
     def drop(self, error: StropError, origin: Origin) -> None:
-        """Leave a row out, because of this error; what it quotes of the row is masked.
-
-        Raises where there are so many bad rows that reading on would tell nothing more.
-        """
+        """Leave a row out because of this error; values that the message quotes are masked. Raises
+        once there are so many bad rows that reading further is pointless."""
         kind = error.kind if isinstance(error, DataError) else UNRENDERABLE
         if isinstance(error, DataError):  # it may quote a value of the row
             fix = None if error.fix is None else masked(error.fix)
@@ -89,10 +88,10 @@ class Sieve:
         return [row for row in self.dropped if not row.excess]
 
     def expect_clean(self) -> None:
-        """Raise `DataError` where more than `max_bad` of the rows are bad.
+        """Raise `DataError` if more than `max_bad` of the rows are bad.
 
-        The message has every kind of fault with its count and its first lines. One bad row alone,
-        and a template that renders no row at all, are refused with their own message.
+        The message lists every kind of fault with its count and its first lines. A single bad row,
+        and a template that renders no row at all, get the message of that error.
         """
         bad = self.bad
         if self.first is None or len(bad) <= self.max_bad * self.rows:
@@ -109,7 +108,8 @@ class Sieve:
         )
 
     def none_left(self) -> DataError:
-        """What to raise where there is nothing left: no row, or `max_bad` lets all be left out."""
+        """The error for a source without usable rows: it has none, or `max_bad` allows leaving all
+        out."""
         if not self.rows:
             return no_records([self.name])
         return DataError(
@@ -121,10 +121,10 @@ class Sieve:
 
 @dataclass(frozen=True, slots=True)
 class SourceReport:
-    """What was read of a source:
-    `SourceReport("pairs.jsonl", "preference", {"alpaca": 357}, (BadRow(...),))`.
+    """A report on reading a source: `SourceReport("pairs.jsonl", "preference", {"alpaca": 357},
+    (BadRow(...),))`.
 
-    `forms` are the formats that were recognised, with their rows; `dropped` is what was left out.
+    `forms` counts the rows of each recognised format; `dropped` are the rows that were left out.
     """
 
     name: str
@@ -133,7 +133,7 @@ class SourceReport:
     dropped: tuple[BadRow, ...]
 
     def plain(self) -> dict[str, Any]:
-        """As JSON: what was left out is counted by its kind."""
+        """As JSON, with the dropped rows counted by kind."""
         left = Counter(row.kind for row in self.dropped)
         return {
             "name": self.name,
@@ -150,24 +150,24 @@ class SourceReport:
 
 
 def no_records(names: Sequence[str]) -> DataError:
-    """What to raise where these sources hold no row at all."""
+    """The error for sources without any row."""
     return DataError("the data holds no records", where=", ".join(names),
                      fix="add records, or take the file out")  # fmt: skip
 
 
 def lines_of(bad: Iterable[BadRow]) -> list[str]:
-    """Every kind of fault with its count, then its first lines, for a person.
+    """Lines for a person: every kind of fault with its count, then its first lines.
 
     `["  2 empty", "    pairs.jsonl:17: `chosen` is empty", "    pairs.jsonl:40: ..."]`
     """
     kinds: dict[str, list[BadRow]] = {}
     for row in bad:
         kinds.setdefault(row.kind, []).append(row)
-    told = []
+    lines = []
     for kind, rows in sorted(kinds.items(), key=lambda one: -len(one[1])):
-        told.append(f"  {len(rows)} {kind}")
-        told += [f"    {row.origin}: {row.reason}" for row in rows[:SHOWN]]
-    return told
+        lines.append(f"  {len(rows)} {kind}")
+        lines += [f"    {row.origin}: {row.reason}" for row in rows[:SHOWN]]
+    return lines
 
 
 def counted(bad: Sequence[BadRow]) -> str:

@@ -1,4 +1,4 @@
-"""When two texts say the same: equal after normalisation, or long and nearly equal."""
+"""Duplicate texts: equal after normalisation, or long and nearly equal."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _FOLDED = str.maketrans({"\u2212": "-", "\u2013": "-", "\u00d7": "*", "\u00f7": 
 _BARE = str.maketrans({chr(code): " " for code in range(128)}
                       | {letter: letter for letter in "abcdefghijklmnopqrstuvwxyz0123456789.,"}
                       | dict.fromkeys("+=<>^%*-/", "+"))  # fmt: skip
-"""ASCII text with spaces for punctuation, signs and what may stand inside a number aside."""
+"""Replaces ASCII punctuation by spaces, except signs and characters that may be inside a number."""
 
 
 def words(text: str) -> Words:
-    """A text as it is compared: `words("Solve: 3x - 1,000 = 5!")` is
-    `("solve", "3x", "-", "1000", "=", "5")`.
+    """A text's words for comparison: `words("Solve: 3x - 1,000 = 5!")` is `("solve", "3x", "-",
+    "1000", "=", "5")`.
 
     Case, spaces, apostrophes and punctuation do not count; numbers and the signs between them do. A
     hyphen or slash that touches a word is punctuation. A Chinese or Japanese character is a word of
@@ -51,7 +51,8 @@ def words(text: str) -> Words:
 
 
 def asked(prompt: Text) -> str:
-    """What a prompt asks, in text or chat form; system messages say how to answer, not what."""
+    """The question of a prompt, in text or chat form, without system messages, which say how to
+    answer."""
     if isinstance(prompt, str):
         return prompt
     return plain([m for m in prompt if m["role"] != "system"] or prompt)
@@ -63,15 +64,15 @@ def numbers(text: Words) -> Words:
 
 
 def first_alike(texts: Sequence[Words]) -> list[int]:
-    """For every text the index of the first one that it repeats; its own where it is new. What
-    repeats what: see `strop.data.near.find.RepeatFinder`."""
+    """For every text the index of the first one that it repeats; its own index if it is new.
+    `strop.data.near.find.RepeatFinder` defines repeats."""
     first: list[int] = find_repeats(texts).first.tolist()
     return first
 
 
 def alike_groups(texts: Sequence[Words]) -> list[int]:
-    """For every text the index of the first one of its group: texts are in one group where a chain
-    of repeats leads from one to the other (see `RepeatFinder.groups`)."""
+    """For every text the index of the first one of its group: texts are in one group if a chain of
+    repeats links them (see `RepeatFinder.groups`)."""
     finder = RepeatFinder()
     for text in texts:
         finder.add(text)

@@ -1,7 +1,7 @@
-"""Rows of the formats that people have -> rows with strop's own columns.
+"""Converts rows of common formats to rows with strop's own columns.
 
-A row of strop's own form (docs/data.md) comes back as it is. Every other form is one entry of
-`FORMS`, the most telling first.
+A row in strop's own form (docs/data.md) is returned unchanged. Every other form is an entry of
+`FORMS`, the most specific first.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Row = Mapping[str, Any]
 Convert = Callable[[Row, RecordKind, Origin], Row]
 
 ANSWER: Mapping[RecordKind, str] = {"demonstration": "completion", "feedback": "completion"}
-"""What strop calls the one answer of a record; a task keeps the column's own name."""
+"""strop's name for the single answer of a record; a task keeps the column's own name."""
 
 _SPEAKERS = {"Human": "user", "User": "user", "Assistant": "assistant", "System": "system"}
 _TURN = re.compile(rf"(?:\A\s*|\n\n[ \t]*)({'|'.join(_SPEAKERS)}):")
@@ -29,12 +29,12 @@ LABELS: Mapping[str, bool] = {
     "false": False, "0": False, "-1": False, "down": False, "thumbs_down": False,
     "thumbs-down": False,
 }  # fmt: skip
-"""Words for a thumb."""
+"""Values of a thumb's label."""
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """How rows of one format are known and read: `Form("alpaca", is_alpaca, from_alpaca)`."""
+    """How to recognise and convert rows of one format: `Form("alpaca", is_alpaca, from_alpaca)`."""
 
     name: str
     fits: Callable[[Row], bool]
@@ -44,21 +44,21 @@ class Form:
 def own_columns(row: Row, kind: RecordKind, origin: Origin) -> Row:
     """A row with strop's columns, as a record of this kind.
 
-    `own_columns({"instruction": "Solve", "input": "2x = 6", "output": "3"}, "demonstration", o)`
-    is `{"prompt": [{"role": "user", "content": "Solve\\n\\n2x = 6"}], "completion": [...]}`.
-    Raises `DataError` where the columns of a format contradict each other.
+    `own_columns({"instruction": "Solve", "input": "2x = 6", "output": "3"}, "demonstration", o)` is
+    `{"prompt": [{"role": "user", "content": "Solve\\n\\n2x = 6"}], "completion": [...]}`. Raises
+    `DataError` if the columns of a format contradict each other.
     """
     form = form_of(row)
     return row if form is None else form.convert(row, kind, origin)
 
 
 def form_of(row: Row) -> Form | None:
-    """The foreign format of a row, if it has one."""
+    """The other format of a row, if it has one."""
     return next((form for form in FORMS if form.fits(row)), None)
 
 
 def form_name(row: Row) -> str:
-    """What is said of a row's format: `"alpaca"`, or its own columns: `"prompt, completion"`."""
+    """The name of a row's format: `"alpaca"`, or strop's columns: `"prompt, completion"`."""
     form = form_of(row)
     if form is not None:
         return form.name
@@ -72,7 +72,7 @@ OWN = ("text", "messages", "prompt", "completion", "chosen", "rejected", "label"
 
 
 def label_of(value: Any, origin: Origin) -> bool:
-    """A thumb: true or false, 1 or 0, "up" or "down"; whatever else raises `DataError`."""
+    """A thumb's label: true or false, 1 or 0, "up" or "down"; anything else raises `DataError`."""
     if isinstance(value, bool):
         return value
     said = f"{value:g}" if isinstance(value, int | float) else value
@@ -92,7 +92,7 @@ def _is_alpaca(row: Row) -> bool:
 
 
 def _from_alpaca(row: Row, kind: RecordKind, origin: Origin) -> Row:
-    """`instruction`, `input`, `output`, with `history`, `system` and `kto_tag` where they stand.
+    """`instruction`, `input`, `output`, with `history`, `system` and `kto_tag` if present.
 
     Taori et al. 2023; the further columns are those that trainers have added.
     """
@@ -124,7 +124,7 @@ def _from_alpaca(row: Row, kind: RecordKind, origin: Origin) -> Row:
 
 
 def _said(answer: Any) -> Any:
-    """A text as what the assistant says; anything else stays, for `records` to look at."""
+    """A text as an assistant message; anything else is unchanged, for `records` to check."""
     if isinstance(answer, str) and answer.strip():
         return [{"role": "assistant", "content": answer}]
     return answer
@@ -142,8 +142,8 @@ def _is_sharegpt(row: Row) -> bool:
 
 
 def _from_sharegpt(row: Row, kind: RecordKind, origin: Origin) -> Row:
-    """`conversations` is what strop calls `messages`; before `chosen` and `rejected` it is the
-    prompt. The turns themselves (`from`, `value`) are read by `data.messages`."""
+    """`conversations` are strop's `messages`; beside `chosen` and `rejected` they are the prompt.
+    The turns themselves (`from`, `value`) are read by `data.messages`."""
     pair = row.get("chosen") is not None and row.get("rejected") is not None
     ours = "prompt" if pair and kind != "demonstration" else "messages"
     answers = {name: row[name] for name in ("chosen", "rejected") if name in row}
@@ -153,7 +153,7 @@ def _from_sharegpt(row: Row, kind: RecordKind, origin: Origin) -> Row:
 
 
 def _is_transcripts(row: Row) -> bool:
-    """Both answers are whole conversations in one text, or the prompt is one."""
+    """Whether both answers are whole conversations in one text, or the prompt is one."""
     if row.get("prompt") is not None:
         return _is_transcript(row["prompt"]) and _turns(row["prompt"])[-1] == ("assistant", "")
     return all(_is_transcript(row.get(name)) for name in ("chosen", "rejected"))
@@ -192,4 +192,4 @@ FORMS: tuple[Form, ...] = (
     Form("alpaca", _is_alpaca, _from_alpaca),
     Form("transcripts", _is_transcripts, _from_transcripts),
 )
-"""Formats of others, the most telling first."""
+"""Other formats, the most specific first."""

@@ -1,4 +1,4 @@
-"""What an item of an eval is called, and the groups it belongs to."""
+"""The id of an eval item, and its groups."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from strop.types import Preference, Task
 
 
 def item_of(record: Task | Preference) -> str:
-    """The row's own `id`, or a hash of its content, so that reordering a file changes nothing."""
+    """The row's own `id`, or a hash of its content, so that reordering a file changes no id."""
     if "id" in record.columns:
         return str(record.columns["id"])
     answers: list[Any] = []
@@ -30,7 +30,7 @@ def cluster_of(record: Task | Preference) -> str:
 
 
 def slices_of(record: Task | Preference, names: Sequence[str]) -> dict[str, str]:
-    """`{"topic": "fractions"}`; raises `DataError` where a column is missing."""
+    """`{"topic": "fractions"}`; raises `DataError` if a column is missing."""
     missing = [name for name in names if name not in record.columns]
     if missing:
         raise DataError(

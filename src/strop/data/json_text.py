@@ -1,4 +1,4 @@
-"""JSON as strop takes it: one value a key, characters whole, nested as deep as a person would."""
+"""Parses JSON strictly: no duplicate keys, no half characters, limited nesting."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any
 from strop.errors import DataError
 
 DEEPEST = 100
-"""Levels of lists and objects: what is read has to be printed, compared and rendered again."""
+"""Levels of lists and objects, because values are later printed, compared and rendered."""
 
 
 def parsed(text: str, where: str, *, fix: str = "mend or drop the line") -> Any:
     """The value of a JSON text.
 
-    Raises `DataError` for what is no JSON, for a key that stands twice in an object (the first
-    value would be lost in silence), for half of a surrogate pair (no tokenizer takes it) and for
-    more than `DEEPEST` levels.
+    Raises `DataError` for invalid JSON, for a duplicate key in an object (the first value would be
+    lost silently), for half of a surrogate pair (no tokenizer accepts it) and for more than
+    `DEEPEST` levels.
     """
     try:
         value = json.loads(text, object_pairs_hook=_without_twins)

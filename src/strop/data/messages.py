@@ -1,4 +1,4 @@
-"""Chat messages and tools as users' files hold them -> plain ones, or an error naming the fault."""
+"""Normalises chat messages and tools from users' files, or raises an error that names the fault."""
 
 from __future__ import annotations
 
@@ -25,21 +25,20 @@ NICKNAMES = {
     "model": "assistant",
     "agent": "assistant",
 }
-"""What other formats call the two speakers. A template would write such a role down as it stands,
-or leave the turn out."""
+"""Roles of other formats. A template would write such a role unchanged, or leave the turn out."""
 
 SHAREGPT = {
     "human": "user", "user": "user", "gpt": "assistant", "chatgpt": "assistant",
     "assistant": "assistant", "bing": "assistant", "bard": "assistant", "model": "assistant",
     "system": "system", "observation": "tool", "tool": "tool", "function_call": "assistant",
 }  # fmt: skip
-"""Who speaks in a turn of `from` and `value`."""
+"""Roles by the `from` of turns with `from` and `value`."""
 
 TOOLS_FIX = 'write [{"type": "function", "function": {"name": ..., "parameters": {...}}}]'
 
 
 def text_of(value: Any, name: str, origin: Origin) -> Text:
-    """A text or messages; raises `DataError` for what is neither, or says nothing."""
+    """A text or messages; raises `DataError` for anything else, or if it is empty."""
     if isinstance(value, str):
         if not value.strip():
             raise DataError(
@@ -50,7 +49,7 @@ def text_of(value: Any, name: str, origin: Origin) -> Text:
 
 
 def answer_of(value: Any, name: str, origin: Origin) -> Text:
-    """What the assistant says: text, or messages that begin with its turn (or a tool's result)."""
+    """An answer: text, or messages that begin with an assistant turn (or a tool's result)."""
     answer = text_of(value, name, origin)
     if isinstance(answer, str):
         return answer
@@ -75,18 +74,18 @@ def answer_of(value: Any, name: str, origin: Origin) -> Text:
 
 def messages_of(value: Any, name: str, origin: Origin) -> list[Message]:
     """A list of messages. Keys that are null are left out (`without_nulls`), but not `content`;
-    parts of text are joined. A conversation may also be given as its JSON text, or turned about
-    (`{"role": [...], "content": [...]}`, as `datasets` keeps some)."""
+    parts of text are joined. A conversation may also be JSON text, or an object of lists (`{"role":
+    [...], "content": [...]}`, as `datasets` stores some)."""
     listed = _listed(value, name, origin)
     return [_message(one, f"{name}[{number}]", origin) for number, one in enumerate(listed)]
 
 
 def without_nulls(value: Any) -> Any:
-    """A value without the keys that are null, at every depth.
+    """A value without its null keys, at every depth.
 
-    Arrow gives every object of a column the keys of all of them:
-    `without_nulls({"city": "Paris", "day": None}) == {"city": "Paris"}`. A null that was meant
-    cannot be told apart; nulls in lists stay.
+    Arrow gives every object of a column the keys of all of them: `without_nulls({"city": "Paris",
+    "day": None}) == {"city": "Paris"}`. An intended null cannot be distinguished from these; nulls
+    in lists stay.
     """
     if isinstance(value, Mapping):
         return {key: without_nulls(one) for key, one in value.items() if one is not None}
@@ -218,7 +217,7 @@ def _expect_role(role: Any, place: str, origin: Origin) -> None:
 
 
 def _joined(parts: list[Any], place: str, origin: Origin) -> str:
-    """Parts of text as one text: templates render them one after the other."""
+    """Parts of text joined into one text, as templates would render them."""
     texts = []
     for part in parts:
         if not isinstance(part, Mapping):
@@ -262,7 +261,7 @@ def _no_text(place: str, origin: Origin) -> DataError:
 
 
 def tools_of(value: Any, name: str, origin: Origin) -> list[dict[str, Any]]:
-    """A list of tools, or the JSON text of one, as a list of objects; `[]` where there are none.
+    """A list of tools, or the JSON text of one, as a list of objects; `[]` if there are none.
 
     A tool is OpenAI's `{"type": "function", "function": {"name": ...}}` or the bare
     `{"name": ..., "parameters": ...}`. Keys that are null in a list are left out: Arrow adds them.

@@ -1,4 +1,4 @@
-"""Which records make up which step: a pure function of (seed, epoch, position)."""
+"""The records of each step: a pure function of (seed, epoch, position)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Order = NDArray[np.integer[Any]]
 def permutation(count: int, seed: int, epoch: int, stream: int = 0) -> Order:
     """The order of `count` records in one epoch; streams of one seed are independent.
 
-    Four bytes a record; of each stream the epoch that was asked for last is remembered.
+    Takes four bytes per record; caches the last epoch of each stream.
     """
     latest = _latest(count, seed, stream)
     if epoch not in latest:
@@ -70,10 +70,10 @@ class DrawnRecords:
 
 
 class DataMixture:
-    """Draws every step from several sources in fixed shares.
+    """Draws every step's records from several sources in fixed shares.
 
-    Each source is walked through in its own order; a step takes the same number of records of a
-    source every time: its share of `batch_size`, rounded so that the counts add up.
+    Each source has its own order. Every step takes the same number of records from a source: its
+    share of `batch_size`, rounded so that the counts add up.
     """
 
     def __init__(self, parts: Sequence[Part], batch_size: int, seed: int) -> None:
@@ -87,7 +87,7 @@ class DataMixture:
             )
 
     def draw(self, step: int, round_: int = 0) -> DrawnRecords:
-        """The records of step `step` (from 0); further rounds of one step are other draws."""
+        """The records of step `step` (from 0); further rounds of a step draw other records."""
         own: list[int] = []
         replay: list[int] = []
         for stream, (part, count) in enumerate(zip(self.parts, self.counts, strict=True)):
@@ -99,16 +99,16 @@ class DataMixture:
 
     @property
     def own(self) -> int:
-        """The method's own records in every step."""
+        """The number of the method's own records in every step."""
         return sum(n for part, n in zip(self.parts, self.counts, strict=True) if not part.replay)
 
     def epoch_steps(self) -> float:
-        """Steps that visit as many own records as there are."""
+        """The number of steps that visit as many own records as there are."""
         return sum(part.size for part in self.parts if not part.replay) / self.own
 
 
 def _apportion(shares: Sequence[float], total: int) -> list[int]:
-    """Whole numbers in these proportions that add up to `total` (largest remainders)."""
+    """Whole numbers in these proportions with the sum `total` (largest remainders)."""
     exact = [share * total / sum(shares) for share in shares]
     counts = [int(value) for value in exact]
     by_remainder = sorted(range(len(exact)), key=lambda i: counts[i] - exact[i])

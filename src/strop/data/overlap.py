@@ -1,4 +1,4 @@
-"""Which items of an eval a model was trained on."""
+"""Finds items of an eval in training data."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from strop.text.parse import plain, spoken
 from strop.types import Demonstration, Document, Feedback, Origin, Preference, Record, Task
 
 GRAM = LONG
-"""Words in a row that a long prompt may not share with training (Brown et al. 2020, arXiv
-2005.14165, appendix C)."""
+"""Length in words of a run that a long prompt must not share with training (Brown et al. 2020,
+arXiv 2005.14165, appendix C)."""
 BLOCK = 7
 """A run of 13 words holds a whole block of 7 that starts at a multiple of 7."""
 OWN = 7
-"""Words of a run that no template may cover."""
+"""Words of a run that have to be outside templates."""
 LONG_ANSWER = 50
-"""Words from which an answer is nobody's but its own question's."""
+"""An answer with at least this many words is unique to its question."""
 SHOWN = 5
-"""Places in the training data that are named for an item."""
+"""Places in the training data that a report names for an item."""
 
 How = Literal["prompt", "13-gram", "answer"]
 
@@ -31,7 +31,7 @@ class Match:
     """An eval item that was trained on.
 
     `Match(3, "13-gram", share=0.8, count=2, places=(Origin("sft.jsonl", 17), ...))`: item 3 (from
-    0) shares 80 % of its 13-grams with 2 training records. `share` is 1 where the whole is equal.
+    0) shares 80 % of its 13-grams with 2 training records. `share` is 1 if the whole text is equal.
     """
 
     item: int
@@ -51,16 +51,16 @@ class Overlap:
 
 
 def overlap(items: Sequence[Task | Preference], training: Iterable[Record]) -> Overlap:
-    """Which eval items appear in the training records, told apart by what they ask.
+    """The eval items that appear in the training records; items are identified by their prompts.
 
-    An item appears where training has
+    An item appears if training has
 
     - an equal prompt, after normalisation (`strop.data.duplicates.words`), in text or chat form,
-      also as one turn of a conversation or one line of a document;
+      also if it is one turn of a conversation or one line of a document;
     - one of its runs of 13 words, for prompts of at least 13 words, in a prompt or document that
-      also holds every number of the item (one run is enough, as in GPT-3; `share` tells how many).
-      A run that stands in more than 10 different training texts and in two items, or in more than
-      10 items, belongs to a template; other runs need 7 words outside of those to count;
+      also holds every number of the item (one run is enough, as in GPT-3; `share` is the share of
+      runs). A run in more than 10 different training texts and in two items, or in more than 10
+      items, belongs to a template; other runs count only with 7 words outside template runs;
     - an equal answer of at least 50 words (`chosen`, `answer`). A shorter answer under another
       prompt is no overlap: many questions have the answer 5.
     """
@@ -78,7 +78,7 @@ def overlap(items: Sequence[Task | Preference], training: Iterable[Record]) -> O
 
 
 def eval_item(record: Record) -> Task | Preference:
-    """A record of an eval file as what overlap is looked for of: its prompt, and its answer."""
+    """A record of an eval file as prompt and answer, for which overlap is searched."""
     if isinstance(record, Task | Preference):
         return record
     if isinstance(record, Document):
@@ -88,7 +88,7 @@ def eval_item(record: Record) -> Task | Preference:
 
 @dataclass(slots=True)
 class _Index:
-    """Everything of the eval items that is looked for, and where it was found so far."""
+    """An index of the eval items' prompts, answers and runs, with the places found so far."""
 
     texts: Sequence[Words]
     prompts: Mapping[Words, list[int]]
@@ -126,7 +126,7 @@ class _Index:
             self.equal.setdefault((item, how), []).append(origin)
 
     def equal_matches(self) -> list[Match]:
-        """Those of equal answers first, so that equal prompts take their place."""
+        """All matches; those of equal answers come first, so that equal prompts replace them."""
         found = sorted(self.equal.items(), key=lambda one: one[0][1])
         return [Match(item, how, 1.0, len(places), tuple(places)) for (item, how), places in found]
 
@@ -165,7 +165,7 @@ class _Index:
 
 
 def asked_in(record: Record) -> list[str]:
-    """What a training record asks: the whole, and its turns or lines one by one."""
+    """The prompt texts of a training record: the whole, and its turns or lines one by one."""
     if isinstance(record, Document):
         lines = [line for line in record.text.splitlines() if line.strip()]
         return list(dict.fromkeys([record.text, *lines]))
@@ -178,7 +178,7 @@ def asked_in(record: Record) -> list[str]:
 
 
 def _answers(record: Record) -> list[str]:
-    """What a training record shows as an answer."""
+    """The answer texts of a training record."""
     if isinstance(record, Demonstration | Feedback):
         return [spoken(record.completion)]
     if isinstance(record, Preference):

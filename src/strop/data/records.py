@@ -1,4 +1,4 @@
-"""Rows of a data file -> typed records; every refusal names file, line and fix."""
+"""Converts rows of data files to typed records; every error names file, line and fix."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ OTHER_NAMES = {
     "solution": "completion", "conversation": "messages", "dialog": "messages",
     "preferred": "chosen", "dispreferred": "rejected", "content": "text",
 }  # fmt: skip
-"""Columns that often hold what strop calls otherwise, for the fix of a message."""
+"""Frequent other names of strop's columns, for the fix in a message."""
 
 
 def document(row: Row, origin: Origin) -> Document:
@@ -77,7 +77,7 @@ def demonstration(row: Row, origin: Origin) -> Demonstration:
         return Demonstration(_with_system(before, row, origin), spoken, columns, origin)
     if row.get("label") is False:
         raise DataError(
-            "the answer has `label` false: it was disliked, and would be learnt by heart",
+            "the answer has `label` false: a disliked answer would be trained on",
             where=str(origin),
             fix="use method kto, or keep only the liked answers",
             kind="disliked",
@@ -110,7 +110,8 @@ def preference(row: Row, origin: Origin) -> Preference:
 
 
 def feedback(row: Row, origin: Origin) -> Feedback:
-    """`{"prompt", "completion", "label"}` or `{"messages", "label"}`, whose last turn is judged."""
+    """`{"prompt", "completion", "label"}` or `{"messages", "label"}`; the label is of the last
+    turn."""
     row = own_columns(row, "feedback", origin)
     form = _columns("feedback", row, origin)
     columns = _others(row, form, origin)
@@ -150,7 +151,7 @@ PARSERS: dict[RecordKind, Callable[[Row, Origin], Record]] = {
 
 
 def row_of(record: Record) -> dict[str, Any]:
-    """A record as a row of strop's own form, its further columns behind it.
+    """A record as a row in strop's own form, with its further columns last.
 
     `row_of(preference(...)) == {"prompt": ..., "chosen": ..., "rejected": ..., "meta": ...}`
     """
@@ -161,7 +162,7 @@ def row_of(record: Record) -> dict[str, Any]:
 def renamed(row: Row, columns: Mapping[str, str], origin: Origin) -> Row:
     """A row whose columns have strop's names: `columns` is `{"prompt": "question"}`.
 
-    Raises `DataError` where the file has no such column, or strop's name is taken by another one.
+    Raises `DataError` if the file has no such column, or another column already has strop's name.
     """
     if not columns:
         return row
@@ -186,22 +187,22 @@ def fits(kind: RecordKind, row: Row) -> bool:
     if form is not None:
         try:
             row = form.convert(row, kind, Origin("", 0))
-        except DataError:  # its columns say something else; parsing it will tell
+        except DataError:  # contradictory columns: parsing reports them later
             return False
     return any(all(row.get(name) is not None for name in form) for form in COLUMNS[kind])
 
 
 KINDS: tuple[RecordKind, ...] = ("preference", "feedback", "demonstration", "document", "task")
-"""Kinds of record, the most telling first: what a row is taken for where nothing says it."""
+"""Kinds of record, the most specific first, to guess the kind of a row."""
 
 
 def kind_of_row(row: Row) -> RecordKind | None:
-    """The kind of record that a row holds: the most telling one whose columns are all there."""
+    """The kind of a row: the most specific one whose columns are all present."""
     return next((kind for kind in KINDS if fits(kind, row)), None)
 
 
 def any_record(row: Row, origin: Origin) -> Record:
-    """A row as the record it looks like. Raises `DataError` where it looks like none."""
+    """A row as a record of the guessed kind. Raises `DataError` if it fits none."""
     kind = kind_of_row(row)
     if kind is None:
         raise DataError(
@@ -242,7 +243,7 @@ def _columns(kind: RecordKind, row: Row, origin: Origin) -> tuple[str, ...]:
 
 
 def _renamed(row: Row) -> str:
-    """The key of a recipe that gives columns their names here."""
+    """A hint to the recipe's `columns`, with likely names of this row."""
     known: dict[str, str] = {}
     for name in row:
         if name in OTHER_NAMES and OTHER_NAMES[name] not in row:
@@ -271,7 +272,7 @@ def _others(row: Row, form: tuple[str, ...], origin: Origin) -> dict[str, Any]:
 
 
 def columns_in(row: Row) -> str:
-    """Names of columns as a message shows them: `prompt, answer`."""
+    """Names of columns for a message: `prompt, answer`."""
     names = [short(str(name)) for name in row]
     return ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
 
@@ -281,7 +282,7 @@ def _prompt(row: Row, origin: Origin) -> Text:
 
 
 def _with_system(prompt: Text, row: Row, origin: Origin) -> Text:
-    """A prompt behind the message of a `system` column, where the row has one.
+    """The prompt after the system message of a `system` column, if the row has one.
 
     A plain prompt becomes a user turn. A conversation that already begins with that message stays
     as it is; one that begins with another raises `DataError`.
@@ -363,7 +364,7 @@ def _last_answer(value: Any, origin: Origin) -> tuple[list[Message], list[Messag
 def _prompt_of_pair(
     given: Any, chosen: Text, rejected: Text, origin: Origin
 ) -> tuple[Text, Text, Text]:
-    """Pull the shared conversation out of answers that repeat it."""
+    """Extract the shared conversation from answers that repeat it."""
     whole = isinstance(chosen, list) and chosen[0]["role"] != "assistant"
     if not whole:
         if given is None:

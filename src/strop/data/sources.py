@@ -1,4 +1,4 @@
-"""Reading records from the files, folders and hub data sets that users have."""
+"""Reads records from files, folders and hub data sets."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def read(
 ) -> list[RecordT]:
     """All records of these sources, in order.
 
-    Bad rows are left out with a warning, up to the share that a source allows: `max_bad`, else 1 %
-    of training data and none of `held_out` data, which is measured on. Of a folder with several
-    splits `held_out` data is never guessed at. Raises `DataError`.
+    Bad rows are left out with a warning, up to the share that a source allows: `max_bad`, by
+    default 1 % of training data and none of `held_out` data. For `held_out` data the split of a
+    folder is never guessed. Raises `DataError`.
     """
     records: list[RecordT] = []
     for source in sources:
@@ -55,7 +55,7 @@ def at(path: str | Path) -> DataSource:
 
 
 def sieve_of(source: DataSource, *, held_out: bool = False) -> Sieve:
-    """What counts the bad rows of this source, with the share that it allows."""
+    """A sieve for the bad rows of this source, with the share that it allows."""
     allowed = 0.0 if held_out else MAX_BAD
     return Sieve(source.name, allowed if source.max_bad is None else source.max_bad)
 
@@ -65,8 +65,8 @@ def stream(
 ) -> Iterator[RecordT]:
     """The records of one source, one by one; `sieve` counts the rows and keeps the bad ones.
 
-    Of `limit` records with a `shuffle_seed` those are kept whose places in the source have the
-    lowest hashes with the seed, in the order of the source.
+    With `limit` and a `shuffle_seed`, the records whose positions have the lowest hashes under the
+    seed are kept, in the order of the source.
     """
     records = _parsed(source, parse, sieve, held_out)
     if source.limit is None:
@@ -108,14 +108,14 @@ def _parsed(
 
 
 def rows_of(source: DataSource, *, held_out: bool = False) -> Iterator[Read]:
-    """The rows of a source as its file has them; what is no row is an error in its place."""
+    """The raw rows of a source; an invalid line gives an error."""
     if source.hub is not None:
         return hub_rows(source)
     return _rows(find(Path(source.path or ""), held_out=held_out))
 
 
 def first_row(source: DataSource) -> Row | None:
-    """The first row of a source that is one, with strop's names for its columns."""
+    """The first valid row of a source, with strop's names for its columns."""
     for row, origin in rows_of(source):
         if not isinstance(row, DataError):
             return renamed(row, source.columns, origin)
@@ -123,9 +123,9 @@ def first_row(source: DataSource) -> Row | None:
 
 
 def rows(path: Path) -> Iterator[tuple[Row, Origin]]:
-    """Rows with their origin, the first bad line raises `DataError`; the line of a Parquet or
-    `datasets` row is its number from 1. Of a folder in splits `train` is read, with a warning that
-    says so."""
+    """Rows with their origins; the first bad line raises `DataError`. The line of a Parquet or
+    `datasets` row is its number from 1. Of a folder with splits, `train` is read, with a
+    warning."""
     for row, origin in _rows(find(path)):
         if isinstance(row, DataError):
             raise row
@@ -147,12 +147,12 @@ def _rows(found: DataFiles) -> Iterator[Read]:
 
 
 def rows_hash(source: DataSource) -> str:
-    """Hash of the bytes that are read of a source, 16 hex digits."""
+    """Hash of the bytes of a source, 16 hex digits."""
     return data_hash([source.path or ""]) if source.hub is None else _hash(hub_files(source))
 
 
 def rows_size(source: DataSource) -> int:
-    """Bytes that are read of a source, as they lie on the disk."""
+    """Size of a source in bytes on disk."""
     files = hub_files(source) if source.hub is not None else find(Path(source.path or "")).files
     return sum(file.stat().st_size for file in files)
 

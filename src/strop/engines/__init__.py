@@ -1,1 +1,1 @@
-"""Where tokens come from: a model in this process, a server, recorded answers."""
+"""Engines generate tokens: a model in this process, a server, recorded answers."""

@@ -1,7 +1,7 @@
-"""Draw keys: which random numbers a completion is sampled with.
+"""Draw keys: they fix the random numbers that a completion is sampled with.
 
-A draw is a pure function of its key, whatever the batch, the order in which an engine works or the
-number of processes.
+A draw is a pure function of its key; it does not depend on the batch, the engine's order of work or
+the number of processes.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any, Literal
 import numpy as np
 
 Stream = Literal["training", "selfcheck", "held_out", "eval", "decode", "synthetic", "data"]
-"""Who draws: rollouts to learn from, the check before step 1, held-out tasks during training, the
-tasks of an eval, a study of decoding, data that is generated, answers that become
-data. Streams of one seed are independent."""
+"""The purpose of a draw: training rollouts, the check before step 1, held-out tasks during
+training, the tasks of an eval, a study of decoding, generated data, answers that become data.
+Streams of one seed are independent."""
 
 Uniforms = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -38,7 +38,8 @@ class DrawKey:
 
 
 def uniforms(key: DrawKey, count: int) -> Uniforms:
-    """The first `count` numbers in [0, 1) of a key, float64; more of them begin with the same."""
+    """The first `count` numbers in [0, 1) of a key, float64; a larger `count` begins with the same
+    numbers."""
     text = f"{key.seed}/{key.stream}/{key.step}/{key.round}/{key.index}/{key.prompt}"
     digest = hashlib.sha256(text.encode()).digest()
     number = int.from_bytes(digest[:16], "little")

@@ -1,4 +1,5 @@
-"""What an engine is: it turns requests into completions, scores given tokens, takes new weights."""
+"""The engine protocol: requests become completions, given tokens get log-probs, new weights are
+published."""
 
 from __future__ import annotations
 
@@ -27,8 +28,8 @@ class Sampling:
 
     Truncations apply after temperature, in this order: `top_k` (0 is off), `top_p` (1 is off),
     `min_p` (0 is off; relative to the likeliest token). An answer ends at the first of the `stop`
-    strings, which stays in its text unless `include_stop_str_in_output` is off; its special tokens
-    do not, unless `skip_special_tokens` is off. (Both are vLLM's names.)
+    strings. Its text includes the stop string unless `include_stop_str_in_output` is off, and
+    excludes special tokens unless `skip_special_tokens` is off. (Both are vLLM's names.)
     """
 
     temperature: float = 1.0
@@ -42,7 +43,7 @@ class Sampling:
 
 
 def sampling_of(recipe: SamplingRecipe | RolloutRecipe) -> Sampling:
-    """What a recipe says of sampling; what it does not name is off."""
+    """The sampling of a recipe; truncations that it does not name are off."""
     names = {field.name for field in fields(Sampling)}
     given = {name: value for name, value in recipe if name in names}
     return Sampling(**{**given, "stop": tuple(recipe.stop)})
@@ -52,8 +53,8 @@ def sampling_of(recipe: SamplingRecipe | RolloutRecipe) -> Sampling:
 class PromptedTask:
     """A task with its rendered prompt: `PromptedTask(task, prompt_ids=(1, 4), opened="<think>")`.
 
-    `opened` is what the prompt has begun of the answer; `prompt_ids` are empty where a server
-    writes the prompt.
+    `opened` is the beginning of the answer that the prompt already contains; `prompt_ids` are empty
+    if a server renders the prompt.
     """
 
     task: Task
@@ -71,8 +72,8 @@ def prompted_tasks(tokenizer: Tokenizer, tasks: Sequence[Task]) -> list[Prompted
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One completion that is wanted:
-    `Request(prompt, Sampling(max_tokens=64), DrawKey(0, "eval", prompt="1,4", index=2))`."""
+    """A request for one completion: `Request(prompt, Sampling(max_tokens=64), DrawKey(0, "eval",
+    prompt="1,4", index=2))`."""
 
     prompt: PromptedTask
     sampling: Sampling
@@ -82,9 +83,10 @@ class Request:
 def requests_of(
     prompts: Sequence[PromptedTask], sampling: Sampling, key: DrawKey, group_size: int
 ) -> list[Request]:
-    """`group_size` requests per prompt, prompt by prompt; `key` says all but prompt and index.
+    """`group_size` requests per prompt, prompt by prompt; `key` is the draw key without prompt and
+    index.
 
-    The indices of a prompt that comes again count on, so that its answers are others.
+    If a prompt appears twice its indices continue, so that its answers differ.
     """
     seen: Counter[tuple[int, ...]] = Counter()
     requests = []
@@ -99,9 +101,10 @@ def requests_of(
 
 
 def in_groups(finished: Iterable[tuple[int, A]], group_size: int) -> list[tuple[A, ...]]:
-    """What `Engine.generate` yields of `requests_of`, in their order: `group_size` per prompt.
+    """The answers that `Engine.generate` yields for `requests_of`, in order, `group_size` per
+    prompt.
 
-    Raises `UsageError` where a request has no answer or two.
+    Raises `UsageError` if a request has no answer or several.
     """
     ordered = sorted(finished, key=lambda pair: pair[0])
     indices = [index for index, _ in ordered]
@@ -118,30 +121,29 @@ def in_groups(finished: Iterable[tuple[int, A]], group_size: int) -> list[tuple[
 
 
 class Engine(Protocol):
-    """Where tokens come from: a model in this process, a server, recorded answers.
-
-    An engine that cannot do one of these raises `UsageError`.
-    """
+    """Generates answers: a model in this process, a server, recorded answers. A method that an
+    engine does not support raises `UsageError`."""
 
     def identity(self) -> Mapping[str, Any]:
-        """What makes it this engine and no other; `path` and `sha256` where there are weights."""
+        """Identifies the engine; has `path` and `sha256` if there are weights."""
 
-    def speaking(self, template: TemplateRecipe) -> Engine:
-        """The same engine, writing conversations as a suite says."""
+    def with_template(self, template: TemplateRecipe) -> Engine:
+        """The same engine with a suite's chat template."""
 
     def prompted(self, tasks: Sequence[Task], sampling: Sampling) -> Sequence[PromptedTask]:
-        """The tasks' prompts as this engine writes them, with room for answers to the longest."""
+        """The tasks' prompts as this engine renders them; raises if the longest leaves no room for
+        an answer."""
 
     def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
-        """(index of the request, its answer), one by one as they finish; a `Completion` where the
-        engine gives tokens. An answer depends on its request alone, whatever its company."""
+        """(index of the request, its answer), one by one as they finish; a `Completion` if the
+        engine returns tokens. An answer depends on its request alone, not on the other requests."""
 
     def score(self, trees: Sequence[Tree]) -> list[tuple[float, ...]]:
         """Log-probs of the supervised tokens of every branch, branch by branch, nats, at
         temperature 1."""
 
     def publish(self, weights: Mapping[str, torch.Tensor]) -> int:
-        """Take these weights, by parameter name; the version of the policy they make."""
+        """Load these weights, by parameter name; returns the new version of the policy."""
 
     def policy(self) -> Policy:
         """The model itself, for tasks that read whole distributions over the vocabulary."""

@@ -21,37 +21,37 @@ from strop.text.script import THOUGHTS, as_messages, opened_by, tools_of
 from strop.types import FAILED, Answer, Finish, Task, Tree, Usage
 
 KEY = "STROP_API_KEY"
-"""The environment variable with the bearer token, if the endpoint asks for one."""
+"""The environment variable with the bearer token, if the endpoint needs one."""
 
 CONTINUED = {"add_generation_prompt": False, "continue_final_message": True}
-"""vLLM's and SGLang's way to go on with an assistant message that the prompt ends with."""
+"""vLLM's and SGLang's options to continue an assistant message at the end of the prompt."""
 
 REFUSALS = (400, 413, 422)
-"""Statuses that say that this one request is refused: too long, filtered, malformed."""
+"""Statuses by which a server refuses this one request: too long, filtered, malformed."""
 
 FINISHES: Mapping[str, Finish] = {
     "length": "length",
     "abort": "aborted",
     "content_filter": "error",
 }
-"""What servers call an answer that is not complete; `abort` is vLLM's and SGLang's."""
+"""Servers' finish reasons of incomplete answers; `abort` is vLLM's and SGLang's."""
 
 
 class OpenAIEngine:
-    """`POST <url>/chat/completions`, one request a sample, its seed fixed per sample.
+    """`POST <url>/chat/completions`, one request per sample, with a fixed seed per sample.
 
-    A text prompt is sent as one user message, tools beside it, and `options` as vLLM's
-    `chat_template_kwargs`. Servers cut the `stop` string off an answer; where they say which one it
-    was (vLLM, SGLang) it is put back if it is wanted. Raises `UnscoredError` for a request that
-    fails to the end: nothing is taken for an empty answer, and `content: null` without a tool call
-    is one that failed (`finish` is `error`). Calls that a server took out of the text are put back
-    as Hermes writes them, `<tool_call>{"name": ..., "arguments": ...}</tool_call>`. Answers come
-    without tokens. With `cache` they are kept in that folder, and a request that was answered is
-    not sent again.
+    A text prompt is sent as one user message, with its tools, and `options` as vLLM's
+    `chat_template_kwargs`. Servers cut the `stop` string off an answer; if they name it (vLLM,
+    SGLang) it is put back where the sampling wants it. Raises `UnscoredError` for a request that
+    still fails after all retries. A failure never counts as an empty answer: `content: null`
+    without a tool call is a failed answer (`finish` is `error`). Calls that a server parsed out of
+    the text are put back in Hermes' syntax, `<tool_call>{"name": ..., "arguments":
+    ...}</tool_call>`. Answers have no tokens. With `cache` they are kept in that folder, and an
+    answered request is not sent again.
 
-    With `lenient` a request that the server refuses by itself (too long, filtered) is answered by
-    `Answer("", "error")` with a warning, and the others go on. With `thoughts` the thought that a
-    server puts beside an answer (`reasoning_content`) stands before it, in `<think>` tags.
+    With `lenient` a request that the server refuses (too long, filtered) gets `Answer("", "error")`
+    with a warning, and the others continue. With `thoughts`, a thought that the server returns
+    separately (`reasoning_content`) is put before the answer, in `<think>` tags.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class OpenAIEngine:
     def identity(self) -> Mapping[str, Any]:
         return {"endpoint": self.url, "model": self.model}
 
-    def speaking(self, template: TemplateRecipe) -> OpenAIEngine:
+    def with_template(self, template: TemplateRecipe) -> OpenAIEngine:
         if template.chat_template is not None:
             raise UsageError(
                 "the suite sets chat_template, but a server writes conversations by itself",
@@ -153,7 +153,7 @@ class OpenAIEngine:
         }
 
     def _answer(self, said: Any, request: Request) -> Answer:
-        """The answer; with the stop string that ended it, where that is wanted."""
+        """The answer, with the stop string that ended it if the sampling wants it."""
         if isinstance(said, HttpError):
             warnings.warn(f"{self.url}: a request was refused ({said.problem})", stacklevel=2)
             return Answer("", "error", opened=request.prompt.opened)
@@ -182,7 +182,7 @@ class OpenAIEngine:
 
 
 def _is_answer(said: Any) -> bool:
-    """Whether an answer is worth keeping: of the OpenAI form, and not one that failed."""
+    """Whether a response may be cached: it has the OpenAI form and did not fail."""
     try:
         choice = said["choices"][0]
         content, calls = choice["message"]["content"], choice["message"].get("tool_calls")
@@ -193,7 +193,7 @@ def _is_answer(said: Any) -> bool:
 
 
 def _usage(said: Any) -> Usage | None:
-    """What the server counted, where it counts."""
+    """The server's token counts, if it returns them."""
     counted = said.get("usage")
     used = counted if isinstance(counted, dict) else {}
     prompt, completion = used.get("prompt_tokens"), used.get("completion_tokens")
@@ -203,14 +203,14 @@ def _usage(said: Any) -> Usage | None:
 
 
 def _calls(message: Mapping[str, Any]) -> list[str]:
-    """The calls of a message, each as Hermes writes it."""
+    """The calls of a message in Hermes' syntax."""
     functions = [call["function"] for call in message.get("tool_calls") or []]
     named = [{"name": f["name"], "arguments": _read(f["arguments"])} for f in functions]
     return [f"<tool_call>{json.dumps(one, ensure_ascii=False)}</tool_call>" for one in named]
 
 
 def _read(arguments: Any) -> Any:
-    """Arguments as an object; a text that is no JSON stays one, as the model wrote it."""
+    """Arguments as an object; text that is not JSON stays as the model wrote it."""
     try:
         return json.loads(arguments)
     except (ValueError, TypeError):

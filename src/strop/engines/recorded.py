@@ -1,4 +1,4 @@
-"""Answers that were given elsewhere and written down."""
+"""Answers that were recorded elsewhere."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from strop.types import Answer, Origin, Task, Tree
 class RecordedEngine:
     """Rows `{"item" or "prompt", "completion" or "output"[, "sample"]}`.
 
-    `item` is a task's `id`; without one the prompt has to be the task's own. Several rows of one
-    item are its samples, in the order of the file where they carry no number.
+    `item` is a task's `id`; without it the prompt has to equal the task's. Several rows of one item
+    are its samples, in the order of the file if they have no number.
     """
 
     def __init__(self, path: str) -> None:
@@ -33,7 +33,7 @@ class RecordedEngine:
     def identity(self) -> Mapping[str, Any]:
         return {"outputs": self.path, "outputs_sha256": data_hash([self.path])}
 
-    def speaking(self, template: TemplateRecipe) -> RecordedEngine:
+    def with_template(self, template: TemplateRecipe) -> RecordedEngine:
         return self  # what was said was said
 
     def prompted(self, tasks: Sequence[Task], sampling: Sampling) -> list[PromptedTask]:

@@ -1,1 +1,1 @@
-"""Measuring a model, and deciding from the measurements."""
+"""Measures models, and decides from the measurements whether a model may be promoted."""

@@ -1,4 +1,4 @@
-"""What the tasks of an eval ask of an engine."""
+"""Asks an engine for answers to the tasks of an eval."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from strop.types import Answer, Answered, Completion, Rollout, Task
 
 
 def as_engine(engine: Engine | str) -> Engine:
-    """A text is a model folder or hub name."""
+    """The engine itself, or a local engine for a model folder or hub name."""
     return LocalEngine(engine) if isinstance(engine, str) else engine
 
 
 def ask(
     engine: Engine, tasks: Sequence[Task], sampling: SamplingRecipe, samples: int, seed: int
 ) -> list[Rollout | Answered]:
-    """`samples` answers to every task, in order. The same for a task whatever its company."""
+    """`samples` answers to every task, in order. A task's answers do not depend on the other
+    tasks."""
     how = sampling_of(sampling)
     prompts = engine.prompted(tasks, how)
     requests = requests_of(prompts, how, DrawKey(seed, "eval"), samples)
@@ -31,7 +32,7 @@ def ask(
 
 
 def answered(prompt: PromptedTask, answers: Sequence[Answer]) -> Rollout | Answered:
-    """A rollout where the engine gave tokens."""
+    """A rollout if the engine returned tokens, else the texts alone."""
     completions = tuple(answer for answer in answers if isinstance(answer, Completion))
     if len(completions) < len(answers):
         return Answered(prompt.task, tuple(answers))
@@ -41,10 +42,10 @@ def answered(prompt: PromptedTask, answers: Sequence[Answer]) -> Rollout | Answe
 def find_engine(
     model: str | None, endpoint: str | None = None, outputs: str | None = None
 ) -> Engine:
-    """Whom to measure: a model folder or hub name, a model of that name behind an
+    """The engine to measure: a model folder or hub name, a model of that name behind an
     OpenAI-compatible `endpoint`, or recorded `outputs`.
 
-    Raises `UsageError` for nobody and for two at once.
+    Raises `UsageError` if none or several of them are given.
     """
     if outputs is not None:
         if model is not None or endpoint is not None:
@@ -52,6 +53,7 @@ def find_engine(
         return RecordedEngine(outputs)
     if model is None:
         raise UsageError(
-            "whom to measure?", fix="give --model FOLDER, --endpoint URL --model NAME, or --outputs"
+            "no engine to measure was given",
+            fix="give --model FOLDER, --endpoint URL --model NAME, or --outputs",
         )
     return LocalEngine(model) if endpoint is None else OpenAIEngine(endpoint, model)

@@ -1,4 +1,4 @@
-"""Log-probs of continuations: what multiple choice, perplexity and lm-eval's requests come to."""
+"""Log-probs of continuations, for multiple choice, perplexity and lm-eval's requests."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from strop.text.runs import runs
 from strop.types import Branch, Tree, TreeBatch
 
 TOKENS = 16384
-"""Tokens in one forward; a longer tree is a forward of its own."""
+"""Tokens in one forward; a longer tree gets a forward of its own."""
 
 Ids = tuple[int, ...]
 
@@ -30,7 +30,7 @@ Ids = tuple[int, ...]
 @dataclass(frozen=True, slots=True)
 class Continuation:
     """`Continuation(logprob=-3.2, tokens=2, greedy=False)`: the sum over the supervised tokens in
-    nats, how many they are, and whether greedy decoding would write them."""
+    nats, their number, and whether greedy decoding would write them."""
 
     logprob: float
     tokens: int
@@ -39,7 +39,7 @@ class Continuation:
 
 @torch.no_grad()
 def read_continuations(policy: Policy, trees: Sequence[Tree]) -> list[Continuation]:
-    """One for every branch, in order; every trunk is computed once."""
+    """A continuation for every branch, in order; each trunk is computed once."""
     found: list[Continuation] = []
     with policy.arithmetic(), eval_mode(policy.model):
         for part in runs(trees, TOKENS):
@@ -49,7 +49,7 @@ def read_continuations(policy: Policy, trees: Sequence[Tree]) -> list[Continuati
 
 def context_of(policy: Policy) -> int:
     """Tokens the model can read. Nothing is predicted from a continuation's last token, so trunk
-    and branch may together be one longer."""
+    and branch together may be one token longer."""
     causal_lm = policy.score.causal_lm
     tokens = int(causal_lm.config.get_text_config().max_position_embeddings)
     # padded rows read the last token too, at a position of its own
@@ -57,7 +57,7 @@ def context_of(policy: Policy) -> int:
 
 
 def pair_ids(encoder: Encoder, context: str, continuation: str) -> tuple[Ids, Ids]:
-    """Ids of a context and of what continues it, split as lm-eval's `_encode_pair` splits them.
+    """Ids of a context and its continuation, split as in lm-eval's `_encode_pair`.
 
     White space at the context's end goes to the continuation, where most tokenizers have it; both
     are tokenised as one text, which is cut at the context's length.
@@ -68,7 +68,7 @@ def pair_ids(encoder: Encoder, context: str, continuation: str) -> tuple[Ids, Id
 
 
 def prefix_id(tokenizer: Tokenizer) -> int:
-    """What stands before a text that has nothing before it: BOS, or EOS where there is none."""
+    """The token before the first token of a text: BOS, or EOS where there is no BOS."""
     for token in (tokenizer.bos_token_id, tokenizer.eos_token_id):
         if token is not None:
             return int(token)
@@ -79,10 +79,10 @@ def prefix_id(tokenizer: Tokenizer) -> int:
 
 
 def windows(ids: Ids, prefix: int, length: int) -> list[Tree]:
-    """A text as trees that predict every token once, with the context lm-eval gives it.
+    """A text as trees that predict every token once, with the context that lm-eval gives it.
 
-    Of `windows((0, 1, 2, 3, 4, 5), prefix=9, length=4)` the first predicts 0-3 after 9, the last
-    4 and 5 after 1-3: it begins as early as the model's context allows.
+    In `windows((0, 1, 2, 3, 4, 5), prefix=9, length=4)` the first tree predicts 0-3 after 9; the
+    last predicts 4 and 5 after 1-3, the longest context that the model allows.
     """
     first = Tree((prefix,), (_learnt(ids[:length]),))
     later = []
@@ -97,14 +97,14 @@ def _learnt(ids: Ids) -> Branch:
 
 
 def continuing(trunk: Ids, branches: Sequence[Ids]) -> Tree:
-    """A tree whose branches are supervised throughout."""
+    """A tree whose branches are supervised at every token."""
     return Tree(trunk, tuple(map(_learnt, branches)))
 
 
 def _read(policy: Policy, trees: Sequence[Tree]) -> list[Continuation]:
     causal_lm = policy.score.causal_lm
     batch = lay_out(trees, causal_lm.device)
-    # only a last token, from which nothing is predicted, can stand one place too far
+    # only a last token, from which nothing is predicted, can be one position too far
     within_L = batch.positions_L.clamp(max=context_of(policy) - 1)
     figures_N3 = _figures(policy, replace(batch, positions_L=within_L))
     figures_B3 = figures_N3.new_zeros(batch.branches, 3).index_add(0, batch.branch_N, figures_N3)

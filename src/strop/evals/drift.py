@@ -1,4 +1,5 @@
-"""How a model's answers look, whatever they are worth: what a gain may have cost unseen.
+"""Figures of how a model's answers look, apart from their scores: side effects that a gain may
+hide.
 
 Per answer (`drift/<task>/...`, so that a policy can bound it) and over all answers of a task.
 """
@@ -24,10 +25,10 @@ SCALES: Mapping[str, Scale] = {
     **dict.fromkeys(("finished", "answered", "distinct_2"), (0.0, 1.0)),
     **dict.fromkeys(("length", "entropy", "kl"), (None, None)),
 }
-"""What a figure can be at all."""
+"""The range of each figure."""
 
 BLEU_SAMPLE = 200
-"""Self-BLEU compares every answer with every other one: it is taken over the first so many."""
+"""Self-BLEU compares every answer with every other one, so only this many answers are taken."""
 
 
 def answer_figures(
@@ -70,8 +71,8 @@ def _length(answer: Answer) -> int:
 
 def corpus_figures(records: Sequence[EvalRecord]) -> dict[str, dict[str, float]]:
     """`{"sampled": {"length": 21.4, "distinct_2": 0.31, "self_bleu": 0.62, ...}}`: per task the
-    means of its figures, and those of all its answers together. Displacement figures (DESIGN
-    section 8) where pairs were held against a reference."""
+    means of the per-answer figures, and the figures of all its answers together; displacement
+    figures (docs/displacement.md) for pairs that were compared with a reference."""
     found: dict[str, dict[str, list[EvalRecord]]] = {}
     for record in records:
         if record.task.startswith(PREFIX):
@@ -95,7 +96,7 @@ def _of_task(figures: Mapping[str, Sequence[EvalRecord]]) -> dict[str, float]:
 
 
 def per_token(records: Sequence[EvalRecord], lengths: Sequence[EvalRecord]) -> float:
-    """Mean over tokens of figures that are means over an answer's tokens."""
+    """Mean over all tokens, from means over each answer's tokens."""
     weights = [record.score or 0.0 for record in lengths]
     total = sum(w * (r.score or 0.0) for w, r in zip(weights, records, strict=True))
     return total / max(1.0, sum(weights))

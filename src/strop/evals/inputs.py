@@ -1,4 +1,5 @@
-"""What an eval depends on, as hashes: whether it has to run again, and whether two compare."""
+"""Hashes of what an eval depends on. They decide whether it has to run again, and whether two evals
+can be compared."""
 
 from __future__ import annotations
 
@@ -17,8 +18,8 @@ from strop.recipe.train.data import DataSource
 
 
 def suite_hash(suite: Suite) -> str:
-    """Hash of what is asked and how it is judged, by content: a suite that was moved to another
-    folder is the same, one whose data or rewards changed is not."""
+    """Hash of a suite's tasks, data and rewards by content: a suite that was moved to another
+    folder keeps its hash, a suite whose data or rewards changed does not."""
     return _digest([_by_content(suite.plain()), list(_judges(suite.plain()))])
 
 
@@ -30,7 +31,7 @@ def inputs_of(suite: Suite, engine: Engine | str, reference: str | None) -> str:
 
 
 def _by_content(value: Any) -> Any:
-    """Plain recipe values with the hash of its bytes in the place of every file."""
+    """Plain recipe values in which every file is replaced by the hash of its bytes."""
     if isinstance(value, list):
         return [_by_content(item) for item in value]
     if not isinstance(value, dict):
@@ -52,7 +53,7 @@ def _by_content(value: Any) -> Any:
 
 
 def _judges(value: Any) -> Iterator[str]:
-    """Weights of the reward models a suite asks, in order."""
+    """Weights of the reward models of a suite, in order."""
     if isinstance(value, dict):
         if isinstance(value.get("model"), str):
             yield weights_hash(value["model"])

@@ -1,5 +1,5 @@
-"""The tasks of a suite as jobs: rows, and what judges any run of them, so that an eval can stop
-after any part and go on."""
+"""The tasks of a suite as jobs: rows and a function that judges any slice of them, so that an eval
+can stop after any part and resume."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from strop.rewards.compose import Reward
 from strop.types import Answered, EvalRecord, Preference, Rollout, Task
 
 ANSWERS = 256
-"""Answers in one part of a job: what is lost at most when an eval is killed."""
+"""Answers in one part of a job: at most these are lost when an eval is killed."""
 
 FORWARD = 64
 """Texts in one forward."""
@@ -46,9 +46,9 @@ FORWARD = 64
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """`Job("greedy", rows=(...), part=256, judge=..., items=(...))`: `judge(rows[a:b])` gives the
-    records of those rows, the same whatever stands around them. `items` are what could have been
-    trained on."""
+    """`Job("greedy", rows=(...), part=256, judge=..., items=(...))`: `judge(rows[a:b])` returns the
+    records of these rows, which do not depend on the other rows. `items` are compared with the
+    training data."""
 
     name: str
     rows: Sequence[Any]
@@ -63,7 +63,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class EvalSetup:
-    """Who is measured, against whom, with which seed."""
+    """The measured engine, its reference if any, and the seed."""
 
     engine: Engine
     reference: LocalEngine | None
@@ -73,14 +73,15 @@ class EvalSetup:
         return None if self.reference is None else self.reference.policy()
 
     def figures(self, recipe: AnswerTask, said: Sequence[Rollout | Answered]) -> list[EvalRecord]:
-        """How the answers look; with their likelihoods where the model is here."""
+        """Drift figures of the answers; with likelihoods if the engine is local."""
         policy = self.engine.policy() if isinstance(self.engine, LocalEngine) else None
         reference = self.reference_policy() if policy else None
         return answer_figures(recipe, said, policy, reference)
 
 
 def jobs_of(suite: Suite, asked: EvalSetup) -> list[Job]:
-    """One job a task, in the order of the suite; data are read and checked, nobody is asked."""
+    """One job per task, in the order of the suite. Reads and checks the data, but asks no
+    engine."""
     return [JOBS[type(recipe)](recipe, asked) for recipe in suite.tasks]
 
 
@@ -134,7 +135,7 @@ def _likelihoods(
     rows: Sequence[Any],
     score: Callable[[Policy, Any, Sequence[Any]], list[EvalRecord]],
 ) -> Job:
-    """A job on rows with a `task` that `score` reads the model's likelihoods of."""
+    """A job that scores rows by the model's likelihoods."""
 
     def judge(part: Sequence[Any]) -> list[EvalRecord]:
         return score(asked.engine.policy(), recipe, part)
@@ -166,11 +167,11 @@ JOBS: Mapping[type[EvalTask], Callable[[Any, EvalSetup], Job]] = {
     PythonTask: _custom,
     LmEvalTask: _lm_eval,
 }
-"""What each kind of task asks."""
+"""The builder of each kind of task."""
 
 
 def _frozen(data: Sequence[DataSource]) -> Sequence[DataSource]:
-    """The sources of a task; a golden set among them has to be as it was frozen."""
+    """The sources of a task; raises if a golden set among them was changed."""
     for source in data:
         if source.path is not None:
             check_frozen(source.path)
@@ -180,7 +181,7 @@ def _frozen(data: Sequence[DataSource]) -> Sequence[DataSource]:
 def _sliced(
     recipe: EvalTask, rows: Sequence[Task] | Sequence[Preference]
 ) -> Sequence[Task] | Sequence[Preference]:
-    """The same rows, all of which have the columns that the task slices by."""
+    """The rows; raises if one lacks a column that the task slices by."""
     for row in rows:
         slices_of(row, recipe.slices)
     return rows

@@ -1,4 +1,4 @@
-"""What an eval has measured so far, on disk after every part, so that nothing is measured twice."""
+"""Stores the results of an eval after every part, so that nothing is measured twice."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ PARTS = "parts.jsonl"
 class EvalJournal:
     """A folder beside the output, `.<output>.partial`, gone when the eval is whole.
 
-    It belongs to one hash of everything that the result depends on: with another one it begins
-    anew. A line that was cut by a kill is dropped.
+    It is valid for one hash of the eval's inputs; with another hash it starts empty. A line that
+    was cut by a kill is dropped.
     """
 
     def __init__(self, output: Path, inputs: str) -> None:
@@ -30,7 +30,7 @@ class EvalJournal:
         self.done: dict[tuple[str, int], list[EvalRecord]] = {}
 
     def open(self) -> None:
-        """Take over what an earlier start measured, if it is of the same inputs."""
+        """Read the results of an earlier start, if its inputs were the same."""
         stamp = self.folder / INPUTS
         if not stamp.exists() or stamp.read_text() != self.inputs:
             shutil.rmtree(self.folder, ignore_errors=True)

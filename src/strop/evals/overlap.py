@@ -36,7 +36,7 @@ class TrainedOnItem:
 @dataclass(frozen=True, slots=True)
 class OverlapReport:
     """`OverlapReport(items=200, found=(TrainedOnItem(...),), checked=("sft.jsonl",),
-    unknown={"dpo.jsonl": "it is gone"})`; what is `unknown` could not be compared."""
+    unknown={"dpo.jsonl": "it is gone"})`; `unknown` lists what could not be compared, and why."""
 
     items: int
     found: tuple[TrainedOnItem, ...]
@@ -44,7 +44,7 @@ class OverlapReport:
     unknown: Mapping[str, str]
 
     def lines(self) -> list[str]:
-        """What a person has to know, one finding a line; empty where all is clean and known."""
+        """One line per finding; empty if nothing was found and everything could be compared."""
         lines = [
             f"{one.where}: item {one.item} was trained on ({_how(one)}): "
             + ", ".join(one.training + ("...",) * (one.count > len(one.training)))
@@ -69,9 +69,8 @@ def training_sources(lineage: Mapping[str, Any]) -> list[tuple[DataSource, str]]
 def check_overlap(items: Sequence[Task | Preference], lineage: Mapping[str, Any]) -> OverlapReport:
     """Compare eval items with all training data of a lineage (see `data.contamination.overlap`).
 
-    A file that is gone, or that changed since training, tells nothing: it is listed in `unknown`,
-    as is an ancestor in whose place other weights lie by now.
-    What a base model that no run of strop made was trained on is not known to anybody here.
+    `unknown` lists files that are gone or changed since training, and ancestors whose weights have
+    been replaced. The training data of a base model that strop did not train cannot be checked.
     """
     checked: list[DataSource] = []
     unknown: dict[str, str] = {}
@@ -90,7 +89,7 @@ def check_overlap(items: Sequence[Task | Preference], lineage: Mapping[str, Any]
 
 
 def _state(source: DataSource, digest: str) -> str | None:
-    """Why a source cannot be compared; `None` where it is still what was trained on."""
+    """Why a source cannot be compared; `None` if it is unchanged since training."""
     try:
         return None if rows_hash(source) == digest else "it changed since the training"
     except (DataError, OSError):
@@ -98,7 +97,7 @@ def _state(source: DataSource, digest: str) -> str | None:
 
 
 def _records(sources: Sequence[DataSource]) -> Iterator[Record]:
-    """All rows that are records of some kind; rows that no training could use are left out."""
+    """All rows that are records of some kind; rows that training could not use are left out."""
     for source in sources:
         yield from stream(source, any_record, Sieve(source.name, max_bad=1.0))
 

@@ -1,4 +1,4 @@
-"""Per-item scores on disk: one JSON line an item, in the form the gate reads."""
+"""Per-item scores on disk: one JSON line per item, in the form that the gate reads."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def write_records(path: Path, records: Iterable[EvalRecord]) -> None:
 
 def read_records(path: str | Path) -> list[EvalRecord]:
     """Records of an eval folder, of a plain file with rows `{"item", "score"[, "cluster"]}`, or of
-    what lm-eval logged with `--log_samples`.
+    lm-eval's `--log_samples`.
 
     Raises `DataError` with file and line for a row that is not of that form.
     """
@@ -52,7 +52,7 @@ def mean_scores(records: Sequence[EvalRecord]) -> dict[str, float]:
 
 
 def record_from(row: Mapping[str, Any], where: str) -> EvalRecord:
-    """A row as a record; `DataError` names the first value that is not what it should be."""
+    """A row as a record; `DataError` names the first invalid value."""
     if "item" not in row or "score" not in row:
         raise DataError("the row has no item or no score", where=where,
                         fix='write {"item": "7", "score": 1.0}')  # fmt: skip

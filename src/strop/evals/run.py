@@ -1,4 +1,4 @@
-"""A suite on a model: records, their means and how the answers look, on disk."""
+"""Runs a suite on a model and writes records, mean scores and drift figures."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from strop.text.chat.clock import written_on
 from strop.types import EvalRecord
 
 OnPart = Callable[[str, int, int], None]
-"""Told a task's name, how many of its items are measured, and of how many."""
+"""Called with a task's name, the number of its items measured so far, and their total."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +55,10 @@ def run_suite(
 ) -> SuiteResult:
     """Run every task, write `records.jsonl` and `summary.json` under `output`, whole or not at all.
 
-    `engine` is what is asked; a text is a model folder or hub name. What an interrupted start has
-    measured is kept beside `output` and taken over.
+    `engine` may be a model folder or hub name. Results of an interrupted start are kept beside
+    `output` and reused.
     """
-    asked_of = as_engine(engine).speaking(suite.template)
+    asked_of = as_engine(engine).with_template(suite.template)
     with written_on(suite.date):
         return _run_suite(suite, asked_of, Path(output), reference, on_part)
 
@@ -96,14 +96,15 @@ def _run_suite(
 
 
 def check_suite(suite: Suite, engine: Engine) -> dict[str, int]:
-    """Items of every task; raises what would keep the suite from running, without asking."""
+    """Number of items of every task. Raises what would keep the suite from running; asks no
+    engine."""
     engine.identity()
     return {job.name: len(job.rows) for job in jobs_of(suite, EvalSetup(engine, None, suite.seed))}
 
 
 def measure(suite: Suite, policy: Policy) -> dict[str, float]:
     """Mean score of every task of a suite, on a model that is already loaded."""
-    asked_of = LocalEngine("in memory", policy).speaking(suite.template)
+    asked_of = LocalEngine("in memory", policy).with_template(suite.template)
     with written_on(suite.date):
         jobs = jobs_of(suite, EvalSetup(asked_of, None, suite.seed))
         return _scores([r for job in jobs for part in job.parts() for r in job.judge(part)])

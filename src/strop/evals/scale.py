@@ -1,4 +1,4 @@
-"""Whether both sides give a score on one scale: 0 or 1 against 0 to 100 proves nothing."""
+"""Checks that base and candidate were scored on one scale, not 0 or 1 against 0 to 100."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from strop.types import EvalRecord, Scale
 Pair = tuple[EvalRecord, EvalRecord]
 
 TOLERANCE = 1e-6
-"""What rounding may add to a score beyond its scale."""
+"""Rounding may take a score this far beyond its scale."""
 
 LEAST_TOP = 5.0
-"""The usual scales beside 0 to 1 end at 5, 10 or 100. A sum of rewards may well reach 2."""
+"""Usual scales other than 0 to 1 end at 5, 10 or 100; a sum of rewards may reach 2."""
 
 BEYOND = 0.95
-"""Share of the scores other than 0 that lie above 1 on such a scale; counts have many ones."""
+"""Share of the nonzero scores above 1 that marks such a scale; counts, too, have many ones."""
 
 ALIKE, KINDS, ITEMS = 0.5, 3, 10
-"""Half of at least 10 items with at least 3 different scores did not change but for a factor."""
+"""Half of at least 10 items, with at least 3 different scores, differ by the same factor alone."""
 
 
 def expect_one_scale(score: str, sides: Sequence[Pair], known: Scale | None = None) -> None:
     """Raise `MissingEvidenceError` where base and candidate were scored on different scales.
 
-    What the policy says (`known`) or the records declare (`scale`) decides. Where a side declares
-    nothing, its scores have to lie within what the other declares, and they tell two scales apart
-    in two cases:
+    The policy's scale (`known`) or the records' (`scale`) decides. If a side declares none, its
+    scores have to lie within the scale of the other side, and two scales are inferred from the
+    scores in two cases:
 
     - one side lies within 0 and 1 and is not all 0; the other is never negative, reaches 5 or more,
       and of its scores that are not 0 at least 95 % are above 1;
     - half of the items have the same factor, 2 or more, between their two scores.
 
-    Differences that a model can make do not look like that, unless a figure without bounds (a
-    length) collapsed; there a declared scale says so.
+    Real differences between models do not look like that, unless an unbounded figure (a length)
+    collapsed; declare its scale then.
     """
     declared = {record.scale for side in sides for record in side} - {None}
     if known is not None:

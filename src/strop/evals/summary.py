@@ -1,4 +1,4 @@
-"""`summary.json` of an eval: what was measured, on whom, by what, and whether it was trained on."""
+"""`summary.json` of an eval: the suite, the model, the scores, and overlap with training data."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ class Seen(TypedDict):
 
 
 class Measured(TypedDict, total=False):
-    """What the gate reads of a summary, and how it has to look; the rest is kept as it is."""
+    """The keys of a summary that the gate reads, with their types; other keys are kept as they
+    are."""
 
     __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
 
@@ -56,7 +57,7 @@ READ = TypeAdapter(Measured)
 def summary_of(
     suite: Suite, engine: Engine, reference: str | None, jobs: Sequence[Job]
 ) -> dict[str, Any]:
-    """What is known of an eval before anything is asked."""
+    """The part of a summary that is known before the engine answers."""
     against = {"path": reference, "sha256": weights_hash(reference)} if reference else None
     return {
         "suite": suite.name,
@@ -69,8 +70,8 @@ def summary_of(
 
 
 def prompts_of(engine: Engine, jobs: Sequence[Job]) -> dict[str, str]:
-    """A hash of the prompts of every task as the model read them, template and date included:
-    `{"greedy": "3f1c..."}`. Empty where the prompts were written elsewhere."""
+    """A hash of every task's prompts as the model read them, template and date included:
+    `{"greedy": "3f1c..."}`. Empty if the engine renders the prompts elsewhere."""
     if not isinstance(engine, LocalEngine):
         return {}
     tokenizer = engine.tokenizer()
@@ -108,8 +109,8 @@ def read_summary(folder: str | Path) -> dict[str, Any] | None:
 
 
 def _overlap(jobs: Sequence[Job], engine: Engine) -> dict[str, Any]:
-    """Items of the suite that the model (or a parent of it) was trained on; and the training data
-    that are gone, with which nothing could be compared."""
+    """Items of the suite that the model or an ancestor was trained on, and training data that could
+    not be compared."""
     lineage = ancestry(engine.path) if isinstance(engine, LocalEngine) else {}
     found: list[dict[str, Any]] = []
     unknown: dict[str, str] = {}

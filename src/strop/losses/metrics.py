@@ -1,8 +1,8 @@
-"""Metrics that know how to be added up.
+"""Metrics that can be merged over micro-batches.
 
-Micro-batches of one step are merged with `merge`, so that a step's metric is the same whether
-the step was computed in one piece or in eight. Totals stay tensors on their device until `results`
-fetches them all at once.
+`merge` combines the micro-batches of a step, so that a step's metric is the same whether it was
+computed in one piece or in eight. Totals stay tensors on their device until `results` fetches them
+all at once.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Correction for tokens sampled by other probabilities than the trainer's: a fifth axis.
+"""Corrects for tokens that were sampled with other probabilities than the trainer's.
 
 The sampler (another engine, another precision) draws from q, the trainer computes p for the same
-tokens. The weight w = p / q makes the sampled batch an honest one; a bound keeps its variance.
-Yao et al. 2025, "Your efficient RL framework secretly brings you off-policy RL training" (TIS);
-IcePop (Ling team 2025, arXiv 2510.18855) masks instead of truncating.
+tokens. The weight w = p / q makes the estimate unbiased; a bound on w limits its variance. Yao et
+al. 2025, "Your efficient RL framework secretly brings you off-policy RL training" (TIS); IcePop
+(Ling team 2025, arXiv 2510.18855) masks instead of truncating.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def mismatch_weights(
     log_N = trainer_N - sampler_N
     if level == "sequence":
         log_N = branch_sum(log_N, branch_N)[branch_N]
-    # the share is the same for w and c w: relative to the largest, neither square leaves the range
+    # ess is the same for w and c w; relative to the largest weight, no square over- or underflows
     relative_N = (log_N - log_N.max()).exp()
     ess = float(relative_N.sum().square() / (len(log_N) * relative_N.square().sum()))
     weight_N = log_N.exp()

@@ -88,7 +88,7 @@ def clipped_weight(
 def soft_gate(
     ratio_N: torch.Tensor, advantage_N: torch.Tensor, *, positive: float, negative: float
 ) -> torch.Tensor:
-    """A sigmoid in place of the cut: gradient 1 on policy, fading away from it on both sides.
+    """A sigmoid in place of the clip: gradient 1 on policy, fading on both sides of ratio 1.
 
         loss = -4 / t sigmoid(t (r - 1)) A,   t = positive where A > 0, else negative
 
@@ -113,7 +113,7 @@ def reinforce(advantage_N: torch.Tensor, logprobs_N: torch.Tensor) -> torch.Tens
 def value_loss(
     value_N: torch.Tensor, old_N: torch.Tensor, return_N: torch.Tensor, *, clip: float
 ) -> torch.Tensor:
-    """The critic's squared error, its move from the old value bounded.
+    """The critic's squared error with a bounded change from the old value.
 
         loss = 1/2 max((v - R)^2, (old + clip(v - old, -c, c) - R)^2)
 

@@ -193,8 +193,8 @@ def aot_unpaired(
         loss = -(1 - e) log sigmoid(beta d) - e log sigmoid(-beta d)
 
     Melnyk et al. 2024 (arXiv 2406.05882), the unpaired form: log-ratios of good answers should
-    dominate those of bad ones. As many of each are needed, but entry i of the two need not answer
-    one prompt.
+    dominate those of bad ones. Both need the same number of answers, but entry i of the two need
+    not answer the same prompt.
 
     The sort couples the whole batch, as in `aot`: give the whole optimizer step.
     """

@@ -1,4 +1,4 @@
-"""Policy-gradient methods as choices along the four axes of `policy`: about ten lines a paper."""
+"""Policy-gradient methods as choices along the four axes of `policy`, about ten lines per paper."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Surrogate = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 class Terms(TypedDict, total=False):
-    """What every preset takes besides its own options.
+    """Options that every preset takes besides its own.
 
     `beta` weighs the KL to the reference (0 needs none), `kl` is its estimator, `kl_in` says
     whether it is a term of the loss or part of the reward, `kl_weighted` multiplies the loss term
@@ -178,8 +178,9 @@ def sapo(
 def rloo(**terms: Unpack[Terms]) -> PolicyLoss:
     """REINFORCE leave-one-out: Ahmadian et al. 2024 (arXiv 2402.14740), section 3.2.
 
-    The whole answer is one action: its reward less beta times its KL, less the mean of the other
-    answers; mean over sequences of token sums, so the exact policy gradient.
+    The whole answer is one action. Its advantage is its reward minus beta times its KL, minus the
+    mean of the other answers. The mean over sequences of token sums gives the exact policy
+    gradient.
     """
     given: Terms = {"beta": 0.05, "kl": "k1", "kl_in": "reward", **terms}
     return PolicyLoss(
@@ -193,8 +194,8 @@ def reinforce_pp(
 ) -> PolicyLoss:  # fmt: skip
     """REINFORCE++: Hu 2025 (arXiv 2501.03262), equations 5 to 8.
 
-    Token KL inside the reward, the reward still to come as advantage, normalised over the whole
-    batch; no critic, no groups needed.
+    Token KL inside the reward; the advantage is the reward to go, normalised over the whole batch;
+    no critic, no groups needed.
     """
     surrogate = _clip(epsilon_low, epsilon_high, dual_clip)
     given: Terms = {"beta": 0.01, "kl": "k1", "kl_in": "reward", **terms}

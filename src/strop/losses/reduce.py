@@ -1,4 +1,4 @@
-"""From unreduced losses to the scalar that is differentiated.
+"""Reduces per-token losses to the scalar that is differentiated.
 
 Every denominator is counted over the whole optimizer step and passed in, so that accumulation,
 data parallelism and one big batch give the same gradient.
@@ -30,7 +30,7 @@ def mean_of(values: torch.Tensor) -> Mean:
 
 @dataclass(frozen=True, slots=True)
 class StepCounts:
-    """What the whole optimizer step holds: `StepCounts(sequences=256, tokens=5120)`.
+    """Counts of the whole optimizer step: `StepCounts(sequences=256, tokens=5120)`.
 
     Groups that were skipped because they carry no gradient are still counted. `max_length` is the
     longest answer allowed, the constant of Dr. GRPO.

@@ -1,4 +1,4 @@
-"""Weights on tokens and on pairs, to multiply log-probs or losses with; none has a gradient."""
+"""Weights of tokens and pairs that multiply log-probs or losses; none has a gradient."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def length_desensitized_weights(
 def wpo_weights(
     logprobs_N: torch.Tensor, collision_N: torch.Tensor, branch_N: torch.Tensor, branches: int
 ) -> torch.Tensor:
-    """Weight of each pair by how likely the policy is to write it, float, shape [P], detached.
+    """Weight of each pair by its likelihood under the policy, float, shape [P], detached.
 
         collision = log sum_v p(v)^2
         weight    = min(1, exp(mean over chosen of (logprob - collision)

@@ -1,6 +1,6 @@
-"""Adapters over frozen weights, and frozen weights in 4 bits: all that needs peft.
+"""Adapters over frozen weights, and frozen weights in 4 bits: everything that needs peft.
 
-peft takes longer to import than a small run takes to train, so a run without an adapter never does.
+Importing peft takes longer than training a small run, so runs without an adapter never import it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from strop.recipe.train.model import LoraRecipe
 TaskType = Literal["CAUSAL_LM", "SEQ_CLS"]
 
 ALL_LINEAR = "all-linear"
-"""peft's word for every linear layer but the head."""
+"""peft's name for all linear layers but the head."""
 
 BLOCK = 64
 """Weights that share a scale in NF4 as bitsandbytes stores it."""
@@ -31,8 +31,8 @@ BLOCK = 64
 def add_lora(
     model: Any, recipe: LoraRecipe, task: TaskType = "CAUSAL_LM", *, new_tokens: bool = False
 ) -> Any:
-    """A peft model around `model` whose adapter weights are float32; a scalar head is trained
-    whole (`SEQ_CLS`), and so are embeddings and head where there are `new_tokens` to learn."""
+    """A peft model around `model` with float32 adapter weights. A scalar head (`SEQ_CLS`) is
+    trained whole, and so are embeddings and head if there are `new_tokens` to learn."""
     expect_targets(model, recipe)
     peft = _peft()
     config = peft.LoraConfig(
@@ -83,7 +83,7 @@ def is_adapter_folder(path: str) -> bool:
 
 
 def adapter_task(folder: str) -> TaskType:
-    """What an adapter was trained for."""
+    """The task type of a saved adapter."""
     return "SEQ_CLS" if str(_config(folder).task_type) == "SEQ_CLS" else "CAUSAL_LM"
 
 
@@ -104,8 +104,8 @@ def _config(folder: str) -> Any:
 
 
 def merge_adapter(base: Any, folder: str) -> Any:
-    """The base's weights with the adapter's added for good; tied weights of which the adapter
-    changes one are untied first."""
+    """The base with the adapter merged into its weights. Tied weights are untied first if the
+    adapter changes only one of them."""
     config = _config(folder)
     targets = config.target_modules or []
     changed = [targets] if targets != ALL_LINEAR else []
@@ -116,8 +116,8 @@ def merge_adapter(base: Any, folder: str) -> Any:
 
 
 def merge_for_good(model: Any) -> None:
-    """Add a peft model's adapter to the weights below it, and tie what the config says is tied, as
-    when the merged model is saved and loaded. The peft model is of no use afterwards."""
+    """Merge a peft model's adapter into the weights below it, and tie weights as the config says,
+    as saving and loading the merged model would. The peft model must not be used afterwards."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that 4-bit weights are rounded again
         model.merge_and_unload().tie_weights()
@@ -145,12 +145,13 @@ def nf4(compute: torch.dtype) -> BitsAndBytesConfig:
 
 
 def exact_on_cpu(model: Any) -> Any:
-    """A quantised model that a CPU reads as it was stored, in training and in sampling alike.
+    """Make a CPU compute with a quantised model's exact stored weights, both in training and in
+    sampling.
 
     bitsandbytes 0.50 has two traps there. With bfloat16 products it repacks a layer's weights at
     the first forward in eval mode, with scales in bfloat16: sampler and trainer disagree from then
-    on. With AVX-512 it reads layers whose rows are no whole blocks wrongly (off by 25 to 40 %
-    where 4 bits cost 9 %): those raise `ModelError`.
+    on. With AVX-512 it misreads layers whose rows are not whole blocks (errors of 25 to 40 %, where
+    4 bits cost 9 %): those raise `ModelError`.
     """
     from bitsandbytes.nn import Linear4bit  # an extra
 
@@ -196,8 +197,8 @@ def is_tied(model: Any) -> bool:
 
 
 def reaches_tied(model: Any, targets: str | Collection[str]) -> bool:
-    """Whether an adapter with these targets changes the embeddings or the head, and the two are
-    one: merged into the shared weights, what one of them learnt would change the other too."""
+    """Whether an adapter with these targets changes the embeddings or the head while the two share
+    weights: merging would then change both."""
     if not is_tied(model):
         return False
     shared = (model.get_input_embeddings(), model.get_output_embeddings())

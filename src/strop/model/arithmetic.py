@@ -16,7 +16,7 @@ SIZE = 128
 than a slice of the scheduler, 0.03 to 2 milliseconds, also where bfloat16 is emulated."""
 
 ROUNDS = 30
-"""The fastest of so many counts: whatever else the machine does only adds time."""
+"""Measurements, of which the fastest counts: other work on the machine only adds time."""
 
 EMULATED = 0.5
 """Below this share of float32's speed bfloat16 is emulated. Arithmetic units for it are at least as
@@ -41,8 +41,8 @@ class Speeds:
 
 @lru_cache(maxsize=1)
 def cpu_speeds() -> Speeds:
-    """Measured once a process, on one thread (several would wait for each other on a machine that
-    others use too); takes at most a tenth of a second."""
+    """Measured once per process, on one thread (several threads would wait for each other on a
+    shared machine); takes at most a tenth of a second."""
     generator = torch.Generator().manual_seed(0)
     matrix = torch.randn(SIZE, SIZE, generator=generator)
     inputs = {torch.float32: matrix, torch.bfloat16: matrix.bfloat16()}

@@ -43,7 +43,7 @@ def tree_attention(
     """Attention over one laid-out row.
 
     Shapes: query [1, heads, L, D], key and value [1, kv_heads, L, D] -> [1, L, heads, D].
-    `tree_observer` is told of every call, so that a probe can count the layers that took part.
+    `tree_observer` is called every time, so that a probe can count the layers that call this.
     """
     if tree_observer is not None:
         tree_observer(module)
@@ -65,7 +65,8 @@ def tree_attention(
         v = _rectangle(v_NHD, block.key_SK)
         fused = softcap is None and s_aux is None and k.shape[2] > WRITTEN_OUT_KEYS
         if fused and block.causal and sliding_window is None:
-            # padding comes last, where no real query looks: half of the scores are never made
+            # padding comes last, where no real query attends, so half of the scores are never
+            # computed
             out = scaled_dot_product_attention(
                 q, k, v, dropout_p=dropout, is_causal=True, scale=scale, enable_gqa=True
             )
@@ -88,7 +89,7 @@ def _rectangle(x_NHD: torch.Tensor, index_SL: torch.Tensor) -> torch.Tensor:
 
 
 def _bias(block: AttentionBlock, sliding_window: int | None, dtype: torch.dtype) -> torch.Tensor:
-    """What is added to the scores, [S, Q, K]; a window of w sees distances 0 to w - 1."""
+    """The bias added to the scores, [S, Q, K]; a window of w sees distances 0 to w - 1."""
     bias = block.bias_SQK
     if sliding_window is not None:
         bias = bias.masked_fill(block.distance_SQK >= sliding_window, float("-inf"))
@@ -152,8 +153,8 @@ def attention_of(model: torch.nn.Module, name: str) -> Iterator[None]:
 def recomputed_alike(
     model: torch.nn.Module,
 ) -> Callable[[], tuple[AbstractContextManager[None], AbstractContextManager[None]]]:
-    """For gradient checkpointing: layers that are computed again in the backward use the attention
-    function of their forward, whatever is set by then."""
+    """For gradient checkpointing: layers that are recomputed in the backward use the attention
+    function of their forward, even if another one is set by then."""
     config: Any = model.config
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:

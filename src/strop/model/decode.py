@@ -1,7 +1,9 @@
-"""Decoding with a shared prompt: each prompt is read once, and a long one's keys are kept once.
+"""Decoding with a shared prompt: each prompt is read once, and the keys of a long prompt are stored
+once.
 
-Two ways to make the next logits. `TreeDecoder` runs our own attention over [prompt keys, own keys];
-`RereadDecoder` reads everything anew, for models that do not honour the attention interface.
+There are two decoders. `TreeDecoder` runs our own attention over [prompt keys, own keys];
+`RereadDecoder` reads the whole row again for each token, for models that do not honour the
+attention interface.
 """
 
 from __future__ import annotations
@@ -23,14 +25,15 @@ from strop.types import Tree
 PREFILL = "strop_prefill"
 DECODE = "strop_decode"
 FIRST_SLOTS = 32
-"""Key slots for sampled tokens at first; doubled whenever they are full."""
+"""Initial key slots for sampled tokens; doubled whenever they are full."""
 OWN_PROMPT_UP_TO = 64
-"""Rows have their own copy of a prompt up to this many tokens: one product for all keys beats one
-for the shared and one for the own (measured on CPU)."""
+"""Up to this many tokens, each row has its own copy of the prompt: one product over all keys is
+faster than one over shared and one over own keys (measured on CPU)."""
 
 
 class Decoder(Protocol):
-    """Holds the keys of every row: at first one row per prompt, then as `arrange` says."""
+    """Holds the keys of every row: first one row per prompt, later the rows that `arrange`
+    makes."""
 
     def prefill(self, prompts: Sequence[tuple[int, ...]], most_rows: int) -> torch.Tensor:
         """Read the prompts; logits of the first token, [prompts, vocab]."""
@@ -39,12 +42,12 @@ class Decoder(Protocol):
         """Append one token to every row; next logits, [rows, vocab]."""
 
     def arrange(self, parent_R: torch.Tensor) -> None:
-        """Make each new row the copy of an old one, as `places` lays them; the others end."""
+        """Make each new row a copy of an old one, in the order of `places`; other old rows end."""
 
 
 def places(parent_C: torch.Tensor) -> torch.Tensor:
-    """Where the rows that continue `parent_C` go, equal parents being neighbours: in the parent's
-    place or, so that few are moved, in one that became free. `[0, 0, 3]` gives `[0, 1, 2]`."""
+    """New positions of the rows that continue `parent_C` (equal parents are adjacent): the parent's
+    own position, or a free one, so that few rows move. `[0, 0, 3]` gives `[0, 1, 2]`."""
     count = len(parent_C)
     first_C = torch.ones_like(parent_C, dtype=torch.bool)
     first_C[1:] = parent_C[1:] != parent_C[:-1]
@@ -69,8 +72,8 @@ class Scoring:
 class LayerKeys:
     """Keys and values of one layer.
 
-    Shared: prompts [groups, kv, Lp, D] and apart from them what rows sampled, [rows, kv, slots, D].
-    Not shared: each row's slots begin with its prompt's, and there is no `prompt_k`.
+    Shared prompts: [groups, kv, Lp, D], and separately the sampled tokens, [rows, kv, slots, D].
+    Own prompts: each row's slots begin with its prompt, and there is no `prompt_k`.
     """
 
     prompt_k: torch.Tensor | None = None
@@ -102,7 +105,7 @@ class LayerKeys:
         self.own_v[: len(v_RKD), :, slot] = v_RKD
 
     def move(self, source: torch.Tensor, target: torch.Tensor, slots: int) -> None:
-        """Copy what these rows hold to those."""
+        """Copy the keys and values of rows `source` to rows `target`."""
         for own in (self.own_k, self.own_v):
             own[target, :, :slots] = own[source, :, :slots]
 
@@ -146,10 +149,10 @@ class Members:
 
 
 class TreeDecoder:
-    """Decoding through transformers' attention interface; rows that are done cost nothing.
+    """Decoding through transformers' attention interface; finished rows cost nothing.
 
-    The keys never enter a transformers cache: attention itself stores them here by layer. `plain`
-    takes the step of `strop.model.plain` in place of the model's own modules.
+    The keys never enter a transformers cache: the attention function stores them here by layer.
+    With `plain`, the step of `strop.model.plain` replaces the model's own modules.
     """
 
     def __init__(self, causal_lm: Any, *, plain: bool) -> None:
@@ -239,7 +242,8 @@ class TreeDecoder:
         return out.reshape(rows, -1)
 
     def _hidden(self, window: int | None) -> torch.Tensor | None:
-        """What a row may not see, made once a step for each window; `None` hides nothing."""
+        """Mask of keys that a row must not see, made once per step and window; `None` hides
+        nothing."""
         if window not in self.hidden:
             self.hidden[window] = self._make_hidden(window)
         return self.hidden[window]
@@ -316,7 +320,7 @@ def decode_attention(
 
 
 def _no_mask(*_: Any, **__: Any) -> None:
-    """Attention itself knows what a row may see."""
+    """No mask: the attention function knows what a row may see."""
 
 
 AttentionInterface.register(PREFILL, prefill_attention)
@@ -342,7 +346,7 @@ def honours_plain(causal_lm: Any) -> bool:
 
 
 class RereadDecoder:
-    """Reads every live row anew for each token: slow, and right for any causal model.
+    """Reads every unfinished row again for each token: slow, but correct for any causal model.
 
     For models whose attention cannot be replaced; their own caches disagree about padding.
     """

@@ -49,7 +49,7 @@ LOADERS: dict[TaskType, tuple[Any, dict[str, Any]]] = {
     "CAUSAL_LM": (AutoModelForCausalLM, {}),
     "SEQ_CLS": (AutoModelForSequenceClassification, {"num_labels": 1}),
 }
-"""transformers' class for each kind of head, and what it is told."""
+"""transformers' class for each kind of head, and its arguments."""
 
 
 def load_policy(
@@ -57,7 +57,7 @@ def load_policy(
 ) -> Policy:
     """The causal LM of a recipe in training mode, with a fresh adapter if it asks for one.
 
-    Its generation config stops at every token that the tokenizer ends an answer with.
+    Its generation config stops at every token with which the tokenizer ends an answer.
     """
     model, tokenizer = _trained(recipe, template, "CAUSAL_LM", seed)
     if stop_at(bare(model), ends_of(tokenizer)) and recipe.lora is not None:
@@ -72,8 +72,8 @@ def load_policy(
 def load_scalar(
     recipe: ModelRecipe, template: TemplateRecipe = AS_IT_IS, *, seed: int = 0
 ) -> ScalarNetwork:
-    """The recipe's model with a scalar head (a fresh one where the folder holds none), in training
-    mode. Its padding token is set, so that transformers pools where we do."""
+    """The recipe's model with a scalar head (a fresh one if the folder has none), in training mode.
+    Its padding token is set so that transformers pools at the same token as strop."""
     model, tokenizer = _trained(recipe, template, "SEQ_CLS", seed)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     bare(model).config.get_text_config().pad_token_id = pad
@@ -89,7 +89,8 @@ def load_for_inference(path: str, template: TemplateRecipe = AS_IT_IS) -> Policy
 def load_reward_model(path: str) -> ScalarNetwork:
     """A saved sequence classifier with one label, in its own precision, frozen.
 
-    Raises `ModelError` for a folder without a scalar head: a fresh one would score noise.
+    Raises `ModelError` for a folder without a scalar head, because a fresh head's scores would be
+    noise.
     """
     if not has_scalar_head(path):
         raise ModelError(
@@ -102,7 +103,7 @@ def load_reward_model(path: str) -> ScalarNetwork:
 
 
 def _frozen(path: str, task: TaskType, template: TemplateRecipe = AS_IT_IS) -> tuple[Any, Any]:
-    """A saved model in its own precision and its tokenizer, which has to fit it."""
+    """A saved model in its own precision, and its tokenizer; raises if they do not fit."""
     model = load_transformer(path, "auto", task=task)
     tokenizer = load_tokenizer(path, template=template)
     make_room(model, tokenizer, template)
@@ -207,7 +208,7 @@ def load_transformer(
 
 
 def tokenizer_of(recipe: ModelRecipe, template: TemplateRecipe = AS_IT_IS) -> Any:
-    """The tokenizer that a recipe names, writing conversations as it says."""
+    """The tokenizer that a recipe names, with the recipe's chat template."""
     path = recipe.tokenizer or recipe.path
     tokenizer = load_tokenizer(path, recipe.trust_remote_code, template)
     if recipe.tokenizer is not None:
@@ -225,7 +226,7 @@ def stops_of(path: str) -> list[int]:
 
 
 def stop_at(causal_lm: Any, ends: Sequence[int]) -> bool:
-    """Make `generate` of whoever loads the saved model stop where answers were taught to end;
+    """Set the generation config so that `generate` stops at the trained ends of answers; returns
     whether it did not before."""
     known = _listed(causal_lm.generation_config.eos_token_id)
     ids = list(dict.fromkeys([*known, *ends]))
@@ -238,14 +239,14 @@ def stop_at(causal_lm: Any, ends: Sequence[int]) -> bool:
 
 
 def _listed(ids: int | list[int] | None) -> list[int]:
-    """A config's ids, of which it may hold none, one or a list."""
+    """A config's ids (none, one or a list) as a list."""
     return ids if isinstance(ids, list) else [] if ids is None else [ids]
 
 
 def load_tokenizer(
     path: str, trust_remote_code: bool = False, template: TemplateRecipe = AS_IT_IS
 ) -> Any:
-    """The tokenizer beside a model; its base's where an adapter folder has none.
+    """The tokenizer beside a model; the base's if an adapter folder has none.
 
     It knows every token at which the model's generation config stops.
     """
@@ -286,7 +287,8 @@ def load_config(path: str, trust_remote_code: bool = False) -> Any:
 
 
 def skeleton(path: str, task: TaskType, trust_remote_code: bool = False) -> Any:
-    """A model's modules without their weights (an adapter's base's): what there is to adapt."""
+    """A model's modules without weights (the base's for an adapter), to see which can be
+    adapted."""
     loader, options = LOADERS[task]
     config = load_config(path, trust_remote_code)
     for name, value in options.items():
@@ -303,7 +305,7 @@ def skeleton(path: str, task: TaskType, trust_remote_code: bool = False) -> Any:
 
 
 def positions_of(config: Any) -> int | None:
-    """How many tokens in a row the model was made for, `None` where its config sets no bound.
+    """How many tokens in a row the model was made for; `None` if its config sets no bound.
 
     Rotary positions that are stretched (YaRN) reach `factor` times as far as they first did.
     """
@@ -317,7 +319,7 @@ def positions_of(config: Any) -> int | None:
 
 
 def pick_device(device: str) -> str:
-    """`auto` is CUDA where there is one."""
+    """`auto` is CUDA if there is a CUDA device, else the CPU."""
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
@@ -353,7 +355,7 @@ def _merged_adapter(folder: str, dtype: torch.dtype | Literal["auto"], task: Tas
 def expect_weights(path: str) -> None:
     """Raise `ModelError` for a missing folder, or one without a config or safetensors weights.
 
-    A hub name is not looked at.
+    A hub name is not checked.
     """
     folder = Path(path)
     if not folder.is_dir():
@@ -380,8 +382,8 @@ def expect_weights(path: str) -> None:
 
 
 def _expect_confined(folder: Path) -> None:
-    """Raise `ModelError` for a link that leads out of the folder: a model that was copied from
-    elsewhere could otherwise bring any file of this machine into a registry or an export.
+    """Raise `ModelError` for a link that leads out of the folder: it could otherwise bring any file
+    of this machine into a registry or an export.
 
     The hub's cache is built of links from `snapshots/<revision>` to its `blobs`; those may stay.
     """
@@ -397,7 +399,7 @@ def _expect_confined(folder: Path) -> None:
 
 
 def critic_recipe(path: str, lora: LoraRecipe | None, policy: ModelRecipe) -> ModelRecipe:
-    """PPO's critic runs where and how the policy runs, and reads the policy's tokens."""
+    """The recipe of PPO's critic: the policy's device, precision and tokenizer."""
     tokenizer = policy.tokenizer or policy.path
     return policy.model_copy(
         update={"path": path, "lora": lora, "quantize": None, "tokenizer": tokenizer}
@@ -405,8 +407,9 @@ def critic_recipe(path: str, lora: LoraRecipe | None, policy: ModelRecipe) -> Mo
 
 
 def make_room(model: Any, tokenizer: Any, template: TemplateRecipe) -> None:
-    """Embeddings (and head, tied or not) for the tokens that a named template has added, each the
-    mean of all others: near none of them, and as likely as a word is on average."""
+    """Add rows to the embeddings (and the head, tied or not) for the tokens that a named template
+    added. Each is the mean of all others, so that it is close to no token and as likely as an
+    average one."""
     known = model.get_input_embeddings().weight.shape[0]
     if template.chat_template not in NAMED or len(tokenizer) <= known:
         return

@@ -1,7 +1,7 @@
 """Log-probs and entropies of supervised tokens, without keeping [N, vocab] alive.
 
 Only target positions go through the LM head, in chunks; a chunk's logits are dropped after the
-forward and made again in the backward. The softmax is float32.
+forward and recomputed in the backward. The softmax is float32.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ CHUNK_ELEMENTS = 2**24
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What is read off the vocabulary: at which sampling temperature, whether the entropy carries
-    a gradient (a bonus needs it), whether the collision log sum_v p(v)^2 is wanted too."""
+    """Options of reading the vocabulary: the sampling temperature, whether the entropy has a
+    gradient (an entropy bonus needs it), whether to compute the collision log sum_v p(v)^2, too."""
 
     temperature: float = 1.0
     entropy_gradient: bool = False
@@ -51,8 +51,8 @@ class TreeScorer(torch.nn.Module):
     It is a module around the model, and calling it runs its own forward: what wraps a module
     (sharding, data parallelism, hooks) can wrap the tree forward.
 
-    Takes the tree forward where the model honours transformers' attention interface (found out
-    once, by comparing both ways on a small probe), else padded rows, with a warning.
+    Uses the tree forward if the model honours transformers' attention interface (tested once by
+    comparing both ways on a small probe), else padded rows, with a warning.
     """
 
     def __init__(self, model: Any) -> None:
@@ -86,7 +86,8 @@ class TreeScorer(torch.nn.Module):
         return torch.cat([(p.exp() * (p - q)).sum(-1) for p, q in chunks])
 
     def distributions(self, trees: Sequence[Tree]) -> torch.Tensor:
-        """Log-probs of the whole vocabulary at every supervised position, [N, vocab]: for few."""
+        """Log-probs of the whole vocabulary at every supervised position, [N, vocab]; only for
+        small N."""
         return torch.cat(list(self._vocabulary(lay_out(trees, self.causal_lm.device))))
 
     def _vocabulary(self, batch: TreeBatch) -> Iterator[torch.Tensor]:
@@ -106,7 +107,7 @@ def _rows_at_once(causal_lm: Any) -> int:
 
 
 def bare(model: Any) -> Any:
-    """The transformers model itself; peft puts its adapters in place inside it."""
+    """The transformers model itself, without peft's wrapper; adapters are inside its modules."""
     return model if isinstance(model, PreTrainedModel) else model.get_base_model()
 
 
@@ -212,7 +213,7 @@ def _through_head(
 
 
 def logits_of(causal_lm: Any, hidden_ND: torch.Tensor) -> torch.Tensor:
-    """The LM head with the soft-cap its config asks for, [N, vocab]."""
+    """The LM head with the soft-cap of its config, [N, vocab]."""
     logits_NV: torch.Tensor = causal_lm.get_output_embeddings()(hidden_ND)
     softcap = getattr(causal_lm.config, "final_logit_softcapping", None)
     if softcap is None:
@@ -222,7 +223,7 @@ def logits_of(causal_lm: Any, hidden_ND: torch.Tensor) -> torch.Tensor:
 
 
 VocabularyRead = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]
-"""Log-probs, entropies and, where asked for, collisions, each of shape [N]."""
+"""Log-probs, entropies and, if requested, collisions, each of shape [N]."""
 
 
 def read_vocabulary(
@@ -240,7 +241,7 @@ def read_vocabulary(
 def _read_with_gradients(
     logits_NV: torch.Tensor, target_N: torch.Tensor, head: Head
 ) -> VocabularyRead:
-    """The same where the entropy carries a gradient as well."""
+    """`read_vocabulary` with a gradient of the entropy, too."""
     all_NV = torch.log_softmax(logits_NV.float() / head.temperature, dim=-1)
     logprobs_N = all_NV.gather(1, target_N[:, None]).squeeze(1)
     entropy_N = -(all_NV.exp() * all_NV).sum(-1)
@@ -249,7 +250,7 @@ def _read_with_gradients(
 
 
 class ReadVocabulary(torch.autograd.Function):
-    """Log-prob, entropy and collision with as few passes over [N, vocab] as there can be.
+    """Log-prob, entropy and collision with as few passes over [N, vocab] as possible.
 
     Only the probabilities are kept for the backward, which turns them into the gradient in place:
     d log p(target) / d logits = onehot(target) - p.
@@ -301,7 +302,7 @@ def honours_tree(causal_lm: Any) -> bool:
     """Whether the tree forward gives this model's own numbers, tried on a small probe.
 
     Every decoder layer has to call tree attention (a recurrent or convolutional layer would mix
-    branches), and the log-probs have to be those of padded rows.
+    branches), and the log-probs have to equal those of padded rows.
     """
     batch = lay_out(PROBE, causal_lm.device)
     layers: list[torch.nn.Module] = []

@@ -1,4 +1,4 @@
-"""A model in training: with its tokenizer, its precision and its way of reading trees."""
+"""A model in training, with its tokenizer, its precision and its tree scorer."""
 
 from __future__ import annotations
 
@@ -57,10 +57,10 @@ class ScalarNetwork(Network):
 
 
 def switch_off_dropout(model: torch.nn.Module) -> None:
-    """Set every dropout of a model to 0, in training mode as well.
+    """Set every dropout of a model to 0, so that training mode has none either.
 
-    Methods that compare log-probs with older or reference ones would otherwise see dropout as a
-    change of the policy.
+    Dropout would otherwise look like a change of the policy to methods that compare log-probs with
+    older or reference ones.
     """
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):

@@ -1,9 +1,9 @@
 """One decoding step of a plain decoder, written out.
 
 A step of a small model spends more time around its matrix products than in them. Llama, Mistral,
-Qwen2 and Qwen3 share one layer, short enough to be written here with fewer and larger operations:
-queries and keys are normed and turned together. Linear layers are called as the modules they are,
-so adapters and quantized weights take part.
+Qwen2 and Qwen3 share one layer, written out here with fewer and larger operations: queries and keys
+are normalised and rotated together. Linear layers are called as modules, so adapters and quantized
+weights take part.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from typing import Any
 import torch
 
 PLAIN = frozenset({"llama", "mistral", "qwen2", "qwen3"})
-"""Model types whose decoder layer is the one below."""
+"""Model types with the decoder layer that is written out here."""
 
 NORMED = frozenset({"qwen3"})
-"""Those of them that norm queries and keys."""
+"""Those of them that normalise queries and keys."""
 
 Attend = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 """(layer number, query [R, heads, D], key and value [R, kv_heads, D]) -> [R, heads * D]."""
 
 
 class PlainStep:
-    """The layers of one decoder; made anew for each sampling, since training moves the weights."""
+    """The layers of one decoder; rebuilt for each sampling, since training changes the weights."""
 
     def __init__(self, decoder: Any) -> None:
         self.decoder = decoder
@@ -61,7 +61,8 @@ class PlainStep:
         weights_ND: torch.Tensor | None,
         turn: tuple[torch.Tensor, torch.Tensor],
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Of one token a row; queries and keys normed where the model does, and turned."""
+        """Query, key and value of one token per row; queries and keys are normalised if the model
+        does so, and rotated."""
         rows, size = len(normed_RH), module.head_dim
         query_RF, key_RF = module.q_proj(normed_RH), module.k_proj(normed_RH)
         both_RND = torch.cat([query_RF, key_RF], -1).view(rows, -1, size)

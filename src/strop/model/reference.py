@@ -1,7 +1,7 @@
 """Log-probs of an earlier state of the policy, without a second model.
 
-Only what is trained is remembered: for an adapter that is the adapter, so the reference costs next
-to nothing; for a full fine-tune it is one copy of the weights.
+Only trained weights are stored: for an adapter that is the adapter, so the reference costs next to
+nothing; for a full fine-tune it is one copy of the weights.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from strop.types import TokenScores, Tree
 
 
 class Reference:
-    """Scores trees as the policy stood when this object was made or last refreshed."""
+    """Scores trees with the policy's weights of when this object was made or last refreshed."""
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
         self.weights = [p.detach().clone() for p in policy.trainable()]
 
     def refresh(self) -> None:
-        """From here on the reference is the policy as it stands."""
+        """Make the policy's current weights the reference."""
         for kept, trained in zip(self.weights, self.policy.trainable(), strict=True):
             kept.copy_(trained.detach())
 
     @torch.no_grad()
     def scores(self, trees: Sequence[Tree], *, temperature: float = 1.0) -> TokenScores:
-        """What the earlier state says of the supervised tokens of `trees`, dropout off."""
+        """The reference's scores of the supervised tokens of `trees`, without dropout."""
         earlier = self._in_place()
         with phase("forward"), eval_mode(self.policy.model), earlier, self.policy.arithmetic():
             return self.policy.score(trees, Head(temperature=temperature))
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """The remembered weights by their number among the trained ones, for a checkpoint."""
+        """The stored weights by their number among the trained ones, for a checkpoint."""
         return {str(number): tensor for number, tensor in enumerate(self.weights)}
 
     def load_tensors(self, tensors: dict[str, torch.Tensor]) -> None:
@@ -47,7 +47,7 @@ class Reference:
 
     @contextmanager
     def _in_place(self) -> Iterator[None]:
-        """The remembered weights inside the model for the duration."""
+        """Put the stored weights into the model for the duration."""
         trained = self.policy.trainable()
         current = [p.data for p in trained]
         for parameter, kept in zip(trained, self.weights, strict=True):

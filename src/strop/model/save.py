@@ -1,4 +1,4 @@
-"""Weights to disk and back, as folders that transformers or peft load without us."""
+"""Saves and loads weights, as folders that transformers or peft can load without strop."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from strop.model.network import Network, Policy
 def save_network(
     network: Network, folder: Path, weights: dict[str, torch.Tensor] | None = None
 ) -> None:
-    """Weights as safetensors (the adapter alone for a peft model), config and tokenizer; with
-    `weights`, this state dict and not the one the network has now."""
+    """Write weights as safetensors (only the adapter for a peft model), config and tokenizer;
+    `weights` is a state dict to write in place of the network's current one."""
     network.model.save_pretrained(folder, state_dict=weights, safe_serialization=True)
     network.tokenizer.save_pretrained(folder)
     if isinstance(network, Policy) and network.is_adapter:
@@ -25,7 +25,7 @@ def save_network(
 
 
 def load_weights(network: Network, folder: Path) -> None:
-    """Put weights written by `save_network` back into the same network."""
+    """Load weights that `save_network` wrote into the same network."""
     if network.is_adapter:
         put_adapter(network.model, load_file(folder / "adapter_model.safetensors"))
         return
@@ -39,7 +39,7 @@ def load_weights(network: Network, folder: Path) -> None:
 
 
 def save_final(network: Network, folder: Path) -> None:
-    """As `save_network`, full models in the recipe's arithmetic precision."""
+    """Like `save_network`, but full models are written in the recipe's arithmetic precision."""
     if not network.bfloat16 or network.is_adapter:
         save_network(network, folder)
         return

@@ -27,7 +27,7 @@ class ScalarScorer(torch.nn.Module):
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.classifier = bare(model)
-        # a reward is compared by small differences: its head is never rounded to 8 bits
+        # rewards are compared by small differences, so the head is never rounded to 8 bits
         self.classifier.score.float()
         self.by_tree = self._honours_tree()
         if not self.by_tree:
@@ -40,7 +40,7 @@ class ScalarScorer(torch.nn.Module):
     def finals(self, trees: Sequence[Tree]) -> torch.Tensor:
         """The score of every branch, read at its last token that is not padding, [B] float32.
 
-        That is where transformers' own classifiers pool, so a saved model gives the same number.
+        transformers' own classifiers pool there, so a saved model gives the same number.
         """
         batch = lay_out(trees, self._device)
         pad = self.classifier.config.get_text_config().pad_token_id
@@ -64,7 +64,7 @@ class ScalarScorer(torch.nn.Module):
     def __call__(
         self, batch: TreeBatch, rows_N: torch.Tensor, branch_N: torch.Tensor
     ) -> torch.Tensor:
-        """The head's number at these places of the laid-out row, as branches see them, [N]."""
+        """The head's output at these positions of the laid-out row, as branches see them, [N]."""
         scores_N: torch.Tensor = super().__call__(batch, rows_N, branch_N)
         return scores_N
 
@@ -81,7 +81,7 @@ class ScalarScorer(torch.nn.Module):
 
     @torch.no_grad()
     def _honours_tree(self) -> bool:
-        """Whether every layer takes part in the tree forward and it gives padded rows' numbers."""
+        """Whether every layer calls tree attention and the numbers equal those of padded rows."""
         batch = lay_out(PROBE, self._device)
         layers: list[torch.nn.Module] = []
         with eval_mode(self.classifier):

@@ -1,9 +1,10 @@
-"""Laying trees end to end in one row, and the plan attention follows over that row.
+"""Lays trees end to end in one row, and plans the attention over that row.
 
     tokens  [trunk0 | branch00 | branch01 | trunk1 | branch10 | ...]
 
-A trunk attends causally to itself; a branch to its trunk and, causally, to itself; nobody to a
-sibling or to another tree. Linear layers see the row as it is: no padding, each trunk once.
+A trunk attends causally to itself; a branch attends to its trunk and, causally, to itself; no
+branch attends to a sibling or to another tree. Linear layers see the row as it is: no padding, each
+trunk once.
 """
 
 from __future__ import annotations
@@ -112,9 +113,9 @@ class AttentionBlock:
 class AttentionPlan:
     """The attention calls of one tree forward, laid end to end.
 
-    `queries` and `keys` are the rows that all blocks read, rectangle after rectangle: one gather
-    for all of them, because the backward of each gather writes a whole row of zeros. `order_L` is
-    where each token's output stands among all rectangles'.
+    `queries` and `keys` index the row for all blocks, rectangle after rectangle. There is one
+    gather for all blocks, because the backward of each gather writes a whole row of zeros.
+    `order_L` is the index of each token's output among all rectangles' outputs.
     """
 
     blocks: tuple[AttentionBlock, ...]
@@ -139,7 +140,8 @@ def plan_attention(batch: TreeBatch) -> AttentionPlan:
 
 
 def _by_shape(segments: Sequence[Segment]) -> Iterator[list[Segment]]:
-    """Groups of segments whose common rectangle wastes little; greedy over sorted shapes."""
+    """Groups of segments with little padding in their common rectangle; greedy over sorted
+    shapes."""
     group: list[Segment] = []
     used = prefix = own = 0
     for segment in sorted(segments, key=lambda s: (s.shape[1], s.shape[0]), reverse=True):

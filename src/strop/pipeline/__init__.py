@@ -1,4 +1,4 @@
-"""Stages, evals and gates as one graph: planned, run, resumed, tried again."""
+"""Runs stages, evals and gates as one graph: plans, runs, resumes and retries them."""
 
 from strop.pipeline.planning import Planned, plan
 from strop.pipeline.run import GateRefused, Observer, Outcome, run_pipeline

@@ -1,4 +1,5 @@
-"""Going back: which attempt a training stage is at, its recipe, and where earlier ones are kept."""
+"""Retries of a training stage: its current attempt, that attempt's recipe, and the archive of
+earlier ones."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ from strop.train.rundir.directory import decisive, run_inputs
 
 
 def sender(pipeline: Pipeline, name: str) -> BackTo | None:
-    """What a gate says about going back to this stage."""
+    """The rule of the gate that goes back to this stage, if there is one."""
     for stage in pipeline.stages:
         if isinstance(stage, GateStage) and stage.back_to and stage.back_to.stage == name:
             return stage.back_to
@@ -28,7 +29,7 @@ def sender(pipeline: Pipeline, name: str) -> BackTo | None:
 
 
 def recipe_of(pipeline: Pipeline, stage: TrainStage, attempt: int) -> Recipe:
-    """The recipe of an attempt; the first is the file as it is."""
+    """The recipe of an attempt; the first attempt's is the unchanged file."""
     recipe = load_recipe(stage.recipe)
     back = sender(pipeline, stage.name)
     if back is None or attempt == 1:
@@ -40,9 +41,9 @@ def recipe_of(pipeline: Pipeline, stage: TrainStage, attempt: int) -> Recipe:
 
 
 def attempt_now(pipeline: Pipeline, stage: TrainStage, state: State, *, settled: bool) -> int:
-    """Which attempt the stage is at: 1 again when its recipe, data or parent are others.
+    """The current attempt of the stage; 1 again if its recipe, data or parent changed.
 
-    While the stages before it are not settled its parent cannot be compared.
+    Without `settled` its parent may still change, so it is not compared.
     """
     known = state.attempts.get(stage.name)
     if known is None or sender(pipeline, stage.name) is None:
@@ -53,7 +54,8 @@ def attempt_now(pipeline: Pipeline, stage: TrainStage, state: State, *, settled:
 def next_attempt(
     pipeline: Pipeline, nodes: Sequence[Node], gate: GateStage, state: State
 ) -> State | None:
-    """The state after this gate has sent the pipeline back; `None` where it may not (again)."""
+    """The state after this gate has sent the pipeline back; `None` if it may not go back
+    (again)."""
     if gate.back_to is None:
         return None
     stage = next(s for s in pipeline.stages if s.name == gate.back_to.stage)
@@ -72,7 +74,8 @@ def next_attempt(
 
 
 def _outputs(node: Node) -> list[Path]:
-    """A gate writes a page beside its verdict, a data verb a manifest beside a single file."""
+    """Paths that a stage writes: a gate also a page beside its verdict, a data verb also a manifest
+    beside a single file."""
     if node.writes is None:
         return []
     output = Path(node.writes)
@@ -82,9 +85,9 @@ def _outputs(node: Node) -> list[Path]:
 
 
 def archive(moves: Mapping[str, str]) -> None:
-    """Move a refused attempt's outputs; begun and interrupted, it can be done again.
+    """Move a refused attempt's outputs. If interrupted, call it again.
 
-    An adapter says where its base is: where that moved too, it has to say so.
+    If an adapter's base moved too, its config gets the new path.
     """
     for here, there in moves.items():
         if Path(here).exists():
@@ -96,7 +99,7 @@ def archive(moves: Mapping[str, str]) -> None:
 
 
 def check_back_to(pipeline: Pipeline, nodes: Sequence[Node]) -> None:
-    """Refuse a way back that leads nowhere, changes nothing, or comes to the same run again."""
+    """Refuse to go back to an invalid stage, or with attempts that would repeat a run."""
     gates = [stage for stage in pipeline.stages if isinstance(stage, GateStage) and stage.back_to]
     used: dict[str, str] = {}
     for gate in gates:
@@ -139,8 +142,8 @@ def _target(pipeline: Pipeline, gate: GateStage, name: str, where: str) -> Train
 def _check_attempts(
     pipeline: Pipeline, nodes: Sequence[Node], gate: GateStage, stage: TrainStage
 ) -> None:
-    """Every attempt's recipe loads, is not refused, reads what is there, writes to the same place
-    and is a new one."""
+    """Raise unless every attempt's recipe loads, passes its checks, reads existing files, writes to
+    the same output and differs from the others."""
     assert gate.back_to is not None
     back = gate.back_to
     first = load_recipe(stage.recipe)
@@ -177,8 +180,8 @@ def _key(stage: TrainStage) -> str:
 
 
 def _free_names(outputs: Sequence[Path]) -> dict[str, str]:
-    """`runs/dpo.attempt-<n>`, `gates/dpo.attempt-<n>.json` with the first n that is free for all;
-    the folder of a run or an eval has no ending."""
+    """`runs/dpo.attempt-<n>`, `gates/dpo.attempt-<n>.json` with the first n that is free for all
+    outputs; folders of runs and evals have no suffix."""
     number = 1
     while any(_kept(output, number).exists() for output in outputs):
         number += 1

@@ -1,4 +1,4 @@
-"""Stages that make data: the verb, what it reads, and whether what it wrote is still that."""
+"""Stages that make data: the verb, its inputs, and whether its output is up to date."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from strop.recipe.train.data import DataSource
 
 @dataclass(frozen=True, slots=True)
 class DataJob:
-    """What a `data` or `sample` stage does: `DataJob("split", VERBS["split"], [source],
+    """The work of a `data` or `sample` stage: `DataJob("split", VERBS["split"], [source],
     Path("/w/split"), SplitSettings())`."""
 
     name: str
@@ -36,23 +36,24 @@ class DataJob:
     settings: Strict
 
     def run(self) -> str:
-        """Do it, in the place of what the stage wrote before; what was done, as a sentence."""
+        """Run the verb, replacing the stage's earlier output; returns a sentence on what was
+        done."""
         report = self.verb.run(self.inputs, self.output, self.settings, overwrite=self.is_ours)
         return report.sentence
 
     @property
     def is_ours(self) -> bool:
-        """Whether a data verb wrote what stands at the output."""
+        """Whether a data verb wrote the current output."""
         return bool(read_manifest(self.output))
 
     @property
     def is_underway(self) -> bool:
-        """Whether an interrupted run left parts to go on with."""
+        """Whether an interrupted run left parts to continue from."""
         return folder_of(self.output).exists()
 
     def seen(self) -> str:
-        """Hash of all that the output depends on, and of the output; that of an output which was
-        changed by somebody is another one every time it is."""
+        """Hash of everything that the output depends on, and of the output itself, so that any
+        change to the output changes the hash."""
         made = intact(self.output)
         reads = [_content(named) for named in named_paths(self.settings)]
         values = [self.name, self.settings.plain(), _listed(self.inputs), reads, made]
@@ -99,8 +100,8 @@ def _listed(inputs: Sequence[DataSource]) -> list[Any]:
 
 
 def _content(named: Named) -> Any:
-    """A file or folder that the settings name, by what is in it; the name of a hub model or of a
-    server's model as it is."""
+    """The content hash of a file or folder that the settings name; the name itself of a hub model
+    or a server's model."""
     path = Path(named.path)
     if named.is_model:
         return weights_hash(named.path)

@@ -1,8 +1,8 @@
-"""Which stage needs which: a stage needs the stages whose outputs it reads.
+"""The graph of stages: a stage needs the stages whose outputs it reads.
 
-Stages run in the order they are listed in. A stage that reads what a later one writes (and so every
-cycle) is refused, as are two stages that write to one place and paths that nobody writes and that
-are not there.
+Stages run in the order of the list. Refused are a stage that reads the output of a later one (and
+so every cycle), two stages that write to one place, and paths that neither exist nor are written by
+a stage.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def graph(pipeline: Pipeline) -> tuple[Node, ...]:
 
 
 def dependents(nodes: Sequence[Node], name: str) -> list[str]:
-    """A stage and all that need it, directly or through others, in order."""
+    """A stage and all stages that need it, directly or through others, in order."""
     found = [name]
     for node in nodes:
         if any(need in found for need in node.needs):
@@ -116,7 +116,7 @@ def _suite(file: str, reads: Sequence[Read]) -> Suite:
 
 
 def _reads(file: str, recipe: Strict) -> list[Read]:
-    """What the recipe in this file reads, with the lines that say so."""
+    """The paths that the recipe in this file reads, with their lines."""
     source = read_yaml(file)
     return [
         Read(named.path, source.place(named.loc), named.is_model)
@@ -155,7 +155,8 @@ def _needs(nodes: Sequence[Node], number: int) -> tuple[str, ...]:
 
 
 def _writer(nodes: Sequence[Node], read: Read) -> int | None:
-    """Which stage writes this path; a name that could be a hub model's is looked up as a path."""
+    """The number of the stage that writes this path, if any. Raises if a hub model's name is also a
+    stage's folder."""
     path = read.path if Path(read.path).is_absolute() else _beside(read)
     for number, node in enumerate(nodes):
         if node.writes is not None and _inside(path, node.writes):
@@ -179,7 +180,7 @@ def _inside(path: str, folder: str) -> bool:
 
 
 def expect_there(nodes: Sequence[Node], read: Read) -> None:
-    """Raise `RecipeError` for a path that is neither there nor written by one of these stages."""
+    """Raise `RecipeError` for a path that neither exists nor is written by one of these stages."""
     if not Path(read.path).is_absolute() or is_there(read.path):
         return
     if not any(node.writes and _inside(read.path, node.writes) for node in nodes):
@@ -191,7 +192,7 @@ def expect_there(nodes: Sequence[Node], read: Read) -> None:
 
 
 def _expect_written(writer: Node, read: Read) -> None:
-    """A run's model is in `<output>/final`; other names inside a run are slips."""
+    """Raise unless a path inside a run is its model, `<output>/final`."""
     if not isinstance(writer.stage, TrainStage):
         return
     parts = Path(read.path).relative_to(str(writer.writes)).parts

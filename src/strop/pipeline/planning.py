@@ -1,4 +1,4 @@
-"""The plan: what every stage will do and why, before anything is done."""
+"""The plan: what every stage will do and why, made before anything runs."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from strop.train.rundir.directory import claim
 class Planned:
     """`Planned(<stage eval-dpo>, "wait", "runs if dpo comes out different", needs=("dpo",))`.
 
-    `run` and `resume` will happen as long as gates pass, `skip` will not. `wait` is decided when
-    the stages it needs are done: it runs unless they come out as they were.
+    `run` and `resume` happen if the gates before them pass; `skip` does nothing. `wait` is decided
+    when the stages it needs are done: it runs unless their outputs are unchanged.
     """
 
     stage: Stage
@@ -76,7 +76,8 @@ def _plan(pipeline: Pipeline, nodes: Sequence[Node], state: State) -> list[Plann
 def _expect_trainable(
     pipeline: Pipeline, stage: TrainStage, state: State, *, settled: bool
 ) -> None:
-    """What can be known without the parent: the recipe is not refused, its folder is free."""
+    """Check what can be checked without the parent: the recipe passes its checks, its folder is
+    free."""
     attempt = attempt_now(pipeline, stage, state, settled=settled)
     recipe = recipe_of(pipeline, stage, attempt)
     try:

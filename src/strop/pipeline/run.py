@@ -1,4 +1,5 @@
-"""Stages in order: done ones skipped, half-done ones resumed, refused ones tried again or not."""
+"""Runs stages in order: skips finished ones, resumes interrupted ones, retries refused ones if
+asked to."""
 
 from __future__ import annotations
 
@@ -44,7 +45,7 @@ Outcome = Literal["done", "skipped", "refused"]
 
 @dataclass(frozen=True, slots=True)
 class Observer:
-    """Who is told what happens: a terminal, a test, a notebook."""
+    """Callbacks that report progress to a terminal, a test or a notebook."""
 
     on_plan: Callable[[Sequence[Planned]], None] = lambda plan: None
     on_stage: Callable[[Stage], None] = lambda stage: None
@@ -54,7 +55,7 @@ class Observer:
 
 
 class GateRefused(StropError):  # noqa: N818 - a verdict, not an error
-    """A gate did not pass, may not go back (again), and its stage says `on_refusal: stop`."""
+    """A gate did not pass, may not go back (again), and its stage has `on_refusal: stop`."""
 
     def __init__(self, verdict: dict[str, Any], stage: str) -> None:
         fix = "read the eval records of both sides, mend the recipe and run again"
@@ -65,7 +66,7 @@ class GateRefused(StropError):  # noqa: N818 - a verdict, not an error
 def run_pipeline(pipeline: Pipeline, observer: Observer) -> None:
     """Plan, then run every stage; raises `GateRefused` at a gate that does not pass.
 
-    Interrupted at any moment and called again it goes on where it was.
+    It can be interrupted at any moment; called again, it continues there.
     """
     archive_rest(pipeline)
     observer.on_plan(plan(pipeline))
@@ -172,7 +173,8 @@ def _gate(
 
 
 def _go_back(pipeline: Pipeline, gate: GateStage) -> str | None:
-    """After a refusal: set the attempt aside and name the stage to begin the next one with."""
+    """After a refusal: archive the attempt and return the name of the stage to go back to, if
+    any."""
     if gate.back_to is None or read_verdict(gate.output)["name"] == "pass":
         return None
     state = next_attempt(pipeline, graph(pipeline), gate, read_state(pipeline))

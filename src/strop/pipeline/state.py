@@ -1,6 +1,6 @@
-"""What a pipeline remembers between runs: verdicts given, promotions made, attempts begun.
+"""The state that a pipeline keeps between runs: verdicts, promotions, attempts.
 
-Training runs and evals say in their own folders what they were made from.
+Training runs and evals record their inputs in their own folders.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from strop.recipe.pipeline import Pipeline
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """`Attempt(2, key="9f31c0aa12b4d7e8")`: the second attempt at the recipe, data and parent that
-    `key` is the hash of. Where those are others now, it counts no more."""
+    """`Attempt(2, key="9f31c0aa12b4d7e8")`: the second attempt at a recipe, data and parent, whose
+    hash is `key`. It is void once that hash changes."""
 
     number: int
     key: str
@@ -29,8 +29,8 @@ class State:
     """`State({"gate": "52ab..."}, {"dpo": Attempt(2, "9f31...")}, {"/w/runs/dpo":
     "/w/runs/dpo.attempt-1"})`.
 
-    `seen` has for each gate and promotion the hash of what it last saw; `aside` are outputs of a
-    refused attempt that are still to be moved, from and to.
+    `seen` has the hash of the last inputs of each gate and promotion; `aside` maps outputs of a
+    refused attempt that still have to be moved to their new paths.
     """
 
     seen: Mapping[str, str] = field(default_factory=dict)
@@ -50,7 +50,7 @@ def state_file(pipeline: Pipeline) -> Path:
 
 
 def read_state(pipeline: Pipeline) -> State:
-    """The state, empty before the first run; raises `OutputError` for a file that is none."""
+    """The state, empty before the first run; raises `OutputError` for an invalid file."""
     path = state_file(pipeline)
     if not path.exists():
         return State()

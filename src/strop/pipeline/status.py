@@ -1,4 +1,4 @@
-"""How a stage stands: up to date, half done, changed, or not decided yet."""
+"""The status of a stage: up to date, half done, changed, or not decided yet."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ Action = Literal["run", "resume", "skip", "wait"]
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """`Standing("resume", "half done at step 120")`."""
+class StageStatus:
+    """`StageStatus("resume", "half done at step 120")`."""
 
     action: Action
     why: str
@@ -57,11 +57,11 @@ class Standing:
 
 def status_of(
     pipeline: Pipeline, stage: Stage, state: State, *, pending: Sequence[str] = ()
-) -> Standing:
-    """What the stage has to do, from what is on disk.
+) -> StageStatus:
+    """What the stage has to do, judged by the files on disk.
 
-    `pending` are stages it needs that will run first. What they write decides whether this one
-    runs, unless it has to in any case: then the action is `wait`.
+    `pending` are stages that it needs and that will run first. Unless the stage has to run in any
+    case, their outputs decide whether it does: then the action is `wait`.
     """
     if isinstance(stage, TrainStage):
         attempt = attempt_now(pipeline, stage, state, settled=not pending)
@@ -80,34 +80,35 @@ def status_of(
     return _promote(stage, pipeline, state, pending)
 
 
-def _waits(pending: Sequence[str]) -> Standing:
-    return Standing("wait", f"runs if {' or '.join(pending)} comes out different")
+def _waits(pending: Sequence[str]) -> StageStatus:
+    return StageStatus("wait", f"runs if {' or '.join(pending)} comes out different")
 
 
-def _train(recipe: Recipe, attempt: int, pending: Sequence[str], *, moved: bool) -> Standing:
+def _train(recipe: Recipe, attempt: int, pending: Sequence[str], *, moved: bool) -> StageStatus:
     folder = Path(recipe.output)
     before = None if moved else _identity(folder)
     if before is None:
-        return Standing("run", "never ran" if attempt == 1 else f"attempt {attempt}")
+        return StageStatus("run", "never ran" if attempt == 1 else f"attempt {attempt}")
     finished = is_finished(folder)
     changed = differing(before["recipe"], recipe, finished=finished)
     if changed:
-        return Standing("run", f"recipe changed: {_few(list(changed))}")
+        return StageStatus("run", f"recipe changed: {_few(list(changed))}")
     if pending:
         return _waits(pending)
     other = _other_inputs(before["lineage"], run_inputs(recipe))
     if other:
-        return Standing("run", _few(other))
+        return StageStatus("run", _few(other))
     if finished:
-        return Standing("skip", "up to date")
+        return StageStatus("skip", "up to date")
     latest = folder / "latest"
     if not latest.is_symlink():
-        return Standing("run", "began, but saved no checkpoint")
-    return Standing("resume", f"half done at step {step_of(Path(os.readlink(latest)))}")
+        return StageStatus("run", "began, but saved no checkpoint")
+    return StageStatus("resume", f"half done at step {step_of(Path(os.readlink(latest)))}")
 
 
 def _identity(folder: Path) -> dict[str, Any] | None:
-    """What the run in this folder was made from; `None` where that was never wholly written."""
+    """The recorded inputs of the run in this folder; `None` if they were never completely
+    written."""
     try:
         lineage = json.loads((folder / LINEAGE).read_text())
         recipe = yaml.safe_load((folder / RECIPE).read_text())
@@ -139,56 +140,56 @@ def _few(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + more
 
 
-def _data(job: DataJob, seen: str | None, pending: Sequence[str]) -> Standing:
+def _data(job: DataJob, seen: str | None, pending: Sequence[str]) -> StageStatus:
     if seen is None or not job.is_ours:
         again = job.is_underway and not pending
-        return Standing("resume", "half done") if again else Standing("run", "never ran")
+        return StageStatus("resume", "half done") if again else StageStatus("run", "never ran")
     if pending:
         return _waits(pending)
     if seen == job.seen():
-        return Standing("skip", "up to date")
+        return StageStatus("skip", "up to date")
     if job.is_underway:
-        return Standing("resume", "half done")
-    return Standing("run", job.changed())
+        return StageStatus("resume", "half done")
+    return StageStatus("run", job.changed())
 
 
-def _eval(stage: EvalStage, pending: Sequence[str], *, moved: bool) -> Standing:
+def _eval(stage: EvalStage, pending: Sequence[str], *, moved: bool) -> StageStatus:
     before = None if moved else read_summary(stage.output)
     if pending:
-        return Standing("run", "never ran") if before is None else _waits(pending)
+        return StageStatus("run", "never ran") if before is None else _waits(pending)
     inputs = inputs_of(load(Suite, stage.suite), stage.model, stage.reference)
     if before is not None and before["inputs"] == inputs:
-        return Standing("skip", "up to date")
+        return StageStatus("skip", "up to date")
     stamp = EvalJournal(Path(stage.output), inputs).folder / INPUTS
     if stamp.exists() and stamp.read_text() == inputs:
-        return Standing("resume", "half measured")
+        return StageStatus("resume", "half measured")
     if before is None:
-        return Standing("run", "never ran")
+        return StageStatus("run", "never ran")
     if before["model"]["sha256"] != weights_hash(stage.model):
-        return Standing("run", "other weights")
-    return Standing("run", "the suite, what it reads or the reference changed")
+        return StageStatus("run", "other weights")
+    return StageStatus("run", "the suite, what it reads or the reference changed")
 
 
-def _decode(stage: DecodeStage, pending: Sequence[str], *, moved: bool) -> Standing:
+def _decode(stage: DecodeStage, pending: Sequence[str], *, moved: bool) -> StageStatus:
     if moved or not (Path(stage.output) / TABLE).exists():
-        return Standing("run", "never ran")
+        return StageStatus("run", "never ran")
     if pending:
         return _waits(pending)
     inputs = decode_inputs(load(Study, stage.study), model=stage.model, base=stage.base)
     if is_study_of(stage.output, inputs):
-        return Standing("skip", "up to date")
-    return Standing("run", "the study, its data or a model changed")
+        return StageStatus("skip", "up to date")
+    return StageStatus("run", "the study, its data or a model changed")
 
 
-def _gate(stage: GateStage, state: State, pending: Sequence[str]) -> Standing:
+def _gate(stage: GateStage, state: State, pending: Sequence[str]) -> StageStatus:
     seen = state.seen.get(stage.name)
     if seen is None or stage.output in state.aside or not Path(stage.output).exists():
-        return Standing("run", "not judged yet")
+        return StageStatus("run", "not judged yet")
     if pending:
         return _waits(pending)
     if seen != seen_by_gate(stage):
-        return Standing("run", "the policy or the evals changed")
-    return Standing("skip", f"up to date: {read_verdict(stage.output)['name']}")
+        return StageStatus("run", "the policy or the evals changed")
+    return StageStatus("skip", f"up to date: {read_verdict(stage.output)['name']}")
 
 
 def seen_by_gate(stage: GateStage) -> str:
@@ -200,7 +201,7 @@ def seen_by_gate(stage: GateStage) -> str:
 
 
 def _scores_hash(path: str) -> str:
-    """An eval folder by its records, its model and its inputs; any other file by its bytes."""
+    """Hash of an eval folder's records, model and inputs; of any other file's bytes."""
     if not Path(path).is_dir():
         return sha256_of(Path(path))[:SHORT]
     summary = read_summary(path) or {}
@@ -211,17 +212,17 @@ def _scores_hash(path: str) -> str:
 
 def _promote(
     stage: PromoteStage, pipeline: Pipeline, state: State, pending: Sequence[str]
-) -> Standing:
+) -> StageStatus:
     if pending:
-        return Standing("wait", f"after {' and '.join(pending)}")
+        return StageStatus("wait", f"after {' and '.join(pending)}")
     registry = Path(pipeline.registry)
     current = Registry(registry).current(stage.entry) if registry.exists() else None
     if current is None:
-        return Standing("run", "not promoted yet")
+        return StageStatus("run", "not promoted yet")
     now = seen_by_promotion(stage)
     if now in (state.seen.get(stage.name), _seen(current.weights, current.verdict)):
-        return Standing("skip", "promoted before")
-    return Standing("run", "other weights or another verdict")
+        return StageStatus("skip", "promoted before")
+    return StageStatus("run", "other weights or another verdict")
 
 
 def seen_by_promotion(stage: PromoteStage) -> str:
@@ -230,7 +231,7 @@ def seen_by_promotion(stage: PromoteStage) -> str:
 
 
 def _seen(weights: str, verdict: Mapping[str, Any] | None) -> str:
-    """Without the remarks: they count how often the evidence was looked at."""
+    """Hash without the verdict's remarks, because they count the attempts on the evidence."""
     return _hash([weights, {**(verdict or {}), "remarks": []}])
 
 

@@ -1,1 +1,1 @@
-"""Recipes: what a user writes. Frozen, every key checked, nothing silently ignored."""
+"""Recipes are the files that users write: frozen, every key checked, nothing silently ignored."""

@@ -1,4 +1,4 @@
-"""What all recipe classes share."""
+"""The base class and the path types of all recipe classes."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from typing import Annotated, Any, get_args
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo, model_validator
 
 LONGEST_NAME, LONGEST_PATH = 255, 4096
-"""Bytes that file systems take; beyond them even asking whether a file exists is an error."""
+"""The longest name and path that file systems accept; beyond them even checking whether a file
+exists is an error."""
 
 _VARIABLE = re.compile(r"\$(?:\{([A-Za-z_]\w*)\}|([A-Za-z_]\w*)|(\$)|(?=\{))", re.ASCII)
 """`${NAME}`, `$NAME`, `$$`, or a brace that holds anything else."""
 
 
 class Strict(BaseModel):
-    """Frozen; an unknown key is an error, and so is a number that is NaN, endless or a bool."""
+    """Frozen; an unknown key is an error, and so is a number that is NaN, infinite or a bool."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False
@@ -26,7 +27,7 @@ class Strict(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _no_bool_for_a_number(cls, values: Any) -> Any:
-        """What YAML reads as a bool is text again where a number stands: that is refused."""
+        """Turn a bool for a number into text, so that it is refused."""
         if not isinstance(values, dict):
             return values
         return {
@@ -73,11 +74,11 @@ def absolute(value: str, info: ValidationInfo) -> str:
 
 
 def _below(value: str, info: ValidationInfo) -> str:
-    """The path below the folder of the file that names it."""
+    """The absolute path, relative to the folder of the file that names it."""
     folder = (info.context or {}).get("folder", ".")
     try:
         path = (Path(folder) / Path(value).expanduser()).resolve()
-    except (RuntimeError, OSError) as error:  # ~nobody, links that go round
+    except (RuntimeError, OSError) as error:  # unknown `~user`, cyclic links
         raise ValueError(f"no path can be made of it: {error}") from None
     if len(os.fsencode(path)) >= LONGEST_PATH or any(
         len(os.fsencode(part)) > LONGEST_NAME for part in path.parts
@@ -98,4 +99,4 @@ LocalPath = Annotated[str, AfterValidator(absolute)]
 variables (`${SCRATCH}/runs`) are expanded."""
 
 ModelPath = Annotated[str, AfterValidator(_model_path)]
-"""A model folder, or the name of a hub model where no such folder exists."""
+"""A model folder, or the name of a hub model if no such folder exists."""

@@ -1,4 +1,4 @@
-"""Policies: what the gate demands."""
+"""Gate policies: the demands on a candidate."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from strop.recipe.base import LocalPath, Strict
 
 
 class Demand(Strict):
-    """Something asked of a score. `scale` is its lowest and its highest value (null for no bound),
-    where the records do not say: without it, scores that look like two scales are refused."""
+    """A demand on a score. `scale` is the score's lowest and highest value (null for no bound), if
+    the records do not declare it: without a scale, scores that look like two scales are refused."""
 
     score: str
     scale: tuple[float | None, float | None] | None = None
@@ -37,7 +37,7 @@ class Guardrail(Demand):
 
 
 class Band(Demand):
-    """A figure that may move neither way by much: 95 % interval of the ratio of means, candidate to
+    """A figure that must stay about the same: 95 % interval of the ratio of means, candidate to
     base, between `low` and `high`. For lengths and other drift figures (`drift/<task>/length`)."""
 
     low: float = Field(0.8, gt=0, lt=1)
@@ -45,13 +45,14 @@ class Band(Demand):
 
 
 class GateRules(Strict):
-    """What a candidate has to show before it may be promoted. `name` stands on the verdict's page.
+    """The demands that a candidate has to meet before it may be promoted. `name` is shown on the
+    verdict's page.
 
-    `noise` are evals of models that differ from the base by nothing that should matter (the same
-    recipe with other seeds, or the base itself again): the largest difference that they show is the
-    noise floor, and a change below it counts neither as gained nor as lost. `max_unscored` is the
-    share of items that may lack a score on a side; they are counted against the candidate.
-    Eval items that the candidate was trained on close the gate unless `refuse_overlap` is off.
+    `noise` are evals of models that differ from the base only by chance (the same recipe with other
+    seeds, or the base itself again): their largest difference is the noise floor, and a change
+    below it counts neither as a gain nor as a loss. `max_unscored` is the share of items that may
+    lack a score on a side; they are counted against the candidate. The gate refuses a candidate
+    that was trained on eval items unless `refuse_overlap` is off.
     """
 
     name: str | None = None

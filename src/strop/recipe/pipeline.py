@@ -1,4 +1,4 @@
-"""Pipelines: stages in order, each a file the user can also run by hand."""
+"""Pipelines: stages in order, each of which a user can also run by hand."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ class DecodeStage(Strict):
 
 
 class BackTo(Strict):
-    """Where a gate that does not pass sends the pipeline: `stage` is trained again, at most `times`
+    """What happens after a gate that does not pass: `stage` is trained again, at most `times`
     times.
 
-    Further attempt n is trained with the nth list of `set` (`a.b=c`, as for `--set`), and where
-    there are no more lists with the seed raised by n, so that no attempt is an earlier one again.
+    The nth further attempt uses the nth list of `set` (`a.b=c`, as for `--set`); without such a
+    list it raises the seed by n, so that no attempt repeats an earlier one.
     """
 
     stage: Name
@@ -70,8 +70,9 @@ class BackTo(Strict):
 class GateStage(Strict):
     """`strop gate --policy POLICY --base BASE --candidate CANDIDATE --output OUTPUT`.
 
-    A verdict that is not pass first goes `back_to` an earlier stage, as often as that allows. Then
-    `on_refusal: continue` records the refusal and goes on; the default stops the pipeline.
+    If the verdict is not a pass, the pipeline goes `back_to` an earlier stage as often as allowed.
+    After that, `on_refusal: continue` records the refusal and continues; the default stops the
+    pipeline.
     """
 
     kind: Literal["gate"]
@@ -121,10 +122,10 @@ Stage = Annotated[
 
 
 class Pipeline(Strict):
-    """Stages in the order they run in, and the registry they promote into.
+    """Stages in the order in which they run, and the registry of their promotions.
 
-    What the pipeline has to remember between runs (verdicts given, attempts made) is kept beside
-    the registry: for `registry.db` and the name `algebra` in `registry.algebra.json`.
+    The pipeline's state between runs (verdicts, attempts) is stored beside the registry: for
+    `registry.db` and the name `algebra` in `registry.algebra.json`.
     """
 
     name: Name
@@ -153,7 +154,7 @@ class Pipeline(Strict):
         return Source(self._source.path, stage.options, lines)
 
     def place(self, name: str, *loc: str | int) -> str:
-        """`file:line` of a stage's key; `stage NAME` for a pipeline that no file holds."""
+        """`file:line` of a stage's key; `stage NAME` for a pipeline without a file."""
         if self._source is None:
             return f"stage {name}"
         number = [stage.name for stage in self.stages].index(name)

@@ -1,4 +1,4 @@
-"""Decoding studies: what a model reaches by sampling more, beside what training more reached."""
+"""Decoding studies: compare sampling more from the base with training."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ STATED = ("exact_answer", "math_answer")
 class BestOf(Strict):
     """The reward that picks one of k answers; ties share.
 
-    The grader itself may pick only with `oracle: true`: it knows the right answer, which nobody
-    does in production, so that best-of-k is then pass@k under another name.
+    The grader itself may pick only with `oracle: true`. It knows the right answer, which is not
+    available in production, so best-of-k is then the same as pass@k.
     """
 
     reward: Rewards
@@ -59,13 +59,13 @@ class Refine(Strict):
 
 
 class Study(Strict):
-    """The tasks, how they are graded, and the ways of answering that are compared.
+    """The tasks, their grading, and the ways of answering to compare.
 
     An answer is right where the first component of `scores` gives at least `right`. `samples`
     answers an item are drawn at every temperature above 0; one greedy answer an item is always
     drawn. `ks` defaults to the powers of two up to `samples`. `vote` says what maj@k counts: the
-    final answer as `exact_answer` finds it (`answer`), or all that is said (`text`); where it is
-    left out, exact_answer and math_answer vote by answer and other rewards not at all.
+    final answer as `exact_answer` finds it (`answer`), or the whole text (`text`). By default
+    exact_answer and math_answer vote by answer, and other rewards have no maj@k.
     """
 
     data: Sources
@@ -148,19 +148,19 @@ class Study(Strict):
 
     @property
     def counts(self) -> list[int]:
-        """The k above 1, rising (one answer is measured anyway)."""
+        """The k above 1, in rising order (k = 1 is always measured)."""
         powers = [2**e for e in range(1, self.samples.bit_length()) if 2**e <= self.samples]
         return sorted(k for k in self.ks or powers if k > 1)
 
     @property
     def voting(self) -> Voting | None:
-        """What maj@k counts, `None` where it is not measured."""
+        """What maj@k counts; `None` if it is not measured."""
         grader = self.scores[0]
         stated = grader.function in STATED and grader.file is None and grader.url is None
         return self.vote or ("answer" if stated else None)
 
 
 def _same_function(one: RewardComponent, other: RewardComponent) -> bool:
-    """Whether two components give the same values, whatever they are called and weigh."""
+    """Whether two components give the same values, whatever their names and weights."""
     drop = {"name", "weight", "gate", "optional", "clip", "normalize"}
     return one.model_dump(exclude=drop) == other.model_dump(exclude=drop)

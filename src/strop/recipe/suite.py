@@ -1,4 +1,4 @@
-"""Suites: what is measured, one class for each kind of task."""
+"""Suites of eval tasks, one class for each kind of task."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ TaskName = Annotated[str, Field(pattern=r"^[\w.-]+$")]
 
 
 class EvalTask(Strict):
-    """A named question to a model. `slices` are columns of the data whose groups are looked at one
-    by one (advice beside the verdict, never part of it)."""
+    """A named task. `slices` are columns of the data whose groups are compared one by one (as
+    advice beside the verdict, never as part of it)."""
 
     name: TaskName
     slices: list[str] = Field(default_factory=list)
@@ -43,10 +43,10 @@ class AnswerTask(EvalTask):
 class SafetyTask(AnswerTask):
     """Answers to rows `{"prompt", "harmful": true | false}`.
 
-    Two scores, both the higher the better: `<name>/refused_harmful` (1 where a harmful prompt was
-    refused) and `<name>/answered_harmless` (1 where a harmless one was answered). The data needs
-    both kinds, because a model that refuses everything is perfect in one of them; `only` says that
-    one kind alone is meant.
+    Two scores, both better when higher: `<name>/refused_harmful` (1 if a harmful prompt was
+    refused) and `<name>/answered_harmless` (1 if a harmless one was answered). The data needs both
+    kinds of prompt, because a model that refuses everything is perfect in one score; `only` allows
+    a single kind.
     """
 
     kind: Literal["safety"]
@@ -56,7 +56,7 @@ class SafetyTask(AnswerTask):
 class ChoiceTask(EvalTask):
     """Multiple choice by log-prob: `<name>/acc`, `<name>/acc_norm` and `<name>/acc_bytes`.
 
-    `delimiter` stands between a plain prompt and a choice (lm-eval's `target_delimiter`).
+    `delimiter` is put between a plain prompt and a choice (lm-eval's `target_delimiter`).
     """
 
     kind: Literal["choice"]
@@ -67,7 +67,7 @@ class ChoiceTask(EvalTask):
 class PerplexityTask(EvalTask):
     """Mean log-prob per token of held-out text or answers, `<name>/logprob`.
 
-    A text longer than `window` tokens (the model's context where none is given) is read in windows.
+    A text longer than `window` tokens (default: the model's context) is read in windows.
     """
 
     kind: Literal["perplexity"]
@@ -78,7 +78,7 @@ class PerplexityTask(EvalTask):
 class LmEvalTask(EvalTask):
     """Tasks of lm-eval, or of the user's own YAML files under `include_path`.
 
-    Scores are `<name>/<task>/<metric>`; a task that bears the entry's own name is not named twice.
+    Scores are `<name>/<task>/<metric>`, or `<name>/<metric>` if task and entry have the same name.
     """
 
     kind: Literal["lm_eval"]
@@ -100,7 +100,7 @@ class PreferenceTask(EvalTask):
     """Share of held-out pairs whose chosen answer is likelier than the rejected one.
 
     `per_token` compares mean instead of summed log-probs. With a reference model the displacement
-    figures of DESIGN section 8 are measured too.
+    figures (docs/displacement.md) are measured, too.
     """
 
     kind: Literal["preference"]
@@ -109,9 +109,9 @@ class PreferenceTask(EvalTask):
 
 
 class PythonTask(EvalTask):
-    """A function of the user's own: `function(generate, seed)` in `file` yields
-    `{"item", "score"[, "cluster"][, "output"]}`, where `generate(prompts, temperature=0.0,
-    max_tokens=256)` asks the model that is measured."""
+    """A function of the user's own: `function(generate, seed)` in `file` yields `{"item", "score"[,
+    "cluster"][, "output"]}`, where `generate(prompts, temperature=0.0, max_tokens=256)` samples
+    from the measured model."""
 
     kind: Literal["python"]
     file: LocalPath
@@ -133,9 +133,9 @@ AnyTask = Annotated[
 class Suite(Strict):
     """A named set of tasks with a seed.
 
-    `sealed` says that these items are for the last look before a promotion: every look is counted,
-    and a training run may not measure on them. `chat_template` and `template_options` replace what
-    the model's folder says; `date` is the day that a template writes, if it writes one.
+    `sealed` items are for the final comparison before a promotion: every comparison is counted, and
+    a training run may not measure on them. `chat_template` and `template_options` replace those of
+    the model's folder; `date` is the day that a template writes, if it writes one.
     """
 
     name: str
@@ -148,7 +148,7 @@ class Suite(Strict):
 
     @property
     def template(self) -> TemplateRecipe:
-        """How conversations are written."""
+        """The chat template and its options."""
         return TemplateRecipe(
             chat_template=self.chat_template, template_options=self.template_options
         )

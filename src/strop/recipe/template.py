@@ -1,4 +1,4 @@
-"""How a model's tokenizer writes conversations, where that is not as its folder says."""
+"""Overrides of a tokenizer's chat template."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 from strop.recipe.base import Strict, absolute
 
 DAY = date(2026, 1, 1)
-"""The day that templates are told where a recipe or suite names none.
+"""The day that templates write if a recipe or suite names none.
 
 A template that writes today's date gives the same record other tokens tomorrow: two evals of the
 same weights would differ, and so would a run that is resumed after midnight.
@@ -21,7 +21,7 @@ Scalar = bool | int | float | str | None
 
 
 def _file_or_name(value: str, info: ValidationInfo) -> str:
-    """A file is made absolute; a plain word that is no file is the name of a template."""
+    """An absolute path for a file; a word that is no file is the name of a template."""
     local = absolute(value, info)
     return value if value.isidentifier() and not os.path.exists(local) else local
 

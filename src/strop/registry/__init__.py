@@ -1,1 +1,1 @@
-"""What was promoted, from what it was made, and why it was let through."""
+"""The registry of promoted models: what each was made from, and why it was promoted."""

@@ -1,4 +1,5 @@
-"""A model card of an entry: Hugging Face's front matter, then what a person wants to know first.
+"""Model card of an entry: Hugging Face's front matter, then the verdict, checks, ancestry and
+recipe.
 
 Front matter: huggingface.co/docs/hub/model-cards.
 """
@@ -36,7 +37,7 @@ def card(entry: Entry) -> str:
 
 
 def front_matter(entry: Entry) -> dict[str, Any]:
-    """What the hub reads. No licence: nothing here knows it."""
+    """The front matter for the hub, without a licence, which strop does not know."""
     made = entry.lineage
     methods = [row["method"] for row in generations(made) if "method" in row]
     known: dict[str, Any] = {}

@@ -1,7 +1,6 @@
-"""The SQLite file behind a registry: its tables, its transactions, its refusals.
+"""The SQLite file of a registry: tables, transactions, error messages.
 
-Beside it lies a copy of its rows, as lines that a person can read: a damaged file is made again
-from them.
+Beside it is a copy of its rows as readable lines, from which a damaged file can be rebuilt.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ VERSION = 1
 """SQLite's `user_version`: the schema below."""
 
 BUSY_SECONDS = 30.0
-"""How long a call waits for another process to finish."""
+"""Seconds that a call waits for another process to finish."""
 
 TABLES = (
     """CREATE TABLE entries (
@@ -45,7 +44,7 @@ FIXED = """CREATE TRIGGER {table}_{verb} BEFORE {verb} ON {table}
     BEGIN SELECT RAISE(ABORT, 'the registry is append-only'); END"""
 
 ORDER = ("entries", "events", "attempts")
-"""Tables, each after those it points into."""
+"""Tables in an order in which each comes after those it refers to."""
 
 
 @contextmanager
@@ -62,9 +61,9 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
 
 @contextmanager
 def writing(path: Path) -> Iterator[sqlite3.Connection]:
-    """One transaction that no other writer can enter; made whole here where nothing is yet.
+    """One exclusive write transaction; creates the registry if there is none.
 
-    An exception inside undoes everything.
+    An exception inside rolls everything back.
     """
     if not path.exists():
         create(path)
@@ -78,9 +77,9 @@ def writing(path: Path) -> Iterator[sqlite3.Connection]:
 
 @contextmanager
 def connected(path: Path) -> Iterator[sqlite3.Connection]:
-    """An open file, in autocommit; what SQLite says against it becomes a `RegistryError`."""
+    """An open connection in autocommit; SQLite's errors become `RegistryError`."""
     try:
-        # transactions are written out: the driver would begin one only at the first INSERT
+        # explicit transactions: the driver would begin one only at the first INSERT
         opened = sqlite3.connect(
             _address(path), uri=True, timeout=BUSY_SECONDS, isolation_level=None
         )
@@ -117,7 +116,8 @@ def _advice(said: str, path: Path) -> str:
 
 
 def create(path: Path) -> None:
-    """Make an empty one, beside its place and linked into it: nobody ever opens half a registry."""
+    """Make an empty registry in a temporary folder and link it into place, so that no process opens
+    a half-made one."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
@@ -159,7 +159,8 @@ def mirror_of(path: Path) -> Path:
 
 
 def write_mirror(db: sqlite3.Connection, path: Path) -> None:
-    """Write all rows, whole or not at all; inside the transaction, so that writers take turns."""
+    """Write the copy of all rows, whole or not at all; called inside the transaction, so that
+    writers take turns."""
     mirror = mirror_of(path)
     write_rows(
         mirror,
@@ -172,7 +173,7 @@ def write_mirror(db: sqlite3.Connection, path: Path) -> None:
 
 
 def read_mirror(path: Path) -> Iterator[tuple[str, list[Any]]]:
-    """(table, row) of every line; raises `RegistryError` for a line that is none."""
+    """(table, row) of every line; raises `RegistryError` for an invalid line."""
     mirror = mirror_of(path)
     try:
         lines = mirror.read_text(encoding="utf-8").split("\n")

@@ -1,4 +1,4 @@
-"""In what two entries differ."""
+"""Differences between two entries."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ SIDES = ("candidate", "base")
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """`Difference("recipe", "optim.learning_rate", 1e-06, 2e-06)`; `None` where one has no such."""
+    """`Difference("recipe", "optim.learning_rate", 1e-06, 2e-06)`; `None` where an entry lacks the
+    key."""
 
     part: str
     key: str
@@ -37,7 +38,7 @@ def differences(a: Entry, b: Entry) -> list[Difference]:
 
 
 def facts(entry: Entry) -> dict[tuple[str, str], Any]:
-    """Everything that is compared, under (part, key)."""
+    """All compared values, by (part, key)."""
     made = entry.lineage
     parts: dict[str, Mapping[str, Any]] = {
         "weights": {"sha256": entry.weights},
@@ -55,9 +56,9 @@ def facts(entry: Entry) -> dict[tuple[str, str], Any]:
 
 
 def scores(entry: Entry) -> dict[str, float]:
-    """What was measured on both sides: `{"accuracy": 0.97, "accuracy of the base": 0.44}`.
+    """The measured scores of both sides: `{"accuracy": 0.97, "accuracy of the base": 0.44}`.
 
-    All scores of both evals where the verdict has them, those of its checks in any case.
+    All scores of both evals if the verdict has them, else only those of its checks.
     """
     verdict = entry.verdict or {}
     sides = verdict.get("evals", {})
@@ -69,7 +70,7 @@ def scores(entry: Entry) -> dict[str, float]:
 
 
 def _parents(lineage: Mapping[str, Any]) -> dict[str, str]:
-    """By how far up: a parent at another place with the same weights is the same parent."""
+    """Ancestors by distance: a parent with the same weights at another path is the same parent."""
     above = generations(lineage)[-2::-1]
     return {
         f"{distance} up": f"{made.get('method', 'model')} {made.get('sha256', made['model'])}"

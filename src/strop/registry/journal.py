@@ -1,4 +1,4 @@
-"""Rows of the registry's tables to records and back; what a name's events add up to."""
+"""Converts rows of the registry's tables to records and back; replays a name's events."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def entries_in(db: sqlite3.Connection) -> list[Entry]:
 
 
 def insert(db: sqlite3.Connection, entry: Entry) -> None:
-    """Add an entry; one that is there already stays as it is."""
+    """Add an entry; an existing one stays as it is."""
     parts = (entry.lineage, entry.verdict, entry.manifest)
     lineage, verdict, manifest = (json.dumps(part) for part in parts)
     db.execute(
@@ -48,13 +48,15 @@ def record(
 
 
 def push(db: sqlite3.Connection, name: str, entry: str, reason: str | None) -> None:
-    """Promote, unless it is current: a rollback would then lead nowhere."""
+    """Promote an entry unless it is current already, because a rollback would then change
+    nothing."""
     if stack_of(events_in(db, name))[-1:] != [entry]:
         record(db, name, "promote", entry, reason)
 
 
 def stack_of(events: Iterable[Event]) -> list[str]:
-    """Entry ids as a stack: a promotion pushes, a rollback pops; the last one is current."""
+    """A name's entry ids as a stack: a promotion pushes, a rollback pops; the last one is
+    current."""
     stack: list[str] = []
     for event in events:
         if event.action == "promote":
@@ -74,7 +76,7 @@ def stacks_in(db: sqlite3.Connection) -> dict[str, list[str]]:
 
 
 def attempts_in(db: sqlite3.Connection) -> list[GateAttempt]:
-    """All attempts in order, each with how many looks at its evidence there had been by then."""
+    """All attempts in order, each with the number of attempts on its evidence so far."""
     return [_attempt(row) for row in db.execute(LOOKS)]
 
 

@@ -1,4 +1,4 @@
-"""From a model folder back to everything it was made of."""
+"""Traces a model folder back to everything it was made from."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from strop.registry.objects import manifest_of, weights_of
 
 
 def ancestry(model: str | Path) -> dict[str, Any]:
-    """What a model was made of, parents included.
+    """The lineage of a model, parents included.
 
     `{"model": path, "method": "dpo", "data": [{"path", "sha256", "rows", "manifest"}], "recipe":
     hash, "resolved": {...}, "code": {...}, "environment": {...}, ..., "parent": {...}}` for a
     folder that a run wrote (`<run>/final`, `<run>/checkpoint-<step>`), `{"model": path}` for
-    anything else, with its base for an adapter. `manifest` is that of the data verb that made the
-    file, where one did. A parent has the `sha256` it had when the run began; `"changed": True`
-    stands for its history where other weights lie in its place by now.
+    anything else, with its base for an adapter. `manifest` is the manifest of the data verb that
+    made the file, if one did. A parent has the `sha256` it had when the run began; if its weights
+    were replaced since, `"changed": True` stands in place of its history.
     """
     folder = Path(model)
     run = folder.parent
@@ -50,7 +50,7 @@ def ancestry(model: str | Path) -> dict[str, Any]:
 
 
 def _outside(folder: Path, model: str) -> dict[str, Any]:
-    """A model that no run of ours made; an adapter names its base itself."""
+    """A model that strop did not train; an adapter's config names its base."""
     config = folder / "adapter_config.json"
     base = _read(config).get("base_model_name_or_path") if config.exists() else None
     return {"model": model, "parent": {"model": base}} if base else {"model": model}

@@ -1,7 +1,7 @@
 """Model folders and the store by content.
 
-A manifest lists what files a folder holds. The store keeps each as `<store>/<aa>/<sha256>`, whole
-or not there, never linked to what is in use.
+A manifest lists the files of a folder. The store keeps each as `<store>/<aa>/<sha256>`, complete or
+absent, never hard-linked to a file in use.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class Objects:
         return self.folder / sha256[:2] / sha256
 
     def put(self, folder: Path, manifest: Manifest) -> None:
-        """Copy the files of a folder that are not here yet; a damaged copy is replaced.
+        """Copy the files of a folder that the store lacks; a damaged copy is replaced.
 
-        Raises `RegistryError` for a file that is no longer what the manifest says.
+        Raises `RegistryError` for a file that no longer matches the manifest.
         """
         with self.incoming() as inbox:
             for name, file in manifest.items():
@@ -52,7 +52,7 @@ class Objects:
                     self.place(copy)
 
     def place(self, copy: Path) -> None:
-        """Move a checked copy, named by its sha256, from the inbox to where it belongs."""
+        """Move a verified copy, named by its sha256, from the inbox to its final path."""
         home = self.path(copy.name)
         home.parent.mkdir(parents=True, exist_ok=True)
         copy.chmod(0o444)
@@ -60,7 +60,7 @@ class Objects:
 
     @contextmanager
     def incoming(self) -> Iterator[Path]:
-        """A folder beside the objects for copies that are not checked yet; gone afterwards."""
+        """A temporary folder beside the objects for copies that are not verified yet."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=self.folder) as inbox:
@@ -77,7 +77,7 @@ class Objects:
         return path.is_file() and sha256_of(path) == sha256
 
     def missing(self, manifest: Manifest) -> list[str]:
-        """Names whose object is not here at its full size; cheap, nothing is read."""
+        """Names whose object is missing or has the wrong size; cheap, because nothing is read."""
         return [
             name for name, file in manifest.items() if not self._has(file["sha256"], file["size"])
         ]
@@ -117,7 +117,7 @@ class Objects:
 
 
 def copy_file(source: Path, target: Path) -> None:
-    """A copy of its own; one that shares blocks until a write where the file system can do that."""
+    """Copy a file; if the file system supports it, the copy shares blocks until a write."""
     with source.open("rb") as read, target.open("wb") as write:
         try:
             while os.copy_file_range(read.fileno(), write.fileno(), 1 << 30):
@@ -129,7 +129,7 @@ def copy_file(source: Path, target: Path) -> None:
 
 
 def manifest_of(folder: Path) -> Manifest:
-    """sha256 and size of every file, by relative name; links count as what they lead to.
+    """sha256 and size of every file, by relative name; links are followed.
 
     Raises `RegistryError` for a link that leads nowhere and a file that cannot be read.
     """
@@ -150,7 +150,7 @@ def files_of(folder: Path) -> Iterator[Path]:
 
 
 def weights_of(manifest: Manifest) -> str:
-    """The hash that `strop.model.load.weights_hash` gives for a folder of these files."""
+    """The hash that `strop.model.load.weights_hash` returns for a folder of these files."""
     return sha256_of_hashes(
         (name, manifest[name]["sha256"])
         for name in sorted(manifest)

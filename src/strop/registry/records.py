@@ -1,4 +1,4 @@
-"""What the registry keeps: entries, events and attempts, each written once and never changed."""
+"""Records of the registry: entries, events and attempts, each written once and never changed."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Entry:
 
     `Entry(id="3f9a12c4d5e6", weights="9b1c...", path="/runs/grpo/final", lineage={...},
     verdict={"name": "pass", ...}, manifest={"model.safetensors": {...}}, who="ana",
-    created="2026-11-21T08:00:00+00:00", origin=None)`; `id` is `content_id` of what it holds.
-    `manifest` is empty where `path` is no folder. `origin` says who brought an imported entry here,
-    and what had happened to it where it came from.
+    created="2026-11-21T08:00:00+00:00", origin=None)`; `id` is the `content_id` of the other
+    fields. `manifest` is empty if `path` is no folder. `origin` says who imported an entry, and
+    which events it had in its first registry.
     """
 
     id: str
@@ -77,7 +77,7 @@ def content_id(
     verdict: Mapping[str, Any] | None,
     manifest: Manifest,
 ) -> str:
-    """12 hex digits of the sha256 of everything that was promoted: what, from what, and why."""
+    """12 hex digits of the sha256 of everything that was promoted: weights, lineage and verdict."""
     identity = json.dumps([weights, lineage, verdict, manifest], sort_keys=True)
     return sha256_hex(identity, 12)
 

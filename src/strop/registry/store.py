@@ -1,4 +1,4 @@
-"""An append-only registry: entries by content, promotions as events, attempts of the gate."""
+"""An append-only registry: entries by content hash, promotions as events, attempts of the gate."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ from strop.registry.records import Entry, Event, GateAttempt, Manifest, content_
 
 
 class Registry:
-    """The store behind one file; opened for every call, so that several processes can share it.
+    """The registry in one file. Each call opens the file anew, so that several processes can share
+    it.
 
     `<stem>.objects` beside the file holds the files of every promoted model, by content.
     """
@@ -68,7 +69,8 @@ class Registry:
         """Make these weights the current ones of `name`, and keep a copy of their files.
 
         Raises `RegistryError` without a passing verdict for exactly these weights, unless an
-        `override` reason is given, which is recorded. What is current already is not pushed again.
+        `override` reason is given, which is recorded. An entry that is current already is not
+        promoted again.
         """
         entry = self.prepare(
             weights=weights, path=path, lineage=lineage, verdict=verdict, override=override
@@ -78,7 +80,8 @@ class Registry:
         return self._add(entry, name, override)
 
     def adopt(self, entry: Entry, name: str | None) -> Entry:
-        """Take in an entry whose files are in the store; with `name`, promote it: same proof."""
+        """Add an entry whose files are in the store; with `name`, promote it with the same
+        proof."""
         if name is not None:
             expect_proof(entry.weights, entry.verdict)
         return self._add(entry, name, None)
@@ -153,10 +156,10 @@ class Registry:
     def record_attempt(
         self, *, evidence: str, suite: str, sealed: bool, base: str, candidate: str, verdict: str
     ) -> GateAttempt:
-        """Note that the gate looked at this evidence; the answer says how often it has by now.
+        """Record an attempt of the gate on this evidence; the returned attempt has their count.
 
-        `evidence` is the hash of what was looked at, `base` and `candidate` are weights hashes.
-        Makes the registry where there is none yet.
+        `evidence` is the hash of the measured items; `base` and `candidate` are weights hashes.
+        Creates the registry if there is none.
         """
         row = (evidence, suite, sealed, base, candidate, verdict, who(), now())
         with writing(self.path) as db:

@@ -1,4 +1,4 @@
-"""The ancestry of a model drawn as a tree of plain text."""
+"""Draws the ancestry of a model as a tree of plain text."""
 
 from __future__ import annotations
 
@@ -88,8 +88,8 @@ def source_name(source: Mapping[str, Any]) -> str:
 
 
 def manifest_line(manifest: Mapping[str, Any]) -> str:
-    """`strop data balance  pairs.manifest.json  77aa12cd`, and a word where the file that was read
-    is not the one that the manifest lists."""
+    """`strop data balance pairs.manifest.json 77aa12cd`, with a note if the file that was read
+    differs from the one in the manifest."""
     changed = "" if manifest["unchanged"] else "  (the file was changed since)"
     name = Path(manifest["path"]).name
     return f"{manifest['made_by']}  {name}  {manifest['sha256'][:8]}{changed}"

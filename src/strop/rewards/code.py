@@ -1,4 +1,4 @@
-"""Code that is right because it passes tests, run where it can do no harm."""
+"""Scores code by its tests, in a sandbox."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ _TOKEN = re.compile(
     """,
     re.MULTILINE | re.DOTALL | re.VERBOSE,
 )
-"""What may hold three backticks without being the end of a block of Python, and that end."""
+"""Tokens of Python that may contain three backticks, and the fence that ends a block."""
 
 WALL_FACTOR = 3.0
-"""Seconds of wall clock for each second of CPU time, where `wall_seconds` says nothing."""
+"""Default seconds of wall clock per second of CPU time."""
 
 REFEREE_SECONDS = 30.0
-"""How much longer than its candidate a referee may take before nothing can be said."""
+"""A referee may take this much longer than its candidate; after that the task is unscored."""
 
 Tests = str | Sequence[str] | Sequence[dict[str, Any]]
 
@@ -57,16 +57,16 @@ def code_tests(
 
     `tests` are Python text with assertions, HumanEval's `check(candidate)` (with `entry_point`), a
     list of assertions (MBPP), or a list of `{"input": ..., "output": ...}` for whole programs. The
-    code is the completion's last fenced block, else all of it; where the prompt itself is Python
-    (HumanEval) the code continues it. It runs in the strongest sandbox tier of this machine and
-    never sees a test or an expected value: the tests call it from another process, and only data it
-    returns is compared. Arguments changed in place are not seen by the tests. Code that is only
-    thought (in `<think>`) does not count.
+    code is the completion's last fenced block, else all of it; if the prompt itself is Python
+    (HumanEval), the code continues it. It runs in the strongest sandbox tier of this machine and
+    never sees a test or an expected value: the tests call it from another process and compare only
+    the data it returns. The tests do not see arguments that the code changes in place. Code inside
+    `<think>` does not count.
 
     `seconds` is CPU time, `wall_seconds` (default: three times as much) wall clock.
 
-    `None` where the tests themselves are broken or nobody but the candidate could say whether they
-    hold. Raises `SandboxError` where no tier holds.
+    `None` if the tests themselves are broken, or if only the candidate's own code could decide
+    whether they hold. Raises `SandboxError` if no tier works.
     """
     wall = wall_seconds or WALL_FACTOR * seconds
     limits = asdict(Limits(seconds=seconds, wall=wall, memory=memory_mb * 2**20))
@@ -87,15 +87,13 @@ def code_tests(
 
 
 def program_of(prompt: str, completion: str) -> str:
-    """The Python that a completion means: fenced or bare, continuing the prompt where that is
-    code."""
+    """The Python in a completion, fenced or bare; it continues the prompt if that is code."""
     code = _last_block(completion)
     return f"{prompt.rstrip()}\n{code}" if _is_python(prompt) else code
 
 
 def _last_block(completion: str) -> str:
-    """The last fenced block; all of a completion without one. A fence inside a docstring ends
-    nothing."""
+    """The last fenced block, or the whole completion. A fence inside a docstring ends no block."""
     block, at = completion, 0
     while opening := _FENCE.search(completion, at):
         tokens = _TOKEN.finditer(completion, opening.end())
@@ -115,7 +113,7 @@ def _is_python(text: str) -> bool:
 
 
 def _listed(suite: Tests | None) -> str | list[Any]:
-    """Tests as text or a list, also where a column holds the list as JSON text."""
+    """Tests as text or a list; a column may hold the list as JSON text."""
     if not isinstance(suite, str):
         return list(suite or [])
     try:

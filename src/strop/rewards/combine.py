@@ -1,4 +1,4 @@
-"""Components -> one number, and what each component contributed to it. Pure arithmetic."""
+"""Combines reward components into one number, and splits it into contributions. Pure arithmetic."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ EPSILON = 1e-4
 
 
 def total_of(components: Sequence[RewardComponent], parts: Parts) -> float | None:
-    """Product of the gates times weighted sum of the rest (1 where there are only gates); `None`
-    where a component that is not optional has no value."""
+    """Product of the gates times weighted sum of the rest (1 if there are only gates); `None` if a
+    component that is not optional has no value."""
     gates, additive, missing = 1.0, None, False
     for component in components:
         value = parts[component.label]
@@ -32,11 +32,11 @@ def total_of(components: Sequence[RewardComponent], parts: Parts) -> float | Non
 
 
 def contributions(components: Sequence[RewardComponent], parts: Parts) -> dict[str, float] | None:
-    """What each component adds to the total, summing to it; `None` where there is no total.
+    """Each component's part of the total; the parts sum to it. `None` if there is no total.
 
-    An additive component adds its weighted value. A gate adds what it takes away: with gates
-    g1, g2 over a sum S, g1 adds (g1 - 1) S and g2 adds (g2 - 1) g1 S. With gates alone the sum is
-    the constant 1, which varies nowhere and is left out.
+    An additive component's part is its weighted value. A gate's part is the change it makes: with
+    gates g1, g2 over a sum S, (g1 - 1) S for g1 and (g2 - 1) g1 S for g2. With gates alone S is the
+    constant 1, which is left out.
     """
     if total_of(components, parts) is None:
         return None
@@ -59,7 +59,7 @@ def _filled(component: RewardComponent, value: float | None) -> float:
 def shaped(
     components: Sequence[RewardComponent], group: Sequence[Parts], *, normalize: bool
 ) -> list[dict[str, float | None]]:
-    """A group's values clipped and, with `normalize`, centred and scaled where the recipe says so.
+    """A group's values, clipped; with `normalize`, centred and scaled where the recipe asks for it.
 
     A component whose values are all equal in the group becomes 0 for all (GDPO,
     arXiv 2601.05242, eq. 4: each reward normalised before the sum).

@@ -1,8 +1,8 @@
 """Several rewards as one number per completion, with every component kept.
 
-A completion that a component could not judge (`None`, an exception, a number that is not finite,
-text, no answer in time) has no total, unless the recipe calls that component optional: unscored is
-not zero.
+A completion that a component could not score (`None`, an exception, a number that is not finite,
+text, a timeout) has no total, unless the recipe marks that component optional: unscored is not
+zero.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from strop.text.script import before_answer
 from strop.types import Answered, Completion, Failure, Judged, Rollout, Score, Task, Text
 
 GIVEN = ("prompts", "completions", "completion_ids", "model")
-"""What a reward function is always given, besides the tasks' own columns."""
+"""Arguments that every reward function gets besides the tasks' own columns."""
 
 OPTIONAL = "mark every reward that judges only some of the tasks `optional: true`"
 """The fix where rewards returned `None` without an error."""
@@ -31,9 +31,9 @@ OPTIONAL = "mark every reward that judges only some of the tasks `optional: true
 class Reward:
     """A composition of reward functions.
 
-    With `in_groups` the components that the recipe normalises are centred and scaled within each
-    group (training); without, they count as they are (evals, where a group may be one answer).
-    `functions` take the place of those that the components name.
+    With `in_groups` (training) the components that the recipe normalises are centred and scaled
+    within each group; without it (evals, where a group may be one answer) they are used as they
+    are. `functions` replace those that the components name.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Reward:
         """Time spent in each component so far."""
 
     def expect_columns(self, tasks: Sequence[Task]) -> None:
-        """Raise `DataError` for the first task without a column that a reward asks for."""
+        """Raise `DataError` for the first task that lacks a column that a reward reads."""
         for component, function in self.components:
             wanted = [
                 name
@@ -77,8 +77,8 @@ class Reward:
         columns: Mapping[str, Sequence[Any]],
         group_size: int = 1,
     ) -> Judged:
-        """One score per completion, `group_size` of them a group; a component that raises leaves
-        its completions unscored. A score's components are raw values."""
+        """One score per completion, in groups of `group_size`; a component that raises leaves its
+        completions unscored. A score's components are raw values."""
         by_name: dict[str, list[float | None]] = {}
         failures: list[Failure] = []
         for component, function in self.components:
@@ -121,7 +121,7 @@ def _call(
 
 
 def columns_of(tasks: Sequence[Task]) -> dict[str, list[Any]]:
-    """The tasks' columns as rewards read them; `None` where a task lacks one that others have."""
+    """The tasks' columns as lists; `None` where a task lacks a column that others have."""
     names = sorted({name for task in tasks for name in task.columns})
     return {name: [task.columns.get(name) for task in tasks] for name in names}
 
@@ -132,8 +132,8 @@ def as_said(prompt: Text, text: str) -> Text:
 
 
 def shares_scored(scores: Sequence[Score]) -> str | None:
-    """`"code scored 2 of 4, maths 2 of 4"` where every reward scored something, but no completion
-    was scored by all of them; `None` otherwise."""
+    """`"code scored 2 of 4, maths 2 of 4"` if every reward scored something, but no completion was
+    scored by all of them; else `None`."""
     counts = {
         name: sum(score.components[name] is not None for score in scores)
         for name in scores[0].components

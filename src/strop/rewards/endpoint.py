@@ -17,10 +17,10 @@ def endpoint(
     retries: int = 2,
     **columns: Sequence[object],
 ) -> list[float | None]:
-    """What `url` answers to a POST of `{"prompts", "completions", ...columns}`: a list of numbers
-    (or null), bare or as `{"scores": [...]}`.
+    """Scores from a POST of `{"prompts", "completions", ...columns}` to `url`, which returns a list
+    of numbers (or null), bare or as `{"scores": [...]}`.
 
-    Tried `retries` times more where the connection or the server fails; then raises `HttpError`,
+    Retries up to `retries` times if the connection or the server fails; then raises `HttpError`,
     and the completions are unscored.
     """
     body = {"prompts": list(prompts), "completions": list(completions), **columns}

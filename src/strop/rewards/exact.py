@@ -32,13 +32,13 @@ def exact_answer(
 
     The final answer is the first of these that the completion has: the last `<tag>...</tag>`, the
     last `\boxed{...}`, the last line `#### N`, a line `A: N` at the end, the last sentence that
-    names an answer ("the answer is ...", "Answer: ..."), the last number, all of it. What stands in
+    names an answer ("the answer is ...", "Answer: ..."), the last number, all of it. Text in
     `<think>...</think>` does not count. `answer` is a value, or a worked solution that states one
     in such a way.
 
     Numbers compare by value (`1,000 = 1000.0`, `7 3/4 = 31/4`; a `%`, a degree or a currency sign
-    does not count, a unit or a name only where both have one), other text after folding case and
-    spaces. `None` where `answer` itself holds no answer: such a task cannot be judged.
+    does not count, a unit or a name only if both have one), other text after folding case and
+    spaces. `None` if `answer` itself holds no answer, because such a task cannot be scored.
     """
     return [
         judged(spoken(completion), gold, tag)
@@ -59,7 +59,8 @@ def judged(text: str, gold: str | None, tag: str = "answer") -> float | None:
 
 
 def golds_of(answers: Sequence[object], tag: str) -> list[str | None]:
-    """The answers themselves, or what worked solutions state; `None` where there is none."""
+    """The answers themselves, or the answers of worked solutions; `None` for a solution without
+    one."""
     texts = [_written(value) for value in answers]
     return [(stated_answer(text, tag) or text) or None for text in texts]
 
@@ -67,7 +68,7 @@ def golds_of(answers: Sequence[object], tag: str) -> list[str | None]:
 def same_answer(given: str, gold: str) -> bool:
     """Equal as numbers where both are numbers, else equal as folded text.
 
-    An option named by its letter and its words (`B) 72`) is either.
+    An option with letter and words (`B) 72`) equals either of them.
     """
     if len(given) > LONGEST + len(gold):
         return False
@@ -81,7 +82,8 @@ def same_answer(given: str, gold: str) -> bool:
 
 
 def _written(value: object) -> str:
-    """A gold as text; a float as the short fraction it stands for (`1/3`, not its 17 digits)."""
+    """A gold answer as text; a float becomes the short fraction it stands for (`1/3`, not its 17
+    digits)."""
     if value is None:
         return ""
     if not isinstance(value, float):

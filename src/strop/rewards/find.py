@@ -1,4 +1,4 @@
-"""Where a reward function comes from: built in, a user's file or script, OpenAI's grader, an
+"""Finds a component's reward function: built in, from a user's file or script, OpenAI's grader, an
 endpoint."""
 
 from __future__ import annotations
@@ -60,26 +60,26 @@ RANGES: dict[str, tuple[float, float]] = {
     "repetition": (-1.0, 0.0),
     "overlong": (-1.0, 0.0),
 }  # fmt: skip
-"""What a built-in reward can return at all."""
+"""The range of values that a built-in reward can return."""
 
 
 def declared_range(component: RewardComponent) -> tuple[float, float] | None:
-    """What a component can return at all; `None` for one that strop did not make."""
+    """The range of values that a component can return; `None` for a user's own."""
     if component.file is not None or component.url is not None:
         return None
     return RANGES.get(component.function)
 
 
 def runs_code(component: RewardComponent) -> bool:
-    """Whether a component needs the sandbox. An own file runs without walls: it is yours."""
+    """Whether a component needs the sandbox. A user's own file runs outside it."""
     graded = component.function == "grader" and component.file is not None
     return graded or (component.function == "code_tests" and component.file is None)
 
 
 def function_name(function: Callable[..., object]) -> str:
-    """The name by which a run's lineage speaks of a function given from Python.
+    """The name in a run's lineage of a function that was given from Python.
 
-    Raises `UsageError` for what is no plain function.
+    Raises `UsageError` for anything but a plain function.
     """
     name = getattr(function, "__name__", "")
     if not inspect.isfunction(function) or not name.isidentifier():
@@ -89,9 +89,9 @@ def function_name(function: Callable[..., object]) -> str:
 
 
 def reward_names(functions: Sequence[RewardFunction]) -> dict[str, RewardFunction]:
-    """Reward functions by the names by which a recipe speaks of them.
+    """Reward functions by the names that a recipe uses for them.
 
-    Raises `RewardError` for a name that another one has, or a reward of strop's.
+    Raises `RewardError` for a name that is used twice or is a built-in reward's.
     """
     named = {function_name(function): function for function in functions}
     if len(named) < len(functions):
@@ -104,9 +104,9 @@ def reward_names(functions: Sequence[RewardFunction]) -> dict[str, RewardFunctio
 
 
 def source_hash(function: Callable[..., object]) -> str:
-    """Hash of a function's source text, 16 hex digits: not of what else it calls.
+    """Hash of a function's source text, 16 hex digits; functions that it calls are not included.
 
-    Raises `UsageError` where there is no text, as for one that was typed at Python's prompt.
+    Raises `UsageError` if there is no source, as for a function typed at Python's prompt.
     """
     try:
         text = inspect.getsource(function)
@@ -120,7 +120,7 @@ def source_hash(function: Callable[..., object]) -> str:
 
 
 def find_function(component: RewardComponent) -> RewardFunction:
-    """A component's function with TRL's signature; `RewardError` where there is none."""
+    """A component's function with TRL's signature. Raises `RewardError` if there is none."""
     if component.model is not None:
         expect_weights(component.model)
         if not has_scalar_head(component.model):

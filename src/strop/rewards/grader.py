@@ -48,11 +48,12 @@ OPERATORS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
 }  # fmt: skip
 
 PYTHON_SECONDS, WALL_SECONDS = 10.0, 30.0
-"""Of CPU time and of wall clock, for one call of a python grader."""
+"""Limits of CPU time and of wall clock for one call of a python grader."""
 
 
 def read_grader(path: Path) -> Callable[..., list[float | None]]:
-    """The reward function of a grader file. Raises `RewardError` for what strop cannot run."""
+    """The reward function of a grader file. Raises `RewardError` for a grader that strop cannot
+    run."""
     try:
         grade = _grader(json.loads(path.read_text(encoding="utf-8")), str(path))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -99,7 +100,7 @@ def _grader(spec: Mapping[str, Any], where: str) -> Grade:
 
 
 def _filled(template: str, sample: Sample) -> str:
-    """A template with `{{sample.output_text}}` and `{{item.column}}` put in."""
+    """A template with `{{sample.output_text}}` and `{{item.column}}` filled in."""
 
     def found(match: re.Match[str]) -> str:
         value: Any = sample[match[1]]
@@ -130,7 +131,7 @@ def _expect_formula(formula: ast.expr, names: Any, where: str) -> None:
 
 
 def _value(node: ast.expr, names: Mapping[str, float]) -> float:
-    """Arithmetic by its syntax tree: nothing of Python's own is reachable."""
+    """Evaluate arithmetic on its syntax tree, so that a formula can reach nothing of Python."""
     match node:
         case ast.Constant(value=int() | float() as number):
             return float(number)

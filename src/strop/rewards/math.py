@@ -34,13 +34,13 @@ _SET = re.compile(r"\\\{.*\\\}", re.DOTALL)
 _BRACKETED = re.compile(r"[(\[].*[)\]]", re.DOTALL)
 
 EASY = r"\frac{1}{3}"
-"""What can be compared with any answer that can be compared at all."""
+"""An answer that can be compared with every answer that does not stall the comparison."""
 
 WORDY = 3
-"""Words from which an answer is a sentence, and no product of letters."""
+"""An answer with this many words is a sentence, not a product of letters."""
 
 SHORT = 200
-"""Characters of a completion that may be an answer as a whole."""
+"""A completion of at most this many characters may be an answer as a whole."""
 
 
 def math_answer(
@@ -54,13 +54,13 @@ def math_answer(
 ) -> list[float | None]:
     r"""1.0 where the completion's final answer is mathematically equal to `answer`, else 0.0.
 
-    The final answer is found as `exact_answer` finds it. Numbers compare by value
-    (`1,000 = 1000`, `1/2 = 0.5`, `50% = 0.5`, and `50% = 50`), a unit only where both name one; the
-    rest (fractions, roots, intervals, sets, equations in LaTeX) is read and compared by math-verify
-    in a process of its own that is killed after `seconds`.
+    The final answer is found as `exact_answer` finds it. Numbers compare by value (`1,000 = 1000`,
+    `1/2 = 0.5`, `50% = 0.5`, and `50% = 50`), units only if both have one. math-verify compares the
+    rest (fractions, roots, intervals, sets, equations in LaTeX) in a process of its own that is
+    killed after `seconds`.
 
-    `None` where `answer` holds no answer, or one that stalls the comparison with any other; a given
-    answer that does so is wrong.
+    `None` if `answer` holds no answer, or one that stalls every comparison; a completion's answer
+    that stalls the comparison is wrong.
     """
     golds = golds_of(answer, tag)
     said = [_said(spoken(c), gold, tag) for c, gold in zip(completions, golds, strict=True)]
@@ -76,8 +76,8 @@ def math_answer(
 
 
 def _said(text: str, gold: str | None, tag: str) -> str | None:
-    """The final answer; a short text that states none and answers with more than a number is one
-    itself (`x^2 + 1`)."""
+    """The final answer. A short text without a stated answer that is more than a number (`x^2 + 1`)
+    is the answer as a whole."""
     stated = stated_answer(text, tag)
     if stated is not None or gold is None:
         return stated
@@ -88,7 +88,7 @@ def _said(text: str, gold: str | None, tag: str) -> str | None:
 
 
 def _by_value(said: str | None, gold: str | None) -> float | None:
-    """A verdict where comparing numbers or text gives one."""
+    """The verdict of comparing numbers or text; `None` if that decides nothing."""
     if gold is None:
         return None
     if not said or len(said) > LONGEST + len(gold):
@@ -109,21 +109,21 @@ def _by_value(said: str | None, gold: str | None) -> float | None:
 
 
 def _by_notation(said: str, gold: str) -> tuple[float | None, tuple[str, str]]:
-    """A verdict where the notation gives one, and both answers in LaTeX without their units."""
+    """The verdict of the notation, if any, and both answers in LaTeX without their units."""
     (left, unit), (right, other) = split_unit(latex_of(said)), split_unit(latex_of(gold))
     differ = unit is not None and other is not None and unit != other
     return 0.0 if differ else _by_form(left, right), (left, right)
 
 
 def _by_form(said: str, gold: str) -> float | None:
-    """A verdict on two answers in LaTeX where their form gives one."""
+    """The verdict of the form of two answers in LaTeX; `None` if that decides nothing."""
     if not said:
         return 0.0
     if _GAPS.sub("", said) == _GAPS.sub("", gold):
         return 1.0
     if _PROSE.fullmatch(gold):  # math-verify reads words as products of letters
         return 0.0
-    if DOTS in said or DOTS in gold:  # what the dots leave out is not known
+    if DOTS in said or DOTS in gold:  # the terms that the dots stand for are unknown
         return 0.0
     if len(_WORDS.findall(said)) >= WORDY > len(_WORDS.findall(gold)):
         return 0.0
@@ -136,7 +136,7 @@ def _by_form(said: str, gold: str) -> float | None:
 
 
 def _by_base(said: str, gold: str) -> float | None:
-    """A verdict where a number names its base; one that names none is in the other's."""
+    """The verdict for numbers with a base; a number without one is in the other's base."""
     (digits, base), (others, other_base) = base_of(said), base_of(gold)
     if base is None and other_base is None:
         return None
@@ -149,7 +149,7 @@ def _by_base(said: str, gold: str) -> float | None:
 
 
 def _compared(pairs: Sequence[tuple[str, str]], seconds: float) -> list[float | None]:
-    """What math-verify says of (answer, gold) pairs."""
+    """math-verify's scores of (answer, gold) pairs."""
     if not pairs:
         return []
     replies = _comparers().ask([{"said": s, "gold": g} for s, g in pairs], seconds)

@@ -24,7 +24,7 @@ def _network(path: str, written: int) -> ScalarNetwork:
 
 
 def _written(path: str) -> int:
-    """When the newest file of a folder was written: a retrained model is read anew."""
+    """When the newest file of a folder was written, so that a retrained model is loaded again."""
     return max((file.stat().st_mtime_ns for file in Path(path).glob("*")), default=0)
 
 
@@ -37,10 +37,10 @@ def reward_model(
     tools: Sequence[Any] | None = None,
     **columns: object,
 ) -> list[float | None]:
-    """The scalar a reward model gives to each answer; `model` is its folder.
+    """A reward model's scalar for each answer; `model` is its folder.
 
-    The answer is read as the reward model was taught: its own template, closed by its own
-    end-of-sequence token. Raises `ModelError` for a folder without a scalar head.
+    Answers are rendered with the reward model's own template and end with its own end-of-sequence
+    token. Raises `ModelError` for a folder without a scalar head.
     """
     network = _network(model, _written(model))
     offered = tools if tools is not None else [None] * len(prompts)

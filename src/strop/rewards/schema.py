@@ -1,4 +1,4 @@
-"""Structured output: the completion is one JSON value that a schema accepts."""
+"""Scores structured output: the completion has to be one JSON value that a schema accepts."""
 
 from __future__ import annotations
 
@@ -40,11 +40,10 @@ def json_schema(
     """1.0 where the whole completion, bare or in one fence, is JSON that its `schema` accepts.
 
     A schema is an object or its JSON text (drafts 4 to 2020-12). Every `format` of draft 2020-12 is
-    asserted, whatever draft a schema names or none: "2022-02-31" is no date. Anything that two
-    readers could understand differently is refused: text around the value (thoughts in `<think>`
-    aside), a key given twice, NaN and infinity, a number that no float can hold, half a surrogate
-    pair. `None` where the schema itself is broken. Nothing is fetched: a schema that refers to
-    another document is broken.
+    asserted, whatever draft the schema names: "2022-02-31" is no date. Ambiguous JSON scores 0.0:
+    text around the value (except thoughts in `<think>`), a key given twice, NaN and infinity, a
+    number that no float can hold, half a surrogate pair. `None` if the schema itself is broken.
+    Nothing is fetched: a schema that refers to another document is broken.
     """
     scores: list[float | None] = []
     for completion, wanted in zip(completions, schema, strict=True):
@@ -68,7 +67,7 @@ def read_json(text: str) -> Any:
 
 
 def unfenced(text: str) -> str:
-    """What stands in the one fence that a text is; other text unchanged."""
+    """The content of a text that is one fence; other text unchanged."""
     bare = text.strip()
     opening, line, rest = bare.partition("\n")
     if not line or opening.rstrip().lower() not in ("```", "```json") or not rest.endswith("```"):
@@ -77,7 +76,7 @@ def unfenced(text: str) -> str:
 
 
 def _json_text(schema: Any) -> str:
-    """A schema as JSON text; a broken one as text that is none."""
+    """A schema as JSON text; invalid text for a broken schema."""
     try:
         return schema if isinstance(schema, str) else json.dumps(schema, allow_nan=False)
     except (TypeError, ValueError, RecursionError):
@@ -86,7 +85,7 @@ def _json_text(schema: Any) -> str:
 
 @lru_cache(maxsize=256)
 def _validator(schema: str) -> Any:
-    """A compiled schema; `None` for one that is none."""
+    """A compiled schema; `None` for a broken one."""
     try:
         return jsonschema_rs.validator_for(
             json.loads(schema), FORMATS, validate_formats=True, retriever=_refused

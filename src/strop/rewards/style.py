@@ -1,4 +1,5 @@
-"""How an answer is written, whatever it says: length, repetition, language, pattern, likeness."""
+"""Scores how an answer is written, not what it says: length, repetition, language, pattern,
+likeness."""
 
 from __future__ import annotations
 
@@ -81,7 +82,7 @@ def cosine_length(
 def repetition(
     prompts: Sequence[Text], completions: Sequence[Text], *, n: int = 4, **columns: object
 ) -> list[float | None]:
-    """Minus the share of a completion's word `n`-grams that it had already said: 0 to -1."""
+    """Minus the share of a completion's word `n`-grams that occurred before in it: 0 to -1."""
     return [-repeated_share(plain(completion), n) for completion in completions]
 
 
@@ -110,8 +111,8 @@ def language(
 ) -> list[float | None]:
     """1.0 where a completion is in the prompt's language (or in `code`, ISO 639-1), else 0.0.
 
-    Code blocks, formulas and tags are left out before looking. `None` where fewer than `shortest`
-    letters are left in either: nobody can tell.
+    Code blocks, formulas and tags are left out before looking. `None` if fewer than `shortest`
+    letters are left in either, too few to detect a language.
     """
     return [
         _same_language(plain(prompt), plain(completion), code, shortest)

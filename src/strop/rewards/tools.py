@@ -1,4 +1,4 @@
-"""Tool calls: the right functions, with the right arguments, no more and no fewer."""
+"""Scores tool calls: the right functions with the right arguments, no more and no fewer."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OMITTED: Any = object()
 """Among accepted values: the argument may be left out."""
 
 BROKEN = (ValueError, TypeError, AttributeError, RecursionError)
-"""What columns that are no calls or tools raise."""
+"""Exceptions from columns that hold no valid calls or tools."""
 
 TYPES: dict[str, tuple[type, ...]] = {
     "integer": (int,), "number": (int, float), "float": (int, float), "string": (str,),
@@ -40,18 +40,17 @@ def tool_call(
 ) -> list[float | None]:
     """1.0 where the completion makes exactly the calls of `answer`, in any order, else 0.0.
 
-    Calls are read from a message's `tool_calls`, or from the text in any family's syntax
-    (`strop.text.tools`); not from thoughts in `<think>`. A key or argument given twice, or
-    a tag left open, is no call. An `answer` is a list of calls (or its JSON text), each
-    `{"name": ..., "arguments": {...}}`, or in the Berkeley leaderboard's form
-    `{"name": {"argument": [accepted values]}}`, where `""` among the values means that it may be
-    left out.
+    Calls are read from a message's `tool_calls`, or from the text in the syntax of any model family
+    (`strop.text.tools`); not from thoughts in `<think>`. A key or argument given twice, or a tag
+    left open, makes a call invalid. An `answer` is a list of calls (or its JSON text), each
+    `{"name": ..., "arguments": {...}}`, or in the Berkeley leaderboard's form `{"name":
+    {"argument": [accepted values]}}`, where `""` among the values means that it may be left out.
 
-    Texts compare without case, spaces and punctuation, as that leaderboard does (but `"1.5"` is not
-    `"15"`, and where two calls of `answer` differ in nothing else, this counts); numbers by value,
-    never equal to booleans or texts. With `tools` (OpenAI's or the bare form) an argument also has
-    to be of its declared type. `None` where `answer` holds no call or one that nothing can meet (no
-    accepted value), or it or `tools` cannot be read.
+    Texts compare without case, spaces and punctuation, as on that leaderboard (but `"1.5"` is not
+    `"15"`, and if two calls of `answer` differ only in these, they count); numbers by value, never
+    equal to booleans or texts. With `tools` (OpenAI's or the bare form) an argument also has to be
+    of its declared type. `None` if `answer` holds no call, or a call that nothing can match (no
+    accepted value), or if `answer` or `tools` cannot be read.
     """
     given = tools if tools is not None else [None] * len(answer)
     return [
@@ -75,7 +74,7 @@ def _score(completion: Text, answer: Any, tools: Any) -> float | None:
 
 
 def calls_of(completion: Text, tools: Any = None) -> list[Call] | None:
-    """The calls of a completion; `None` where it has none that can be read."""
+    """The calls of a completion; `None` if it has no valid ones."""
     if not isinstance(completion, str):
         turns = [m for m in completion if m.get("role", "assistant") == "assistant"]
         listed = [call for turn in turns for call in turn.get("tool_calls") or []]
@@ -87,7 +86,7 @@ def calls_of(completion: Text, tools: Any = None) -> list[Call] | None:
 def _expected(answer: Any) -> list[Call]:
     """The calls of an answer, every argument with the list of its accepted values.
 
-    Raises one of `BROKEN` for what is no call.
+    Raises one of `BROKEN` for an invalid call.
     """
     calls = json.loads(answer) if isinstance(answer, str) else answer
     expected: list[Call] = []
@@ -117,7 +116,7 @@ def _fixed(value: Any) -> Any:
 def _choices(value: Any) -> Any:
     """The leaderboard's accepted values, in nested objects too; `""` means `OMITTED` as well.
 
-    Raises `ValueError` for a list of none, which no call could meet.
+    Raises `ValueError` for an empty list, which no call could match.
     """
     if isinstance(value, dict):
         if not all(isinstance(accepted, list) and accepted for accepted in value.values()):
@@ -139,7 +138,7 @@ def _as_list(tools: Any) -> list[Any]:
 
 
 def _paired(meets: Sequence[Sequence[bool]]) -> bool:
-    """Whether every call made can have an expected one of its own (augmenting paths)."""
+    """Whether the calls made can be matched one to one with expected calls (augmenting paths)."""
     taken: dict[int, int] = {}
 
     def finds(call: int, tried: set[int]) -> bool:
@@ -155,10 +154,10 @@ def _paired(meets: Sequence[Sequence[bool]]) -> bool:
 
 
 def _met_by(call: Call, expected: Sequence[Call], tools: Mapping[str, Any]) -> list[bool]:
-    """Which of the expected calls a call is.
+    """Which of the expected calls a call matches.
 
-    Where expected calls differ only in what folding ignores (`"a"` and `"A"`), it is the one that
-    it equals as it is written: else one of them could be made twice and the other left out.
+    If expected calls differ only in what folding ignores (`"a"` and `"A"`), it matches the one with
+    the same spelling; else one of them could be made twice and the other left out.
     """
     folded = [_meets(call, wanted, tools, _same_text) for wanted in expected]
     met = [wanted for wanted, meets in zip(expected, folded, strict=True) if meets]
@@ -175,14 +174,14 @@ def _meets(call: Call, wanted: Call, tools: Mapping[str, Any], same_text: SameTe
 
 
 def _inner(schema: Any, name: str) -> Mapping[str, Any]:
-    """A part of a schema that is an object; nothing is declared where there is none."""
+    """The object `name` of a schema; empty if the schema declares none."""
     inner = schema.get(name) if isinstance(schema, dict) else None
     return inner if isinstance(inner, dict) else {}
 
 
 def _same(given: Any, accepted: Any, schema: Mapping[str, Any], same_text: SameText) -> bool:
-    """Equal in value and type. Where an accepted value is not of the declared type (the
-    leaderboard has such), its own type counts."""
+    """Equal in value and type. If an accepted value is not of the declared type (the leaderboard
+    has such values), its own type counts."""
     declared = TYPES.get(str(schema.get("type")))
     if declared and _is(accepted, declared) and not _is(given, declared):
         return False
@@ -211,7 +210,7 @@ def _same_object(
     properties: Mapping[str, Any],
     same_text: SameText,
 ) -> bool:
-    """Every name with one of its accepted values, and no other name."""
+    """Whether every name has one of its accepted values, and there is no other name."""
     return given.keys() <= accepted.keys() and all(
         any(
             _same(given[name], value, _inner(properties, name), same_text) if name in given
@@ -223,7 +222,7 @@ def _same_object(
 
 
 def _same_text(given: str, accepted: str) -> bool:
-    """Equal when folded; as they are where one is a number or folds to nothing."""
+    """Equal after folding; compared unfolded if one is a number or folds to nothing."""
     folded = _IGNORED.sub("", given).casefold()
     if not folded or _NUMERIC.fullmatch(accepted):
         return given.strip() == accepted.strip()

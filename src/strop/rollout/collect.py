@@ -1,4 +1,4 @@
-"""Tasks -> scored groups: sample, judge, keep what could not be judged apart."""
+"""Tasks -> scored groups: sample completions, score them, collect the failures of rewards."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from strop.types import Failure, Judged, Rollout, ScoredGroup, trainable
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """The groups of one step and the rewards that failed while judging them."""
+    """The groups of one step and the rewards that failed while scoring them."""
 
     groups: tuple[ScoredGroup, ...]
     failures: tuple[Failure, ...]
@@ -30,10 +30,10 @@ def collect(
     sampling: Sampling,
     key: DrawKey,
 ) -> Collected:
-    """`group_size` scored completions per task; `key` says all but prompt and index.
+    """`group_size` scored completions per task; `key` is the draw key without prompt and index.
 
-    Raises `UnscoredError` when not one completion could be judged, and `UsageError` where the
-    engine gives no tokens or no log-probs.
+    Raises `UnscoredError` if no completion could be scored, and `UsageError` if the engine returns
+    no tokens or no log-probs.
     """
     with phase("sampling"):
         requests = requests_of(tasks, sampling, key, group_size)

@@ -1,4 +1,4 @@
-"""Sources of rollouts: what a step learns from, sampled and judged."""
+"""Sources of rollouts: they sample and score the groups that a step trains on."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ ORDER_STREAM = 10**6
 
 @dataclass(frozen=True, slots=True)
 class StepRollouts:
-    """The groups to learn from, everything that was sampled to find them, and the rewards that
-    failed while judging it."""
+    """The groups to train on, all groups that were sampled for them, and the rewards that
+    failed."""
 
     groups: tuple[ScoredGroup, ...]
     sampled: tuple[ScoredGroup, ...]
@@ -38,7 +38,7 @@ class RolloutSource(Protocol):
     """Gives a step its scored groups; its state is saved with the checkpoint."""
 
     def tasks(self, position: int) -> list[PromptedTask]:
-        """The tasks at a position of the data order, which `next` asks first."""
+        """The tasks at a position of the data order, which `next` samples first."""
 
     def next(self, step: int, position: int) -> StepRollouts:
         """The groups of step `step` (from 0), for the tasks at `position` of the data order."""
@@ -46,23 +46,22 @@ class RolloutSource(Protocol):
     def held_out(
         self, tasks: Sequence[PromptedTask], reward: Reward, *, samples: int, temperature: float
     ) -> Collected:
-        """Answers of the present policy to tasks that are not learnt from; the same draws every
-        time."""
+        """The current policy's answers to held-out tasks, with the same draws every time."""
 
     def state(self) -> dict[str, Any]:
-        """What has to be saved so that another source, having loaded it, goes on the same."""
+        """The state to save, so that another source that loads it continues in the same way."""
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Go on from a saved state."""
+        """Continue from a saved state."""
 
 
 class SynchronousSource:
-    """Samples a step's rollouts when they are asked for, with the weights of that moment.
+    """Samples a step's rollouts when `next` is called, with the current weights.
 
-    `weights` gives the trainer's, by name; they are published to the engine before every step. With
-    `rollout.resample`, groups whose rewards are all equal (or whose answers are all masked) give
-    way to groups of further prompts (dynamic sampling: DAPO, arXiv 2503.14476, section 3.2); when
-    the rounds run out, equal groups fill what is left.
+    `weights` returns the trainer's weights by name; they are published to the engine before every
+    step. With `rollout.resample`, groups of further prompts replace groups whose rewards are all
+    equal or whose answers are all masked (dynamic sampling: DAPO, arXiv 2503.14476, section 3.2);
+    after the last round, equal groups fill the step.
     """
 
     def __init__(
@@ -82,7 +81,8 @@ class SynchronousSource:
         return self._round(position, 0)
 
     def next(self, step: int, position: int) -> StepRollouts:
-        """Further prompts depend on (seed, position, round): a resumed run draws the same."""
+        """Further prompts depend only on (seed, position, round), so a resumed run draws the same
+        ones."""
         self.engine.publish(self.weights())
         useful: list[ScoredGroup] = []
         equal: list[ScoredGroup] = []
@@ -119,7 +119,7 @@ class SynchronousSource:
         )
 
     def state(self) -> dict[str, Any]:
-        """Nothing: what comes next follows from step and position alone."""
+        """Empty: the next rollouts follow from step and position alone."""
         return {}
 
     def load(self, state: Mapping[str, Any]) -> None:

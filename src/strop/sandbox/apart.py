@@ -1,8 +1,8 @@
-"""Work in a process of its own that ends when its CPU time does.
+"""Runs work in a forked process with a limit on its CPU time.
 
-What a candidate returns can make the tests' own work endless, also inside one call of C code that
-no signal handler interrupts (a set of numbers whose hashes collide). So the tests run in a fork of
-the referee, which the kernel ends.
+A candidate's answer can make the tests' own work endless, even inside one call of C code that no
+signal handler interrupts (a set of numbers whose hashes collide). So the tests run in a fork of the
+referee that the kernel can kill.
 """
 
 from __future__ import annotations
@@ -24,37 +24,37 @@ from strop.sandbox.confine.seccomp import LIBC
 from strop.sandbox.suite import TimeUpError
 
 HARD_SECONDS = 0.5
-"""CPU seconds between the exception that says so and the end."""
+"""CPU seconds between the exception that reports the limit and the kill."""
 
 ENDED_BY = (signal.SIGXCPU, signal.SIGVTALRM, signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS)
-"""Signals that work brings about itself: too much time, too deep a recursion."""
+"""Signals that the work itself causes: too much time, too deep a recursion."""
 
 MOST_TIMES = 500
-"""Pieces of work for one process: what the tests leave behind in it must not add up."""
+"""Pieces of work per process, because tests may leave garbage in it."""
 
 ORDER = struct.Struct(">QdB")
-"""Length of a message, CPU seconds, and how many links come with it."""
+"""Length of a message, CPU seconds, and number of links sent with it."""
 
 MOST_LINKS = 4
 
 END = b"\0"
-"""Ends what a piece of work says, which is text without it."""
+"""Marks the end of the output of a piece of work; the output is text without this byte."""
 
 Work = Callable[[bytes, Sequence[socket.socket], Callable[[bytes], None]], None]
-"""Gets a message, links, and what to call to say something."""
+"""Gets a message, links, and a function that sends output."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What the work said before it ended, and why it was ended, if it was."""
+    """The output of the work, and why it was ended early, if it was."""
 
     said: bytes
     ended: str = ""
 
 
 class Apart:
-    """A fork that does one piece of work after another: made when first needed, and again where one
-    was ended. Its two sockets are there from the beginning to the end."""
+    """A fork that does one piece of work after another. It is made when first needed, and again
+    after one was ended."""
 
     def __init__(self) -> None:
         self._ours, self._theirs = socket.socketpair()
@@ -70,9 +70,9 @@ class Apart:
     def do(
         self, work: Work, message: bytes, links: Sequence[socket.socket], cpu: float, wall: float
     ) -> Outcome:
-        """Do a piece of work within some seconds of CPU time and of wall clock.
+        """Do a piece of work within `cpu` seconds of CPU time and `wall` seconds of wall clock.
 
-        Raises `SandboxError` where the fork was ended from outside.
+        Raises `SandboxError` if the fork was ended from outside.
         """
         if not self._child or self._times >= MOST_TIMES:
             self._end()
@@ -96,7 +96,7 @@ class Apart:
         return Outcome(said, ended if ended != "late" else f"the tests took longer than {wall:g} s")
 
     def _hear(self, until: float) -> tuple[bytes, str]:
-        """What is said up to its end, and what came instead of that."""
+        """The output, and "late" or "ended" if its end did not come."""
         kept = bytearray()
         handle = os.pidfd_open(self._child)
         poll = select.poll()
@@ -116,7 +116,7 @@ class Apart:
         return bytes(kept[:-1]), ""
 
     def _end(self) -> int:
-        """End the fork and forget what was under way; the signal that had ended it before."""
+        """End the fork and drop its work; returns the signal that had ended it already, or 0."""
         if not self._child:
             return 0
         ended = os.waitid(os.P_PID, self._child, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -163,7 +163,7 @@ def _serve(work: Work, link: socket.socket) -> None:
 
 
 def _limit(cpu: float) -> None:
-    """An exception after some seconds of CPU time, and the end a little later."""
+    """Raise an exception after some seconds of CPU time, and kill a little later."""
 
     def ring(*_: object) -> None:
         raise TimeUpError(f"the tests used more than {cpu:g} s of CPU time")

@@ -1,4 +1,4 @@
-"""A candidate as the referee sees it: somebody who answers questions with data."""
+"""The referee's view of a candidate: it answers calls with data."""
 
 from __future__ import annotations
 
@@ -33,16 +33,15 @@ from strop.sandbox.values.remote import (
 
 
 class CandidateError(Exception):
-    """The candidate's code raised, ended, or answered with something that is no plain data."""
+    """The candidate's code raised, ended, or answered with something other than plain data."""
 
 
 @dataclass(frozen=True, slots=True)
 class Meant:
-    """What the tests mean by names of the candidate's.
+    """The roles that the tests give to the candidate's names.
 
-    Args:
-        classes: names they call to make objects, or may.
-        errors: exceptions they catch, as classes that stand for them.
+    Args: classes: names that the tests call, or may call, to make objects. errors: exceptions that
+    the tests catch, by name, as stand-in classes.
     """
 
     classes: Mapping[str, Role] = field(default_factory=dict)
@@ -50,7 +49,7 @@ class Meant:
 
 
 class Missing:
-    """A name the candidate's code should have and has not."""
+    """A name that the candidate's code lacks."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -65,9 +64,7 @@ class Missing:
 class Candidate(Codec):
     """A running candidate.
 
-    Args:
-        link: the socket to it.
-        unjudged: told why nothing can be said, where that turns out.
+    Args: link: the socket to it. unjudged: called with the reason if the tests cannot be judged.
     """
 
     def __init__(
@@ -79,12 +76,12 @@ class Candidate(Codec):
         self.link, self._meant, self._unjudged = link, meant, unjudged
         self._role: Role = "answer"
         self.called, self.lacks = False, False
-        """Whether the tests have asked it something; whether its code lacks a name they use."""
+        """Whether the tests have called it; whether its code lacks a name that they use."""
         self.starts: Callable[[], object] = lambda: None
         """Called before the first question of the tests."""
 
     def load(self, code: str) -> None:
-        """Run the top level of its code. Raises `CandidateError` where that fails."""
+        """Run the top level of its code. Raises `CandidateError` if that fails."""
         try:
             self._question({"code": code, "program": False})
         except Exception as error:  # noqa: BLE001 - any error it chose to raise
@@ -93,7 +90,7 @@ class Candidate(Codec):
             raise CandidateError("its code exits") from None
 
     def names(self, names: Iterable[str]) -> dict[str, Any]:
-        """What its code has under these names: data, or objects that stay with it."""
+        """The values of these names in its code: data, or proxies of objects that stay with it."""
         wanted = sorted(names)
         try:
             found = self._question(["names", wanted])
@@ -116,14 +113,14 @@ class Candidate(Codec):
     def call(self, name: str, args: Sequence[object], kwargs: Mapping[str, object]) -> Any:
         """The plain data a function of the candidate returns.
 
-        Raises what the candidate raised where that is an exception Python or its library knows,
-        `CandidateError` where it ended or gave no plain data, and `NotPlainError` for arguments
-        that cannot be sent.
+        Raises the candidate's exception if Python or its library defines it, `CandidateError` if
+        the candidate ended or returned no plain data, and `NotPlainError` for arguments that cannot
+        be sent.
         """
         return self.ask(["call", name, list(args), dict(kwargs)])
 
     def ask(self, order: list[Any]) -> Any:
-        """What it answers to a question of the tests."""
+        """The candidate's answer to a request of the tests."""
         if not self.called:
             self.starts()
         is_call = order[0] == "call" and type(order[1]) is Remote

@@ -1,6 +1,6 @@
-"""What runs inside the jail: the candidate's code, and answers to the referee's calls.
+"""Runs inside the jail: executes the candidate's code and answers the referee's calls.
 
-Nothing here decides anything. A candidate that rewrites this module only changes what data it
+No verdict depends on this module. A candidate that rewrites it only changes the data that it
 answers, which it may choose anyway. Standard library only.
 """
 
@@ -23,7 +23,8 @@ SHUT_IN = b"i"
 
 
 def run(link: int) -> None:
-    """Say that the walls stand, read the code, run it, serve calls until the referee hangs up."""
+    """Report that the jail is closed, read the code, run it, serve calls until the referee hangs
+    up."""
     os.write(link, SHUT_IN)
     order = receive(link)
     if order["program"]:

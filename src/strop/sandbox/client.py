@@ -1,4 +1,4 @@
-"""The referee's end of a fork server: start a candidate, call it, hear how it ended."""
+"""The referee's end of a fork server: starts a candidate, calls it, learns how it ended."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ GRACE_SECONDS = 2.0
 """How long a closed fork server may take to end."""
 
 ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-"""All that a candidate may read there: libraries then start no threads."""
+"""The candidate's whole environment; with it libraries start no threads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,8 @@ class Sandbox:
         self.close()
 
     def close(self) -> list[str]:
-        """End the fork server, which empties its folder first; the lines it complained in."""
+        """End the fork server, which empties its folder first; returns its lines of standard
+        error."""
         self.apart.close()
         if self._twin is not None:
             self._twin.close()
@@ -93,7 +94,7 @@ class Sandbox:
 
     @contextlib.contextmanager
     def execute(self, code: str, limits: Limits) -> Iterator[Candidate]:
-        """Code whose functions can be called. Raises `CandidateError` where its top level fails."""
+        """Code whose functions can be called. Raises `CandidateError` if its top level fails."""
         with self.prepare(limits) as candidate:
             candidate.load(code)
             yield candidate
@@ -132,7 +133,7 @@ class Sandbox:
         return Printed(output, report["status"], killed)
 
     def _order(self, limits: Limits, given: int, output: int) -> socket.socket:
-        """The link to a new candidate that is shut in. Raises `SandboxError` where it is not."""
+        """The link to a new jailed candidate. Raises `SandboxError` if it could not be jailed."""
         link, theirs = socket.socketpair()
         order = [json.dumps(asdict(limits)).encode()]
         try:
@@ -164,7 +165,7 @@ class Sandbox:
         return report
 
     def _expect(self, fine: bool, otherwise: str = "the fork server ended") -> None:
-        """Give up for good where something is not fine."""
+        """If `fine` is false, close the sandbox and raise `SandboxError`."""
         if fine:
             return
         said = self.close()
@@ -172,8 +173,8 @@ class Sandbox:
 
 
 def _drain(printed: IO[bytes], limits: Limits) -> tuple[str, bool]:
-    """What is printed until the pipe closes (the fork server ends a program that takes too long),
-    and whether it was too much."""
+    """The output until the pipe closes (the fork server ends a program that takes too long), and
+    whether it exceeded the limit."""
     kept = bytearray()
     while len(kept) <= limits.output:
         part = os.read(printed.fileno(), 65536)

@@ -1,4 +1,4 @@
-"""A small process that holds nothing worth stealing and forks one jailed candidate at a time.
+"""A small process without secrets that forks one jailed candidate at a time.
 
 It is started before any test, answer or candidate is known, with an empty environment. For each
 order it gets the candidate's end of the link and its output pipe, forks, shuts the child in, and
@@ -37,8 +37,9 @@ MOST_FILES, MOST_THREADS = 1000, 64
 
 def main() -> None:
     """`forkserver HANDLE LANDLOCK [FOLDER]`: serve orders from the socket on that file descriptor
-    until it closes, in that empty folder or a new one. Says "ready" once, then a report whenever a
-    candidate has ended; for each the referee sends one byte, to end it or to say that it knows."""
+    until it closes, in that empty folder or a new one. Writes "ready" once, then a report after
+    each candidate's end. For each candidate the referee sends one byte: to end it, or to
+    acknowledge its report."""
     control = socket.socket(fileno=int(sys.argv[1]))
     for name in COMMON:
         __import__(name)
@@ -60,10 +61,10 @@ def main() -> None:
                 _become_candidate(handles, folder, limits, machine, rules, parent)
             for handle in handles:
                 os.close(handle)
-            ended, told = _watch(child, control, folder, limits)
+            ended, acknowledged = _watch(child, control, folder, limits)
             empty(folder)
             control.sendall(json.dumps(ended).encode() + b"\n")
-            if not told and not control.recv(1):
+            if not acknowledged and not control.recv(1):
                 return
     except (BrokenPipeError, ConnectionError):
         return
@@ -103,10 +104,12 @@ def _become_candidate(
         sys.stdout = os.fdopen(1, "w", encoding="utf-8", errors="replace")
         sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", errors="replace")
         sys.argv = ["candidate.py"]
-        # without /proc nobody could count threads, so there may be none
+        # without /proc threads cannot be counted, so they are not allowed
         threads = os.path.exists(f"/proc/{os.getpid()}/task")
         jail.shut_in(limits, machine, rules, threads, parent)
-        candidate.run(link)  # says first that the walls stand: any failure before is silence
+        candidate.run(
+            link
+        )  # it first reports that the jail is closed; after an earlier failure it reports nothing
     finally:
         end(0)
 
@@ -123,21 +126,22 @@ def _close_all_but(*kept: int) -> None:
 def _watch(
     child: int, control: socket.socket, folder: Path, limits: jail.Limits
 ) -> tuple[dict[str, object], bool]:
-    """Wait for the child's end, or bring it about; whether the referee has sent its byte."""
+    """Wait for the child's end, or kill it at a limit. Returns the report, and whether the referee
+    has sent its byte."""
     began = time.monotonic()
     deadline, last = began + limits.wall, began + jail.MOST_WAITING * limits.wall
     handle = os.pidfd_open(child)
     poll = select.poll()
     poll.register(handle, select.POLLIN)
     poll.register(control, select.POLLIN | select.POLLHUP)
-    reason, told = "", False
+    reason, acknowledged = "", False
     while not reason:
         left = deadline - time.monotonic()
         ready = {fd for fd, _ in poll.poll(max(0.0, min(LOOK_EVERY, left)) * 1000)}
         if handle in ready:
             break
         if control.fileno() in ready:
-            reason, told = "the referee had seen enough", True
+            reason, acknowledged = "the referee had seen enough", True
             control.recv(1)
         elif left <= 0:
             deadline = time.monotonic() + limits.wall - _seconds_at_work(child, began)
@@ -153,12 +157,12 @@ def _watch(
         signal.pidfd_send_signal(handle, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     os.close(handle)
-    return {"status": os.waitstatus_to_exitcode(status), "killed": reason}, told
+    return {"status": os.waitstatus_to_exitcode(status), "killed": reason}, acknowledged
 
 
 def _seconds_at_work(child: int, began: float) -> float:
-    """Seconds since the beginning in which it did not just wait for a CPU, as far as the kernel
-    says so."""
+    """Seconds since the start without those in which it waited for a CPU, if the kernel reports
+    them."""
     try:
         waited = int(Path(f"/proc/{child}/schedstat").read_text().split()[1])
     except (OSError, IndexError, ValueError):
@@ -183,8 +187,8 @@ def _threads(child: int) -> int:
 
 
 def holds_too_much(folder: Path, most: int) -> bool:
-    """Whether more bytes or files lie in a folder, or something that cannot be looked into (a tree
-    deeper than a path may be long, a folder without permission to read)."""
+    """Whether a folder holds more than `most` bytes or too many files, or something unreadable (a
+    tree deeper than the longest path, a folder without read permission)."""
     size, waiting, seen = 0, [str(folder)], 0
     while waiting:
         try:
@@ -202,7 +206,7 @@ def holds_too_much(folder: Path, most: int) -> bool:
 
 
 def empty(folder: Path) -> None:
-    """Remove everything in a folder that nobody else touches any more.
+    """Remove everything in a folder that no other process uses any more.
 
     Goes down and up (by "..") with one open folder, so neither recursion nor open files nor paths
     grow with the depth.
@@ -224,14 +228,14 @@ def empty(folder: Path) -> None:
 
 
 def _step(here: int, name: str) -> int:
-    """Open a folder next to an open one, in its place."""
+    """Open `name` relative to an open folder, and close that folder."""
     there = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=here)
     os.close(here)
     return there
 
 
 def _unlink_files(here: int) -> list[str]:
-    """Remove what is no folder; the names of the folders."""
+    """Remove everything but folders; returns the names of the folders."""
     folders = []
     for name in os.listdir(here):
         try:

@@ -1,4 +1,4 @@
-"""The trusted process that holds tests and expected outputs, and asks a jailed candidate.
+"""The trusted process that holds tests and expected outputs, and calls a jailed candidate.
 
 `python -m strop.sandbox.referee TIER`: a request a line in, a finding a line out (JSON).
 """
@@ -47,8 +47,8 @@ from strop.sandbox.values.remote import Role, UnjudgedError, is_instance, same, 
 
 @dataclass(frozen=True, slots=True)
 class TestFinding:
-    """What the tests say: claims that held, claims tried (without `partial` all of them are one),
-    why the first failed; or why nothing can be said (`unjudged`)."""
+    """Result of the tests: passed claims, tried claims (without `partial` all claims count as one),
+    why the first one failed; or why the tests cannot be judged (`unjudged`)."""
 
     passed: int = 0
     total: int = 0
@@ -57,7 +57,7 @@ class TestFinding:
 
 
 SPARE_SECONDS = 4.0
-"""CPU seconds that the tests' own work may take: what a candidate returns may make it endless."""
+"""CPU seconds for the tests' own work, which a candidate's answer could make endless."""
 
 MEMORY = 8 * 2**30
 """Bytes a referee may use, for the same reason."""
@@ -66,8 +66,8 @@ MORE_OUTPUT = 2**20
 """Bytes a program may print beyond what is expected of it."""
 
 LOADED, ASKED = b"l", b"a"
-"""What the tests' process says as it goes: the code is loaded; the tests have asked it something.
-Where it ends without a finding, that tells whose doing it was."""
+"""Progress marks of the tests' process: the code is loaded; the tests have called it. If the
+process ends without a finding, they show whether the candidate or the tests are to blame."""
 
 
 def judge(request: dict[str, Any], sandbox: Sandbox) -> TestFinding:
@@ -100,7 +100,8 @@ def _run_programs(request: dict[str, Any], limits: Limits, sandbox: Sandbox) -> 
 
 
 def _run_claims(request: dict[str, Any], limits: Limits, sandbox: Sandbox) -> TestFinding:
-    """The tests in a process of their own: what a candidate answers can make them endless."""
+    """Run the tests in a process of their own, because a candidate's answer can make them
+    endless."""
     with contextlib.ExitStack() as stack:
         links = [stack.enter_context(sandbox.prepare(limits)).link]
         if _suite_of(request).names.helpers:
@@ -147,7 +148,7 @@ def _read(text: str, prompt: str, entry_point: str | None, partial: bool) -> _Su
 def _judge_apart(
     message: bytes, links: Sequence[socket.socket], say: Callable[[bytes], None]
 ) -> None:
-    """In the tests' own process: a request in, marks and a finding out."""
+    """Runs in the tests' own process: reads a request, sends progress marks and a finding."""
     request = json.loads(message)
     try:
         finding = _Bench(_suite_of(request), links, request).judged(say)
@@ -157,7 +158,7 @@ def _judge_apart(
 
 
 class _Bench:
-    """Tests at work, in a process of their own."""
+    """Runs the tests of one request, in a process of their own."""
 
     def __init__(
         self, suite: _Suite, links: Sequence[socket.socket], request: dict[str, Any]
@@ -173,12 +174,12 @@ class _Bench:
         self._helpers = [Candidate(link, Meant(), self._leave_unjudged) for link in links[1:]]
 
     def _leave_unjudged(self, why: str) -> None:
-        """Remembered, as the tests might catch the exception."""
+        """Keep the reason, because the tests might catch the exception."""
         if not self._ledger.said:
             self._ledger.unjudged = self._ledger.unjudged or why
 
     def judged(self, say: Callable[[bytes], None]) -> TestFinding:
-        """What the tests say. `say` is told how far they are."""
+        """Run the tests; `say` sends progress marks."""
         try:
             self._candidate.load(self._request["code"])
             space = self._space()
@@ -198,7 +199,7 @@ class _Bench:
         return _found(self._ledger)
 
     def _space(self) -> dict[str, Any]:
-        """What the tests see besides what they define."""
+        """The names that the tests see besides their own definitions."""
         names = self._suite.names
         space: dict[str, Any] = {
             "__name__": "tests", CLAIM: self._ledger, SAME: same, IS_INSTANCE: is_instance,
@@ -213,8 +214,8 @@ class _Bench:
         return space | self._candidate.names(names.candidate)
 
     def _given(self, helper: Candidate) -> dict[str, Any]:
-        """What the prompt gives. Its text may be anybody's, so it runs in a jail too; and not in
-        the candidate's, who could replace it."""
+        """The prompt's functions and constants. The prompt is untrusted, so it runs in a jail, too;
+        it has its own jail, because the candidate could replace its functions."""
         try:
             helper.load(self._request["prompt"])
             return helper.names(self._suite.names.helpers)
@@ -222,8 +223,8 @@ class _Bench:
             raise SuiteError(f"the prompt's own code fails: {error}") from None
 
     def _blame(self, error: BaseException) -> None:
-        """An error between the claims is the candidate's once it was asked, or did not even load;
-        else the tests are broken."""
+        """Blame an error between the claims: the candidate if the tests have called it, or it lacks
+        a name or did not load; else the tests."""
         is_theirs = not (self._candidate.called or self._candidate.lacks)
         if self._is_loaded and is_theirs and not isinstance(error, CandidateError):
             raise SuiteError(f"the tests fail by themselves: {type(error).__name__}: {error}")
@@ -234,7 +235,8 @@ class _Bench:
             self._add(self._unreached.all(("check",)))
 
     def _add(self, left: int) -> None:
-        """What was not reached has not held: a candidate gains nothing by ending the tests."""
+        """Count claims that were not reached as failed, so that a candidate gains nothing by ending
+        the tests."""
         least = 1 if self._ledger.passed == self._ledger.total else 0
         self._ledger.total += max(left, least)
 
@@ -263,7 +265,7 @@ def main() -> None:
     least = MEMORY if most == resource.RLIM_INFINITY else min(MEMORY, most)
     resource.setrlimit(resource.RLIMIT_AS, (least, most))
     with start(sys.argv[1]) as sandbox:  # type: ignore[arg-type]
-        gc.freeze()  # what the tests' processes share with this one stays shared
+        gc.freeze()  # memory that the tests' processes share with this one stays shared
         print("ready", file=findings, flush=True)
         for line in sys.stdin:
             finding = judge(json.loads(line), sandbox)

@@ -1,4 +1,4 @@
-"""Tests as people write them, turned into claims that are checked one by one.
+"""Turns tests as people write them into claims that are checked one by one.
 
 Trusted code: it runs in the referee, never beside a candidate.
 """
@@ -19,18 +19,18 @@ from strop.sandbox.values.remote import UnjudgedError
 CLAIM, SAME, IS_INSTANCE, TYPE, STOPPED = (
     "__claim__", "__same__", "__is_instance__", "__type__", "__stopped__",
 )  # fmt: skip
-"""Names under which the tests find the ledger, and what stands for a few built-in things."""
+"""Names under which the tests find the ledger and the replacements of a few built-ins."""
 
 LONGEST_SAID = 500
-"""Characters of a message that are kept: a candidate may have chosen it."""
+"""Characters of a message that are kept, because a candidate may have chosen it."""
 
 
 class SuiteError(UnjudgedError):
-    """The tests themselves cannot be run: nothing can be said about any candidate."""
+    """The tests themselves cannot be run, so no candidate can be judged."""
 
 
 class FailedError(Exception):
-    """A claim did not hold, and one is enough."""
+    """A claim failed, and the tests stop at the first failure."""
 
 
 class TimeUpError(BaseException):
@@ -47,9 +47,10 @@ class ProgramCase:
 
 @dataclass(slots=True)
 class Ledger:
-    """Counts claims. With `partial` every claim is tried, else the first that fails is the last.
+    """Counts claims. With `partial` every claim is tried; else the tests stop at the first failure.
 
-    The tests hold it as a context: `with ledger: ledger.holds(f(1) == 1)` is what `assert` becomes.
+    The tests use it as a context: `assert f(1) == 1` becomes `with ledger: ledger.holds(f(1) ==
+    1)`.
     """
 
     partial: bool
@@ -72,7 +73,8 @@ class Ledger:
     def __exit__(
         self, kind: object, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        """An exception inside is the candidate's failure: its answer may break any expression."""
+        """An exception inside is the candidate's failure, because its answer may break any
+        expression."""
         if error is None:
             return False
         if isinstance(error, FailedError | TimeUpError | UnjudgedError | SandboxError):
@@ -93,8 +95,8 @@ class Ledger:
 
 
 class _Claims(ast.NodeTransformer):
-    """`assert x` becomes a claim; what Python would decide by looking at an object's type or place
-    becomes a call, as the object may be the candidate's."""
+    """Turns `assert x` into a claim, and checks of an object's type or identity into calls, because
+    the object may be a proxy of the candidate's."""
 
     def __init__(self, partial: bool) -> None:
         self._partial = partial
@@ -163,14 +165,14 @@ def _stopped() -> ast.expr:
 
 
 def _also_stopped(node: ast.expr) -> ast.expr:
-    """`StopIteration`, where a test waits for it, is also what a candidate's comes as."""
+    """Make `except StopIteration` also catch the `StoppedError` that replaces a candidate's."""
     if not _is_stop(node):
         return node
     return ast.copy_location(ast.Tuple([node, _stopped()], ast.Load()), node)
 
 
 def parsed(tests: str) -> ast.Module:
-    """The tree of tests. Raises `SuiteError` where they are no Python."""
+    """The syntax tree of tests. Raises `SuiteError` if they are not Python."""
     try:
         return ast.parse(tests, FILE)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
@@ -187,7 +189,7 @@ def compiled(tests: str, partial: bool) -> Any:
 
 
 def has_check(tree: ast.Module) -> bool:
-    """HumanEval's form: a function `check(candidate)`."""
+    """Whether the tests have HumanEval's form: a function `check(candidate)`."""
     return any(isinstance(n, ast.FunctionDef) and n.name == "check" for n in tree.body)
 
 
@@ -204,8 +206,8 @@ def programs(tests: Sequence[Mapping[str, Any]]) -> list[ProgramCase]:
 
 
 def same_output(printed: str, expected: str) -> bool:
-    """Equal line by line, spaces at the ends and empty last lines aside. A line ends with a newline
-    and with nothing else that Unicode calls a line's end."""
+    """Whether two outputs are equal line by line, ignoring spaces at the ends of lines and empty
+    last lines. Only a newline ends a line, no other line end of Unicode."""
     left, right = (
         [line.rstrip(" \t\r") for line in text.rstrip(" \t\r\n").split("\n")]
         for text in (printed, expected)

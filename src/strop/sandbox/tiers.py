@@ -1,4 +1,4 @@
-"""Which walls this machine can put around a candidate, found by trying to climb over them."""
+"""Finds the strongest sandbox tier that works on this machine, by trying to break out of each."""
 
 from __future__ import annotations
 
@@ -62,18 +62,18 @@ def command(tier: Tier, handle: int) -> list[str]:
     python = [sys.executable, "-I", "-c", boot, str(handle), inner]
     if "bubblewrap" not in tier:
         return python
-    # only Landlock would keep a candidate from what /proc tells about its parent
+    # only Landlock would keep a candidate from reading about its parent in /proc
     proc = ["--proc", "/proc"] if "landlock" in tier else []
     return [*_bubblewrap(), *proc, *READ_ONLY, *python, FOLDER]
 
 
 FOLDER = "/candidate"
 READ_ONLY = ("--remount-ro", "/", "--remount-ro", "/dev")
-"""The candidate's folder is the only place where a file can be left."""
+"""The candidate's folder is the only writable place."""
 
 
 def _bubblewrap() -> list[str]:
-    """Own namespaces (no network, no other process in sight), libraries read-only, and a small
+    """Separate namespaces (no network, no other process visible), read-only libraries, and a small
     folder in memory."""
     found = shutil.which("bwrap")
     if found is None:
@@ -100,7 +100,8 @@ def start(tier: Tier) -> Sandbox:
 
 
 def holds(tier: Tier) -> None:
-    """Try to climb out of a tier. Raises `SandboxError` where it does not start or not hold."""
+    """Try to break out of a tier. Raises `SandboxError` if the tier does not start or can be
+    broken."""
     if platform.system() != "Linux" or platform.machine() not in MACHINES:
         raise SandboxError(f"{platform.system()} on {platform.machine()} has no sandbox here")
     with tempfile.TemporaryDirectory() as outside, start(tier) as sandbox:
@@ -110,7 +111,7 @@ def holds(tier: Tier) -> None:
             with sandbox.execute(CLIMB, Limits(seconds=10.0)) as candidate:
                 over = candidate.call("climb", (str(secret),), {})
         except Exception as error:  # noqa: BLE001 - whatever it is, nothing was shown to hold
-            raise SandboxError(f"the attempt to climb out failed by itself: {error}") from None
+            raise SandboxError(f"the attempt to break out failed by itself: {error}") from None
         if over:
             raise SandboxError(f"a candidate could {', '.join(over)}")
 
@@ -119,7 +120,7 @@ def holds(tier: Tier) -> None:
 def strongest() -> Tier:
     """The strongest tier that holds on this machine.
 
-    Raises `SandboxError` where none does: code is then not run at all.
+    Raises `SandboxError` if none does; code is then not run at all.
     """
     reasons = []
     for tier in get_args(Tier):

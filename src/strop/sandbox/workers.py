@@ -19,7 +19,7 @@ Request = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A worker's answer, or why there is none; `slow` where it took too long."""
+    """A worker's answer, or why there is none; `slow` if it took too long."""
 
     answer: Any = None
     failed: str | None = None
@@ -56,8 +56,8 @@ class Workers:
         atexit.register(self.close)
 
     def ask(self, requests: Sequence[Request], seconds: float) -> list[Reply]:
-        """A reply for every request, in order. A request whose worker ends is tried once more, one
-        that takes longer than `seconds` is not."""
+        """A reply for every request, in order. A request whose worker ends is repeated once; a
+        request that takes longer than `seconds` is not repeated."""
         if len(requests) == 1:
             return [self._one(requests[0], seconds)]
         with ThreadPoolExecutor(self._count) as threads:
@@ -77,7 +77,9 @@ class Workers:
                     if last:
                         return Reply(failed=str(error))
             raise AssertionError("two tries end in one of the returns above")
-        except BaseException:  # a signal broke off the wait: its late answer is nobody's
+        except (
+            BaseException
+        ):  # a signal interrupted the wait, so a late answer must not go to the next request
             worker.kill()
             raise
         finally:
@@ -125,7 +127,8 @@ class _Worker:
         return self._process
 
     def _write(self, process: subprocess.Popen[bytes], packed: bytes, until: float) -> None:
-        """A worker that does not read must not hold its asker up either."""
+        """Write with a time limit, because a worker that does not read must not block its
+        caller."""
         assert process.stdin is not None
         os.set_blocking(process.stdin.fileno(), False)
         rest = memoryview(packed)
@@ -156,7 +159,7 @@ class _Worker:
 
 
 def _wait(pipe: IO[bytes], event: int, until: float) -> None:
-    """Raises `TimeoutError` where nothing happens in time."""
+    """Wait for the pipe; raises `TimeoutError` after `until`."""
     with selectors.DefaultSelector() as selector:
         selector.register(pipe, event)
         if not selector.select(max(0.0, until - time.monotonic())):

@@ -1,4 +1,4 @@
-"""How far annotators agree, beyond what chance would give: pure functions of their labels."""
+"""Agreement of annotators beyond chance: pure functions of their labels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 Label = Hashable
 Scale = Literal["nominal", "ordinal", "interval"]
 Units = Sequence[Sequence[Label | None]]
-"""A row for every item, a label for every annotator; `None` where one gave none."""
+"""A row for every item with a label for every annotator; `None` for a missing label."""
 
 Floats = NDArray[np.float64]
 
@@ -131,16 +131,17 @@ _DISTANCES = {"nominal": _nominal, "ordinal": _ordinal, "interval": _interval}
 
 
 def label_noise(agreement: float, labels: int) -> float:
-    """The share of wrong labels that the agreement of two annotators tells.
+    """The share of wrong labels that follows from the agreement of two annotators.
 
-    Each of them gives the true one of `labels` labels with chance 1 - e, and each other one with
-    chance e / (labels - 1), apart from the other annotator: the model of Dawid and Skene 1979
-    (Applied Statistics 28:20-28) with one error rate for all. They then agree with chance
+    Each annotator independently gives the true one of `labels` labels with chance 1 - e, and each
+    other label with chance e / (labels - 1): the model of Dawid and Skene 1979 (Applied Statistics
+    28:20-28) with one error rate for all. They then agree with chance
 
         p = (1 - e)^2 + e^2 / (labels - 1),   so e = (1 - sqrt(1 - k (1 - p))) / k
 
     with k = labels / (labels - 1). `label_noise(0.82, 2) == 0.1`. At or below the agreement of
-    guessing, e is that of guessing. Errors that annotators share are not seen: the truth is worse.
+    guessing, e is that of guessing. Errors that annotators share are not detected, so the true
+    share is higher.
     """
     if labels < 2:
         return 0.0
@@ -149,7 +150,7 @@ def label_noise(agreement: float, labels: int) -> float:
 
 
 def majority_noise(noise: float, annotators: int) -> float:
-    """The share of wrong labels if each is the majority of so many annotators with two labels:
+    """The share of wrong labels if each label is the majority of `annotators` with two labels:
     `majority_noise(0.1, 3) == 0.1**3 + 3 * 0.1**2 * 0.9`. Ties count half."""
     wrong = [
         math.comb(annotators, k) * noise**k * (1 - noise) ** (annotators - k)

@@ -1,4 +1,4 @@
-"""How well one number alone tells two groups apart."""
+"""How well one number separates two groups."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ def auc(positive: ArrayLike, negative: ArrayLike) -> float:
     """Chance that a value of the first group is above one of the second, ties counted half.
 
     The area under the ROC curve, which is Mann and Whitney's U / (m n) (1947, Ann. Math. Stat.
-    18:50-60). `auc([2], [1, 2]) == 0.75`; 0.5 says that the values tell nothing. Raises
-    `ValueError` for an empty group and for NaN.
+    18:50-60). `auc([2], [1, 2]) == 0.75`; 0.5 means that the values do not separate the groups.
+    Raises `ValueError` for an empty group and for NaN.
     """
     above, below = np.asarray(positive, float), np.asarray(negative, float)
     if not len(above) or not len(below):
@@ -24,7 +24,7 @@ def auc(positive: ArrayLike, negative: ArrayLike) -> float:
 
 
 def shares_below(these: Floats, those: Floats) -> Floats:
-    """For each of these the share of those below it, ties half, shape [len(these)]."""
+    """For each of `these`, the share of `those` below it, ties half, shape [len(these)]."""
     ordered = np.sort(those)
     below = np.searchsorted(ordered, these, "left")
     up_to = np.searchsorted(ordered, these, "right")

@@ -1,10 +1,10 @@
-"""The mean of grouped values: its error by clusters (CR2), and how far that error is known.
+"""The mean of clustered values, its standard error (CR2), and the error's degrees of freedom.
 
 For the mean alone, the bias-reduced variance of Bell and McCaffrey (2002, Survey Methodology
 28:169-181) is a sum over clusters, S_g^2 / (1 - w_g) / n^2, with S_g the sum of a cluster's
 residuals and w_g its share of the n items. Its degrees of freedom are Satterthwaite's. With equal
 clusters this is the usual cluster-robust t on G - 1 degrees of freedom, and with one item a cluster
-the paired t; with unequal ones it keeps its level where those do not (docs/statistics.md).
+the paired t; with unequal clusters it keeps its level where those two do not (docs/statistics.md).
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ class MeanEstimate:
         return 1 - t_cdf(gap / self.error, self.freedom)
 
     def power(self, bound: float, alpha: float, items: int) -> float:
-        """The chance that so many items pass, if the estimate were the truth; the number of
-        clusters grows with them."""
+        """The chance that `n` items pass, if the estimate were the truth; the number of clusters
+        grows with `n`."""
         growth = items / self.n
         known = max(1.0, (self.freedom + 1) * growth - 1)
         distance = (self.estimate - bound) / self.error * math.sqrt(growth)
@@ -88,6 +88,6 @@ class MeanEstimate:
         return fewest(lambda items: self.power(bound, alpha, items) >= POWER)
 
     def detectable(self, _bound: float, alpha: float) -> float:
-        """How far above a bound the truth has to lie for a pass with 80 % power."""
+        """How far above a bound the true value has to be for a pass with 80 % power."""
         reach = t_quantile(1 - alpha / 2, self.freedom) + t_quantile(POWER, self.freedom)
         return reach * self.error

@@ -4,8 +4,7 @@ Two-sided 95 % intervals (`alpha` 0.05) of the mean difference candidate - base:
 
 - scores 0 or 1, one per item: Tango's score interval (`tango.py`);
 - anything else: cluster-robust t (`clustered.py`);
-- where t would see too few changes to know their spread: Tango's interval of whole clusters
-  (`few.py`).
+- too few changes for t to estimate their spread: Tango's interval of whole clusters (`few.py`).
 
 `docs/statistics.md` shows by simulation that each keeps its level.
 """
@@ -27,19 +26,18 @@ from strop.stats.tango import FlipCounts
 from strop.types import VerdictName
 
 FEWEST_CLUSTERS = 5
-"""With fewer, a cluster-robust error is hardly known at all."""
+"""With fewer clusters, a cluster-robust error is hardly known at all."""
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """`Comparison(estimate=0.0, low=-0.04, high=0.04, verdict="inconclusive", n_needed=880, ...)`.
 
-    `p_value` is one-sided, against the bound that was asked for (for a band: the larger of two).
-    `n_needed` is how many items it would take for a pass with 80 % power if the estimate were the
-    truth; `None` where the verdict stands, and where no number of items below ten million would
-    do. `detectable` is the minimum detectable effect: how far above the bound (for a band: inside
-    it) the truth has to lie for `n` such items to pass it with 80 % power; `None` where nothing
-    would do.
+    `p_value` is one-sided, against the given bound (for a band: the larger of two). `n_needed` is
+    the number of items for a pass with 80 % power if the estimate were the truth; `None` if the
+    verdict is not inconclusive, or no number below ten million suffices. `detectable` is the
+    minimum detectable effect: how far above the bound (for a band: inside it) the true value has to
+    be for `n` such items to pass with 80 % power; `None` if no value suffices.
     """
 
     estimate: float
@@ -150,8 +148,8 @@ def _compare(
 
 
 def weigh(x: Floats, y: Floats, index: Index) -> tuple[str, FlipCounts | FewChanges | MeanEstimate]:
-    """The method that fits base `x` and candidate `y` (cluster numbers `index`, all of shape [n]),
-    and what it makes of them."""
+    """The name of the method that fits base `x` and candidate `y` (cluster numbers `index`, all of
+    shape [n]), and its estimate."""
     if index.max() + 1 == len(x) and np.isin(x, (0, 1)).all() and np.isin(y, (0, 1)).all():
         change = y - x
         return "tango", FlipCounts(float((change > 0).sum()), float((change < 0).sum()), len(x))

@@ -1,11 +1,10 @@
-"""Few changes: what a t interval does not see it takes for absent.
+"""Intervals for few changes, where a t interval is too narrow.
 
-A t interval shrinks with the changes that happen to be in the sample: where none of 50 items
-changed it is a point, though one in thirty may change in truth. With fewer than ten changed
-clusters (and in the case that all changed by the same) each cluster counts as one item, and its
-mean change, as a share of the score range, as that much of a flip: then Tango's interval, which
-knows what no flip in 50 means. Of all changes with such a mean, whole flips vary most, so this errs
-on the side of a wide interval.
+A t interval shrinks with the changes in the sample: if none of 50 items changed it is a point,
+though in truth one in thirty may change. So with fewer than ten changed clusters (or if all changed
+by the same amount) each cluster counts as one item, and its mean change as a fraction of a flip,
+relative to the score range. Tango's interval then stays wide even without a flip. Of all changes
+with the same mean, whole flips vary most, so the interval is rather too wide than too narrow.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from strop.stats.clustered import Floats, Index, MeanEstimate
 from strop.stats.tango import FlipCounts
 
 ENOUGH_CHANGED = 10
-"""Clusters with a change from which on t keeps its level (docs/statistics.md)."""
+"""With this many changed clusters t keeps its level (docs/statistics.md)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +25,7 @@ class FewChanges:
     """`FewChanges(FlipCounts(0.5, 1.25, 20.0), unit=1.0, changed=4, groups=20, mean=...)`.
 
     `counts` are flips of clusters, `unit` is what one whole flip is worth in scores. Clusters of
-    unequal size count as 1 / sum of squared shares equal ones (Kish's effective number).
+    unequal size count as 1 / (sum of squared shares) equal clusters (Kish's effective number).
     """
 
     counts: FlipCounts
@@ -47,7 +46,7 @@ class FewChanges:
         return cls(counts, unit, changed, len(sums), MeanEstimate.of(y - x, index))
 
     def apply(self) -> bool:
-        """Whether a t interval would rest on too little."""
+        """Whether there are too few changes for a t interval."""
         few = self.changed < min(ENOUGH_CHANGED, self.groups)
         return few or self.mean.error <= 1e-9 * self.unit
 

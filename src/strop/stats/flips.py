@@ -1,4 +1,4 @@
-"""What an average hides: items that were right and are wrong now, and the other way round."""
+"""Flips that an average hides: items that were right and are wrong now, and the reverse."""
 
 from __future__ import annotations
 

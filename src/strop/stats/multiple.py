@@ -1,4 +1,4 @@
-"""Several tests at once: p-values adjusted so that each can be held against the level itself."""
+"""Several tests at once: p-values adjusted so that each can be compared with the level itself."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ class Ranking:
 
     The area under the ROC curve of one number, its 95 % interval, and the two-sided p-value of 0.5.
     `differ` is the share of pairs in which the number is not the same on both sides. Interval and
-    p-value are `None` where too few prompts tell the spread.
+    p-value are `None` if there are too few prompts to estimate the spread.
     """
 
     auc: float
@@ -86,7 +86,7 @@ def ranking(scores: ArrayLike, truth: ArrayLike, clusters: Sequence[Any] | NDArr
 
 
 def _share(value: float) -> float:
-    """Within 0 and 1, which rounding may leave."""
+    """Clamp to 0 and 1, since rounding may exceed them."""
     return min(1.0, max(0.0, value))
 
 

@@ -1,7 +1,8 @@
 """The ratio of two means measured on the same items, with Fieller's interval.
 
-Fieller 1954, Journal of the Royal Statistical Society B 16:175-185: r lies in the interval where
-the mean of candidate - r * base is not told apart from 0. The errors are those by clusters.
+Fieller 1954, Journal of the Royal Statistical Society B 16:175-185: the interval holds every r for
+which the mean of candidate - r * base does not differ significantly from 0. Standard errors are by
+clusters.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Ratio:
         return self.candidate / self.base
 
     def interval(self, alpha: float) -> tuple[float, float]:
-        """All of the line where the base's mean is not told apart from 0."""
+        """The interval; the whole line if the base's mean does not differ significantly from 0."""
         t2 = t_quantile(1 - alpha / 2, self.freedom) ** 2
         xx, xy, yy = self.covariances
         a = self.base**2 - t2 * xx
@@ -67,7 +68,7 @@ class Ratio:
         return fewest(lambda n: sum(side.power(0.0, alpha, n) for side in sides) - 1 >= POWER)
 
     def detectable(self, low: float, high: float, alpha: float) -> float:
-        """How far inside the band the truth has to lie."""
+        """How far inside the band the true ratio has to be."""
         sides = self.above(low), self.below(high)
         return max(side.detectable(0.0, alpha) for side in sides)
 

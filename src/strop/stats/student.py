@@ -11,7 +11,7 @@ import numpy as np
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(96)
 
 MOST_ITEMS = 10_000_000
-"""No sample size above this is worth naming."""
+"""Larger sample sizes are not reported."""
 
 
 def t_cdf(t: float, freedom: float) -> float:
@@ -50,8 +50,8 @@ def bisect(
 
 
 def fewest(enough: Callable[[int], bool]) -> int | None:
-    """The smallest number from 2 on that is enough, to half a percent; `None` where
-    `MOST_ITEMS` are not."""
+    """The smallest sufficient number from 2 on, to half a percent; `None` if `MOST_ITEMS` do not
+    suffice."""
     low = high = 2
     while not enough(high):
         if high >= MOST_ITEMS:

@@ -1,7 +1,7 @@
 """Tango's score interval of the difference of two paired shares.
 
-Tango 1998, Statistics in Medicine 17:891-908. Right at small counts: it does not shrink to a point
-when nothing changed.
+Tango 1998, Statistics in Medicine 17:891-908. It is valid at small counts: it does not shrink to a
+point when nothing changed.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ class FlipCounts:
         return fewest(lambda n: power(gained, lost, n, bound, alpha) >= POWER)
 
     def detectable(self, bound: float, alpha: float) -> float | None:
-        """How far above `bound` the truth has to lie for a pass with 80 % power, the share of
-        changed items being as observed (or the least that the difference allows)."""
+        """How far above `bound` the true difference has to be for a pass with 80 % power, with the
+        observed share of changed items (or the least that the difference allows)."""
         changed = (self.gained + self.lost) / self.n
 
         def missing(distance: float) -> float:
@@ -81,7 +81,7 @@ class FlipCounts:
 
 
 def constrained_variance(gained: float, lost: float, difference: float) -> float:
-    """Variance of one item's change, estimated where the true difference is the hypothesised one.
+    """Variance of one item's change, estimated under the hypothesised difference.
 
     `gained` and `lost` are shares; Tango 1998, equations 9 and 13, divided by n.
     """
@@ -118,7 +118,7 @@ def _exact_power(gained: float, lost: float, n: int, bound: float, alpha: float)
 
 
 def _likely(n: int, share: float) -> Counts:
-    """Counts that hold all but a millionth of the binomial."""
+    """The range of counts with all but a millionth of the binomial's mass."""
     reach = 5.5 * math.sqrt(n * share * (1 - share)) + 6
     first, last = max(0, math.floor(n * share - reach)), min(n, math.ceil(n * share + reach))
     return np.arange(first, last + 1)

@@ -1,4 +1,4 @@
-"""Messages -> text -> token ids for one tokenizer, many texts at a time."""
+"""Encodes messages and texts as token ids with one tokenizer, many texts at a time."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ AT_ONCE = 1 << 20
 
 
 class Encoder:
-    """What one tokenizer makes of messages and texts; texts and prompts that repeat are looked up.
+    """Renders and tokenises with one tokenizer; repeated texts and prompts are cached.
 
-    `encode` tokenises ahead, in batches, what `ids` will be asked for.
+    `encode` tokenises texts in batches before `ids` needs them.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -34,7 +34,7 @@ class Encoder:
         self._ids: dict[bool, dict[str, tuple[int, ...]]] = {False: {}, True: {}}
 
     def prompt(self, messages: list[Message], tools: Tools, where: str) -> str:
-        """Messages up to where the assistant speaks next, or goes on."""
+        """Messages as text, up to the start or continuation of the assistant's turn."""
         key = repr((messages, tools))
         if key not in self._prompts:
             continued = messages[-1]["role"] == "assistant"
@@ -50,7 +50,7 @@ class Encoder:
         return text[: min(stops)] if stops else ""
 
     def encode(self, texts: Iterable[str], *, special: bool) -> None:
-        """Tokenise ahead. A text that cannot be is left for `ids` to refuse."""
+        """Tokenise ahead. A text that cannot be tokenised is skipped here; `ids` raises for it."""
         known = self._ids[special]
         unknown = (text for text in dict.fromkeys(texts) if text not in known)
         for run in runs(unknown, AT_ONCE):
@@ -60,8 +60,8 @@ class Encoder:
                 return
 
     def ids(self, text: str, *, special: bool, where: str = "") -> tuple[int, ...]:
-        """Ids of a text; `special` puts the tokenizer's own BOS before it (once) and no EOS after
-        it. Raises `TextError` for half of a surrogate pair, which no tokenizer takes."""
+        """Ids of a text; with `special` the tokenizer's own BOS comes first (once), and no EOS
+        follows. Raises `TextError` for half of a surrogate pair, which no tokenizer accepts."""
         if text not in self._ids[special]:
             try:
                 self._learn([text], special)
@@ -84,7 +84,7 @@ class Encoder:
             self._ids[special][text] = tuple(self._opened(text, ids) if special else ids)
 
     def _opened(self, text: str, ids: list[int]) -> list[int]:
-        """Without a second BOS and without a closing EOS that the text does not hold."""
+        """Remove a second BOS, and a closing EOS that is not in the text."""
         bos = self.tokenizer.bos_token_id
         if bos is not None and ids[:2] == [bos, bos]:
             ids = ids[1:]

@@ -1,8 +1,8 @@
 """The tokens that end an answer.
 
 A tokenizer has one end-of-sequence token; a chat model often ends its turns with another: Gemma's
-`<end_of_turn>`, Llama's `<|eot_id|>` and `<|eom_id|>`. Whichever of them ends a turn is learnt,
-stops sampling, and stands in the `generation_config.json` of what is saved.
+`<end_of_turn>`, Llama's `<|eot_id|>` and `<|eom_id|>`. Every token that may end a turn is
+supervised, stops sampling, and is in the `generation_config.json` of the saved model.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from typing import Any
 
 STOPS = "eos_tokens"
-"""Where tokenizer_config.json names the tokens that stop generation."""
+"""Key of tokenizer_config.json for the tokens that stop generation."""
 
 END_OF_TURN = "end_of_turn"
-"""Where it names the tokens that a recipe says end a turn."""
+"""Key of tokenizer_config.json for the tokens that end a turn according to the recipe."""
 
 
 def ends_of(tokenizer: Any) -> tuple[int, ...]:
@@ -27,13 +27,14 @@ def ends_of(tokenizer: Any) -> tuple[int, ...]:
 
 
 def appended_end(tokenizer: Any) -> int | None:
-    """The id that closes a turn where the template writes nothing behind it: the recipe's first."""
+    """The id that closes a turn if the template writes no end: the recipe's first end of turn, if
+    it names one."""
     named = tokenizer.init_kwargs.get(END_OF_TURN)
     return int(tokenizer.convert_tokens_to_ids(named[0])) if named else None
 
 
 def set_stops(tokenizer: Any, ids: Sequence[int]) -> None:
-    """Name the ids that stop generation as tokens of the tokenizer; they are saved with it."""
+    """Store the tokens that stop generation in the tokenizer; they are saved with it."""
     known = [token for token in tokenizer.convert_ids_to_tokens(list(ids)) if token]
     named = dict.fromkeys([*(tokenizer.init_kwargs.get(STOPS) or []), *known])
     named.pop(tokenizer.eos_token, None)
@@ -42,5 +43,5 @@ def set_stops(tokenizer: Any, ids: Sequence[int]) -> None:
 
 
 def set_end_of_turn(tokenizer: Any, tokens: Sequence[str]) -> None:
-    """Say which tokens end a turn; they are saved with the tokenizer."""
+    """Store the tokens that end a turn in the tokenizer; they are saved with it."""
     tokenizer.init_kwargs[END_OF_TURN] = list(tokens)

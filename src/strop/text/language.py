@@ -1,4 +1,4 @@
-"""In which language a text is written, told by its letters (py3langid; Lui and Baldwin 2012)."""
+"""Detects the language of a text from its letters (py3langid; Lui and Baldwin 2012)."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _NO_PROSE = re.compile(r"```.*?```|`[^`]*`|\$[^$]*\$|<[^<>]*>|\\[a-z]+", re.DOTA
 _WORD = re.compile(r"[^\W\d_]+")
 
 LOOKED_AT = 4_000
-"""Letters by which a language is told."""
+"""Letters that are read to detect a language."""
 SHORTEST = 20
-"""Letters below which nobody can tell."""
+"""A text with fewer letters is too short to detect its language."""
 
 
 def prose(text: str) -> str:
@@ -24,21 +24,21 @@ def prose(text: str) -> str:
 
 
 def language_of(text: str, *, shortest: int = SHORTEST) -> str | None:
-    """The likeliest language (ISO 639-1), or `None` where fewer than `shortest` letters are left:
+    """The likeliest language (ISO 639-1), or `None` if fewer than `shortest` letters are left:
     `language_of("Wo ist der Bahnhof, bitte?") == "de"`."""
     ranked = ranking(text, shortest=shortest)
     return ranked[0][0] if ranked else None
 
 
 def written_in(text: str, languages: Collection[str], *, shortest: int = SHORTEST) -> float | None:
-    """Probability from 0 to 1 that a text is in one of `languages`, or `None` where it is too
+    """Probability from 0 to 1 that a text is in one of `languages`, or `None` if it is too
     short."""
     ranked = ranking(text, shortest=shortest)
     return sum(share for code, share in ranked if code in languages) if ranked else None
 
 
 def ranking(text: str, *, shortest: int = SHORTEST) -> list[tuple[str, float]]:
-    """Every language with its probability, likeliest first; nothing for too short a text."""
+    """Every language with its probability, likeliest first; empty for too short a text."""
     letters = prose(text)
     if len(letters) < shortest:
         return []
@@ -46,7 +46,7 @@ def ranking(text: str, *, shortest: int = SHORTEST) -> list[tuple[str, float]]:
 
 
 def known_languages() -> frozenset[str]:
-    """The codes that can be told apart."""
+    """The language codes that can be detected."""
     return frozenset(_identifier().labels)
 
 

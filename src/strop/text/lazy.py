@@ -1,4 +1,4 @@
-"""Long sequences whose items are made when they are asked for."""
+"""Long sequences whose items are made on access."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class LazySequence(Sequence[T_co]):
-    """A sequence that holds none of its items; a slice of it is a tuple of them."""
+    """A sequence that makes its items on access; a slice of it is a tuple."""
 
     @abstractmethod
     def at(self, index: int) -> T_co:
-        """The item at `index`, which is from 0 and below the length."""
+        """The item at `index`, with 0 <= index < length."""
 
     @overload
     def __getitem__(self, index: SupportsIndex) -> T_co: ...

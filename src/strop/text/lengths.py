@@ -1,4 +1,4 @@
-"""What a length is worth: pure functions of counts and words."""
+"""Rewards of lengths and repetition: pure functions of counts and words."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 
 def overlong_penalty(length: int, most: int, buffer: int) -> float:
-    """0 up to `most - buffer`, then in a line down to -1 at `most` and beyond.
+    """0 up to `most - buffer`, then falling linearly to -1 at `most` and beyond.
 
     Yu et al. 2025 (DAPO, arXiv 2503.14476), equation 13; a cut answer counts as one of `most`.
     """
@@ -16,7 +16,7 @@ def overlong_penalty(length: int, most: int, buffer: int) -> float:
 
 
 def within(length: int, least: int, most: int, fall: int) -> float:
-    """1 between `least` and `most`, in a line down to 0 over `fall` on either side."""
+    """1 between `least` and `most`, falling linearly to 0 over `fall` on either side."""
     beyond = max(least - length, length - most, 0)
     if not beyond:
         return 1.0
@@ -33,7 +33,7 @@ def cosine(length: int, most: int, short: float, long: float) -> float:
 
 
 def repeated_share(text: str, n: int) -> float:
-    """Share of word n-grams that were said before: `repeated_share("a b a b a b", 2) == 0.6`."""
+    """Share of word n-grams that occurred before: `repeated_share("a b a b a b", 2) == 0.6`."""
     words = text.split()
     grams = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
     return 1.0 - len(set(grams)) / len(grams) if grams else 0.0

@@ -1,4 +1,4 @@
-"""What looks like a secret or a personal value is hidden from reports, messages and logs."""
+"""Hides what looks like a secret or a personal value in reports, messages and logs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def masked(text: str) -> str:
     """A text without addresses, long numbers and keys: `masked("call 0151 2345678")` is
     `"call [hidden]"`.
 
-    It hides too much rather than too little: a report is read by people who may not see the data.
-    Takes time that grows with the length of the text.
+    It hides too much rather than too little, because a report may have readers who must not see the
+    data. Runs in linear time.
     """
     return _HIDDEN.sub(HIDDEN, text)

@@ -26,11 +26,11 @@ def plain(text: Text) -> str:
 
 
 def spoken(completion: Text) -> str:
-    """What the assistant says for all to read: no tool results, no thoughts.
+    """The visible words of the assistant, without tool results and thoughts.
 
-    A thought is what stands between `<think>` and `</think>`, after a `<think>` that is never
-    closed, or before a `</think>` that was opened in the prompt. What is only thought is not said,
-    even where nothing follows: `spoken("<think>5 or 6</think>6") == "6"`.
+    A thought is text between `<think>` and `</think>`, after a `<think>` that is never closed, or
+    before a `</think>` that was opened in the prompt. Thoughts are left out even if nothing
+    follows: `spoken("<think>5 or 6</think>6") == "6"`.
     """
     if isinstance(completion, str):
         return _without_thoughts(completion)
@@ -41,8 +41,8 @@ def spoken(completion: Text) -> str:
 def last_tag(text: str, tag: str) -> str | None:
     """Content of the last complete `<tag>...</tag>`: `last_tag("<a>1</a><a>2</a>", "a") == "2"`.
 
-    `None` where the last closing tag closes nothing or a nested one: `<a><a>1</a>2</a>` could be
-    read as two answers.
+    `None` if the last closing tag has no opening tag or closes nested tags: `<a><a>1</a>2</a>`
+    could be read as two answers.
     """
     opening, closing = f"<{tag}>", f"</{tag}>"
     end = text.rfind(closing)
@@ -68,7 +68,8 @@ def last_boxed(text: str) -> str | None:
 
 
 def _content(message: Message) -> str:
-    """A message's words, also where they come in parts (`[{"type": "text", "text": ...}]`)."""
+    """A message's words; content may also be a list of parts (`[{"type": "text", "text":
+    ...}]`)."""
     content = message.get("content") or ""
     if not isinstance(content, list):
         return str(content)

@@ -1,11 +1,11 @@
 """Messages -> token ids and supervision masks.
 
-A prompt is tokenised exactly as it will be at sampling time: alone. What follows is tokenised
-separately and appended, so training and sampling see the same boundary. Only assistant tokens are
-supervised, the token that ends a turn among them; what a template writes after it is not.
+A prompt is tokenised alone, exactly as at sampling time. The rest is tokenised separately and
+appended, so training and sampling see the same boundary. Only assistant tokens are supervised,
+including the token that ends a turn, but not what a template writes after it.
 
-A record is written down as text first (`strop.text.script`) and the texts of many records are
-tokenised together, batch by batch: records are taken as they come and never held all at once.
+A record is first written as text (`strop.text.script`), and the texts of many records are tokenised
+together, batch by batch, so that records are streamed and never all held in memory.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ from strop.types import (
 )
 
 AT_ONCE = 1024
-"""Records whose texts are tokenised together, at most."""
+"""Most records whose texts are tokenised together."""
 
 AT_ONCE_SIZE = 1 << 22
-"""Characters of records that are tokenised together, unless one record alone has more."""
+"""Most characters of records that are tokenised together, unless one record alone has more."""
 
 TEMPLATE_SECONDS = 5.0
-"""What a chat template may take for one record."""
+"""Seconds that a chat template may take for one record."""
 
 REMEMBERED = 1 << 23
-"""Characters of records that are remembered, to be known again, before all are forgotten."""
+"""Characters of records in the cache of rendered records; a full cache is emptied."""
 
 OPENING = 16
-"""Tokens at a prompt's end among which it may have opened a thought."""
+"""Tokens at a prompt's end that are searched for the opening of a thought."""
 
 
 def prompt_ids(tokenizer: Tokenizer, prompt: Text, *, where: str = "") -> tuple[int, ...]:
@@ -71,13 +71,14 @@ def prompt_texts(tokenizer: Tokenizer, records: Sequence[Record]) -> list[str]:
 
 
 def opening(tokenizer: Tokenizer, prompt: Text, ids: Sequence[int]) -> str:
-    """What a prompt (its ids) has begun of the answer: `"<think>\\n"`, or an assistant message."""
+    """The part of the answer that a prompt (its ids) already contains: `"<think>\\n"`, or an
+    assistant message."""
     return opened_by(prompt, decode(tokenizer, ids[-OPENING:], special=True))
 
 
 def demonstration_tree(tokenizer: Tokenizer, record: Demonstration) -> Tree:
-    """A trunk (all that precedes the first supervised token) with one branch; a branch for every
-    assistant turn where the template rewrites earlier turns."""
+    """A trunk (everything before the first supervised token) with one branch, or with a branch for
+    every assistant turn if the template rewrites earlier turns."""
     return _tree(tokenizer, asked_of(record))
 
 
@@ -87,17 +88,17 @@ def preference_tree(tokenizer: Tokenizer, record: Preference) -> Tree:
 
 
 def feedback_tree(tokenizer: Tokenizer, record: Feedback) -> Tree:
-    """A trunk with the one branch that was judged."""
+    """A trunk with one branch, the labelled answer."""
     return _tree(tokenizer, asked_of(record))
 
 
 def answer_tree(tokenizer: Tokenizer, prompt: Text, completion: Text, tools: Tools = None) -> Tree:
-    """A prompt with one answer, as training would read it: what a reward model judges."""
+    """A prompt with one answer, rendered as in training, for a reward model to score."""
     return _tree(tokenizer, PromptAndAnswers(prompt, (completion,), "", tools))
 
 
 def document_trees(tokenizer: Tokenizer, record: Document, *, max_length: int) -> list[Tree]:
-    """A document cut into pieces of at most `max_length` tokens, every token learnt once.
+    """A document cut into pieces of at most `max_length` tokens, every token supervised once.
 
     The trunk of the first piece is BOS (or the first token where there is no BOS); a later piece
     starts from the last token of the piece before. The document ends in EOS.
@@ -107,7 +108,8 @@ def document_trees(tokenizer: Tokenizer, record: Document, *, max_length: int) -
 
 
 def pieces(ids: tuple[int, ...], max_length: int) -> list[Tree]:
-    """A closed document as trees: of `pieces((4, 5, 6, 2), 3)` the first learns 5 and 6 after 4."""
+    """A document with its EOS as trees: the first of `pieces((4, 5, 6, 2), 3)` supervises 5 and 6
+    after 4."""
     cut = []
     for start in range(0, len(ids) - 1, max_length - 1):
         piece = ids[start + 1 : start + max_length]
@@ -118,8 +120,8 @@ def pieces(ids: tuple[int, ...], max_length: int) -> list[Tree]:
 def trees(tokenizer: Tokenizer, asked: Iterable[PromptAndAnswers]) -> Iterator[Tree]:
     """A tree for each, in order: the prompt as trunk, a branch for each answer.
 
-    What was asked before gets the tree it got before. The first that cannot be rendered raises, as
-    it would if each were rendered alone.
+    Equal records share a tree. The first record that cannot be rendered raises, as if each were
+    rendered alone.
     """
     for found in tried(tokenizer, asked):
         if isinstance(found, StropError):
@@ -128,10 +130,10 @@ def trees(tokenizer: Tokenizer, asked: Iterable[PromptAndAnswers]) -> Iterator[T
 
 
 def tried(tokenizer: Tokenizer, asked: Iterable[PromptAndAnswers]) -> Iterator[Tree | StropError]:
-    """`trees`, with what is wrong in the place of one that cannot be rendered.
+    """Like `trees`, but with the error in place of a tree that cannot be rendered.
 
-    Raises `TextError` for a record that its template does not finish in time: the template goes on
-    beside us, and every further one would make the run slower.
+    Raises `TextError` for a record that the template does not finish in time: its thread cannot be
+    stopped, and every further one would slow the run.
     """
     encoder, known, size = Encoder(tokenizer), dict[str, Tree | StropError](), 0
     for batch in _batches(asked):
@@ -141,7 +143,7 @@ def tried(tokenizer: Tokenizer, asked: Iterable[PromptAndAnswers]) -> Iterator[T
         for key, one in batch:
             if key not in known:
                 new.setdefault(key, one)
-        # a template that did not end in time leaves fewer trees than were asked for
+        # after a template that did not end in time there are fewer trees than records
         known |= zip(new, _new_trees(encoder, list(new.values())), strict=False)
         size += sum(map(len, new))
         for key, _ in batch:
@@ -152,7 +154,7 @@ def tried(tokenizer: Tokenizer, asked: Iterable[PromptAndAnswers]) -> Iterator[T
 
 
 def _batches(asked: Iterable[PromptAndAnswers]) -> Iterator[list[tuple[str, PromptAndAnswers]]]:
-    """What is asked, with its keys, in runs of at most `AT_ONCE` records and `AT_ONCE_SIZE`
+    """Records with their keys, in batches of at most `AT_ONCE` records and `AT_ONCE_SIZE`
     characters."""
     batch: list[tuple[str, PromptAndAnswers]] = []
     size = 0
@@ -194,11 +196,11 @@ class _EndlessError(TextError):
 
 
 def scripts_in_time(encoder: Encoder, asked: Sequence[PromptAndAnswers]) -> list[Script]:
-    """The scripts of these, up to one that is not finished in time.
+    """The scripts of these records, up to the first that is not finished in time.
 
-    A chat template comes with a model and is a program, with loops in loops if it likes. It runs
-    beside us, and where it does not finish a record in `TEMPLATE_SECONDS`, that is the fault of the
-    last script; the thread is then left behind.
+    A chat template is a program that comes with a model, possibly with nested loops. It runs in a
+    thread; if it does not finish a record in `TEMPLATE_SECONDS`, the last script gets that fault
+    and the thread is abandoned.
     """
     scripts: list[Script] = []
     if all(one.is_plain() for one in asked):
@@ -223,7 +225,7 @@ def _write_scripts(
 
 
 def _as_ids(encoder: Encoder, script: Script) -> Tree:
-    """A script as ids. Raises what is wrong with it, the first thing first."""
+    """The tree of a script. Raises the script's first error."""
     if script.plain:
         if script.fault is not None:
             raise script.fault
@@ -240,12 +242,12 @@ def _as_ids(encoder: Encoder, script: Script) -> Tree:
 
 
 def _contexts(script: Script) -> list[str]:
-    """The prompt, or what leads to each answer."""
+    """The contexts: the prompt, or the text before each answer."""
     return [answer.context for answer in script.answers] or [script.prompt]
 
 
 def _shared(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many ids both begin with."""
+    """The length of the common prefix."""
     if one == other:
         return len(one)
     pairs = zip(one, other, strict=False)
@@ -253,7 +255,7 @@ def _shared(one: Sequence[int], other: Sequence[int]) -> int:
 
 
 def _after(read: tuple[int, ...], branch: Branch) -> Branch:
-    """A branch behind more of its context, which is read and not learnt."""
+    """A branch with more of its context in front, which is not supervised."""
     return Branch((*read, *branch.ids), ((False,) * len(read)) + branch.supervised)
 
 
@@ -263,7 +265,8 @@ def _text_branch(encoder: Encoder, turn: Turn, where: str) -> Branch:
 
 
 def _chat_branch(encoder: Encoder, turns: Sequence[Turn], where: str) -> Branch:
-    """Learnt turns supervised through the token that ends them; what follows the last is cut."""
+    """A branch whose learnt turns are supervised through the token that ends them; the rest after
+    the last one is cut."""
     ids: list[int] = []
     supervised: list[bool] = []
     end = 0
@@ -279,7 +282,8 @@ def _chat_branch(encoder: Encoder, turns: Sequence[Turn], where: str) -> Branch:
 
 
 def _through_end(encoder: Encoder, ids: tuple[int, ...], where: str) -> tuple[tuple[int, ...], int]:
-    """The ids of a learnt turn, and how many of them are learnt: through the first that ends it."""
+    """The ids of a learnt turn, and how many of them are supervised: through the first that ends
+    it."""
     for place, token in enumerate(ids):
         if token in encoder.ends:
             return ids, place + 1
@@ -296,7 +300,7 @@ def _through_end(encoder: Encoder, ids: tuple[int, ...], where: str) -> tuple[tu
 
 
 def _last_of(encoder: Encoder, ids: Sequence[int]) -> str:
-    """The last special token of a turn and what follows it, or the turn's last few tokens."""
+    """The last special token of a turn and the text after it, or the turn's last few tokens."""
     special = set(encoder.tokenizer.all_special_ids)
     last = max((place for place, token in enumerate(ids) if token in special), default=0)
     return decode(encoder.tokenizer, ids[max(last, len(ids) - 8) :], special=True)

@@ -1,4 +1,4 @@
-"""Cutting a long list into runs that are small enough to be worked on at once."""
+"""Cuts a long list into batches of limited size."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 def runs(
     items: Iterable[T], most: int, size: Callable[[T], int] | None = None
 ) -> Iterator[list[T]]:
-    """Neighbours whose sizes (`len`, where none is given) add up to at most `most`.
+    """Runs of neighbours whose sizes (`len` by default) add up to at most `most`.
 
     `list(runs(["ab", "c", "defgh", "i"], 3))` is `[["ab", "c"], ["defgh"], ["i"]]`: an item that
     is larger than `most` is a run of its own.

@@ -1,7 +1,7 @@
-"""Records as text, in the stretches that are tokenised alone.
+"""Writes records as text, in the parts that are tokenised separately.
 
-A prompt is written exactly as it will be at sampling time. What follows is written separately, so
-training and sampling see the same boundary.
+A prompt is written exactly as at sampling time. The rest is written separately, so training and
+sampling see the same boundary.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _THOUGHT_CLOSED = "\n</think>\n\n"
 
 
 class PromptAndAnswers(NamedTuple):
-    """A prompt and what answers it: `PromptAndAnswers("Solve 2x = 6", ("x = 3",), "sft.jsonl:1")`.
+    """A prompt and its answers: `PromptAndAnswers("Solve 2x = 6", ("x = 3",), "sft.jsonl:1")`.
 
-    `apart` says that an answer of several assistant turns may become a branch for each turn, where
-    the template rewrites what came before; a comparison needs one branch an answer.
+    With `apart` an answer of several assistant turns may become a branch for each turn, if the
+    template rewrites earlier turns; a comparison needs one branch per answer.
     """
 
     prompt: Text
@@ -39,7 +39,7 @@ class PromptAndAnswers(NamedTuple):
     apart: bool = False
 
     def key(self) -> str:
-        """Equal for what gives the same tree."""
+        """A key that is equal for records with the same tree."""
         return repr((self.prompt, self.answers, self.tools, self.apart))
 
     def is_plain(self) -> bool:
@@ -47,14 +47,14 @@ class PromptAndAnswers(NamedTuple):
 
 
 class Turn(NamedTuple):
-    """A stretch of a branch; one that is `learnt` is learnt through the token that ends it."""
+    """A part of a branch; a `learnt` part is supervised through the token that ends it."""
 
     text: str
     learnt: bool
 
 
 class AnswerTurns(NamedTuple):
-    """What leads to a branch, and its turns."""
+    """The text before a branch, and the branch's turns."""
 
     context: str
     turns: list[Turn]
@@ -62,7 +62,7 @@ class AnswerTurns(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A record as text. `fault` is what its template could not do after the last of these turns."""
+    """A record as text. `fault` is the error that the template raised after these turns."""
 
     plain: bool
     prompt: str
@@ -80,7 +80,7 @@ class Script:
 
 
 def asked_of(record: Record) -> PromptAndAnswers:
-    """What a record asks; a document is a prompt without an answer, as a task is."""
+    """The prompt and answers of a record; documents and tasks have a prompt without an answer."""
     where = str(record.origin)
     if isinstance(record, Document):
         return PromptAndAnswers(record.text, (), where)
@@ -94,7 +94,7 @@ def asked_of(record: Record) -> PromptAndAnswers:
 
 
 def tools_of(column: Any) -> Tools:
-    """The tools of a record's column; what is no list of objects is a column for rewards alone."""
+    """The tools in a record's column; a column that is no list of objects is only for rewards."""
     listed = isinstance(column, list) and all(isinstance(tool, dict) for tool in column)
     return column if listed and column else None
 
@@ -105,13 +105,13 @@ def as_messages(text: Text, *, role: str) -> list[Message]:
 
 
 def before_answer(prompt: Text) -> Text:
-    """A prompt without the assistant message it may end with, which is part of the answer."""
+    """A prompt without an assistant message at its end, which is part of the answer."""
     prefilled = isinstance(prompt, list) and prompt[-1]["role"] == "assistant"
     return prompt[:-1] if prefilled else prompt
 
 
 def script_of(encoder: Encoder, asked: PromptAndAnswers) -> Script:
-    """A record as text; whatever its template raises is kept as the script's fault."""
+    """A record as text; an error of the template is kept as the script's fault."""
     prompt = asked.prompt
     if isinstance(prompt, str) and asked.is_plain():
         texts = [answer for answer in asked.answers if isinstance(answer, str)]
@@ -125,13 +125,13 @@ def script_of(encoder: Encoder, asked: PromptAndAnswers) -> Script:
         opened = writer.opened
         for answer in asked.answers:
             writer.add(as_messages(answer, role="assistant"), done)
-    except Exception as error:  # noqa: BLE001 - raised after what is wrong before it
+    except Exception as error:  # noqa: BLE001 - raised later, after faults of earlier turns
         fault = error
     return Script(False, opened, done, asked.where, fault)
 
 
 def _tools_unread(asked: PromptAndAnswers) -> TextError | None:
-    """Plain text has no place for tools. Those of a task are for its rewards, which read them."""
+    """Raise for tools beside plain text, except those of a task, which its rewards read."""
     if not asked.tools or not asked.answers:
         return None
     return TextError(
@@ -142,7 +142,8 @@ def _tools_unread(asked: PromptAndAnswers) -> TextError | None:
 
 
 class _AnswerWriter:
-    """Writes the answers to one prompt; `opened` is the prompt up to where an answer goes on."""
+    """Writes the answers to one prompt; `opened` is the prompt up to the point where answers
+    continue."""
 
     def __init__(self, encoder: Encoder, prompt: list[Message], asked: PromptAndAnswers) -> None:
         self.encoder, self.chat, self.asked = encoder, encoder.chat, asked
@@ -179,7 +180,7 @@ class _AnswerWriter:
             done += self._apart(turns, learnt)
 
     def _together(self, turns: list[Message], learnt: Sequence[bool], done: list[Turn]) -> None:
-        """Every turn after the prompt as the text it adds to what stands before it."""
+        """Every turn after the prompt, as the text that it adds."""
         opened = self.opened
         for count, turn in enumerate(turns):
             if turn["role"] != "assistant":
@@ -192,10 +193,10 @@ class _AnswerWriter:
             done.append(Turn(text, learnt[count]))
 
     def _added(self, done: list[Turn], text: str) -> str:
-        """What `text` adds to the prompt and the turns before it.
+        """The text that `text` adds to the prompt and the turns before it.
 
-        Some templates close a conversation after the token that ended its last turn (Phi 3.5): that
-        is cut off once another turn follows.
+        Some templates close a conversation after the token that ended its last turn (Phi 3.5); this
+        closing is cut off if another turn follows.
         """
         before = self.opened + "".join(turn.text for turn in done)
         if text.startswith(before):
@@ -208,7 +209,7 @@ class _AnswerWriter:
         raise _RewrittenError(self.asked.where)
 
     def _apart(self, turns: list[Message], learnt: Sequence[bool]) -> Iterator[AnswerTurns]:
-        """A branch for every learnt turn, after its history as it is written at sampling time."""
+        """A branch for every learnt turn, with its history rendered as at sampling time."""
         for count, turn in enumerate(turns):
             if turn["role"] == "assistant" and not learnt[count]:
                 self._expect_read([*self.before, *turns[: count + 1]])
@@ -218,7 +219,7 @@ class _AnswerWriter:
                 yield AnswerTurns(opened, [Turn(text, True)])
 
     def _spoken(self, before: list[Message], turn: Message, opened: str) -> str:
-        """What the assistant writes after `opened`, with what the template writes behind it."""
+        """The assistant's text after `opened`, with the template's text after it."""
         whole = self._write([*before, turn])
         if not whole.startswith(opened) and _THOUGHT_OPENED.search(opened):
             return self._after_thought(before, turn, opened, whole)
@@ -226,8 +227,8 @@ class _AnswerWriter:
         return _continuation(whole, opened, self.asked.where)
 
     def _after_thought(self, before: list[Message], turn: Message, opened: str, whole: str) -> str:
-        """What the assistant writes where the prompt has opened a thought, and the template writes
-        a turn in another way than it would have been sampled."""
+        """The assistant's text if the prompt has opened a thought, and the template renders the
+        turn differently from how it was sampled."""
         pairs = enumerate(zip(opened, whole, strict=False))
         parted = next((place for place, (one, other) in pairs if one != other), len(whole))
         if not opened[parted:].strip():  # `<think>` and a line break against `<think></think>`
@@ -239,7 +240,7 @@ class _AnswerWriter:
         return _thought_through(turn) + self.chat.closing
 
     def _needs_end(self) -> bool:
-        """Whether the template ends a turn with nothing, so that we have to."""
+        """Whether the template writes no end after a turn, so that strop has to add it."""
         closing = self.chat.closing
         return self.encoder.through_end(closing) == "" and self.encoder.appended is not None
 
@@ -259,7 +260,7 @@ class _AnswerWriter:
 
 
 class _RewrittenError(TextError):
-    """A template writes other text before a turn once the turn is there."""
+    """A template changes the text before a turn when the turn is added."""
 
     def __init__(self, where: str) -> None:
         super().__init__(
@@ -277,7 +278,7 @@ def _continuation(text: str, prefix: str, where: str) -> str:
 
 
 def _joined(prefill: Message, turn: Message, where: str) -> Message:
-    """An assistant turn that goes on where the prompt's last message stops."""
+    """An assistant turn that continues the prompt's last message."""
     if turn["role"] != "assistant" or not isinstance(prefill.get("content"), str):
         raise TextError(
             "the prompt ends with an assistant message, which the answer has to go on with",
@@ -289,7 +290,7 @@ def _joined(prefill: Message, turn: Message, where: str) -> Message:
 
 
 def _thought_through(turn: Message) -> str:
-    """A turn as the model writes it where the prompt has opened a thought: the thought, its end,
+    """A turn as the model writes it after a prompt that has opened a thought: the thought, its end,
     the answer. For templates that drop thoughts from a turn (DeepSeek R1)."""
     content = turn.get("content") or ""
     thought = next((turn[name] for name in THOUGHTS if turn.get(name)), "")
@@ -302,12 +303,13 @@ def _thought_through(turn: Message) -> str:
 
 
 def _without_thoughts(messages: Sequence[Message]) -> list[Message]:
-    """Messages whose thoughts are not looked for: this template forgets them on purpose."""
+    """Messages without thoughts, for a template that drops them on purpose."""
     return [{k: v for k, v in message.items() if k not in THOUGHTS} for message in messages]
 
 
 def opened_by(prompt: Text, rendered: str) -> str:
-    """What the prompt has begun of the answer: an assistant message at its end, or `<think>`.
+    """The part of the answer that the prompt already contains: an assistant message at its end, or
+    `<think>`.
 
     `rendered` is the end of the prompt's text as the model reads it.
     """

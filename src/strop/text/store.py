@@ -3,15 +3,15 @@
 A store is a folder. Its files are written once, from first to last, and mapped into memory to be
 read:
 
-    tokens.bin       of every token its id times 2, plus 1 where it is supervised
+    tokens.bin       of every token its id times 2, plus 1 if it is supervised
     stretches.bin    where each trunk and each branch ends among the tokens, after a 0
     trees.bin        where each tree ends among the stretches, after a 0
     origins.bin      which record each tree was made from
     records.jsonl    the records
     lines.bin        where each record's line ends, after a 0
-    store.json       how many there are, what was told of them, and each file's size and CRC-32
+    store.json       the counts, the writer's notes, and each file's size and CRC-32
 
-`store.json` is written last: without it, or where a file is not as it says, there is no store.
+`store.json` is written last. Without it, or if a file differs from it, the store is invalid.
 """
 
 from __future__ import annotations
@@ -47,19 +47,19 @@ from strop.types import (
 )
 
 VERSION = 1
-"""Goes up with every change of these files, or of how a record becomes a tree."""
+"""Raise this with every change of these files, or of how a record becomes a tree."""
 
 CARD = "store.json"
 PLACES = "<i8"
-"""Eight bytes a place: a store may hold more than 2^32 tokens."""
+"""Positions have eight bytes, because a store may hold more than 2^32 tokens."""
 
 MAPPED = 64 << 20
-"""Bytes of a file that are kept mapped: what was read counts as memory of the process until it is
-let go, although the system could take it back at any time."""
+"""Most bytes of a file that stay mapped. Mapped pages count as memory of the process until they are
+unmapped, although the system could reclaim them at any time."""
 AROUND = 64 << 10
-"""Bytes that the system maps around what is read."""
+"""Bytes that the system maps around every read."""
 AT_ONCE = 1 << 20
-"""Numbers that are gathered before they are written, and bytes that are read together."""
+"""Numbers that are buffered before a write, and bytes per read."""
 
 KINDS: Mapping[str, type[Record]] = {
     kind.__name__: kind for kind in (Document, Demonstration, Preference, Feedback, Task)
@@ -68,20 +68,18 @@ KINDS: Mapping[str, type[Record]] = {
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """What a store holds. `told` is what its writer had to say: `{"dropped": 3}`; `size` in bytes.
-
-    `records[i]` is what `trees[i]` was made from.
-    """
+    """The content of a store. `notes` are the writer's notes: `{"dropped": 3}`; `size` is in bytes.
+    `trees[i]` was made from `records[i]`."""
 
     trees: StoredTrees
     records: StoredRecords
-    told: Mapping[str, Any]
+    notes: Mapping[str, Any]
     size: int
 
 
 def open_store(folder: Path) -> Store | None:
-    """The store in a folder; none where there is none, or one that is torn, broken or of another
-    version. All of its bytes are read once, to be sure."""
+    """The store in a folder; `None` if it is missing, incomplete, damaged or of another version.
+    Reads all bytes once to check them."""
     try:
         card = json.loads((folder / CARD).read_text())
         if card["version"] != VERSION:
@@ -108,7 +106,7 @@ def _checked(path: Path) -> tuple[int, int]:
 class StoreWriter:
     """Writes a store into an empty folder: `add` every tree in order, then `finish`.
 
-    `largest` is the largest token id that can come.
+    `largest` is the largest possible token id.
     """
 
     def __init__(self, folder: Path, largest: int) -> None:
@@ -136,7 +134,8 @@ class StoreWriter:
         self._open.close()
 
     def add(self, tree: Tree, record: Record) -> None:
-        """One more tree and the record it was made from; trees of one record follow each other."""
+        """Add a tree and the record it was made from; trees of one record must follow each
+        other."""
         if record is not self._last:
             self._add_record(record)
         self._places.append(self._record - 1)
@@ -148,15 +147,15 @@ class StoreWriter:
         if len(self._held) >= AT_ONCE:
             self._flush()
 
-    def finish(self, told: Mapping[str, Any]) -> None:
-        """Write what is left, and the card that makes these files a store."""
+    def finish(self, notes: Mapping[str, Any]) -> None:
+        """Write the remaining data, and `store.json`, which makes these files a store."""
         self._flush()
         self._open.close()
         files = {
             file.path.name: {"size": file.size, "crc32": file.crc32}
             for file in (*self._ends, self._tokens, self._origins, self._records)
         }
-        card = {"version": VERSION, "ids": self.ids, "told": dict(told), "files": files}
+        card = {"version": VERSION, "ids": self.ids, "told": dict(notes), "files": files}
         write_json(self.folder / CARD, card)
 
     def _file(self, name: str) -> _Written:
@@ -222,7 +221,7 @@ class Mapped:
         return len(self._numbers)
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
-        """The numbers from `start` to before `stop`; to be used or copied before the next read."""
+        """The numbers from `start` to before `stop`; use or copy them before the next read."""
         self._read += (stop - start) * self._numbers.itemsize + AROUND
         if self._read > MAPPED:
             self._map.madvise(mmap.MADV_DONTNEED)
@@ -231,7 +230,7 @@ class Mapped:
 
 
 class StoredTrees(LazySequence[Tree]):
-    """The trees of a store; each is read from its file when it is asked for."""
+    """The trees of a store; each is read from its file on access."""
 
     def __init__(self, folder: Path, ids: str) -> None:
         self._tokens = Mapped(folder / "tokens.bin", ids)
@@ -258,8 +257,8 @@ class StoredTrees(LazySequence[Tree]):
 class StoredRecords(LazySequence[Record]):
     """The records of a store, one for each of its trees.
 
-    They are as they were, except that a value in a record's columns that JSON has no form for (a
-    date of a Parquet file) has become its text.
+    They are unchanged, except that a value in a column that JSON cannot express (a date of a
+    Parquet file) has become text.
     """
 
     def __init__(self, folder: Path) -> None:

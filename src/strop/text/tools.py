@@ -1,4 +1,4 @@
-"""What models write to call a tool -> calls: the syntaxes of the families, read back.
+"""Parses tool calls in the syntaxes of the model families.
 
 | family | how a call is written |
 |---|---|
@@ -33,7 +33,7 @@ _REVERSED_ENDS = re.compile(
     + "|".join(re.escape(end[::-1]) for end in (*(f"<|{e}|>" for e in _ENDS), "</s>"))
     + r"|\s)*"
 )
-"""Read from the back, so that the time is linear: a search for "these, up to the end" is not."""
+"""Matched from the end of the text, so that the time is linear; a forward search would not be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +45,11 @@ class Call:
 
 
 def calls_in(text: str, tools: Tools = None) -> list[Call] | None:
-    """The calls that a text is, in whichever family's syntax; `None` where it has none to be read.
+    """The calls in a text, in any family's syntax; `None` if it has no valid calls.
 
-    `calls_in('<tool_call>{"name": "f", "arguments": {"x": 1}}</tool_call>')` is
-    `[Call("f", {"x": 1})]`. With `tools`, an argument that is declared to be a string stays one
-    where the syntax does not tell (Qwen 3.5, GLM).
+    `calls_in('<tool_call>{"name": "f", "arguments": {"x": 1}}</tool_call>')` is `[Call("f", {"x":
+    1})]`. With `tools`, an argument that is declared as a string stays one if the syntax does not
+    show types (Qwen 3.5, GLM).
     """
     text = _without_ends(text)
     marked = next((read for mark, read in _MARKED.items() if mark in text), None)
@@ -65,7 +65,7 @@ def _without_ends(text: str) -> str:
 
 
 def without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object. Raises `ValueError` where a key is given twice."""
+    """A JSON object. Raises `ValueError` if a key is given twice."""
     found = dict(pairs)
     if len(found) < len(pairs):
         raise ValueError("a key is given twice")
@@ -73,7 +73,8 @@ def without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 NAMES = {"name", "arguments", "parameters", "id", "type"}
-"""What an object may hold that is a call; a person has a name too, and an age."""
+"""The keys that an object of a call may have; an object with other keys (a person's name and age)
+is no call."""
 
 
 def listed_calls(values: Sequence[Any]) -> list[Call] | None:
@@ -95,7 +96,7 @@ def listed_calls(values: Sequence[Any]) -> list[Call] | None:
 
 
 Declared = Mapping[str, Mapping[str, Any]]
-"""The parameters of every tool that is offered."""
+"""The parameters of every offered tool."""
 
 
 def _declared(tools: Tools) -> Declared:
@@ -109,14 +110,14 @@ def _declared(tools: Tools) -> Declared:
 
 
 def _tagged(text: str, declared: Declared) -> list[Call] | None:
-    """What stands in every `<tool_call>`."""
+    """The content of every `<tool_call>`."""
     return _enclosed(text, ("<tool_call>", "</tool_call>"), lambda said: _inside(said, declared))
 
 
 def _enclosed(
     text: str, marks: tuple[str, str], read: Callable[[str], list[Call] | None]
 ) -> list[Call] | None:
-    """The calls between all pairs of marks; `None` where one is left open or holds no call."""
+    """The calls between all pairs of marks; `None` if one is left open or holds no valid call."""
     calls: list[Call] = []
     for part in text.split(marks[0])[1:]:
         inside, closing, _ = part.partition(marks[1])
@@ -143,7 +144,7 @@ Pairs = Sequence[tuple[str, str]]
 
 
 def _pairs(text: str, opening: str, between: str, closing: str) -> Pairs | None:
-    """What stands before and after each `between`; `None` for a text that is more than pairs."""
+    """The texts before and after each `between`; `None` for a text that is not only pairs."""
     pairs = []
     rest = text.strip()
     while rest:
@@ -164,7 +165,7 @@ def _valued(pairs: Pairs) -> Pairs | None:
 
 
 def _paired(name: str, pairs: Pairs | None, declared: Declared) -> list[Call] | None:
-    """A call whose arguments are names and texts."""
+    """A call from names and texts of its arguments."""
     name = name.strip()
     properties = declared.get(name, {})
     if pairs is None or any("\n" in key.strip() for key, _ in pairs):
@@ -177,7 +178,8 @@ def _paired(name: str, pairs: Pairs | None, declared: Declared) -> list[Call] | 
 
 
 def _typed(said: str, schema: Any) -> Any:
-    """A value of text: JSON, or where that is none (or a string is declared) the text itself."""
+    """A value from text: parsed as JSON; the text itself if it is no JSON or declared as a
+    string."""
     text = said.removeprefix("\n").removesuffix("\n")
     if isinstance(schema, dict) and schema.get("type") == "string":
         return text
@@ -232,7 +234,7 @@ _MARKED: Mapping[str, Callable[[str, Declared], list[Call] | None]] = {
     "<|python_tag|>": _python_tag,
     _ADDRESSEE: _addressed,
 }
-"""What marks a call -> how it is read; the first mark that a text holds."""
+"""The parser for each mark of a call; the first mark in a text decides."""
 
 
 def _bare(text: str) -> list[Call] | None:
@@ -247,7 +249,7 @@ def _bare(text: str) -> list[Call] | None:
 
 
 def _json(text: str) -> Any:
-    """A JSON value without doubled keys; `None` for any other text."""
+    """A JSON value without duplicate keys; `None` for any other text."""
     try:
         return json.loads(text, object_pairs_hook=without_twins)
     except (ValueError, RecursionError):
@@ -265,7 +267,7 @@ def _python_calls(text: str) -> list[Call] | None:
 
 
 def _python_call(node: ast.expr) -> Call:
-    """`a.b(x=1)` by its syntax; nothing is evaluated but literals. Raises `ValueError`."""
+    """Parse `a.b(x=1)`; only literals are evaluated. Raises `ValueError`."""
     if not isinstance(node, ast.Call) or node.args or any(k.arg is None for k in node.keywords):
         raise ValueError("no call with named arguments")
     if not re.fullmatch(r"\w+(\.\w+)*", name := ast.unparse(node.func)):
@@ -277,7 +279,7 @@ def _python_call(node: ast.expr) -> Call:
 
 
 def _json_like(value: Any) -> Any:
-    """A literal as JSON has it. Raises `ValueError` for one that JSON does not have."""
+    """A literal as a JSON value. Raises `ValueError` for one that JSON cannot express."""
     if isinstance(value, list | tuple):
         return [_json_like(item) for item in value]
     if isinstance(value, dict):

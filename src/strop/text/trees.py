@@ -15,15 +15,15 @@ from strop.text.script import PromptAndAnswers, asked_of
 from strop.types import Branch, Demonstration, Document, Origin, Record, Tree
 
 Add = Callable[[Tree, Record], None]
-"""Takes the next tree and the record it was made from."""
+"""Receives the next tree and the record it was made from."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """What rendering counted: `Tally(dropped=3, cut=0, branches=896, supervised=17920, ended=890)`.
+    """Counts of rendering: `Tally(dropped=3, cut=0, branches=896, supervised=17920, ended=890)`.
 
-    `dropped` records were too long, `cut` ones lost the end of an answer; `supervised` tokens are
-    learnt, and `ended` branches end in a learnt token that ends an answer.
+    `dropped` records were too long, `cut` ones lost the end of an answer; `supervised` counts
+    tokens, and `ended` the branches that end in a supervised token that ends an answer.
     """
 
     dropped: int = 0
@@ -40,8 +40,8 @@ class Tally:
 class Rendered:
     """Trees ready for training: `Rendered(trees, records, Tally(dropped=3, ...))`.
 
-    `records[i]` is what `trees[i]` was made from. Both are in memory or are read from a store
-    (`strop.text.store`) when they are asked for.
+    `trees[i]` was made from `records[i]`. Both are in memory, or are read on access from a store
+    (`strop.text.store`).
     """
 
     trees: Sequence[Tree]
@@ -71,7 +71,7 @@ def joined(parts: Sequence[Rendered]) -> Rendered:
 @dataclass(frozen=True, slots=True)
 class RenderedRecord:
     """A record within the token limit: `RenderedRecord(Tree((1, 4), ...), record, cut=False)`; a
-    long document gives several, one for each of its pieces. `cut` says whether answers were."""
+    long document gives several, one for each piece. `cut` says whether answers were cut."""
 
     tree: Tree
     record: Record
@@ -89,9 +89,9 @@ def render_stream(
 ) -> Iterator[RenderedRecord]:
     """The trees of these records, in order, a batch of records in memory at a time.
 
-    `on_bad` is called for a record that cannot be rendered and `on_long` for one whose trunk and
-    longest branch exceed `max_length` where its branches cannot be cut; what they do not raise for
-    is left out. Raises `TextError` where a chat template does not end in time.
+    `on_bad` is called for a record that cannot be rendered, `on_long` for one whose trunk and
+    longest branch exceed `max_length` and whose branches cannot be cut; if they return, the record
+    is left out. Raises `TextError` if a chat template does not end in time.
     """
     waiting: deque[Record] = deque()
 
@@ -165,8 +165,8 @@ def render_into(
     on_bad: Callable[[StropError, Origin], None],
     on_long: Callable[[Record], None],
 ) -> Tally:
-    """`add` every tree of `render_stream` with its record, and count what is checked before a
-    run."""
+    """`add` every tree of `render_stream` with its record, and make the counts for the checks
+    before a run."""
     ends = frozenset(ends_of(tokenizer))
     dropped = cut = branches = supervised = ended = 0
 
@@ -204,7 +204,8 @@ def all_too_long(dropped: int, max_length: int) -> DataError:
 
 
 def _cut(tree: Tree, room: int, record: Record) -> Tree:
-    """Branches of at most `room` tokens; those of a demonstration that then learn nothing go."""
+    """Branches cut to at most `room` tokens; a demonstration's branches without a supervised token
+    left are dropped."""
     cut = [Branch(b.ids[:room], b.supervised[:room]) for b in tree.branches]
     if isinstance(record, Demonstration):
         cut = [branch for branch in cut if any(branch.supervised)]

@@ -1,1 +1,1 @@
-"""What a run leaves for people: its log, its report, and where its figures are sent."""
+"""A run's log, its report, and the trackers that receive its metrics."""

@@ -1,4 +1,4 @@
-"""Where a step's time goes: phases that a stopwatch times and that cost nothing without one."""
+"""Phases of a step, timed by a stopwatch; without a stopwatch they cost nothing."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ from typing import Literal
 Phase = Literal[
     "data", "sampling", "reward", "forward", "backward", "optimizer", "evaluation", "idle"
 ]
-"""`idle` is what no phase covers; `evaluation` (on held-out records) is never part of another."""
+"""`idle` is time outside all phases; `evaluation` (on held-out records) is never inside another."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """Wall seconds, and the seconds all cores together were at work: `Spent(2.0, cpu=3.0)` kept
-    1.5 cores busy."""
+    """Wall seconds, and CPU seconds over all cores: `Spent(2.0, cpu=3.0)` kept 1.5 cores busy."""
 
     seconds: float
     cpu: float
@@ -43,8 +42,8 @@ class Stopwatch:
     """Times the phases of what runs `with watch.running()`.
 
     Every instant belongs to one phase, the innermost, so that all phases add up to the whole.
-    `settle` is called before the clocks are read (to wait for a device), `span` opens what shows a
-    phase elsewhere (in a trace); spans never overlap.
+    `synchronize` is called before the clocks are read (to wait for a device); `span` opens a
+    context that marks the phase elsewhere, such as in a trace. Spans never overlap.
     """
 
     def __init__(
@@ -52,10 +51,10 @@ class Stopwatch:
         *,
         wall: Callable[[], float] = time.perf_counter,
         cpu: Callable[[], float] = time.process_time,
-        settle: Callable[[], None] = lambda: None,
+        synchronize: Callable[[], None] = lambda: None,
         span: Callable[[Phase], AbstractContextManager[object]] = nullcontext,
     ) -> None:
-        self.wall, self.cpu, self.settle, self.span = wall, cpu, settle, span
+        self.wall, self.cpu, self.synchronize, self.span = wall, cpu, synchronize, span
         self.spent: dict[Phase, Spent] = {}
         self._now: Phase | None = None
         self._since = (0.0, 0.0)
@@ -82,7 +81,7 @@ class Stopwatch:
 
     def _turn(self, name: Phase | None) -> None:
         """Charge the time since the last turn to the phase that ends here."""
-        self.settle()
+        self.synchronize()
         wall, cpu = self.wall(), self.cpu()
         if self._now is not None:
             passed = Spent(wall - self._since[0], cpu - self._since[1])

@@ -15,7 +15,7 @@ from strop.files import write_rows
 class RunLog:
     """Appends rows to a JSONL file; a number that is not finite is written as null.
 
-    Raises `TrainingError` where the disk takes no row.
+    Raises `TrainingError` if a row cannot be written.
     """
 
     def __init__(self, path: Path) -> None:

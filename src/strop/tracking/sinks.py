@@ -1,7 +1,8 @@
-"""Trackers that get a run's metrics as well: MLflow, Weights & Biases, Trackio.
+"""Sends a run's metrics to trackers: MLflow, Weights & Biases, Trackio.
 
-The run's folder stays the truth. A tracker writes to files on this machine and talks to no server
-unless the user's environment names one; one that fails is warned of and never ends a run.
+The run's own folder stays authoritative. A tracker writes to files on this machine and contacts no
+server unless the user's environment names one. A failing tracker gives a warning and never ends a
+run.
 """
 
 from __future__ import annotations
@@ -31,15 +32,17 @@ LONGEST = 6000
 """Characters that MLflow keeps of a value."""
 
 FAILURES = 3
-"""Failures in a row after which a tracker is left alone: one that waits for a server waits long."""
+"""Failures in a row after which a tracker is no longer called, because waiting for a server takes
+long."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrackedRun:
-    """What a tracker is told of a run: `TrackedRun("dpo-7", Path("runs/dpo-7/sinks"),
-    {"method": "dpo", "optim.learning_rate": 1e-6}, {"final": "/data/runs/dpo-7/final"})`.
+    """A run as a tracker sees it: `TrackedRun("dpo-7", Path("runs/dpo-7/sinks"), {"method": "dpo",
+    "optim.learning_rate": 1e-6}, {"final": "/data/runs/dpo-7/final"})`.
 
-    `folder` is where it may keep files; `artifacts` are paths that it notes and does not copy.
+    The tracker may keep files in `folder`; it records the paths of `artifacts` and does not copy
+    them.
     """
 
     name: str
@@ -52,13 +55,13 @@ class Sink(Protocol):
     """One tracker."""
 
     def start(self, run: TrackedRun, known: str | None) -> str:
-        """Begin the run, or go on with the one `known` by this name; returns that name."""
+        """Begin the run, or resume the tracker's run with the id `known`; returns the id."""
 
     def step(self, step: int, metrics: Mapping[str, float]) -> None:
-        """One row of the log."""
+        """Send one row of the log."""
 
     def finish(self, done: bool) -> None:
-        """The run ended; `done` says whether it reached its last step."""
+        """End the run; `done` says whether it reached its last step."""
 
 
 class MlflowSink:
@@ -136,7 +139,7 @@ class TrackioSink:
     """Into Trackio's own folder on this machine (`TRACKIO_DIR`), or the server or space that the
     environment names.
 
-    What it says goes to stderr: stdout may be read by a machine.
+    Its messages go to stderr, because stdout may be read by a machine.
     """
 
     def start(self, run: TrackedRun, known: str | None) -> str:
@@ -153,7 +156,7 @@ class TrackioSink:
                 auto_log_cpu=False,
             )
         found = str(self.run.id)
-        if known not in (None, found):  # it goes by names, and names may be used again
+        if known not in (None, found):  # Trackio finds runs by name, and names may be reused
             self.finish(done=False)
             raise LookupError(f"a later run is named {run.name} as well, so this one is not found")
         return found
@@ -187,28 +190,28 @@ def expect_sinks(names: Sequence[str]) -> None:
 
 
 class Sinks:
-    """The trackers of one run. What each has been told is kept beside the run, so that a resumed
-    run goes on in the same place and tells no step twice."""
+    """The trackers of one run. The last step sent to each is stored beside the run, so that a
+    resumed run continues there and sends no step twice."""
 
     def __init__(self, names: Sequence[str], run: TrackedRun) -> None:
-        self.told = [_Told(name, SINKS[name](), run) for name in names]
+        self.members = [_SinkState(name, SINKS[name](), run) for name in names]
 
     def __enter__(self) -> Self:
-        for sink in self.told:
+        for sink in self.members:
             sink.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        for sink in self.told:
+        for sink in self.members:
             sink.finish(done=kind is None)
 
     def step(self, step: int, metrics: Mapping[str, float]) -> None:
-        for sink in self.told:
+        for sink in self.members:
             sink.step(step, metrics)
 
 
-class _Told:
-    """A tracker, the last step it was told, and how often in a row it failed."""
+class _SinkState:
+    """A tracker, the last step sent to it, and its failures in a row."""
 
     def __init__(self, name: str, sink: Sink, run: TrackedRun) -> None:
         self.name, self.sink, self.run = name, sink, run
@@ -223,7 +226,7 @@ class _Told:
         if self._try(self._begin):
             self._keep()
         else:
-            self.failed = FAILURES  # there is nothing that it could be told in
+            self.failed = FAILURES  # without a run there is nothing to send to
 
     def _begin(self) -> None:
         self.known = self.sink.start(self.run, self.known)
@@ -231,7 +234,7 @@ class _Told:
     def step(self, step: int, metrics: Mapping[str, float]) -> None:
         if step > self.last and self.failed < FAILURES:
             self.last = step
-            self._keep()  # before: a run killed in between must not tell it twice
+            self._keep()  # first: a run killed in between must not send the step twice
             self._try(lambda: self.sink.step(step, metrics))
 
     def finish(self, done: bool) -> None:

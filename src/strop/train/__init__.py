@@ -1,1 +1,1 @@
-"""The training loops, offline and online, and what they are made of."""
+"""Training runs: preflight checks, the offline and online loops, methods, monitors, run folders."""

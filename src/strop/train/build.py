@@ -30,7 +30,7 @@ from strop.train.preflight.selfcheck import sampler_mismatch
 from strop.types import StepRecord
 
 Loop = tuple[Iterator[StepRecord], dict[str, Any]]
-"""The steps still to do, and the checks made on the way."""
+"""The remaining steps, and the checks made while the loop was built."""
 
 
 def build_state(recipe: Recipe, start: ModelRecipe, *, muon: Precision = "bfloat16") -> TrainState:
@@ -57,9 +57,9 @@ def build_state(recipe: Recipe, start: ModelRecipe, *, muon: Precision = "bfloat
 def build_loop(
     state: TrainState, prepared: Prepared, engine: Engine | None = None, world: World = ALONE
 ) -> Loop:
-    """The loop over the steps still to do; made before a checkpoint's weights are put in place, so
-    that references are those of the starting model. `engine` samples in place of the embedded one.
-    """
+    """The loop over the remaining steps. Call it before a checkpoint's weights are loaded:
+    references have to come from the starting model. `engine` samples in place of the embedded
+    one."""
     if isinstance(prepared, PreparedOnline):
         return _online(state, prepared, engine, world)
     assert isinstance(prepared, PreparedOffline)

@@ -21,8 +21,7 @@ from strop.train.underway import Run
 
 
 def finish(run: Run, writer: Writer) -> None:
-    """The report and the final model. An adapter is first compared with the model that merging it
-    gives."""
+    """Write the report and the final model. An adapter is first compared with its merged model."""
     folder, network = run.prepared.folder, run.state.network
     temporary = folder / ".final.tmp"
     writer.submit("the report", lambda: write_report(folder))
@@ -39,7 +38,8 @@ def finish(run: Run, writer: Writer) -> None:
 
 
 def _chosen(state: TrainState, dev: Dev | None, folder: Path) -> dict[str, Any]:
-    """Put the weights that the run ends with into the network; what `lineage.json` says of them."""
+    """Load the weights that the run ends with into the network; returns their entry in
+    `lineage.json`."""
     total = state.step
     if dev is None or dev.best is None or dev.recipe.final == "last":
         return {"step": total, "of": total, "by": "last"}

@@ -1,4 +1,4 @@
-"""A whole training run: check, load, train, checkpoint, finish; killed and resumed at will."""
+"""A whole training run: check, load, train, checkpoint, finish; it can be killed and resumed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,13 @@ from strop.train.preflight.prepared import Prepared
 from strop.train.preflight.space import disk_errors
 from strop.train.rundir.checkpoint import mark_best, random_states, step_of
 from strop.train.rundir.directory import is_finished, run_inputs, write_dropped, write_identity
-from strop.train.rundir.resume import changes, go_on, go_on_from, refuse_nothing_left, settle
+from strop.train.rundir.resume import (
+    changes,
+    checkpoint_to_resume,
+    mark_resumed,
+    prepare_folder,
+    refuse_nothing_left,
+)
 from strop.train.rundir.writer import Writer
 from strop.train.underway import Run, begin, observed, tracked
 from strop.types import StepRecord
@@ -46,11 +52,10 @@ def train(
 ) -> Path:
     """Run a recipe to its end and return the folder of the final model.
 
-    `resume` goes on from the newest whole checkpoint, `resume_from` from this one, `force_resume`
-    also with another recipe or other files than the run began with.
-    An online method samples from `engine`, by default from the model in this process.
-    `on_start` gets the checks and the step the run starts from, `on_step` every finished step,
-    `on_profile` where the time of `profile` steps went.
+    `resume` continues from the newest whole checkpoint, `resume_from` from this one; `force_resume`
+    allows another recipe or other files than the run began with. An online method samples from
+    `engine`, by default from the model in this process. `on_start` gets the checks and the step the
+    run starts from, `on_step` every finished step, `on_profile` the profile of `profile` steps.
     Raises `StoppedBySignal` after saving when SIGTERM or SIGINT arrives, `StoppedByAlarm` after
     saving when an alarm says so, `TrainingError` when the disk is full.
     """
@@ -65,7 +70,9 @@ def train(
             finished = resume and resume_from is None and is_finished(folder)
             if finished and force_resume:
                 finished = not changes(recipe, run_inputs(recipe))
-            checkpoint = go_on_from(folder, resume_from) if resume and not finished else None
+            checkpoint = (
+                checkpoint_to_resume(folder, resume_from) if resume and not finished else None
+            )
             if resume and not finished:
                 refuse_nothing_left(folder, prepared.total_steps, checkpoint)
             if profile is not None:
@@ -77,12 +84,12 @@ def train(
             with interruptible():
                 sweep(folder)
                 inputs = run_inputs(recipe)
-                changed = settle(recipe, inputs, resume=resume, force_resume=force_resume)
+                changed = prepare_folder(recipe, inputs, resume=resume, force_resume=force_resume)
                 if changed is None:
                     write_identity(folder, recipe, inputs, prepared.checks)
                 begun, checks = begin(recipe, prepared, checkpoint, engine)
                 if changed is not None:
-                    go_on(folder, checkpoint, changed)
+                    mark_resumed(folder, checkpoint, changed)
                 write_identity(folder, recipe, inputs, checks)
                 write_dropped(folder, prepared.sources)
             sinks = Sinks(recipe.run.sinks, tracked(recipe, folder))
@@ -96,7 +103,7 @@ def train(
                 with sinks:
                     on_start(prepared, run.state.step)
                     _measure_start(run)
-                    _go_through(run, writer, signals)
+                    _run_steps(run, writer, signals)
                 finish(run, writer)
             if signals.number is not None:
                 raise StoppedBySignal(signals.number, run.state.step)
@@ -110,9 +117,9 @@ def _measure_start(run: Run) -> None:
         run.journal.write(record)
 
 
-def _go_through(run: Run, writer: Writer, signals: Signals) -> None:
-    """All steps; after a signal the last whole one is saved, with the random streams as it left
-    them."""
+def _run_steps(run: Run, writer: Writer, signals: Signals) -> None:
+    """Run all steps. After a signal, save the last finished step with the random streams as they
+    were at its end."""
     random = random_states()
     try:
         for record in _recovering(run, writer):
@@ -148,7 +155,7 @@ def _recovering(run: Run, writer: Writer) -> Iterator[StepRecord]:
 
 
 def _find_best(run: Run) -> None:
-    """After checkpoints were dropped: the best of those that are left."""
+    """Find the best of the remaining checkpoints after some were dropped."""
     if run.dev is not None:
         run.dev.best = find_best(run.prepared.folder, run.dev.recipe.metric)
         mark_best(run.prepared.folder, run.dev.best_step)
@@ -164,7 +171,8 @@ def _due(recipe: Recipe, record: StepRecord, dev: Dev | None, fired: Sequence[Fi
 
 
 def _rolled_back(alarm: FiredAlarm, run: Run, writer: Writer) -> FiredAlarm:
-    """An alarm with `rollback`: later checkpoints are dropped, and it says which one is left."""
+    """For an alarm with `rollback`: drop later checkpoints and add to its message which one is
+    left."""
     if alarm.action != "rollback":
         return alarm
     kept = writer.roll_back(alarm.since)

@@ -1,4 +1,4 @@
-"""A run under way: begun with its networks loaded, then watched and written down."""
+"""A running run: its networks loaded, then its dev suite measured and its steps logged."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from strop.types import Preference, StepRecord
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """A run whose networks are loaded: `steps` are those still to do."""
+    """A run whose networks are loaded; `steps` are the remaining ones."""
 
     recipe: Recipe
     prepared: Prepared
@@ -42,7 +42,7 @@ class Begun:
 
 @dataclass(frozen=True, slots=True)
 class Run(Begun):
-    """A run that is written down, and measured where it has a dev suite."""
+    """A run with its journal, and with a dev suite if the recipe has one."""
 
     journal: RunJournal
     dev: Dev | None
@@ -55,13 +55,13 @@ class Run(Begun):
 def begin(
     recipe: Recipe, prepared: Prepared, checkpoint: Path | None, engine: Engine | None
 ) -> tuple[Begun, dict[str, Any]]:
-    """Load the networks, build the loop, put the checkpoint's state in place: the run, and the
-    checks made on the way."""
+    """Load the networks, build the loop, load the checkpoint. Returns the run and the checks
+    made."""
     folder = prepared.folder
     torch.manual_seed(recipe.seed)
     state = build_state(recipe, starting_model(recipe, folder), muon=prepared.muon)
     refuse_full(state, recipe, folder, prepared.total_steps)
-    # references are taken from the starting model, before a checkpoint's weights replace it
+    # references come from the starting model, so they are made before a checkpoint is loaded
     steps, checks = build_loop(state, prepared, engine)
     if checkpoint is not None:
         restore(state, checkpoint)
@@ -69,7 +69,8 @@ def begin(
 
 
 def observed(begun: Begun, journal: RunJournal) -> Run:
-    """The run with its dev suite measured between the steps; its first records are shown."""
+    """The run with its dev suite measured between steps; writes its first records to the
+    samples."""
     recipe, prepared, state = begun.recipe, begun.prepared, begun.state
     steps, dev = begun.steps, None
     if recipe.dev is not None and prepared.dev is not None:
@@ -88,7 +89,7 @@ def tracked(recipe: Recipe, folder: Path) -> TrackedRun:
 
 
 def _show_masks(network: Network, rendered: Rendered, samples: RunLog) -> None:
-    """The first records as the model reads them, with what of them is learnt."""
+    """Write the first records as the model reads them, with their supervised parts."""
     samples.truncate_after(-1)  # an earlier start that made no step showed them already
     for tree, record in zip(rendered.trees[:3], rendered.records[:3], strict=True):
         compared = isinstance(record, Preference)

@@ -1,1 +1,2 @@
-"""Near-duplicates among millions of texts: found through MinHash, decided by comparing them."""
+"""Near-duplicates among millions of texts: MinHash finds candidates, an exact comparison
+decides."""

@@ -1,4 +1,4 @@
-"""When two long texts are near-duplicates, decided on the texts themselves."""
+"""Decides whether two long texts are near-duplicates, by comparing the texts themselves."""
 
 from __future__ import annotations
 
@@ -11,17 +11,16 @@ from strop.data.near.pieces import BITS, FREQUENT, Frequent, owned, owners, sort
 from strop.data.near.ragged import I64, U64, Ragged, spans
 
 ALIKE = 0.7
-"""Jaccard similarity of word triples from which two long texts are near-duplicates."""
+"""Two long texts with at least this Jaccard similarity of word triples are near-duplicates."""
 LOOSE = 0.45
-"""The same where their words are alike, too: words replaced here and there break three triples
-each."""
+"""The threshold for texts with similar words, because each replaced word breaks three triples."""
 SAME_WORDS = 0.8
-"""Jaccard similarity of words that goes with `LOOSE`."""
+"""Jaccard similarity of words that `LOOSE` requires."""
 LONG = 13
-"""Words from which a text is long. A shorter one is a duplicate only of an equal one: in "Solve 3x
-+ 7 = 22" or "the capital of France" a single word makes another question."""
+"""A text with this many words is long. A shorter text is a duplicate only of an equal one, because
+in "Solve 3x + 7 = 22" or "the capital of France" a single word changes the question."""
 OWN = LONG - 2
-"""Triples that a text needs besides those of templates to be compared by them alone."""
+"""Triples outside templates that a text needs, to be compared by these triples alone."""
 
 Flags = NDArray[np.bool_]
 Floats = NDArray[np.float64]

@@ -1,4 +1,4 @@
-"""For every text of a stream the first one that it repeats."""
+"""Finds for every text of a stream the first one that it repeats."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ Edges = dict[int, list[int]]
 @dataclass(frozen=True, slots=True)
 class Repeats:
     """What each text of a stream repeats: `Repeats(first=[0, 1, 0, 1], equal=[0, 1, 0, 3])` says
-    that text 2 equals text 0 and that text 3 is a near-duplicate of text 1. A text that is new has
-    its own number in both; `equal` knows of equal texts alone."""
+    that text 2 equals text 0 and that text 3 is a near-duplicate of text 1. A new text has its own
+    number in both; `equal` covers only equal texts."""
 
     first: I64
     equal: I64
@@ -58,13 +58,13 @@ def find_repeats(texts: Iterable[Words]) -> Repeats:
 class RepeatFinder:
     """Finds for every text the first one that it repeats.
 
-    Equal texts repeat each other. So do texts of at least `LONG` words where `alike` says so:
-    candidates come from MinHash, and each is then compared exactly. A text repeats the first alike
-    one that repeats none itself, so that what stays is never alike to something else that stays.
-    The answer does not depend on the machine or on anything random.
+    Equal texts repeat each other, and so do texts of at least `LONG` words for which `alike` is
+    true: MinHash gives candidates, and each is then compared exactly. A text repeats the first
+    similar text that repeats none itself, so that no two kept texts are similar. The result is
+    deterministic and the same on every machine.
 
-    What is held of a text: a 128-bit digest where it is new, and for long texts about 500 bytes.
-    Words and triples, hashed, lie in a temporary file.
+    Memory: a 128-bit digest per new text, and about 500 bytes per long text. Hashed words and
+    triples are in a temporary file.
     """
 
     def __init__(self) -> None:

@@ -1,8 +1,8 @@
-"""Which pairs of texts are worth comparing: MinHash with bands (Broder 1997, On the resemblance and
+"""Finds pairs of texts to compare: MinHash with bands (Broder 1997, On the resemblance and
 containment of documents; Leskovec et al., Mining of Massive Datasets, section 3.4).
 
-Texts with other numbers never meet, for the numbers are part of what is hashed: a million questions
-of one template do not end in one bucket.
+Numbers are part of the hash, so texts with different numbers never share a bucket: a million
+questions of one template do not end in one bucket.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ BANDS = 28
 """Bands of two hashes each: a pair of Jaccard similarity J meets with probability
 1 - (1 - J^2)^28, which is 0.998 at 0.45, 0.9997 at 0.5 and 1 - 7e-9 at 0.7."""
 EARLIEST = 16
-"""Texts of a bucket that a text may be paired with: the first ones, since of many that are alike it
-is the first that stays."""
+"""A text is paired only with this many first texts of its bucket, since of many similar texts the
+first one is kept."""
 PAIRS = 32
-"""Texts that a text is compared with at most, those first that it meets in most bands."""
+"""Most texts that a text is compared with, those with the most shared bands first."""
 LIKELIEST = 4
-"""Texts that are compared first: where none of them is alike, no other is expected to be."""
+"""Texts that are compared first; if none of them is similar, no other is expected to be."""
 _ODD = np.random.default_rng(0).integers(1 << 31, size=2 * BANDS).astype(np.uint32) * 2 + 1
 _AT_ONCE = 1 << 15
 _EARLIER, _ENTRY = np.uint64(32), np.uint64(38)

@@ -1,6 +1,6 @@
-"""Texts as sets of hashed word triples, and which triples so many texts share that they say little.
+"""Texts as sets of hashed word triples, and the triples that are too frequent to be informative.
 
-A hash of a word is the same in every process, so that the answers are.
+A word's hash is the same in every process, so the results are reproducible.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from strop.data.near.ragged import I64, U64, Ragged
 Words = tuple[str, ...]
 
 FREQUENT = 10
-"""Texts that may share a piece before it counts as a template and says nothing (GPT-3 ignored
+"""Texts that may share a piece before it counts as part of a template and is ignored (GPT-3 ignored
 13-grams of more than 10 documents: Brown et al. 2020, arXiv 2005.14165, appendix C)."""
 
 COUNTED = 7
-"""Texts from which the holders of a piece are counted: two thirds of `FREQUENT` and more."""
+"""Only pieces of at least this many texts are counted: two thirds of `FREQUENT`."""
 
 BITS = 48
 """Bits of a piece; the 16 above them hold whose it is while pieces of many texts are sorted."""

@@ -1,4 +1,4 @@
-"""Rows of unequal length in a temporary file, so that only what is looked at is in memory."""
+"""Rows of unequal length in a temporary file, so that only rows in use are in memory."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Ragged:
         """[rows + 1] where each row begins; whole after `close`."""
 
     def append(self, values: U64, lengths: I64) -> None:
-        """Add rows; raises `OutputError` where the disk is full."""
+        """Add rows; raises `OutputError` if the disk is full."""
         try:
             self._file.write(values.tobytes())
         except OSError as error:
@@ -37,7 +37,7 @@ class Ragged:
         self._lengths.append(lengths)
 
     def close(self) -> None:
-        """After the last row, before the first one is read."""
+        """Call this after the last row, before reading the first one."""
         self._file.flush()
         lengths = np.concatenate([np.zeros(1, dtype=np.int64), *self._lengths])
         self.starts = np.cumsum(lengths)
@@ -58,8 +58,8 @@ class Ragged:
             yield first, np.frombuffer(raw, dtype=np.uint64), np.diff(self.starts[first : last + 1])
 
     def take(self, rows: I64) -> tuple[U64, I64]:
-        """Values and lengths of these rows. The file is mapped for this one look, so that what was
-        looked at does not stay in memory."""
+        """Values and lengths of these rows. The file is mapped only for this call, so that the rows
+        do not stay in memory."""
         lengths = self.starts[rows + 1] - self.starts[rows]
         if not lengths.sum():
             return np.empty(0, dtype=np.uint64), lengths

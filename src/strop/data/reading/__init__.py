@@ -1,1 +1,1 @@
-"""Rows from files, folders and hub data sets, as they stand there."""
+"""Reads raw rows from files, folders and hub data sets."""

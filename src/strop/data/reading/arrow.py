@@ -1,4 +1,4 @@
-"""What Arrow reads for us: Parquet, folders that `datasets` saved, zstd."""
+"""Reading with Arrow: Parquet, folders that `datasets` saved, zstd."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ def parquet_rows(path: Path) -> Iterator[tuple[Row, Origin]]:
 
     number = 0
     try:
-        with path.open("rb") as stream:  # by its name, Arrow would read `a=1/b.parquet` otherwise
+        with path.open(
+            "rb"
+        ) as stream:  # given the name, Arrow would read `a=1/b.parquet` as a partition
             file = pyarrow.parquet.ParquetFile(stream)
             for batch in file.iter_batches(batch_size=AT_ONCE):
                 batch.validate(full=True)
@@ -36,7 +38,7 @@ def parquet_rows(path: Path) -> Iterator[tuple[Row, Origin]]:
 
 
 def saved_rows(path: Path) -> Iterator[tuple[Row, Origin]]:
-    """Rows of what `Dataset.save_to_disk` wrote, numbered from 1."""
+    """Rows of a folder that `Dataset.save_to_disk` wrote, numbered from 1."""
     import datasets  # here alone, for the sake of start-up
     import pyarrow
 
@@ -61,7 +63,7 @@ def hub_rows(source: DataSource) -> Iterator[tuple[Row, Origin]]:
 
 
 def hub_files(source: DataSource) -> list[Path]:
-    """What `datasets` keeps of this split on the disk."""
+    """The files of this split in the cache of `datasets`."""
     return [Path(file["filename"]) for file in _loaded(source).cache_files]
 
 
@@ -91,7 +93,7 @@ def _loaded(source: DataSource) -> Any:
 
 
 def zstd_bytes(path: Path) -> Any:
-    """The unpacked bytes of a `.zst` file; reading on raises `OSError` where it is broken."""
+    """The unpacked bytes of a `.zst` file; reading a broken file raises `OSError`."""
     import pyarrow
 
     return io.BufferedReader(pyarrow.input_stream(str(path), compression="zstd"))

@@ -1,4 +1,4 @@
-"""Which files a path stands for: a file, a pattern, a folder, one split of a data set."""
+"""Finds the files of a path: a file, a pattern, a folder, one split of a data set."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ ENDINGS = (*KINDS, *(kind + packed for kind in KINDS[:3] for packed in PACKED))
 
 METADATA = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "metadata.json",
             "config.json", "manifest.json", "dropped.jsonl")  # fmt: skip
-"""Files that describe the data beside them, or say what was left out of it."""
+"""Files that describe the data beside them, or list what was left out of it."""
 ASIDE = tuple(f".{name}" for name in ("manifest.json", "dropped.jsonl"))
-"""Ends of the names of such files that stand beside a single data file."""
+"""Suffixes of such files beside a single data file."""
 
 TRAIN = frozenset(("train", "training"))
 HELD_OUT = frozenset(("validation", "valid", "val", "dev", "test", "testing", "eval", "evaluation"))
@@ -31,7 +31,7 @@ class DataFiles:
     """The data files of a path, in the order they are read.
 
     `DataFiles((Path("d/train-00000-of-00001.parquet"),), split="train", others=("test",))`; `saved`
-    is the folder where `datasets` wrote them, `others` are the splits beside the one that is read.
+    is the folder where `datasets` wrote them; `others` are the splits that are not read.
     """
 
     files: tuple[Path, ...]
@@ -41,11 +41,11 @@ class DataFiles:
 
 
 def find(path: Path, *, held_out: bool = False) -> DataFiles:
-    """The files a path stands for, those of a folder sorted by name.
+    """The files of a path, those of a folder sorted by name.
 
-    Of a data set in splits `train` is read. `DataError` where it is not clear which one is meant:
-    no `train` or two, files that are in no split beside some that are, and for `held_out` data
-    every folder with several splits.
+    Of a data set with splits, `train` is read. Raises `DataError` if the split is ambiguous: no
+    `train` or two, files outside the splits, and for `held_out` data every folder with several
+    splits.
     """
     try:
         return _find(path, held_out)
@@ -97,7 +97,7 @@ def _of_files(folder: Path, files: Sequence[Path], held_out: bool) -> DataFiles:
 
 
 def _of_folders(folder: Path, held_out: bool) -> DataFiles:
-    """Of a folder that holds folders: that of its only split, or of `train`."""
+    """For a folder of folders: that of its only split, or of `train`."""
     below = sorted(
         one
         for one in folder.iterdir()
@@ -116,10 +116,10 @@ def _of_folders(folder: Path, held_out: bool) -> DataFiles:
 
 
 def _chosen(folder: Path, splits: Mapping[str, str], sharded: bool, held_out: bool) -> str | None:
-    """The split to read, `None` for all files of a folder that is not in splits.
+    """The split to read; `None` for all files of a folder without splits.
 
-    `splits` names for each split a file or folder of it; `sharded` says that they are splits for
-    certain, whatever they are called.
+    `splits` has an example file or folder for each split; `sharded` says that they are splits
+    whatever their names.
     """
     train = [name for name in splits if _words(name) & TRAIN]
     kept_back = [name for name in splits if name not in train and _words(name) & HELD_OUT]
@@ -149,18 +149,19 @@ def _words(name: str) -> set[str]:
 
 
 def kind_of(file: Path) -> str:
-    """What a data file holds, packed or not: `kind_of(Path("a.jsonl.gz")) == ".jsonl"`."""
+    """The kind of a data file, packed or not: `kind_of(Path("a.jsonl.gz")) == ".jsonl"`."""
     ending = max((end for end in ENDINGS if file.name.endswith(end)), key=len)
     return f".{ending.split('.')[1]}"
 
 
 def _stem(file: Path) -> str:
-    """A file's name without the ending that says what it holds."""
+    """A file's name without the ending of its kind."""
     return file.name[: file.name.rindex(kind_of(file))]
 
 
 def _refuse_twins(folder: Path, files: Sequence[Path]) -> None:
-    """One name with two endings is one set of records in two forms: read both, and all is twice."""
+    """Raise for one name with two endings: it is probably one set of records in two formats, which
+    would be read twice."""
     seen: dict[str, Path] = {}
     for file in files:
         twin = seen.setdefault(_stem(file), file)

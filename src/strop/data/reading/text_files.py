@@ -1,4 +1,4 @@
-"""Rows of text files: JSON lines, JSON, CSV, each as it is or packed with gzip or zstd."""
+"""Reads rows of text files: JSON lines, JSON, CSV, plain or packed with gzip or zstd."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from strop.files import READ_BYTES, read_text
 from strop.types import Origin
 
 LONGEST_LINE = 16 << 20
-"""Bytes: a longer line is no record, and need not fit into memory."""
+"""Bytes of a line; a longer line is no record, and is not read into memory."""
 
 Read = tuple[Row | DataError, Origin]
-"""A row with its place, or what is wrong with the line there."""
+"""A row with its origin, or the error of the line there."""
 
 TEXTS = ("prompt", "completion", "chosen", "rejected")
-"""Columns whose cells in a CSV file are texts, even where they look like JSON."""
+"""Columns whose cells in a CSV file are text, even if they look like JSON."""
 
 
 def json_lines(path: Path) -> Iterator[Read]:
-    """One object a line."""
+    """Rows of JSON lines: one object per line."""
     for number, line in _lines(path):
         origin = Origin(str(path), number)
         yield (line if isinstance(line, DataError) else _row(line, origin)), origin
@@ -46,7 +46,7 @@ def _row(line: str, origin: Origin) -> Row | DataError:
 
 
 def json_rows(path: Path) -> Iterator[Read]:
-    """The objects of an array, or JSON lines under the name of JSON."""
+    """The objects of a JSON array, or of JSON lines in a .json file."""
     if _holds_lines(path):
         yield from json_lines(path)
         return
@@ -63,7 +63,7 @@ def json_rows(path: Path) -> Iterator[Read]:
 
 
 def json_object(path: Path) -> Row | None:
-    """The one object that a JSON file holds; `None` where it holds an array or lines."""
+    """The single object of a JSON file; `None` if it holds an array or lines."""
     with _text(path) as stream:
         begins = stream.read(1000).lstrip()[:1]
     if begins != "{" or _holds_lines(path):
@@ -73,7 +73,7 @@ def json_object(path: Path) -> Row | None:
 
 
 def csv_rows(path: Path) -> Iterator[Read]:
-    """A row of texts for every row below the header; `label` may also be a bool or a number.
+    """A row of texts for every line below the header; `label` may also be a bool or a number.
 
     A column without a name (an index that pandas wrote) is left out.
     """
@@ -133,7 +133,7 @@ def _csv_row(names: list[str], cells: list[str], origin: Origin) -> Row | DataEr
 
 
 def _label(cell: str) -> Any:
-    """`True` as a bool, `0.5` as a number, an empty cell as null, anything else as it is."""
+    """`True` as a bool, `0.5` as a number, an empty cell as null, anything else unchanged."""
     folded = cell.strip().lower()
     if folded in ("true", "false", ""):
         return {"true": True, "false": False, "": None}[folded]
@@ -175,7 +175,7 @@ def _has_roles(value: Any) -> bool:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str | DataError]]:
-    """Lines that are not blank, with their number; what is no text is an error in its place."""
+    """Nonblank lines with their numbers; a line that is not text gives an error."""
     with _opened(path) as stream:
         for number in count(1):
             line = stream.readline(LONGEST_LINE)
@@ -195,7 +195,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str | DataError]]:
 
 
 def _skip_line(stream: IO[bytes]) -> None:
-    """Read to the end of a line, without holding it."""
+    """Skip to the end of a line, without keeping it in memory."""
     while True:
         more = stream.readline(LONGEST_LINE)
         if len(more) < LONGEST_LINE or more.endswith(b"\n"):
@@ -253,7 +253,7 @@ def _bytes(path: Path) -> Any:
 
 
 def unreadable(path: Path, error: Exception) -> DataError:
-    """A file that is there and gives no bytes."""
+    """The error for a file that exists but cannot be read."""
     return DataError(
         f"cannot read the file: {error}",
         where=str(path),

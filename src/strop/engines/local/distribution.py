@@ -1,4 +1,4 @@
-"""How a token is drawn from logits: what temperature and truncations leave, and the draw itself."""
+"""Draws tokens from logits: temperature, truncations, and the draw itself."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ BLOCK = 128
 
 
 def kept_logits(logits_RV: torch.Tensor, sampling: Sampling) -> torch.Tensor:
-    """float32 logits of the distribution that tokens are drawn from, its softmax, [R, V].
+    """float32 logits, [R, V], whose softmax is the distribution that tokens are drawn from.
 
-    Tokens cut by top-k, top-p or min-p have logit -inf; greedy leaves nothing but the argmax
-    (the first of equals).
+    Tokens cut by top-k, top-p or min-p have logit -inf; greedy keeps only the argmax (the first of
+    equals).
     """
     logits_RV = logits_RV.float()
     if sampling.temperature == 0:
@@ -45,8 +45,8 @@ def draw(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Inverse-CDF draws from softmax(logits[row]): tokens and their float32 log-probs, both [N].
 
-    One float64 number in [0, 1) a draw. The logits are used up: their memory takes the
-    probabilities, since a pass over [R, V] that allocates costs three that do not.
+    Each draw takes one float64 number in [0, 1). The logits are overwritten by the probabilities,
+    because a pass over [R, V] that allocates costs as much as three that do not.
     """
     mass_RV = logits_RV.sub_(logits_RV.amax(-1, keepdim=True)).exp_()
     sums_RB = _block_sums(mass_RV)
@@ -59,7 +59,7 @@ def draw(
     mass_NB = mass_RV[row_N[:, None], token_NB.clamp(max=last)].masked_fill_(token_NB > last, 0)
     within_N1 = _first_above(mass_NB.cumsum(-1, dtype=torch.float64), rest_N1)
     logprob_N1 = (mass_NB.gather(1, within_N1) / cdf_NB[:, -1:]).log().float()
-    # beyond the last only where the logits are not numbers, nor then the log-prob
+    # beyond the last token only if logits are NaN, and then so is the log-prob
     return token_NB.gather(1, within_N1).squeeze(1).clamp_(max=last), logprob_N1.squeeze(1)
 
 
@@ -74,9 +74,10 @@ def _block_sums(mass_RV: torch.Tensor) -> torch.Tensor:
 
 
 def _first_above(cdf_NK: torch.Tensor, target_N1: torch.Tensor) -> torch.Tensor:
-    """Where the cumulative sum first exceeds its row's target, [N, 1]; nothing without mass.
+    """Where the cumulative sum first exceeds its row's target, [N, 1]; never at a token without
+    mass.
 
-    Rounding can push the target to the very end: then it is the last place that has mass.
+    Rounding can push the target to the very end; then it is the last token with mass.
     """
     below_N1 = torch.minimum(target_N1, cdf_NK[:, -1:] * (1 - 2**-52))
     return torch.searchsorted(cdf_NK, below_N1, right=True).clamp_(max=cdf_NK.shape[1] - 1)

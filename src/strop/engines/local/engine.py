@@ -24,10 +24,10 @@ from strop.types import Completion, Task, Tree
 
 
 class LocalEngine:
-    """A model folder (or hub name), loaded once it is asked; or one that is loaded already.
+    """A model folder (or hub name), loaded when first needed; or a loaded policy.
 
-    Up to `max_rows` answers are decoded at a time. `version` counts what was published: 0 are the
-    weights it began with.
+    Up to `max_rows` answers are decoded at a time. `version` counts calls of `publish`; 0 are the
+    initial weights.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class LocalEngine:
     def identity(self) -> Mapping[str, Any]:
         return {"path": self.path, "sha256": weights_hash(self.path)}
 
-    def speaking(self, template: TemplateRecipe) -> LocalEngine:
+    def with_template(self, template: TemplateRecipe) -> LocalEngine:
         loaded = self._loaded
         if loaded is not None and template != AS_IT_IS:
             tokenizer = with_template(copy.deepcopy(loaded.tokenizer), template)
@@ -82,7 +82,8 @@ class LocalEngine:
         return [tuple(part.tolist()) for part in scores.logprobs_N.split(lengths)]
 
     def publish(self, weights: Mapping[str, torch.Tensor]) -> int:
-        """Copies the weights that are not the model's own tensors; in training all of them are."""
+        """Copies weights that are not the model's own tensors; in training all are its own, so none
+        is copied."""
         own = dict(self.policy().model.named_parameters())
         unknown = weights.keys() - own.keys()
         if unknown:
@@ -100,8 +101,8 @@ class LocalEngine:
 
 
 def packs(requests: Sequence[Request], max_rows: int) -> Iterator[list[int]]:
-    """Which requests are decoded together: alike in sampling, and of similar length, since shorter
-    prompts are padded. A prompt's group stays together, even one larger than `max_rows`."""
+    """Indices of requests to decode together: with equal sampling, and of similar length, since
+    shorter prompts are padded. A prompt's group stays together, even if larger than `max_rows`."""
     groups = [
         list(found) for _, found in groupby(range(len(requests)), lambda i: _group(requests[i]))
     ]

@@ -1,4 +1,5 @@
-"""Decoding with the model in this process: many answers at a time, each with its own numbers."""
+"""Decoding with the model in this process: many answers at a time, each with its own random
+numbers."""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ REPACK_BELOW = 0.9
 
 class DrawnTokens:
     """Tokens, their log-probs and whether they end the answer: a row per completion, a column per
-    round. What stands after a row's first end is never read."""
+    round. Columns after a row's first end are never read."""
 
     def __init__(self, rows: int, rounds: int, device: torch.device) -> None:
         self.ids_RT = torch.zeros(rows, rounds, dtype=torch.long, device=device)
@@ -33,7 +34,7 @@ class DrawnTokens:
         self.ends_RT = torch.zeros(rows, rounds, dtype=torch.bool, device=device)
 
     def completions(self) -> Iterator[tuple[list[int], list[float], Finish]]:
-        """Ids, log-probs and why it ended, one row after the other."""
+        """Ids, log-probs and finish reason, row by row."""
         stopped_R = self.ends_RT.any(1)
         length_R = torch.where(stopped_R, self.ends_RT.int().argmax(1) + 1, self.ends_RT.shape[1])
         rows = (self.ids_RT, self.logprobs_RT, length_R, stopped_R)
@@ -44,8 +45,8 @@ class DrawnTokens:
 class LocalSampler:
     """Samples from a transformers (or peft) model.
 
-    Every completion owns a counter-based random stream, that of its draw key, so neither order nor
-    company changes it.
+    Every completion has the counter-based random stream of its draw key, so it depends neither on
+    the order nor on the other completions.
     """
 
     def __init__(self, policy: Policy) -> None:
@@ -57,8 +58,8 @@ class LocalSampler:
 
     @torch.no_grad()
     def sample(self, requests: Sequence[Request], version: int) -> list[Completion]:
-        """The completions of requests that share their `sampling`, in order; dropout off, whatever
-        mode the model is in."""
+        """The completions of requests with one `sampling`, in order; without dropout, whatever mode
+        the model is in."""
         sampling = requests[0].sampling
         numbers = np.stack([uniforms(one.key, sampling.max_tokens) for one in requests])
         with eval_mode(self.policy.model), self.policy.arithmetic():
@@ -71,9 +72,9 @@ class LocalSampler:
     def _decode(
         self, prompts: list[tuple[int, ...]], numbers: Uniforms, sampling: Sampling
     ) -> DrawnTokens:
-        """One token a round for every answer that is not over, `row_A` of those asked for.
+        """Draw one token per round for every unfinished answer; `row_A` are their request numbers.
 
-        Answers that begin alike are one row of the decoder, `stem_A`, until they part.
+        Answers with the same beginning share one row of the decoder, `stem_A`, until they differ.
         """
         device = self.causal_lm.device
         uniforms_RT = torch.from_numpy(numbers).to(device)
@@ -124,7 +125,7 @@ class LocalSampler:
 
 
 def stopped(text: str, sampling: Sampling) -> str:
-    """A text up to the stop string that is complete first, with it or without it."""
+    """A text up to the stop string that ends first, with or without that string."""
     ends = [(text.find(stop) + len(stop), stop) for stop in sampling.stop if stop in text]
     if not ends:
         return text

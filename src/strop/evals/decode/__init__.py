@@ -1,1 +1,1 @@
-"""Sampling more against training more: what many samples are worth, at equal tokens."""
+"""Compares sampling more from the base with training: accuracy at equal numbers of tokens."""

@@ -1,4 +1,5 @@
-"""A study's answers: sampled, refined, and kept so that an interrupted study goes on."""
+"""Samples and refines a study's answers, and stores them so that an interrupted study can
+resume."""
 
 from __future__ import annotations
 
@@ -29,10 +30,10 @@ Side = Literal["base", "model"]
 
 @dataclass(frozen=True, slots=True)
 class Draws:
-    """What one model wrote at one temperature.
+    """The answers of one model at one temperature.
 
     `Draws("base", 0.7, rounds=([rollout, ...], [rollout, ...]))`: a rollout per item; `rounds[0]`
-    holds the answers, `rounds[r]` the r-th revisions of the first of them.
+    holds the answers, `rounds[r]` the r-th revisions of each item's first answers.
     """
 
     side: Side
@@ -60,9 +61,11 @@ def draws_of(
     parts: Path,
     advance: Callable[[int], None],
 ) -> Iterator[Draws]:
-    """Every model at every temperature; what the folder `parts` already holds is not sampled again.
+    """Sample every model at every temperature; parts that are already in the folder `parts` are
+    read.
 
-    A model is loaded only where something of it is missing. `advance` is told of answers done.
+    A model is loaded only if one of its parts is missing. `advance` gets the number of answers
+    done.
     """
     for side, path in models.items():
         prompts = prompts_ids(load_tokenizer(path), tasks)
@@ -127,7 +130,7 @@ class _Writer:
         ]
 
     def _revision(self, refine: Refine, task: Task, said: str) -> PromptedTask:
-        """The prompt of a revision; it ends with a user's turn."""
+        """The prompt of a revision; it ends with a user turn."""
         ids = self._ids(revision_prompt(refine, task.prompt, said), task)
         return PromptedTask(task, ids, opening(self.policy.tokenizer, "", ids))
 
@@ -151,7 +154,7 @@ class _Writer:
     def _expect_room_for_all(
         self, tasks: Sequence[Task], prompts: Sequence[tuple[int, ...]]
     ) -> None:
-        """Before anything is sampled: the longest prompt, and what refining it may come to."""
+        """Raise before sampling if the longest prompt, or its longest revision, would not fit."""
         longest = max(range(len(prompts)), key=lambda i: len(prompts[i]))
         needed = len(prompts[longest])
         if self.study.refine:
@@ -189,17 +192,17 @@ def _rounds(study: Study) -> int:
 
 
 def _samples(study: Study, temperature: float) -> int:
-    """Answers an item; a greedy one is the same every time."""
+    """Answers per item: one if greedy, because greedy answers are all equal."""
     return study.samples if temperature > 0 else 1
 
 
 def _refined(study: Study, temperature: float) -> int:
-    """Answers an item that are refined."""
+    """Refined answers per item."""
     return min(study.refine.answers, _samples(study, temperature)) if study.refine else 0
 
 
 def _key(study: Study, model: str, prompts: Sequence[tuple[int, ...]], temperature: float) -> str:
-    """Hash of all that a part's answers depend on; how they are graded is not among it."""
+    """Hash of everything that a part's answers depend on; their grading is not included."""
     refine = study.refine.plain() if study.refine else None
     asked = [weights_hash(model), prompts, temperature, _samples(study, temperature),
              study.sampling.plain(), refine, study.seed]  # fmt: skip

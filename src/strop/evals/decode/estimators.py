@@ -1,7 +1,7 @@
-"""What sampling more buys, exactly over the n answers that were drawn of an item.
+"""Unbiased estimators of accuracy with k answers, from the n answers that were drawn of an item.
 
-Each estimator is the mean over all k-subsets of the n draws, so it is unbiased for k fresh draws;
-none of them lists the subsets. `right_N` says of each draw whether it is right.
+Each estimator is the exact mean over all k-subsets of the n draws, so it is unbiased for k fresh
+draws; none of them lists the subsets. `right_N` says which draws are right.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class Share:
 def pass_at(right_N: Sequence[bool], k: int) -> float:
     """Chance that one of k answers is right: 1 - C(n - c, k) / C(n, k) for c right ones.
 
-    Chen et al. 2021 (arXiv:2107.03374), equation 1. Only someone who knows the right answer can
-    pick it.
+    Chen et al. 2021 (arXiv:2107.03374), equation 1. Picking that answer takes knowledge of the
+    right one.
     """
     n, wrong = len(right_N), len(right_N) - sum(right_N)
     _expect(k, n)
@@ -40,7 +40,7 @@ def pass_at(right_N: Sequence[bool], k: int) -> float:
 
 
 def best_at(rewards_N: Sequence[float | None], right_N: Sequence[bool], k: int) -> float:
-    """Chance that the answer with the highest reward among k is right; equal rewards share.
+    """Chance that the answer with the highest reward among k is right; ties share equally.
 
     An answer without a reward (`None`) ranks below all others.
     """
@@ -61,9 +61,9 @@ def majority_at(
 ) -> list[float]:
     """Chance that the commonest answer among k is right, for every k; ties share equally.
 
-    Equal votes are one answer; `None` could not be read and never votes, and where nobody votes
-    nothing is right. Should a verifier call some of an answer's texts right and others wrong, the
-    answer counts as the share that is right.
+    Equal votes are one answer. `None` could not be read and does not vote; without votes the chance
+    is 0. If a verifier calls some texts with the same vote right and others wrong, that answer
+    counts as the share of right ones.
 
     Subsets are counted, not listed: for each winning count m, the generating function over the
     answers of (votes cast, answers that reach m); O(n k^2 log k) in all.
@@ -117,8 +117,8 @@ def _won_with(
 def share(values: Sequence[float], clusters: Sequence[Hashable]) -> Share:
     """MeanEstimate over items, each a chance in [0, 1], with its 95 % interval.
 
-    Wilson's interval where every item is 0 or 1 and a cluster of its own, or where nothing varies
-    (then n is the number of clusters); else the clustered mean's t interval, cut to [0, 1].
+    Wilson's interval if every item is 0 or 1 and a cluster of its own, or if nothing varies (then n
+    is the number of clusters); else the clustered mean's t interval, cut to [0, 1].
     """
     x = np.asarray(values, dtype=float)
     index = number_clusters(clusters)
@@ -132,10 +132,10 @@ def share(values: Sequence[float], clusters: Sequence[Hashable]) -> Share:
 
 
 def affordable(curve: Sequence[tuple[float, float]], tokens: float) -> float | None:
-    """Accuracy of a curve of (tokens, accuracy) for at most so many tokens an item.
+    """The accuracy that a curve of (tokens, accuracy) reaches with at most `tokens` tokens an item.
 
-    Linear in log tokens between its points, its last accuracy beyond them, `None` where even its
-    first point costs more: `affordable([(10, 0.2), (40, 0.4)], 20) == 0.3`.
+    Linear in log tokens between the points, the last accuracy beyond them, `None` if even the first
+    point costs more: `affordable([(10, 0.2), (40, 0.4)], 20) == 0.3`.
     """
     points = sorted(curve)
     if tokens < points[0][0]:

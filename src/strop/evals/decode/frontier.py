@@ -1,4 +1,5 @@
-"""Accuracy against tokens: all ways of answering, on both models; where the base catches up."""
+"""Accuracy against tokens for all ways of answering with both models, and where the base catches
+up."""
 
 from __future__ import annotations
 
@@ -92,14 +93,14 @@ def rows_of(study: Study, ways: Sequence[Way], clusters: Sequence[Hashable]) -> 
 
 
 def is_oracle(study: Study, way: Way) -> bool:
-    """Whether only someone who knows the right answer can answer in this way."""
+    """Whether answering in this way takes knowledge of the right answer."""
     return way.method == "pass" or (
         way.method == "best" and study.best_of is not None and study.best_of.oracle
     )
 
 
 def curves_of(ways: Sequence[Way], side: Side) -> dict[tuple[float, DecodingMethod], list[Way]]:
-    """Ways that go on from each other, by rising cost: one answer, then more of the same kind."""
+    """Curves of ways by rising cost, each from one answer to more answers of the same kind."""
     mine = [way for way in ways if way.side == side]
     found = {}
     for first in (way for way in mine if way.method in ("greedy", "sample")):
@@ -111,7 +112,8 @@ def curves_of(ways: Sequence[Way], side: Side) -> dict[tuple[float, DecodingMeth
 
 
 def base_at(study: Study, ways: Sequence[Way], tokens: float, oracle: bool) -> float | None:
-    """What the base reaches for at most `tokens` an item; with `oracle`, by pass@k alone."""
+    """The base's best accuracy for at most `tokens` tokens an item; with `oracle`, by pass@k
+    alone."""
     curves = [
         [(way.tokens, way.accuracy) for way in curve]
         for curve in curves_of(ways, "base").values()
@@ -121,7 +123,7 @@ def base_at(study: Study, ways: Sequence[Way], tokens: float, oracle: bool) -> f
 
 
 def sentences(study: Study, ways: Sequence[Way], clusters: Sequence[Hashable]) -> list[str]:
-    """What the table says, for someone who decides whether to train or to sample more."""
+    """The table in sentences, for someone who decides whether to train or to sample more."""
     ours, theirs = (_greedy(ways, side) for side in ("model", "base"))
     usable = [w for w in ways if w.side == "base" and not is_oracle(study, w)]
     oracle = [w for w in ways if w.side == "base" and w.method in ("sample", "pass")]

@@ -1,4 +1,4 @@
-"""A study's answers judged: which are right, what they vote for, how a reward ranks them."""
+"""Grades a study's answers: which are right, what they vote for, how a reward ranks them."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Graded:
 
 
 class Grader:
-    """The rewards of a study. A misspelt one is found here, before anything is loaded."""
+    """The rewards of a study. Raises here for a misspelt one, before any model is loaded."""
 
     def __init__(self, study: Study) -> None:
         self.study = study
@@ -55,7 +55,8 @@ class Grader:
         self.picker = Reward(study.best_of.reward) if study.best_of else None
 
     def grade(self, draws: Draws) -> Graded:
-        """Raises `UnscoredError` where none of the answers could be judged or picked by."""
+        """Raises `UnscoredError` if no answer could be judged, or none could be ranked for
+        best-of."""
         picking = self.picker if draws.temperature > 0 else None
         rounds = [
             self._judged(rollouts, picking if number == 0 else None)
@@ -105,7 +106,7 @@ def votes_of(texts: Sequence[str], voting: Voting, tag: str) -> list[str | None]
     votes: list[str | None] = []
     for text in texts:
         said = final_answer(text, tag) if voting == "answer" else text
-        # what does not even equal itself is empty
+        # an empty answer does not even equal itself
         readable = said is not None and same_answer(said, said)
         known = (vote for vote in votes if vote is not None and same_answer(str(said), vote))
         votes.append(next(known, said) if readable else None)
@@ -115,7 +116,7 @@ def votes_of(texts: Sequence[str], voting: Voting, tag: str) -> list[str | None]
 def judged_items(graded: Sequence[Graded]) -> list[int]:
     """Items all of whose answers could be judged, on both sides.
 
-    Raises `UnscoredError` where fewer than two are left: that measures nothing.
+    Raises `UnscoredError` if fewer than two are left, which is too few to measure.
     """
     unjudged = {i for part in graded for _, i, _, answer in part.answers() if answer.right is None}
     items = [i for i in range(len(graded[0].rounds[0])) if i not in unjudged]

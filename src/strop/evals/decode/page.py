@@ -33,7 +33,7 @@ def study_page(study: Study, rows: Sequence[FrontierRow], said: Sequence[str]) -
 
 
 def figure(study: Study, rows: Sequence[FrontierRow]) -> go.Figure:
-    """One panel per temperature; each line is a way of spending more, named at its end."""
+    """One panel per temperature; each line is a way to spend more tokens, labelled at its end."""
     import plotly.graph_objects as go  # here alone, for the sake of start-up
     from plotly.subplots import make_subplots
 
@@ -79,8 +79,8 @@ def figure(study: Study, rows: Sequence[FrontierRow]) -> go.Figure:
 
 
 def lines_at(rows: Sequence[FrontierRow], temperature: float) -> dict[str, list[FrontierRow]]:
-    """What one panel shows: a line per model and method from one answer on, and the greedy points
-    (and what refining them gives)."""
+    """The lines of one panel: one per model and method from one answer on, the greedy points, and
+    the greedy points refined."""
     lines = {}
     for side, name in NAMES.items():
         mine = [row for row in rows if row.model == side]
@@ -118,7 +118,7 @@ def _table(rows: Sequence[FrontierRow]) -> str:
 
 
 def _apart(heights: Sequence[float]) -> list[float]:
-    """Heights for names, none closer to the next than a line: first come from below."""
+    """Heights for labels at least a line apart, placed from the bottom up."""
     placed: dict[int, float] = {}
     last = -math.inf
     for i in sorted(range(len(heights)), key=heights.__getitem__):

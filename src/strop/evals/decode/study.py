@@ -34,7 +34,7 @@ from strop.types import Task
 TABLE = "decode.json"
 
 CUT_SHARE = 0.05
-"""Answers cut at max_tokens above this share are worth a note."""
+"""A larger share of answers cut at max_tokens gets a note."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +66,9 @@ class Decoded:
 
 
 def check_study(study: Study, *, model: str, base: str) -> CheckedStudy:
-    """Everything that can be known before a model is loaded.
+    """Check everything that can be checked before a model is loaded.
 
-    Raises `ModelError`, `DataError`, `RecipeError` or `RewardError` for what could not work,
+    Raises `ModelError`, `DataError`, `RecipeError` or `RewardError` for a study that cannot run,
     `MissingEvidenceError` for items in too few clusters.
     """
     for path in (base, model):
@@ -109,8 +109,8 @@ def run_study(
     """Sample, judge, compare; write `samples.jsonl`, `decode.json` and `decode.html` under
     `output`, whole or not at all.
 
-    Answers sampled before an interruption are read from `.<output>.parts` beside it. `advance` is
-    told how many answers were sampled or read.
+    Answers sampled before an interruption are read from `.<output>.parts` beside it. `advance` gets
+    the number of answers sampled or read.
     """
     study, folder = checked.study, Path(output)
     if folder.exists() and (folder.is_file() or any(folder.iterdir())) and not (
@@ -195,7 +195,7 @@ def _samples(tasks: Sequence[Task], graded: Sequence[Graded]) -> Iterator[dict[s
 
 
 def _notes(checked: CheckedStudy, graded: Sequence[Graded], items: int) -> Iterator[str]:
-    """What a reader has to know before believing the table."""
+    """Limits of the table that a reader has to know."""
     study = checked.study
     if items < len(checked.tasks):
         left = len(checked.tasks) - items
@@ -222,7 +222,7 @@ def _expect_clusters(tasks: Sequence[Task]) -> None:
     found = len({cluster_of(one) for one in tasks})
     if found < min(FEWEST_CLUSTERS, len(tasks)):
         raise MissingEvidenceError(
-            f"the {len(tasks)} items stand in {found} clusters, too few for an interval",
+            f"the {len(tasks)} items are in {found} clusters, too few for an interval",
             fix=f"give items of at least {FEWEST_CLUSTERS} clusters, or drop the column `cluster`",
         )
 

@@ -1,4 +1,4 @@
-"""The gate: whether a candidate may replace its base."""
+"""The gate decides whether a candidate may replace its base."""
 
 from strop.evals.gate.judge import EXIT_CODES, gate
 

@@ -1,5 +1,5 @@
-"""The gate: target better, nothing else worse, both shown on the same items; else closed. A verdict
-says why in one sentence."""
+"""The gate passes only if the target is shown to be better and nothing else worse, on the same
+items. A verdict says why in one sentence."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def gate(
     """Judge a candidate against its base.
 
     Every guardrail and band has to pass (intersection-union: no correction); every target has to
-    pass at its Holm level. `noise` are evals of models that differ from the base by nothing that
-    should matter. Raises `MissingEvidenceError` where the two were not measured on the same items
-    or on one scale, or too many items could not be scored.
+    pass at its Holm level. `noise` are evals of models that differ from the base only by chance,
+    such as the seed. Raises `MissingEvidenceError` where the two were not measured on the same
+    items or on one scale, or too many items could not be scored.
     """
 
     demands: tuple[Demand, ...] = (*policy.targets, *policy.guardrails, *policy.bands)
@@ -50,7 +50,7 @@ def gate(
 
     def floor(score: str) -> float | None:
         pairs = [beside(again, score) for again in noise]
-        return max((_reach(one, policy.alpha) for one in pairs), default=None)
+        return max((_noise_bound(one, policy.alpha) for one in pairs), default=None)
 
     checks = _targets([pair(target.score) for target in policy.targets], policy)
     for guardrail in policy.guardrails:
@@ -110,14 +110,14 @@ def _targets(pairs: Sequence[Paired], policy: GateRules) -> list[Check]:
     return checks
 
 
-def _reach(pair: Paired, alpha: float) -> float:
-    """The largest difference that the interval of an A/A comparison does not exclude."""
+def _noise_bound(pair: Paired, alpha: float) -> float:
+    """The largest absolute difference inside the interval of an A/A comparison."""
     found = superiority(pair.base, pair.candidate, clusters=pair.clusters, alpha=alpha)
     return max(abs(found.low), abs(found.high))
 
 
 def _above_noise(check: Check, floor: float | None) -> Check:
-    """A gain or a loss has to stand out of the noise floor too, else it is neither.
+    """A gain or a loss also has to exceed the noise floor, else it counts as neither.
 
     Items and retraining vary independently, so their half-widths add in squares. A guardrail that
     holds still holds.
@@ -174,7 +174,7 @@ def _remarks(checks: Sequence[Check]) -> tuple[str, ...]:
 
 
 def sentence(name: VerdictName, checks: Sequence[Check]) -> str:
-    """What was decided, and because of what."""
+    """The decision and its reasons."""
     if name == "pass":
         targets = [check for check in checks if check.kind == "target"] or list(checks)
         kept = [check.name for check in checks if check not in targets]

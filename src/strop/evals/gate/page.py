@@ -1,4 +1,4 @@
-"""A verdict as a page: the sentence first, then what it stands on, then answers side by side."""
+"""A verdict as a page: the sentence first, then the checks, then answers side by side."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EXAMPLES = 5
 """Wins, and as many losses, shown of a score."""
 
 SLICES = 20
-"""Groups shown, the surest changes first."""
+"""Groups shown, the most significant changes first."""
 
 REACH = 300
 """Half the width of the plot."""
@@ -27,8 +27,8 @@ REACH = 300
 
 @dataclass(frozen=True, slots=True)
 class ForestRow:
-    """One line of the forest plot, in its coordinates: `low`, `estimate` and `high` lie on the
-    scale whose 0 is no change; `bounds` are what the policy demands."""
+    """One line of the forest plot, in plot coordinates: 0 is no change for `low`, `estimate` and
+    `high`; `bounds` are the policy's."""
 
     check: Check
     low: float
@@ -54,7 +54,7 @@ def write_page(
     *,
     policy: str | None = None,
 ) -> None:
-    """One HTML file that opens without a network; `policy` is the name of what was demanded."""
+    """Write one HTML file that opens without a network; `policy` is the policy's name."""
     environment = Environment(
         loader=FileSystemLoader(FILES),
         autoescape=True,
@@ -93,14 +93,14 @@ def _gain(side: tuple[EvalRecord, EvalRecord]) -> float:
 
 
 def _answered(verdict: Verdict, base: EvalRecords) -> list[str]:
-    """Names of the checked scores that come with answers to show."""
+    """Names of the checked scores whose records hold answers."""
     with_text = {record.task for record in base if record.output}
     names = dict.fromkeys(check.name for check in verdict.checks if check.kind != "band")
     return [name for name in names if name in with_text]
 
 
 def _values(check: Check) -> tuple[float, ...]:
-    """Everything of a check that stands on its scale, as distance from no change."""
+    """The numbers of a check that are on its scale, as distances from no change."""
     zero = 1.0 if check.kind == "band" else 0.0
     bounds = (check.bound,) if check.upper is None else (check.bound, check.upper)
     return tuple(v - zero for v in (check.low, check.estimate, check.high, *bounds))

@@ -1,5 +1,5 @@
-"""Two evals item by item: the same items on both sides, or no comparison; and group by group, where
-a mean hides who lost."""
+"""Compares two evals item by item, only if both have the same items; and group by group, because a
+mean hides groups that lost."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Key = tuple[str, int]
 """An item and its sample."""
 
 FEWEST = 5
-"""A group with fewer clusters says nothing."""
+"""A group with fewer clusters is left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +24,8 @@ class Paired:
     """Scores of one name on both sides, by position: `Paired("accuracy", base=(0.0, 1.0),
     candidate=(1.0, 1.0), clusters=None, unscored=0, sides=(...))`.
 
-    `clusters` labels the items where some belong together (samples of one item do). `sides` are the
-    records behind every position.
+    `clusters` labels the items if some belong together (samples of one item do). `sides` are the
+    two records of every position.
     """
 
     score: str
@@ -47,11 +47,12 @@ def paired(
     *,
     max_unscored: float = 0.0,
 ) -> Paired:
-    """Both sides of one score.
+    """Pair both sides of one score.
 
-    An item that one side could not score counts against the candidate: the lowest score seen if it
-    is the candidate's, the highest if it is the base's. Raises `MissingEvidenceError` for a score
-    that a side lacks, unequal items, too many without a score, or a single item.
+    An item that one side could not score counts against the candidate: a missing score of the
+    candidate becomes the lowest score seen, one of the base the highest. Raises
+    `MissingEvidenceError` for a score that a side lacks, unequal items, too many without a score,
+    or a single item.
     """
     left, right = _by_item(base, score), _by_item(candidate, score)
     for side, found, records in (("base", left, base), ("candidate", right, candidate)):
@@ -86,7 +87,7 @@ def paired(
 
 
 def _cluster(score: str, base: EvalRecord, candidate: EvalRecord) -> str:
-    """The cluster that both sides give an item; one side may leave it out."""
+    """The cluster of an item. Both sides have to agree; one side may leave it out."""
     given = {record.cluster for record in (base, candidate)} - {base.item}
     if len(given) > 1:
         raise MissingEvidenceError(
@@ -126,7 +127,7 @@ def _by_item(records: Sequence[EvalRecord], score: str) -> dict[Key, EvalRecord]
 
 
 def slices(pairs: Sequence[Paired], alpha: float) -> tuple[Slice, ...]:
-    """Every group of every score, the surest change first.
+    """Every group of every score, the most significant change first.
 
     Two-sided p-values, adjusted over all groups (Benjamini and Hochberg 1995).
     """

@@ -21,11 +21,11 @@ def promote(
     override: str | None = None,
     dry_run: bool = False,
 ) -> Entry:
-    """Make the model in this folder the current one of the name `entry`.
+    """Make the model in this folder the current model of the registry name `entry`.
 
     `verdict` is the gate's file; `override` is the reason for a promotion without a pass, which is
-    recorded. With `dry_run` everything is checked and nothing written. Raises `RegistryError`
-    without a pass for exactly these weights, `UsageError` where there is no such folder.
+    recorded. With `dry_run` everything is checked and nothing written. Raises `RegistryError` if
+    there is no pass for exactly these weights, `UsageError` if there is no such folder.
     """
     if not Path(model).is_dir():
         raise UsageError("no such model folder", where=str(model))

@@ -1,4 +1,4 @@
-"""The gate between files: eval folders (or plain score files) in, `verdict.json` and a page out."""
+"""The gate on files: reads eval folders or plain score files, writes `verdict.json` and a page."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from strop.types import Verdict
 
 
 def rules_of(given: Given | None, margin: float | None, base: str | Path) -> GateRules:
-    """The policy that was given, or one of a guardrail of `margin` on every score of `base`.
+    """The policy that was given, or a policy with a guardrail of `margin` on every score of `base`.
 
     Raises `UsageError` for both, for neither, and for a margin outside of 0 to 1.
     """
@@ -49,9 +49,9 @@ def run_gate(
 ) -> Verdict:
     """Judge candidate against base.
 
-    With `output`, write the verdict with the weights it is for, and a page beside it (`.html`).
-    With `registry`, the attempt is recorded there, and the verdict says which look at a sealed
-    suite it was. `noise` adds to the policy's own.
+    With `output`, write the verdict with the hash of the weights it is for, and a page beside it
+    (`.html`). With `registry`, record the attempt there; the verdict then says how many attempts
+    this sealed suite has seen. `noise` adds to the policy's own.
     """
     before, after = Side(base), Side(candidate)
     _expect_one_suite(before, after)
@@ -64,7 +64,7 @@ def run_gate(
         verdict = gate(before.records, after.records, policy, noise=[s.records for s in again])
     except StropError as error:
         raise type(error)(error.problem, where=f"{base}, {candidate}", fix=error.fix) from None
-    remarks = [*overlap, *rewritten, *_looked(registry, before, after, verdict)]
+    remarks = [*overlap, *rewritten, *_record_attempt(registry, before, after, verdict)]
     verdict = replace(verdict, remarks=(*verdict.remarks, *remarks))
     if output is not None:
         _write(Path(output), verdict, policy, before, after)
@@ -72,7 +72,7 @@ def run_gate(
 
 
 class Side:
-    """One eval: its records, and its summary where a suite made it."""
+    """One eval: its records, and its summary if a suite made it."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -81,23 +81,23 @@ class Side:
 
     @property
     def model(self) -> dict[str, Any] | None:
-        """Path and weights hash of the model that was measured, where the scores say so."""
+        """Path and weights hash of the measured model, if the summary has them."""
         return self.summary.get("model")
 
     @property
     def evidence(self) -> str:
-        """Hash of the items that were looked at, whatever their scores."""
+        """Hash of the items that were measured, whatever their scores."""
         asked = sorted({(r.task, r.item, r.sample) for r in self.records})
         return _digest([self.summary.get("suite_sha256"), asked])
 
     @property
-    def who(self) -> str:
-        """The weights, or for scores without a model the scores themselves."""
+    def identity(self) -> str:
+        """Identity of what was measured: the weights, or without a model the scores themselves."""
         scores = [[r.task, r.item, r.sample, r.score] for r in self.records]
         return (self.model or {}).get("sha256") or _digest(scores)
 
     def plain(self) -> dict[str, Any]:
-        """What a verdict keeps of an eval."""
+        """The parts of an eval that a verdict keeps."""
         names = ("suite", "suite_sha256", "sealed", "scores", "figures", "kl")
         kept = {name: self.summary[name] for name in names if name in self.summary}
         return {"folder": str(self.path.resolve()), "records": len(self.records), **kept}
@@ -125,7 +125,7 @@ def _expect_one_suite(base: Side, other: Side) -> None:
 
 
 def _expect_one_reference(base: Side, candidate: Side, policy: GateRules) -> None:
-    """Figures against a reference compare where it is the same one."""
+    """Raise if figures against a reference were measured with different references."""
     demands: tuple[Demand, ...] = (*policy.targets, *policy.guardrails, *policy.bands)
     relative = [one.score for one in demands if one.score.endswith(("/held", "/kl"))]
     found = [(side.summary.get("reference") or {}).get("sha256") for side in (base, candidate)]
@@ -138,8 +138,8 @@ def _expect_one_reference(base: Side, candidate: Side, policy: GateRules) -> Non
 
 
 def _overlap(candidate: Side, policy: GateRules) -> list[str]:
-    """Eval items the candidate was trained on: the gate closes, unless the policy lets them by.
-    What could not be compared is remarked."""
+    """Raise if the candidate was trained on eval items, unless the policy allows it. Returns
+    remarks, also about training data that could not be compared."""
     found = [found for found in candidate.summary.get("overlap", ()) if found["items"]]
     gone = [
         f"{path}: not compared with the eval's items: {why}"
@@ -160,14 +160,14 @@ def _overlap(candidate: Side, policy: GateRules) -> list[str]:
 
 
 def _other_prompts(base: Side, candidate: Side) -> list[str]:
-    """Tasks whose prompts the two sides read differently: remarked where the models differ, refused
-    where the weights are the same and nothing but the prompts could make a difference."""
+    """Compare the prompts of both sides. Different prompts are a remark if the models differ; with
+    the same weights only the prompts could make a difference, so they are refused."""
     one, other = (side.summary.get("prompts", {}) for side in (base, candidate))
     differ = sorted(name for name in one.keys() & other.keys() if one[name] != other[name])
     if not differ:
         return []
     said = f"{', '.join(differ)}: the two models were asked with different prompts"
-    if base.model and candidate.model and base.who == candidate.who:
+    if base.model and candidate.model and base.identity == candidate.identity:
         raise MissingEvidenceError(
             f"{said}, and their weights are the same",
             where=str(candidate.path),
@@ -176,10 +176,10 @@ def _other_prompts(base: Side, candidate: Side) -> list[str]:
     return [f"{said} (their chat templates differ)"]
 
 
-def _looked(
+def _record_attempt(
     registry: str | Path | None, base: Side, candidate: Side, verdict: Verdict
 ) -> list[str]:
-    """Record the attempt; what a reader has to know of earlier ones."""
+    """Record the attempt; returns remarks about earlier ones."""
     if registry is None:
         return []
     sealed = bool(base.summary.get("sealed"))
@@ -187,8 +187,8 @@ def _looked(
         evidence=base.evidence,
         suite=str(base.summary.get("suite", base.path)),
         sealed=sealed,
-        base=base.who,
-        candidate=candidate.who,
+        base=base.identity,
+        candidate=candidate.identity,
         verdict=verdict.name,
     )
     if attempt.look == 1:

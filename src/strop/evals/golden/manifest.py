@@ -20,10 +20,10 @@ TASKS, PAIRS = "tasks.jsonl", "pairs.jsonl"
 def write_golden(mined: Mined, folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Write a golden set and return its manifest.
 
-    `tasks.jsonl`, `pairs.jsonl`, for each reward that judges some but not all tasks its own
-    `tasks.<reward>.jsonl`, `golden.json` and `suite.yaml`. The same records and settings give the
-    same bytes. A golden set that is already there stays as it is, and so does its suite, if it is
-    the same one; anything else raises `OutputError`.
+    The files are `tasks.jsonl`, `pairs.jsonl`, `golden.json`, `suite.yaml`, and a
+    `tasks.<reward>.jsonl` for each reward that judges some but not all tasks. The same records and
+    settings give the same bytes. If the folder already holds the same golden set, it stays as it
+    is, its suite included; anything else in it raises `OutputError`.
     """
     files = {name: _lines(rows) for name, rows in _files(mined).items()}
     manifest = {
@@ -51,13 +51,13 @@ def write_golden(mined: Mined, folder: Path, settings: Mapping[str, Any]) -> dic
 
 
 def sources_of(paths: Sequence[Path]) -> list[dict[str, str]]:
-    """Name and hash of every file mined; no folder, so that the set is the same elsewhere."""
+    """Name and hash of every mined file; without folders, so that the set is the same elsewhere."""
     return [{"name": path.name, "sha256": sha256_of(path)} for path in paths]
 
 
 def check_frozen(data: str | Path) -> None:
-    """Raise `MissingEvidenceError` if a golden set's manifest lies beside a data file and the file
-    is not the one it lists. A file that no manifest lists is not frozen, and passes."""
+    """Raise `MissingEvidenceError` if a golden set's manifest beside a data file lists it with
+    another hash. A file that no manifest lists is not frozen and passes."""
     path = Path(data)
     manifest = path.parent / MANIFEST
     if not path.is_file() or not manifest.exists():
@@ -103,13 +103,13 @@ def _judges(mined: Mined) -> list[str]:
 
 
 def _file_of(mined: Mined, judge: str) -> str:
-    """Where the tasks of one reward stand: among all others only if there are no others."""
+    """The file of one reward's tasks: `tasks.jsonl` if this reward judges all of them."""
     alone = all(row["judge"] == judge for row in mined.tasks)
     return TASKS if alone else f"tasks.{judge}.jsonl"
 
 
 def _suite(mined: Mined, settings: Mapping[str, Any]) -> dict[str, Any] | None:
-    """A suite over everything that can be judged; `None` where nothing can."""
+    """A suite over all items that can be judged; `None` if there are none."""
     slices = ["signal", *settings["by"]]
     tasks: list[dict[str, Any]] = []
     if mined.pairs:

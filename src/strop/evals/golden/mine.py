@@ -1,4 +1,4 @@
-"""Production records -> a golden set: what went wrong once is asked again of every candidate."""
+"""Mines a golden set from production records: cases that went wrong become items of an eval."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Any
 from strop.data.duplicates import first_alike, words
 from strop.data.sources import rows
 from strop.errors import DataError
-from strop.evals.golden.signals import Item, asked_words, said, signal_of
+from strop.evals.golden.signals import Item, as_answer, prompt_words, signal_of
 from strop.files import sha256_hex
 from strop.text.parse import plain
 
 NONE = "none"
-"""What a row without a stratum's column has there."""
+"""The value of a stratum's column in rows without that column."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +25,9 @@ class Mined:
     """Rows of a golden set and how they came about.
 
     `Mined(tasks=[{"id": ..., "prompt": ...}], pairs=[...], signals={"failed": 40, ...},
-    dropped={"equal": 9, "near": 2, "over_quota": 0}, strata={"signal=failed": {"found": 31,
-    "kept": 31}}, conflicts=0)`; `conflicts` counts duplicates that were to be judged otherwise
-    than the row that was kept.
+    dropped={"equal": 9, "near": 2, "over_quota": 0}, strata={"signal=failed": {"found": 31, "kept":
+    31}}, conflicts=0)`; `conflicts` counts duplicates whose gold answer differed from that of the
+    kept row.
     """
 
     tasks: list[dict[str, Any]]
@@ -48,17 +48,17 @@ def mine(
 ) -> Mined:
     """Deduplicated, stratified items of these files.
 
-    Edits become preference pairs; failed tasks and thumbs down become tasks. A thumb down whose
-    very prompt was edited elsewhere, and that no reward can judge, becomes a pair against that
-    edit. Of duplicates the one stays that a reward can judge, else the first. `per_stratum` items
-    are drawn of every combination of signal and the columns `by`: those whose hash with the seed
-    is lowest, so that the order of the files does not matter. Raises `DataError` for a broken row,
-    for a column that no item has, and where nothing went wrong at all.
+    Edits become preference pairs; failed tasks and thumbs down become tasks. A thumb down that no
+    reward can judge becomes a pair with the edit of another row with the same prompt, if there is
+    one. Of duplicates the first that a reward can judge is kept, else the first. From every
+    combination of signal and the columns `by`, the `per_stratum` items with the lowest hash under
+    the seed are drawn, so that the order of the files does not matter. Raises `DataError` for a
+    broken row, for a column that no item has, and if no record has a problem.
     """
     signals, items = _items(paths, below)
     _expect_columns(items, by)
     items = sorted(_against_edits(items), key=lambda item: item.judge is None)
-    kept, groups, dropped, conflicts = _unlike(items)
+    kept, groups, dropped, conflicts = _deduplicated(items)
     made = [_row(items[place], items[groups[place]], by) for place in kept]
     drawn, strata = _drawn(made, ("signal", *by), per_stratum, seed)
     counts = {**dropped, "over_quota": len(made) - len(drawn)}
@@ -96,10 +96,11 @@ def _expect_columns(items: Sequence[Item], by: Sequence[str]) -> None:
 
 
 def _against_edits(items: Sequence[Item]) -> list[Item]:
-    """Thumbs down without a reward, set against the edit of the same prompt where there is one."""
-    edits = {asked_words(item): item for item in reversed(items) if item.signal == "edit"}
+    """Turn thumbs down that no reward can judge into pairs with an edit of the same prompt, if
+    any."""
+    edits = {prompt_words(item): item for item in reversed(items) if item.signal == "edit"}
     return [
-        _set_against(item, edits.get(asked_words(item)))
+        _set_against(item, edits.get(prompt_words(item)))
         if item.signal == "thumbs_down" and item.judge is None
         else item
         for item in items
@@ -109,15 +110,15 @@ def _against_edits(items: Sequence[Item]) -> list[Item]:
 def _set_against(item: Item, edit: Item | None) -> Item:
     if edit is None or edit.better is None:
         return item
-    bad = said(item.bad, isinstance(edit.better, list))
+    bad = as_answer(item.bad, isinstance(edit.better, list))
     if plain(bad).split() in ([], plain(edit.better).split()):
         return item
     return Item(item.signal, edit.prompt, bad, edit.better, item.columns, item.origin)
 
 
-def _unlike(items: Sequence[Item]) -> tuple[list[int], list[int], dict[str, int], int]:
-    """(places that stay, group of prompts of every place, dropped, conflicts)."""
-    prompts = [asked_words(item) for item in items]
+def _deduplicated(items: Sequence[Item]) -> tuple[list[int], list[int], dict[str, int], int]:
+    """(indices that are kept, group of prompts of every index, dropped, conflicts)."""
+    prompts = [prompt_words(item) for item in items]
     bad = [words(plain(item.bad)) for item in items]
     better = [words(plain(item.better)) if item.better else () for item in items]
     groups = first_alike(prompts)
@@ -156,7 +157,7 @@ def _row(item: Item, first: Item, by: Sequence[str]) -> dict[str, Any]:
         **sides,
         **judge,
         "signal": item.signal,
-        "cluster": str(own.get("cluster", _hash(asked_words(first)))),
+        "cluster": str(own.get("cluster", _hash(prompt_words(first)))),
         "mined_from": f"{Path(item.origin.path).name}:{item.origin.line}",
     }
 
@@ -164,7 +165,7 @@ def _row(item: Item, first: Item, by: Sequence[str]) -> dict[str, Any]:
 def _drawn(
     made: Sequence[dict[str, Any]], columns: Sequence[str], most: int | None, seed: int
 ) -> tuple[list[dict[str, Any]], dict[str, dict[str, int]]]:
-    """At most so many rows of every stratum, in the order they were in."""
+    """At most `per_stratum` rows of every stratum, in their original order."""
     strata: dict[str, list[int]] = {}
     for place, row in enumerate(made):
         name = ", ".join(f"{column}={row[column]}" for column in columns)

@@ -1,4 +1,5 @@
-"""What a production record says about an answer, and what it makes of it: an eval item, or none."""
+"""Reads the signal of a production record (edit, thumb, score) and makes an eval item of it, or
+none."""
 
 from __future__ import annotations
 
@@ -16,11 +17,11 @@ from strop.text.parse import plain
 from strop.types import Origin, Text
 
 ITEMS = ("edit", "failed", "thumbs_down")
-"""Signals that make an item: something better is known, a check failed, a user was unhappy."""
+"""Signals that make an item: a better answer is known, a check failed, a user was unhappy."""
 
 READ = ("prompt", "completion", "label", "edited", "score", "chosen", "rejected", "input",
         "preferred_output", "non_preferred_output")  # fmt: skip
-"""Columns that say what happened; all others are kept."""
+"""Columns that are read; an item keeps all others as they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,8 @@ class Item:
 
     @property
     def judge(self) -> str | None:
-        """The built-in reward that can judge an answer to it; `None` where only a person can."""
+        """The built-in reward that can judge answers to this prompt; `None` if only a person
+        can."""
         if self.columns.get("tests"):
             return "code_tests"
         if self.columns.get("schema"):
@@ -57,8 +59,8 @@ class Item:
 def signal_of(row: Row, origin: Origin, below: float) -> tuple[str, Item | None]:
     """The strongest signal of a row, and its item.
 
-    An edit says most, then a thumb down, then a `score` (failed when below `below`), then a thumb
-    up. Raises `DataError` for a broken row.
+    In order of strength: an edit, a thumb down, a `score` (failed if below `below`), a thumb up.
+    Raises `DataError` for a broken row.
     """
     if row.get("edited") is None and fits("preference", row):
         pair = preference(row, origin)
@@ -75,15 +77,15 @@ def signal_of(row: Row, origin: Origin, below: float) -> tuple[str, Item | None]
     return signal, Item(signal, prompt, bad, None, _kept(row), origin) if signal in ITEMS else None
 
 
-def said(answer: Text, chat: bool) -> Text:
-    """An answer in the form of its neighbours: one assistant message, or text."""
+def as_answer(answer: Text, chat: bool) -> Text:
+    """An answer as one assistant message (`chat`) or as text."""
     if chat:
         return [{"role": "assistant", "content": answer}] if isinstance(answer, str) else answer
     return plain(answer)
 
 
-def asked_words(item: Item) -> Words:
-    """The item's prompt as it is compared."""
+def prompt_words(item: Item) -> Words:
+    """The words of the item's prompt, for comparison."""
     return words(asked(item.prompt))
 
 
@@ -108,7 +110,7 @@ def _edit(row: Row, prompt: Text, bad: Text, origin: Origin) -> tuple[str, Item 
     if not plain(bad).strip():
         return "no_answer", None
     chat = isinstance(prompt, list) or isinstance(bad, list)
-    sides = said(better, chat) if isinstance(better, str) else better, said(bad, chat)
+    sides = as_answer(better, chat) if isinstance(better, str) else better, as_answer(bad, chat)
     if sides[0] == sides[1]:
         return "unchanged_edit", None
     pair = preference({"prompt": prompt, "chosen": sides[0], "rejected": sides[1]}, origin)

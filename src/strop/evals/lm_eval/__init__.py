@@ -1,1 +1,1 @@
-"""lm-eval: its tasks on our models, and what it logged."""
+"""lm-eval: runs its tasks on our models, and reads its logs."""

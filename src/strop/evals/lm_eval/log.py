@@ -1,4 +1,4 @@
-"""What lm-eval logs of every document (`--log_samples`) as records that the gate reads."""
+"""Reads lm-eval's logs of every document (`--log_samples`) as records for the gate."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ LOGPROBS = {
     "byte_perplexity": "logprob_per_byte",
     "bits_per_byte": "logprob_per_byte",
 }
-"""Perplexities are made from log-probs (nats) of every document; those are the per-item scores."""
+"""Perplexities are computed from the log-prob (nats) of every document; that is the per-item
+score."""
 
 Higher = Mapping[str, bool | None]
 """Whether more of a metric is better: `{"acc": True, "wer": False}`."""
@@ -40,9 +41,9 @@ def read_log_samples(path: str | Path) -> list[EvalRecord]:
     """The records of an `--output_path` of lm-eval (of the latest run of each task), or of one
     `samples_<task>_<date>.jsonl`.
 
-    Scores are `<task>/<metric>`, or `<task>/<metric>,<filter>` for a filter with a name. Which way
-    a metric counts stands in the `results_<date>.json` beside the samples. Raises `DataError` for
-    samples of several models, and where that file is missing.
+    Scores are `<task>/<metric>`, or `<task>/<metric>,<filter>` for a filter with a name. Whether a
+    higher metric is better is read from the `results_<date>.json` beside the samples. Raises
+    `DataError` for samples of several models, and if that file is missing.
     """
     latest: dict[str, Path] = {}
     for file in _sample_files(Path(path)):
@@ -70,14 +71,14 @@ def sample_records(
 ) -> Iterator[EvalRecord]:
     """The records of one logged document under one filter.
 
-    A metric that lm-eval computes from all documents at once (F1, BLEU) has no score an item and is
-    left out. One that is better when lower counts with its sign turned, as `neg_<metric>`.
+    A metric that lm-eval computes from all documents at once (F1, BLEU) has no per-item score and
+    is left out. A metric that is better when lower is negated and named `neg_<metric>`.
     """
     if "doc_id" not in sample or not isinstance(sample.get("metrics"), list):
         raise DataError("the row has no doc_id or no list of metrics", where=str(origin),
                         fix="lm-eval from 0.4.8 on writes them with --log_samples")  # fmt: skip
     doc = sample.get("doc")
-    # the document's hash tells two versions of a data set apart that share their numbers
+    # two versions of a data set share their doc_ids, but not their documents' hashes
     item = "-".join(str(sample[k])[:12] for k in ("doc_id", "doc_hash") if k in sample)
     prompt, output = _asked_and_said(sample)
     groups = Task("", doc if isinstance(doc, dict) else {}, origin)

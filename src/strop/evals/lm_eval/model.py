@@ -34,8 +34,8 @@ READ = ("do_sample", "temperature", "top_p", "top_k", "min_p", "until", "max_gen
 class LmEvalModel:
     """Answers lm-eval's three kinds of request with the numbers of its own `hf` model.
 
-    It has what `lm_eval.api.model.LM` asks of a model and is registered there as one when a task
-    runs, so that this file needs no lm-eval. Choices of one question are branches of one tree.
+    It has the methods of `lm_eval.api.model.LM` and is registered as a subclass when a task runs,
+    so that this file does not import lm-eval. Choices of one question are branches of one tree.
     """
 
     rank, world_size = 0, 1
@@ -52,7 +52,7 @@ class LmEvalModel:
 
     @property
     def tokenizer_name(self) -> str:
-        """Which chat template cached requests were rendered with."""
+        """Names tokenizer and chat template, so that cached requests are not mixed."""
         template = str(self.tokenizer.chat_template)
         return f"{self.tokenizer.name_or_path}-{sha256_hex(template, 12)}"
 
@@ -70,8 +70,8 @@ class LmEvalModel:
         return [_answer(known[pair]) for pair in pairs]
 
     def loglikelihood_rolling(self, requests: Sequence[Any]) -> list[float]:
-        """Log-prob of every text, each token predicted once; a tokenizer's own BOS is one of them,
-        as lm-eval has it."""
+        """Log-prob of every text, each token predicted once; a BOS that the tokenizer adds is one
+        of them, as in lm-eval."""
         asked = [self._windows(*request.args) for request in requests]
         read = iter(read_continuations(self.policy, [tree for trees in asked for tree in trees]))
         return [sum(next(read).logprob for _ in trees) for trees in asked]
@@ -99,7 +99,7 @@ class LmEvalModel:
         )
 
     def _pair(self, context: str, continuation: str) -> tuple[Ids, Ids]:
-        """Trunk and branch; a context that is too long loses its beginning, as in lm-eval."""
+        """Trunk and branch; a context that is too long is cut at its beginning, as in lm-eval."""
         if context:
             trunk, branch = pair_ids(self.encoder, context, continuation)
         else:

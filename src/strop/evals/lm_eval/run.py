@@ -24,10 +24,10 @@ PYTHON_SEED, OTHER_SEED = 0, 1234
 def run_lm_eval(policy: Policy, recipe: LmEvalTask, *, seed: int) -> list[EvalRecord]:
     """One record for every document, metric and filter of the tasks.
 
-    Few-shot examples are those lm-eval itself draws; `seed` is for sampled answers.
+    Few-shot examples are the ones that lm-eval itself draws; `seed` is for sampled answers.
 
-    Raises `UsageError` where the extra is not installed or a task's data cannot be had here, and
-    `RecipeError` for a task nobody knows.
+    Raises `UsageError` if the extra is not installed or a task's data is not on this machine, and
+    `RecipeError` for an unknown task.
     """
     simple_evaluate, manager, protocol = _extra(recipe)
     protocol.register(LmEvalModel)
@@ -65,7 +65,8 @@ def _extra(recipe: LmEvalTask) -> tuple[Any, Any, Any]:
 
 
 def _index(task_manager: Any, recipe: LmEvalTask) -> Any:
-    """The user's own tasks where those are enough: reading lm-eval's thousands takes a while."""
+    """An index of the user's own tasks if these suffice, because lm-eval's thousands take long to
+    read."""
     if recipe.include_path is not None:
         own = task_manager(include_path=recipe.include_path, include_defaults=False)
         if all(task in own.task_index for task in recipe.tasks):
@@ -95,8 +96,8 @@ def _load(manager: Any, recipe: LmEvalTask) -> list[Any]:
 
 @contextmanager
 def _lm_eval_seeds() -> Iterator[None]:
-    """Data are loaded under the seeds lm-eval's own command sets, so that the documents are the
-    same; a training run that measures gets its own random numbers back."""
+    """Load data under the seeds that lm-eval's own command sets, so that the documents are the
+    same. The random states are restored afterwards, for training runs that measure."""
     python, numpy = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng():

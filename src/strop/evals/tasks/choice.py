@@ -32,7 +32,7 @@ LENGTHS: Mapping[str, Callable[[str], int]] = {
     "acc_norm": len,
     "acc_bytes": lambda choice: len(choice.encode()),
 }
-"""What a choice's log-prob is divided by before the likeliest is picked, under lm-eval's names."""
+"""Divisors of a choice's log-prob before the likeliest is picked, under lm-eval's names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Choice:
 
 
 def rows_of(recipe: ChoiceTask) -> list[Choice]:
-    """The items of a task. `DataError` names file and line of the first that is none."""
+    """The items of a task. `DataError` names file and line of the first invalid row."""
     return read(recipe.data, parse, held_out=True)
 
 
@@ -69,8 +69,8 @@ def parse(row: Row, origin: Origin) -> Choice:
 
 
 def score_rows(policy: Policy, recipe: ChoiceTask, rows: Sequence[Choice]) -> list[EvalRecord]:
-    """1.0 under each of `LENGTHS` where the right choice is likeliest, else 0.0; of equals the
-    first counts, as in lm-eval. `None` where a log-prob is not finite."""
+    """Under each of `LENGTHS` 1.0 if the right choice is likeliest, else 0.0; of equally likely
+    choices the first counts, as in lm-eval. `None` if a log-prob is not finite."""
     encoder, context = Encoder(policy.tokenizer), context_of(policy)
     asked = [choice_tree(encoder, recipe, row) for row in rows]
     for row, tree in zip(rows, asked, strict=True):
@@ -84,7 +84,7 @@ def score_rows(policy: Policy, recipe: ChoiceTask, rows: Sequence[Choice]) -> li
 
 
 def choice_tree(encoder: Encoder, recipe: ChoiceTask, row: Choice) -> Tree:
-    """The prompt with a branch for each choice; no end-of-sequence token is asked for.
+    """The prompt with a branch for each choice, without an end-of-sequence token.
 
     Plain text is split as lm-eval splits it; messages go through the chat template.
     """
@@ -159,8 +159,8 @@ def _choices(value: Any, origin: Origin) -> tuple[str, ...]:
 
 
 def _right(answer: Any, choices: Sequence[str], origin: Origin) -> int:
-    """The place of the right choice. A text that is a choice is that choice, whatever letter or
-    number it looks like."""
+    """The index of the right choice. An answer that equals a choice's text means that choice, even
+    if it also looks like a letter or number."""
     if isinstance(answer, int) and not isinstance(answer, bool) and 0 <= answer < len(choices):
         return answer
     if isinstance(answer, str) and answer in choices:

@@ -1,4 +1,4 @@
-"""What the tasks of a suite ask, and the per-item records they return."""
+"""Scores generated answers and preference pairs as per-item records."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from strop.types import Answered, EvalRecord, Preference, Rollout, Scale
 def score_rollouts(
     recipe: GenerateTask, reward: Reward, rollouts: Sequence[Rollout | Answered]
 ) -> list[EvalRecord]:
-    """One record per answer and component; raises `UnscoredError` when a component judged none."""
+    """One record per answer and component; raises `UnscoredError` if a component scored no
+    answer."""
     judged = reward.judge_rollouts(rollouts)
     answers = [
         (rollout, sample) for rollout in rollouts for sample in range(len(rollout.completions))
@@ -70,11 +71,11 @@ def record_of(
 def prefer(
     policy: Policy, recipe: PreferenceTask, pairs: Sequence[Preference], reference: Policy | None
 ) -> list[EvalRecord]:
-    """1.0 where the chosen answer is likelier, 0.5 for a tie, 0.0 where the rejected one is.
+    """1.0 if the chosen answer is likelier, 0.5 for a tie, 0.0 if the rejected one is.
 
-    With a reference, `drift/<name>/held` too: 0 for a displaced pair, whose chosen answer became
-    less likely than the reference has it while the margin rose, else 1. The details hold the
-    chosen answer's gain over the reference, nats per token.
+    With a reference, `drift/<name>/held` too: 0 for a displaced pair, whose chosen answer is less
+    likely than under the reference although the margin rose, else 1. The details hold the chosen
+    answer's gain over the reference, in nats per token.
     """
     chosen_B, rejected_B = _means(policy, recipe, pairs)
     records = []

@@ -43,8 +43,8 @@ class Passage:
 class Corpus:
     """Figures of a whole corpus, as lm-eval defines them; `token` is its sibling over tokens.
 
-    `Corpus(token=12.1, word=310.5, byte=2.9, bits_per_byte=1.54)`. All are exp of nats a unit but
-    the last, which is in bits.
+    `Corpus(token=12.1, word=310.5, byte=2.9, bits_per_byte=1.54)`. The first three are exp(nats per
+    unit); the last is in bits per byte.
     """
 
     token: float
@@ -54,12 +54,13 @@ class Corpus:
 
 
 def rows_of(recipe: PerplexityTask) -> list[Passage]:
-    """The items of a task. `DataError` names file and line of the first that is none."""
+    """The items of a task. `DataError` names file and line of the first invalid row."""
     return read(recipe.data, parse, held_out=True)
 
 
 def parse(row: Row, origin: Origin) -> Passage:
-    """`{"text"}` is measured whole, of `{"prompt", "completion"}` or `{"messages"}` the answers."""
+    """`{"text"}` is measured whole; of `{"prompt", "completion"}` or `{"messages"}` only the
+    answers."""
     if fits("demonstration", row):
         answer = demonstration(row, origin)
         columns = {**answer.columns, "completion": answer.completion}
@@ -91,8 +92,8 @@ def score_rows(policy: Policy, recipe: PerplexityTask, rows: Sequence[Passage]) 
 
 
 def passage_trees(encoder: Encoder, row: Passage, window: int) -> list[Tree]:
-    """The tokens to predict: of a text all of them, the first after BOS (or EOS); of an answer
-    those of the assistant, its end-of-sequence token among them."""
+    """The tokens to predict: all tokens of a text, the first after BOS (or EOS); of a conversation
+    the assistant's tokens, end-of-sequence tokens included."""
     text = row.task.prompt
     if row.completion is None:
         assert isinstance(text, str)

@@ -1,1 +1,1 @@
-"""From a YAML file to plain values: reading, overriding, and messages that name line and key."""
+"""Loads YAML files as plain values, with overrides and with messages that name line and key."""

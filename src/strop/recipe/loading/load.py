@@ -1,5 +1,5 @@
-"""YAML (or plain values) -> recipe, with the line of every mistake and the nearest right name; a
-recipe as one hash and as one row of dotted keys."""
+"""Loads recipes from YAML or plain values. Messages name the line of every mistake and the nearest
+valid key. Also hashes recipes and flattens them to dotted keys."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from strop.recipe.train.methods import METHODS, Recipe
 
 Loc = tuple[str | int, ...]
 Given = str | Path | Mapping[str, Any] | Strict
-"""A recipe of any kind as a user gives it: a YAML file, its values as a plain dictionary, or what
-was made of them before."""
+"""A recipe of any kind as a user gives it: a YAML file, a dictionary of its values, or a recipe
+object."""
 
 Overrides = Sequence[str] | Mapping[str, Any]
 """`["optim.learning_rate=1e-5"]` as on the command line, or `{"optim.learning_rate": 1e-5}`."""
@@ -30,19 +30,19 @@ Overrides = Sequence[str] | Mapping[str, Any]
 StrictT = TypeVar("StrictT", bound=Strict)
 
 RECIPE_BYTES = 1 << 18
-"""A longer YAML file was not written by hand."""
+"""A longer YAML file is refused, as nobody writes one by hand."""
 
 MOST_MISTAKES = 20
-"""Told at once."""
+"""Mistakes in one message."""
 
 LONGEST_MESSAGE = 500
-"""Characters of one mistake; it may repeat a value of any length."""
+"""Characters of one mistake, since it may quote a value of any length."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The values of a recipe, and the line of every key and list item of the YAML file that they
-    were read from; `path` is `None` for a dictionary."""
+    """The values of a recipe, and the lines of its keys and list items in the YAML file; `path` is
+    `None` for a dictionary."""
 
     path: Path | None
     values: dict[str, Any]
@@ -50,7 +50,7 @@ class Source:
 
     @property
     def folder(self) -> Path:
-        """What relative paths are relative to: the file's folder, or the working directory."""
+        """The base of relative paths: the file's folder, or the working directory."""
         return Path.cwd() if self.path is None else self.path.resolve().parent
 
     def place(self, loc: Loc) -> str:
@@ -70,7 +70,7 @@ def load_recipe(recipe: Given, overrides: Overrides = ()) -> Recipe:
 
 
 def recipe_from(source: Source) -> Recipe:
-    """The training recipe that these values are."""
+    """The training recipe of these values."""
     method = source.values.get("method")
     if method is None:
         raise RecipeError(
@@ -97,13 +97,13 @@ def load(cls: type[StrictT], given: Given, overrides: Overrides = ()) -> StrictT
 
 
 def digest(recipe: Strict) -> str:
-    """Hash of everything a recipe says, 16 hex digits."""
+    """Hash of all values of a recipe, 16 hex digits."""
     text = json.dumps(recipe.plain(), sort_keys=True)
     return sha256_hex(text, SHORT)
 
 
 def read_source(given: Given, overrides: Overrides = ()) -> Source:
-    """The values of a file, a dictionary (which is left as it is) or a recipe, with overrides."""
+    """The values of a file, a dictionary (which is not changed) or a recipe, with overrides."""
     if isinstance(given, str | Path):
         return read_yaml(given, overrides)
     said = given.model_dump(mode="json", exclude_unset=True) if isinstance(given, Strict) else given
@@ -113,7 +113,7 @@ def read_source(given: Given, overrides: Overrides = ()) -> Source:
 
 
 def _copied(value: Any) -> Any:
-    """Plain values as YAML would have them: paths are text."""
+    """Plain values as in YAML: paths are text."""
     if isinstance(value, Mapping):
         return {name: _copied(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
@@ -156,7 +156,7 @@ def _lines(node: yaml.Node, loc: Loc, path: Path) -> Iterator[tuple[Loc, int]]:
 
 
 def _override(values: dict[str, Any], overrides: Overrides) -> None:
-    """Put every override in its place."""
+    """Apply every override."""
     if isinstance(overrides, Mapping):
         for name, value in overrides.items():
             _put(values, name, _copied(value))
@@ -209,7 +209,7 @@ def validate(cls: type[StrictT], source: Source) -> StrictT:
         context = {"folder": source.folder, "source": source}
         return cls.model_validate(source.values, context=context)
     except ValidationError as error:
-        # a default that is made of a wrong value is no mistake of its own
+        # a default that is derived from a wrong value is no separate mistake
         found = [dict(e) for e in error.errors() if e["type"] != "default_factory_not_called"]
         mistakes = [_explain(cls, source, item) for item in found[:MOST_MISTAKES]]
     (where, text, fix), *rest = mistakes
@@ -221,7 +221,7 @@ def validate(cls: type[StrictT], source: Source) -> StrictT:
 
 
 def _explain(cls: type[BaseModel], source: Source, item: dict[str, Any]) -> tuple[str, str, str]:
-    """The place of a mistake, what it is, and its fix."""
+    """A mistake as (file and line, problem, fix)."""
     loc = _yaml_loc(source.values, item["loc"])
     names = [str(part) for part in loc if isinstance(part, str)]
     dotted = short(".".join(map(str, loc)))
@@ -240,7 +240,7 @@ def _explain(cls: type[BaseModel], source: Source, item: dict[str, Any]) -> tupl
 
 
 def _yaml_loc(values: Any, loc: Loc) -> Loc:
-    """The place in the file: pydantic adds the tags of unions, which are not in it."""
+    """The location in the file, without the tags of unions that pydantic adds."""
     path: list[str | int] = []
     here = values
     for number, part in enumerate(loc):
@@ -285,7 +285,7 @@ def _classes(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested plain values as one row of dotted keys, the names that `--set` uses.
+    """Nested plain values flattened to dotted keys, as in `--set`.
 
     `flat({"optim": {"lr": 1}, "data": ["a"]})` is `{"optim.lr": 1, "data.0": "a"}`.
     """

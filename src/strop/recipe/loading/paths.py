@@ -1,4 +1,4 @@
-"""Which files and folders a recipe names."""
+"""Finds the files and folders that a recipe names."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ MODEL = get_args(ModelPath)[1]
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """`Named(("data", 0, "path"), "/work/pairs.jsonl", is_model=False)`: where a recipe says it,
-    what it says, and whether the name of a hub model could stand there."""
+    """`Named(("data", 0, "path"), "/work/pairs.jsonl", is_model=False)`: the key of a path in a
+    recipe, the path, and whether it may also be a hub model's name."""
 
     loc: tuple[str | int, ...]
     path: str
@@ -47,16 +47,16 @@ def _below(value: Any, loc: tuple[str | int, ...], annotation: Any) -> Iterator[
 
 
 def _has(annotation: Any, mark: Any) -> bool:
-    """Whether a type, or a tuple of its parts, is annotated with `mark` somewhere."""
+    """Whether a type, or any part of it, is annotated with `mark`."""
     parts = annotation if isinstance(annotation, tuple) else get_args(annotation)
     return any(part == mark or _has(part, mark) for part in parts)
 
 
 def matching(path: Path) -> list[Path]:
-    """What a pattern of file names stands for: `data/train-*.parquet`, sorted."""
+    """The files that match a pattern: `data/train-*.parquet`, sorted."""
     return sorted(map(Path, glob(str(path)))) if has_magic(str(path)) else []
 
 
 def is_there(path: str) -> bool:
-    """Whether a path, or anything that a pattern stands for, exists."""
+    """Whether a path, or any file that matches a pattern, exists."""
     return Path(path).exists() or bool(matching(Path(path)))

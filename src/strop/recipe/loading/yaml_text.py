@@ -1,4 +1,4 @@
-"""YAML as strop takes it: plain values, of a size that a person would write."""
+"""Parses YAML of plain values and limited size."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import yaml
 from strop.errors import RecipeError
 
 MOST_VALUES = 100_000
-"""Values of a file with every alias written out."""
+"""Most values of a file, with every alias expanded."""
 
 DEEPEST = 100
 """Levels of lists and mappings."""
@@ -21,17 +21,17 @@ _SHORT.maxlist = _SHORT.maxdict = _SHORT.maxlevel = 4
 
 
 def shown(value: Any) -> str:
-    """A value as a message shows it: `'1e-5'`, a long one by its start and its end."""
+    """A value for a message: `'1e-5'`; a long value is shortened in the middle."""
     return _SHORT.repr(value)
 
 
 def short(name: str, most: int = 80) -> str:
-    """A name as a message shows it."""
+    """A name for a message, shortened."""
     return name if len(name) <= most else f"{name[: most - 3]}..."
 
 
 class _Loader(yaml.SafeLoader):
-    """Says of every scalar that its tag does not fit where it stands."""
+    """Raises for scalars that do not fit their tags."""
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
@@ -53,8 +53,8 @@ class _Loader(yaml.SafeLoader):
 def parsed(text: str, where: str) -> tuple[Any, yaml.Node | None]:
     """The plain values of a YAML text, and its nodes (which know their lines).
 
-    Raises `RecipeError` for what is no YAML, for tags that are not plain values, and before
-    anything is built for aliases that hold themselves or expand to more than `MOST_VALUES`.
+    Raises `RecipeError` for invalid YAML, for tags of other than plain values, and (before building
+    anything) for aliases that contain themselves or expand to more than `MOST_VALUES`.
     """
     fix = "see what the lines above it open and do not close; put odd text in quotes"
     try:
@@ -81,7 +81,7 @@ def parsed(text: str, where: str) -> tuple[Any, yaml.Node | None]:
 def _weigh(
     node: yaml.Node, where: str, known: dict[int, tuple[int, int]], above: set[int]
 ) -> tuple[int, int]:
-    """(values, levels) below a node with every alias written out."""
+    """(values, levels) below a node with every alias expanded."""
     if id(node) in known:
         return known[id(node)]
     place = f"{where}:{node.start_mark.line + 1}"

@@ -1,1 +1,1 @@
-"""What a training recipe says: a class for each method, and its parts."""
+"""Training recipes: a class for each group of methods, and the parts of a recipe."""

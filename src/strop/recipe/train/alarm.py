@@ -1,4 +1,4 @@
-"""When a run calls for attention, and what it then does by itself."""
+"""Alarms: thresholds on a run's metrics, and the actions they trigger."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ def _off(action: Any) -> Any:
 
 
 class AlarmRecipe(Strict):
-    """`threshold` has to be crossed for `patience` steps in a row; then `action`.
+    """After `patience` steps in a row beyond `threshold`, the run takes `action`.
 
-    `warn` says so and writes it down, `pause` saves and ends the run so that it can be looked at
-    and resumed, `rollback` ends it at the last checkpoint before the threshold was first crossed,
-    `stop` saves and ends it for good, `off` does not look.
+    `warn` warns and logs, `pause` saves and ends the run so that it can be inspected and resumed,
+    `rollback` ends it at the last checkpoint before the threshold was first crossed, `stop` saves
+    and ends it for good, `off` disables the alarm.
     """
 
     threshold: float
@@ -32,8 +32,7 @@ class AlarmRecipe(Strict):
 class CommonAlarms(Strict):
     """`spike`: gradient norm as a multiple of its recent median; `capability_regression`: how many
     of `dev.general` are down by more than `dev.tolerance` while `dev.metric` is up (patience counts
-    measurements).
-    What an alarm does not say itself is taken from its default: `displacement: stop`."""
+    measurements). Keys that are left out take the alarm's defaults: `displacement: stop`."""
 
     spike: AlarmRecipe = AlarmRecipe(threshold=10.0, patience=3)
     capability_regression: AlarmRecipe = AlarmRecipe(threshold=0.0, patience=2)
@@ -60,7 +59,7 @@ class PairAlarms(CommonAlarms):
 
 
 class SampleAlarms(CommonAlarms):
-    """Alarms of every method that learns from its own samples.
+    """Alarms of every method that trains on its own samples.
 
     `entropy_collapse`: entropy as a share of what it was at the start; `zero_variance`: share of
     groups whose rewards are all equal; `length_drift`: mean completion length over its start,
@@ -95,4 +94,4 @@ class PolicyAlarms(SampleAlarms):
 
 
 class OnlineDpoAlarms(SampleAlarms, PairAlarms):
-    """Online DPO learns from pairs and from its own samples."""
+    """Alarms of online DPO, which trains on pairs of its own samples."""

@@ -1,4 +1,4 @@
-"""Where records come from and how they become tokens."""
+"""Sources of records, and their conversion to tokens."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from strop.recipe.template import DAY, Tokens
 
 
 class DataSource(Strict):
-    """Where records come from: docs/data.md.
+    """A source of records (docs/data.md).
 
     `path` is a data file, a folder of them, or a pattern (`data/train-*.parquet`); `hub` a data set
     that `datasets` loads by its name, or a local folder that it accepts, with its `config`, `split`
-    (`train` unless given) and `revision`. `columns` says what strop's columns are called in the
-    file: `{prompt: question}`. `limit` keeps so many records: the first, or with a `shuffle_seed`
-    a random draw. `max_bad` is the share of rows that may be left out because they cannot be used;
-    1 % unless given, and none of held-out data.
+    (`train` unless given) and `revision`. `columns` maps strop's columns to the file's: `{prompt:
+    question}`. `limit` keeps that many records: the first, or with a `shuffle_seed` a random draw.
+    `max_bad` is the share of unusable rows that may be left out: 1 % by default, and none of
+    held-out data.
     """
 
     path: LocalPath | None = None
@@ -51,12 +51,12 @@ class DataSource(Strict):
 
     @property
     def name(self) -> str:
-        """What messages call it: its path, or `hub:org/name`."""
+        """The name of the source in messages: its path, or `hub:org/name`."""
         return self.path if self.path is not None else f"hub:{self.hub}"
 
     def place(self) -> dict[str, Any]:
-        """What is needed to read the same rows again: where they are, which of them, and what their
-        columns are called."""
+        """The options that determine the rows that are read: location, selection and column
+        names."""
         keys = {"path", "hub", "config", "split", "revision", "columns", "limit", "shuffle_seed"}
         return self.model_dump(include=keys, exclude_defaults=True)
 
@@ -64,8 +64,8 @@ class DataSource(Strict):
 class MixedSource(DataSource):
     """A source of training records; `weight` is its share of every step's records.
 
-    With weights, a file of demonstrations beside a preference or reinforcement method's own
-    records is replayed with maximum likelihood.
+    With weights, demonstrations beside the own records of a preference or reinforcement method are
+    replayed with maximum likelihood.
     """
 
     weight: float | None = Field(None, gt=0)
@@ -98,10 +98,10 @@ MixedSources = Annotated[
 class TextRecipe(Strict):
     """How records become tokens. Those over `max_length` are dropped or cut, and counted.
 
-    `end_of_turn` are the tokens that end an answer where the model's files do not name them; `date`
-    is the day that a chat template writes, if it writes one: the same whenever a run is started.
-    `cache` says whether tokenised records are kept on the disk and reused (docs/store.md): where
-    they outgrow memory, `always` or `never`.
+    `end_of_turn` are the tokens that end an answer, if the model's files do not name them; `date`
+    is the day that a chat template writes, if it writes one, independent of the day of the run.
+    `cache` says when tokenised records are kept on disk and reused (docs/store.md): `auto` if they
+    outgrow memory, `always` or `never`.
     """
 
     max_length: int = Field(2048, ge=2)

@@ -1,4 +1,4 @@
-"""What is measured while a run goes on, and which checkpoint that makes the final one."""
+"""A suite that is measured during a run, and the choice of the final checkpoint by it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class DevRecipe(Strict):
 
     `metric` is the score of the suite that chooses the best checkpoint (the highest, the earlier of
     two equal ones); `final` says whether the run ends with that one or with its last step.
-    `general` are scores that may not pay for it: one counts as fallen once it is more than
-    `tolerance` below what it was before step 1 (`alarms.capability_regression`).
+    `general` are scores that must not fall: one counts as fallen if it is more than `tolerance`
+    below its value before step 1 (`alarms.capability_regression`).
     """
 
     suite: LocalPath

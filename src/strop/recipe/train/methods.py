@@ -1,7 +1,7 @@
-"""The table of methods: what is known of each before anything is loaded.
+"""The table of methods: properties of each that are known before anything is loaded.
 
-A preference loss is a function in `losses/preference.py` and a row here. What builds the methods of
-a family is in `train/methods/table.py`.
+A preference loss is a function in `losses/preference.py` and a row here. The builders of each
+family are in `train/methods/table.py`.
 """
 
 from __future__ import annotations
@@ -57,10 +57,10 @@ Recipe = Offline | Online
 Family = Literal[
     "supervised", "pairs", "unpaired", "reward_model", "policy_gradient", "online_dpo", "raft"
 ]
-"""Methods that are built by the same code."""
+"""A family: methods that are built by the same code."""
 
 LengthRule = Literal["sum", "mean", "option"]
-"""How an answer's log-prob counts its tokens; `option`: as the objective says."""
+"""How token log-probs become an answer's log-prob; `option`: the objective decides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,19 +83,18 @@ class Method:
 
     @property
     def scalar_head(self) -> bool:
-        """Whether the network gives a score in place of tokens."""
+        """Whether the network has a scalar head, not a language-model head."""
         return self.family == "reward_model"
 
     @property
     def importance_ratio(self) -> bool:
-        """Whether the loss weighs tokens by how much likelier they became since they were
-        sampled."""
+        """Whether the loss uses importance ratios of tokens since they were sampled."""
         return self.family == "policy_gradient"
 
     @property
     def compares_logprobs(self) -> bool:
-        """Whether log-probs are compared (of answers with each other, or with older or reference
-        ones), so that dropout would make noise of the comparison."""
+        """Whether the loss compares log-probs (of two answers, or with older or reference ones), so
+        that dropout would add noise to the comparison."""
         return self.family not in ("supervised", "reward_model", "raft")
 
 
@@ -108,7 +107,7 @@ def _pairs(
     whole_batch: bool = False,
     displaces: bool = True,
 ) -> Method:
-    """A loss on pairs, with a recipe class that reads the options of its objective alone.
+    """The row of a loss on pairs, with a recipe class that reads only the options of its objective.
 
     Raises `TypeError` for a row whose length rule would leave options of its objective unread.
     """

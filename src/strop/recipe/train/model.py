@@ -1,4 +1,4 @@
-"""Which network, in which precision, with which adapter."""
+"""The network of a recipe, its precision and its adapter."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from strop.recipe.base import ModelPath, Strict
 class LoraRecipe(Strict):
     """A low-rank adapter (peft). By default on every linear layer except the LM head.
 
-    `rslora` scales by alpha / sqrt(rank) (Kalajdzievski 2023, arXiv 2312.03732); `dora` learns
-    magnitude and direction apart (Liu et al. 2024, arXiv 2402.09353).
+    `rslora` scales by alpha / sqrt(rank) (Kalajdzievski 2023, arXiv 2312.03732); `dora` trains
+    magnitude and direction separately (Liu et al. 2024, arXiv 2402.09353).
     """
 
     rank: int = Field(16, ge=1)

@@ -1,4 +1,4 @@
-"""Recipes that learn from records; those on pairs are made in the table of methods."""
+"""Recipes that train on records; those on pairs are made in the table of methods."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from strop.recipe.train.run import TrainRecipe
 
 
 class OfflineRecipe(TrainRecipe):
-    """Learning from records, with a look at held-out ones every few steps."""
+    """Training on records, with an evaluation of held-out ones every few steps."""
 
     eval: EvalDuring | None = None
 

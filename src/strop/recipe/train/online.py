@@ -1,4 +1,4 @@
-"""Recipes that learn from the model's own samples, one class a method."""
+"""Recipes that train on the model's own samples."""
 
 from __future__ import annotations
 
@@ -30,8 +30,7 @@ from strop.recipe.train.run import TrainRecipe
 class TasksDuring(Strict):
     """Rewards of `samples` answers to each held-out task every `every` steps.
 
-    `reward` is what they are judged by, by default the reward that is trained; `temperature` 0 is
-    greedy.
+    `reward` scores the answers (default: the training reward); `temperature` 0 is greedy.
     """
 
     data: Sources
@@ -42,7 +41,7 @@ class TasksDuring(Strict):
 
 
 class OnlineRecipe(TrainRecipe):
-    """Learning from rewarded samples on `{"prompt", ...columns}` records."""
+    """Training on rewarded samples for `{"prompt", ...columns}` records."""
 
     rollout: RolloutRecipe = RolloutRecipe()
     reward: Rewards
@@ -52,7 +51,7 @@ class OnlineRecipe(TrainRecipe):
 
     @property
     def refresh_every(self) -> int:
-        """After how many steps each the reference becomes the policy; never without one."""
+        """The number of steps between updates of the reference to the policy; 0 for never."""
         return 0
 
     @property
@@ -65,7 +64,7 @@ class OnlineRecipe(TrainRecipe):
 
 
 class PolicyRecipe(OnlineRecipe):
-    """What all policy gradients have."""
+    """The parts that all policy gradients have."""
 
     objective: AnyPolicyObjective
     alarms: PolicyAlarms = PolicyAlarms()
@@ -87,7 +86,7 @@ class ClipRecipe(PolicyRecipe):
 
 
 class DapoRecipe(PolicyRecipe):
-    """DAPO is a clipped token ratio and a way of sampling."""
+    """DAPO: a clipped token ratio, and dynamic sampling."""
 
     method: Literal["dapo"]
     objective: ClipObjective = ClipObjective()

@@ -1,4 +1,5 @@
-"""What each method that learns from its own samples optimises: only the options that it reads."""
+"""Objectives of methods that train on their own samples, each with only the options that it
+reads."""
 
 from __future__ import annotations
 
@@ -13,11 +14,13 @@ KlName = Literal["k1", "k2", "k3"]
 
 
 class OnlineObjective(Strict):
-    """What every policy-gradient method can be combined with; `None` takes the paper's value.
+    """Options that every policy-gradient method can be combined with; `None` takes the paper's
+    value.
 
-    `beta` weighs the KL to the starting model (0 loads no reference), `kl` its estimator, `kl_in`
-    where it stands: a term of the loss or part of the reward. With `kl_weighted` the loss term
-    carries the importance ratio. Every `refresh_every` steps the reference becomes the policy.
+    `beta` weighs the KL to the starting model (0 loads no reference), `kl` is its estimator,
+    `kl_in` makes it a term of the loss or part of the reward. With `kl_weighted` the loss term is
+    multiplied by the importance ratio. Every `refresh_every` steps the reference becomes the
+    policy.
     """
 
     beta: float = Field(0.0, ge=0)
@@ -45,7 +48,7 @@ class OnlineObjective(Strict):
         return 1, 1
 
     def loss_options(self) -> dict[str, Any]:
-        """What the method's preset takes: everything set that is part of the loss."""
+        """The arguments for the method's preset: all options of the loss that are set."""
         given = self.model_dump(exclude_none=True)
         return {name: value for name, value in given.items() if name not in LOOP_OPTIONS}
 
@@ -136,7 +139,8 @@ class OnlineDpoObjective(Strict):
 
 
 class RaftObjective(Strict):
-    """Rejection-sampling fine-tuning: the best of each group is learnt if it earns `min_reward`."""
+    """Rejection-sampling fine-tuning: the best answer of each group is trained on if its reward is
+    at least `min_reward`."""
 
     min_reward: float | None = None
 

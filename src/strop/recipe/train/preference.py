@@ -1,4 +1,5 @@
-"""What each method that learns from judged answers optimises: only the options that it reads."""
+"""Objectives of methods that train on labelled answers, each with only the options that it
+reads."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ ALPHA = 0.5
 
 
 class PairObjective(Strict):
-    """What every loss over log-ratios can be combined with.
+    """Options that every loss over log-ratios can be combined with.
 
     `nll_weight` adds that many times the mean token NLL of the chosen answer (RPO); `wpo` weighs
     pairs by how likely the policy is to write them (WPO); an answer's log-prob is the sum over its
@@ -44,8 +45,8 @@ class PairObjective(Strict):
 class DpoObjective(PairObjective):
     """DPO; `label_smoothing` is cDPO, `divergence` replaces the reverse KL (f-DPO).
 
-    A loss that is given from Python (`strop.train(recipe, loss=mine)`) takes its place: it is
-    `given`, and no part of the recipe's values.
+    A loss that is given from Python (`strop.train(recipe, loss=mine)`) replaces it; it is stored as
+    `given`, outside the recipe's values.
     """
 
     label_smoothing: float = Field(0.0, ge=0, lt=0.5)

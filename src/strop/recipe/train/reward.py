@@ -1,4 +1,4 @@
-"""What a completion is worth."""
+"""Rewards in recipes: components, probes, reward files."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from strop.recipe.base import LocalPath, ModelPath, Strict
 SOURCES = ("file", "url", "model")
 
 SECONDS = 60.0
-"""What a call of an own function may take unless the recipe says otherwise."""
+"""Default time limit for a call of a user's own function."""
 
 UNSCORED = 0.5
-"""Share of a step's completions that a component may leave unscored, unless the recipe says."""
+"""Default share of a step's completions that a component may leave unscored."""
 
 
 def _is_address(url: str) -> bool:
@@ -33,12 +33,12 @@ class RewardComponent(Strict):
     OpenAI's grader as JSON with `function: grader`), or an HTTP endpoint (`url`).
 
     `options` are passed on as keyword arguments; `model` is the folder of a `reward_model`; `name`
-    labels it in logs (default: `function`). The total of a completion is the product of the
-    `gate`s times the weighted sum of the others. `clip` bounds a component's values first;
-    `normalize` then centres and scales them within each group of a training step
-    (normalise-then-sum). A component that could not judge (`None`) leaves the completion unscored,
-    unless it is `optional`: then it adds nothing, or gates nothing. A run stops when it leaves more
-    than `max_unscored` of a step's completions unscored three steps in a row.
+    labels it in logs (default: `function`). The total of a completion is the product of the `gate`s
+    times the weighted sum of the others. `clip` bounds a component's values first; `normalize` then
+    centres and scales them within each group of a training step (normalise-then-sum). A component
+    without a score (`None`) leaves the completion unscored, unless it is `optional`: then it adds
+    0, or multiplies by 1 as a gate. A run stops when it leaves more than `max_unscored` of a step's
+    completions unscored three steps in a row.
 
     A Python function of your own runs in a worker process, `seconds` (60) a call at most;
     `in_process` runs it in strop's process, where nothing can end it. A function that is given from
@@ -104,7 +104,7 @@ class RewardComponent(Strict):
         return self._given
 
     def give(self, function: Callable[..., Any]) -> None:
-        """Name this function: from now on the component is judged by it."""
+        """Make this function the component's reward."""
         self._given = function
 
     @property
@@ -118,7 +118,7 @@ class RewardComponent(Strict):
 
     @property
     def unscored_limit(self) -> float:
-        """Share of a step's completions that may be unscored; all of them by an optional one."""
+        """Share of a step's completions that may be unscored; 1 for an optional component."""
         if self.max_unscored is not None:
             return self.max_unscored
         return 1.0 if self.optional else UNSCORED
@@ -132,12 +132,12 @@ def _labels_differ(components: list[RewardComponent]) -> list[RewardComponent]:
 
 
 Rewards = Annotated[list[RewardComponent], AfterValidator(_labels_differ), Field(min_length=1)]
-"""Components, the one that says what the task is about first; each is logged under its own name."""
+"""Components, the primary one (the task's verifier) first; each is logged under its own name."""
 
 
 class ProbesRecipe(Strict):
-    """Attacks on the reward before step 1: a critical one that succeeds refuses the run, unless
-    `accept` says why it may (`{name: reason}`).
+    """Attacks on the reward before step 1: if a critical one succeeds the run is refused, unless
+    `accept` gives a reason to allow it (`{name: reason}`).
 
     They are built from `tasks` tasks of the data, or from `completions` (labelled real ones);
     `file` adds the user's own.
@@ -150,7 +150,7 @@ class ProbesRecipe(Strict):
 
 
 class RewardFile(Strict):
-    """A reward outside a training recipe: what `strop reward` also reads."""
+    """A file with a reward alone, which `strop reward` reads as well."""
 
     reward: Rewards
     probes: ProbesRecipe = ProbesRecipe()

@@ -12,8 +12,9 @@ from strop.recipe.base import Strict
 class SamplingRecipe(Strict):
     """Temperature 0 is greedy; truncations apply after temperature: top_k, top_p, min_p.
 
-    A `stop` string that was said stays in the text that is judged, unless
-    `include_stop_str_in_output` is off; special tokens do not, unless `skip_special_tokens` is off.
+    The text of an answer includes the `stop` string that ended it unless
+    `include_stop_str_in_output` is off, and excludes special tokens unless `skip_special_tokens` is
+    off.
     """
 
     temperature: float = Field(1.0, ge=0)
@@ -29,8 +30,8 @@ class SamplingRecipe(Strict):
 class MismatchRecipe(Strict):
     """Correction for a sampler whose probabilities differ from the trainer's.
 
-    `level` is where the ratio trainer / sampler is taken; a ratio above `cap` is cut to it
-    (`truncate`) or its tokens are left out (`mask`, also below `floor`). The run stops once the
+    `level` is the level of the ratio trainer / sampler; a ratio above `cap` is cut to `cap`
+    (`truncate`), or its tokens are left out (`mask`, also below `floor`). The run stops once the
     effective sample size falls below `min_ess` (a share of the tokens).
     """
 
@@ -55,12 +56,12 @@ class RolloutRecipe(Strict):
     """`group_size` completions for each prompt of a step.
 
     `mask_truncated` leaves completions that hit `max_tokens` out of the loss and its denominator
-    (as those that could not be judged); `resample` asks that many more times for prompts whose
-    group disagrees, in place of those whose rewards are all equal (DAPO's dynamic sampling);
-    `overlong_buffer` lowers the reward of the last so many tokens before `max_tokens` linearly
-    down to -1 (DAPO's overlong shaping); `mismatch_limit` is the largest mean difference between
-    the sampler's and the trainer's log-probs, nats per token, that the self-check before step 1
-    accepts. `stop` and the two options after it are those of `SamplingRecipe`.
+    (as those that could not be judged); `resample` is the number of further rounds that replace
+    groups whose rewards are all equal by groups of other prompts (DAPO's dynamic sampling);
+    `overlong_buffer` is the number of tokens before `max_tokens` over which the reward is lowered
+    linearly down to -1 (DAPO's overlong shaping); `mismatch_limit` is the largest mean difference
+    between the sampler's and the trainer's log-probs, nats per token, that the self-check before
+    step 1 accepts. `stop` and the two options after it are those of `SamplingRecipe`.
     """
 
     group_size: int = Field(8, ge=1)
@@ -77,8 +78,8 @@ class RolloutRecipe(Strict):
 
 
 FURTHER_ROUNDS = 9
-"""The papers draw prompts until a step is full of groups that disagree; ten rounds in all bound
-what a step may cost."""
+"""The papers draw prompts until a step is full of groups with unequal rewards; ten rounds in all
+bound the cost of a step."""
 
 
 def _last_fifth(given: dict[str, Any]) -> int:
@@ -102,7 +103,7 @@ class DapoRollout(CispoRollout):
 
 
 class UngroupedRollout(RolloutRecipe):
-    """Methods whose advantages need no group draw one answer a prompt: PPO as in InstructGPT (arXiv
-    2203.02155), REINFORCE++ (arXiv 2501.03262)."""
+    """Methods whose advantages need no group draw one answer per prompt: PPO as in InstructGPT
+    (arXiv 2203.02155), REINFORCE++ (arXiv 2501.03262)."""
 
     group_size: int = Field(1, ge=1)

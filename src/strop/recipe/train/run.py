@@ -1,4 +1,4 @@
-"""What every training recipe has: output, model, data, optimizer, length."""
+"""The parts that every training recipe has: output, model, data, optimizer, length."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ class OptimRecipe(Strict):
 
 
 class RunRecipe(Strict):
-    """How long, in what pieces, and what is kept.
+    """Length of the run, batch sizes, checkpoints.
 
     `batch_size` counts records (offline) or prompts (online) per optimizer step;
     `micro_batch_tokens` bounds the tokens of one forward and changes memory, not the result;
     `save_every` 0 writes only the final checkpoint. `skip_nonfinite` updates in a row may be left
-    out because loss or gradient is NaN or infinite; one more, and the run goes back to its last
-    checkpoint, once, and on with other data. `sinks` are trackers that get every row of the log as
-    well; none of them leaves this machine unless the environment says so.
+    out because loss or gradient is NaN or infinite; after one more, the run goes back to its last
+    checkpoint, once, and continues with other data. `sinks` are trackers that also get every row of
+    the log; they send nothing off this machine unless the environment tells them to.
     """
 
     steps: int | None = Field(None, ge=1)
@@ -66,7 +66,7 @@ class RunRecipe(Strict):
 
 
 class TrainRecipe(Strict):
-    """What every method has."""
+    """The keys that every method has."""
 
     method: str
     output: LocalPath
@@ -87,27 +87,27 @@ class TrainRecipe(Strict):
 
     @property
     def all_rewards(self) -> list[RewardComponent]:
-        """What completions are trained by, and what held-out ones are judged by."""
+        """The reward components, those of held-out evaluation included."""
         return []
 
     @property
     def given_loss(self) -> Callable[..., Any] | None:
-        """A loss of the user's own, given from Python in place of DPO's."""
+        """A user's own loss, given from Python in place of DPO's."""
         return None
 
     @property
     def answer_tokens(self) -> int:
-        """How many tokens a sampled answer may have; 0 where nothing is sampled."""
+        """Most tokens of a sampled answer; 0 if nothing is sampled."""
         return 0
 
     @property
     def mini_batches(self) -> int:
-        """How many updates a step's own records are cut into."""
+        """The number of updates into which a step's own records are cut."""
         return 1
 
     @property
     def template(self) -> TemplateRecipe:
-        """How conversations are written; it is saved into the final model."""
+        """The chat template of the run; it is saved with the final model."""
         return TemplateRecipe(
             chat_template=self.chat_template,
             template_options=self.template_options,

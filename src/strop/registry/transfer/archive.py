@@ -1,4 +1,4 @@
-"""One entry out of the store: as a folder, or as one file, a plain tar that says what it holds.
+"""Exports an entry from the store: as a folder, or as one plain tar with a table of contents.
 
 entry.json    the entry and what happened to it, first
 README.md     its model card
@@ -41,7 +41,7 @@ class Label:
 def export(registry: Registry, which: str, path: Path) -> Entry:
     """Write an entry and its files as one archive; the same entry gives the same bytes.
 
-    Raises `RegistryError` where the store lacks a file of it or `path` exists.
+    Raises `RegistryError` if the store lacks one of its files or `path` exists.
     """
     entry = expect_exportable(registry, which, path)
     label = json.dumps(asdict(_label(registry, entry)), indent=1, sort_keys=True)
@@ -58,7 +58,7 @@ def export(registry: Registry, which: str, path: Path) -> Entry:
 
 
 def expect_exportable(registry: Registry, which: str, path: Path) -> Entry:
-    """The entry, once nothing stands in the way of its export."""
+    """The entry to export; raises if its export is not possible."""
     entry = registry.entry(which)
     if path.exists():
         raise RegistryError("the file exists already", where=str(path), fix="choose another name")
@@ -120,7 +120,8 @@ def _header(name: str, size: int) -> tarfile.TarInfo:
 
 
 def checkout(registry: Registry, which: str, folder: Path, *, dry_run: bool = False) -> Entry:
-    """Write the files of an entry into a new folder, each checked by its hash; whole or not there.
+    """Write the files of an entry into a new folder, each checked by its hash; complete or not at
+    all.
 
     Raises `RegistryError` for a folder that exists and for a file that is damaged or missing.
     """

@@ -1,4 +1,4 @@
-"""An archive from anywhere into the registry: believed in nothing, checked to the last byte."""
+"""Imports an untrusted archive into the registry after checking every byte."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ from strop.registry.transfer.archive import LABEL, MODEL, README, SUMS, Label, s
 
 LABELS = TypeAdapter(Label)
 TEXT_LIMIT = 64 << 20
-"""Bytes of what is held in memory: a longer entry.json or SHA256SUMS is not ours."""
+"""Largest entry.json or SHA256SUMS that is read into memory; a longer one is refused."""
 
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """`Imported(entry, new=True)`; `new` is False where the entry was here with all its files."""
+    """`Imported(entry, new=True)`; `new` is False if the registry already had the entry with all
+    its files."""
 
     entry: Entry
     new: bool
@@ -38,10 +39,10 @@ class Imported:
 def import_archive(
     registry: Registry, path: Path, *, name: str | None = None, dry_run: bool = False
 ) -> Imported:
-    """Check every byte of an archive, then take its entry in; with `name`, promote it.
+    """Check every byte of an archive, then import its entry; with `name`, promote it.
 
-    Raises `RegistryError` for anything that is not exactly what `export` writes, before anything
-    can be seen in the registry; and for a `name` without the proof that `promote` asks for.
+    Raises `RegistryError` for anything that `export` would not write, before anything is visible in
+    the registry; and for a `name` without the proof that `promote` requires.
     """
     with _opened(path) as archive:
         written = _text(archive, archive.next(), LABEL, path)
@@ -94,7 +95,8 @@ def _label(written: bytes, path: Path) -> Label:
 
 
 def _expect_sound(entry: Entry, path: Path) -> None:
-    """The manifest stays in its folder and is that of these weights; the id is that of it all."""
+    """Raise unless the manifest's names stay in the folder, its weights hash matches, and the id
+    matches the content."""
     for name, file in entry.manifest.items():
         if not is_confined(name):
             raise _refused(path, f"it names a file outside of the model: {name!r}")
@@ -120,7 +122,8 @@ def is_confined(name: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
-    """The members of an archive as they come; `hashes` of those read so far, by name."""
+    """Reads the members of an archive in order; `hashes` are those of the members read so far, by
+    name."""
 
     archive: tarfile.TarFile
     path: Path
@@ -160,7 +163,7 @@ def _text(archive: tarfile.TarFile, member: tarfile.TarInfo | None, name: str, p
 
 
 def _content(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> IO[bytes]:
-    """What a plain file holds; links, devices, folders and sparse files are refused."""
+    """The content of a plain file; links, devices, folders and sparse files are refused."""
     content = archive.extractfile(member) if member.type == tarfile.REGTYPE else None
     if content is None or member.issparse():
         raise _refused(path, f"{member.name!r} is not a plain file")

@@ -1,1 +1,1 @@
-"""Keeps a registry whole: hashes again, deletes what nothing needs, makes a damaged one anew."""
+"""Maintains a registry: verifies files, deletes unneeded ones, rebuilds a damaged database."""

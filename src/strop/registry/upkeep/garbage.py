@@ -1,4 +1,4 @@
-"""Room on the disk: stored files that no promotion needs any more."""
+"""Garbage collection: stored files that no promotion needs any more."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from strop.registry.records import Entry
 from strop.registry.store import Registry
 
 SQLITE = b"SQLite format 3\0"
-"""How such a file begins."""
+"""The first bytes of an SQLite file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Garbage:
     """`Garbage(objects=("9f...", ...), size=52428800, entries=("77aa...",))`.
 
-    `objects` by sha256, `size` in bytes; `entries` lose stored files by it: they are under no name
-    any more, and a rollback cannot reach them.
+    `objects` by sha256, `size` in bytes; `entries` lose stored files, because no name refers to
+    them and no rollback can reach them.
     """
 
     objects: tuple[str, ...]
@@ -31,10 +31,10 @@ class Garbage:
 
 
 def collect(registry: Registry, *, dry_run: bool = False) -> Garbage:
-    """Remove the stored files that no name's stack needs; nothing with `dry_run`.
+    """Remove the stored files that no name's stack needs; with `dry_run` only report them.
 
-    No promotion can go on at the same time: it would wait for the transaction. Raises
-    `RegistryError` where another database shares the store: its promotions are not known here.
+    A promotion at the same time waits for the transaction. Raises `RegistryError` if another
+    database shares the store, because its promotions are unknown here.
     """
     _expect_alone(registry)
     if dry_run:

@@ -1,4 +1,4 @@
-"""A damaged registry, made again from the copy of its rows."""
+"""Rebuilds a damaged registry from the copy of its rows."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from strop.registry.journal import attempts_in, entries_in, events_in, stacks_in
 
 
 def rebuild(path: Path, *, dry_run: bool = False) -> Counter[str]:
-    """Put a registry in the place of a damaged one and say how many rows of each table it has.
+    """Replace a damaged registry; returns the number of rows of each table.
 
-    The damaged file is kept beside it as `damaged-<n>-<name>`. Raises `RegistryError` where the
-    registry can be read, and where there is no whole copy of its rows.
+    The damaged file is kept beside it as `damaged-<n>-<name>`. Raises `RegistryError` if the
+    registry can be read, or the copy of its rows is incomplete.
     """
     if not _is_damaged(path):
         raise RegistryError(

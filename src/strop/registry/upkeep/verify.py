@@ -1,4 +1,4 @@
-"""Whether what was promoted is still what lies there: every byte is hashed again."""
+"""Verifies promoted files by hashing every byte again."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from strop.registry.store import Registry
 
 @dataclass(frozen=True, slots=True)
 class VerifiedEntry:
-    """What was looked at for one entry, and what is wrong with it.
+    """What was verified for one entry, and its problems.
 
     `VerifiedEntry("3f9a12c4d5e6", names=("algebra",), objects=7, folder="/runs/dpo/final",
-    problems=("/runs/dpo/final/model.safetensors changed",))`; `names` are those that stand for it
-    or can be rolled back to it, `objects` the stored files that were hashed, `folder` the model
-    folder that was hashed, if any.
+    problems=("/runs/dpo/final/model.safetensors changed",))`; `names` are those for which it is
+    current or that can be rolled back to it, `objects` the stored files that were hashed, `folder`
+    the model folder that was hashed, if any.
     """
 
     entry: str
@@ -32,9 +32,9 @@ class VerifiedEntry:
 def verify(registry: Registry, which: str | None = None) -> list[VerifiedEntry]:
     """Hash one entry again, or all of them.
 
-    Stored files: all of a promoted entry, those left of any other. Model folder: that of a
-    promoted entry where it still exists and no later promotion came from the same folder; an
-    imported entry has none here.
+    Stored files: all of a promoted entry, the remaining ones of any other. Model folder: that of a
+    promoted entry if it still exists and no later promotion came from it; an imported entry has
+    none.
     """
     entries = [registry.entry(which)] if which else registry.entries()
     stacks = registry.stacks()

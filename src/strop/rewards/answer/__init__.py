@@ -1,1 +1,1 @@
-"""Answers as people write them: found in a text, read as numbers, compared as mathematics."""
+"""Finds the answer in a text, reads it as a number, compares it as mathematics."""

@@ -1,14 +1,14 @@
-"""The answer in a sentence: `The answer is $72,000, as shown.` says 72,000."""
+"""Reads the answer in a sentence: 72,000 in `The answer is $72,000, as shown.`"""
 
 from __future__ import annotations
 
 import re
 
 SPAN = 400
-"""Characters behind "answer is" that are looked at, so that no text takes long."""
+"""Characters read after "answer is", so that no text takes long."""
 
 STATEMENTS = 50
-"""Statements that are looked at, from the last one, until one is no denial."""
+"""Statements that are tried, the last one first, until one is not a denial."""
 
 _THINGS = r"(?:answers?|(?:correct|right)[ \t]+(?:option|choice))"
 _NEEDED = ("answer", "option", "choice")
@@ -85,9 +85,9 @@ _JOINED = re.compile(rf"\s*(?:,|,?\s*\b(?:(?i:or|and)|{_HEDGES}))(?:{_ANOTHER}|\
 
 
 def answer_sentence(text: str) -> str | None:
-    """What the last sentence that names an answer says: `"5"` for `"The answer is 5, in total."`.
+    """The answer in the last sentence that names one: `"5"` for `"The answer is 5, in total."`.
 
-    `""` where the text only says what the answer is not; `None` where nothing names one.
+    `""` if the text only denies answers; `None` if no sentence names an answer.
     """
     lowered = text.lower()
     if not any(word in lowered for word in _NEEDED):  # much faster than the search below
@@ -123,8 +123,8 @@ def _statement(text: str, mark: re.Match[str]) -> str | None:
 def clause(rest: str) -> str | None:
     """The answer at the start of a text: `clause("about 15.") == "15"`. `None` for a question.
 
-    What explains or adorns it is cut off. Where more than one answer is given, as in `12, or maybe
-    13`, all of them stay, and such a list equals no single answer.
+    Explanations and decoration are cut off. Several answers, as in `12, or maybe 13`, are all kept;
+    such a list equals no single answer.
     """
     rest = _BOLD.sub(r"\1", rest)
     rest = rest[_led(rest) :]
@@ -142,13 +142,13 @@ def clause(rest: str) -> str | None:
 
 
 def _led(rest: str) -> int:
-    """Where the answer starts, behind spaces, stars and words such as "about"."""
+    """Where the answer starts, after spaces, stars and words such as "about"."""
     lead = _LEAD.match(rest)
     return lead.end() if lead else 0
 
 
 def _sentence(rest: str) -> tuple[str, str, str]:
-    """A text up to the end of its first sentence, the sign there, and what follows."""
+    """A text's first sentence, the punctuation mark that ends it, and the rest."""
     end = _END.search(rest)
     return (rest[: end.start()], end[0], rest[end.end() :]) if end else (rest, "", "")
 

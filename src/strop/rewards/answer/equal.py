@@ -1,6 +1,6 @@
 """Whether two answers in LaTeX are the same mathematics, as math-verify reads them.
 
-Slow, and endless for some answers: only for a process that can be killed.
+It is slow, and never ends for some answers: call it only in a process that can be killed.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from sympy.core.relational import Relational
 from strop.rewards.answer.number import rounds, same_value
 
 DIGITS = 40
-"""Significant digits in which two numbers have to agree that are not both fractions."""
+"""Significant digits in which two numbers have to agree if one of them is no fraction."""
 
 _READ = (
     LatexExtractionConfig(
@@ -56,7 +56,7 @@ _NO_NUMBER = (TypeError, ValueError, ArithmeticError, NotImplementedError, Attri
 
 
 def equal(said: str, gold: str) -> bool:
-    """Whether two answers are the same mathematics; what cannot be read equals nothing."""
+    """Whether two answers are the same mathematics; an unreadable answer equals nothing."""
     try:
         return _equal(said, gold)
     except Exception:  # noqa: BLE001 - whatever sympy raises on what nobody can compute
@@ -74,10 +74,10 @@ def _equal(said: str, gold: str) -> bool:
 
 
 def same_number(one: Any, other: Any, *_: object) -> bool:
-    """Equal exactly, or relatively where no exact form is known; math-verify's own comparison takes
-    1/2^98 and 1/2^99 for equal, because their difference is small.
+    """Equal exactly, or within a relative error where no exact form is known. math-verify's own
+    comparison calls 1/2^98 and 1/2^99 equal, because their difference is small.
 
-    A percentage is a share and a number (`50% = 0.5` and `50% = 50`).
+    A percentage equals its share and its number (`50% = 0.5` and `50% = 50`).
     """
     if isinstance(one, MatrixBase) and isinstance(other, MatrixBase):
         return one.shape == other.shape and all(
@@ -94,7 +94,7 @@ grader.sympy_numeric_eq = same_number
 
 
 def _share(one: Any) -> Any:
-    """What a percentage is a percentage of; `None` for another number."""
+    """The number before the percent sign; `None` if there is none."""
     percent = getattr(one, "is_Mul", False) and len(one.args) == 2 and one.args[1] == _HUNDREDTH
     return one.args[0] if percent else None
 
@@ -118,7 +118,7 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def _same_digits(one: Expr, other: Expr) -> bool:
-    """Compare values of which at least one is no fraction."""
+    """Compare two values, at least one of which is no fraction."""
     near, far = N(one, DIGITS + 20), N(other, DIGITS + 20)
     if not (near.is_finite and far.is_finite):
         return False
@@ -130,7 +130,8 @@ def _same_digits(one: Expr, other: Expr) -> bool:
 
 
 def _cut(value: Expr) -> Fraction:
-    """A value that no fraction is, as one that agrees with it in `DIGITS` digits but never ends."""
+    """An irrational value as a fraction that agrees with it in `DIGITS` digits but has no finite
+    decimal."""
     near = Rational(str(value))
     return Fraction(int(near.p), int(near.q)) * Fraction(3 * 10**DIGITS + 1, 3 * 10**DIGITS)
 
@@ -159,7 +160,7 @@ def _contradicts(expression: Any) -> bool:
 
 
 def _repeats(answer: str, expression: Any) -> int:
-    """How many items of a list (`1, 1, 2`) stand there again; in a set they would not count."""
+    """How many items of a list (`1, 1, 2`) are repetitions, which a set would drop."""
     if not isinstance(expression, FiniteSet) or answer.startswith("\\{"):
         return 0
     items = expression._unsorted_args
@@ -170,14 +171,14 @@ def _repeats(answer: str, expression: Any) -> int:
 
 
 def _ordered(one: Any, other: Any) -> Any:
-    """A list in the order in which it was written, where the other one is a tuple."""
+    """A list in its written order, if the other answer is a tuple."""
     is_list = isinstance(one, FiniteSet) and isinstance(other, Tuple | Interval)
     return Tuple(*one._unsorted_args) if is_list else one
 
 
 def _settled(expression: Any, known: dict[str, bool]) -> Any:
-    """An expression with exact decimals, `i` as the imaginary unit, symbols that only differ by
-    their names, and set operations carried out."""
+    """An expression in normal form: exact decimals, `i` as the imaginary unit, symbols that differ
+    only by name, set operations carried out."""
     if isinstance(expression, FiniteSet):
         return FiniteSet(*[_settled(item, known) for item in expression._unsorted_args])
     if isinstance(expression, And):
@@ -206,7 +207,7 @@ def _positive(expressions: list[Any]) -> dict[str, bool]:
 
 
 def _rooted(expression: Any) -> list[Any]:
-    """What stands alone under an even root or in a logarithm, or one over it does."""
+    """Expressions under an even root or in a logarithm; of a reciprocal there, its denominator."""
     roots = [one.base for one in expression.atoms(Pow)
              if one.exp.is_Rational and one.exp.q % 2 == 0]  # fmt: skip
     inside = [*roots, *(one.args[0] for one in expression.atoms(log))]

@@ -1,4 +1,4 @@
-"""Mathematics as people type it, written as the LaTeX that the reader underneath understands."""
+"""Rewrites mathematics as people type it into LaTeX that math-verify can read."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def latex_of(text: str) -> str:
 
 
 def split_unit(text: str) -> tuple[str, str | None]:
-    r"""An answer and the unit behind it: `(r"2\pi", "centimeter")` for `2\pi \text{ cm}`."""
+    r"""An answer and the unit after it: `(r"2\pi", "centimeter")` for `2\pi \text{ cm}`."""
     number = measured(text)
     if number:
         return number
@@ -132,7 +132,8 @@ def braced(text: str) -> str:
 
 
 def _argument(text: str, at: int) -> tuple[str, int]:
-    """What a command takes at a place: a group, a command with its own arguments, or one sign."""
+    """The argument of a command at `at`: a group, a command with its own arguments, or one
+    character."""
     while text[at : at + 1] == " ":
         at += 1
     opening = text[at : at + 1]
@@ -149,7 +150,7 @@ def _argument(text: str, at: int) -> tuple[str, int]:
 
 
 def _closing(text: str, at: int) -> int | None:
-    """Where the bracket that opens at a place is closed."""
+    """The position of the bracket that closes the one at `at`."""
     pair, depth = ("{}" if text[at] == "{" else "()"), 0
     for place in range(at, len(text)):
         if text[place] in pair and text[place - 1 : place] != "\\":
@@ -160,7 +161,7 @@ def _closing(text: str, at: int) -> int | None:
 
 
 def _command(found: re.Match[str]) -> str:
-    """`pi` as `\\pi`; what stands in a text of its own stays."""
+    """`pi` as `\\pi`; words inside `\\text{...}` stay."""
     word = found["word"]
     return f"\\{_LATEX.get(word, word)} " if word else found[0]
 
@@ -179,6 +180,7 @@ def _repeated(found: re.Match[str]) -> str:
 
 
 def _exact_side(text: str) -> str:
-    r"""What stands before an approximation (`\sqrt2 \approx 1.41`), or behind it after a name."""
+    r"""The exact side of an approximation: `\sqrt2` in `\sqrt2 \approx 1.41`; the right side after
+    a name."""
     sides = [side.strip() for side in _APPROX.split(text)]
     return next((side for side in sides if not re.fullmatch(r"[A-Za-z]?", side)), text)

@@ -1,4 +1,4 @@
-"""Numbers as people write them: their value, their unit, and how exact a decimal has to be."""
+"""Reads numbers as people write them: value, unit, and the precision that a decimal needs."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from fractions import Fraction
 from functools import lru_cache
 
 LONGEST = 1000
-"""Characters of an answer; a longer one is none."""
+"""Characters of an answer; a longer text is no answer."""
 
 EXACT_DIGITS = 6
-"""Significant digits from which a decimal may stand for a number that no decimal can be."""
+"""Significant digits with which a decimal may stand for a number without a finite decimal."""
 
 SCALES = {"dozen": 12, "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9,
           "trillion": 10**12}  # fmt: skip
@@ -22,7 +22,7 @@ NO_UNITS = {"or", "and", "not", "to", "by", "of", "pi", "plus", "minus", "times"
             "squared", "cubed", "factorial", "maybe", "perhaps", "possibly", "sqrt", "sin", "cos",
             "tan", "log", "ln", "exp", "inf", "infinity", "choose", "divided", "multiplied",
             "point", *SCALES, *_PARTS, *(f"{part}s" for part in _PARTS)}  # fmt: skip
-"""Words after a number that make it another answer."""
+"""Words after a number that are no unit but change the answer."""
 
 _PLAIN = re.compile(r"-?\d{1,18}")
 _VALUE = re.compile(
@@ -92,7 +92,8 @@ class Quantity:
 
 
 def quantities(given: str, gold: str) -> tuple[Quantity | None, Quantity | None]:
-    """Two answers as numbers; an equation has to be of a name where the gold is an equation too."""
+    """Two answers as numbers; an equation needs a name on one side unless the gold is no
+    equation."""
     return quantity_of(given, "=" not in gold), quantity_of(gold)
 
 
@@ -108,12 +109,12 @@ def alike(given: Quantity, gold: Quantity) -> bool:
 
 
 def same_value(given: Fraction, gold: Fraction) -> bool:
-    """Equal, or one is the other written as a decimal as well as that can be done."""
+    """Equal, or one is the other rounded or cut to a decimal of enough digits."""
     return given == gold or rounds(given, gold) or rounds(gold, given)
 
 
 def rounds(decimal: Fraction, exact: Fraction) -> bool:
-    """Whether a decimal is a number that no decimal can be, rounded or cut off.
+    """Whether a decimal is a number without a finite decimal, rounded or cut off.
 
     It needs `EXACT_DIGITS` significant digits, all of them right: 0.333333 is 1/3; 0.3333 and
     0.333334 are not, nor is 0.125001 1/8, which a decimal can say exactly.
@@ -129,7 +130,7 @@ def rounds(decimal: Fraction, exact: Fraction) -> bool:
 
 
 def _places(number: Fraction) -> int | None:
-    """Digits behind the point; `None` where they never end."""
+    """Digits after the point; `None` if they never end."""
     rest, twos, fives = number.denominator, 0, 0
     twos = (rest & -rest).bit_length() - 1
     rest >>= twos
@@ -140,11 +141,11 @@ def _places(number: Fraction) -> int | None:
 
 @lru_cache(maxsize=4096)
 def quantity_of(text: str, any_left: bool = False) -> Quantity | None:
-    """A number with what may stand around it, or `None`.
+    """A text's number with its unit and name; `None` if it has none.
 
-    An equation of a name or of numbers counts as its last side (`x = 5`, `12 + 3 = 15`; `5 = x` as
-    its first), with `any_left` one of anything (`2x + z = 1`); but not where two of its sides are
-    different numbers (`x = 6 = 5`).
+    An equation stands for its last side if the other sides are a name or numbers (`x = 5`, `12 + 3
+    = 15`; `5 = x` for its first side); with `any_left` they may be anything (`2x + z = 1`). An
+    equation of different numbers (`x = 6 = 5`) has no number.
     """
     if len(text) > LONGEST:
         return None
@@ -181,7 +182,7 @@ def _amount(text: str) -> Quantity | None:
 
 
 def value_of(text: str) -> Fraction | None:
-    """The number that a text is: `value_of("$1,000.50") == Fraction(2001, 2)`.
+    """The number that a text denotes: `value_of("$1,000.50") == Fraction(2001, 2)`.
 
     `None` for anything else, such as two numbers, and for one of more than a thousand digits.
     """
@@ -226,7 +227,7 @@ def is_percentage(text: str) -> bool:
 
 
 def spaced(text: str) -> str:
-    """A text with plain spaces and signs, and with percent, scales and `½` written in one way."""
+    """A text with plain spaces and signs, and one spelling of percent, scales and `½`."""
     text = text.translate(_SIGNS).strip().strip("*_ ")
     if "{" in text:
         text = _COMMA.sub(",", text)
@@ -244,7 +245,7 @@ def one_unit(word: str) -> str:
 
 
 def _bare(text: str) -> str:
-    """A number without what may stand around it: dollars, percent, degrees, a full stop."""
+    """A number without dollar, percent and degree signs and full stop."""
     text = _AROUND.sub("", spaced(text))
     return " ".join(text.split()).rstrip(".").replace("- ", "-")
 

@@ -1,4 +1,4 @@
-"""The one answer that a text gives: `docs/rewards.md` has a table of what is read."""
+"""Finds the one answer that a text gives. A table in `docs/rewards.md` lists the forms."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def from_last_number(text: str) -> str:
 def stated_answer(text: str, tag: str = "answer") -> str | None:
     """The answer that a text names as such: `stated_answer("we get 7") is None`.
 
-    `""` where it only says what the answer is not.
+    `""` if it only says what the answer is not.
     """
     tagged = last_tag(text, tag)
     if tagged is None:
@@ -64,7 +64,7 @@ def _several_tagged(text: str, tag: str) -> str | None:
 
 
 def _unboxed(text: str) -> str:
-    """`\\boxed{5}`, in dollars or not, as what it holds; any other text unchanged."""
+    """The content of `\\boxed{5}`, with or without dollar signs; any other text unchanged."""
     bare = text.strip().strip("$").strip()
     held = last_boxed(bare) if bare.startswith("\\boxed") and bare.endswith("}") else None
     return text if held is None or bare.count("\\boxed") > 1 else held
@@ -76,6 +76,7 @@ def _last_hashes(text: str) -> str | None:
 
 
 def _last_line(text: str) -> str | None:
-    """What follows `A:` on the last line (further up it may be the first of many choices)."""
+    """The text after `A:` on the last line (on earlier lines `A:` may be the first of several
+    choices)."""
     line = text.rstrip().rsplit("\n", 1)[-1].strip()
     return line[2:].strip() or None if line.startswith("A:") else None

@@ -1,4 +1,5 @@
-"""math-verify in a process that can be killed: its own time limits need the main thread's alarm."""
+"""Runs math-verify in a process that can be killed, because its own time limits need the main
+thread's alarm."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""A reward attacked before it is trained on: probes, golds, dominance, symptoms."""
+"""Tests a reward before training on it: probes, gold answers, dominance, symptoms."""

@@ -1,6 +1,7 @@
-"""Probes for a recipe: where their texts come from, and what follows from their findings.
+"""Runs the probes of a recipe: finds texts for them and refuses a reward that fails.
 
-A gold answer that its own verifier rejects is refused first: no completion could earn the reward.
+It first refuses gold answers that the verifier rejects, because no completion could then earn the
+reward.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ SHOWN = 5
 def attacked(
     components: Sequence[RewardComponent], recipe: ProbesRecipe, file: Path
 ) -> list[ProbeFinding]:
-    """Findings on a file of tasks with gold answers, or of completions with labels.
+    """Probe a reward on a file of tasks with gold answers, or of completions with labels.
 
-    Raises `DataError` where no right and wrong completion can be had from it.
+    Raises `DataError` if the file gives no pair of a right and a wrong completion.
     """
     first = next(iter(rows(file)), None)
     if first is None:
@@ -56,7 +57,7 @@ def defend(
     tasks: Sequence[Task],
     encode: Encode,
 ) -> dict[str, int]:
-    """Before a run: gold answers have to pass their own verifier, critical probes have to hold.
+    """Check before a run that gold answers pass their own verifier and that critical probes hold.
 
     Returns counts for the run's own log. Raises `DataError` or `RewardError`.
     """
@@ -103,13 +104,13 @@ def _findings(
 
 
 def _spread(pairs: Sequence[Pair], count: int) -> list[Pair]:
-    """At most so many, evenly from the whole."""
+    """At most `count` pairs, evenly spaced."""
     step = max(1.0, len(pairs) / count)
     return [pairs[int(i * step)] for i in range(min(count, len(pairs)))]
 
 
 def expect_golds(reward: Reward, pairs: Sequence[Pair]) -> None:
-    """Raise `DataError` naming the rows whose own right answer the first component rejects."""
+    """Raise `DataError` naming the rows whose right answer the first component rejects."""
     component, function = reward.components[0]
     judged = Reward([component], functions=[function]).judge(
         [pair.task.prompt for pair in pairs],

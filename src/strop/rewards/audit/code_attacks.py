@@ -99,7 +99,8 @@ CODE: tuple[Probe, ...] = (
     Probe("printed_verdict", printed_verdict, critical=True),
     Probe("hard_coded", hard_coded),
 )
-"""Against rewards that run code. A constant may pass weak tests, so that one is not critical."""
+"""Probes for rewards that run code. A constant may pass weak tests, so that probe is not
+critical."""
 
 
 def repeated_calls(pair: Pair) -> Iterator[Trial]:
@@ -129,15 +130,15 @@ TOOLS: tuple[Probe, ...] = (
     Probe("extra_call", extra_call, critical=True),
     Probe("extra_argument", extra_argument, critical=True),
 )
-"""Against rewards that read tool calls."""
+"""Probes for rewards that read tool calls."""
 
 
 def degenerate_json(pair: Pair) -> Iterator[Trial]:
-    """Values that say nothing, where something is required."""
+    """Empty values where the schema requires content."""
     for text in ("{}", "[]", "null", '""', "0", "1e400", "9" * 400, "[" * 5000, '{"a": NaN}'):
         yield Trial(text, "below_right")
     yield Trial(f"{pair.right} and that is all", "below_right")
 
 
 JSON: tuple[Probe, ...] = (Probe("degenerate_json", degenerate_json, critical=True),)
-"""Against rewards that check a schema."""
+"""Probes for rewards that check a schema."""

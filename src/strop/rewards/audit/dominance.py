@@ -1,7 +1,7 @@
-"""Which component a group-centred advantage really follows, and whether a wrong answer can win.
+"""Measures which component drives group-centred advantages, and whether a wrong answer can win.
 
-Everything here is arithmetic over scored groups; the same figures come from a file of real
-completions (`strop reward audit`) and from a training step's own groups.
+The figures are computed from scored groups: from a file of completions (`strop reward audit`) or
+from a training step.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ Group = Sequence[Mapping[str, float | None]]
 """Raw component values of one prompt's completions."""
 
 SAFETY = 1.25
-"""A proposed weight is so many times the smallest that would do."""
+"""A proposed weight is this many times the smallest sufficient one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dominance:
-    """`shares[k]` is D_k = sum Cov(c_k, R) / sum Var(R) over the groups; shares add to 1. `empty`
-    where no reward varies within any group.
+    """`shares[k]` is D_k = sum Cov(c_k, R) / sum Var(R) over the groups; shares add to 1. They are
+    empty if the reward varies within no group.
 
     `inversions` is P(R_i < R_j | primary_i > primary_j) over pairs within groups, equal totals
-    counted as half; `None` where the primary component never differs. `collapsed` is the share of
-    pairs with different components but equal totals. `dead` components are the same everywhere,
+    counted as half; `None` if the primary component never differs. `collapsed` is the share of
+    pairs with different components but equal totals. `dead` components have one value everywhere,
     `silent` ones never gave a number.
     """
 
@@ -91,9 +91,9 @@ def _covariance(xs: Sequence[float], ys: Sequence[float]) -> float:
 class Margin:
     """How safely a right answer outranks a wrong one, whatever the other components say.
 
-    `value` is w_p d_p less the ranges of all others; at 0 or below a wrong answer can win.
-    `needed` is the primary weight that would mend it; `against` the components in the way, widest
-    first.
+    `value` is w_p d_p minus the ranges of all other components; at 0 or below a wrong answer can
+    win. `needed` is a primary weight that is large enough; `against` are the opposing components,
+    widest range first.
     """
 
     value: float
@@ -106,8 +106,8 @@ def static_margin(
 ) -> Margin:
     """The margin of the first component, whose right and wrong answers lie `step` apart.
 
-    A component's range is its `clip`, else what its built-in can return, else what these groups
-    show. With gates among the others the range of the gated sum is what they can take away.
+    A component's range is its `clip`, else its built-in's declared range, else the range in these
+    groups. Gates can take away the gated sum, so its range counts against the margin.
     """
     primary, others = components[0], components[1:]
     spans = {c.label: range_of(c, groups) for c in components}
@@ -146,7 +146,7 @@ def range_of(component: RewardComponent, groups: Sequence[Group]) -> tuple[float
 
 @dataclass(frozen=True, slots=True)
 class RewardFault:
-    """What is wrong with a reward and what would mend it."""
+    """A fault of a reward, and its fix."""
 
     component: str
     problem: str
@@ -156,7 +156,7 @@ class RewardFault:
 def faults(
     components: Sequence[RewardComponent], found: Dominance, margin: Margin
 ) -> list[RewardFault]:
-    """Everything an audit fails on; empty for a reward that holds."""
+    """All faults for which an audit fails; empty for a sound reward."""
     primary = components[0].label
     wrong = [
         RewardFault(label, "never gave a number on these completions",

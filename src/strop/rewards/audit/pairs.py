@@ -1,4 +1,4 @@
-"""Right and wrong completions of a task, from labelled ones or from the gold answer."""
+"""Builds right and wrong completions of a task, from labelled completions or the gold answer."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from strop.recipe.train.reward import RewardComponent
 from strop.rewards.answer.number import value_of
 from strop.rewards.answer.read import final_answer, stated_answer
 from strop.rewards.audit.attacks import Pair
-from strop.rewards.audit.sample import Said
+from strop.rewards.audit.sample import LabelledCompletion
 from strop.text.parse import plain
 from strop.types import Task
 
 
-def pairs_from_labels(said: Sequence[Said]) -> list[Pair]:
-    """One pair for every prompt that has both a liked and a disliked completion; with the bare
-    answers where the column `answer` stands in the liked one."""
-    sides: dict[str, dict[bool, Said]] = {}
+def pairs_from_labels(said: Sequence[LabelledCompletion]) -> list[Pair]:
+    """One pair for every prompt that has both a liked and a disliked completion, with bare answers
+    if the liked one contains the column `answer`."""
+    sides: dict[str, dict[bool, LabelledCompletion]] = {}
     for one in said:
         if one.label is not None:
             sides.setdefault(json.dumps(one.task.prompt), {}).setdefault(one.label > 0.5, one)
     return [_labelled(both[True], both[False]) for both in sides.values() if len(both) == 2]
 
 
-def _labelled(liked: Said, disliked: Said) -> Pair:
+def _labelled(liked: LabelledCompletion, disliked: LabelledCompletion) -> Pair:
     right, wrong = plain(liked.completion), plain(disliked.completion)
     text = str(liked.task.columns.get("answer") or "")
     gold, other = stated_answer(text) or text, final_answer(wrong)
@@ -35,8 +35,8 @@ def _labelled(liked: Said, disliked: Said) -> Pair:
 
 
 def pairs_from_golds(components: Sequence[RewardComponent], tasks: Sequence[Task]) -> list[Pair]:
-    """Pairs written from the column that the first component reads; none where it is not one of
-    the built-in verifiers with a known answer."""
+    """Pairs written from the column that the first component reads; none unless that component is a
+    built-in verifier with a known answer."""
     primary = components[0]
     if primary.function not in WRITERS or primary.file is not None or primary.url is not None:
         return []
@@ -62,7 +62,7 @@ def _another(gold: str) -> str:
 
 
 def _written(answer: str, tags: Sequence[str]) -> str:
-    """A short solution with every tag that the format asks for."""
+    """A short solution with every tag that the format requires."""
     thought = "".join(f"<{t}>Let me see.</{t}>\n" for t in tags if t != "answer")
     return f"{thought or 'Let me see.'}<answer>{answer}</answer>"
 
@@ -96,7 +96,8 @@ def _call(call: dict[str, Any]) -> dict[str, Any]:
 
 
 def _first(values: Any) -> Any:
-    """The first accepted value; inside nested objects every value is such a list again."""
+    """The first accepted value; in nested objects every value is again a list of accepted
+    values."""
     value = values[0] if isinstance(values, list) else values
     if isinstance(value, dict):
         return {k: _first(v) for k, v in value.items() if v and "" not in v}
@@ -118,4 +119,4 @@ WRITERS: dict[str, Callable[[Task, Sequence[str]], Pair | None]] = {
     "tool_call": _tools,
     "json_schema": _json,
 }
-"""How a right and a wrong completion are written for each verifier."""
+"""Writers of a right and a wrong completion for each verifier."""

@@ -1,4 +1,4 @@
-"""Attack a reward before a policy does."""
+"""Attacks a reward before a policy does."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from strop.rewards.own.functions import own_names
 from strop.types import Score
 
 ENOUGH = 0.95
-"""Lower bound (Wilson, 95 %) of the share of trials in which a probe has to hold."""
+"""A probe that is not critical holds if the lower bound (Wilson, 95 %) of its share of passed
+trials is at least this."""
 
 NEAR = 1e-6
 """Rewards closer than this are equal."""
@@ -29,13 +30,13 @@ CATALOGUE: dict[str, tuple[Probe, ...]] = {
     "tool_call": (*TEXT, *TOOLS),
     "json_schema": (*TEXT, *JSON),
 }
-"""What each kind of verifier is attacked with; other rewards get `TEXT` and `ANSWER`."""
+"""The probes for each kind of verifier; other rewards get `TEXT` and `ANSWER`."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeFinding:
-    """A probe's result. `example` is the first trial that it did not hold in: the text, and what
-    it earned against what it may earn."""
+    """A probe's result. `example` is the first failed trial: its text, its reward and the allowed
+    reward."""
 
     probe: str
     critical: bool
@@ -64,8 +65,8 @@ def probe(
     probes: Sequence[Probe],
     encode: Callable[[str], list[int]] | None = None,
 ) -> list[ProbeFinding]:
-    """Run every probe on every pair; pairs that the reward itself ranks wrongly are found by
-    `half_of_it`. `encode` gives the token ids that length rewards read."""
+    """Run every probe on every pair; `half_of_it` finds pairs that the reward itself ranks wrongly.
+    `encode` returns the token ids that length rewards read."""
     findings = [_unscored(reward, pairs[0], encode)]
     known = _known(reward, pairs, encode)
     for one in probes:
@@ -110,13 +111,13 @@ def _known(
 
 
 def _base(pair: Pair, trial: Trial, known: Known) -> Score:
-    """What a trial is held against: its base, or the right completion."""
+    """The score that a trial is compared with: its base's, or the right completion's."""
     return known[id(pair), trial.base if trial.rule == "no_gain" else pair.right]
 
 
 def _compared(reward: Reward, trial: Trial, score: Score) -> float | None:
-    """The reward a rule is about: the total, or for another form of the right answer what decides
-    whether it is right (the first component and the gates; shaping may tell two texts apart)."""
+    """The reward that a rule compares: the total; for another form of the right answer only the
+    first component and the gates, because shaping components may differ between two texts."""
     if trial.rule != "as_right":
         return score.total
     deciding = [c for i, c in enumerate(reward.recipe) if i == 0 or c.gate]
@@ -126,7 +127,8 @@ def _compared(reward: Reward, trial: Trial, score: Score) -> float | None:
 
 
 def _held(trial: Trial, earned: float | None, bound: float | None) -> bool:
-    """A text that cannot be judged earns nothing, so it cannot gain; a right one has to be."""
+    """Whether the rule holds. A text that cannot be scored earns nothing, so it cannot gain; but
+    another form of the right answer has to be scored."""
     if earned is None:
         return trial.rule != "as_right"
     if bound is None:
@@ -162,7 +164,7 @@ def _scores(
 def _unscored(
     reward: Reward, pair: Pair, encode: Callable[[str], list[int]] | None
 ) -> ProbeFinding:
-    """A component that fails leaves its completion unscored; it must not become a zero."""
+    """A failing component has to leave its completions unscored, not score them 0."""
     held, example = 0, ""
     needed = [c for c in reward.recipe if not c.optional]
     for component in needed:

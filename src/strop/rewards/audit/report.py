@@ -1,4 +1,4 @@
-"""What `strop reward` shows: tables of at most 100 columns, and the same as plain values."""
+"""The output of `strop reward`: tables of at most 100 columns, and the same as plain values."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ BINS = 10
 @dataclass(frozen=True, slots=True)
 class RewardCheck:
     """A reward on real completions. `agreement` with the labels: Cohen's kappa of the first
-    component (at least half) and the area under the ROC curve of the total. What is within groups
-    is `None` where no prompt has two scored completions."""
+    component (at least half) and the area under the ROC curve of the total. The figures within
+    groups are `None` if no prompt has two scored completions."""
 
     completions: int
     groups: int
@@ -46,8 +46,8 @@ class RewardCheck:
 def check(
     components: Sequence[RewardComponent], scored: Scored, seconds: Mapping[str, float]
 ) -> RewardCheck:
-    """Describe scores. Raises `RewardError` where the reward cannot teach: nothing scored, all the
-    same, or a component that never scores."""
+    """Describe scores. Raises `RewardError` if nothing can be learnt from the reward: no completion
+    is scored, all scores are equal, or a component never scores."""
     totals = [score.total for score in scored.scores]
     known = [total for total in totals if total is not None]
     _expect_use(components, scored, known)
@@ -159,7 +159,7 @@ def audit_lines(found: Dominance, margin: Margin, faults: Sequence[RewardFault])
         lines.append("no reward differs within any group")
     inversions = "unknown" if found.inversions is None else f"{found.inversions:.1%}"
     lines += [
-        f"wrongly ranked pairs {inversions}, pairs told apart by components but not by the total "
+        f"wrongly ranked pairs {inversions}, pairs that differ in components but not in the total "
         f"{found.collapsed:.1%}",
         f"static margin {margin.value:+.3g} (at 0 or below a wrong answer can outrank a right one)",
     ]

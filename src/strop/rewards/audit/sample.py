@@ -1,5 +1,5 @@
-"""Real completions from a file, scored by a recipe's rewards: what `check`, `audit` and `probe`
-look at."""
+"""Reads completions from a file and scores them with a recipe's rewards, for `check`, `audit` and
+`probe`."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ OWN = ("prompt", "completion", "completions", "label", "labels")
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """One completion with its task and, where the file has one, a human's label (1 is right)."""
+class LabelledCompletion:
+    """One completion with its task and, if the file has one, a human's label (1 is right)."""
 
     task: Task
     completion: Text
@@ -31,18 +31,18 @@ class Said:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """What was said, its scores, and what went wrong; `groups` are indices by prompt."""
+    """Completions, their scores, and the failures; `groups` are indices by prompt."""
 
-    said: tuple[Said, ...]
+    said: tuple[LabelledCompletion, ...]
     scores: tuple[Score, ...]
     failures: tuple[Failure, ...]
     groups: tuple[tuple[int, ...], ...]
 
 
-def read_completions(path: Path) -> list[Said]:
+def read_completions(path: Path) -> list[LabelledCompletion]:
     """Rows `{"prompt", "completion"[, "label"], ...columns}` or `{"prompt", "completions": [...]
     [, "labels": [...]], ...}`. Raises `DataError`."""
-    found: list[Said] = []
+    found: list[LabelledCompletion] = []
     for row, origin in rows(path):
         found += _of(row, origin)
     if not found:
@@ -50,7 +50,7 @@ def read_completions(path: Path) -> list[Said]:
     return found
 
 
-def _of(row: Any, origin: Origin) -> list[Said]:
+def _of(row: Any, origin: Origin) -> list[LabelledCompletion]:
     if "prompt" not in row or not ("completion" in row or "completions" in row):
         raise DataError(
             f"needs `prompt` and `completion` (or `completions`); found {{{columns_in(row)}}}",
@@ -67,7 +67,7 @@ def _of(row: Any, origin: Origin) -> list[Said]:
         raise DataError(f"{len(said)} completions and {len(labels)} labels", where=str(origin),
                         fix="give every completion a label")  # fmt: skip
     return [
-        Said(asked, _completion(completion, origin), _label(label, origin))
+        LabelledCompletion(asked, _completion(completion, origin), _label(label, origin))
         for completion, label in zip(said, labels, strict=True)
     ]
 
@@ -79,7 +79,7 @@ def _list(value: Any, name: str, origin: Origin) -> list[Any]:
 
 
 def _completion(value: Any, origin: Origin) -> Text:
-    """An empty answer is one too: a reward has to judge it."""
+    """A completion; it may be empty, because a reward has to score empty answers, too."""
     return value if isinstance(value, str) else answer_of(value, "completion", origin)
 
 
@@ -93,7 +93,7 @@ def _label(value: Any, origin: Origin) -> float | None:
     )
 
 
-def score(reward: Reward, said: Sequence[Said]) -> Scored:
+def score(reward: Reward, said: Sequence[LabelledCompletion]) -> Scored:
     """Judge every completion. Raises `DataError` for a column that a reward misses."""
     tasks = [one.task for one in said]
     reward.expect_columns(tasks)

@@ -1,4 +1,4 @@
-"""What a step's own samples say of how the reward is being earned: `hack/...` metrics."""
+"""Symptoms of reward hacking in a step's own samples: `hack/...` metrics."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from strop.text.parse import plain
 from strop.types import ScoredGroup
 
 LEAST_SHARE = 0.05
-"""Pay for length is looked for only where so much of the reward's variance is left to explain."""
+"""Pay for length is measured only if this share of the reward's variance is left to explain."""
 
 
 def habits_of(group: ScoredGroup) -> list[tuple[str, ...]]:
@@ -36,10 +36,10 @@ def symptoms(
 
 
 def length_pay(primary: str, groups: Sequence[ScoredGroup]) -> float:
-    """Correlation of reward and length among completions of one prompt that the first component
-    rates alike: what is paid for length itself, from -1 to 1.
+    """Correlation, from -1 to 1, of reward and length among completions of one prompt with the same
+    first component: the pay for length itself.
 
-    0 where less than 5 % of the reward's variance within groups is left at equal correctness.
+    0 if less than 5 % of the reward's variance within groups remains at equal correctness.
     """
     lengths: list[float] = []
     rewards: list[float] = []

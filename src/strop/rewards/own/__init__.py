@@ -1,1 +1,1 @@
-"""A user's own reward functions: found in a file, guarded, run in a process of their own."""
+"""Finds a user's own reward functions in a file and runs them, guarded, in a separate process."""

@@ -1,6 +1,6 @@
-"""A user's own reward function: found in its file, called once, its answer read with care.
+"""Finds a user's own reward function in its file, calls it and validates its answer.
 
-Standard library and light modules only: this is what a worker process imports.
+Imports only the standard library and light modules, because worker processes import this.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ class FunctionFault:
 
 @dataclass(frozen=True, slots=True)
 class FunctionOutput:
-    """A value or `None` for every completion, and what went wrong:
-    `FunctionOutput([1.0, None], [FunctionFault("not_finite", "returned nan", 1)])`."""
+    """A value or `None` for every completion, and the faults: `FunctionOutput([1.0, None],
+    [FunctionFault("not_finite", "returned nan", 1)])`."""
 
     values: list[float | None]
     faults: list[FunctionFault]
 
 
 def nothing(count: int, kind: FaultKind, error: str) -> FunctionOutput:
-    """The answer of a call that gave none."""
+    """The output of a call that failed as a whole."""
     return FunctionOutput([None] * count, [FunctionFault(kind, error, count)])
 
 
 def called(function: Callable[..., Any], given: Mapping[str, Any], count: int) -> FunctionOutput:
-    """What a reward function says of `count` completions; nothing it does ends the caller."""
+    """Call a reward function on `count` completions; its exceptions become faults."""
     try:
         returned = list(function(**given))
     except Exception as error:  # noqa: BLE001 - a reward may raise anything; it must not end a run
@@ -69,7 +69,7 @@ def called(function: Callable[..., Any], given: Mapping[str, Any], count: int) -
 
 
 def _number(value: Any) -> tuple[float | None, str]:
-    """A value as a number, or what is wrong with it. Text is no number, not even `"1"`."""
+    """A value as a number, or its fault. Text is no number, not even `"1"`."""
     if value is None:
         return None, ""
     try:
@@ -81,7 +81,8 @@ def _number(value: Any) -> tuple[float | None, str]:
 
 
 def own_names(path: Path) -> dict[str, Any]:
-    """What a user's Python file defines. Raises `RewardError` where it cannot be imported."""
+    """The names that a user's Python file defines. Raises `RewardError` if it cannot be
+    imported."""
     spec = importlib.util.spec_from_file_location(f"strop_user_{path.stem}", path)
     if spec is None or spec.loader is None or not path.exists():
         raise RewardError("no such Python file", where=str(path), fix="check `file:`")
@@ -115,10 +116,10 @@ def is_verl(function: Callable[..., Any]) -> bool:
 
 
 def as_trl(function: Callable[..., Any]) -> Callable[..., list[float | None]]:
-    """verl's function of one sample as one of a batch.
+    """verl's function of one sample, as a function of a batch.
 
-    `ground_truth` is the column of that name, or what verl keeps in
-    `reward_model["ground_truth"]`, or the column `answer`; a dictionary's `score` counts.
+    `ground_truth` is the column of that name, or verl's `reward_model["ground_truth"]`, or the
+    column `answer`; of a returned dictionary the `score` counts.
     """
 
     def scores(

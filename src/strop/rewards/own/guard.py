@@ -1,4 +1,4 @@
-"""A user's own reward function that cannot hold up or bring down a run."""
+"""Guards a run against a user's reward function that hangs or crashes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LOADING = 300.0
 """Seconds that importing the user's file may take."""
 
 STUCK = 3
-"""Completions that may hang or end the worker, one by one, before the rest is left alone."""
+"""After this many completions that hang or kill the worker, the rest are left unscored."""
 
 KINDS = {int(kind): kind for kind in (
     inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD,
@@ -32,9 +32,9 @@ KINDS = {int(kind): kind for kind in (
 class GuardedFunction:
     """Function `name` of the Python file `path`, in a worker process that imports the file once.
 
-    A call that takes longer than `seconds` ends with its worker; one whose worker dies is tried
-    once more. The process is gone when this object is. Raises `RewardError` for a file that cannot
-    be imported or has no such function.
+    After `seconds` the worker is killed; if it dies by itself, the call is repeated once. The
+    process ends when this object is deleted. Raises `RewardError` for a file that cannot be
+    imported or has no such function.
     """
 
     def __init__(self, path: Path, name: str, seconds: float) -> None:
@@ -45,14 +45,14 @@ class GuardedFunction:
         self.__signature__ = self._signature(path)
 
     def __call__(self, **given: Any) -> list[float | None]:
-        """The values alone; every argument is a column as long as `completions`."""
+        """The values without the faults; every argument is a column as long as `completions`."""
         return self.judge(given, {}).values
 
     def judge(
         self, columns: Mapping[str, Sequence[Any]], options: Mapping[str, Any]
     ) -> FunctionOutput:
-        """A value for every completion. Where the call fails, each completion is judged alone, so
-        that one of them does not take the others with it."""
+        """A value for every completion. If the call fails, each completion is scored alone, so that
+        one of them does not spoil the others."""
         count = len(columns["completions"])
         whole, stuck = self._call({**columns, **options}, count)
         if count == 1 or not (stuck or any(fault.kind == "raised" for fault in whole.faults)):
@@ -71,7 +71,7 @@ class GuardedFunction:
         return _joined(answers)
 
     def _call(self, given: Mapping[str, Any], count: int) -> tuple[FunctionOutput, bool]:
-        """The answer, and whether it cost a worker."""
+        """The output, and whether the worker was lost."""
         packed = base64.b64encode(pickle.dumps(dict(given))).decode()
         (reply,) = self._workers.ask([{"call": packed, "count": count}], self.seconds)
         if reply.failed is not None:
@@ -103,7 +103,7 @@ def _kind(reply: Reply) -> FaultKind:
 
 
 def _joined(answers: Sequence[FunctionOutput]) -> FunctionOutput:
-    """One after the other; faults of one kind are counted together, the first one's words kept."""
+    """Concatenated outputs; faults of one kind are counted together under the first message."""
     faults: dict[FaultKind, FunctionFault] = {}
     for fault in (fault for answer in answers for fault in answer.faults):
         before = faults.get(fault.kind)

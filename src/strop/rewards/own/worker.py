@@ -1,7 +1,8 @@
-"""A user's reward function in a process of its own: `python -m strop.rewards.own.worker FILE NAME`.
+"""Runs a user's reward function in a process of its own: `python -m strop.rewards.own.worker FILE
+NAME`.
 
-Reads a JSON line, writes one. It ends when its input does, even in the middle of a call: no worker
-outlives the run that asked it.
+Reads a JSON line, writes one. It ends when its input closes, even during a call, so no worker
+outlives its run.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from strop.rewards.own.functions import called, nothing, own_function
 
 
 def main() -> None:
-    os.setsid()  # Ctrl-C is for the run: it still has a step to finish and to save
+    os.setsid()  # Ctrl-C must not kill the worker: the run still has a step to finish and to save
     asked, answers = _own_pipes()
     loaded = _loaded(Path(sys.argv[1]), sys.argv[2])
     answers.write("ready\n")
@@ -37,7 +38,8 @@ def main() -> None:
 
 
 def _own_pipes() -> tuple[IO[bytes], IO[str]]:
-    """The two pipes for ourselves: what the user's code reads is empty, what it prints is shown."""
+    """Keep the two pipes for ourselves: the user's code reads an empty input, and its prints go to
+    standard error."""
     asked, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
@@ -67,7 +69,7 @@ def _answer(loaded: Callable[..., Any] | RewardError, request: dict[str, Any]) -
 
 
 def _described(loaded: Callable[..., Any] | RewardError) -> dict[str, Any]:
-    """What the function takes: name, kind, and whether it has a default."""
+    """The function's parameters: name, kind, and whether it has a default."""
     if isinstance(loaded, RewardError):
         return {"error": [loaded.problem, loaded.where, loaded.fix]}
     parameters = inspect.signature(loaded).parameters.values()

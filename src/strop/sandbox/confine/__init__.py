@@ -1,1 +1,1 @@
-"""What shuts a process in: limits, Landlock, a list of system calls."""
+"""Confines a process: limits, Landlock, an allow-list of system calls."""

@@ -1,4 +1,4 @@
-"""Shuts the calling process in: limits, no capabilities, Landlock, then seccomp. For good.
+"""Confines the calling process irrevocably: limits, no capabilities, Landlock, then seccomp.
 
 Standard library only.
 """
@@ -20,13 +20,13 @@ PR_SET_PDEATHSIG = 1
 
 
 MOST_WAITING = 4.0
-"""How many times its wall clock an execution may last where it mostly waited for a CPU."""
+"""An execution that mostly waited for a CPU may last this many times its wall clock limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one execution may use: seconds of CPU, of wall clock (far more, so that a busy machine
-    decides nothing), bytes of memory, of its folder, of what it prints."""
+    """Limits of one execution: seconds of CPU and of wall clock (far more, so that a busy machine
+    changes no verdict); bytes of memory, of its folder, of its output."""
 
     seconds: float = 5.0
     wall: float = 20.0
@@ -38,10 +38,10 @@ class Limits:
 def shut_in(
     limits: Limits, machine: Machine, rules: int | None, threads: bool, parent: int
 ) -> None:
-    """Confine this process. `rules` is a Landlock ruleset, or `None` where there is none; `parent`
-    is the process whose end has to be this one's too.
+    """Confine this process. `rules` is a Landlock ruleset or `None`; this process ends when the
+    process `parent` ends.
 
-    Raises `OSError` when any part fails: then nothing untrusted may run.
+    Raises `OSError` if any part fails; the caller must then run nothing untrusted.
     """
     cpu = int(limits.seconds) + 1
     for kind, most in (

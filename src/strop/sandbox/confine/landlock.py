@@ -19,7 +19,8 @@ EXECUTE, WRITE_FILE, READ_FILE, READ_DIR = (1 << n for n in range(4))
 MAKE_DIR, MAKE_FILE, TRUNCATE = 1 << 7, 1 << 8, 1 << 14
 READ = READ_FILE | READ_DIR
 OWN = READ | WRITE_FILE | MAKE_DIR | MAKE_FILE | TRUNCATE
-"""Nothing may be removed: an open or mapped file without a name would escape the count of bytes."""
+"""Removing is not allowed, because an open or mapped file without a name would escape the count of
+bytes."""
 
 FILES_BY_VERSION = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}
 """How many kinds of access to files a version knows."""
@@ -35,8 +36,8 @@ def version() -> int:
 
 
 def ruleset(readable: Iterable[Path], own: Path) -> int:
-    """A file descriptor that allows reading below `readable`, making and writing files below `own`,
-    no more.
+    """A file descriptor of a ruleset that allows only reading below `readable`, and making and
+    writing files below `own`.
 
     Raises `OSError` where the kernel has no Landlock.
     """

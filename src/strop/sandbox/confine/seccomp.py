@@ -20,12 +20,13 @@ NUMBER_AT, ARCHITECTURE_AT, ARGUMENTS_AT = 0, 4, 16
 X32_BIT = 0x40000000
 CLONE_THREAD = 0x00010000
 NAMELESS_FILE = 0x00400000
-"""The bit of O_TMPFILE that is not O_DIRECTORY: a file no look into the folder would find."""
+"""The bit of O_TMPFILE that is not O_DIRECTORY; such a file would not be listed in its folder."""
 
 FILE_COMMANDS = (0, 1, 2, 3, 4, 5, 6, 7, 1030, 1032)
-"""What fcntl may do: duplicate, read and write flags, lock, tell a pipe's size. Not: F_SETOWN,
-F_SETSIG (the kernel would send signals for the candidate), F_SETLEASE, F_NOTIFY (it could hold up
-whoever opens a library's file), seals, or what a later kernel adds."""
+"""Allowed commands of fcntl: duplicate, read and write flags, lock, get a pipe's size. Not allowed:
+F_SETOWN, F_SETSIG (the kernel would send signals for the candidate), F_SETLEASE, F_NOTIFY (the
+candidate could delay other processes that open a library's file), seals, and commands of later
+kernels."""
 
 PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, MODE_FILTER = 38, 22, 2
 
@@ -44,8 +45,8 @@ class Program(ctypes.Structure):
 
 
 def build(machine: Machine, pid: int, threads: bool = True) -> list[Instruction]:
-    """The filter of the process `pid`: the allow-list, threads (if any) but no processes, signals
-    to itself but to nobody else, limits read but not written, no files without a name."""
+    """The filter of the process `pid`: the allow-list; threads (with `threads`) but no processes;
+    signals only to itself; limits may be read but not set; no unnamed files."""
     calls = machine.calls
     allowed = sorted(calls[name] for name in ALLOWED if name in calls)
     return [

@@ -1,8 +1,8 @@
 """System calls a candidate may make, by number, on the two architectures that are supported.
 
-Left out on purpose: everything that makes a process or a socket, runs a program, looks into or
-signals another process, or changes a file's owner, mode or times (which Landlock does not cover);
-and everything that removes or renames a file: what was written stays in sight, to be counted.
+Left out on purpose: calls that make a process or a socket, run a program, inspect or signal another
+process, or change a file's owner, mode or times (which Landlock does not cover); and calls that
+remove or rename a file, so that all written bytes can be counted.
 """
 
 from __future__ import annotations

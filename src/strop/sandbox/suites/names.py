@@ -1,8 +1,9 @@
-"""Whose a name in the tests is: the tests' own, the library's, the prompt's or the candidate's.
+"""Finds out who defines each name in the tests: the tests, Python's library, the prompt or the
+candidate.
 
-Read from the text of tests and prompt alone, so no candidate has a say. A candidate must not be
-able to replace what judges it (`len`, `math.isclose`, a helper that the prompt gives), and has to
-be asked for what it was told to write.
+It reads only the text of tests and prompt, so no candidate can influence it. A candidate must not
+replace names that judge it (`len`, `math.isclose`, a helper of the prompt), and has to define the
+names that the prompt asks for.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ MODULES = {
     )},
     "np": "numpy",
 }  # fmt: skip
-"""What tests may use without importing it where the prompt or the code does."""
+"""Modules that tests may use without importing them, if the prompt or the code imports them."""
 
 WELL_KNOWN = {
     **dict.fromkeys(("isclose", "sqrt", "floor", "ceil", "pi", "inf", "nan", "isnan", "isinf",
@@ -41,11 +42,11 @@ WELL_KNOWN = {
     **dict.fromkeys(("date", "timedelta"), "datetime"),
     **dict.fromkeys(("deepcopy",), "copy"),
 }  # fmt: skip
-"""Functions of the library that tests use without importing them, and where they are."""
+"""Library functions that tests use without importing them, and their modules."""
 
 
 CAPITAL = re.compile(r"[A-Z][A-Za-z0-9]*[a-z][A-Za-z0-9]*|[A-Z]")
-"""How classes are named."""
+"""Names that look like a class's."""
 
 
 class UnclearError(Exception):
@@ -54,34 +55,35 @@ class UnclearError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """Whose the names are that the tests use and do not define."""
+    """Who defines the names that the tests use but do not define."""
 
     candidate: set[str] = field(default_factory=set)
-    """Functions, classes and constants that the code under test has to have."""
+    """Functions, classes and constants that the candidate has to define."""
     classes: set[str] = field(default_factory=set)
-    """Of these, the ones that the tests call to make objects."""
+    """Those of `candidate` that the tests call to make objects."""
     mixed: set[str] = field(default_factory=set)
-    """Of these, the ones that may be such a class, or a function with a name like one's."""
+    """Those of `candidate` that may be a class, or a function with a class-like name."""
     errors: set[str] = field(default_factory=set)
-    """Of these, exceptions that the tests catch."""
+    """Those of `candidate` that the tests catch as exceptions."""
     helpers: set[str] = field(default_factory=set)
-    """Functions and constants of the prompt that are not under test."""
+    """Functions and constants that the prompt defines and that are not under test."""
     library: dict[str, tuple[str, str]] = field(default_factory=dict)
-    """Module and name in it ("" for the module itself)."""
+    """Library names: module and name in it ("" for the module itself)."""
 
 
 def names_of(tests: ast.Module, prompt: str, entry_point: str | None) -> Names:
-    """Sort the names. Raises `UnclearError` where several functions could be under test."""
+    """Sort the names of the tests. Raises `UnclearError` if several functions could be under
+    test."""
     given = _parsed(prompt)
     free = _free(tests) | ({entry_point} if entry_point else set())
-    asked = {entry_point} if entry_point else _asked(given, free, tests)
+    asked = {entry_point} if entry_point else _tested_in_prompt(given, free, tests)
     library = {name: place for name, place in _imports(given).items() if name in free - asked}
     helpers = (_functions(given).keys() | _constants(given)) & free - asked - library.keys()
     left = free - helpers - library.keys()
-    usual = {name for name in left - asked if _is_usual(name, tests)}
+    usual = {name for name in left - asked if _is_library_name(name, tests)}
     if not left - usual:
         usual -= _under_test(usual, tests, prompt)
-    library |= {n: _place(n) for n in usual if n in WELL_KNOWN or n in MODULES}
+    library |= {n: _library_place(n) for n in usual if n in WELL_KNOWN or n in MODULES}
     candidate = left - usual
     errors = _caught(tests) & candidate
     classes, mixed = _classes(candidate - errors, tests, given, prompt, candidate)
@@ -89,7 +91,7 @@ def names_of(tests: ast.Module, prompt: str, entry_point: str | None) -> Names:
 
 
 def _parsed(prompt: str) -> ast.Module:
-    """A prompt that is Python; an empty module where it is not."""
+    """The syntax tree of the prompt; an empty module if it is not Python."""
     try:
         return ast.parse(prompt)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -110,12 +112,12 @@ def _free(tests: ast.Module) -> set[str]:
 
 
 def _calls(tree: ast.AST) -> Iterator[Any]:
-    """Calls of something that has a plain name."""
+    """Calls of plain names."""
     return (n for n in nodes(tree, ast.Call) if isinstance(n.func, ast.Name))
 
 
-def _is_usual(name: str, tests: ast.Module) -> bool:
-    """Whether a name would be the library's wherever it stood."""
+def _is_library_name(name: str, tests: ast.Module) -> bool:
+    """Whether a name means the library's, unless the prompt defines it."""
     if name in MODULES:
         return any(
             isinstance(n.value, ast.Name) and n.value.id == name
@@ -124,13 +126,13 @@ def _is_usual(name: str, tests: ast.Module) -> bool:
     return name in WELL_KNOWN or hasattr(builtins, name)
 
 
-def _place(name: str) -> tuple[str, str]:
+def _library_place(name: str) -> tuple[str, str]:
     return (MODULES[name], "") if name in MODULES else (WELL_KNOWN[name], name)
 
 
 def _under_test(usual: set[str], tests: ast.Module, prompt: str) -> set[str]:
-    """Tests that call nothing but functions of the library or built-in ones test one of them: the
-    only one, the one the prompt names, or else the innermost."""
+    """The library or built-in function under test, for tests that call only such functions: the
+    only one, the one that the prompt names, or the innermost one."""
     called = {call.func.id for call in _calls(tests)} & usual
     if len(called) < 2:
         return called
@@ -152,7 +154,7 @@ def _under_test(usual: set[str], tests: ast.Module, prompt: str) -> set[str]:
     return everywhere
 
 
-# --- what a prompt that is Python gives and asks for ----------------------------------------------
+# --- definitions and tasks in a prompt that is Python ---------------------------------------------
 
 
 def _functions(given: ast.Module) -> dict[str, Any]:
@@ -166,7 +168,7 @@ def _constants(given: ast.Module) -> set[str]:
 
 
 def _imports(given: ast.Module) -> dict[str, tuple[str, str]]:
-    """What a prompt imports from the modules that tests may use."""
+    """The prompt's imports from the modules that tests may use."""
     found: dict[str, tuple[str, str]] = {}
     for node in given.body:
         if isinstance(node, ast.Import):
@@ -176,14 +178,14 @@ def _imports(given: ast.Module) -> dict[str, tuple[str, str]]:
     return found
 
 
-def _asked(given: ast.Module, free: set[str], tests: ast.Module) -> set[str]:
-    """Functions of a prompt that are under test, where no entry point says so: those without a
-    body; else, where the tests call nothing that the prompt lacks, the last of those they call and
-    each whose result they compare."""
+def _tested_in_prompt(given: ast.Module, free: set[str], tests: ast.Module) -> set[str]:
+    """Functions of the prompt that are under test, if there is no entry point. They are the
+    functions without a body. If there are none, and the prompt defines everything that the tests
+    call, they are the last function that the tests call and all whose results the tests compare."""
     functions = {name: node for name, node in _functions(given).items() if name in free}
     stubs = {name for name, node in functions.items() if _is_stub(node)}
     known = functions.keys() | _constants(given) | _imports(given).keys()
-    lacking = {n for n in free - known if not _is_usual(n, tests)}
+    lacking = {n for n in free - known if not _is_library_name(n, tests)}
     lacking -= {n.name for n in given.body if isinstance(n, ast.ClassDef)}
     if stubs or lacking or not functions:
         return stubs
@@ -194,7 +196,8 @@ def _asked(given: ast.Module, free: set[str], tests: ast.Module) -> set[str]:
 
 
 def _is_stub(function: Any) -> bool:
-    """Whether a function says what it does, or raises that it does not, and does nothing."""
+    """Whether a function's body is only a docstring, `...`, `pass` or a raised
+    NotImplementedError."""
     return all(
         isinstance(node, ast.Pass)
         or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))
@@ -203,11 +206,11 @@ def _is_stub(function: Any) -> bool:
     )
 
 
-# --- classes and exceptions of the candidate's ----------------------------------------------------
+# --- the candidate's classes and exceptions -------------------------------------------------------
 
 
 def _caught(tests: ast.Module) -> set[str]:
-    """Names in `except`, and where a call says what has to be raised."""
+    """Names in `except`, and in calls such as `raises` and `assertRaises`."""
     places: list[ast.AST] = [n.type for n in nodes(tests, ast.ExceptHandler) if n.type]
     for call in nodes(tests, ast.Call):
         name = getattr(call.func, "attr", getattr(call.func, "id", ""))
@@ -218,11 +221,11 @@ def _caught(tests: ast.Module) -> set[str]:
 
 @dataclass(frozen=True, slots=True)
 class _Use:
-    """What the tests do with what a call of a name gives."""
+    """How the tests use the results of calling a name."""
 
     attributes: set[str]
     is_compared: bool
-    """With something that owes nothing to the candidate."""
+    """Whether they compare a result with an expression without the candidate's names."""
     is_passed_on: bool
 
 
@@ -238,13 +241,13 @@ def _use_of(name: str, tests: ast.Module, candidate: set[str]) -> _Use:
 
 
 def _holds(node: ast.AST, results: set[int]) -> bool:
-    """Whether an expression is one of these or a collection with one in it."""
+    """Whether an expression is one of the results, or a collection that holds one."""
     items = node.elts if isinstance(node, ast.List | ast.Tuple | ast.Set) else ()
     return id(node) in results or any(_holds(item, results) for item in items)
 
 
 def _is_named_class(name: str, given: ast.Module, prompt: str) -> bool:
-    """Whether the prompt calls it a class."""
+    """Whether the prompt defines the name as a class or calls it one."""
     if any(isinstance(n, ast.ClassDef) and n.name == name for n in given.body):
         return True
     return bool(re.search(rf"\bclass\s+`*{name}\b|\b{name}`*\s+class\b", prompt))
@@ -253,8 +256,8 @@ def _is_named_class(name: str, given: ast.Module, prompt: str) -> bool:
 def _classes(
     names: set[str], tests: ast.Module, given: ast.Module, prompt: str, candidate: set[str]
 ) -> tuple[set[str], set[str]]:
-    """Names that the tests mean as classes, and names that may be classes but whose results they
-    also compare with plain data."""
+    """Names that the tests use as classes, and names that may be classes but whose results the
+    tests also compare with plain data."""
     sure: set[str] = set()
     mixed: set[str] = set()
     for name in names:
@@ -267,7 +270,7 @@ def _classes(
 
 
 def _results(name: str, tests: ast.Module) -> set[int]:
-    """The expressions that are calls of a name, sums and the like of them, or variables that hold
+    """Ids of the expressions that are calls of a name, arithmetic on them, or variables that hold
     one."""
     found = {id(call) for call in _calls(tests) if call.func.id == name}
     for node in reversed(list(nodes(tests, ast.BinOp, ast.UnaryOp))):
@@ -285,12 +288,12 @@ def _results(name: str, tests: ast.Module) -> set[int]:
 
 
 def _is_plain(node: ast.AST, candidate: set[str]) -> bool:
-    """Whether an expression owes nothing to the candidate."""
+    """Whether an expression uses none of the candidate's names."""
     return not any(n.id in candidate for n in nodes(node, ast.Name))
 
 
 def _is_argument(name: str, tests: ast.Module, results: set[int], candidate: set[str]) -> bool:
-    """Whether what a call gives is an argument of another function of the candidate's."""
+    """Whether a result is an argument of another function of the candidate."""
     return any(
         id(node) in results
         for call in _calls(tests)

@@ -1,8 +1,8 @@
-"""How many claims tests would still have made where they ended early.
+"""Counts the claims that tests would still have made if they had not ended early.
 
-A candidate that ends the tests after three right answers of a hundred has three of a hundred. So
-the claims that were not reached are counted: by the text of the tests, and in loops by the passes
-that were left.
+A candidate that ends the tests after three of a hundred right answers gets three of a hundred.
+Unreached claims are counted in the text of the tests; in a loop they count once for every remaining
+pass.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ LAZY = (zip, enumerate, map, filter)
 
 
 class Loops:
-    """The passes of loops, by line: how many were begun, and how many there are."""
+    """The passes of loops, by line: how many were begun, and how many there are in all."""
 
     def __init__(self) -> None:
         self._begun: dict[int, int] = {}
@@ -36,7 +36,7 @@ class Loops:
 
 
 def length_of(items: Any) -> int:
-    """How many items there are, as far as that can be told without taking them; else 0."""
+    """The number of items, if it is known without iterating; else 0."""
     if type(items) in LAZY:
         parts = [part for part in items.__reduce__()[1] if hasattr(type(part), "__iter__")]
         return min(map(length_of, parts), default=0)
@@ -57,12 +57,12 @@ class Unreached:
         }
 
     def all(self, called: Iterable[str] = ()) -> int:
-        """The claims of the whole text, and of functions that are called after it."""
+        """The number of claims in the whole text, and in functions that are called after it."""
         bodies = [self._functions[name].body for name in called if name in self._functions]
         return sum(self._of(body, {}) for body in (self._tree.body, *bodies))
 
     def after(self, trace: TracebackType | None) -> int:
-        """The claims behind the lines at which an exception left the tests."""
+        """The number of claims after the lines at which an exception left the tests."""
         left = 0
         while trace is not None:
             frame = trace.tb_frame
@@ -127,7 +127,7 @@ def _bodies(node: ast.stmt) -> list[list[ast.stmt]]:
 
 
 def _passes(node: ast.expr, known: Mapping[str, Any]) -> int:
-    """How often a loop over an expression runs, where that is plain to see; else 0."""
+    """How often a loop over an expression runs, if the expression shows it; else 0."""
     match node:
         case ast.List(elts=items) | ast.Tuple(elts=items) | ast.Set(elts=items):
             return len(items)

@@ -1,1 +1,1 @@
-"""What crosses between a candidate's process and the referee: copies of data, never its code."""
+"""Values between a candidate's process and the referee: copies of data, never code."""

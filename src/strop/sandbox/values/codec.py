@@ -1,9 +1,9 @@
 """Messages between candidate and referee: JSON with tags, never pickle.
 
 What crosses is data: numbers, text, bytes, None, their collections, and copies of library values
-(`values/library.py`). Any other object stays where it is; the other side gets a number for it
-(`Codec.pack_other`). So an object whose `__eq__` says yes to everything never arrives.
-Standard library only.
+(`values/library.py`). Any other object stays in its process, and the other side gets a number for
+it (`Codec.pack_other`). So an object whose `__eq__` is always true never arrives. Standard library
+only.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ HEADER = struct.Struct(">I")
 
 BROKEN = (RecursionError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError,
           MemoryError)  # fmt: skip
-"""What building a value from a forged message may raise."""
+"""Exceptions that a forged message may cause when its value is built."""
 
 
 class NotPlainError(TypeError):
@@ -39,7 +39,7 @@ class NotPlainError(TypeError):
 
 
 class ForeignError(NotPlainError):
-    """An object that stays with one program, where another should get it."""
+    """An object of one program was sent to another program."""
 
 
 class TooMuchError(NotPlainError):
@@ -55,11 +55,11 @@ COLLECTIONS: dict[str, Callable[[Any], Any]] = {
 BASES: tuple[type, ...] = (
     bool, int, float, complex, str, bytes, bytearray, list, tuple, dict, set, frozenset,
 )  # fmt: skip
-"""What a class may be derived from so that its objects have a value as plain data."""
+"""Base classes whose subclasses' objects have a value as plain data."""
 
 
 class Codec:
-    """Packs and unpacks. Each side adds what it does with objects that do not cross."""
+    """Packs and unpacks values. Each side adds its handling of objects that do not cross."""
 
     def pack(self, value: Any) -> Any:
         """A value as JSON."""
@@ -96,11 +96,12 @@ class Codec:
         return {"named": [type(value).__name__, fields, self.pack(list(tuple.__iter__(value)))]}
 
     def pack_other(self, value: Any) -> Any:
-        """What is no plain data: as what it is derived from, or `NotPlainError`."""
+        """Pack an object that is not plain data as its built-in base; raises `NotPlainError`
+        without one."""
         return self.pack_base(value)
 
     def pack_base(self, value: Any) -> Any:
-        """An object of a class that is derived from a built-in one, as the latter."""
+        """Pack an object of a subclass of a built-in class as the built-in class."""
         if isinstance(value, tuple) and isinstance(getattr(value, "_fields", None), tuple):
             return self._pack_named(value)
         for base in BASES:
@@ -144,7 +145,7 @@ class Codec:
         return named_tuple(name, fields)
 
     def unpack_other(self, tag: str, content: Any) -> Any:
-        """What only one of the two sides may send."""
+        """Values that only one of the two sides may send."""
         raise LookupError(tag)
 
 
@@ -164,7 +165,7 @@ def is_named_tuple(value: Any) -> bool:
 
 
 def _as_base(base: type, value: Any) -> Any:
-    """By the base's own methods, not those of the class."""
+    """Convert with the base's own methods, not with the class's."""
     if base in (list, tuple, set, frozenset):
         return base(base.__iter__(value))
     if base is dict:
@@ -201,8 +202,8 @@ PLAIN = Codec()
 
 
 def to_bytes(value: object, codec: Codec = PLAIN) -> bytes:
-    """A message of plain data. Raises `NotPlainError` for anything else, `TooMuchError` for too
-    much of it."""
+    """A message of plain data. Raises `NotPlainError` for anything else, `TooMuchError` if it is
+    too long or too deep."""
     try:
         packed = json.dumps(codec.pack(value)).encode()
     except (RecursionError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Library types that cross as copies: each is taken apart into plain data and built anew.
+"""Library types that cross as copies: each value is taken apart into plain data and rebuilt.
 
 The copy is of the library's own class, so its equality and its hash are the library's and not the
 candidate's. Standard library only; numpy where the other side already sent an array.

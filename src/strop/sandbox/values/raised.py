@@ -1,7 +1,7 @@
-"""Exceptions across the link: what a test may catch, ask for `args` or print.
+"""Exceptions across the link, so that a test may catch them, read their `args` or print them.
 
-The candidate's side describes one; the referee builds another of the first class in its line of
-descent that Python or its library knows. Standard library only.
+The candidate's side describes an exception; the referee rebuilds it as the first class among its
+bases that Python or its library defines. Standard library only.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ NEVER = (KeyboardInterrupt, GeneratorExit, StopIteration, StopAsyncIteration)
 class StoppedError(RuntimeError):
     """A candidate's function raised StopIteration.
 
-    As such it would end a `map`, `zip` or `all` of the tests as if all cases had been seen, so it
-    comes as this, and `except StopIteration` in tests is read as one that catches this too.
+    A StopIteration would end a `map`, `zip` or `all` of the tests as if all cases had been seen. So
+    it is replaced by this class, and `except StopIteration` in tests also catches this class.
     """
 
 
@@ -59,7 +59,8 @@ KNOWN: dict[str, type[BaseException]] = {
 
 
 def describe(error: BaseException) -> dict[str, Any]:
-    """An exception as plain data, as far as its parts are: line of descent, args, text, fields."""
+    """An exception as plain data: base classes, args, text, fields; parts that are not plain are
+    left out."""
     try:
         said = str(error)[:LONGEST_SAID]
     except Exception:  # noqa: BLE001 - a class may have a `__str__` of its own
@@ -77,7 +78,7 @@ def describe(error: BaseException) -> dict[str, Any]:
 
 
 def rebuild(description: Any, awaited: Mapping[str, type[BaseException]]) -> BaseException | None:
-    """The exception of a description; `None` where it is one that no test may be given.
+    """Rebuild an exception; `None` for one that must not reach the tests.
 
     Args:
         description: what `describe` wrote, in whatever state it arrived.
@@ -111,7 +112,7 @@ def _made(base: type[BaseException], args: tuple[Any, ...], fields: Any) -> Base
 def _derived(
     built: BaseException, name: str, wanted: list[type[BaseException]], said: str
 ) -> BaseException:
-    """One that also is what the tests wait for, and that says what the candidate's said."""
+    """A subclass of `base` and of the class that the tests catch, with the candidate's text."""
     bases = tuple(dict.fromkeys([*wanted, type(built)]))
     if any(issubclass(other, bases[0]) for other in bases[1:]):
         bases = bases[1:]

@@ -1,12 +1,12 @@
 """The referee's side of an object that stays with the candidate.
 
 The candidate may be asked for everything that a test could also learn by calling one of its
-functions, and the answer is data again. It is never asked whether its object equals, is less than
-or contains what a test expects: an object that says yes to everything would be right everywhere.
+functions, and answers with data. It is never asked whether its object equals, is less than or
+contains an expected value: an object that always says yes would pass every test.
 
-An object is *made* where the tests call a class of the candidate's by name (`Pair(5, 24)`). The
-tests then mean that class, with its own operators; what they expect is known to the candidate
-alone, so comparing one by value is left unjudged (`is`, attributes, `str` can be judged).
+An object is *made* if the tests call a class of the candidate by name (`Pair(5, 24)`). The tests
+then rely on that class's own operators, so comparing such an object by value is left unjudged
+(`is`, attributes, `str` can be judged).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from strop.sandbox.values.codec import BASES
 CONTAINERS = {"add", "append", "clear", "copy", "discard", "extend", "get", "insert", "items",
               "keys", "pop", "popitem", "remove", "reverse", "setdefault", "sort", "update",
               "values"}  # fmt: skip
-"""Methods of built-in collections that classes of one's own have as well."""
+"""Methods of built-in collections that user-defined classes often have, too."""
 
 REVEALING = {
     name
@@ -27,34 +27,34 @@ REVEALING = {
     for name in dir(kind)
     if not name.startswith("__")
 } - CONTAINERS | {"equals", "isclose", "almost_equals"}
-"""Methods that a test calls on text or numbers, with what it expects as argument."""
+"""Methods that a test calls on text or numbers, with an expected value as argument."""
 
 
 class UnjudgedError(Exception):
-    """Nobody but the candidate could say whether a claim holds."""
+    """Only the candidate's own code could decide whether a claim holds."""
 
 
 class Host(Protocol):
-    """Who keeps the objects."""
+    """The process that keeps the objects."""
 
     def ask(self, order: list[Any]) -> Any:
         """What the candidate answers."""
 
     def leave_unjudged(self, why: str) -> None:
-        """Give up for good: raises `UnjudgedError`."""
+        """End the tests without a verdict: raises `UnjudgedError`."""
 
 
 Role = Literal["answer", "mixed", "made", "class", "mixed class"]
-"""An answer of the candidate's; made by the tests; the class that they call to make one. Mixed is
-what may be made but is compared with plain data, so that a function may give it as well: it is
-treated as an answer."""
+"""An answer of the candidate; an object made by the tests; the class that they call to make one. A
+mixed object may be made or be a function's answer, since the tests compare it with plain data: it
+is treated as an answer."""
 
 MAKES: dict[Role, Role] = {"class": "made", "mixed class": "mixed"}
-"""What a call of an object gives; else an answer."""
+"""The role of the result of calling an object; other results are answers."""
 
 
 class Remote:
-    """An object of the candidate's: `Remote(host, 7, "Node", "made")`."""
+    """A proxy of an object of the candidate: `Remote(host, 7, "Node", "made")`."""
 
     __slots__ = ("__based", "__host", "__kind", "__number", "__role")
 
@@ -181,7 +181,7 @@ class Remote:
 
 
 METHOD = object()
-"""What arrives for an attribute that is a method."""
+"""Stands for an attribute that is a method."""
 
 
 class _Method:
@@ -201,7 +201,7 @@ class _Method:
         return getattr(_ask(self._of, "getattr", self._name), name)
 
 
-# The host is read by functions rather than methods: every public name belongs to the candidate's
+# The host is read by functions, not methods, because every public name belongs to the candidate's
 # object.
 
 
@@ -246,7 +246,7 @@ def _text(value: Any) -> str:
 
 
 def _live(value: Remote) -> Any:
-    """The plain data that an object of a derived class is right now."""
+    """The current plain data of an object of a derived class."""
     return _ask(value, "base")
 
 
@@ -302,8 +302,8 @@ for _operation in ("neg", "pos", "invert", "abs", "round"):
 def derived(name: str, value: Any, remote: Remote) -> Any:
     """Plain data of a class that the candidate derived from a built-in one.
 
-    It is that data, with the built-in type's own equality, hash and operators; only attributes that
-    the built-in type lacks are asked of the candidate.
+    It has the built-in type's own equality, hash and operators; only attributes that the built-in
+    type lacks are read from the candidate.
     """
 
     def asked(self: Any, wanted: str) -> Any:
@@ -318,7 +318,7 @@ def derived(name: str, value: Any, remote: Remote) -> Any:
 
 
 def is_instance(value: Any, kinds: Any) -> bool:
-    """Python's `isinstance`, where a class may be the candidate's."""
+    """Python's `isinstance` for classes that may be the candidate's."""
     listed = kinds if isinstance(kinds, tuple) else (kinds,)
     return any(_is_of(value, kind) for kind in listed)
 
@@ -330,5 +330,5 @@ def _is_of(value: Any, kind: Any) -> bool:
 
 
 def type_of(value: Any) -> Any:
-    """Python's `type`, where an object may be the candidate's."""
+    """Python's `type` for objects that may be the candidate's."""
     return _ask(value, "type") if type(value) is Remote else type(value)

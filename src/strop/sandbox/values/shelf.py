@@ -1,7 +1,7 @@
-"""The candidate's side: objects that do not cross are kept here, and the referee gets their number.
+"""The candidate's side: keeps objects that do not cross and sends the referee their numbers.
 
-What the referee then asks of them is done here, in the candidate's own process. Standard library
-only.
+Operations on them that the referee requests run here, in the candidate's own process. Standard
+library only.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from strop.sandbox.values.codec import Codec, NotPlainError
 
 METHOD = object()
-"""Stands for an attribute that is a method of the object it was asked of."""
+"""Stands for an attribute that is a method of the object itself."""
 
 
 class Shelf(Codec):
@@ -51,12 +51,13 @@ class Shelf(Codec):
         return super().unpack_other(tag, content)
 
     def named(self, name: str, fields: tuple[str, ...]) -> Any:
-        """The code's own class where it has one of that name."""
+        """The code's own class of that name, if it has one."""
         own = self.namespace.get(name)
         return own if getattr(own, "_fields", None) == fields else super().named(name, fields)
 
     def answer(self, order: list[Any]) -> Any:
-        """What the referee asks: `["call", "f", args, kwargs]` or `["op", "getattr", [...]]`."""
+        """Answer a request of the referee: `["call", "f", args, kwargs]` or `["op", "getattr",
+        [...]]`."""
         if order[0] == "call":
             _, function, args, kwargs = order
             if isinstance(function, str):
@@ -87,7 +88,7 @@ def _is_iterator(value: Any) -> bool:
 
 
 def _base_of(value: Any) -> Any:
-    """The plain data that an object of a derived class is."""
+    """The plain data of an object of a derived class."""
     codec = Codec()
     return codec.unpack(codec.pack_base(value))
 
@@ -124,4 +125,4 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "enter": lambda value: value.__enter__(),
     "exit": lambda value, *of: value.__exit__(*of),
 }  # fmt: skip
-"""What may be asked of an object that is kept here."""
+"""Operations that the referee may request on an object that is kept here."""

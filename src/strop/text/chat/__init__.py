@@ -1,1 +1,2 @@
-"""Chat templates: what a model's own template makes of messages, and what it leaves out."""
+"""Chat templates: render messages with a model's own template, and find what the template leaves
+out."""

@@ -1,7 +1,7 @@
-"""The day that chat templates write, where they write one.
+"""The day that chat templates write, if they write one.
 
-The day is a setting (`strop.recipe.template.DAY` unless a recipe names another), not the
-calendar's: what is measured today compares with what was measured last month.
+The day is a setting (`strop.recipe.template.DAY` unless a recipe names another), not today's date,
+so that today's measurements compare with last month's.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ _today: ContextVar[date] = ContextVar("today", default=DAY)
 
 
 def today() -> date:
-    """The day that a template is told."""
+    """The day that templates write."""
     return _today.get()
 
 
 @contextmanager
 def written_on(day: date) -> Iterator[None]:
-    """Everything that is rendered inside is told this day."""
+    """Templates that are rendered inside the block write this day."""
     token = _today.set(day)
     try:
         yield
@@ -33,9 +33,9 @@ def written_on(day: date) -> Iterator[None]:
 
 
 def dated(template: str, day: date) -> str:
-    """The template with a `strftime_now` that knows this day alone, at midnight.
+    """The template with a `strftime_now` that always returns midnight of this day.
 
-    A template that does not ask for the time is returned as it is.
+    A template that does not use the time is returned unchanged.
     """
     if "strftime_now" not in template:
         return template

@@ -1,4 +1,4 @@
-"""Messages as people write them -> messages as templates expect them."""
+"""Converts messages as people write them to messages as templates expect them."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from strop.errors import TextError
 from strop.types import Message
 
 LEARNT = ("weight", "train")
-"""Fields that say whether an assistant turn is learnt; no template sees them."""
+"""Fields that say whether an assistant turn is supervised; templates do not get them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """How a template wants its messages: `Form(parts=False, absent=None, arguments_as_text=False)`.
+    """The form in which a template reads messages: `Form(parts=False, absent=None,
+    arguments_as_text=False)`.
 
     `parts`: content as `[{"type": "text", "text": ...}]`; `absent`: the content of a turn that only
     calls tools; `arguments_as_text`: a call's arguments as JSON text, not as an object.
@@ -28,10 +29,8 @@ class Form:
 
 
 def is_learnt(turn: Message, where: str) -> bool:
-    """Whether an assistant turn is learnt: not with `weight: 0` or `train: false`.
-
-    Raises `TextError` for any other weight: a turn is learnt or it is not.
-    """
+    """Whether an assistant turn is supervised: not with `weight: 0` or `train: false`. Raises
+    `TextError` for weights other than 0 and 1."""
     for name in LEARNT:
         if turn.get(name) not in (None, 0, 1):
             raise TextError(
@@ -64,7 +63,7 @@ def _formed(message: Message, form: Form, where: str) -> Message:
 
 
 def _call(call: Mapping[str, Any], form: Form, where: str) -> dict[str, Any]:
-    """A call with its arguments as an object (OpenAI sends them as JSON text), or as text where the
+    """A call with its arguments as an object (OpenAI sends them as JSON text), or as text if the
     template reads text."""
     inner = call.get("function")
     if isinstance(inner, Mapping):

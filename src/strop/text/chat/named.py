@@ -1,4 +1,4 @@
-"""Another chat template than the tokenizer's own: a file, one that strop has, set variables."""
+"""Replaces the tokenizer's chat template: by a file, by one of strop's, or with variables set."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ NAMED: Mapping[str, NamedTemplate] = {
         "<|im_end|>",
     ),
 }
-"""Templates for models that have none, by the name a recipe asks for."""
+"""Templates for models that have none, by their names in recipes."""
 
 
 def with_template(tokenizer: Any, recipe: TemplateRecipe) -> Any:
-    """The tokenizer, writing conversations as the recipe says; saved, it goes on doing so.
+    """The tokenizer with the recipe's chat template; a saved copy keeps it.
 
-    A named template adds the tokens it needs. Raises `UsageError` for a name that is none, a file
-    that cannot be read, options without a template, and a token that the tokenizer does not know.
+    A named template adds the tokens it needs. Raises `UsageError` for an unknown name, a file that
+    cannot be read, options without a template, and a token that the tokenizer does not know.
     """
     if recipe.chat_template is not None:
         _replace(tokenizer, recipe.chat_template)
@@ -73,7 +73,7 @@ def _replace(tokenizer: Any, given: str) -> None:
 
 
 def _bake(tokenizer: Any, options: Mapping[str, Scalar]) -> None:
-    """Set variables at the template's head, where whoever loads it afterwards finds them too."""
+    """Set variables at the head of the template itself, so that they are saved with it."""
     if not isinstance(tokenizer.chat_template, str):
         raise UsageError(
             "template_options are set but the tokenizer has no single chat template to read them",
@@ -100,7 +100,7 @@ def _bake(tokenizer: Any, options: Mapping[str, Scalar]) -> None:
 
 
 def _literal(value: Scalar) -> str:
-    """A value in Jinja's syntax, which is JSON's but for null."""
+    """A value in Jinja's syntax, which differs from JSON's only in null."""
     return "none" if value is None else json.dumps(value, ensure_ascii=False)
 
 

@@ -1,4 +1,4 @@
-"""What one tokenizer's chat template makes of messages."""
+"""Renders messages with a tokenizer's chat template."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ TEMPLATE_ERRORS = (
     TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError,
     RecursionError,
 )  # fmt: skip
-"""A template is a program of its own: it fails in every way that an expression can."""
+"""Errors of templates: a template is a program, so any expression in it may fail."""
 
 SENTINEL = "Stropsentinel"
-"""A word that no template writes by itself: where it comes out, the template read what it was put
-in place of. It is one word, begins with a capital and has no white space around it, so that
-trimming and capitalising leave it as it is."""
+"""A word that no template writes by itself: if it is in the output, the template read the field
+that it replaced. It is one capitalised word without white space, so that trimming and capitalising
+do not change it."""
 
 Tools = Sequence[dict[str, Any]] | None
-"""The tools a prompt offers, as JSON schemas."""
+"""The tools of a prompt, as JSON schemas."""
 
 
 class ChatTemplate:
-    """The chat template of a tokenizer, told the day of `strop.text.chat.clock`.
+    """The chat template of a tokenizer, with the day of `strop.text.chat.clock`.
 
-    Messages are given to it in the form it reads (`form`): templates differ in how they want a
-    call's arguments, the content of a turn without words, and content as such.
+    It gets messages in the form that it reads (`form`): templates differ in the form of a call's
+    arguments, of the content of a turn without words, and of content in general.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -50,8 +50,8 @@ class ChatTemplate:
         continued: bool = False,
         where: str = "",
     ) -> str:
-        """The conversation as text; with `generation` up to where the assistant speaks next, with
-        `continued` up to where its last message goes on. Raises `TextError`."""
+        """The conversation as text; with `generation` up to the start of the assistant's next turn,
+        with `continued` up to the point where its last message continues. Raises `TextError`."""
         self._expect_template(where)
         ready = formed(messages, self.form, where)
         try:
@@ -71,7 +71,8 @@ class ChatTemplate:
         generation: bool = False,
         continued: bool = False,
     ) -> str:
-        """Messages that are in the template's form already; raises one of `TEMPLATE_ERRORS`."""
+        """Render messages that are already in the template's form; raises one of
+        `TEMPLATE_ERRORS`."""
         source = self.tokenizer.get_chat_template(None, tools or None)
         (text,), _ = render_jinja_template(
             conversations=[list(messages)],
@@ -85,7 +86,7 @@ class ChatTemplate:
 
     @cached_property
     def form(self) -> Form:
-        """The first form in which the template writes all that it is given."""
+        """The first form in which the template writes everything."""
         parts = not self._writes([_asks(SENTINEL)]) and self._writes([_asks(_part(SENTINEL))])
         absents: tuple[str | None, ...] = (None, "")
         forms = [Form(parts, absent, text) for text in (False, True) for absent in absents]
@@ -93,7 +94,7 @@ class ChatTemplate:
 
     @cached_property
     def closing(self) -> str:
-        """What the template writes after an assistant's last word: `"<|im_end|>\\n"`."""
+        """The text that the template writes after an assistant's last word: `"<|im_end|>\\n"`."""
         turns = [_asks("?"), {"role": "assistant", "content": SENTINEL}]
         try:
             text = self.render(formed(turns, self.form, ""))
@@ -108,7 +109,8 @@ class ChatTemplate:
             return False
 
     def _writes_call(self, form: Form) -> bool:
-        """Whether a turn that only calls a tool comes out whole, and without the word None."""
+        """Whether a turn that only calls a tool is written completely, and without the word
+        None."""
         call = {"name": f"{SENTINEL}F", "arguments": {"x": f"{SENTINEL}X"}}
         calls = [{"id": "abcdefghi", "type": "function", "function": call}]
         turns = [_asks("?"), {"role": "assistant", "content": None, "tool_calls": calls}]
@@ -129,7 +131,7 @@ class ChatTemplate:
 
 
 def first_line(error: Exception) -> str:
-    """What a template's error says, short."""
+    """The first line of a template's error."""
     return str(error).split("\n")[0][:300]
 
 

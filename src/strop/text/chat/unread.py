@@ -1,8 +1,8 @@
-"""What a chat template does not know disappears without a word: find it before it is learnt.
+"""Finds fields of messages that a chat template silently leaves out.
 
-A template that has never heard of `tool_calls` renders a turn that only calls tools as an empty
-answer, and one without a `developer` role leaves that message out. So every field of every message
-is replaced by a word of ours in turn, and where the word does not come out, the record is refused.
+A template that does not know `tool_calls` renders a turn that only calls tools as an empty answer,
+and one without a `developer` role leaves that message out. So each field of each message is
+replaced by a test word in turn, and if the word is missing in the output, the record is refused.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ UNTOLD = frozenset({"role", "id", "type", "index", "tool_call_id", *LEARNT})
 
 
 class _Trial(NamedTuple):
-    """A conversation with our words in the place of one field of one message."""
+    """A conversation in which test words replace one field of one message."""
 
     field: str
     messages: Sequence[Message]
@@ -33,8 +33,8 @@ def expect_read(
 ) -> None:
     """Raise `TextError` naming the first field of these messages that the template leaves out.
 
-    An assistant turn is looked at as the last one, as it is learnt: a template may forget older
-    thoughts on purpose. Messages of the same role, fields and neighbours are looked at once.
+    An assistant turn is tested as the last one, because a template may drop older thoughts on
+    purpose. Messages with the same role, fields and neighbours are tested once.
     """
     if tools:
         _expect_tools(template, messages, tools, where)
@@ -95,7 +95,7 @@ def _names_a_tool(message: Message, name: str) -> bool:
 
 
 def _marked(calls: Sequence[Mapping[str, Any]]) -> tuple[list[Any], tuple[str, ...]]:
-    """Calls with a word of ours as the name and as an argument of each."""
+    """Calls with test words as names and arguments."""
     marked: list[Any] = []
     words: list[str] = []
     for number, call in enumerate(calls):
@@ -108,8 +108,8 @@ def _marked(calls: Sequence[Mapping[str, Any]]) -> tuple[list[Any], tuple[str, .
 
 
 def _comes_out(template: ChatTemplate, trial: _Trial) -> bool:
-    """Whether our words stand in the text. A conversation that cannot be rendered at all is not
-    judged here: rendering it says what is wrong with it."""
+    """Whether the test words are in the text. A conversation that cannot be rendered passes here,
+    because rendering it later reports the error."""
     generation = trial.messages[-1]["role"] != "assistant"
     try:
         text = template.render(

@@ -1,4 +1,4 @@
-"""What a step was made of, in words: for the file of a batch that broke it, and for messages."""
+"""Describes the data of a step: rows for the file of a batch that failed, sizes for messages."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ Row = dict[str, Any]
 
 
 def record_rows(rendered: Rendered, indices: Sequence[int], tokenizer: Any) -> Iterator[Row]:
-    """Records as the model read them, and where they came from:
-    `{"origin": "pairs.jsonl:17", "tokens": 41, "trunk": "Solve ...", "branches": [...]}`."""
+    """Records as the model read them, each with its origin: `{"origin": "pairs.jsonl:17", "tokens":
+    41, "trunk": "Solve ...", "branches": [...]}`."""
     for i in indices:
         tree, record = rendered.trees[i], rendered.records[i]
         yield {
@@ -27,7 +27,7 @@ def record_rows(rendered: Rendered, indices: Sequence[int], tokenizer: Any) -> I
 
 
 def sample_rows(groups: Sequence[ScoredGroup]) -> Iterator[Row]:
-    """Sampled completions with their scores, and where their tasks came from."""
+    """Sampled completions with their scores and the origins of their tasks."""
     for group in groups:
         for completion, score in zip(group.rollout.completions, group.scores, strict=True):
             yield {
@@ -46,7 +46,7 @@ def shape_of_trees(trees: Sequence[Tree]) -> str:
 
 
 def shape_of_groups(groups: Sequence[ScoredGroup]) -> str:
-    """The same of a step's own samples, a tree for each prompt and its completions."""
+    """`shape_of_trees` for sampled groups: a tree is a prompt with its completions."""
     sizes = [
         len(group.rollout.prompt_ids) + sum(len(c.ids) for c in group.rollout.completions)
         for group in groups

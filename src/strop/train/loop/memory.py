@@ -1,4 +1,4 @@
-"""Out of memory: said with the shape of what did not fit, and what to lower."""
+"""Out-of-memory errors that name the size of what did not fit and the settings to lower."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from strop.errors import TrainingError
 from strop.recipe.train.methods import Offline, Online
 
 ASKED = "you tried to allocate"
-"""What torch says where the machine's own memory ends; a GPU has an error class of its own."""
+"""Part of torch's message when host memory runs out; for GPU memory torch has an error class."""
 
 
 @contextmanager
 def explained(where: str, shape: Callable[[], str], lower: str) -> Iterator[None]:
-    """Turn running out of memory inside into a `TrainingError` that says what was too large."""
+    """Turn an out-of-memory error inside the block into a `TrainingError` that says what was too
+    large."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
@@ -31,8 +32,8 @@ def explained(where: str, shape: Callable[[], str], lower: str) -> Iterator[None
 
 
 def to_learn(recipe: Offline | Online) -> str:
-    """What bounds the memory of learning; all but the last leave the result as it is, so a resumed
-    run may change them (`directory.MAY_CHANGE`)."""
+    """The settings that bound the memory of an update. All but the last leave the result as it is,
+    so a resumed run may change them (`directory.MAY_CHANGE`)."""
     tokens, longest = recipe.run.micro_batch_tokens, recipe.text.max_length
     again = "" if recipe.model.gradient_checkpointing else " or set model.gradient_checkpointing"
     return (
@@ -42,7 +43,7 @@ def to_learn(recipe: Offline | Online) -> str:
 
 
 def to_sample(recipe: Online) -> str:
-    """What bounds the memory of sampling."""
+    """The settings that bound the memory of sampling."""
     rollout = recipe.rollout
     return (
         f"run.batch_size ({recipe.run.batch_size}), rollout.group_size ({rollout.group_size}) or "

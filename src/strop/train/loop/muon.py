@@ -10,7 +10,7 @@ import torch
 
 
 class Float32Muon(torch.optim.Muon):
-    """torch's Muon (the same options and the same state) but for the precision of the products.
+    """torch's Muon with the same options and state, but matrix products in float32.
 
     Jordan et al. 2024 (kellerjordan.github.io/posts/muon): momentum, then the nearest (nearly)
     orthogonal matrix, scaled to AdamW's root mean square (Liu et al. 2025, arXiv 2502.16982).

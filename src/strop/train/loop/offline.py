@@ -1,4 +1,4 @@
-"""Learning from records: draw, forward, loss, step."""
+"""Training on records: draw, forward, loss, step."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from strop.types import NotFinite, StepRecord, Tree
 
 
 class OfflineMethod(Protocol):
-    """One way to learn from records: supervised, pairs, thumbs, reward model."""
+    """A method that trains on records: supervised, pairs, thumbs, reward model."""
 
     @property
     def trees(self) -> Sequence[Tree]:
@@ -51,8 +51,8 @@ class Replay(Protocol):
 
 
 def with_replay(update: Update, replay: Replay | None, drawn: DrawnRecords) -> Update:
-    """The step's loss plus that of its replayed demonstrations: their mean NLL times how many there
-    are for each of the method's own records, whose loss stays as it is."""
+    """The step's loss plus the loss of its replayed demonstrations. The method's own loss is
+    unchanged; the demonstrations add their mean NLL times (demonstrations / own records)."""
     if replay is None:
         return update
     return update.beside(replay.update(drawn.replay), len(drawn.replay) / len(drawn.own))
@@ -91,7 +91,7 @@ def train_offline(state: TrainState, recipe: Offline, parts: OfflineParts) -> It
 def _step(
     updater: Updater, recipe: Offline, parts: OfflineParts, drawn: DrawnRecords
 ) -> tuple[dict[str, float], NotFinite | None]:
-    """Learn from these records: the step's metrics, or why they taught nothing."""
+    """Train on these records: the step's metrics, or why the update was left out."""
     state = updater.state
     where = f"step {state.step + 1}"
     rate = learning_rate(recipe.optim, state.step, parts.total)

@@ -1,6 +1,6 @@
-"""Learning from the model's own samples: sample, judge, learn.
+"""Training on the model's own samples: sample, score, update.
 
-A step samples a group per prompt, judges it and hands the scored groups to a learner: a policy
+A step samples a group per prompt, scores it and hands the scored groups to a learner: a policy
 gradient, pairs of the best and the worst, or maximum likelihood on the best.
 """
 
@@ -42,18 +42,19 @@ from strop.types import NotFinite, Score, ScoredGroup, StepRecord
 
 
 class Learner(Protocol):
-    """What is done with a step's scored groups; `compares_groups` says whether a group whose
-    rewards are all equal teaches nothing."""
+    """Makes updates from a step's scored groups; `compares_groups` says whether a group whose
+    rewards are all equal gives no gradient."""
 
     compares_groups: bool
 
     def updates(self, groups: Sequence[ScoredGroup]) -> Iterator[Update]:
-        """The optimizer steps to make with these groups, one asked for after the other is made."""
+        """The updates to make with these groups; the next one is computed after the last one was
+        made."""
 
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """Tasks looked at during training, and what judges their answers."""
+    """Tasks evaluated during training, and the reward that scores their answers."""
 
     recipe: TasksDuring
     tasks: Sequence[PromptedTask]
@@ -117,7 +118,7 @@ def _learn(
     gathered: StepRollouts,
     drawn: DrawnRecords,
 ) -> tuple[dict[str, float], NotFinite | None]:
-    """Learn from these groups: the learner's metrics, or why they taught nothing (more)."""
+    """Train on these groups: the learner's metrics, or why an update was left out."""
     state = updater.state
     where = f"step {state.step + 1}"
     rate = learning_rate(recipe.optim, state.step, parts.total)
@@ -154,10 +155,10 @@ def evaluate(source: RolloutSource, held_out: HeldOut) -> dict[str, float]:
 
 
 def rollout_metrics(gathered: StepRollouts, compares_groups: bool) -> dict[str, float]:
-    """What all samples of the step look like, named as TRL names them.
+    """Metrics over all samples of the step, under TRL's names.
 
-    `entropy` is estimated from what was drawn, mean of -log p over all sampled tokens: groups that
-    are skipped count as well, so that a policy that collapses is seen to.
+    `entropy` is the mean of -log p over all sampled tokens. Skipped groups count as well, so that a
+    collapsing policy shows in it.
     """
     groups = gathered.sampled
     row = {**score_metrics(groups), "sampled/rounds": gathered.rounds}
@@ -215,8 +216,8 @@ def score_metrics(groups: Sequence[ScoredGroup]) -> dict[str, float]:
 
 
 def _mean_length_below(scores: Sequence[Score], lengths: torch.Tensor) -> float:
-    """Mean length of the answers that earn less than the mean: a pull towards long wrong answers
-    shows here first (0 where none does)."""
+    """Mean length of the answers whose reward is below the mean (0 if there are none): a drift
+    towards long wrong answers shows here first."""
     totals = torch.tensor([float("nan") if s.total is None else s.total for s in scores])
     below = totals < totals.nanmean() - 1e-9
     return float(lengths[below].mean()) if below.any() else 0.0
@@ -246,7 +247,7 @@ def _sample(group: ScoredGroup, number: int) -> dict[str, Any]:
 def _habit_samples(
     groups: Sequence[ScoredGroup], habits: Sequence[Sequence[Sequence[str]]]
 ) -> list[dict[str, Any]]:
-    """For each habit that completions of this step show, the one that earned most by it."""
+    """For each habit seen in this step's completions, the completion with the highest reward."""
     best: dict[str, dict[str, Any]] = {}
     for group, shown in zip(groups, habits, strict=True):
         for number, names in enumerate(shown):

@@ -56,11 +56,10 @@ class Optimizers:
 def build_optimizer(
     network: Network, recipe: OptimRecipe, *, muon: Precision = "bfloat16"
 ) -> Optimizers:
-    """AdamW over the trained parameters, biases and norms not decayed; with `muon`, the hidden
-    matrices go to Muon instead (Jordan et al. 2024, kellerjordan.github.io/posts/muon), at
-    the same rate (matched to AdamW's root mean square update: Liu et al. 2025, arXiv 2502.16982);
-    `muon` is the precision in which it orthogonalises.
-    """
+    """AdamW over the trained parameters, without decay of biases and norms. Where the recipe asks
+    for Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon), it takes the hidden matrices
+    at the same rate (matched to AdamW's root mean square update: Liu et al. 2025, arXiv 2502.16982)
+    and orthogonalises in the precision `muon`."""
     hidden = set(_hidden_matrices(network)) if recipe.optimizer == "muon" else set()
     rest = [p for p in network.trainable() if p not in hidden]
     groups = [

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: a run ends at the next place where nothing is lost."""
+"""SIGTERM and SIGINT end a run at the next point where no work is lost."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from strop.errors import StoppedBySignal
 
 
 class Interrupted(BaseException):
-    """Raised by a signal inside `interruptible`; no error, so that no reward can swallow it."""
+    """Raised by a signal inside `interruptible`. It is no `Exception`, so that no reward can catch
+    it."""
 
 
 class Signals:
-    """The first signal that arrived, and whether the work of this instant may be broken off."""
+    """The first signal that arrived, and whether the current work may be interrupted."""
 
     def __init__(self) -> None:
         self.number: int | None = None
@@ -30,7 +31,7 @@ class Signals:
         self.stop_here()
 
     def stop_here(self) -> None:
-        """Raise `Interrupted` if a signal came and the work may be broken off."""
+        """Raise `Interrupted` if a signal came and the current work may be interrupted."""
         if self.number is not None and self.interruptible:
             raise Interrupted
 
@@ -39,7 +40,7 @@ class Signals:
 def watched() -> Iterator[Signals]:
     """Note the first SIGTERM or SIGINT; a second one exits at once.
 
-    Raises `StoppedBySignal` where one broke off work before the first step.
+    Raises `StoppedBySignal` where a signal interrupted the work before the first step.
     """
     signals = Signals()
     numbers = (signal.SIGTERM, signal.SIGINT)
@@ -58,7 +59,8 @@ def watched() -> Iterator[Signals]:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """A signal may break off what is inside: it changes neither weights nor running statistics."""
+    """A signal may interrupt the block, which must change neither weights nor running
+    statistics."""
     signals = _current.get()
     if signals is None:
         yield

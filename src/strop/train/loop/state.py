@@ -1,4 +1,4 @@
-"""What a run carries from step to step; all of it is in every checkpoint."""
+"""The state that a run carries from step to step; every checkpoint holds all of it."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from strop.model.reference import Reference
 from strop.train.loop.optim import Optimizers
 
 Trained = Literal["policy", "critic"]
-"""Whose weights an optimizer step changes."""
+"""The network that an optimizer step changes."""
 
 
 class Carried(Protocol):
     """Part of a run that saves and loads itself."""
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps of it, as JSON has it."""
+        """The state that a checkpoint keeps, as JSON values."""
 
     def load(self, saved: Mapping[str, Any]) -> None:
-        """Go on from what `state` gave."""
+        """Continue from what `state` returned."""
 
 
 @dataclass(slots=True)
@@ -71,7 +71,7 @@ class Streaks:
     steps: dict[str, int] = field(default_factory=dict)
 
     def see(self, name: str, holds: bool) -> int:
-        """The streak with this step; none at all where it does not hold."""
+        """The length of the streak up to this step: 0 where it does not hold."""
         self.steps[name] = self.steps.get(name, 0) + 1 if holds else 0
         return self.steps[name]
 
@@ -84,8 +84,8 @@ class Streaks:
 
 @dataclass(slots=True)
 class LeftOutUpdates:
-    """Updates in a row that were left out because they were not finite, and whether the run went
-    back to a checkpoint for it."""
+    """How many updates in a row were left out because they were not finite, and whether the run
+    went back to a checkpoint because of them."""
 
     in_a_row: int = 0
     went_back: bool = False
@@ -101,9 +101,10 @@ class LeftOutUpdates:
 class TrainState:
     """What training changes.
 
-    `step` counts finished steps; `reward_mean` is the mean reward of all answers learnt so far
-    (BCO reads it), `unscored` how long each reward has left too many completions unscored;
-    `reference` is there when it moves with the run, `rollouts` where the run samples.
+    `step` counts finished steps; `reward_mean` is the mean reward of all answers trained on so far
+    (BCO reads it); `unscored` counts for each reward the steps in a row with too many unscored
+    completions; `reference` is set only if it moves with the policy, `rollouts` only if the run
+    samples.
     """
 
     network: Network
@@ -128,8 +129,9 @@ class TrainState:
         return parts if self.rollouts is None else {**parts, "rollouts": self.rollouts}
 
     def draw_at(self, total: int) -> int:
-        """Which step's records come next, of `total`: those of `step`, or as many further on as a
-        return to an earlier checkpoint left out; after the last come the first."""
+        """The step, of `total`, whose records come next: `step`, plus the steps whose records were
+        left out when the run went back to a checkpoint; after the last step come the records of the
+        first."""
         return (self.step + self.position.shift) % total
 
     def updates(self) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Completions that a reward could not judge: counted by reward and reason, and a limit to them."""
+"""Completions that a reward could not score: counted by reward and reason, and limited."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from strop.train.loop.state import Streaks
 from strop.types import Failure, ScoredGroup
 
 PATIENCE = 3
-"""Steps in a row that a component may be above its share."""
+"""Steps in a row after which a component above its `max_unscored` ends the run."""
 
 
 def unscored_metrics(
@@ -19,8 +19,8 @@ def unscored_metrics(
     groups: Sequence[ScoredGroup],
     failures: Sequence[Failure],
 ) -> dict[str, float]:
-    """`rewards/<name>/unscored`, and of them `rewards/<name>/<kind of failure>`, where there are
-    any; a completion without a kind was given `None`."""
+    """Counts `rewards/<name>/unscored` and, where a failure has a kind, `rewards/<name>/<kind>`;
+    for the others the reward returned `None`. Counts of 0 are not listed."""
     row: dict[str, float] = {}
     for component in components:
         count = _unscored(component, groups)
@@ -39,8 +39,8 @@ def expect_scored(
     streaks: Streaks,
     where: str,
 ) -> None:
-    """Raise `UnscoredError` for a component above its share of unscored completions for the third
-    step in a row; `streaks` carry how long it has been."""
+    """Raise `UnscoredError` for a component above its `max_unscored` for the third step in a row;
+    `streaks` count these steps."""
     total = sum(len(group.scores) for group in groups)
     for component in components:
         share = _unscored(component, groups) / total

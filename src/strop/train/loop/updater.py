@@ -1,8 +1,8 @@
 """The one place that steps an optimizer.
 
-A method says what a step counts and what the losses of its micro-batches are once the counts of all
-processes are known. The updater adds up the counts, runs the micro-batches, adds up the gradients,
-clips them and steps. Nothing is divided twice.
+A method gives a step's counts (tokens, records) and, from the counts of all processes, the losses
+of its micro-batches. The updater adds up the counts, runs the micro-batches, adds up the gradients,
+clips them and steps. The counts are the denominators, so nothing is divided twice.
 """
 
 from __future__ import annotations
@@ -39,8 +39,9 @@ SHOWN = 5
 class Update:
     """One optimizer step that a method asks for: `Update({"tokens": 210}, losses)`.
 
-    `counts` are this process's; `losses(counts)`, given those of all processes, are the losses of
-    its micro-batches. `metrics` were measured before the forwards; `of` says whose weights change.
+    `counts` are this process's; `losses(counts)` takes the counts of all processes and returns the
+    losses of this process's micro-batches. `metrics` were measured before the forwards; `of` names
+    the network whose weights change.
     """
 
     counts: Counts
@@ -131,7 +132,7 @@ class Updater:
         where: str,
     ) -> None:
         finite = all(map(math.isfinite, (*numbers, float(norm))))
-        # decided by all processes: one that went on alone would wait for the others for ever
+        # all processes decide together: one that went on alone would wait for the others for ever
         if not self.world.total({"not_finite": float(not finite)})["not_finite"]:
             return
         whose = "" if of == "policy" else f"the {of}'s "
@@ -165,7 +166,8 @@ def _numbers(values: Sequence[torch.Tensor]) -> list[float]:
 
 
 def _not_finite(network: Network, values: Sequence[float]) -> list[str]:
-    """What is not finite: weights and losses, or else gradients (of such a loss they all are)."""
+    """Names of weights and losses that are not finite; only if all of those are finite, of
+    gradients, because a loss that is not finite spoils every gradient."""
     count = len(values)
     named = [(n, p) for n, p in network.model.named_parameters() if p.requires_grad]
     weights = [f"weights {name}" for name, p in named if not p.detach().isfinite().all()]

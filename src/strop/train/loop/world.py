@@ -1,7 +1,7 @@
 """The processes that train one model together; one process is a world of one.
 
-What a step counts, the statistics that its loss needs of the whole batch, its gradients and its
-metrics are the same whatever the number of processes: each of them goes through the world.
+A step's counts, the whole-batch statistics of its loss, its gradients and its metrics all go
+through the world, so they are the same for any number of processes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from strop.losses.metrics import Metric
 
 Counts = Mapping[str, float]
-"""What a process counts of a step: `{"tokens": 210, "records": 4}`. Counts of processes add up."""
+"""A process's counts of a step: `{"tokens": 210, "records": 4}`. Counts of processes add up."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,1 +1,1 @@
-"""The ways to learn: one file a family, and one table of all methods."""
+"""The training methods: one file per family, and one table of all methods."""

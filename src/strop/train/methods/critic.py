@@ -1,4 +1,4 @@
-"""PPO's critic: values of every token, and how they are learnt."""
+"""PPO's critic: the value of every token, and the critic's loss."""
 
 from __future__ import annotations
 

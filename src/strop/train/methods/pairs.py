@@ -1,7 +1,7 @@
 """Learning from pairs: DPO and its family, with and without a reference.
 
-An answer has one log-prob that the loss compares: the sum over its tokens, their mean, or a sum
-that counts tokens beyond the shorter answer less. The same rule is applied to policy and reference.
+The loss compares one log-prob per answer: the sum over its tokens, their mean, or a sum in which
+tokens beyond the shorter answer's length weigh less. Policy and reference follow the same rule.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def answer_logprobs(scores: TokenScores, rule: PairRule) -> torch.Tensor:
 
 
 def reference_read(rule: PairRule) -> Callable[[TokenScores], torch.Tensor]:
-    """What is kept of the reference: (sum, compared log-prob) of every branch, [B, 2]."""
+    """Reads the reference's scores: (sum, compared log-prob) of every branch, [B, 2]."""
     return lambda scores: torch.stack([scores.sums_B(), answer_logprobs(scores, rule)], 1)
 
 
@@ -81,8 +81,8 @@ LossOfSides = Callable[[Sides, "PairRule", Options, float], torch.Tensor]
 
 
 def loss_named(name: str) -> LossOfSides:
-    """The method's own entry below, else the function of that name in `losses/preference.py`, which
-    is given its own options."""
+    """The method's entry in `WITH_OPTIONS`, else the function of that name in
+    `losses/preference.py`, which gets the options that it has parameters for."""
     if name in WITH_OPTIONS:
         return WITH_OPTIONS[name]
     function = vars(preference)[name]
@@ -103,7 +103,7 @@ def _dpo(sides: Sides, rule: PairRule, options: Options, reward_mean: float) -> 
 def _own_loss(
     function: Callable[..., torch.Tensor], sides: Sides, options: Options
 ) -> torch.Tensor:
-    """A user's own loss of each pair, [P]; it gets those options that it has parameters for."""
+    """A user's own loss of each pair, [P]; it gets the options that it has parameters for."""
     taken = inspect.signature(function).parameters
     loss_P = function(*sides, **{name: v for name, v in options.items() if name in taken})
     if not isinstance(loss_P, torch.Tensor) or loss_P.shape != sides[0].shape:
@@ -145,19 +145,20 @@ class PairRule:
         return METHODS[self.method]
 
     def option(self, name: str, without: Any) -> Any:
-        """An option of the objective, or `without` where this method has none of that name."""
+        """An option of the objective, or `without` if this method has no such option."""
         known = name in type(self.objective).model_fields
         return getattr(self.objective, name) if known else without
 
     @property
     def averages(self) -> bool:
-        """Whether an answer counts by its mean log-prob a token."""
+        """Whether the loss compares mean log-probs per token."""
         by_option = self.row.length == "option" and self.option("length_normalized", False)
         return self.row.length == "mean" or by_option
 
     @property
     def desensitized(self) -> float | None:
-        """The weight of tokens beyond the shorter answer's length (LD-DPO), where it is not 1."""
+        """The weight of tokens beyond the shorter answer's length (LD-DPO); `None` where it is
+        1."""
         alpha = self.option("ld_alpha", 1.0) if self.row.length == "option" else 1.0
         return None if alpha == 1 else alpha
 
@@ -168,8 +169,8 @@ class PairRule:
 
 @dataclass(frozen=True, slots=True)
 class StepPairs:
-    """The pairs of one step: how many in all processes, this process's reference rows [2P, 2] (or
-    None) and the mean reward so far.
+    """The pairs of one step: their number in all processes, this process's reference rows [2P, 2]
+    (or None) and the mean reward so far.
 
     `slope_B` and `value_P` are set for losses over the whole batch that are computed in parts: the
     loss's gradient in every compared log-prob, and every pair's loss.
@@ -222,7 +223,8 @@ class PairMethod:
         return Update({"pairs": len(trees)}, losses)
 
     def finish(self, row: dict[str, float], *, learnt: bool) -> dict[str, float]:
-        """Keep the mean reward of all answers learnt so far: BCO's shift from the next step on."""
+        """Update the mean reward of all answers trained on so far: BCO's shift from the next step
+        on."""
         if learnt and self.rule.reads_reward_mean:
             self.reward_mean.add((row["rewards/chosen"] + row["rewards/rejected"]) / 2)
         return row
@@ -275,7 +277,7 @@ class PairMethod:
 def pair_metrics(
     beta: float, scores: TokenScores, answers_B: torch.Tensor, step: StepPairs, batch: MicroBatch
 ) -> dict[str, Metric]:
-    """What users know from TRL, and how far the chosen answer has drifted from the reference."""
+    """The metrics that TRL logs, and how far the chosen answer has drifted from the reference."""
     sums_B, lengths_B = scores.sums_B().detach(), scores.lengths_B()
     ref_B = _compared(step.ref_B2, batch.branches, answers_B.device)
     rewards_B = beta * (answers_B if ref_B is None else answers_B - ref_B)

@@ -1,8 +1,8 @@
 """One step of a policy-gradient method: from scored groups to updated weights.
 
-The samples become a `PolicyBatch` (what every token is worth, and under which older weights it was
-written); the batch is gone through once or several times in one or several updates. Groups that
-carry no gradient are neither forwarded nor differentiated; the loss's denominators count them.
+The samples become a `PolicyBatch` (every token's advantage, and its log-prob under older weights).
+One or several passes over the batch make one or several updates each. Groups that carry no gradient
+get no forward and no backward; the loss's denominators count them.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from strop.types import Completion, ScoredGroup, Tree
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A group as it is learnt: its tree, and which of its completions are the tree's branches."""
+    """The part of a group that is trained on: its tree, and which completions are the branches."""
 
     group: int
     tree: Tree
@@ -46,13 +46,13 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class PolicyBatch:
-    """What there is to learn from a step's samples.
+    """A step's samples with all that the loss needs.
 
-    `trees` are in the order of their groups (`group_of[i]` is tree i's); all lists of tensors
-    follow the branches of `trees`, one tensor of the branch's tokens each. `old` is None when the
+    `trees` are in the order of their groups (`group_of[i]` is tree i's); every list of tensors has
+    one tensor per branch of `trees`, in order, with a value per token. `old` is None when the
     policy itself is the older policy (one update); `ref` without a reference; `weight` without
     mismatch correction; `value` and `ret` (returns) without a critic. `counted[g]` are the lengths
-    of group g's answers that count in the denominators.
+    of the answers of group g that count in the denominators.
     """
 
     trees: tuple[Tree, ...]
@@ -77,12 +77,12 @@ class MiniBatch:
 
 
 def loss_of(recipe: PolicyRecipe) -> PolicyLoss:
-    """The method's preset with what the recipe sets itself."""
+    """The method's preset, overridden by what the recipe sets."""
     return PRESETS[recipe.method](**recipe.objective.loss_options())
 
 
 class PolicyGradient:
-    """Learns from groups with one of the presets."""
+    """Policy-gradient updates from scored groups, with one of the presets."""
 
     def __init__(
         self,
@@ -273,7 +273,7 @@ class PolicyGradient:
 
     @torch.no_grad()
     def _older(self, trees: Sequence[Tree]) -> torch.Tensor:
-        """Log-probs before the first update, [N], dropout off as when they were sampled."""
+        """Log-probs before the first update, [N], without dropout, as in sampling."""
         head = Head(temperature=self.head.temperature)
         cut = micro_batches(trees, self.recipe.run.micro_batch_tokens)
         with phase("forward"), eval_mode(self.policy.model), self.policy.arithmetic():
@@ -316,7 +316,7 @@ class PolicyGradient:
         return found.weight_N
 
     def _penalty(self, old_N: torch.Tensor | None, ref_N: torch.Tensor | None) -> torch.Tensor:
-        """beta times the KL of every token where it belongs into the reward, [N] (or 0)."""
+        """beta times the KL of every token, [N], where the KL is part of the reward; else 0."""
         if self.method.beta == 0 or self.method.kl_in == "loss" or old_N is None or ref_N is None:
             return torch.zeros(())
         return self.method.beta * ESTIMATORS[self.method.kl](old_N, ref_N)
@@ -333,7 +333,7 @@ class PolicyGradient:
         penalty_N = self._penalty(old_N, ref_N)
         owners = [(k.group, i) for k in kept for i in k.completions]
         if penalty_N.dim() == 1:
-            # an answer that is left out has no KL, so it leaves the baseline as well
+            # an answer that is not trained on has no KL, so the baseline leaves it out as well
             plain_PG, rewards_PG = rewards_PG, torch.full_like(rewards_PG, float("nan"))
             for owner, penalty in zip(owners, penalty_N.split(list(lengths)), strict=True):
                 rewards_PG[owner] = plain_PG[owner] - penalty.sum()

@@ -1,4 +1,4 @@
-"""Two other last steps of the online loop: pairs from own samples, and the best of n."""
+"""Learners that rank a group's samples: online DPO (best against worst) and RAFT (best of n)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from strop.types import Completion, ScoredGroup, Tree
 def ranked(group: ScoredGroup, *, whole_only: bool) -> list[tuple[float, Completion]]:
     """Scored completions, best first; equal rewards keep the order they were sampled in.
 
-    `whole_only` leaves out those that were cut at the token limit.
+    `whole_only` leaves out completions that were cut at the token limit.
     """
     pairs = [
         (score.total, completion)
@@ -42,13 +42,15 @@ def ranked(group: ScoredGroup, *, whole_only: bool) -> list[tuple[float, Complet
     return sorted(pairs, key=lambda pair: -pair[0])
 
 
-def logging_of_samples_alone(update: Update) -> Update:
-    """An update that leaves the entropy (and the pairs' token count) to the rollout, which measures
-    it over all samples and not only over those that are learnt."""
+def without_rollout_metrics(update: Update) -> Update:
+    """The update without the metrics that the rollout logs itself: the rollout measures them over
+    all samples, the update only over those it trains on."""
 
     def quieter(loss_of: MicroBatchLoss) -> Loss:
         loss = loss_of()
-        return Loss(loss.value, {n: m for n, m in loss.metrics.items() if n not in OF_ALL_SAMPLES})
+        return Loss(
+            loss.value, {n: m for n, m in loss.metrics.items() if n not in LOGGED_BY_ROLLOUT}
+        )
 
     def losses(counts: Counts) -> list[MicroBatchLoss]:
         return [partial(quieter, loss_of) for loss_of in update.losses(counts)]
@@ -57,17 +59,17 @@ def logging_of_samples_alone(update: Update) -> Update:
 
 
 NOTHING = Update({"pairs": 0}, lambda counts: [])
-"""An update without a loss of its own; replayed demonstrations may stand beside it."""
+"""An update without a loss of its own; the loss of replayed demonstrations may be added to it."""
 
-OF_ALL_SAMPLES = frozenset({"num_tokens", "entropy", "learnt/entropy"})
-"""Metrics that the rollout logs of all samples."""
+LOGGED_BY_ROLLOUT = frozenset({"num_tokens", "entropy", "learnt/entropy"})
+"""Metrics that the rollout logs over all samples."""
 
 
 class OnlineDpo:
     """Online DPO: the best against the worst answer of each group (Guo et al. 2024, arXiv
     2402.04792, with a reward in place of the annotating model).
 
-    Groups whose scored answers are all worth the same give no pair and are counted.
+    Groups whose scored answers all have the same reward give no pair and are counted.
     """
 
     compares_groups = True
@@ -90,10 +92,10 @@ class OnlineDpo:
             trees = [tree for group in groups for tree in self._pair(group)]
             update = self._method(trees).update(range(len(trees))) if trees else NOTHING
         skipped = {"skipped/groups": Sum(float(len(groups) - len(trees)))}
-        yield logging_of_samples_alone(replace(update, metrics=skipped))
+        yield without_rollout_metrics(replace(update, metrics=skipped))
 
     def _method(self, trees: Sequence[Tree]) -> PairMethod:
-        """The loss over these pairs, against the reference as it stands now."""
+        """The loss over these pairs, against the reference's current weights."""
         max_tokens = self.recipe.run.micro_batch_tokens
         rule = PairRule(self.recipe.objective.loss, self._objective())
         read = reference_read(rule)
@@ -121,7 +123,7 @@ class Raft:
     """Rejection-sampling fine-tuning: maximum likelihood on the best answer of each group (RAFT:
     Dong et al. 2023, arXiv 2304.06767), if it earns at least `min_reward`.
 
-    Of answers that earn the same the first is learnt, so equal groups teach as well.
+    Of answers with the same reward the first is trained on, so equal groups count as well.
     """
 
     compares_groups = False
@@ -140,10 +142,10 @@ class Raft:
         )
         skipped = {"skipped/groups": Sum(float(len(groups) - len(trees)))}
         update = replace(method.update(range(len(trees))), metrics=skipped)
-        yield logging_of_samples_alone(update)
+        yield without_rollout_metrics(update)
 
     def _reason(self, groups: Sequence[ScoredGroup]) -> str:
-        """Why none of these groups has an answer to learn."""
+        """Why none of these groups has an answer to train on."""
         if any(self._ranked(group) for group in groups):
             return "none of its answers earned objective.min_reward"
         return (

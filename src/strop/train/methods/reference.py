@@ -32,8 +32,8 @@ Indices = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class MethodRecords:
-    """What a method is made for: rendered records. `prefix` names the cached files, `visited` gives
-    the records that some step looks at, in order (None: all)."""
+    """Rendered records that a method trains on. `prefix` names the cached files; `visited` gives
+    the records that some step visits, in order (None: all)."""
 
     rendered: Rendered
     prefix: str
@@ -48,7 +48,7 @@ class ReferenceCache:
 
     @cached_property
     def model(self) -> str:
-        """Which model the run starts from; its files are read whole for this, once a run."""
+        """Hash of the model that the run starts from; reads all its files, once a run."""
         return weights_hash(self.start)
 
     def scores(

@@ -1,4 +1,4 @@
-"""Teaching a scalar head to score chosen answers above rejected ones."""
+"""Trains a scalar head to score chosen answers above rejected ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What builds the methods of each family: one table for records, one for own samples."""
+"""Builders of each family's methods: one table for records, one for the model's own samples."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ OfflineBuilder = Callable[[TrainState, Any, ReferenceCache, MethodRecords, World
 """(state, recipe, cache, records, world) -> the method; the recipe is its family's."""
 
 OnlineBuilder = Callable[[TrainState, Any, Reference | None, World], Learner]
-"""(state, recipe, reference, world) -> what learns from a step's groups."""
+"""(state, recipe, reference, world) -> the learner."""
 
 
 def _supervised(

@@ -1,8 +1,8 @@
-"""Learning from thumbs: KTO and unpaired APO-zero.
+"""Training on thumbs up and down: KTO and unpaired APO-zero.
 
-KTO's reference point is how much likelier the policy finds answers to *other* prompts than the
-reference does. Every record is given the answer of another one for that, once for the whole run,
-so the reference's part of the estimate is computed once as well.
+KTO's reference point is how much likelier answers to *other* prompts are under the policy than
+under the reference. For it every prompt is paired with another record's answer, once for the whole
+run, so the reference's part of the estimate is also computed once.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""Alarms: the ways a run lies, seen from its own log, and what is then done.
+"""Alarms: known failures of a run, detected in its own log, and the actions they trigger.
 
-An alarm is a fold over the rows of `metrics.jsonl`, nothing else: a resumed run reads its old rows
-and knows what it knew. A detector turns rows into one number; the number has to cross the
-threshold for `patience` rows in a row; the alarm rings once and again only after it was silent.
+An alarm depends only on the rows of `metrics.jsonl`, so a resumed run restores its alarms by
+reading its old rows. A detector turns rows into one number; when the number is beyond the threshold
+for `patience` rows in a row the alarm fires, and it can fire again only after the number was back
+within the threshold.
 """
 
 from __future__ import annotations
@@ -28,21 +29,22 @@ from strop.train.monitor.hacking import (
 )
 
 ROOM = 0.1
-"""Share of the seen reward range that has to be left to gain before a still run is a stuck one."""
+"""A run without progress counts as stuck only if more than this share of the reward range seen so
+far is still to be gained."""
 
 LONG = 10
-"""Steps whose mean is followed where single steps say little."""
+"""Steps in a mean, for metrics whose single steps are too noisy."""
 
 MEMORY = 50
-"""Rows that a running median remembers."""
+"""Rows in a running median."""
 
 
 class Displacement(Detector):
-    """How far the chosen log-prob per token is below the best it has been (at first: the
-    reference), while the margin has risen. Means of a few steps, since batches differ.
+    """How far the chosen log-prob per token is below its best so far (at first: the reference)
+    while the margin has risen. Both are means over a few steps, since batches differ.
 
-    Without a reference (SimPO, ORPO, CPO) the log-prob itself is followed, over more steps: it
-    differs from batch to batch by what the answers are.
+    Without a reference (SimPO, ORPO, CPO) it follows the log-prob itself, over more steps, because
+    the log-prob varies with the answers of each batch.
     """
 
     def __init__(self) -> None:
@@ -163,8 +165,8 @@ class Spike(Detector):
 
 
 class CapabilityRegression(Detector):
-    """How many general scores of the dev suite are below what they were before step 1, by more than
-    the tolerance, while the target is above."""
+    """How many general scores of the dev suite are more than the tolerance below their values
+    before step 1, while the target score is above its own."""
 
     def __init__(self, recipe: DevRecipe | None = None) -> None:
         self.recipe = recipe
@@ -238,9 +240,8 @@ DETECTORS: dict[str, Callable[[], Detector]] = {
 
 @dataclass(frozen=True, slots=True)
 class FiredAlarm:
-    """An alarm that rang:
-    `FiredAlarm("displacement", 9, "stop", "displacement at step 9: ...", 7)`; `since` is the
-    step at which its number first was beyond the threshold."""
+    """An alarm that fired: `FiredAlarm("displacement", 9, "stop", "displacement at step 9: ...",
+    7)`; `since` is the step at which its number first was beyond the threshold."""
 
     name: str
     step: int
@@ -269,7 +270,7 @@ class AlarmWatch:
         self.since = dict.fromkeys(wanted, 0)
 
     def see(self, row: Row) -> list[FiredAlarm]:
-        """The alarms that ring at this row."""
+        """The alarms that fire at this row."""
         return [fired for name, alarm, detector in self.alarms
                 if (fired := self._one(name, alarm, detector, row))]  # fmt: skip
 
@@ -291,7 +292,7 @@ class AlarmWatch:
 
 
 def act(fired: Sequence[FiredAlarm]) -> None:
-    """Warn of every alarm; raise `StoppedByAlarm` for the first that ends the run."""
+    """Warn of every alarm; raise `StoppedByAlarm` for the first alarm that ends the run."""
     for alarm in fired:
         if not alarm.ends:
             warnings.warn(alarm.said, stacklevel=2)

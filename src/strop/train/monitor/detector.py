@@ -1,4 +1,4 @@
-"""What an alarm listens with: a fold over the rows of a run's log."""
+"""Detectors: each turns the rows of a run's log into the number that an alarm compares."""
 
 from __future__ import annotations
 

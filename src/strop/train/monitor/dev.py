@@ -1,4 +1,4 @@
-"""Measuring a dev suite on the model in training, and which checkpoint is the best by it."""
+"""Measures a dev suite on the model in training and finds the best checkpoint by it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ FORWARD = 64
 """Pairs that a reward model scores in one forward."""
 
 ANY = "..."
-"""Stands for the names that a task written in Python gives its scores."""
+"""Placeholder for score names that only a task written in Python knows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Best:
 def best_of(best: Best | None, row: Mapping[str, Any], metric: str) -> Best | None:
     """The better of `best` and a row of the log; the earlier of two equal ones.
 
-    Step 0 does not count: it is the model the run began with, and no checkpoint of it.
+    Step 0 does not count: it is the starting model, not a checkpoint of the run.
     """
     score = row.get(f"dev/{metric}")
     if score is None or not math.isfinite(score) or row["step"] == 0:
@@ -80,8 +80,8 @@ def find_best(folder: Path, metric: str) -> Best | None:
 
 
 def start_score(folder: Path, metric: str) -> float | None:
-    """What the model scored before step 1, by the run's log; `None` where this was not measured
-    then (a forced run may have got its dev suite later)."""
+    """The model's score before step 1, from the run's log; `None` if it was not measured then (a
+    run resumed with --force-resume may have got its dev suite later)."""
     score = next(read_rows(folder / "metrics.jsonl")).get(f"dev/{metric}")
     return None if score is None else float(score)
 
@@ -99,7 +99,8 @@ class Dev:
         return None if self.best is None else self.best.step
 
     def start(self, total: int) -> StepRecord:
-        """What the model scores before step 1; raises `RecipeError` for a score it does not get."""
+        """Measure the model before step 1; raises `RecipeError` if a score of the recipe is
+        missing."""
         metrics = self.measure()
         found = [name.removeprefix("dev/") for name in metrics]
         for name in (self.recipe.metric, *self.recipe.general):
@@ -108,7 +109,8 @@ class Dev:
         return StepRecord(0, total, metrics)
 
     def measure(self) -> dict[str, float]:
-        """`dev/<score>` of every score; neither dropout nor a random stream of the run notices."""
+        """`dev/<score>` of every score; the run's dropout mode and random streams stay as they
+        are."""
         network = self.network
         with phase("evaluation"), torch.no_grad(), eval_mode(network.model), _same_draws(network):
             if isinstance(network, Policy):
@@ -134,8 +136,8 @@ class Dev:
 
 @dataclass(frozen=True, slots=True)
 class DevSet:
-    """A suite and its items that could have been trained on:
-    `DevSet(Suite(name="dev", ...), (Task("3x = 6", ...), ...))`."""
+    """A suite, and those of its items that training data could contain: `DevSet(Suite(name="dev",
+    ...), (Task("3x = 6", ...), ...))`."""
 
     suite: Suite
     items: tuple[Task | Preference, ...]
@@ -167,8 +169,8 @@ def load_dev(recipe: Recipe) -> DevSet | None:
 
 
 def refuse_trained_on(dev: DevSet, training: Iterable[Record]) -> None:
-    """Raise `DataError` where dev items are in the training data: their scores would rise by
-    memory, and the best checkpoint be the one that remembers most."""
+    """Raise `DataError` where dev items are in the training data: memorising them would raise the
+    scores, and the best checkpoint would be the one that memorised most."""
     found = overlap(dev.items, training).matches
     if found:
         first = found[0]
@@ -208,7 +210,7 @@ PARTS: Mapping[type[EvalTask], Callable[[Any], list[str]]] = {
     PythonTask: lambda asked: ["", ANY],
     LmEvalTask: lambda asked: ["", ANY],
 }
-"""What stands behind a task's name in the names of its scores, by the kind of task."""
+"""By kind of task: the parts after the task's name in the names of its scores."""
 
 
 def _expect_scores(dev: DevRecipe, suite: Suite) -> None:
@@ -263,7 +265,7 @@ def _preferred(suite: Suite, network: ScalarNetwork) -> dict[str, float]:
 
 @contextmanager
 def _same_draws(network: Network) -> Iterator[None]:
-    """Whatever is drawn inside (a user's reward may), the run's own streams go on as before."""
+    """Restores the run's random streams afterwards: a user's reward may draw from them."""
     devices: Sequence[torch.device] = [network.device] if network.device.type == "cuda" else []
     python, numpy = random.getstate(), np.random.get_state()
     try:

@@ -1,4 +1,4 @@
-"""Signs that a reward is being earned without the task."""
+"""Detectors of reward hacking: rewards that rise without the task being done."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ RISE = 0.1
 """A habit counts once its share has risen by this much."""
 
 SLACK = 0.5
-"""Standard errors of fall that CUSUM forgives every time (half the shift it is to see)."""
+"""CUSUM's allowance per evaluation, in standard errors: half the shift that it is to detect."""
 
 EVALS = 8
-"""Evals over which slopes are looked at."""
+"""Evaluations in a slope."""
 
 RECENT = 2
-"""Steps that stand for how things are now."""
+"""Last steps that are compared with the start."""
 
 PAID = 0.25
-"""Standard deviations of the reward by which it has to have risen to count as risen."""
+"""Standard deviations by which a reward has to rise to count as risen."""
 
 
 class LengthDrift(Detector):
@@ -52,7 +52,8 @@ class LengthDrift(Detector):
 
 
 class Hacking(Detector):
-    """Fall of the held-out reward from its best while the trained reward is above what it was."""
+    """Fall of the held-out reward from its best while the trained reward is above its value
+    then."""
 
     def __init__(self) -> None:
         self.recent: deque[float] = deque(maxlen=START)
@@ -83,8 +84,8 @@ class Habits(Detector):
     """How surely a habit has become more common than at the start: the largest z of a
     two-proportion test of the last steps' completions against the first ones'.
 
-    Only rises of ten points and more count: completions of a group resemble each other, so that
-    small ones are significant too often.
+    Only rises of at least ten points count: completions of a group resemble each other, so small
+    rises are significant too often.
     """
 
     def __init__(self) -> None:
@@ -133,7 +134,8 @@ def two_proportions(before: float, early: float, now: float, late: float) -> flo
 
 
 class LengthPay(Detector):
-    """Mean correlation of reward and length at equal correctness over the last steps."""
+    """Mean correlation of reward and length among answers of equal correctness, over the last
+    steps."""
 
     def __init__(self) -> None:
         self.recent: deque[float] = deque(maxlen=START)
@@ -192,9 +194,9 @@ def slope_t(values: Sequence[float]) -> float:
 
 
 class ProxyGap(Detector):
-    """CUSUM of the held-out reward's fall below its reference, in standard errors (Page 1954),
-    counted while the trained reward is clearly above what it was then. The reference is the best
-    mean of three evals so far."""
+    """CUSUM of the held-out reward's fall below its reference, in standard errors (Page 1954). The
+    reference is the best mean of three evaluations so far; falls count while the trained reward is
+    clearly above its value at the reference."""
 
     def __init__(self) -> None:
         self.trained: deque[float] = deque(maxlen=START)

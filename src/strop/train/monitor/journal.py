@@ -1,4 +1,4 @@
-"""Where a finished step is told: log, samples, alarms, trackers and whoever watches."""
+"""Writes a finished step to the log, the samples, the alarms, the sinks and the caller."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from strop.types import StepRecord
 
 
 class RunJournal:
-    """The records of a run, from the step it goes on at: later rows of an earlier start are
-    dropped, the ones before are heard by the alarms again."""
+    """The log of a run. A resumed run starts at `step`: rows after it are dropped, and the alarms
+    read the rows up to it again."""
 
     def __init__(
         self,
@@ -31,7 +31,7 @@ class RunJournal:
         self.rewind(step)
 
     def rewind(self, step: int) -> None:
-        """Forget the rows after `step`; the alarms hear those before once more."""
+        """Drop the rows after `step`; new alarms read those up to it."""
         self.log.truncate_after(step)
         self.samples.truncate_after(step)
         self.watch = AlarmWatch(self.recipe.alarms, self.recipe.dev)
@@ -40,7 +40,7 @@ class RunJournal:
             self.begun = True
 
     def write(self, record: StepRecord) -> list[FiredAlarm]:
-        """Tell everybody; returns the alarms that ring."""
+        """Write the step everywhere; returns the alarms that fire."""
         fired = self.watch.see({"step": record.step, **record.metrics})
         alarms = {"alarms": [[alarm.action, alarm.said] for alarm in fired]} if fired else {}
         self.log.append({"step": record.step, **record.metrics, **alarms})

@@ -1,7 +1,7 @@
 """A profile of a run's first steps: a table of where a step's time goes, and a trace.
 
-The first step warms up. The next ones are timed with a stopwatch alone, because torch's profiler
-slows down what it looks at; the trace is of one step more.
+The first step warms up. The next ones are timed by a stopwatch alone, because torch's profiler
+slows down what it traces. One step more is traced.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class Trace:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """Means over the timed `steps` (numbers of steps; `asked` were wanted): what a phase takes of
-    a step. All phases add up to `whole`."""
+    """Mean time of each phase over the timed `steps` (step numbers); the user asked for `asked` of
+    them. All phases add up to `whole`."""
 
     asked: int
     steps: range
@@ -57,7 +57,8 @@ class Profile:
 
     @classmethod
     def of(cls, spent: Mapping[Phase, Spent], asked: int, steps: range, trace: Trace) -> Profile:
-        """From what all timed steps together took; an evaluation is listed where there was one."""
+        """From the total time of each phase over the timed steps; evaluation is listed if there was
+        one."""
         nothing = Spent(0.0, 0.0)
         names = [n for n in get_args(Phase) if n != "evaluation" or n in spent]
         phases = {name: spent.get(name, nothing).over(len(steps)) for name in names}
@@ -89,7 +90,7 @@ class Profiler:
         yield record
         first = record.step + 1
         timed = min(self.asked, record.total - record.step - (AROUND - 1))
-        watch = Stopwatch(settle=self._settle)
+        watch = Stopwatch(synchronize=self._synchronize)
         for _ in range(timed):
             with watch.running():
                 record = next(steps)
@@ -101,7 +102,7 @@ class Profiler:
         yield record
         yield from steps
 
-    def _settle(self) -> None:
+    def _synchronize(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
@@ -109,7 +110,7 @@ class Profiler:
         activities = [ProfilerActivity.CPU]
         if self.device.type == "cuda":
             activities.append(ProfilerActivity.CUDA)
-        watch = Stopwatch(settle=self._settle, span=record_function)
+        watch = Stopwatch(synchronize=self._synchronize, span=record_function)
         with torch.profiler.profile(activities=activities) as profiler, watch.running():
             record = next(steps)
         self.folder.mkdir(exist_ok=True)
@@ -168,7 +169,7 @@ def _about(trace: Trace) -> list[str]:
 
 
 def slimmed(path: Path, seconds: float, *, on_device: bool) -> Trace:
-    """Drop all but the phases and the longest operations from a trace of a step of `seconds`."""
+    """Reduce a trace file to the phases and the longest operations; the step took `seconds`."""
     trace = json.loads(path.read_text(encoding="utf-8"))
     events = trace["traceEvents"]
     spans = [e for e in events if e["ph"] == "X"]

@@ -1,9 +1,9 @@
-"""What a run does about updates that are not finite: leave out (with what is left of the step), go
-back, stop.
+"""Handles updates that are not finite: leave out the rest of the step, go back to a checkpoint,
+stop.
 
-Going back also leaves out the records of all steps since the checkpoint, as PaLM did after spikes
-(Chowdhery et al. 2022, arXiv 2204.02311, section 5.1). What happened so far is in
-`TrainState.nonfinite`, so that a run killed in between goes on the same way.
+After going back, the run skips the records of all steps since the checkpoint, as PaLM did after
+spikes (Chowdhery et al. 2022, arXiv 2204.02311, section 5.1). `TrainState.nonfinite` keeps the
+count, so that a killed run resumes the same way.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from strop.types import NotFinite, StepRecord
 
 class Recovery:
     """`most` updates in a row may be left out. `go_back(step)` drops what the run wrote from that
-    step on and gives the newest checkpoint before it, if there is one."""
+    step on and returns the newest checkpoint before it, if there is one."""
 
     def __init__(
         self, state: TrainState, folder: Path, most: int, go_back: Callable[[int], Path | None]
@@ -31,7 +31,7 @@ class Recovery:
         self.state, self.folder, self.most, self.go_back = state, folder, most, go_back
 
     def watch(self, steps: Iterator[StepRecord]) -> Iterator[StepRecord]:
-        """The same steps, but for those that a return to a checkpoint undoes.
+        """The steps, without those that are undone by going back to a checkpoint.
 
         Raises `NotFiniteError` where going back did not help, or there is nothing to go back to.
         """

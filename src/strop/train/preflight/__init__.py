@@ -1,1 +1,1 @@
-"""What happens before step 1: refused, read, rendered, checked."""
+"""Work before step 1: refuse bad recipes, read the data, render it, check it."""

@@ -1,4 +1,4 @@
-"""What a run may ask of its model: positions, and a critic that reads the same tokens."""
+"""Bounds that the model sets: its number of positions, and a critic with the same tokens."""
 
 from __future__ import annotations
 
@@ -47,8 +47,9 @@ def within_positions(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"text": text})
 
 
-def say_positions(given: Recipe, prepared: Prepared) -> None:
-    """A line among the checks; a warning where the bound was asked otherwise or cost records."""
+def report_positions(given: Recipe, prepared: Prepared) -> None:
+    """Note the bound in the checks; warn if the recipe set another one or records were lost to
+    it."""
     most, checks = prepared.recipe.text.max_length, prepared.checks
     checks["max_length"] = most
     lost = sum(count for name, count in checks.items() if name.endswith(("dropped", "cut")))

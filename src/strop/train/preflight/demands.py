@@ -35,7 +35,7 @@ def with_margins(recipe: RewardModelRecipe, rendered: Rendered) -> Checks:
 
 
 def nothing_more(recipe: Recipe, rendered: Rendered) -> Checks:
-    """For the methods to which every well-formed record is welcome."""
+    """For methods that accept every well-formed record."""
     return {}
 
 

@@ -37,8 +37,9 @@ def mixture_of(
 
 
 def _within_an_epoch(recipe: Recipe, mixture: DataMixture, own: int) -> DataMixture:
-    """Where epochs are counted, a step for which there are too few records takes each of them once:
-    a step of several epochs would be longer than asked for. Weights in `data` are taken as said."""
+    """For a run in epochs: if there are fewer records than a step takes, a step takes each of them
+    once, because a step of several epochs would exceed what was asked for. Weights in `data`
+    stay."""
     if recipe.run.epochs is None or len(mixture.parts) > 1 or mixture.own <= own:
         return mixture
     warnings.warn(

@@ -1,5 +1,4 @@
-"""Everything that can be read and checked before a run starts; nothing is written but the cache of
-tokenised records."""
+"""Reads and checks everything before a run starts; writes only the cache of tokenised records."""
 
 from __future__ import annotations
 
@@ -21,7 +20,7 @@ from strop.text.trees import joined
 from strop.tracking.sinks import expect_sinks
 from strop.train.loop.online import HeldOut
 from strop.train.monitor.dev import load_dev, refuse_trained_on
-from strop.train.preflight.bounds import expect_critic, say_positions, within_positions
+from strop.train.preflight.bounds import expect_critic, report_positions, within_positions
 from strop.train.preflight.demands import DEMANDS, nothing_more
 from strop.train.preflight.mixture import mixture_of, total_steps
 from strop.train.preflight.prepared import Prepared, PreparedOffline, PreparedOnline
@@ -37,7 +36,7 @@ from strop.train.preflight.tokenised import TokenCache
 from strop.train.rundir.directory import claim, has_begun, self_check
 
 MUON = "muon"
-"""Name of Muon's precision among the checks, in `lineage.json` as well."""
+"""Key of Muon's precision in the checks and in `lineage.json`."""
 
 
 def prepare(
@@ -51,7 +50,7 @@ def prepare(
 ) -> Prepared:
     """Refuse what cannot end well, read the data, check it; loads no weights.
 
-    Writes nothing but tokenised records that outgrow memory, and a `dry_run` keeps none of those.
+    Writes only tokenised records that outgrow memory; a `dry_run` deletes them again.
     """
     refuse(recipe, force=force)
     expect_sinks(recipe.run.sinks)
@@ -74,7 +73,7 @@ def prepare(
     if dev is not None and not force:
         refuse_trained_on(dev, prepared.records())
     if recipe is not given:
-        say_positions(given, prepared)
+        report_positions(given, prepared)
     if recipe.optim.optimizer == "muon":
         muon = _muon_precision(recipe, folder, resume=resume)
         prepared = replace(prepared, muon=muon, checks={**prepared.checks, MUON: muon})
@@ -82,8 +81,9 @@ def prepare(
 
 
 def _muon_precision(recipe: Recipe, folder: Path, *, resume: bool) -> Precision:
-    """Where a run began it is written down (those of before it was measured used bfloat16), so that
-    it goes on with the same arithmetic anywhere; else what this processor does fast."""
+    """A resumed run takes the precision from its `lineage.json`, so that it uses the same
+    arithmetic on any machine (older runs without the entry used bfloat16). A new run takes what
+    this processor does fast."""
     if resume and has_begun(folder):
         return "float32" if self_check(folder).get(MUON) == "float32" else "bfloat16"
     return "float32" if emulates_bfloat16(pick_device(recipe.model.device)) else "bfloat16"

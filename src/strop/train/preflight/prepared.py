@@ -21,17 +21,16 @@ from strop.train.monitor.dev import DevSet
 from strop.types import Branch, Record, Tree
 
 PROBED, PROBED_TOKENS = 4, 64
-"""Sequences, and tokens of each, by which an adapter is compared with the model that merging it
-gives."""
+"""How many sequences, and tokens of each, an adapter and its merged model are compared on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared(ABC):
-    """What every run has.
+    """The parts that every run has.
 
-    `recipe` is the given one within the bounds of its model; `replay` are demonstrations mixed in,
-    `sources` tells what was read where; `dev` is what is measured meanwhile, `muon` the precision
-    in which Muon orthogonalises.
+    `recipe` is the user's, with `text.max_length` within the model's positions; `replay` are
+    demonstrations mixed in; `sources` report what was read from each source; `dev` is the suite
+    measured during training; `muon` is the precision in which Muon orthogonalises.
     """
 
     recipe: Recipe
@@ -46,19 +45,19 @@ class Prepared(ABC):
 
     @abstractmethod
     def own_records(self) -> Iterator[Record]:
-        """What the method itself learns from."""
+        """The method's own records."""
 
     @abstractmethod
     def sequences(self) -> Iterator[tuple[int, ...]]:
         """Token sequences as the run reads them."""
 
     def records(self) -> Iterator[Record]:
-        """Everything that is learnt from."""
+        """All training records: the method's own and the replayed ones."""
         yield from self.own_records()
         yield from self.replay.records if self.replay else ()
 
     def probes(self) -> Sequence[Tree]:
-        """The start of a few sequences as the run reads them, every token of them looked at."""
+        """The first tokens of a few sequences as the run reads them, all tokens supervised."""
         first = [row for row, _ in zip(self.sequences(), range(PROBED), strict=False)]
         cut = [row[: PROBED_TOKENS + 1] for row in first if len(row) > 1]
         return [Tree(row[:1], (Branch(row[1:], (True,) * (len(row) - 1)),)) for row in cut] or PROBE
@@ -66,8 +65,7 @@ class Prepared(ABC):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedOffline(Prepared):
-    """A run that learns from records: `rendered` are the method's own, `held_out` those that are
-    looked at meanwhile."""
+    """A run that trains on records: `rendered` are the method's own, `held_out` those of `eval`."""
 
     recipe: Offline
     rendered: Rendered
@@ -82,7 +80,7 @@ class PreparedOffline(Prepared):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedOnline(Prepared):
-    """A run that learns from its own samples: prompts with their tasks, and what judges them."""
+    """A run that trains on its own samples: prompts with their tasks, and the reward."""
 
     recipe: Online
     tasks: tuple[PromptedTask, ...]

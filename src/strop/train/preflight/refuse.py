@@ -144,7 +144,7 @@ def _has_general_scores(recipe: Recipe) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """What an alarm listens to: `Feed(_has_eval, "there is no held-out reward to compare with",
+    """The metric an alarm needs: `Feed(_has_eval, "there is no held-out reward to compare with",
     "add `eval: {data: ...}`")`; `fed` says whether a run logs it."""
 
     fed: Callable[[Any], bool]
@@ -179,7 +179,7 @@ FEEDS = {
         "add `dev: {suite: ..., metric: ..., general: [...]}`",
     ),
 }
-"""Alarms that listen to what not every run logs; the others hear something in each."""
+"""Alarms that need a metric which not every run logs; every run logs what the others need."""
 
 
 def _refuse_unfed_alarms(recipe: Recipe) -> None:
@@ -192,7 +192,8 @@ def _refuse_unfed_alarms(recipe: Recipe) -> None:
 
 
 def _refuse_useless_groups(recipe: Online) -> None:
-    """Groups that say nothing, baselines without company, a step that cannot be cut as asked."""
+    """Refuse groups and baselines that would have no effect, and contradictory clipping or KL
+    options."""
     size = recipe.rollout.group_size
     if not isinstance(recipe, PolicyRecipe):
         if size == 1:
@@ -224,7 +225,7 @@ def _refuse_useless_groups(recipe: Online) -> None:
     loss = loss_of(recipe)
     if loss.kl_weighted and loss.kl_in == "reward":
         raise RecipeError(
-            "objective.kl_weighted is a choice of the loss term, but the KL stands in the reward",
+            "objective.kl_weighted is a choice of the loss term, but the KL is part of the reward",
             fix="drop it, or set objective.kl_in: loss",
         )
     bounds = loss.bounds

@@ -1,5 +1,5 @@
-"""What is looked at before step 1, so that a run cannot look normal and learn nothing, and after
-the last, so that what is used is what was trained."""
+"""Checks before step 1 that find runs which would look normal and learn nothing, and the check
+after the last step that the merged model is the trained one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from strop.text.trees import Rendered
 from strop.types import Tree, trainable
 
 PROBED = 4
-"""Prompts whose completions are compared between sampler and trainer."""
+"""Number of prompts whose completions sampler and trainer both score."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class DataCheck:
 
 
 def check_rendered(rendered: Rendered) -> DataCheck:
-    """Masks not empty and EOS learnt; raises `UsageError` naming the fix."""
+    """Raise `UsageError` if no token is supervised or no answer ends in EOS."""
     tally = rendered.tally
     if tally.supervised == 0:
         raise UsageError(
@@ -69,8 +69,8 @@ def merged_difference(network: Network, trees: Sequence[Tree], *, limit: float) 
     """How far a network is from itself with its adapter merged: the mean KL of their distributions
     over the vocabulary, nats a token (of a scalar head: the mean difference of the scores).
 
-    Merges for good, so it comes last. Raises `TrainingError` above `limit`: then what is evaluated
-    and served would not be what was trained.
+    The adapter stays merged, so call it last. Raises `TrainingError` above `limit`, because then
+    the served model would not be the trained one.
     """
     with eval_mode(network.model), network.arithmetic():
         before = _read(network, trees)

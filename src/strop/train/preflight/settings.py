@@ -1,4 +1,4 @@
-"""The settings that a run has in the end, and where each of them comes from."""
+"""The final settings of a run, and where each of them comes from."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class Setting:
 def settings(
     recipe: Recipe, source: Source, overrides: Sequence[str], prepared: Prepared
 ) -> list[Setting]:
-    """Every key of the recipe with the value that is run: from a line of the file, from `--set`,
-    from what the method's paper does (`the preset ...`), from the model or the data, or a default.
+    """Every key of the recipe with the value that the run uses and its source: a line of the file,
+    `--set`, the method's paper (`the preset ...`), the model, the data, or a default.
 
     A key without a value (`dev: null`) is left out.
     """
@@ -61,7 +61,7 @@ def settings(
 
 
 def _bounds(recipe: Recipe, prepared: Prepared) -> dict[str, tuple[Any, str]]:
-    """What model and data bound: values that are run in place of those of the recipe."""
+    """Values that model or data impose in place of the recipe's."""
     found: dict[str, tuple[Any, str]] = {}
     if prepared.recipe.text.max_length != recipe.text.max_length:
         found["text.max_length"] = prepared.recipe.text.max_length, "the model's positions"
@@ -71,7 +71,7 @@ def _bounds(recipe: Recipe, prepared: Prepared) -> dict[str, tuple[Any, str]]:
 
 
 def _of_the_preset(recipe: Recipe) -> dict[str, Any]:
-    """What the method's own classes and its loss set where the recipe says nothing."""
+    """Defaults that come from the method's own recipe classes and its loss."""
     if not isinstance(recipe, OnlineRecipe):
         return {}
     rollout = _overridden(type(recipe.rollout), RolloutRecipe)
@@ -109,7 +109,7 @@ def _leaves(value: Any, loc: Loc) -> Iterator[tuple[Loc, Any]]:
 
 
 def _place(source: Source, loc: Loc) -> str | None:
-    """Where the file (or an override) says it; `None` where it says nothing."""
+    """Where the file or an override sets this key; `None` if neither does."""
     here: Any = source.values
     for number, part in enumerate(loc):
         listed = isinstance(here, list)

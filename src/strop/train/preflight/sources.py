@@ -41,8 +41,8 @@ class Roles:
 def by_role(recipe: TrainRecipe, kind: RecordKind) -> Roles:
     """Which sources hold the method's own records and which are replayed beside them.
 
-    Only a source with a weight can be a replayed one: its rows are demonstrations (or, beside
-    demonstrations, documents) where the method learns from something else.
+    A replayed source needs a weight, and its rows are demonstrations where the method trains on
+    another kind, or documents where the method trains on demonstrations.
     """
     own: list[DataSource] = []
     replay: list[tuple[DataSource, RecordKind]] = []
@@ -85,7 +85,7 @@ class Prompted:
 
 
 class Reading:
-    """Reads and renders the sources of one recipe, and keeps what was found in each."""
+    """Reads and renders the sources of one recipe, and keeps a report of each."""
 
     def __init__(self, text: TextRecipe, tokenizer: Any, cache: TokenCache) -> None:
         self.text, self.tokenizer, self.cache = text, tokenizer, cache

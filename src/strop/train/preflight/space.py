@@ -1,4 +1,4 @@
-"""Room on the disk, asked for before the first step and not after the last."""
+"""Checks for disk space before the first step, not after the last."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from strop.train.loop.state import TrainState
 from strop.train.rundir.checkpoint import checkpoints
 
 MOMENTS = 2
-"""Copies of the trained weights in AdamW's state (Muon's is smaller)."""
+"""AdamW's state holds this many copies of the trained weights (Muon's is smaller)."""
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -33,9 +33,8 @@ def refuse_full(state: TrainState, recipe: Recipe, folder: Path, total: int) -> 
 
 
 def needed_bytes(state: TrainState, recipe: Recipe, folder: Path, total: int) -> int:
-    """What the run will add to the folder at its fullest: all checkpoints that stand side by side
-    (those kept, the best, the one that is being written) and the final model, less what is there.
-    """
+    """Bytes that the run will add to the folder at its peak: the kept checkpoints, the best one,
+    the one being written and the final model, less what is there already."""
     every = recipe.run.save_every
     written = (total // every if every else 0) + 1
     if recipe.dev is not None:
@@ -47,7 +46,7 @@ def needed_bytes(state: TrainState, recipe: Recipe, folder: Path, total: int) ->
 
 
 def checkpoint_bytes(state: TrainState) -> int:
-    """One checkpoint: what is saved of the networks, and the optimizers' moments."""
+    """Bytes of one checkpoint: the saved weights and the optimizers' moments."""
     size = saved_bytes(state.network) + MOMENTS * trained_bytes(state.network)
     if state.critic is not None:
         critic = state.critic.network
@@ -58,7 +57,8 @@ def checkpoint_bytes(state: TrainState) -> int:
 
 
 def saved_bytes(network: Network) -> int:
-    """A full model whole, of an adapter what is trained."""
+    """Bytes that are saved of a network: all of a full model, only the trained weights of an
+    adapter."""
     if network.is_adapter:
         return trained_bytes(network)
     return sum(p.numel() * p.element_size() for p in network.model.parameters())
@@ -70,7 +70,7 @@ def trained_bytes(network: Network) -> int:
 
 @contextmanager
 def disk_errors(folder: Path) -> Iterator[None]:
-    """A disk that runs full inside ends as a `TrainingError` that says how to go on."""
+    """Turn a full disk inside the block into a `TrainingError` that says how to resume."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The model that a run starts from, where it is not simply the recipe's."""
+"""The model that a run starts from: the recipe's, or a changed copy saved beside the run."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ from strop.text.ends import ends_of
 
 
 def task_of(recipe: Recipe) -> TaskType:
-    """Which head the trained network has."""
+    """The head of the trained network."""
     return "SEQ_CLS" if method_of(recipe).scalar_head else "CAUSAL_LM"
 
 
 def expect_lora_targets(recipe: Recipe) -> None:
-    """Raise `ModelError` for a target that no module matches, before weights are loaded."""
+    """Raise `ModelError` for a LoRA target that no module matches; loads no weights."""
     wanted: list[tuple[str, LoraRecipe | None, TaskType]] = [
         (recipe.model.path, recipe.model.lora, task_of(recipe))
     ]
@@ -50,10 +50,10 @@ def expect_lora_targets(recipe: Recipe) -> None:
 
 
 def starting_model(recipe: Recipe, folder: Path) -> ModelRecipe:
-    """The recipe's model, or the base that is made of it and saved beside the run: for a new
-    adapter (or a new head) on an adapter the merged model, for an adapter on tied embeddings or
-    their head the untied one, so that whoever merges the adapter gets what was trained; for an
-    adapter that learns a named template's tokens, one with room for them."""
+    """The recipe's model, or a changed copy of it, saved as `base` in the run folder. The copy is
+    merged if a new adapter or head goes on an adapter; untied if an adapter targets tied embeddings
+    or the tied head, because merging would otherwise change both; and has room for more tokens if
+    the adapter learns the tokens of a named template."""
     model = recipe.model
     merges, unties, grows = _merges(recipe), _unties(recipe), _grows(recipe)
     if not (merges or unties or grows):
@@ -86,8 +86,8 @@ def _merges(recipe: Recipe) -> bool:
 
 
 def _grows(recipe: Recipe) -> bool:
-    """Whether an adapter also has to learn the tokens of a template that the model never saw: then
-    embeddings and head are trained whole beside it."""
+    """Whether the adapter has to learn a named template's tokens, which the model never saw.
+    Embeddings and head are then trained whole beside it."""
     return recipe.model.lora is not None and recipe.chat_template in NAMED
 
 

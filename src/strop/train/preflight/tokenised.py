@@ -1,8 +1,8 @@
 """Rendered sources in memory or, where they outgrow it, in a cache on the disk.
 
-A source is tokenised once: a later run that reads the same bytes in the same way maps what the
-first one wrote. Each source has a folder of its own below `tokens/` in the cache, named by a hash
-of all that its trees depend on.
+A source is tokenised once: later runs that read the same bytes in the same way memory-map what the
+first run wrote. Each source has a folder below `tokens/` in the cache, named by a hash of all that
+its trees depend on.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ from strop.text.trees import Add, Rendered, Tally, in_memory
 from strop.types import Origin
 
 OUTGROWN = 64 << 20
-"""Bytes of all sources of a recipe, as they lie on the disk, from which they are not kept in
-memory: a token takes about 50 bytes there."""
+"""A recipe whose source files have this many bytes in all goes to the cache on disk: in memory a
+token takes about 50 bytes."""
 
 VARIABLE = "STROP_CACHE"
 """The environment variable that says where the cache is."""
@@ -52,7 +52,7 @@ TREES = "trees"
 """The store in the folder of a source."""
 
 KEPT_DAYS = 30
-"""Days after its last use at which a store is deleted; done when another one is written."""
+"""A store is deleted this many days after its last use, when a run writes another one."""
 
 WAIT = 0.5
 """Seconds between two looks at a store that another run is writing."""
@@ -96,9 +96,9 @@ def tokenizer_hash(tokenizer: Any) -> str:
 
 
 class TokenCache:
-    """Where the rendered sources of a run are kept; `used` tells what was done on the disk.
+    """Keeps the rendered sources of a run, in memory or on disk; `used` lists what it did on disk.
 
-    Without `keep` (a dry run) what has to be tokenised is gone from the disk when it is let go.
+    Without `keep` (a dry run) the files of newly tokenised sources vanish once they are closed.
     """
 
     def __init__(self, recipe: Recipe, *, keep: bool = True) -> None:
@@ -106,17 +106,17 @@ class TokenCache:
         self.used: list[str] = []
 
     def rendered(self, how: HowTokenised, sieve: Sieve, make: Make) -> Rendered:
-        """What `make` adds, in memory or from the cache; `sieve` then holds what it counted.
+        """The trees that `make` adds, in memory or from the cache; fills `sieve` with the counts.
 
         Raises `OutputError` where the cache cannot be written.
         """
         if not self.on_disk:
             return in_memory(make)
         store = self._stored(how, sieve, make)
-        told = store.told
-        sieve.rows, sieve.dropped = told["rows"], list(map(_bad_row, told["dropped"]))
-        sieve.forms = Counter(told["forms"])
-        return Rendered(store.trees, store.records, Tally(**told["tally"]))
+        notes = store.notes
+        sieve.rows, sieve.dropped = notes["rows"], list(map(_bad_row, notes["dropped"]))
+        sieve.forms = Counter(notes["forms"])
+        return Rendered(store.trees, store.records, Tally(**notes["tally"]))
 
     def checks(self) -> dict[str, str]:
         """For the line of checks: `{"tokenised": "812 MiB on disk, reused"}`."""
@@ -164,7 +164,7 @@ def _outgrows_memory(recipe: Recipe) -> bool:
 
 
 def _written(place: Path, tokenizer: Any, sieve: Sieve, make: Make, *, keep: bool) -> Store:
-    """The store of this source, written anew; without `keep` its files have no names left."""
+    """Write the store of this source; without `keep` its files are open but already deleted."""
     with ExitStack() as stack:
         if keep:
             folder = stack.enter_context(writing_folder(place / TREES))
@@ -174,7 +174,7 @@ def _written(place: Path, tokenizer: Any, sieve: Sieve, make: Make, *, keep: boo
             folder = Path(stack.enter_context(named))
         with StoreWriter(folder, max(tokenizer.get_vocab().values())) as writer:
             tally = make(writer.add)
-            dropped = [_told_of(row) for row in sieve.dropped]
+            dropped = [_plain_row(row) for row in sieve.dropped]
             counted = {"rows": sieve.rows, "forms": sieve.forms, "dropped": dropped}
             writer.finish({"tally": asdict(tally), **counted})
         store = open_store(folder)
@@ -182,17 +182,17 @@ def _written(place: Path, tokenizer: Any, sieve: Sieve, make: Make, *, keep: boo
     return store
 
 
-def _told_of(row: BadRow) -> list[Any]:
+def _plain_row(row: BadRow) -> list[Any]:
     return [row.kind, row.reason, *astuple(row.origin), row.excess]
 
 
-def _bad_row(told: list[Any]) -> BadRow:
-    kind, reason, path, line, excess = told
+def _bad_row(plain: list[Any]) -> BadRow:
+    kind, reason, path, line, excess = plain
     return BadRow(kind, reason, Origin(path, line), excess)
 
 
 def _wait_for(place: Path, turn: ExitStack) -> None:
-    """Hold the folder of a source; another run that writes there is waited for."""
+    """Lock the folder of a source, waiting for any run that writes there."""
     while True:
         try:
             turn.enter_context(locked(place))

@@ -1,1 +1,1 @@
-"""The run directory: whose it is, what is written into it, and how a run comes back from it."""
+"""The run directory: who owns it, its files, checkpoints, and resuming from them."""

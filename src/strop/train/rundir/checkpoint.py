@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not there.
+"""Checkpoints that are either whole or absent.
 
 A snapshot copies everything a run carries; it is written to a temporary folder, flushed to disk,
 listed with hashes in a manifest, renamed into place; only then does `latest` move. Optimizer state
@@ -46,7 +46,7 @@ class Snapshot:
 
 
 def capture(state: TrainState, random: Tensors | None = None) -> Snapshot:
-    """Copy what training changes; with `random`, these streams and not those of this instant."""
+    """Copy what training changes; `random` replaces the current random streams."""
     networks = {"": (state.network, _copied_weights(state.network))}
     tensors = {
         "optimizer": state.optimizer.tensors(),
@@ -76,7 +76,7 @@ def write_checkpoint(snapshot: Snapshot, run: Path, *, keep: int, best: int | No
     (temporary / "trainer.json").write_text(json.dumps(carried))
     (temporary / MANIFEST).write_text(json.dumps(_manifest(temporary), indent=1))
     for log in run.glob("*.jsonl"):
-        flush(log)  # its rows up to this step have to outlive a power cut, too
+        flush(log)  # its rows up to this step have to survive a power cut, too
     publish(temporary, folder)
     point(run / "latest", folder.name)
     mark_best(run, best)
@@ -107,14 +107,14 @@ def roll_back(run: Path, before: int) -> Path | None:
 
 
 def checkpoints(run: Path) -> list[Path]:
-    """The checkpoints of a run by their step; what the clock says of them does not matter."""
+    """The checkpoints of a run by step, whatever their modification times."""
     found = (p for p in run.glob("checkpoint-*") if p.name.rsplit("-", 1)[1].isdigit())
     return sorted(found, key=step_of)
 
 
 def newest_whole(run: Path) -> Path | None:
-    """The newest checkpoint, up to `latest`, that is as it was written; `None` where none was ever
-    finished. Warns of every damaged one; raises `OutputError` where all are."""
+    """The newest undamaged checkpoint, up to `latest`; `None` if none was ever finished. Warns of
+    every damaged one; raises `OutputError` if all are damaged."""
     pointer = run / "latest"
     if not pointer.is_symlink():
         return None
@@ -172,7 +172,7 @@ def restore(state: TrainState, folder: Path) -> None:
 
 
 def random_states() -> Tensors:
-    """torch's random streams as they stand."""
+    """The current states of torch's random streams."""
     states = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         states["cuda"] = torch.cuda.get_rng_state()
@@ -180,12 +180,12 @@ def random_states() -> Tensors:
 
 
 def step_of(checkpoint: Path | None) -> int:
-    """How many steps a checkpoint holds; none at all without one."""
+    """The step of a checkpoint; 0 without one."""
     return 0 if checkpoint is None else int(checkpoint.name.rsplit("-", 1)[1])
 
 
 def verify(checkpoint: Path) -> None:
-    """Raise `OutputError` naming the first file that is not what the manifest says."""
+    """Raise `OutputError` naming the first file that differs from the manifest."""
     try:
         expected = json.loads((checkpoint / MANIFEST).read_text())
     except (OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""The run directory: who owns it, and the files that say what the run was."""
+"""The run directory: who owns it, and the files that identify the run."""
 
 from __future__ import annotations
 
@@ -54,23 +54,23 @@ MAY_CHANGE = {
     "text.cache": True,
     "model.gradient_checkpointing": True,
 }
-"""Keys of the recipe that may change when a run goes on, and whether a finished run stays up to
-date with other values. An alarm that rang may be told to be silent, but might have ended a run that
-is finished; sinks only watch, and records are the same wherever their tokens are kept; smaller
-forwards and layers computed twice are the way out where memory ran out, and change the result by
-rounding alone."""
+"""Keys of the recipe that may change when a run is resumed, and whether a finished run stays up to
+date with other values. A user may switch off an alarm to resume, but the alarm might have ended a
+run that is finished. Sinks only watch, and records are the same wherever their tokens are kept.
+Smaller forwards and gradient checkpointing are the way out of running out of memory, and change the
+result by rounding alone."""
 FOLDERS = ("final", "base", "profile", "sinks")
 
 
 def claim(recipe: Recipe, *, resume: bool, overwrite: bool, force_resume: bool = False) -> Path:
     """The output folder, free for this run; raises `OutputError` where it belongs to another.
 
-    With `force_resume` a run of another recipe is gone on with. Creates nothing, so that a recipe
-    that fails its checks leaves nothing behind.
+    `force_resume` accepts a run of another recipe. Creates nothing, so that a recipe that fails its
+    checks leaves nothing behind.
     """
     if resume and overwrite:
         raise OutputError(
-            "--resume goes on with a run and --overwrite deletes it", fix="pass one of the two"
+            "--resume continues a run and --overwrite deletes it", fix="pass one of the two"
         )
     folder = Path(recipe.output)
     for part in (folder, *folder.parents):
@@ -105,7 +105,7 @@ def claim(recipe: Recipe, *, resume: bool, overwrite: bool, force_resume: bool =
 
 
 def _is_of_a_start(file: Path) -> bool:
-    """Whether a run that was killed before its recipe was written can have left this file."""
+    """Whether a run that was killed before it wrote its recipe can have left this file."""
     return file.name == LOCK or file.match(f".{RECIPE}.*.tmp")
 
 
@@ -141,8 +141,7 @@ def changed_inputs(folder: Path, inputs: Mapping[str, Any]) -> list[str]:
 
 
 def _hashes(entry: Any) -> dict[str, str]:
-    """Hashes of one of `run_inputs` by what they are of: a path, a name, or the number in a
-    list."""
+    """Hashes of one entry of `run_inputs` by path, by name, or by position in a list."""
     listed = entry if isinstance(entry, list) else [] if entry is None else [entry]
     return {
         item.get("path") or item["name"] if isinstance(item, dict) else str(number): (
@@ -175,8 +174,8 @@ def run_inputs(recipe: Recipe) -> dict[str, Any]:
 
 
 def _data_input(source: DataSource) -> dict[str, Any]:
-    """`{"path": "sft.jsonl", "sha256": ...}`; `read` says how a source is read that is more than a
-    path."""
+    """`{"path": "sft.jsonl", "sha256": ...}`; `read` is the reading options of a source that has
+    any."""
     kept = {"path": source.name, "sha256": rows_hash(source)}
     place = source.place()
     return kept if place.keys() == {"path"} else {**kept, "read": place}
@@ -197,8 +196,8 @@ def refuse_stopped(folder: Path) -> None:
 
 
 def has_begun(folder: Path) -> bool:
-    """Whether the log has a row here (what is measured before step 1 is one), or the run is
-    finished; what failed before leaves nothing worth keeping."""
+    """Whether the log has a row (the measurement before step 1 is one) or the run is finished. A
+    run that failed earlier left nothing worth keeping."""
     return (folder / "metrics.jsonl").exists() or is_finished(folder)
 
 
@@ -227,7 +226,7 @@ def write_identity(
 
 
 def _listing(source: DataSource) -> dict[str, Any] | None:
-    """The manifest of the data verb that made a source, and whether its files are still those."""
+    """The manifest of the data verb that made a source, and whether its files are unchanged."""
     listing = listing_of(source)
     return None if listing is None else asdict(listing)
 
@@ -272,7 +271,7 @@ def line_count(path: str) -> int | None:
 
 
 def write_final(folder: Path, final: Mapping[str, Any]) -> None:
-    """Note in `lineage.json` which step `final/` is of, and what chose it."""
+    """Note in `lineage.json` which step `final/` holds, and what chose it."""
     lineage = json.loads((folder / LINEAGE).read_text())
     write_json(folder / LINEAGE, {**lineage, "final": dict(final)})
 
@@ -336,8 +335,8 @@ def changed_keys(folder: Path, recipe: Recipe) -> list[str]:
 def differing(
     before: Mapping[str, Any], recipe: Recipe, *, finished: bool = False
 ) -> dict[str, tuple[Any, Any]]:
-    """What makes `recipe` another run than that of the plain recipe `before`, old and new values
-    by dotted name: `{"optim.learning_rate": (0.001, 0.002)}`."""
+    """The values that make `recipe` another run than the plain recipe `before`, old and new by
+    dotted name: `{"optim.learning_rate": (0.001, 0.002)}`."""
     then, now = (decisive(plain, finished=finished) for plain in (before, recipe.plain()))
     return {
         name: (then.get(name), now.get(name))
@@ -353,7 +352,7 @@ def decisive(plain: Mapping[str, Any], *, finished: bool = False) -> dict[str, A
 
 
 def reopen(folder: Path) -> None:
-    """Make a finished run one to go on with: its final model will be another."""
+    """Reopen a finished run: its final model will be replaced."""
     sweep(folder)
     if is_finished(folder):
         move(folder / "final", folder / ".final.tmp")
@@ -361,10 +360,10 @@ def reopen(folder: Path) -> None:
 
 
 def clear(folder: Path) -> None:
-    """Delete what an earlier run left in a folder that `claim` gave away, nothing else.
+    """Delete what an earlier run left in a folder that `claim` freed, nothing else.
 
-    First what makes it look like a run to go on with, the recipe last: a folder that is half
-    cleared is neither finished nor a stranger's.
+    Files that mark the run as resumable go first, the recipe last: so a half-cleared folder does
+    not look finished, and is still recognised as strop's.
     """
     reopen(folder)
     (folder / "latest").unlink(missing_ok=True)

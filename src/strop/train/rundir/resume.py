@@ -1,4 +1,4 @@
-"""Where a run goes on from, and whether it may: what changed since it began."""
+"""Resuming a run: from which checkpoint, and whether its recipe and inputs are unchanged."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ from strop.train.rundir.directory import (
 )
 
 
-def go_on_from(folder: Path, asked: Path | None) -> Path | None:
-    """The checkpoint to resume from; one that was asked for has to be whole and of this run."""
+def checkpoint_to_resume(folder: Path, asked: Path | None) -> Path | None:
+    """The checkpoint to resume from: `asked`, which has to be whole and of this run, or the
+    newest."""
     if asked is None:
         return newest_whole(folder)
     checkpoint = folder / asked.resolve().name
@@ -43,37 +44,36 @@ def go_on_from(folder: Path, asked: Path | None) -> Path | None:
 
 
 def refuse_nothing_left(folder: Path, total: int, checkpoint: Path | None) -> None:
-    """Raise `OutputError` where the recipe asks for no step beyond those that were made, or a
-    finished run has no checkpoint left; a run that was killed before its final model was written
-    has that still to do."""
+    """Raise `OutputError` if no step is left to make, or a finished run has no checkpoint. A run
+    that was killed after its last step still has its final model to write."""
     if checkpoint is None and is_finished(folder):
         raise OutputError(
-            "the run is finished and has no checkpoint left to go on from",
+            "the run is finished and has no checkpoint left to resume from",
             where=str(folder),
             fix="begin another run with `model.path` at its final/, or pass --overwrite",
         )
     done = step_of(checkpoint)
     if total < done or (total == done and is_finished(folder)):
         raise OutputError(
-            f"the run has made {done} steps and the recipe asks for {total}, so there is nothing "
-            "to go on with",
+            f"the run has made {done} steps and the recipe asks for {total}, so there is no "
+            "step left to make",
             where=str(folder),
             fix="raise run.steps or run.epochs, or pass --overwrite to start again",
         )
 
 
 def changes(recipe: Recipe, inputs: Mapping[str, Any]) -> list[str]:
-    """What of recipe and inputs is not as it was when the run in this folder began."""
+    """Recipe values and inputs that differ from those the run in this folder began with."""
     folder = Path(recipe.output)
     return [*changed_keys(folder, recipe), *changed_inputs(folder, inputs)]
 
 
-def settle(
+def prepare_folder(
     recipe: Recipe, inputs: Mapping[str, Any], *, resume: bool, force_resume: bool
 ) -> list[str] | None:
-    """What a forced run goes on in spite of; `None` for a run that begins, in a folder that is
-    cleared for it. Refuses what changed unless it is forced; writes nothing of a run that goes on.
-    """
+    """Clear the folder for a new run and return `None`; or check that a run may be resumed and
+    return the changes that `force_resume` accepts. Without it, raises `OutputError` for changed
+    inputs. Writes nothing into the folder of a resumed run."""
     folder = Path(recipe.output)
     if not (resume and has_begun(folder)):
         clear(folder)
@@ -85,8 +85,8 @@ def settle(
     return []
 
 
-def go_on(folder: Path, checkpoint: Path | None, changed: Sequence[str]) -> None:
-    """Make the folder that of a run under way, once its checkpoint was put in place."""
+def mark_resumed(folder: Path, checkpoint: Path | None, changed: Sequence[str]) -> None:
+    """Mark the folder as a running run's again, after its checkpoint was loaded."""
     if changed:
         write_forced(folder, step_of(checkpoint), changed)
     reopen(folder)

@@ -1,4 +1,5 @@
-"""Writing while training goes on: a step waits for the copy of its tensors, not for the disk."""
+"""Writes checkpoints in the background: a step waits for the copy of its tensors, not for the
+disk."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ from strop.train.rundir.checkpoint import (
 class Writer:
     """A thread that writes a run's checkpoints, one after the other.
 
-    What goes wrong in it is raised by the next call of `check`, `save`, `submit` or `wait`, and at
+    An error in the thread is raised by the next call of `check`, `save`, `submit` or `wait`, and at
     the end of the `with` block.
     """
 
@@ -47,7 +48,8 @@ class Writer:
         best: int | None,
         random: dict[str, torch.Tensor] | None = None,
     ) -> None:
-        """Copy `state` and have it written; nothing to do for a step that was saved already."""
+        """Copy `state` and write it in the thread; does nothing for a step that was saved
+        already."""
         if state.step == self.step:
             return
         self.wait()  # one copy in memory, and checkpoints in their order
@@ -59,25 +61,26 @@ class Writer:
         )
 
     def submit(self, what: str, write: Callable[[], object]) -> None:
-        """Have `write` done after what was asked for before; `what` names it if it fails."""
+        """Run `write` in the thread after all earlier work; `what` names it if it fails."""
         self.wait()
         self._pending = what, self._thread.submit(write)
 
     def roll_back(self, before: int) -> Path | None:
-        """Drop the checkpoints of step `before` and later, also one that is being written; the
-        newest one left."""
+        """Drop the checkpoints of step `before` and later, also one that is being written; returns
+        the newest one left."""
         self.wait()
         left = roll_back(self.run, before)
         self.step = step_of(left)
         return left
 
     def check(self) -> None:
-        """Raise what went wrong by now."""
+        """Raise the error of a write that has failed by now."""
         if self._pending is not None and self._pending[1].done():
             self.wait()
 
     def wait(self) -> None:
-        """Until everything is on the disk; raises `TrainingError` where it cannot be written."""
+        """Wait until everything is on disk; raises `TrainingError` if something cannot be
+        written."""
         if self._pending is None:
             return
         (what, future), self._pending = self._pending, None

@@ -205,7 +205,7 @@ def _is_long_number(value: Any) -> bool:
 def _found(
     key: str, text: str, kinds: Collection[Kind], others: Sequence[Recogniser]
 ) -> list[Span]:
-    """What stands in a text, read behind its key; `customerPhone` says what `customer_phone` does."""
+    """What stands in a text, read behind its key; `customerPhone` is read as `customer_phone`."""
     named = f"{_CAMEL.sub('_', key)}: " if key else ""
     skipped = len(named)
     return [

@@ -258,9 +258,10 @@ def test_keys_in_camel_case_name_secrets_and_cards_too() -> None:
 
 
 def test_one_value_written_in_several_ways_gets_one_placeholder_and_leaves_no_letter() -> None:
+    wide = "".join(chr(ord(sign) + 0xFEE0) for sign in "ann@mail.org")
     ways = ["a\u200bnn@mail.org", "ann@ma\u00adil.org", "ann%40mail.org", "ann&#64;mail.org",
             "ann&#x40;mail.org", "ann&commat;mail.org",
-            "\uff41\uff4e\uff4e\uff20\uff4d\uff41\uff49\uff4c\uff0e\uff4f\uff52\uff47", "ann@mail.org"]  # fmt: skip
+            wide, "ann@mail.org"]  # fmt: skip
     new, counts, _ = replace([f"To {way}, today" for way in ways])
     assert new == ["To <EMAIL_1>, today"] * len(ways)
     assert counts == Counter(email=len(ways))
@@ -272,5 +273,6 @@ def test_a_value_found_once_is_found_elsewhere_without_its_unseen_sign() -> None
 
 
 def test_unseen_signs_beside_a_value_and_in_other_words_stay() -> None:
-    text = "\u200bfamily \U0001f468\u200d\U0001f469 50%40 &#64; 价格\uff0b\uff12\uff10 \u200bann@mail.org\u200b."
+    family = "\U0001f468\u200d\U0001f469"
+    text = f"\u200b{family} 50%40 &#64; 价格\uff0b\uff12\uff10 \u200bann@mail.org\u200b."
     assert replace(text)[0] == text.replace("ann@mail.org", "<EMAIL_1>")

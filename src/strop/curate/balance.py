@@ -17,7 +17,7 @@ from strop.data.bad_rows import BadRow
 from strop.errors import DataError
 from strop.recipe.curate import BalanceSettings
 from strop.recipe.train.data import DataSource
-from strop.stats.auc import auc
+from strop.stats.auc import auc, longer_share
 from strop.text.parse import plain
 from strop.types import Feedback, Preference, Record, Text
 
@@ -126,7 +126,7 @@ class _Table:
     def bias(self, kept: NDArray[np.bool_]) -> Bias:
         one, two, rows = self.one[kept], self.two[kept], int(kept.sum())
         if self.kind is Preference:
-            return Bias(rows, float((np.sign(one - two) + 1).mean() / 2), auc(one, two), None)
+            return Bias(rows, longer_share(one, two), auc(one, two), None)
         liked, disliked = one[two == 1], one[two == 0]
         known = len(liked) and len(disliked)
         return Bias(rows, auc(liked, disliked) if known else None, None, float(two.mean()))

@@ -13,9 +13,9 @@ from strop.losses import policy
 from strop.losses.divergence import ESTIMATORS
 from strop.losses.metrics import Metric
 from strop.losses.reduce import DENOMINATORS, Denominator, Loss, StepCounts, mean_of
+from strop.recipe.train.policy import KlName
 
 AdvantageName = Literal["group_mean_std", "group_mean", "leave_one_out", "to_go", "gae"]
-KlName = Literal["k1", "k2", "k3"]
 KlPlace = Literal["loss", "reward"]
 
 RatioLevel = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]

@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from strop.recipe.base import LocalPath, ModelPath, Strict, absolute
+from strop.recipe.template import TemplatePath
 from strop.recipe.train.reward import Rewards
 from strop.recipe.train.rollout import SamplingRecipe
 
@@ -291,14 +292,15 @@ class BuildSettings(Strict):
 
 class CheckSettings(Strict):
     """What a check looks at (docs/check.md): `eval` files that must not be among the records,
-    columns of `annotators`, a `model` or the tokenizer of one. `fail_on` is the severity of a
-    finding from which the check fails."""
+    columns of `annotators`, a `model` or the tokenizer of one, another `template`.
+    `fail_on` is the severity of a finding from which the check fails."""
 
     eval: list[LocalPath] = Field(default_factory=list)
     annotators: list[str] = Field(default_factory=list)
     scale: Literal["nominal", "ordinal", "interval"] = "nominal"
     model: ModelPath | None = None
     tokenizer: ModelPath | None = None
+    template: TemplatePath | None = None
     max_length: int = Field(2048, ge=2)
     preview: int = Field(3, ge=0)
     fail_on: Literal["warn", "error"] = "error"

@@ -30,3 +30,11 @@ def shares_below(these: Floats, those: Floats) -> Floats:
     up_to = np.searchsorted(ordered, these, "right")
     shares: Floats = (below + up_to) / (2 * len(those))
     return shares
+
+
+def longer_share(chosen: ArrayLike, rejected: ArrayLike) -> float:
+    """Share of pairs whose chosen answer is the longer one, ties counting half.
+
+    `longer_share([3, 5], [3, 1]) == 0.75`.
+    """
+    return float((np.sign(np.subtract(chosen, rejected)) / 2 + 0.5).mean())

@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 
 from strop.curate.check.families.conflicts import conflicts
 from strop.curate.check.families.counts import duplicates, prompts
-from strop.curate.check.families.likeness import edit_distance
 from strop.curate.check.ledger import asks, hashed, said
+from strop.curate.check.stage import readers
 from strop.curate.check.survey import Annotations, Sample, Survey, quantiles
 from strop.data.sources import at
+from strop.recipe.curate import CheckSettings
+from strop.text.distance import edit_distance
 from strop.types import Feedback, Origin, Preference, Record, Task
 from tests.support.runs import write_jsonl
 
@@ -149,3 +151,23 @@ def test_the_data_is_not_held(tmp_path: Path) -> None:
     assert (tally.dropped, len(survey.sample.records())) == ([], 50)
     assert len(survey.ledger) == 1000
     assert str(survey.ledger.origin(999)).endswith("data.jsonl:2000")
+
+
+def test_what_renders_is_what_the_settings_name(model_folder: Path) -> None:
+    assert readers(CheckSettings()) == (None, None)
+    alone, ches = readers(CheckSettings(template="chatml", max_length=64, preview=1))
+    assert alone is not None
+    assert ches is None
+    assert (alone.max_length, alone.previewed) == (64, 1)
+    plain, _ = readers(CheckSettings(tokenizer=str(model_folder)))
+    other, _ = readers(CheckSettings(tokenizer=str(model_folder), template="chatml"))
+    assert plain is not None
+    assert other is not None
+    turn = [{"role": "user", "content": "Hi"}]
+    written = other.tokenizer.apply_chat_template(turn, tokenize=False)
+    assert written.startswith("<|im_start|>user\nHi<|im_end|>")
+    assert written != plain.tokenizer.apply_chat_template(turn, tokenize=False)
+    with_model, ches = readers(CheckSettings(model=str(model_folder), template="chatml"))
+    assert with_model is not None
+    assert ches is not None
+    assert with_model.tokenizer.apply_chat_template(turn, tokenize=False) == written

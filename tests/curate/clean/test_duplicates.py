@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from strop.curate.clean.duplicates import Sameness, find_duplicates, sameness, unique_records
+from strop.curate.clean.duplicates import find_duplicates, unique_records
 from strop.types import (
     Demonstration,
     Document,
@@ -139,12 +139,6 @@ def test_what_is_left_out_says_what_it_repeats() -> None:
     ]
 
 
-def test_sameness_by_hand() -> None:
-    assert sameness(["Yes.", "yes", "no", "YES!"]) == Sameness(answers=4, distinct=2, most=3)
-    assert sameness(["Yes.", "yes", "no", "YES!"]).share == 0.75
-    assert sameness([]).share == 0
-
-
 def judged(model: str) -> list[dict[str, Any]]:
     path = DATA / f"alpaca_eval/{model}.jsonl.gz"
     with gzip.open(path, "rt", encoding="utf-8") as lines:
@@ -167,8 +161,3 @@ class TestRealData:
         found = find_duplicates(pairs)
         assert (len(pairs), found.unique_prompts) == (13_682, 805)
         assert found.plain()["near_duplicate_prompts"] <= 8
-
-    def test_the_constant_answer_is_one_answer(self) -> None:
-        constant = sameness(row["output_2"] for row in judged("NullModel"))
-        assert constant == Sameness(answers=805, distinct=1, most=805)
-        assert sameness(row["output_2"] for row in judged("claude")).share < 0.01

@@ -14,7 +14,7 @@ from scipy.sparse import csr_matrix
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from strop.curate.difficulty.diverse import Cover, central, embedded, k_centre, tfidf
-from strop.errors import UsageError
+from strop.errors import ModelError
 
 
 def unit(seed: int, count: int, size: int = 3) -> np.ndarray[Any, Any]:
@@ -107,5 +107,5 @@ def test_embeddings_know_what_words_mean(embeddings: Path) -> None:
 
 
 def test_no_embeddings_there(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="holds no model2vec model"):
+    with pytest.raises(ModelError, match="no model2vec model"):
         embedded(["a"], str(tmp_path))

@@ -17,11 +17,10 @@ from strop.curate.signals.build import build
 from strop.curate.signals.pairs import (
     balanced,
     best_against,
-    longer_share,
     nearest_in_length,
 )
 from strop.recipe.train.data import DataSource
-from strop.stats.auc import auc
+from strop.stats.auc import auc, longer_share
 from tests.support import ROOT
 
 DATA = Path(os.environ.get("STROP_DATA", ROOT.parent / "shared/data"))

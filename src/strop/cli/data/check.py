@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from strop.cli.data.options import Inputs, MaxBad
+from strop.cli.data.options import Inputs, MaxBad, settings_of
 from strop.cli.options import AsJson
 
 if TYPE_CHECKING:
@@ -179,33 +179,19 @@ def _readers(
     model: str | None, tokenizer: str | None, template: str | None, max_length: int, preview: int
 ) -> tuple[Rendering | None, Ches | None]:
     """What renders the rows, and what gives CHES of pairs; neither without an option for it."""
-    from strop.curate.check.families.rendering import Rendering
+    from strop.curate.check.stage import readers
     from strop.errors import UsageError
-    from strop.recipe.template import TemplateRecipe
+    from strop.recipe.curate import CheckSettings
 
     if model is not None and tokenizer is not None:
         raise UsageError(
             "--model and --tokenizer are both given", fix="drop --tokenizer: a model brings its own"
         )
-    if model is None and tokenizer is None and template is None:
-        return None, None
-    _quiet()
-    if model is None and tokenizer is None:
-        from strop.curate.check.stand_in import byte_tokenizer
-
-        return Rendering(byte_tokenizer(str(template)), max_length, False, preview), None
-    from strop.model.load import load_for_inference, load_tokenizer, positions_of
-
-    recipe = TemplateRecipe(chat_template=template)
-    if model is None:
-        found = load_tokenizer(str(tokenizer), template=recipe)
-        return Rendering(found, max_length, True, preview), None
-    from strop.curate.check.hidden_states import ches_of
-
-    policy = load_for_inference(model, recipe)
-    max_length = min(max_length, positions_of(policy.model.config) or max_length)
-    rendering = Rendering(policy.tokenizer, max_length, True, preview)
-    return rendering, lambda pairs: ches_of(policy, pairs, max_length)
+    given = {"model": model, "tokenizer": tokenizer, "template": template,
+             "max_length": max_length, "preview": preview}  # fmt: skip
+    if (model, tokenizer, template) != (None, None, None):
+        _quiet()
+    return readers(settings_of(CheckSettings, given))
 
 
 def _quiet() -> None:

@@ -13,6 +13,7 @@ from strop.curate.check.finding import SEVERITIES
 from strop.curate.check.hidden_states import ches_of
 from strop.curate.check.run import Asked, Report, check
 from strop.curate.check.show.page import report_page
+from strop.curate.check.stand_in import byte_tokenizer
 from strop.curate.manifest import sources_of, writing_records
 from strop.data.bad_rows import MAX_BAD
 from strop.errors import DataError
@@ -81,13 +82,20 @@ def check_stage(
 
 
 def readers(settings: CheckSettings) -> tuple[Rendering | None, Ches | None]:
-    """What renders the rows, and what gives CHES of pairs; neither without a tokenizer or model."""
+    """What renders the rows, and what gives CHES of pairs; neither without a tokenizer, a model or
+    a template. A template alone is written in bytes."""
+    template = TemplateRecipe(chat_template=settings.template)
+    most, preview = settings.max_length, settings.preview
     if settings.model is not None:
-        policy = load_for_inference(settings.model, TemplateRecipe())
-        most = min(settings.max_length, positions_of(policy.model.config) or settings.max_length)
-        rendering = Rendering(policy.tokenizer, most, True, settings.preview)
-        return rendering, lambda pairs: ches_of(policy, pairs, most)
+        policy = load_for_inference(settings.model, template)
+        most = min(most, positions_of(policy.model.config) or most)
+        return (
+            Rendering(policy.tokenizer, most, True, preview),
+            lambda pairs: ches_of(policy, pairs, most),
+        )
     if settings.tokenizer is not None:
-        tokenizer = load_tokenizer(settings.tokenizer)
-        return Rendering(tokenizer, settings.max_length, True, settings.preview), None
+        tokenizer = load_tokenizer(settings.tokenizer, template=template)
+        return Rendering(tokenizer, most, True, preview), None
+    if settings.template is not None:
+        return Rendering(byte_tokenizer(settings.template), most, False, preview), None
     return None, None

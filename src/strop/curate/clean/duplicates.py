@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -228,27 +227,3 @@ def unique_records(
         else:
             reason = f"nearly the same as {origins[first]}"
             yield record, BadRow(NEAR, reason, record.origin, True)
-
-
-@dataclass(frozen=True, slots=True)
-class Sameness:
-    """How often answers are one and the same: `Sameness(answers=805, distinct=1, most=805)`; `most`
-    are those equal to the most common one, after normalisation (see `words`)."""
-
-    answers: int
-    distinct: int
-    most: int
-
-    @property
-    def share(self) -> float:
-        """The share of the most common answer; 0 for no answers."""
-        return self.most / max(self.answers, 1)
-
-
-def sameness(answers: Iterable[str]) -> Sameness:
-    """How many different answers there are, and how common the most common one is."""
-    counts = Counter(
-        xxhash.xxh3_128_digest(" ".join(words(answer)).encode(errors="surrogatepass"))
-        for answer in answers
-    )
-    return Sameness(counts.total(), len(counts), max(counts.values(), default=0))

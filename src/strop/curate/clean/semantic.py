@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from strop.curate.clean.duplicates import Duplicates, RecordParts, parts_of
+from strop.curate.embeddings import static_model
 from strop.data.duplicates import Words, numbers, words
 from strop.data.near.find import Repeats
-from strop.errors import ModelError, UsageError
+from strop.errors import UsageError
 from strop.types import Record
 
 THRESHOLD = 0.9
@@ -45,24 +46,10 @@ def find_semantic_duplicates(
 def _encoder(model: Path) -> Any:
     try:
         import semhash  # noqa: F401 - asked for here, so that the message comes before the work
-        from model2vec import StaticModel
     except ImportError:
         raise UsageError("semantic duplicates need the semhash extra",
                          fix="pip install 'strop[semhash]'") from None  # fmt: skip
-    if not (model / "model.safetensors").is_file() or not (model / "tokenizer.json").is_file():
-        raise ModelError(
-            "no model2vec model: a folder with model.safetensors, tokenizer.json and config.json",
-            where=str(model),
-            fix="give the folder of a static model, as model2vec's save_pretrained writes it",
-        )
-    try:
-        return StaticModel.from_pretrained(model, force_download=False)
-    except (ValueError, KeyError, OSError) as error:
-        raise ModelError(
-            f"the model cannot be loaded: {error}",
-            where=str(model),
-            fix="save it again with model2vec's save_pretrained",
-        ) from None
+    return static_model(model, "semhash")
 
 
 def _repeats(texts: Sequence[str], encoder: Any, threshold: float) -> Repeats:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from strop.curate.embeddings import static_model
 from strop.data.duplicates import words
 from strop.errors import UsageError
 
@@ -73,33 +75,15 @@ def tfidf(texts: Sequence[str]) -> Any:
     try:
         from sklearn.feature_extraction.text import TfidfVectorizer
     except ImportError:
-        raise _missing("scikit-learn") from None
+        raise UsageError("--diverse needs scikit-learn, which is not installed",
+                         fix="pip install 'strop[diverse]'") from None  # fmt: skip
     vectorizer = TfidfVectorizer(analyzer=words, sublinear_tf=True, dtype=np.float64)
     return vectorizer.fit_transform(texts)
 
 
 def embedded(texts: Sequence[str], folder: str) -> Any:
-    """A dense row a text, of length 1, from a local model2vec folder.
-
-    Raises `UsageError` without the extra `diverse`, or where the folder holds no such model.
-    """
-    try:
-        from model2vec import StaticModel
-    except ImportError:
-        raise _missing("model2vec") from None
-    try:
-        model = StaticModel.from_pretrained(folder)
-    except (OSError, ValueError, KeyError) as error:
-        raise UsageError(
-            f"holds no model2vec model: {error}",
-            where=folder,
-            fix="give the folder that StaticModel.save_pretrained wrote",
-        ) from None
+    """A dense row a text, of length 1, from a local model2vec folder; raises as `static_model`."""
+    model = static_model(Path(folder), "diverse")
     vectors_ND = np.asarray(model.encode(list(texts)), dtype=float)
     lengths_N1 = np.linalg.norm(vectors_ND, axis=1, keepdims=True)
     return vectors_ND / np.where(lengths_N1 > 0, lengths_N1, 1.0)
-
-
-def _missing(library: str) -> UsageError:
-    return UsageError(f"--diverse needs {library}, which is not installed",
-                      fix="pip install 'strop[diverse]'")  # fmt: skip

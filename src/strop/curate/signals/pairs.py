@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from strop.stats.auc import auc
+from strop.stats.auc import auc, longer_share
 
 BANDS = (0.02, 0.05)
 """How far from 0.5 the AUC of length may be: the first that leaves half of the pairs is kept to."""
@@ -67,11 +67,6 @@ def nearest_in_length(right: Sequence[int], wrong: Sequence[int]) -> list[tuple[
         column -= 1
         pairs.append((few[row], many[column]))
     return sorted(pairs)
-
-
-def longer_share(chosen: Sequence[int], rejected: Sequence[int]) -> float:
-    """Share of pairs whose chosen answer is the longer one, ties counting half."""
-    return float((np.sign(np.subtract(chosen, rejected)) / 2 + 0.5).mean())
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rapidfuzz.distance import Levenshtein
-
 from strop.curate.signals.interaction import Interaction, Signal
 from strop.curate.signals.join import by_answer, latest
 from strop.curate.signals.rules import Rules
 from strop.curate.signals.sources.values import answer as answer_of
 from strop.errors import DataError
+from strop.text.distance import edit_distance
 from strop.text.parse import plain
 from strop.types import Demonstration, Feedback, Message, Preference, Record, Task
 
@@ -137,11 +136,6 @@ def _edits(
         pair = Preference(one.prompt, edited, before, extra, counts.origin)
         shown = Demonstration(one.prompt, edited, extra, counts.origin)
         made.records += [("preference", pair), ("demonstration", shown)]
-
-
-def edit_distance(before: str, after: str) -> float:
-    """Levenshtein distance over the length of the longer text, from 0 to 1."""
-    return Levenshtein.normalized_distance(before, after)
 
 
 def edit_fault(

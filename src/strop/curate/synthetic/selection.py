@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rapidfuzz import process
 from rapidfuzz.distance import Indel
 
 from strop.data.duplicates import Words, words
@@ -15,6 +16,12 @@ def rouge_l(left: Words, right: Words) -> float:
     `rouge_l(("a", "b", "c", "d"), ("a", "b", "d"))` is `2 * 3 / (4 + 3)`.
     """
     return float(Indel.normalized_similarity(left, right))
+
+
+def most_alike(said: Words, others: Sequence[Words]) -> float:
+    """The largest ROUGE-L of a text with any of the others, 0 where there are none."""
+    found = process.extractOne(said, others, scorer=Indel.normalized_similarity)
+    return 0.0 if found is None else float(found[1])
 
 
 def folded(text: str) -> str:

@@ -7,8 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
-from rapidfuzz import process
-from rapidfuzz.distance import Indel
 
 from strop.curate.synthetic.answers import Drawn
 from strop.curate.synthetic.generation import (
@@ -22,6 +20,7 @@ from strop.curate.synthetic.generation import (
     generating,
     sources,
 )
+from strop.curate.synthetic.selection import most_alike
 from strop.curate.synthetic.templates import PromptTemplate, template_of
 from strop.data.duplicates import Words, asked, words
 from strop.engines.draws import DrawKey, uniforms
@@ -61,8 +60,7 @@ class Pool:
 
     def nearest(self, said: Words) -> float:
         """The largest ROUGE-L of an instruction with any in the pool, 0 to 1."""
-        found = process.extractOne(said, self.read, scorer=Indel.normalized_similarity)
-        return 0.0 if found is None else float(found[1])
+        return most_alike(said, self.read)
 
 
 def self_instruct(inputs: Inputs, engine: Engine, settings: Given, target: Target) -> Generated:

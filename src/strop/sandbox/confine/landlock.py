@@ -12,6 +12,8 @@ import struct
 from collections.abc import Iterable
 from pathlib import Path
 
+from strop.sandbox.confine.seccomp import LIBC
+
 CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446
 PATH_BENEATH, ASK_VERSION = 1, 1
 
@@ -26,8 +28,6 @@ FILES_BY_VERSION = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}
 """How many kinds of access to files a version knows."""
 PORTS_SINCE, SCOPES_SINCE = 4, 6
 BIND_AND_CONNECT, SOCKETS_AND_SIGNALS = 3, 3
-
-LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def version() -> int:

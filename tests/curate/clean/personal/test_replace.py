@@ -219,3 +219,60 @@ def test_a_number_that_was_found_is_found_however_it_is_written(shown: str, agai
     assert len(set(re.findall(r"<\w+>", new[0] + new[1]))) == 1
     assert not re.search(r"\d{3}", new[0] + new[1].replace("_", ""))
     assert new[2] == "room 12345678, 2026-03-01 12:30:15, 999-1234567"
+
+
+def test_a_password_inside_an_address_is_known_elsewhere() -> None:
+    turns = ["ftp://bob:hunter2x@files.org/a", "bob's password is still hunter2x"]
+    new, counts, values = replace(turns)
+    assert new == ["<URL_1>", "bob's password is still <SECRET_1>"]
+    assert counts == Counter(url=1, secret=1)
+    assert personal_values(turns) == values == {turns[0]: "url", "hunter2x": "secret"}
+    encoded = ["ftp://bob:hunt%40er2x@files.org/a", "try hunt@er2x", "try hunt%40er2x"]
+    assert replace(encoded)[0] == ["<URL_1>", "try <SECRET_1>", "try <SECRET_1>"]
+    assert replace(turns, kinds=["url"])[0] == ["<URL_1>", turns[1]]
+
+
+def test_a_password_that_is_a_plain_word_is_not_looked_for_elsewhere() -> None:
+    new, _, _ = replace(["ftp://bob:sunny@files.org/a", "a sunny day, and bob is here"])
+    assert new == ["<URL_1>", "a sunny day, and bob is here"]
+
+
+@pytest.mark.parametrize(
+    "key", ["customerPhone", "customer_phone", "CustomerPhoneNumber", "homePhone", "userTel"]
+)
+def test_a_word_of_a_key_says_what_its_value_is(key: str) -> None:
+    assert replace({key: "467 3395"})[0] == {key: "<PHONE_1>"}
+    assert replace({key: 4673395})[0] == {key: "<PHONE_1>"}
+
+
+@pytest.mark.parametrize("key", ["customerCode", "customer_code", "microphoneSerial", "hotelId"])
+def test_another_key_says_nothing(key: str) -> None:
+    assert replace({key: "467 3395"})[0] == {key: "467 3395"}
+
+
+def test_keys_in_camel_case_name_secrets_and_cards_too() -> None:
+    new, _, _ = replace({"dbPassword": "tr0ub4dor", "cardNumber": "411111111110"})
+    snake, _, _ = replace({"db_password": "tr0ub4dor", "card_number": "411111111110"})
+    assert list(new.values()) == list(snake.values())
+    assert new["dbPassword"] == "<SECRET_1>"
+
+
+def test_one_value_written_in_several_ways_gets_one_placeholder_and_leaves_no_letter() -> None:
+    wide = "".join(chr(ord(sign) + 0xFEE0) for sign in "ann@mail.org")
+    ways = ["a\u200bnn@mail.org", "ann@ma\u00adil.org", "ann%40mail.org", "ann&#64;mail.org",
+            "ann&#x40;mail.org", "ann&commat;mail.org",
+            wide, "ann@mail.org"]  # fmt: skip
+    new, counts, _ = replace([f"To {way}, today" for way in ways])
+    assert new == ["To <EMAIL_1>, today"] * len(ways)
+    assert counts == Counter(email=len(ways))
+
+
+def test_a_value_found_once_is_found_elsewhere_without_its_unseen_sign() -> None:
+    new, _, _ = replace(["Phone: 46\u200b7 3395", "467 3395 or 4673395"])
+    assert new == ["Phone: <PHONE_1>", "<PHONE_1> or <PHONE_1>"]
+
+
+def test_unseen_signs_beside_a_value_and_in_other_words_stay() -> None:
+    family = "\U0001f468\u200d\U0001f469"
+    text = f"\u200b{family} 50%40 &#64; 价格\uff0b\uff12\uff10 \u200bann@mail.org\u200b."
+    assert replace(text)[0] == text.replace("ann@mail.org", "<EMAIL_1>")

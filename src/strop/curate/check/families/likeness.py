@@ -6,19 +6,17 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from rapidfuzz.distance import Levenshtein
 
 from strop.curate.check.finding import Section, finding, graded
 from strop.curate.check.ledger import said
 from strop.curate.check.survey import SAMPLED, Survey, quantiles, share
+from strop.text.distance import edit_distance
 from strop.types import Preference
 
 NEAR = 0.1
 """Normalised edit distance below which two answers are nearly one."""
 NEAR_SHARE = 0.02
 """Share of such pairs from which a run is at risk."""
-LONG = 4_000
-"""Characters above which texts are compared word by word."""
 BINS = 20
 
 Ches = Callable[[Sequence[Preference]], Sequence[float | None]]
@@ -28,16 +26,6 @@ CHES_PAIRS = 256
 """Pairs of the sample that the model reads."""
 CHES_SHARE = 0.1
 """Share of pairs at or above the CHES of two equal answers (0) from which a run is at risk."""
-
-
-def edit_distance(one: str, other: str) -> float:
-    """Levenshtein's distance over the longer length: 0 for equal texts, 1 for nothing shared.
-
-    `edit_distance("x = 3", "x = 4") == 0.2`. Of texts over 4,000 characters it counts words.
-    """
-    if max(len(one), len(other)) > LONG:
-        return float(Levenshtein.normalized_distance(one.split(), other.split()))
-    return float(Levenshtein.normalized_distance(one, other))
 
 
 def near_identical(survey: Survey) -> Section:

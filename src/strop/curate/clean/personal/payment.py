@@ -33,7 +33,8 @@ _BANKING = re.compile("[2-6]")
 """First digits of cards of travel and banking."""
 _GROUPS = {(4, 4, 4, 4), (4, 6, 5), (4, 6, 4), (4, 4, 4, 4, 3), (4, 4, 4, 1), (4, 4, 4), (6, 13)}
 _CALLED_CARD = re.compile(
-    r"\b(?:card|cc|visa|maestro|credit|debit|karte|kreditkarte|carte|tarjeta|carta|cartão|pan)\b",
+    r"(?<![^\W_])(?:card|cc|visa|maestro|credit|debit|karte|kreditkarte|carte|tarjeta|carta"
+    r"|cartão|pan)(?![^\W_])",
     re.IGNORECASE,
 )
 _SEPARATOR = re.compile("[ -]")

@@ -41,9 +41,11 @@ _NAMED = re.compile(
     rf"(?<![\w.+@/=#(])(?<!\d[ .-])\(?\d(?:{_PART}?[()]?{_PART}?\d){{6,12}}{_EXTENSION}"
     r"(?!\w|[-.]?\d)"
 )
+_WORD = r"(?<![^\W_])"
+"""Where a word begins, also behind the underline of a key such as `customer_phone`."""
 _CALLED_PHONE = re.compile(
-    r"(?:\b(?:tele)?(?:phone|fon|fono|fone|foon|fax)(?:e?s|nummer)?|\b(?:tel|mob|mobile|cell|handy"
-    r"|cellphone|whatsapp|sms|landline|hotline|call|calling|answering|ring|dial|reach|móvil"
+    rf"(?:{_WORD}(?:tele)?(?:phone|fon|fono|fone|foon|fax)(?:e?s|nummer)?"
+    rf"|{_WORD}(?:tel|mob|mobile|cell|handy|cellphone|whatsapp|sms|landline|hotline|call|calling|answering|ring|dial|reach|móvil"
     r"|celular|(?:desk|office|home|work)(?= ?:| phone| number)|rufnummer"
     r"|handynummer|text (?:me|us|him|her|them)|contact|(?:my|his|her|their|our)"
     r"(?= number))|registered)"

@@ -8,10 +8,13 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 from ahocorasick_rs import AhoCorasick, MatchKind
 
 from strop.curate.clean.personal.find import find
+from strop.curate.clean.personal.reading import Reading
+from strop.curate.clean.personal.secrets import is_mixed, logins
 from strop.curate.clean.personal.spans import KINDS, Kind, Recogniser, Span, settle
 from strop.data.json_text import parsed
 from strop.errors import DataError
@@ -27,6 +30,8 @@ LAST = 9
 """Digits at the end of a phone number that are the same with and without its country code."""
 _RUN = re.compile(r"(?<![\w+])\+?\(?\d(?:[ \u00a0().\-/\u2010-\u2015]{0,3}\d){6,24}(?!\w)")
 """Digits with what people write between them."""
+_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+"""Where the next word of a key in camel case begins."""
 _PLACEHOLDER = re.compile(r"<([A-Z]+(?:_[A-Z]+)*)_([1-9]\d{0,8})>")
 _HALVES = re.compile("[\ud800-\udfff]")
 
@@ -71,8 +76,11 @@ class Known:
 
 
 def _ways_to_write(value: str, kind: Kind) -> set[str]:
-    """As it was found, as it stands inside of JSON, and a number without its separators."""
-    ways = {value, json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
+    """As it was found and as it is read, both as they stand inside of JSON, and a number without
+    its separators."""
+    ways = set[str]()
+    for way in (value, Reading(value).text):
+        ways |= {way, json.dumps(way)[1:-1], json.dumps(way, ensure_ascii=False)[1:-1]}
     if kind in _NUMBERS:
         ways.add(_bare(value))
     return ways
@@ -118,8 +126,8 @@ def personal_values(
     """
     values: dict[str, Kind] = {}
     for key, text in _texts(record, ""):
-        for span in _found(key, text, kinds, others):
-            values.setdefault(text[span.start : span.end], span.kind)
+        for value, kind in _shown(text, _found(key, text, kinds, others), kinds):
+            values.setdefault(value, kind)
     return values
 
 
@@ -155,8 +163,8 @@ def replace(
     spans: dict[tuple[str, str], list[Span]] = {}
     for key, text in texts:
         spans[key, text] = _found(key, text, kinds, others)
-        for span in spans[key, text]:
-            values.setdefault(text[span.start : span.end], span.kind)
+        for value, kind in _shown(text, spans[key, text], kinds):
+            values.setdefault(value, kind)
     writer = _Writer(spans, Known(values), known, _taken(text for _, text in texts))
     return Replaced(writer.value(record, ""), writer.counts, values)
 
@@ -197,14 +205,26 @@ def _is_long_number(value: Any) -> bool:
 def _found(
     key: str, text: str, kinds: Collection[Kind], others: Sequence[Recogniser]
 ) -> list[Span]:
-    """What stands in a text, read behind its key."""
-    named = f"{key}: " if key else ""
+    """What stands in a text, read behind its key; `customerPhone` is read as `customer_phone`."""
+    named = f"{_CAMEL.sub('_', key)}: " if key else ""
     skipped = len(named)
     return [
         Span(span.kind, span.start - skipped, span.end - skipped)
         for span in find(named + text, kinds=kinds, others=others)
         if span.start >= skipped
     ]
+
+
+def _shown(text: str, spans: Sequence[Span], kinds: Collection[Kind]) -> Iterator[tuple[str, Kind]]:
+    """The values at these places, and the passwords inside of addresses among them; a password
+    that may be a plain word is not looked for elsewhere."""
+    for span in spans:
+        yield text[span.start : span.end], span.kind
+    for login in logins(text) if "secret" in kinds else ():
+        password = text[login.start : login.end]
+        for written in dict.fromkeys((password, unquote(password))):
+            if is_mixed(written) or len(written) >= ALONE:
+                yield written, "secret"
 
 
 def _taken(texts: Iterator[str]) -> set[str]:
@@ -286,6 +306,7 @@ class _Writer:
 
 def _same(kind: Kind, value: str) -> str:
     """What two ways of writing one value have in common."""
+    value = Reading(value).text
     if kind in _NUMBERS:
         return _number_key(value, kind) or _bare(value).upper()
     return value.casefold() if kind in ("email", "person", "location") else value

@@ -102,10 +102,15 @@ def secrets(text: str) -> Iterator[Span]:
     for match in _BEARER.finditer(text):
         if is_random(match[1]):
             yield Span("secret", *match.span(1))
+    yield from logins(text)
+    yield from _assigned(text)
+
+
+def logins(text: str) -> Iterator[Span]:
+    """The passwords of logins in addresses: `tr0ub4dor` in `ftp://ann:tr0ub4dor@files.org`."""
     for match in _LOGIN.finditer(text):
         if not _STAND_IN.match(match[1]):
             yield Span("secret", *match.span(1))
-    yield from _assigned(text)
 
 
 def _is_jwt_header(part: str) -> bool:

@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import socket
+import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -218,6 +219,18 @@ def _flush_all(path: Path) -> None:
             file.chmod(0o644)  # safetensors writes for its owner alone
         flush(file)
     flush(path)
+
+
+@contextmanager
+def temporary_space() -> Iterator[None]:
+    """Writing to a temporary file: raises `OutputError` where there is no room for it."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"the temporary folder {tempfile.gettempdir()} takes no more: {error.strerror}",
+            fix="set TMPDIR to a folder with more space",
+        ) from None
 
 
 def sweep(folder: Path) -> None:

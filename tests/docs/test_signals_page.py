@@ -58,7 +58,7 @@ def test_the_first_command_prints_what_the_page_shows(exports: Path) -> None:
 def test_the_lines_of_the_serving_log_are_read(tmp_path: Path) -> None:
     [block] = re.findall(r"```json\n(.*?)```", PAGE, flags=re.S)
     made = made_of(tmp_path, block.splitlines())
-    assert made.built.bad == []
+    assert list(made.built.bad) == []
     assert made.said("preferences", "chosen", "rejected") == [("x = 3", "x = 4")]
     assert made.said("feedback", "label") == [(False,)]
 

@@ -74,7 +74,7 @@ def test_trees_come_back_as_they_were(
     found = written(tmp_path, trees, [RECORDS[0]] * len(trees), largest)
     assert list(found.trees) == trees
     assert repr(list(found.trees)) == repr(trees)  # True is not 1
-    assert found.notes == {"dropped": 7}
+    assert found.counts == {"dropped": 7}
     tokens = sum(map(len, trees))
     assert (tmp_path / "tokens.bin").stat().st_size == tokens * (2 if largest < 1 << 15 else 4)
 

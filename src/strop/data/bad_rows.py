@@ -3,12 +3,16 @@ refused."""
 
 from __future__ import annotations
 
+import json
+import os
+import tempfile
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, field
 from typing import Any
 
 from strop.errors import DataError, StropError
+from strop.files import temporary_space
 from strop.text.masked import masked
 from strop.types import Origin
 
@@ -19,7 +23,9 @@ SHOWN = 3
 UNRENDERABLE = "unrenderable"
 """The kind of a row that the chat template cannot render."""
 ENOUGH = 10_000
-"""After this many bad rows a file is not read any further."""
+"""Bad rows after which a file is not read to its end."""
+HELD = 1 << 20
+"""Bytes of rows left out that are held in memory; more of them go to an unnamed file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +51,56 @@ class BadRow:
         }
 
 
+class LeftOut:
+    """Rows that were left out, in order: `LeftOut([BadRow("empty", ...), ...])`.
+
+    Every row of a large source may be too long, so memory holds the counts and the first `SHOWN`
+    rows of each kind, while the rows themselves are read back from a file that has no name.
+    """
+
+    def __init__(self, rows: Iterable[BadRow] = ()) -> None:
+        self.kinds: Counter[str] = Counter()
+        self.first: dict[str, list[BadRow]] = {}
+        self._file = tempfile.SpooledTemporaryFile(HELD)  # noqa: SIM115 - lives as long as this
+        self.extend(rows)
+
+    def __del__(self) -> None:
+        self._file.close()
+
+    def append(self, row: BadRow) -> None:
+        """One more row; raises `OutputError` where the disk is full."""
+        self.kinds[row.kind] += 1
+        first = self.first.setdefault(row.kind, [])
+        if len(first) < SHOWN:
+            first.append(row)
+        with temporary_space():
+            self._file.write(json.dumps(astuple(row)).encode() + b"\n")
+
+    def extend(self, rows: Iterable[BadRow]) -> None:
+        for row in rows:
+            self.append(row)
+
+    def __len__(self) -> int:
+        return self.kinds.total()
+
+    def __iter__(self) -> Iterator[BadRow]:
+        """All rows, read from the file; none may be added meanwhile."""
+        with temporary_space():  # what was not yet written goes to the disk here
+            self._file.seek(0)
+        try:
+            for line in self._file:
+                kind, reason, origin, excess = json.loads(line)
+                yield BadRow(kind, reason, Origin(*origin), excess)
+        finally:
+            self._file.seek(0, os.SEEK_END)
+
+    @property
+    def faults(self) -> Counter[str]:
+        """The kinds of rows that are bad, not only unwanted, with their counts."""
+        bad = {kind: n for kind, n in self.kinds.items() if not self.first[kind][0].excess}
+        return Counter(bad)
+
+
 @dataclass(slots=True)
 class Sieve:
     """Counts the rows of one source, and keeps the errors of the bad ones.
@@ -58,7 +114,7 @@ class Sieve:
     max_bad: float
     rows: int = 0
     unusable: int = 0
-    dropped: list[BadRow] = field(default_factory=list)
+    dropped: LeftOut = field(default_factory=LeftOut)
     forms: Counter[str] = field(default_factory=Counter)
     first: StropError | None = None
 
@@ -83,28 +139,25 @@ class Sieve:
         """Leave a well-formed row out, because it is unwanted."""
         self.dropped.append(BadRow(kind, reason, origin, excess=True))
 
-    @property
-    def bad(self) -> list[BadRow]:
-        return [row for row in self.dropped if not row.excess]
-
     def expect_clean(self) -> None:
         """Raise `DataError` if more than `max_bad` of the rows are bad.
 
         The message lists every kind of fault with its count and its first lines. A single bad row,
         and a template that renders no row at all, get the message of that error.
         """
-        bad = self.bad
-        if self.first is None or len(bad) <= self.max_bad * self.rows:
+        kinds = self.dropped.faults
+        bad = kinds.total()
+        if self.first is None or bad <= self.max_bad * self.rows:
             return
-        if len(bad) == 1 or sum(row.kind == UNRENDERABLE for row in bad) == self.rows:
+        if bad == 1 or kinds[UNRENDERABLE] == self.rows:
             raise self.first
         raise DataError(
-            f"{len(bad)} of {self.rows} rows ({len(bad) / self.rows:.2%}) cannot be used, and "
-            f"max_bad allows {self.max_bad:.2%}:\n" + "\n".join(lines_of(bad)),
+            f"{bad} of {self.rows} rows ({bad / self.rows:.2%}) cannot be used, and "
+            f"max_bad allows {self.max_bad:.2%}:\n" + "\n".join(lines_of(self.dropped)),
             where=self.name,
             fix=f"{self.first.fix or 'mend the rows'}; or raise `max_bad` of this source, and "
             "they are left out",
-            kind=bad[0].kind,
+            kind=next(iter(kinds)),
         )
 
     def none_left(self) -> DataError:
@@ -113,7 +166,7 @@ class Sieve:
         if not self.rows:
             return no_records([self.name])
         return DataError(
-            f"not one of its {self.rows} rows can be used:\n" + "\n".join(lines_of(self.bad)),
+            f"not one of its {self.rows} rows can be used:\n" + "\n".join(lines_of(self.dropped)),
             where=self.name,
             fix="mend the rows, or take the source out",
         )
@@ -121,8 +174,8 @@ class Sieve:
 
 @dataclass(frozen=True, slots=True)
 class SourceReport:
-    """A report on reading a source: `SourceReport("pairs.jsonl", "preference", {"alpaca": 357},
-    (BadRow(...),))`.
+    """What was read of a source:
+    `SourceReport("pairs.jsonl", "preference", {"alpaca": 357}, LeftOut(...))`.
 
     `forms` counts the rows of each recognised format; `dropped` are the rows that were left out.
     """
@@ -130,16 +183,15 @@ class SourceReport:
     name: str
     kind: str
     forms: Mapping[str, int]
-    dropped: tuple[BadRow, ...]
+    dropped: LeftOut
 
     def plain(self) -> dict[str, Any]:
-        """As JSON, with the dropped rows counted by kind."""
-        left = Counter(row.kind for row in self.dropped)
+        """As JSON: what was left out is counted by its kind."""
         return {
             "name": self.name,
             "kind": self.kind,
             "forms": dict(self.forms),
-            "dropped": dict(left.most_common()),
+            "dropped": dict(self.dropped.kinds.most_common()),
         }
 
     def line(self) -> str:
@@ -155,25 +207,20 @@ def no_records(names: Sequence[str]) -> DataError:
                      fix="add records, or take the file out")  # fmt: skip
 
 
-def lines_of(bad: Iterable[BadRow]) -> list[str]:
-    """Lines for a person: every kind of fault with its count, then its first lines.
+def lines_of(rows: LeftOut) -> list[str]:
+    """Every kind of fault with its count, then its first lines, for a person.
 
     `["  2 empty", "    pairs.jsonl:17: `chosen` is empty", "    pairs.jsonl:40: ..."]`
     """
-    kinds: dict[str, list[BadRow]] = {}
-    for row in bad:
-        kinds.setdefault(row.kind, []).append(row)
     lines = []
-    for kind, rows in sorted(kinds.items(), key=lambda one: -len(one[1])):
-        lines.append(f"  {len(rows)} {kind}")
-        lines += [f"    {row.origin}: {row.reason}" for row in rows[:SHOWN]]
+    for kind, count in rows.faults.most_common():
+        lines.append(f"  {count} {kind}")
+        lines += [f"    {row.origin}: {row.reason}" for row in rows.first[kind]]
     return lines
 
 
-def counted(bad: Sequence[BadRow]) -> str:
+def counted(rows: LeftOut) -> str:
     """`"2 empty (pairs.jsonl:17), 1 role (pairs.jsonl:20)"`: for one line."""
-    first: dict[str, Origin] = {}
-    for row in bad:
-        first.setdefault(row.kind, row.origin)
-    kinds = Counter(row.kind for row in bad).most_common()
-    return ", ".join(f"{count} {kind} ({first[kind]})" for kind, count in kinds)
+    return ", ".join(
+        f"{count} {kind} ({rows.first[kind][0].origin})" for kind, count in rows.kinds.most_common()
+    )

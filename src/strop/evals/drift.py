@@ -17,7 +17,7 @@ from strop.evals.tasks.generation import record_of
 from strop.model.network import Policy
 from strop.recipe.suite import AnswerTask
 from strop.text.refusal import refuses
-from strop.types import Answer, Answered, Completion, EvalRecord, Rollout, Scale, Tree
+from strop.types import FAILED, Answer, Answered, Completion, EvalRecord, Rollout, Scale, Tree
 
 PREFIX = "drift/"
 
@@ -40,7 +40,8 @@ def answer_figures(
     """Per answer: `length` (tokens; words where tokens are unknown), `finished` (0 if it was cut),
     `answered` (0 for a refusal), `distinct_2` (distinct share of word pairs); with a model
     `entropy` (nats per sampled token, temperature 1), with a reference `kl`: KL(model || reference)
-    per sampled token, exact over the vocabulary."""
+    per sampled token, exact over the vocabulary. All of an answer that failed or was called off are
+    unscored."""
     figures = [
         {
             "length": float(_length(c)),
@@ -58,7 +59,12 @@ def answer_figures(
     answers = [(r, sample) for r in rollouts for sample in range(len(r.completions))]
     return [
         record_of(
-            recipe, f"{PREFIX}{recipe.name}/{name}", rollout, sample, value, scale=SCALES[name]
+            recipe,
+            f"{PREFIX}{recipe.name}/{name}",
+            rollout,
+            sample,
+            None if rollout.completions[sample].finish in FAILED else value,
+            scale=SCALES[name],
         )
         for (rollout, sample), row in zip(answers, figures, strict=True)
         for name, value in row.items()
@@ -84,14 +90,20 @@ def corpus_figures(records: Sequence[EvalRecord]) -> dict[str, dict[str, float]]
 def _of_task(figures: Mapping[str, Sequence[EvalRecord]]) -> dict[str, float]:
     if "held" in figures:
         return displacement(figures["held"])
+    scored = {
+        name: [record for record in records if record.score is not None]
+        for name, records in figures.items()
+    }
+    if not scored["length"]:
+        return {}
     means = {
         name: fmean(record.score or 0.0 for record in records)
-        for name, records in figures.items()
+        for name, records in scored.items()
         if name not in ("distinct_2", "kl", "entropy")
     }
-    for name in figures.keys() & {"kl", "entropy"}:
-        means[name] = per_token(figures[name], figures["length"])
-    texts = [record.output for record in figures["length"]]
+    for name in scored.keys() & {"kl", "entropy"}:
+        means[name] = per_token(scored[name], scored["length"])
+    texts = [record.output for record in scored["length"]]
     return {**means, "distinct_2": distinct(texts, 2), "self_bleu": self_bleu(texts)}
 
 

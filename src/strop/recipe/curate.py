@@ -76,7 +76,7 @@ class SampleSettings(Asked):
 class BandSettings(Asked):
     """Pass rates of `samples` answers to every task, and which bands of them are kept.
 
-    An answer passes where the first component of `reward` gives at least `right`. Bands: `never`
+    An answer passes where the one component of `reward` gives at least `right`. Bands: `never`
     (none passes), `hard` (below `low`), `medium` (from `low` to `high`), `easy` (above `high`),
     `always` (all pass).
     """
@@ -95,6 +95,12 @@ class BandSettings(Asked):
     def _bands_stand(self) -> Self:
         if self.low > self.high:
             raise ValueError(f"low {self.low:g} is above high {self.high:g}: swap them")
+        if len(self.reward) > 1:
+            raise ValueError(
+                f"one component of `reward` decides whether an answer passes, and "
+                f"{len(self.reward)} are given ({', '.join(one.label for one in self.reward)}): "
+                "keep the one that tells right from wrong"
+            )
         _expect_draws(self.samples, self.sampling)
         return self
 

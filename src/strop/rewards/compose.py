@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from strop.errors import DataError
@@ -19,7 +19,7 @@ from strop.rewards.find import RewardFunction, find_function
 from strop.rewards.own.functions import FunctionOutput, called
 from strop.rewards.own.guard import GuardedFunction
 from strop.text.script import before_answer
-from strop.types import Answered, Completion, Failure, Judged, Rollout, Score, Task, Text
+from strop.types import FAILED, Answered, Completion, Failure, Judged, Rollout, Score, Task, Text
 
 GIVEN = ("prompts", "completions", "completion_ids", "model")
 """Arguments that every reward function gets besides the tasks' own columns."""
@@ -76,9 +76,12 @@ class Reward:
         completions: Sequence[Text],
         columns: Mapping[str, Sequence[Any]],
         group_size: int = 1,
+        *,
+        unscored: Collection[int] = (),
     ) -> Judged:
-        """One score per completion, in groups of `group_size`; a component that raises leaves its
-        completions unscored. A score's components are raw values."""
+        """One score per completion, `group_size` of them a group; a component that raises leaves
+        its completions unscored, and so are those whose places are in `unscored`. A score's
+        components are raw values."""
         by_name: dict[str, list[float | None]] = {}
         failures: list[Failure] = []
         for component, function in self.components:
@@ -88,19 +91,23 @@ class Reward:
             self.seconds[component.label] += time.perf_counter() - started
             by_name[component.label] = answer.values
             failures += [Failure(component.label, f.error, f.kind, f.count) for f in answer.faults]
-        raw = [{name: v[i] for name, v in by_name.items()} for i in range(len(completions))]
+        raw = [
+            {name: None if i in unscored else v[i] for name, v in by_name.items()}
+            for i in range(len(completions))
+        ]
         scores = []
         for first in range(0, len(raw), group_size):
             group = raw[first : first + group_size]
             made = shaped(self.recipe, group, normalize=self.in_groups)
             scores += [
-                Score(total_of(self.recipe, parts), values)
-                for parts, values in zip(made, group, strict=True)
+                Score(None if i in unscored else total_of(self.recipe, parts), values)
+                for i, (parts, values) in enumerate(zip(made, group, strict=True), first)
             ]
         return Judged(tuple(scores), tuple(failures))
 
     def judge_rollouts(self, rollouts: Sequence[Rollout | Answered]) -> Judged:
-        """Scores of all completions of all rollouts, rollout by rollout."""
+        """Scores of all completions of all rollouts, rollout by rollout. One that failed or was
+        called off is unscored: what there is of it says nothing of the model."""
         flat = [(rollout.task, c) for rollout in rollouts for c in rollout.completions]
         columns = columns_of([task for task, _ in flat])
         columns["completion_ids"] = [
@@ -108,7 +115,9 @@ class Reward:
         ]
         prompts = [before_answer(task.prompt) for task, _ in flat]
         said = [as_said(task.prompt, completion.said) for task, completion in flat]
-        return self.judge(prompts, said, columns, len(rollouts[0].completions))
+        failed = {i for i, (_, completion) in enumerate(flat) if completion.finish in FAILED}
+        size = len(rollouts[0].completions)
+        return self.judge(prompts, said, columns, size, unscored=failed)
 
 
 def _call(

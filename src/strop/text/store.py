@@ -9,7 +9,8 @@ read:
     origins.bin      which record each tree was made from
     records.jsonl    the records
     lines.bin        where each record's line ends, after a 0
-    store.json       the counts, the writer's notes, and each file's size and CRC-32
+    notes.jsonl      what else its writer noted, a line each
+    store.json       the writer's counts, and each file's size and CRC-32
 
 `store.json` is written last. Without it, or if a file differs from it, the store is invalid.
 """
@@ -20,7 +21,7 @@ import json
 import mmap
 import zlib
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from itertools import pairwise
@@ -46,8 +47,8 @@ from strop.types import (
     Tree,
 )
 
-VERSION = 1
-"""Raise this with every change of these files, or of how a record becomes a tree."""
+VERSION = 2
+"""Goes up with every change of these files, or of how a record becomes a tree."""
 
 CARD = "store.json"
 PLACES = "<i8"
@@ -68,12 +69,14 @@ KINDS: Mapping[str, type[Record]] = {
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """The content of a store. `notes` are the writer's notes: `{"dropped": 3}`; `size` is in bytes.
-    `trees[i]` was made from `records[i]`."""
+    """The content of a store. `counts` are the writer's: `{"dropped": 3}`; `notes` are its further
+    notes, read from the file one by one; `size` is in bytes. `trees[i]` was made from `records[i]`.
+    """
 
     trees: StoredTrees
     records: StoredRecords
-    notes: Mapping[str, Any]
+    counts: Mapping[str, Any]
+    notes: Notes
     size: int
 
 
@@ -89,7 +92,7 @@ def open_store(folder: Path) -> Store | None:
                 return None
         trees = StoredTrees(folder, card["ids"])
         size = sum(written["size"] for written in card["files"].values())
-        return Store(trees, StoredRecords(folder), card["told"], size)
+        return Store(trees, StoredRecords(folder), card["counts"], Notes(folder), size)
     except (OSError, ValueError, LookupError, TypeError):
         return None
 
@@ -115,7 +118,7 @@ class StoreWriter:
         self._tokens = self._file("tokens.bin")
         self._stretches, self._trees = self._file("stretches.bin"), self._file("trees.bin")
         self._origins, self._lines = self._file("origins.bin"), self._file("lines.bin")
-        self._records = self._file("records.jsonl")
+        self._records, self._notes = self._file("records.jsonl"), self._file("notes.jsonl")
         self._held, self._supervised = array("I"), bytearray()
         self._ends = {file: array("q", [0]) for file in (self._stretches, self._trees, self._lines)}
         self._places = array("q")
@@ -147,15 +150,17 @@ class StoreWriter:
         if len(self._held) >= AT_ONCE:
             self._flush()
 
-    def finish(self, notes: Mapping[str, Any]) -> None:
-        """Write the remaining data, and `store.json`, which makes these files a store."""
+    def finish(self, counts: Mapping[str, Any], notes: Iterable[Mapping[str, Any]] = ()) -> None:
+        """Write what is left, the notes, and the card that makes these files a store."""
         self._flush()
+        for note in notes:
+            self._notes.write(json.dumps(note).encode() + b"\n")
         self._open.close()
         files = {
             file.path.name: {"size": file.size, "crc32": file.crc32}
-            for file in (*self._ends, self._tokens, self._origins, self._records)
+            for file in (*self._ends, self._tokens, self._origins, self._records, self._notes)
         }
-        card = {"version": VERSION, "ids": self.ids, "told": dict(notes), "files": files}
+        card = {"version": VERSION, "ids": self.ids, "counts": dict(counts), "files": files}
         write_json(self.folder / CARD, card)
 
     def _file(self, name: str) -> _Written:
@@ -227,6 +232,17 @@ class Mapped:
             self._map.madvise(mmap.MADV_DONTNEED)
             self._read = 0
         return self._numbers[start:stop]
+
+
+@dataclass(frozen=True, slots=True)
+class Notes:
+    """The notes of a store, in order; every reading of them reads the file."""
+
+    folder: Path
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        with (self.folder / "notes.jsonl").open(encoding="utf-8") as stream:
+            yield from map(json.loads, stream)
 
 
 class StoredTrees(LazySequence[Tree]):

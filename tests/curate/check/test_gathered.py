@@ -148,7 +148,7 @@ def test_the_data_is_not_held(tmp_path: Path) -> None:
     (tally,) = survey.tallies
     assert (count, survey.rows, survey.bad) == (1000, 2000, 1000)
     assert [bad.origin.line for bad in tally.shown["empty"]] == [1, 3, 5]
-    assert (tally.dropped, len(survey.sample.records())) == ([], 50)
+    assert (len(tally.dropped), len(survey.sample.records())) == (0, 50)
     assert len(survey.ledger) == 1000
     assert str(survey.ledger.origin(999)).endswith("data.jsonl:2000")
 

@@ -73,12 +73,16 @@ class TestBands:
         banded(path, out, ScriptedEngine(solves), low=0.25, high=0.75, keep=["never", "medium"])
         assert [row["prompt"] for row in read_jsonl(out)] == ["q0", "q2", "q3", "q4"]
 
-    def test_right_is_the_first_component(self, write_rows: WriteRows, tmp_path: Path) -> None:
-        """Points for style do not make an answer pass."""
+    def test_one_component_decides(self, write_rows: WriteRows, tmp_path: Path) -> None:
+        """Points for style cannot make an answer pass, so they are refused, not dropped."""
         reward = [{"function": "exact_answer"}, LENGTH]
-        path = write_rows("t.jsonl", tasks())
-        report = banded(path, tmp_path / "o.jsonl", ScriptedEngine(solves), reward=reward)
-        assert report.bands["never"] == 1
+        path, out = write_rows("t.jsonl", tasks()), tmp_path / "o.jsonl"
+        engine = ScriptedEngine(solves)
+        said = r"2 are given \(exact_answer, length\): keep the one that tells right from wrong"
+        with pytest.raises(RecipeError, match=said):
+            banded(path, out, engine, reward=reward)
+        assert not out.exists()
+        assert banded(path, out, engine, reward=reward[:1]).bands["never"] == 1
 
 
 class TestEstimates:

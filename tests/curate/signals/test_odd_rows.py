@@ -42,7 +42,7 @@ def spoilt(row: dict[str, Any], place: tuple[Any, ...], odd: Any) -> dict[str, A
 def test_the_clean_rows_are_clean(make: Make, name: str) -> None:
     made = make(ROWS[name])
     assert [found for counts in made.built.recognised.values() for found in counts] == [name]
-    assert made.built.bad == []
+    assert list(made.built.bad) == []
     assert made.built.unknown in ({}, {"mlflow": {"info.trace_metadata.a": 1}})
     assert sum(made.built.records.values()) > 0
     assert made.adds_up()

@@ -15,7 +15,7 @@ from strop.curate.clean.duplicates import find_duplicates, unique_records
 from strop.curate.clean.semantic import THRESHOLD, find_semantic_duplicates
 from strop.curate.clean.washer import Washer
 from strop.curate.manifest import sources_of, writing_records
-from strop.data.bad_rows import BadRow, no_records
+from strop.data.bad_rows import BadRow, LeftOut, no_records
 from strop.data.overlap import eval_item, overlap
 from strop.data.records import any_record
 from strop.data.sources import read, sieve_of, stream
@@ -133,7 +133,7 @@ def _washed(
             if why is None:
                 yield record
         sieve.expect_clean()
-        spool.bad += sieve.dropped
+        spool.bad.extend(sieve.dropped)
     if not spool.bad and not spool.file.tell():
         raise no_records([source.name for source in inputs])
 
@@ -144,7 +144,7 @@ class _Spool:
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file
-        self.bad: list[BadRow] = []
+        self.bad = LeftOut()
 
     def add(self, record: Record, why: BadRow | None) -> None:
         pickle.dump((record, why), self.file)

@@ -20,7 +20,7 @@ from strop.evals.decode.estimators import Share, pass_at, share
 from strop.recipe.curate import BANDS, Band, BandSettings
 from strop.recipe.train.data import DataSource
 from strop.rewards.compose import Reward
-from strop.types import FAILED, Answered, Failure, Task
+from strop.types import Answered, Failure, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,11 +180,7 @@ class _Tally:
         label, samples = self.settings.reward[0].label, self.settings.samples
         for number, one in enumerate(part):
             scores = judged.scores[number * samples : (number + 1) * samples]
-            values = [
-                score.components[label]
-                for score, answer in zip(scores, one.completions, strict=True)
-                if answer.finish not in FAILED
-            ]
+            values = [score.components[label] for score in scores]
             known_values = [value for value in values if value is not None]
             passed = sum(value >= self.settings.right for value in known_values)
             rate = PassRate(passed, len(known_values)) if known_values else None

@@ -15,7 +15,7 @@ from strop.curate.signals.pairs import Balanced
 from strop.curate.signals.rows import Sighting, found_in
 from strop.curate.signals.rules import KINDS, Rules
 from strop.curate.signals.sources.table import SOURCES
-from strop.data.bad_rows import BadRow, Sieve
+from strop.data.bad_rows import LeftOut, Sieve
 from strop.data.sources import sieve_of
 from strop.errors import DataError, UsageError
 from strop.recipe.curate import BuildSettings
@@ -60,7 +60,7 @@ class Built:
     unknown: Mapping[str, Mapping[str, int]]
     silent: int
     asked_again: int
-    bad: Sequence[BadRow]
+    bad: LeftOut
     lengths: Balanced | None
 
     def plain(self) -> dict[str, Any]:
@@ -185,11 +185,11 @@ def _first_reading(
     rules: Rules,
     max_bad: float | None,
     advance: Advance,
-) -> tuple[Index, Sighting, list[BadRow]]:
+) -> tuple[Index, Sighting, LeftOut]:
     """What refers to what, what was recognised, and the broken rows."""
     index = Index(infer_regenerations=rules.infer_regenerations)
     seen = Sighting()
-    bad: list[BadRow] = []
+    bad = LeftOut()
     for one in inputs:
         sieve = sieve_of(one)
         if max_bad is not None:
@@ -200,7 +200,7 @@ def _first_reading(
             else:
                 index.add(found)
         sieve.expect_clean()
-        bad += sieve.dropped
+        bad.extend(sieve.dropped)
     if not seen.recognised and not bad:
         raise DataError("there are no rows", where=", ".join(one.name for one in inputs),
                         fix="give files that hold rows")  # fmt: skip

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from strop.errors import OutputError
+from strop.files import temporary_space
 
 U64 = NDArray[np.uint64]
 I64 = NDArray[np.int64]
@@ -26,14 +26,9 @@ class Ragged:
         """[rows + 1] where each row begins; whole after `close`."""
 
     def append(self, values: U64, lengths: I64) -> None:
-        """Add rows; raises `OutputError` if the disk is full."""
-        try:
+        """Add rows; raises `OutputError` where the disk is full."""
+        with temporary_space():
             self._file.write(values.tobytes())
-        except OSError as error:
-            raise OutputError(
-                f"the temporary folder {tempfile.gettempdir()} takes no more: {error.strerror}",
-                fix="set TMPDIR to a folder with more space",
-            ) from None
         self._lengths.append(lengths)
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ from strop.evals.records import record_from
 from strop.recipe.suite import PythonTask
 from strop.recipe.train.rollout import SamplingRecipe
 from strop.rewards.own.functions import own_names
-from strop.types import EvalRecord, Origin, Task, Text
+from strop.types import FAILED, EvalRecord, Origin, Task, Text
 
 
 def own_records(recipe: PythonTask, engine: Engine, seed: int) -> list[EvalRecord]:
@@ -51,13 +51,17 @@ def _named(recipe: PythonTask, row: Any, number: int) -> EvalRecord:
     return record_from({**row, "task": name}, where)
 
 
-def _asker(recipe: PythonTask, engine: Engine, seed: int) -> Callable[..., list[str]]:
+def _asker(recipe: PythonTask, engine: Engine, seed: int) -> Callable[..., list[str | None]]:
+    """What a user's function asks with; `None` in place of an answer that failed or was called
+    off."""
+
     def generate(
         prompts: Sequence[Text], temperature: float = 0.0, max_tokens: int = 256
-    ) -> list[str]:
+    ) -> list[str | None]:
         tasks = [Task(prompt, {}, Origin(recipe.file, n)) for n, prompt in enumerate(prompts, 1)]
         sampling = SamplingRecipe(temperature=temperature, max_tokens=max_tokens)
         rollouts = ask(engine, tasks, sampling, 1, seed) if tasks else []
-        return [rollout.completions[0].said for rollout in rollouts]
+        answers = [rollout.completions[0] for rollout in rollouts]
+        return [None if answer.finish in FAILED else answer.said for answer in answers]
 
     return generate

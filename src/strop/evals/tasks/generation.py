@@ -14,14 +14,14 @@ from strop.rewards.compose import Reward
 from strop.rewards.find import declared_range
 from strop.text.parse import plain
 from strop.text.render import preference_tree
-from strop.types import Answered, EvalRecord, Preference, Rollout, Scale
+from strop.types import FAILED, Answered, EvalRecord, Judged, Preference, Rollout, Scale
 
 
 def score_rollouts(
     recipe: GenerateTask, reward: Reward, rollouts: Sequence[Rollout | Answered]
 ) -> list[EvalRecord]:
-    """One record per answer and component; raises `UnscoredError` if a component scored no
-    answer."""
+    """One record per answer and component, without a score for an answer that failed or was called
+    off; raises `UnscoredError` when a component judged none."""
     judged = reward.judge_rollouts(rollouts)
     answers = [
         (rollout, sample) for rollout in rollouts for sample in range(len(rollout.completions))
@@ -31,17 +31,27 @@ def score_rollouts(
         name = f"{recipe.name}/{component.label}"
         values = [score.components[component.label] for score in judged.scores]
         if all(value is None for value in values):
-            reasons = "; ".join(f.error for f in judged.failures if f.component == component.label)
-            raise UnscoredError(
-                f"{name}: no item could be scored: "
-                f"{reasons or 'the reward returned None for every item'}",
-                fix="call the reward on one completion by hand and mend it",
-            )
+            raise _unscored(name, component.label, judged, rollouts)
         records += [
             record_of(recipe, name, rollout, sample, value, scale=declared_range(component))
             for (rollout, sample), value in zip(answers, values, strict=True)
         ]
     return records
+
+
+def _unscored(
+    name: str, label: str, judged: Judged, rollouts: Sequence[Rollout | Answered]
+) -> UnscoredError:
+    if all(answer.finish in FAILED for one in rollouts for answer in one.completions):
+        return UnscoredError(
+            f"{name}: no item could be scored: every answer failed or was called off",
+            fix="see why the engine gave no answers, and run it again",
+        )
+    reasons = "; ".join(f.error for f in judged.failures if f.component == label)
+    return UnscoredError(
+        f"{name}: no item could be scored: {reasons or 'the reward returned None for every item'}",
+        fix="call the reward on one completion by hand and mend it",
+    )
 
 
 def record_of(

@@ -168,7 +168,7 @@ class Reading:
                 yield one, tree.trunk
 
     def _report(self, sieve: Sieve, kind: RecordKind) -> None:
-        self.reports.append(SourceReport(sieve.name, kind, dict(sieve.forms), tuple(sieve.dropped)))
+        self.reports.append(SourceReport(sieve.name, kind, dict(sieve.forms), sieve.dropped))
 
 
 def replay_checks(replay: Sequence[Rendered]) -> dict[str, int]:

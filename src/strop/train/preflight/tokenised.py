@@ -15,7 +15,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ import tokenizers
 import transformers
 
 import strop
-from strop.data.bad_rows import BadRow, Sieve
+from strop.data.bad_rows import BadRow, LeftOut, Sieve
 from strop.data.reading.folders import find
 from strop.data.sources import rows_hash, rows_size
 from strop.errors import OutputError
@@ -113,10 +113,7 @@ class TokenCache:
         if not self.on_disk:
             return in_memory(make)
         store = self._stored(how, sieve, make)
-        notes = store.notes
-        sieve.rows, sieve.dropped = notes["rows"], list(map(_bad_row, notes["dropped"]))
-        sieve.forms = Counter(notes["forms"])
-        return Rendered(store.trees, store.records, Tally(**notes["tally"]))
+        return Rendered(store.trees, store.records, Tally(**store.counts["tally"]))
 
     def checks(self) -> dict[str, str]:
         """For the line of checks: `{"tokenised": "812 MiB on disk, reused"}`."""
@@ -130,6 +127,7 @@ class TokenCache:
                 _wait_for(place, turn)
                 store = open_store(place / TREES)
                 if store is not None:
+                    _recall(store, sieve)
                     os.utime(place / TREES / CARD)
                     self.used.append(f"{_said(store.size)} on disk, reused")
                     return store
@@ -174,21 +172,20 @@ def _written(place: Path, tokenizer: Any, sieve: Sieve, make: Make, *, keep: boo
             folder = Path(stack.enter_context(named))
         with StoreWriter(folder, max(tokenizer.get_vocab().values())) as writer:
             tally = make(writer.add)
-            dropped = [_plain_row(row) for row in sieve.dropped]
-            counted = {"rows": sieve.rows, "forms": sieve.forms, "dropped": dropped}
-            writer.finish({"tally": asdict(tally), **counted})
+            writer.finish(
+                {"tally": asdict(tally), "rows": sieve.rows, "forms": sieve.forms},
+                notes=map(asdict, sieve.dropped),
+            )
         store = open_store(folder)
     assert store is not None, "what was just written is whole"
     return store
 
 
-def _plain_row(row: BadRow) -> list[Any]:
-    return [row.kind, row.reason, *astuple(row.origin), row.excess]
-
-
-def _bad_row(plain: list[Any]) -> BadRow:
-    kind, reason, path, line, excess = plain
-    return BadRow(kind, reason, Origin(path, line), excess)
+def _recall(store: Store, sieve: Sieve) -> None:
+    """What was counted when the store was written."""
+    sieve.rows, sieve.forms = store.counts["rows"], Counter(store.counts["forms"])
+    rows = (one | {"origin": Origin(**one["origin"])} for one in store.notes)
+    sieve.dropped = LeftOut(BadRow(**one) for one in rows)
 
 
 def _wait_for(place: Path, turn: ExitStack) -> None:

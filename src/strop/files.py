@@ -24,6 +24,7 @@ from typing import IO, Any
 from strop.errors import OutputError, UsageError
 
 LOCK = ".lock"
+WORKS = "another run works in this folder"
 """The file in a folder that holds the lock of the process that works there."""
 
 BEFORE = ".before"
@@ -259,8 +260,20 @@ def locked(folder: Path) -> Iterator[None]:
     (NFS 4, Lustre with `flock`); on one that does not, two machines are not kept apart.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / LOCK
-    handle = _take(path)
+    with _holding(folder / LOCK, folder, WORKS):
+        yield
+
+
+@contextmanager
+def locked_beside(output: Path) -> Iterator[None]:
+    """Hold a file or folder that is to be written, as `locked` does, by a file beside it."""
+    with _holding(output.with_name(f".{output.name}{LOCK}"), output, "another process writes this"):
+        yield
+
+
+@contextmanager
+def _holding(path: Path, where: Path, said: str) -> Iterator[None]:
+    handle = _take(path, where, said)
     started = datetime.now(UTC).isoformat(timespec="seconds")
     owner = {"pid": os.getpid(), "host": socket.gethostname(), "started": started}
     os.ftruncate(handle, 0)
@@ -276,20 +289,20 @@ def refuse_locked(folder: Path) -> None:
     """Raise `OutputError` if a run is under way in this folder."""
     path = folder / LOCK
     if path.is_file():
-        os.close(_take(path))
+        os.close(_take(path, folder, WORKS))
 
 
-def _take(path: Path) -> int:
+def _take(path: Path, where: Path, said: str) -> int:
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            said = os.pread(handle, 1000, 0)
+            owner = _owner(os.pread(handle, 1000, 0))
             os.close(handle)
             raise OutputError(
-                f"another run works in this folder: {_owner(said)}",
-                where=str(path.parent),
+                f"{said}: {owner}",
+                where=str(where),
                 fix="wait for it or stop it, or choose another `output`",
             ) from None
         if path.exists() and os.path.samestat(os.fstat(handle), path.stat()):

@@ -217,8 +217,8 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"remove": "label", "tolerance": 0.1}, "tolerance is not read with remove: label"),
-            ({"ratio": 2}, "ratio is not read with remove: length"),
+            ({"remove": "label", "tolerance": 0.1}, "`tolerance` is not read with `remove: label`"),
+            ({"ratio": 2}, "`ratio` is not read with `remove: length`"),
             ({"tolerance": 0.5}, "less than 0.5"),
             ({"remove": "style"}, "'length' or 'label'"),
         ],

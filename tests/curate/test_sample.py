@@ -154,7 +154,7 @@ class TestModel:
         ("options", "message"),
         [
             ({"samples": 2, "sampling": {"temperature": 0}}, "at temperature 0 all 2 samples"),
-            ({"requests": 5}, "requests is only read with `endpoint`"),
+            ({"requests": 5}, "`requests` is only read with `endpoint`"),
             ({"truncated": "cut"}, "'keep' or 'drop'"),
         ],
     )

@@ -260,7 +260,7 @@ class TestRefusals:
             ({"fractions": {"train": 0.8, "dropped": 0.2}}, "strop's own files"),
             ({"fractions": {"train": 0.8, "../x": 0.2}}, "should match pattern"),
             ({"by": "kind", "time": "time"}, "give one of the two"),
-            ({"seed": 1, "time": "time"}, "seed draws nothing"),
+            ({"seed": 1, "time": "time"}, "`seed` draws nothing"),
         ],
     )
     def test_settings(self, options: dict[str, Any], message: str) -> None:

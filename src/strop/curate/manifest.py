@@ -16,7 +16,15 @@ from strop.data.reading.folders import find
 from strop.data.records import RecordT, any_record, row_of
 from strop.data.sources import Parse, at, rows_hash, sieve_of, stream
 from strop.errors import OutputError
-from strop.files import hashed_files, place, remove, sha256_of, write_json, writing_folder
+from strop.files import (
+    hashed_files,
+    locked_beside,
+    place,
+    remove,
+    sha256_of,
+    write_json,
+    writing_folder,
+)
 from strop.recipe.train.data import DataSource
 from strop.types import Record
 
@@ -76,7 +84,7 @@ def writing_records(
     `path` is a folder, or a file `<name>.jsonl` for verbs that make one set of records: the
     manifest and the dropped rows then stand beside it, as `<name>.manifest.json` and
     `<name>.dropped.jsonl`. Without a path nothing is written. Raises `OutputError` where something
-    stands at `path`, unless `overwrite`.
+    stands at `path`, unless `overwrite`, and where another process is writing it.
     """
     if path is None:
         yield Output(None)
@@ -84,9 +92,19 @@ def writing_records(
     path = path.resolve()
     expect_free(path, overwrite=overwrite)
     _expect_apart(path, inputs)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with locked_beside(path):
+        expect_free(path, overwrite=overwrite)  # who held it may just have written it
+        with _writing(path, verb, inputs, settings) as output:
+            yield output
+
+
+@contextmanager
+def _writing(
+    path: Path, verb: str, inputs: Sequence[DataSource], settings: Mapping[str, Any]
+) -> Iterator[Output]:
     single = path.suffix == ".jsonl"
     folder = path.with_name(f".{path.name}.parts.tmp") if single else path
-    path.parent.mkdir(parents=True, exist_ok=True)
     with writing_folder(folder) as temporary:
         output = Output(temporary)
         try:

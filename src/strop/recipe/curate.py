@@ -50,11 +50,13 @@ class Asked(Strict):
     def _server_is_asked(self) -> Self:
         if self.endpoint is not None:
             if self.model is None:
-                raise ValueError("endpoint needs `model`: the name by which the server knows it")
+                raise ValueError("`endpoint` needs `model`: the name by which the server knows it")
             return self
         for name in ("cache", "requests", "tokens", "at_once", "per_second"):
             if getattr(self, name) is not None:
-                raise ValueError(f"{name} is only read with `endpoint`: drop it, or name a server")
+                raise ValueError(
+                    f"`{name}` is only read with `endpoint`: drop it, or name a server"
+                )
         return self
 
 
@@ -94,7 +96,7 @@ class BandSettings(Asked):
     @model_validator(mode="after")
     def _bands_stand(self) -> Self:
         if self.low > self.high:
-            raise ValueError(f"low {self.low:g} is above high {self.high:g}: swap them")
+            raise ValueError(f"`low` {self.low:g} is above `high` {self.high:g}: swap them")
         if len(self.reward) > 1:
             raise ValueError(
                 f"one component of `reward` decides whether an answer passes, and "
@@ -108,7 +110,7 @@ class BandSettings(Asked):
 def _expect_draws(samples: int, sampling: SamplingRecipe) -> None:
     if samples > 1 and sampling.temperature == 0:
         raise ValueError(
-            f"at temperature 0 all {samples} samples are one: raise sampling.temperature"
+            f"at temperature 0 all {samples} samples are one: raise `sampling.temperature`"
         )
 
 
@@ -135,17 +137,17 @@ class SelectSettings(Asked):
             raise ValueError("nothing says which records are kept: give `by`, `diverse` or both")
         if self.model is not None and not computed:
             raise ValueError(
-                f"model is only read by {', '.join(JUDGED)} and ifd, not by {self.by}: drop it"
+                f"`model` is only read by {', '.join(JUDGED)} and ifd, not by {self.by}: drop it"
             )
         if self.by == "ifd" and self.endpoint is not None:
             raise ValueError("ifd reads the likelihood of given answers, which no endpoint tells: "
                              "give a model folder")  # fmt: skip
         if self.by is None and self.order == "lowest":
-            raise ValueError("order is only read with `by`: drop it")
+            raise ValueError("`order` is only read with `by`: drop it")
         if self.pool is not None and not (self.by and self.diverse):
-            raise ValueError("pool is only read with both `by` and `diverse`: drop it")
+            raise ValueError("`pool` is only read with both `by` and `diverse`: drop it")
         if self.embeddings is not None and not self.diverse:
-            raise ValueError("embeddings are only read with `diverse`: add it, or drop them")
+            raise ValueError("`embeddings` is only read with `diverse`: drop it, or set that")
         return self
 
 
@@ -168,7 +170,7 @@ class BalanceSettings(Strict):
     def _options_are_read(self) -> Self:
         for name in ("unit", "tolerance") if self.remove == "label" else ("ratio",):
             if getattr(self, name) is not None:
-                raise ValueError(f"{name} is not read with remove: {self.remove}: drop it")
+                raise ValueError(f"`{name}` is not read with `remove: {self.remove}`: drop it")
         return self
 
 
@@ -205,7 +207,7 @@ class SplitSettings(Strict):
         if self.time is not None and self.by is not None:
             raise ValueError("`time` orders the records and `by` draws them: give one of the two")
         if self.time is not None and self.seed is not None:
-            raise ValueError("seed draws nothing where `time` orders the records: drop it")
+            raise ValueError("`seed` draws nothing where `time` orders the records: drop it")
         return self
 
 
@@ -271,11 +273,12 @@ class CleanSettings(Strict):
             "unit": not limited and self.unit is not None,
             "tokenizer": self.unit != "tokens" and self.tokenizer is not None,
         }
-        needs = {"kinds": "pii", "names": "pii", "spacy_model": "names", "threshold": "semantic",
-                 "unit": "least or most", "tokenizer": "unit: tokens"}  # fmt: skip
+        needs = {"kinds": "`pii`", "names": "`pii`", "spacy_model": "`names`",
+                 "threshold": "`semantic`",
+                 "unit": "`least` or `most`", "tokenizer": "`unit: tokens`"}  # fmt: skip
         for name, is_unread in unread.items():
             if is_unread:
-                raise ValueError(f"{name} is only read with {needs[name]}: drop it, or set that")
+                raise ValueError(f"`{name}` is only read with {needs[name]}: drop it, or set that")
         if self.unit == "tokens" and self.tokenizer is None:
             raise ValueError("a length in tokens needs `tokenizer`, a model folder")
         return self
@@ -314,5 +317,5 @@ class CheckSettings(Strict):
     @model_validator(mode="after")
     def _one_tokenizer(self) -> Self:
         if self.model is not None and self.tokenizer is not None:
-            raise ValueError("a model brings its own tokenizer: drop `tokenizer`")
+            raise ValueError("`model` brings its own tokenizer: drop `tokenizer`")
         return self

@@ -210,11 +210,11 @@ def test_nothing_is_lost_and_a_second_time_changes_nothing(cleaned: Cleaned) -> 
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"pii": "keep", "kinds": ["email"]}, "kinds is only read with pii"),
-        ({"unit": "words"}, "unit is only read with least or most"),
+        ({"pii": "keep", "kinds": ["email"]}, "`kinds` is only read with `pii`"),
+        ({"unit": "words"}, "`unit` is only read with `least` or `most`"),
         ({"least": 3, "unit": "tokens"}, "needs `tokenizer`"),
-        ({"threshold": 0.9}, "threshold is only read with semantic"),
-        ({"spacy_model": "en"}, "spacy_model is only read with names"),
+        ({"threshold": 0.9}, "`threshold` is only read with `semantic`"),
+        ({"spacy_model": "en"}, "`spacy_model` is only read with `names`"),
     ],
 )
 def test_an_option_that_nobody_would_read(settings: dict[str, Any], said: str) -> None:

@@ -200,14 +200,14 @@ class TestSettings:
         ("options", "message"),
         [
             ({}, "nothing says which records are kept"),
-            ({"by": "score", "model": "m"}, "model is only read by"),
+            ({"by": "score", "model": "m"}, "`model` is only read by"),
             ({"by": "ifd", "model": "m", "endpoint": "http://x/v1"}, "no endpoint tells"),
-            ({"by": "score", "pool": 2}, "pool is only read with both"),
-            ({"diverse": True, "pool": 2}, "pool is only read with both"),
-            ({"by": "score", "embeddings": "w"}, "embeddings are only read with"),
-            ({"diverse": True, "order": "lowest"}, "order is only read with"),
-            ({"by": "quality", "endpoint": "http://x/v1"}, "endpoint needs `model`"),
-            ({"by": "quality", "model": "m", "tokens": 9}, "tokens is only read with `endpoint`"),
+            ({"by": "score", "pool": 2}, "`pool` is only read with both"),
+            ({"diverse": True, "pool": 2}, "`pool` is only read with both"),
+            ({"by": "score", "embeddings": "w"}, "`embeddings` is only read with"),
+            ({"diverse": True, "order": "lowest"}, "`order` is only read with"),
+            ({"by": "quality", "endpoint": "http://x/v1"}, "`endpoint` needs `model`"),
+            ({"by": "quality", "model": "m", "tokens": 9}, "`tokens` is only read with `endpoint`"),
         ],
     )
     def test_what_would_be_inert_is_refused(self, options: dict[str, Any], message: str) -> None:

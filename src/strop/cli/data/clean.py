@@ -77,7 +77,12 @@ def clean(
         "unit": unit, "tokenizer": tokenizer, "duplicates": duplicates, "semantic": semantic,
         "threshold": threshold, "against": against,
     }  # fmt: skip
-    settings = settings_of(CleanSettings, given)
+    said_as = {
+        "kinds": "--kind", "damaged": "--keep-damaged", "languages": "--language",
+        "refusals": "--drop-refusals", "disclaimers": "--drop-disclaimers",
+        "openings": "--strip-openings",
+    }  # fmt: skip
+    settings = settings_of(CleanSettings, given, said_as)
     with counting(as_json, "rows") as advance:
         report = clean_records(
             sources_of(files, max_bad), None if dry_run else output, settings,

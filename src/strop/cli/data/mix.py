@@ -38,7 +38,7 @@ def mix(
     if not all(name for name, _, _ in parts):
         raise UsageError("every file needs its share", fix="write them as own.jsonl=0.7")
     given = {"shares": [share for _, _, share in parts], "rows": rows, "seed": seed}
-    settings = settings_of(MixSettings, given)
+    settings = settings_of(MixSettings, given, {"shares": "a share"})
     inputs = sources_of([Path(name) for name, _, _ in parts], max_bad)
     report = mix_records(inputs, None if dry_run else output, settings, overwrite=overwrite)
     lines = [

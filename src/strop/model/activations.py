@@ -34,7 +34,7 @@ PROBE_TOKENS = 64
 def tokens_at_once(network: Policy | ScalarNetwork) -> int:
     """Tokens of one forward whose activations fit: the same for the same model and kind of device,
     whatever memory is free."""
-    held = sum(
+    held: int = sum(
         p.numel() * (p.element_size() + TRAINED_BYTES * p.requires_grad)
         for p in network.model.parameters()
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
@@ -112,7 +111,7 @@ class LocalEngine:
         if not self._sampler.by_tree:
             return None
         causal_lm = self._sampler.causal_lm
-        held = sum(p.numel() * p.element_size() for p in causal_lm.parameters())
+        held: int = sum(p.numel() * p.element_size() for p in causal_lm.parameters())
         at_least = KEYS_AT_LEAST.get(causal_lm.device.type, KEYS_AT_LEAST_ELSEWHERE)
         return max(held // 2, at_least) // slot_bytes(causal_lm)
 
@@ -135,20 +134,22 @@ def packs(
     for sampling in dict.fromkeys(request.sampling for request in requests):
         mine = [group for group in groups if requests[group[0]].sampling == sampling]
         mine.sort(key=lambda group: len(requests[group[0]].prompt.prompt_ids))
-        for pack in runs(mine, max_rows, partial(_room, requests, max_rows, max_slots)):
+        if max_slots is None:
+            cut = runs(mine, max_rows)
+        else:
+            most = max_rows * LEAST_ROWS * max_slots
+            cut = runs(mine, most, partial(_room, requests, max_rows, max_slots))
+        for pack in cut:
             yield [number for group in pack for number in group]
 
 
-def _room(
-    requests: Sequence[Request], max_rows: int, max_slots: int | None, group: Sequence[int]
-) -> int:
-    """How many of `max_rows` a group takes: its rows, or more of them where its keys are long."""
+def _room(requests: Sequence[Request], max_rows: int, max_slots: int, group: Sequence[int]) -> int:
+    """What a group takes of all rows, of the least rows and of all slots, in whole numbers: where
+    the product of the three is full, so is a decoder."""
     rows, first = len(group), requests[group[0]]
-    if max_slots is None:
-        return rows
     slots = slots_of(len(first.prompt.prompt_ids), rows, first.sampling.max_tokens)
-    by_keys = math.ceil(max_rows * slots / max_slots)
-    return max(rows, min(by_keys, math.ceil(max_rows * rows / LEAST_ROWS)))
+    by_keys = min(slots * max_rows * LEAST_ROWS, rows * max_rows * max_slots)
+    return max(rows * LEAST_ROWS * max_slots, by_keys)
 
 
 def _group(request: Request) -> tuple[int, Sampling]:

@@ -33,6 +33,7 @@ from strop.recipe.loading.load import load_recipe
 from strop.recipe.train.online import PolicyRecipe
 from strop.rollout.collect import carries_no_gradient
 from strop.train.build import build_loop, build_state
+from strop.train.loop.micro_batches import forward_tokens
 from strop.train.loop.optim import Optimizers
 from strop.train.loop.state import TrainState
 from strop.train.loop.updater import Updater
@@ -84,7 +85,7 @@ class StropTrainer:
         return Step(metrics["loss"].result(), metrics["grad_norm"].result())
 
     def _rate(self) -> float:
-        rows = self.recipe.run.micro_batch_tokens
+        rows = forward_tokens(self.recipe.run, _policy(self.state))
         return matmul_rate(_policy(self.state).score.causal_lm, rows, self.spec.bfloat16)
 
     def run(self, on_step: OnStep) -> None:

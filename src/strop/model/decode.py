@@ -17,7 +17,7 @@ from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
 from strop.model.attention import attention_of, tree_attention
-from strop.model.logprobs import PROBE, eval_mode, logits_of
+from strop.model.logprobs import PROBE, decoder_layers, eval_mode, logits_of
 from strop.model.plain import PLAIN, PlainStep
 from strop.model.tree import lay_out, plan_attention
 from strop.types import Tree
@@ -25,7 +25,7 @@ from strop.types import Tree
 PREFILL = "strop_prefill"
 DECODE = "strop_decode"
 FIRST_SLOTS = 32
-"""Initial key slots for sampled tokens; doubled whenever they are full."""
+"""Key slots for sampled tokens at first; whenever they are full, as many more or a quarter."""
 OWN_PROMPT_UP_TO = 64
 """Up to this many tokens, each row has its own copy of the prompt: one product over all keys is
 faster than one over shared and one over own keys (measured on CPU)."""
@@ -116,7 +116,7 @@ class LayerKeys:
 
 def _longer(own: torch.Tensor) -> torch.Tensor:
     rows, kv_heads, slots, size = own.shape
-    room = own.new_empty(rows, kv_heads, max(slots, FIRST_SLOTS), size)
+    room = own.new_empty(rows, kv_heads, max(slots // 4, FIRST_SLOTS), size)
     return torch.cat([own, room], 2)
 
 
@@ -327,6 +327,21 @@ AttentionInterface.register(PREFILL, prefill_attention)
 AttentionInterface.register(DECODE, decode_attention)
 AttentionMaskInterface.register(PREFILL, _no_mask)
 AttentionMaskInterface.register(DECODE, _no_mask)
+
+
+def slot_bytes(causal_lm: Any) -> int:
+    """What the keys and values of one token take in all layers."""
+    config = causal_lm.config.get_text_config()
+    heads = int(config.num_attention_heads)
+    kv_heads = int(getattr(config, "num_key_value_heads", None) or heads)
+    size = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
+    return 2 * decoder_layers(causal_lm) * kv_heads * size * int(causal_lm.dtype.itemsize)
+
+
+def slots_of(prompt: int, rows: int, sampled: int) -> int:
+    """Key slots of a prompt's rows that sample so many tokens each, as `TreeDecoder` lays them."""
+    shared = rows > 1 and prompt > OWN_PROMPT_UP_TO
+    return (prompt if shared else prompt * rows) + sampled * rows
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ from strop.model.reference import Reference
 from strop.recipe.train.methods import Recipe, method_of
 from strop.recipe.train.model import ModelRecipe
 from strop.rollout.source import SynchronousSource
+from strop.train.loop.micro_batches import forward_tokens
 from strop.train.loop.offline import OfflineParts, Replay, train_offline
 from strop.train.loop.online import OnlineParts, train_online
 from strop.train.loop.optim import build_optimizer
@@ -139,5 +140,6 @@ def _visited(prepared: PreparedOffline) -> Indices:
 def _replay(state: TrainState, prepared: Prepared) -> Replay | None:
     if prepared.replay is None:
         return None
-    max_tokens = prepared.recipe.run.micro_batch_tokens
-    return SupervisedMethod(policy_of(state), prepared.replay.trees, max_tokens, prefix="replay/")
+    policy = policy_of(state)
+    max_tokens = forward_tokens(prepared.recipe.run, policy)
+    return SupervisedMethod(policy, prepared.replay.trees, max_tokens, prefix="replay/")

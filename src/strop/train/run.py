@@ -126,7 +126,7 @@ def _run_steps(run: Run, writer: Writer, signals: Signals) -> None:
             fired = run.journal.write(record)
             writer.check()
             if _due(run.recipe, record, run.dev, fired):
-                writer.save(run.state, best=run.best)
+                writer.save(run.state, best=run.best, ends=record.step == record.total)
             if fired:
                 writer.wait()
                 act([_rolled_back(alarm, run, writer) for alarm in fired])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import groupby
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from strop.engines.engine import PromptedTask, Request, Sampling, prompted_tasks
 from strop.engines.local.sampler import LocalSampler
 from strop.errors import UsageError
+from strop.model.decode import slot_bytes, slots_of
 from strop.model.load import load_for_inference, load_tokenizer, weights_hash
 from strop.model.logprobs import bare, eval_mode
 from strop.model.network import Policy
@@ -22,12 +23,22 @@ from strop.text.chat.named import with_template
 from strop.text.runs import runs
 from strop.types import Completion, Task, Tree
 
+KEYS_AT_LEAST = {"cpu": 3 * 2**27}
+KEYS_AT_LEAST_ELSEWHERE = 2**32
+"""Bytes that keys and values may always take; above that, half of what the weights do. 384 MiB on
+a CPU, 4 GiB on a device whose memory is its own."""
+
+LEAST_ROWS = 64
+"""So many answers are decoded at once, however long they may get: a step reads all weights, and few
+answers reach their longest."""
+
 
 class LocalEngine:
     """A model folder (or hub name), loaded when first needed; or a loaded policy.
 
-    Up to `max_rows` answers are decoded at a time. `version` counts calls of `publish`; 0 are the
-    initial weights.
+    Up to `max_rows` answers are decoded at a time, fewer where their keys would take too much
+    memory. `version` counts what was published: 0 are the
+    weights it began with.
     """
 
     def __init__(
@@ -69,7 +80,7 @@ class LocalEngine:
         return prompts
 
     def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion]]:
-        for packed in packs(requests, self.max_rows):
+        for packed in packs(requests, self.max_rows, self._max_slots):
             completions = self._sampler.sample([requests[i] for i in packed], self.version)
             yield from zip(packed, completions, strict=True)
 
@@ -96,21 +107,50 @@ class LocalEngine:
         return self.version
 
     @cached_property
+    def _max_slots(self) -> int | None:
+        """Keys of so many tokens are held at once; a decoder without keys has no bound."""
+        if not self._sampler.by_tree:
+            return None
+        causal_lm = self._sampler.causal_lm
+        held: int = sum(p.numel() * p.element_size() for p in causal_lm.parameters())
+        at_least = KEYS_AT_LEAST.get(causal_lm.device.type, KEYS_AT_LEAST_ELSEWHERE)
+        return max(held // 2, at_least) // slot_bytes(causal_lm)
+
+    @cached_property
     def _sampler(self) -> LocalSampler:
         return LocalSampler(self.policy())
 
 
-def packs(requests: Sequence[Request], max_rows: int) -> Iterator[list[int]]:
-    """Indices of requests to decode together: with equal sampling, and of similar length, since
-    shorter prompts are padded. A prompt's group stays together, even if larger than `max_rows`."""
+def packs(
+    requests: Sequence[Request], max_rows: int, max_slots: int | None = None
+) -> Iterator[list[int]]:
+    """Which requests are decoded together: alike in sampling, and of similar length, since shorter
+    prompts are padded. A prompt's group stays together, even one larger than `max_rows`.
+
+    Beyond `LEAST_ROWS` the keys of all answers at their longest have to fit `max_slots`.
+    """
     groups = [
         list(found) for _, found in groupby(range(len(requests)), lambda i: _group(requests[i]))
     ]
     for sampling in dict.fromkeys(request.sampling for request in requests):
         mine = [group for group in groups if requests[group[0]].sampling == sampling]
         mine.sort(key=lambda group: len(requests[group[0]].prompt.prompt_ids))
-        for pack in runs(mine, max_rows):
+        if max_slots is None:
+            cut = runs(mine, max_rows)
+        else:
+            most = max_rows * LEAST_ROWS * max_slots
+            cut = runs(mine, most, partial(_room, requests, max_rows, max_slots))
+        for pack in cut:
             yield [number for group in pack for number in group]
+
+
+def _room(requests: Sequence[Request], max_rows: int, max_slots: int, group: Sequence[int]) -> int:
+    """What a group takes of all rows, of the least rows and of all slots, in whole numbers: where
+    the product of the three is full, so is a decoder."""
+    rows, first = len(group), requests[group[0]]
+    slots = slots_of(len(first.prompt.prompt_ids), rows, first.sampling.max_tokens)
+    by_keys = min(slots * max_rows * LEAST_ROWS, rows * max_rows * max_slots)
+    return max(rows * LEAST_ROWS * max_slots, by_keys)
 
 
 def _group(request: Request) -> tuple[int, Sampling]:

@@ -36,7 +36,8 @@ class RunRecipe(Strict):
     """Length of the run, batch sizes, checkpoints.
 
     `batch_size` counts records (offline) or prompts (online) per optimizer step;
-    `micro_batch_tokens` bounds the tokens of one forward and changes memory, not the result;
+    `micro_batch_tokens` bounds the tokens of one forward and changes memory, not the result; left
+    out, forwards are as large as memory beside weights and optimizer suggests;
     `save_every` 0 writes only the final checkpoint. `skip_nonfinite` updates in a row may be left
     out because loss or gradient is NaN or infinite; after one more, the run goes back to its last
     checkpoint, once, and continues with other data. `sinks` are trackers that also get every row of
@@ -46,7 +47,7 @@ class RunRecipe(Strict):
     steps: int | None = Field(None, ge=1)
     epochs: float | None = Field(None, gt=0)
     batch_size: int = Field(32, ge=1)
-    micro_batch_tokens: int = Field(8192, ge=1)
+    micro_batch_tokens: int | None = Field(None, ge=1)
     save_every: int = Field(0, ge=0)
     keep_checkpoints: int = Field(2, ge=1)
     skip_nonfinite: int = Field(3, ge=0)

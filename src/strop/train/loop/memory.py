@@ -32,9 +32,10 @@ def explained(where: str, shape: Callable[[], str], lower: str) -> Iterator[None
 
 
 def to_learn(recipe: Offline | Online) -> str:
-    """The settings that bound the memory of an update. All but the last leave the result as it is,
-    so a resumed run may change them (`directory.MAY_CHANGE`)."""
-    tokens, longest = recipe.run.micro_batch_tokens, recipe.text.max_length
+    """What bounds the memory of learning; all but the last leave the result as it is, so a resumed
+    run may change them (`directory.MAY_CHANGE`)."""
+    tokens = recipe.run.micro_batch_tokens or "chosen by the model's size"
+    longest = recipe.text.max_length
     again = "" if recipe.model.gradient_checkpointing else " or set model.gradient_checkpointing"
     return (
         f"run.micro_batch_tokens ({tokens}){again}, which a resumed run may change, or lower "

@@ -5,8 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from strop.model.activations import MOST_TOKENS, tokens_at_once
+from strop.model.network import Policy, ScalarNetwork
+from strop.recipe.train.run import RunRecipe
 from strop.text.runs import runs
 from strop.types import Tree
+
+TRUNKS = 8
+"""A part of a group is at least so many times as long as the trunk, if forwards may be so large."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +33,19 @@ def micro_batches(trees: Sequence[Tree], max_tokens: int) -> Iterator[MicroBatch
         last = first + sum(len(tree.branches) for tree in held)
         yield MicroBatch(tuple(held), slice(first, last))
         first = last
+
+
+def forward_tokens(run: RunRecipe, network: Policy | ScalarNetwork) -> int:
+    """Tokens of one forward: what the recipe says, else what fits beside weights and optimizer."""
+    return run.micro_batch_tokens or tokens_at_once(network)
+
+
+def split_group(tree: Tree, run: RunRecipe, max_tokens: int) -> list[Tree]:
+    """A group's tree cut for forwards of `max_tokens`; where the recipe does not say how large they
+    are, no part is so small that reading the trunk again would cost much."""
+    if run.micro_batch_tokens is None:
+        max_tokens = max(max_tokens, min(MOST_TOKENS, TRUNKS * len(tree.trunk)))
+    return split_tree(tree, max_tokens)
 
 
 def split_tree(tree: Tree, max_tokens: int) -> list[Tree]:

@@ -33,10 +33,11 @@ class Optimizers:
         for member in self.members:
             member.zero_grad(set_to_none=True)
 
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """A copy of all state in host memory, by `member.parameter.name`: `0.3.exp_avg`."""
+    def tensors(self, *, copy: bool = True) -> dict[str, torch.Tensor]:
+        """All state in host memory, by `member.parameter.name`: `0.3.exp_avg`; without `copy`,
+        state that is there already is itself."""
         return {
-            f"{which}.{number}.{name}": value.detach().to("cpu", copy=True).contiguous()
+            f"{which}.{number}.{name}": value.detach().to("cpu", copy=copy).contiguous()
             for which, member in enumerate(self.members)
             for number, entry in member.state_dict()["state"].items()
             for name, value in entry.items()

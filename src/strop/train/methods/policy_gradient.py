@@ -27,7 +27,7 @@ from strop.recipe.train.online import PolicyRecipe
 from strop.recipe.train.policy import PpoObjective
 from strop.rollout.collect import carries_no_gradient
 from strop.tracking.phases import phase
-from strop.train.loop.micro_batches import MicroBatch, micro_batches, split_tree
+from strop.train.loop.micro_batches import MicroBatch, forward_tokens, micro_batches, split_group
 from strop.train.loop.state import TrainState
 from strop.train.loop.updater import MicroBatchLoss, Update
 from strop.train.loop.world import ALONE, Counts, World
@@ -95,6 +95,7 @@ class PolicyGradient:
     ) -> None:
         self.recipe, self.state, self.policy, self.reference = recipe, state, policy, reference
         self.world = world
+        self.max_tokens = forward_tokens(recipe.run, policy)
         self.method = loss_of(recipe)
         self.compares_groups = self.method.advantage in GROUPED
         self.iterations, self.mini_batches = recipe.objective.updates
@@ -177,7 +178,7 @@ class PolicyGradient:
                     cut.trees,
                     slice(cut.branches.start + first_branch, cut.branches.stop + first_branch),
                 )
-                for cut in micro_batches(trees, self.recipe.run.micro_batch_tokens)
+                for cut in micro_batches(trees, self.max_tokens)
             ]
             first_branch += sum(len(tree.branches) for tree in trees)
             yield MiniBatch(tuple(work), counts)
@@ -252,7 +253,7 @@ class PolicyGradient:
             return []
         branches = tuple(completions[i].branch() for i in kept)
         whole = Tree(group.rollout.prompt_ids, branches)
-        parts = split_tree(whole, self.recipe.run.micro_batch_tokens)
+        parts = split_group(whole, self.recipe.run, self.max_tokens)
         owners = iter(kept)
         return [Kept(number, tree, tuple(next(owners) for _ in tree.branches)) for tree in parts]
 
@@ -275,7 +276,7 @@ class PolicyGradient:
     def _older(self, trees: Sequence[Tree]) -> torch.Tensor:
         """Log-probs before the first update, [N], without dropout, as in sampling."""
         head = Head(temperature=self.head.temperature)
-        cut = micro_batches(trees, self.recipe.run.micro_batch_tokens)
+        cut = micro_batches(trees, self.max_tokens)
         with phase("forward"), eval_mode(self.policy.model), self.policy.arithmetic():
             return torch.cat([self.policy.score(b.trees, head).logprobs_N.cpu() for b in cut])
 
@@ -284,7 +285,7 @@ class PolicyGradient:
         return torch.cat(
             [
                 self.reference.scores(cut.trees, temperature=self.head.temperature).logprobs_N.cpu()
-                for cut in micro_batches(trees, self.recipe.run.micro_batch_tokens)
+                for cut in micro_batches(trees, self.max_tokens)
             ]
         )
 
@@ -358,7 +359,7 @@ class PolicyGradient:
         objective = self.recipe.objective
         assert self.state.critic is not None
         assert isinstance(objective, PpoObjective)
-        value_N = token_values(self.state.critic, trees, self.recipe.run.micro_batch_tokens).cpu()
+        value_N = token_values(self.state.critic, trees, self.max_tokens).cpu()
         advantage_N = gae(
             rewards_N, value_N, lengths, gamma=objective.gamma, lam=objective.gae_lambda
         )

@@ -20,7 +20,7 @@ from strop.recipe.train.preference import (
     PairObjective,
 )
 from strop.tracking.phases import phase
-from strop.train.loop.micro_batches import micro_batches
+from strop.train.loop.micro_batches import forward_tokens, micro_batches
 from strop.train.loop.state import TrainState
 from strop.train.loop.updater import MicroBatchLoss, Update
 from strop.train.loop.world import ALONE, Counts, World
@@ -84,7 +84,7 @@ class OnlineDpo:
         world: World = ALONE,
     ) -> None:
         self.recipe, self.state, self.policy, self.reference = recipe, state, policy, reference
-        self.world = world
+        self.max_tokens, self.world = forward_tokens(recipe.run, policy), world
 
     def updates(self, groups: Sequence[ScoredGroup]) -> Iterator[Update]:
         """One update on the pairs of this step."""
@@ -95,14 +95,19 @@ class OnlineDpo:
         yield without_rollout_metrics(replace(update, metrics=skipped))
 
     def _method(self, trees: Sequence[Tree]) -> PairMethod:
-        """The loss over these pairs, against the reference's current weights."""
-        max_tokens = self.recipe.run.micro_batch_tokens
+        """The loss over these pairs, against the reference as it stands now."""
         rule = PairRule(self.recipe.objective.loss, self._objective())
         read = reference_read(rule)
-        cut = micro_batches(trees, max_tokens)
+        cut = micro_batches(trees, self.max_tokens)
         ref_B2 = torch.cat([read(self.reference.scores(batch.trees)) for batch in cut])
         return PairMethod(
-            rule, max_tokens, self.policy, trees, ref_B2, self.state.reward_mean, world=self.world
+            rule,
+            self.max_tokens,
+            self.policy,
+            trees,
+            ref_B2,
+            self.state.reward_mean,
+            world=self.world,
         )
 
     def _objective(self) -> AnyPairObjective:
@@ -130,6 +135,7 @@ class Raft:
 
     def __init__(self, recipe: RaftRecipe, state: TrainState, policy: Policy) -> None:
         self.recipe, self.state, self.policy = recipe, state, policy
+        self.max_tokens = forward_tokens(recipe.run, policy)
 
     def updates(self, groups: Sequence[ScoredGroup]) -> Iterator[Update]:
         """One update on the best answers of this step."""
@@ -137,9 +143,7 @@ class Raft:
             trees = [tree for group in groups for tree in self._best(group)]
         if not trees:
             warnings.warn(f"nothing was learnt from a step: {self._reason(groups)}", stacklevel=2)
-        method = SupervisedMethod(
-            self.policy, trees, self.recipe.run.micro_batch_tokens, prefix="learnt/"
-        )
+        method = SupervisedMethod(self.policy, trees, self.max_tokens, prefix="learnt/")
         skipped = {"skipped/groups": Sum(float(len(groups) - len(trees)))}
         update = replace(method.update(range(len(trees))), metrics=skipped)
         yield without_rollout_metrics(update)

@@ -24,7 +24,7 @@ from strop.model.network import Policy
 from strop.recipe.train.offline import PairRecipe, UnpairedRecipe
 from strop.text.lazy import Chosen
 from strop.text.trees import Rendered
-from strop.train.loop.micro_batches import micro_batches
+from strop.train.loop.micro_batches import forward_tokens, micro_batches
 from strop.types import TokenScores, Tree
 
 Indices = NDArray[np.int64]
@@ -71,7 +71,7 @@ class ReferenceCache:
             read,
             path=self.folder / f"{records.prefix}{name}.safetensors",
             key=f"{self.model}/{precision}/{recipe.objective}/{trees_hash(read_trees)}",
-            max_tokens=recipe.run.micro_batch_tokens,
+            max_tokens=forward_tokens(recipe.run, policy),
         )
         branches = len(trees[0].branches)
         scores = torch.full((len(trees), branches, *found.shape[1:]), float("nan"))

@@ -14,7 +14,7 @@ from strop.losses.reward_model import bradley_terry
 from strop.model.network import ScalarNetwork
 from strop.recipe.train.offline import RewardModelRecipe
 from strop.text.trees import Rendered
-from strop.train.loop.micro_batches import MicroBatch, micro_batches
+from strop.train.loop.micro_batches import MicroBatch, forward_tokens, micro_batches
 from strop.train.loop.updater import MicroBatchLoss, Update
 from strop.train.loop.world import Counts
 from strop.types import Preference, Tree
@@ -35,15 +35,16 @@ class RewardModelMethod:
         margin_P: torch.Tensor | None,
     ) -> None:
         self.recipe, self.network, self.trees, self.margin_P = recipe, network, trees, margin_P
+        self.max_tokens = forward_tokens(recipe.run, network)
 
     def update(self, indices: Sequence[int]) -> Update:
-        """The step's loss over these pairs, in forwards of at most `micro_batch_tokens` tokens."""
+        """The step's loss over these pairs, in forwards of at most `max_tokens` tokens."""
         chosen = list(indices)
         margin_P = None if self.margin_P is None else self.margin_P[chosen]
 
         def losses(counts: Counts) -> list[MicroBatchLoss]:
             trees = [self.trees[i] for i in chosen]
-            cut = micro_batches(trees, self.recipe.run.micro_batch_tokens)
+            cut = micro_batches(trees, self.max_tokens)
             return [partial(self._loss, batch, margin_P, counts["pairs"]) for batch in cut]
 
         return Update({"pairs": len(chosen)}, losses)

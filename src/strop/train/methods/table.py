@@ -18,6 +18,7 @@ from strop.recipe.train.offline import (
     UnpairedRecipe,
 )
 from strop.recipe.train.online import OnlineDpoRecipe, PolicyRecipe, RaftRecipe
+from strop.train.loop.micro_batches import forward_tokens
 from strop.train.loop.offline import OfflineMethod
 from strop.train.loop.online import Learner
 from strop.train.loop.state import TrainState
@@ -48,7 +49,7 @@ def _supervised(
     return SupervisedMethod(
         policy_of(state),
         records.rendered.trees,
-        recipe.run.micro_batch_tokens,
+        forward_tokens(recipe.run, policy_of(state)),
         loss=TOKEN_LOSSES[recipe.method],
     )
 
@@ -65,7 +66,7 @@ def _pairs(
     ref_B2 = None
     if method_of(recipe).reference:
         ref_B2 = cache.scores(policy, recipe, trees, reference_read(rule), records, "reference")
-    max_tokens = recipe.run.micro_batch_tokens
+    max_tokens = forward_tokens(recipe.run, policy)
     return PairMethod(rule, max_tokens, policy, trees, ref_B2, state.reward_mean, world=world)
 
 

@@ -22,7 +22,7 @@ from strop.model.network import Policy
 from strop.recipe.train.offline import UnpairedRecipe
 from strop.text.lazy import LazySequence
 from strop.tracking.phases import phase
-from strop.train.loop.micro_batches import MicroBatch, micro_batches
+from strop.train.loop.micro_batches import MicroBatch, forward_tokens, micro_batches
 from strop.train.loop.updater import MicroBatchLoss, Update
 from strop.train.loop.world import ALONE, Counts, World
 from strop.types import Branch, TokenScores, Tree
@@ -98,7 +98,7 @@ class UnpairedMethod:
     ) -> None:
         self.recipe, self.policy, self.trees = recipe, policy, trees
         self.labels_R, self.ref_R, self.others = labels_R, ref_R, others
-        self.max_tokens, self.world = recipe.run.micro_batch_tokens, world
+        self.max_tokens, self.world = forward_tokens(recipe.run, policy), world
 
     def update(self, indices: Sequence[int]) -> Update:
         """The step's loss; the reference point is that of the whole step, without a gradient."""

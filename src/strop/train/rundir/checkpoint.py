@@ -45,19 +45,20 @@ class Snapshot:
     parts: Mapping[str, Mapping[str, Any]]
 
 
-def capture(state: TrainState, random: Tensors | None = None) -> Snapshot:
-    """Copy what training changes; `random` replaces the current random streams."""
-    networks = {"": (state.network, _copied_weights(state.network))}
+def capture(state: TrainState, random: Tensors | None = None, *, copy: bool = True) -> Snapshot:
+    """What training changes, copied unless it is over; with `random`, these streams and not those
+    of this instant."""
+    networks = {"": (state.network, _host_weights(state.network, copy))}
     tensors = {
-        "optimizer": state.optimizer.tensors(),
+        "optimizer": state.optimizer.tensors(copy=copy),
         "random": random or random_states(),
     }
     if state.reference is not None:
         kept = state.reference.tensors()
-        tensors["reference"] = {name: t.to("cpu", copy=True) for name, t in kept.items()}
+        tensors["reference"] = {name: t.to("cpu", copy=copy) for name, t in kept.items()}
     if state.critic is not None:
-        networks["critic"] = (state.critic.network, _copied_weights(state.critic.network))
-        tensors["critic_optimizer"] = state.critic.optimizer.tensors()
+        networks["critic"] = (state.critic.network, _host_weights(state.critic.network, copy))
+        tensors["critic_optimizer"] = state.critic.optimizer.tensors(copy=copy)
     return Snapshot(state.step, networks, tensors, {n: p.state() for n, p in state.parts().items()})
 
 
@@ -208,8 +209,8 @@ def _manifest(checkpoint: Path) -> dict[str, dict[str, Any]]:
     return hashed_files(checkpoint, (f for f in files if f.is_file() and f.name != MANIFEST))
 
 
-def _copied_weights(network: Network) -> Tensors:
-    """The state dict; frozen weights are not copied, tied ones stay one tensor."""
+def _host_weights(network: Network, copy: bool) -> Tensors:
+    """The state dict in host memory; frozen weights are not copied, tied ones stay one tensor."""
     model = network.model
     named = model.named_parameters(remove_duplicate=False)
     frozen = {name for name, p in named if not p.requires_grad}
@@ -219,7 +220,7 @@ def _copied_weights(network: Network) -> Tensors:
         if name not in frozen and isinstance(tensor, torch.Tensor):
             key = (tensor.data_ptr(), tensor.shape)
             if key not in copies:
-                copies[key] = tensor.to("cpu", copy=True)
+                copies[key] = tensor.to("cpu", copy=copy)
             tensor = copies[key]
         weights[name] = tensor
     return weights

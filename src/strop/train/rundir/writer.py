@@ -47,13 +47,16 @@ class Writer:
         *,
         best: int | None,
         random: dict[str, torch.Tensor] | None = None,
+        ends: bool = False,
     ) -> None:
-        """Copy `state` and write it in the thread; does nothing for a step that was saved
-        already."""
+        """Copy `state` and have it written; nothing to do for a step that was saved already.
+
+        Where training `ends` nothing is copied: `state` stays as it is until `wait` returns.
+        """
         if state.step == self.step:
             return
         self.wait()  # one copy in memory, and checkpoints in their order
-        snapshot = capture(state, random)
+        snapshot = capture(state, random, copy=not ends)
         self.step = state.step
         self.submit(
             f"the checkpoint of step {state.step}",

@@ -1,0 +1,82 @@
+"""How many tokens one forward may read, so that what it keeps for the backward stays small beside
+what training holds anyway.
+
+A token of a forward keeps far more than its hidden state: about 1.5 MB in a model of 135 million
+parameters. Larger forwards than needed to keep the processor busy cost memory and give nothing.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from strop.model.logprobs import bare, decoder_layers, eval_mode, padded_hidden, tree_hidden_rows
+from strop.model.network import Policy, ScalarNetwork
+from strop.model.tree import lay_out
+from strop.types import Branch, Tree
+
+MOST_TOKENS = 8192
+"""No forward reads more unless the recipe says so."""
+
+SHARE = 3
+"""Activations may take a third of weights, gradients and AdamW's two moments together."""
+
+AT_LEAST = {"cpu": 2**29}
+AT_LEAST_ELSEWHERE = 2**32
+"""Bytes that activations may always take: 512 MiB on a CPU, which is as fast with a few hundred
+tokens as with thousands; 4 GiB on a device whose memory is its own."""
+
+TRAINED_BYTES = 12
+"""Of a trained parameter beside its weight: gradient and two moments in float32."""
+
+PROBE_TOKENS = 64
+
+
+def tokens_at_once(network: Policy | ScalarNetwork) -> int:
+    """Tokens of one forward whose activations fit: the same for the same model and kind of device,
+    whatever memory is free."""
+    held: int = sum(
+        p.numel() * (p.element_size() + TRAINED_BYTES * p.requires_grad)
+        for p in network.model.parameters()
+    )
+    room = max(held // SHARE, AT_LEAST.get(network.device.type, AT_LEAST_ELSEWHERE))
+    return max(1, min(MOST_TOKENS, room // max(1, kept_by_a_token(network))))
+
+
+def kept_by_a_token(network: Policy | ScalarNetwork) -> int:
+    """Bytes that one more token of a forward keeps for the backward, found by trying.
+
+    With gradient checkpointing these are the inputs of all layers and the rest of one.
+    """
+    short, long = (_kept(network, tokens) for tokens in (PROBE_TOKENS, 2 * PROBE_TOKENS))
+    kept = (long - short) // PROBE_TOKENS
+    model = bare(network.model)
+    if not model.is_gradient_checkpointing:
+        return kept
+    layers, hidden = decoder_layers(model), int(model.config.get_text_config().hidden_size)
+    return kept // layers + layers * hidden * int(model.dtype.itemsize)
+
+
+def _kept(network: Policy | ScalarNetwork, tokens: int) -> int:
+    """Bytes of all storages that a forward over this many tokens keeps, without the weights."""
+    model = bare(network.model)
+    half = tuple(number % 10 for number in range(tokens // 2))
+    batch = lay_out([Tree(half, (Branch(half, (True,) * len(half)),))], network.device)
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        # a node that keeps its own output would otherwise keep itself alive
+        return tensor.detach()
+
+    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+    with eval_mode(network.model), network.arithmetic(), torch.enable_grad(), hooks:
+        # the result holds all that is kept, so no address is used twice
+        if network.score.by_tree:
+            held = tree_hidden_rows(model, batch, batch.predictor_N)
+        else:
+            held = padded_hidden(model, batch, batch.predictor_N, batch.branch_N)
+    del held
+    return sum(kept.values())

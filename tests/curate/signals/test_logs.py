@@ -155,3 +155,26 @@ def test_openai_preferences(make: Make) -> None:
     assert made.said("preferences", "chosen", "rejected") == [("4", "Perhaps 5")]
     assert made["preferences"][0]["meta"]["source"] == "openai_preference"
     assert made.built.left_out == {"same_answer": 1}
+
+
+def test_a_batch_row_with_an_id_and_a_label_is_a_chat_log(make: Make) -> None:
+    """`id` and `label` are also what a feedback of the serving log has."""
+    asked = {"custom_id": "q-1", "body": {"messages": [user("2x = 6?")]}}
+    told = {"id": "batch_1", "custom_id": "q-1", "label": True,
+            "response": {"status_code": 200, "body": completion("x = 3")}}  # fmt: skip
+    made = make({"input.jsonl": [asked], "output.jsonl": [told]})
+    assert made.said("feedback", "prompt", "completion", "label") == [("2x = 6?", "x = 3", True)]
+    assert [dict(one) for one in made.built.recognised.values()] == [{"chat_log": 1}] * 2
+
+
+def test_a_response_in_plain_text_beside_its_messages(make: Make) -> None:
+    made = make([{**REQUEST, "response": "x = 3", "label": False}])
+    assert made.said("feedback", "prompt", "completion", "label") == [("2x = 6?", "x = 3", False)]
+
+
+def test_two_answers_under_one_id_are_said(make: Make) -> None:
+    rows = [{"id": "r-1", "messages": [user("2x = 6?")], "answer": text} for text in ("3", "4")]
+    made = make([*rows, rows[0], {"id": "r-1", "label": True}])
+    assert made.built.shared_ids == 1
+    assert made.said("feedback", "completion") == [("3",)]
+    assert make([rows[0], {**rows[1], "id": "r-2"}]).built.shared_ids == 0

@@ -152,6 +152,9 @@ def _lost(built: Built) -> list[str]:
         told.append(f"{built.unmatched} signals refer to an answer that is in none of the files")
     if built.silent:
         told.append(f"{built.silent} rows hold no answer (spans of tools, steps of a chain)")
+    if built.shared_ids:
+        told.append(f"{built.shared_ids} answers have the id of an earlier, different one, which "
+                    "gets the signals of that id")  # fmt: skip
     if built.asked_again:
         told.append(f"{built.asked_again} prompts were asked again in their session")
     if built.lengths is not None:

@@ -43,7 +43,8 @@ class Built:
     and name, `unread` those whose name does not say what they mean; `unmatched` refer to nothing
     that was read; `conflicts` counts answers with signals that contradict each other. `unknown` are
     fields that no source reads, by source and dotted path. `silent` rows hold no answer at all
-    (spans of tools). `asked_again` interactions repeat a prompt within their session. `bad` are the
+    (spans of tools). `asked_again` interactions repeat a prompt within their session,
+    `shared_ids` have the id of an earlier, different one, to which signals go. `bad` are the
     broken rows. `lengths` says how pairs of right and wrong answers were balanced.
     """
 
@@ -60,6 +61,7 @@ class Built:
     unknown: Mapping[str, Mapping[str, int]]
     silent: int
     asked_again: int
+    shared_ids: int
     bad: LeftOut
     lengths: Balanced | None
 
@@ -150,6 +152,7 @@ def build(
         unknown={name: dict(one.most_common()) for name, one in seen.unknown.items() if one},
         silent=seen.silent,
         asked_again=index.asked_again,
+        shared_ids=index.shared_ids,
         bad=bad,
         lengths=lengths,
     )

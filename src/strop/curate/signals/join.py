@@ -66,6 +66,8 @@ class Index:
     unmatched: list[Note] = field(default_factory=list)
     asked_again: int = 0
     """Interactions whose prompt was asked before in the same session."""
+    shared_ids: int = 0
+    """Interactions whose id an earlier, different one has: signals go to the earlier one."""
     infer_regenerations: bool = False
     referenced: set[Digest] = field(default_factory=set)
     """Prompts that some signal has the right answer to."""
@@ -110,6 +112,8 @@ class Index:
             if self._places.setdefault(own, place) != place:
                 self._repeated.add(place)
                 return
+            named = self._places.get(digest(one.id), place) if not one.whole else place
+            self.shared_ids += named != place
         for name in filter(None, (one.id, *one.aliases)):
             if one.whole and trace is not None:
                 self._wholes.setdefault(digest(name), trace)

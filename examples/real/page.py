@@ -65,7 +65,9 @@ def print_story(folder: Path) -> None:
 
 def row(folder: Path, name: str) -> dict[str, float | None]:
     """The columns of a candidate; `None` where it was not measured."""
-    scores = json.loads((folder / "evals" / name / "summary.json").read_text())["scores"]
+    scores: dict[str, float] = {}
+    for summary in folder.glob(f"evals/*/{name}/summary.json"):
+        scores |= json.loads(summary.read_text())["scores"]
     return {column: scores.get(score) for column, score in COLUMNS.items()}
 
 
@@ -146,7 +148,8 @@ def _answers(folder: Path, task: str) -> str:
     """What every candidate says to the first three items of a task."""
     said: dict[str, dict[str, str]] = {}
     for name in CANDIDATES:
-        for record in read_records(folder / "evals" / name):
+        measured = folder / "evals" / task / name
+        for record in read_records(measured) if measured.exists() else ():
             if record.task == ANSWERS[task]:
                 said.setdefault(str(record.item), {})[name] = record.output
     data = {"sums": "sums_test", "voice": "everyday_test", "notes": "notes_test"}[task]

@@ -29,7 +29,7 @@ class ScriptedEngine:
     def identity(self) -> Mapping[str, Any]:
         return {"scripted": self.name}
 
-    def speaking(self, template: TemplateRecipe) -> ScriptedEngine:
+    def with_template(self, template: TemplateRecipe) -> ScriptedEngine:
         return self
 
     def prompted(self, tasks: Sequence[Task], sampling: Sampling) -> list[PromptedTask]:

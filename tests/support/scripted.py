@@ -29,7 +29,7 @@ class Scripted:
     def identity(self) -> Mapping[str, Any]:
         return {"scripted": "yes"}
 
-    def speaking(self, template: object) -> Scripted:
+    def with_template(self, template: object) -> Scripted:
         return self
 
     def prompted(self, tasks: Sequence[Task], sampling: Sampling) -> list[PromptedTask]:

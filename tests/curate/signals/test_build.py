@@ -162,7 +162,7 @@ class TestTheCommand:
         [
             (("--source", "langfusion"), "no source is called 'langfusion'"),
             (("--kinds", "preference,pairs"), "no kind of record is called 'pairs'"),
-            (("--kinds", ""), "`kinds`: List should have at least 1 item"),
+            (("--kinds", ""), "--kinds: List should have at least 1 item"),
             (("--edit-min", "0.8"), "edits cannot be kept from 0.8 to 0.7"),
             (("--column", "prompt"), "'prompt' renames nothing"),
             (("--column", "prompt=question"), "`columns` names `question`"),

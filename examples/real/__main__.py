@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from pathlib import Path
 
 from base import base_model
@@ -22,6 +23,8 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache/strop",
                         help="where the downloaded model is kept")  # fmt: skip
     given = parser.parse_args()
+    warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries
+    warnings.formatwarning = lambda message, *_: f"    warning: {message}\n"
     try:
         base_model(given.out.resolve() / "base", given.cache.resolve())
         pipeline = write_example(given.out.resolve(), given.seed)

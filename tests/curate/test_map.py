@@ -87,3 +87,25 @@ def test_on_the_command_line(tmp_path: Path) -> None:
                  "--output", tmp_path / "out.jsonl", "--json")  # fmt: skip
     assert json.loads(told)["kept"] == 1
     assert len(read_jsonl(tmp_path / "out.jsonl")) == 1
+
+
+def test_sampled_answers_that_were_edited_become_pairs_without_a_strange_field(
+    tmp_path: Path, model_folder: Path
+) -> None:
+    """From a model's own answers to pairs: what `sample` notes of an answer is known to `build`."""
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text("".join(json.dumps({"prompt": f"{n}x = 6"}) + "\n" for n in range(1, 9)))
+    (tmp_path / "edits.py").write_text(
+        'def edit(row):\n    return row | {"edited": row["completion"] + " 1"}\n'
+    )
+    sampled, edited = tmp_path / "sampled.jsonl", tmp_path / "edited.jsonl"
+    strop("data", "sample", prompts, "--model", model_folder, "--max-tokens", 8,
+          "--output", sampled)  # fmt: skip
+    map_records(sources_of([sampled]), edited, settings(tmp_path))
+    told = strop("data", "build", edited, "--source", "answers", "--edit-min", "0",
+                 "--edit-max", "1", "--output", tmp_path / "pairs")  # fmt: skip
+    pairs = read_jsonl(tmp_path / "pairs/preferences.jsonl")
+    assert [
+        tuple(pair[side][-1]["content"] for side in ("chosen", "rejected")) for pair in pairs
+    ] == [(row["edited"], row["completion"]) for row in read_jsonl(edited)]
+    assert "unknown fields" not in told

@@ -9,7 +9,6 @@ import typer
 from strop import __version__
 from strop.cli import demo, doctor, gate, reward, run, train
 from strop.cli.data import verbs as data
-from strop.cli.data import verbs as data_verbs
 from strop.cli.evals import suite
 from strop.cli.registry import verbs as registry
 
@@ -44,9 +43,7 @@ def options(
 app.command("demo")(demo.demo)
 app.command("train")(train.train)
 app.command("run")(run.run)
-app.add_typer(data.app, name="data")
 app.command("gate")(gate.gate)
-app.add_typer(data_verbs.app, name="data")
 app.add_typer(suite.app, name="eval")
 app.add_typer(data.app, name="data")
 app.add_typer(reward.app, name="reward")

@@ -24,9 +24,12 @@ NAME = "answers"
 
 ONE = {"label": "label", "correct": "correct", "score": "score"}
 MANY = {"labels": "label", "corrects": "correct", "scores": "score"}
+SAMPLED = ("meta.engine.path", "meta.engine.sha256", "meta.engine.endpoint", "meta.engine.model",
+           "meta.sample", "meta.finish")  # fmt: skip
+"""What `strop data sample` writes beside an answer."""
 FIELDS = frozenset(
     ("prompt", "completion", "completions", "edited", "reference", "choice", "id", "trace_id",
-     "session", "time", "tools", *ONE, *MANY)
+     "session", "time", "tools", *ONE, *MANY, *SAMPLED)
 )  # fmt: skip
 
 

@@ -7,6 +7,8 @@ parameters. Larger forwards than needed to keep the processor busy cost memory a
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 
 from strop.model.logprobs import bare, decoder_layers, eval_mode, padded_hidden, tree_hidden_rows
@@ -50,7 +52,10 @@ def kept_by_a_token(network: Policy | ScalarNetwork) -> int:
     short, long = (_kept(network, tokens) for tokens in (PROBE_TOKENS, 2 * PROBE_TOKENS))
     kept = (long - short) // PROBE_TOKENS
     model = bare(network.model)
-    if not model.is_gradient_checkpointing:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # its new name is not in transformers 5.0
+        recomputes = model.is_gradient_checkpointing
+    if not recomputes:
         return kept
     layers, hidden = decoder_layers(model), int(model.config.get_text_config().hidden_size)
     return kept // layers + layers * hidden * int(model.dtype.itemsize)

@@ -14,6 +14,7 @@ from watch import Watch
 
 import strop
 from strop.errors import StropError
+from strop.pipeline import GateRefused
 
 
 def main() -> None:
@@ -25,15 +26,22 @@ def main() -> None:
     given = parser.parse_args()
     warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries
     warnings.formatwarning = lambda message, *_: f"    warning: {message}\n"
+    folder = given.out.resolve()
+    refusal = None
     try:
-        base_model(given.out.resolve() / "base", given.cache.resolve())
-        pipeline = write_example(given.out.resolve(), given.seed)
-        watch = Watch(given.out.resolve())
+        base_model(folder / "base", given.cache.resolve())
+        pipeline = write_example(folder, given.seed)
+        watch = Watch(folder)
         strop.run(pipeline, on_step=watch.step, on_stage=watch.stage)
+    except GateRefused as refused:  # the last gate: all that the story tells is there
+        refusal = refused
     except StropError as error:
         sys.exit(f"real: {error}")
-    print_story(given.out.resolve())
-    print(f"page: {write_story(given.out.resolve())}")
+    print_story(folder)
+    print(f"page: {write_story(folder)}")
+    if refusal is not None:
+        print(f"real: not promoted. {refusal}")
+        sys.exit(refusal.exit_code)
 
 
 if __name__ == "__main__":

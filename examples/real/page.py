@@ -14,7 +14,7 @@ from rich.table import Table
 
 from strop.evals.records import read_records
 from strop.files import write_whole
-from strop.tracking.report import curves, html_of, page
+from strop.tracking.report import FIRST, curves, html_of, page
 from strop.tracking.runlog import read_rows
 
 CANDIDATES = ("base", "sums-sft", "sums", "voice", "careless", "notes-sft", "notes")
@@ -25,7 +25,7 @@ COLUMNS = {
     "no closer": "voice/no_closer",
     "brief": "voice/brief",
     "of the reader": "voice/of_the_reader",
-    "answer tokens": "drift/voice/length",
+    "answer tokens": "voice tokens",
     "notes exact": "notes/exact",
     "notes schema": "notes/schema",
     "knowledge": "knowledge/acc",
@@ -67,7 +67,10 @@ def row(folder: Path, name: str) -> dict[str, float | None]:
     """The columns of a candidate; `None` where it was not measured."""
     scores: dict[str, float] = {}
     for summary in folder.glob(f"evals/*/{name}/summary.json"):
-        scores |= json.loads(summary.read_text())["scores"]
+        read = json.loads(summary.read_text())
+        scores |= read["scores"]
+        if "voice" in read["figures"]:
+            scores["voice tokens"] = read["figures"]["voice"]["length"]
     return {column: scores.get(score) for column, score in COLUMNS.items()}
 
 
@@ -82,15 +85,18 @@ def study(folder: Path) -> dict[str, Any]:
 
 
 def write_story(folder: Path) -> Path:
-    """`real.html`: verdicts, the table, bars, the decoding study, curves, answers; one file."""
+    """`real.html`: verdicts, the table, bars, the decoding study, answers, curves; one file."""
     parts = [f"<p><b>{name}</b>: {html.escape(verdict(folder, name)['sentence'])}</p>"
              for name in GATES]  # fmt: skip
     parts += [_table(folder), html_of(_bars(folder), library=True)]
     parts += ["<h2>Sampling more, or training more</h2>", _decoded(folder)]
-    for name in RUNS:
-        rows = list(read_rows(folder / "runs" / name / "metrics.jsonl"))
-        parts += [f"<h2>{name}</h2>", html_of(curves(rows), library=False)]
     parts += [_answers(folder, task) for task in ANSWERS]
+    for name in RUNS:
+        rows = [
+            {key: value for key, value in step.items() if key == "step" or key in FIRST}
+            for step in read_rows(folder / "runs" / name / "metrics.jsonl")
+        ]
+        parts += [f"<h2>Curves: {name}</h2>", html_of(curves(rows), library=False)]
     parts += ["<h2>Wall time and peak memory</h2>", _stage_table(folder)]
     path = folder / "real.html"
     write_whole(path, page("A real model, start to finish", parts))

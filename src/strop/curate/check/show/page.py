@@ -58,7 +58,7 @@ def _summary(report: Report) -> str:
         f"<td class=left><code>{one.code}</code><td>{one.count:,}</tr>"
         for one in found
     )
-    return f"<table><tr><th>severity<th>code<th>rows or items</tr>{rows}</table>"
+    return f"<table><tr><th>severity<th style='text-align:left'>code<th>rows or items</tr>{rows}</table>"
 
 
 def _finding(one: Finding) -> str:

@@ -26,6 +26,7 @@ class Planted:
     """A sampler with known answers: what one side says greedily, sampled, and when asked again."""
 
     says: ClassVar[dict[str, tuple[list[str], list[str], list[str]]]] = {}
+    by_tree = False
 
     def __init__(self, policy: Policy) -> None:
         self.side = Path(policy.model.name_or_path).name.rstrip("0123456789")

@@ -198,7 +198,7 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"low": 0.8, "high": 0.2}, "low 0.8 is above high 0.2"),
+            ({"low": 0.8, "high": 0.2}, "`low` 0.8 is above `high` 0.2"),
             ({"samples": 1}, "greater than or equal to 2"),
             ({"keep": ["average"]}, "'never', 'hard', 'medium', 'easy' or 'always'"),
             ({"sampling": {"temperature": 0}}, "at temperature 0 all 8 samples are one"),

@@ -58,7 +58,8 @@ def _summary(report: Report) -> str:
         f"<td class=left><code>{one.code}</code><td>{one.count:,}</tr>"
         for one in found
     )
-    return f"<table><tr><th>severity<th style='text-align:left'>code<th>rows or items</tr>{rows}</table>"
+    heading = "<tr><th>severity<th style='text-align:left'>code<th>rows or items</tr>"
+    return f"<table>{heading}{rows}</table>"
 
 
 def _finding(one: Finding) -> str:

@@ -31,6 +31,7 @@ def base_model(folder: Path, cache: Path) -> Path:
     """
     if (folder / "config.json").exists():
         return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
     expect_room(folder.parent)
     gguf = cache / Path(MEMBER).name
     if not gguf.exists():

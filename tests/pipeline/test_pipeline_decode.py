@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from strop.errors import RecipeError
+from strop.evals.decode import study
 from strop.pipeline import plan
 from strop.recipe.loading.load import load
 from strop.recipe.pipeline import Pipeline
 from tests.support.pipelines import edit, run, write_twice
+from tests.support.runs import Stop
 
 STAGE = """  - {kind: decode, name: study, study: study.yaml, base: runs/sft/final,
      model: runs/dpo/final, output: evals/study}
@@ -64,6 +66,10 @@ def test_another_study_or_model_runs_it_again(pipeline: Path) -> None:
     assert planned(pipeline)[:2] == ("run", "the study, its data or a model changed")
     edit(pipeline.parent / "study.yaml", "samples: 3", "samples: 2")
     assert planned(pipeline)[0] == "skip"
+    rewards = pipeline.parent / "rewards.py"
+    edit(rewards, "% 2 == 0", "% 2 == 1")  # what judges is part of a study
+    assert planned(pipeline)[:2] == ("run", "the study, its data or a model changed")
+    edit(rewards, "% 2 == 1", "% 2 == 0")
     edit(pipeline.parent / "dpo.yaml", "1.0e-5", "2.0e-5")
     assert planned(pipeline)[0] == "wait"
     assert run(pipeline)["study"] == "done"
@@ -74,3 +80,16 @@ def test_a_study_that_is_not_there_is_refused_with_its_line(pipeline: Path) -> N
     with pytest.raises(RecipeError, match=r"other\.yaml is not there") as caught:
         plan(load(Pipeline, pipeline))
     assert str(pipeline) in str(caught.value)
+
+
+def test_an_interrupted_study_goes_on(pipeline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*args: object) -> None:
+        raise Stop
+
+    with monkeypatch.context() as patched:
+        patched.setattr(study, "judged_items", stopped)  # all answers are sampled by then
+        with pytest.raises(Stop):
+            run(pipeline)
+    assert planned(pipeline)[:2] == ("resume", "half sampled")
+    assert run(pipeline)["study"] == "done"
+    assert planned(pipeline)[:2] == ("skip", "up to date")

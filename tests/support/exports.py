@@ -46,7 +46,7 @@ def user(text: str) -> dict[str, str]:
 
 def made_of(folder: Path, given: Rows | Mapping[str, Rows], **options: Any) -> Outcome:
     """Build from rows that are written to files of `folder`; a row that is a text stands there as
-    it is. Options are those of `Rules` and `build`."""
+    it is. Options are those of `Rules`, `source` and `max_bad`."""
     files = given if isinstance(given, Mapping) else {"export.jsonl": given}
     paths = []
     for name, rows in files.items():
@@ -55,9 +55,9 @@ def made_of(folder: Path, given: Rows | Mapping[str, Rows], **options: Any) -> O
         lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
         path.write_text("\n".join(lines) + "\n")
         paths.append(path)
-    named = {n: options.pop(n) for n in ("source", "max_bad") if n in options}
+    source, inputs = options.pop("source", None), sources_of(paths, options.pop("max_bad", None))
     output = folder / "out"
-    built = build(sources_of(paths), output, rules=Rules(**options), **named)
+    built = build(inputs, output, source=source, rules=Rules(**options))
     read = {
         one.stem: [json.loads(line) for line in one.read_text().splitlines()]
         for one in output.glob("*.jsonl")

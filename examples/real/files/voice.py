@@ -9,11 +9,13 @@ from __future__ import annotations
 import re
 
 SENTENCE = re.compile(r"(?<=[.!?])[\"')\]]*\s+")
-OF_ITSELF = re.compile(r"\b(I|I'm|I'd|I'll|I've|my|me|we|we're|let's|as an AI)\b", re.IGNORECASE)
+OF_ITSELF = re.compile(
+    r"\b(I|I'm|I'd|I'll|I've)\b|\b(?i:my|me|we|we're|let's|as an AI)\b",
+)
 OPENER = re.compile(
-    r"^\W*(sure|of course|certainly|absolutely|great|wonderful|thank|hey|hello|hi|sorry"
+    r"^\W*(sure|of course|certainly|absolutely|great|wonderful|thanks?|hey|hello|hi|sorry"
     r"|here('s| is| are)|to (get started|begin)|while there('s| is) no|what a"
-    r"|i('m|'d|'ll| am| can| would)\b)",
+    r"|i('m|'d|'ll| am| can| would))\b",
     re.IGNORECASE,
 )
 CLOSER = re.compile(

@@ -52,14 +52,14 @@ def map_records(
     counted against `max_bad`. Raises `RewardError` where the file has no such function.
     """
     change = own_function(Path(settings.file), settings.function)
-    given = settings.plain()
     rows = 0
-    with writing_records(output, "map", inputs, given, overwrite=overwrite) as written:
+    with writing_records(output, "map", inputs, settings.plain(), overwrite=overwrite) as written:
         for record in parsed_of(inputs, written, partial(_changed, change)):
             rows += 1
             if isinstance(record, Declined):
-                bad = BadRow("declined", "the function returned None", record.origin, excess=True)
-                written.drop(bad, record.record)
+                row = record.row
+                bad = BadRow("declined", "the function returned None", row.origin, excess=True)
+                written.drop(bad, row)
             else:
                 written.keep(record)
         kept = written.rows.total()
@@ -70,11 +70,7 @@ def map_records(
 class Declined:
     """A record for which the function returned `None`."""
 
-    record: Record
-
-    @property
-    def origin(self) -> Origin:
-        return self.record.origin
+    row: Record
 
 
 def _changed(change: Change, row: Row, origin: Origin) -> Record | Declined:

@@ -13,13 +13,14 @@ from strop.engines.engine import Engine
 from strop.evals.ask import as_engine
 from strop.files import SHORT, sha256_hex, sha256_of
 from strop.model.load import weights_hash
+from strop.recipe.study import Study
 from strop.recipe.suite import Suite
 from strop.recipe.train.data import DataSource
 
 
-def suite_hash(suite: Suite) -> str:
-    """Hash of a suite's tasks, data and rewards by content: a suite that was moved to another
-    folder keeps its hash, a suite whose data or rewards changed does not."""
+def suite_hash(suite: Suite | Study) -> str:
+    """Hash of the tasks, data and rewards of a suite or a decoding study by content: one that was
+    moved to another folder keeps its hash, one whose data or rewards changed does not."""
     return _digest([_by_content(suite.plain()), list(_judges(suite.plain()))])
 
 

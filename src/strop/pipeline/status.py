@@ -11,8 +11,7 @@ from typing import Any, Literal
 
 import yaml
 
-from strop.evals.decode.study import TABLE, is_study_of
-from strop.evals.decode.study import inputs_of as decode_inputs
+from strop.evals.decode.study import TABLE, is_study_of, parts_of, study_inputs
 from strop.evals.gate.verdict import read_verdict
 from strop.evals.inputs import inputs_of
 from strop.evals.journal import INPUTS, EvalJournal
@@ -171,12 +170,14 @@ def _eval(stage: EvalStage, pending: Sequence[str], *, moved: bool) -> StageStat
 
 
 def _decode(stage: DecodeStage, pending: Sequence[str], *, moved: bool) -> StageStatus:
-    if moved or not (Path(stage.output) / TABLE).exists():
-        return StageStatus("run", "never ran")
+    output = Path(stage.output)
+    begun = parts_of(output).exists() and not pending
+    if moved or not (output / TABLE).exists():
+        return StageStatus("resume", "half sampled") if begun else StageStatus("run", "never ran")
     if pending:
         return _waits(pending)
-    inputs = decode_inputs(load(Study, stage.study), model=stage.model, base=stage.base)
-    if is_study_of(stage.output, inputs):
+    inputs = study_inputs(load(Study, stage.study), model=stage.model, base=stage.base)
+    if is_study_of(output, inputs):
         return StageStatus("skip", "up to date")
     return StageStatus("run", "the study, its data or a model changed")
 

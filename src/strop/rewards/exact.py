@@ -32,9 +32,9 @@ def exact_answer(
 
     The final answer is the first of these that the completion has: the last `<tag>...</tag>`, the
     last `\boxed{...}`, the last line `#### N`, a line `A: N` at the end, the last sentence that
-    names an answer ("the answer is ...", "Answer: ..."), the last number, all of it. Text in
-    `<think>...</think>` does not count. `answer` is a value, or a worked solution that states one
-    in such a way.
+    names an answer ("the answer is ...", "Answer: ..."), the last number, all of it, the end of
+    it from its last number on. Text in `<think>...</think>` does not count. `answer` is a value, or
+    a worked solution that states one in such a way.
 
     Numbers compare by value (`1,000 = 1000.0`, `7 3/4 = 31/4`; a `%`, a degree or a currency sign
     does not count, a unit or a name only if both have one), other text after folding case and
@@ -53,9 +53,12 @@ def judged(text: str, gold: str | None, tag: str = "answer") -> float | None:
     given = stated_answer(text, tag)
     if given is not None:
         return float(same_answer(given, gold))
-    # a gold of a number and several words ("672 grams of sugar") is no quantity: read as they stand
-    readings = (final_answer(text, tag) or "", text, from_last_number(text))
-    return float(any(same_answer(reading, gold) for reading in readings))
+    return float(
+        same_answer(final_answer(text, tag) or "", gold)
+        or same_answer(text, gold)
+        # a number with several words ("672 grams of sugar") is no quantity: compared as it stands
+        or same_answer(from_last_number(text), gold)
+    )
 
 
 def golds_of(answers: Sequence[object], tag: str) -> list[str | None]:

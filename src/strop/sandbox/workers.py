@@ -77,9 +77,8 @@ class Workers:
                     if last:
                         return Reply(failed=str(error))
             raise AssertionError("two tries end in one of the returns above")
-        except (
-            BaseException
-        ):  # a signal interrupted the wait, so a late answer must not go to the next request
+        except BaseException:
+            # a signal interrupted the wait, so a late answer must not go to the next request
             worker.kill()
             raise
         finally:

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from strop.cli.app import app
 from strop.curate.check.families.conflicts import conflicts
 from strop.curate.check.families.counts import duplicates, prompts
 from strop.curate.check.ledger import asks, hashed, said
@@ -21,6 +23,7 @@ from strop.curate.check.survey import Annotations, Sample, Survey, quantiles
 from strop.data.sources import at
 from strop.recipe.curate import CheckSettings
 from strop.text.distance import edit_distance
+from strop.text.masked import HIDDEN
 from strop.types import Feedback, Origin, Preference, Record, Task
 from tests.support.runs import write_jsonl
 
@@ -145,10 +148,10 @@ def test_the_data_is_not_held(tmp_path: Path) -> None:
             range(2000)]  # fmt: skip
     survey = Survey(Annotations(()), sample=Sample(size=50))
     count = sum(1 for _ in survey.passing([at(write_jsonl(tmp_path / "data.jsonl", rows))]))
-    (tally,) = survey.tallies
+    (sieve,) = survey.sieves
     assert (count, survey.rows, survey.bad) == (1000, 2000, 1000)
-    assert [bad.origin.line for bad in tally.shown["empty"]] == [1, 3, 5]
-    assert (len(tally.dropped), len(survey.sample.records())) == (0, 50)
+    assert [bad.origin.line for bad in sieve.dropped.first["empty"]] == [1, 3, 5]
+    assert (len(sieve.dropped), len(survey.sample.records())) == (1000, 50)
     assert len(survey.ledger) == 1000
     assert str(survey.ledger.origin(999)).endswith("data.jsonl:2000")
 
@@ -171,3 +174,20 @@ def test_what_renders_is_what_the_settings_name(model_folder: Path) -> None:
     assert with_model is not None
     assert ches is not None
     assert with_model.tokenizer.apply_chat_template(turn, tokenize=False) == written
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_a_secret_of_a_bad_row_is_in_no_report(tmp_path: Path, as_json: bool) -> None:
+    """The fault of a row quotes its value; what is quoted is hidden, and the fault still named."""
+    rows: list[dict[str, object]] = [
+        {"prompt": "a", "completion": "x", "label": True},
+        {"prompt": "a", "completion": "x", "label": "password: hunter2secret99"},
+    ]
+    page = tmp_path / "page.html"
+    source = write_jsonl(tmp_path / "thumbs.jsonl", rows)
+    asked = ["data", "check", source, "--max-bad", "1", "--html", page, *["--json"] * as_json]
+    told = CliRunner().invoke(app, list(map(str, asked)))
+    assert told.exit_code == 10  # half of the rows are bad
+    for text in (told.output, page.read_text()):
+        assert "hunter2" not in text
+        assert HIDDEN in text

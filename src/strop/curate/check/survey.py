@@ -9,11 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from strop.curate.check.ledger import Ledger, kind_of
-from strop.data.bad_rows import SHOWN, BadRow, Sieve
+from strop.data.bad_rows import Sieve
 from strop.data.forms import Row
 from strop.data.records import any_record
 from strop.data.sources import stream
-from strop.errors import DataError, StropError
 from strop.recipe.train.data import DataSource
 from strop.types import Origin, Record
 
@@ -22,21 +21,6 @@ SAMPLED = 10_000
 within 0.01. They are drawn with equal chance from all rows, the same for the same files."""
 
 Pattern = tuple[Hashable | None, ...]
-
-
-@dataclass(slots=True)
-class Tally(Sieve):
-    """Counts bad rows by kind, and keeps the first ones of each kind alone."""
-
-    kinds: Counter[str] = field(default_factory=Counter)
-    shown: dict[str, list[BadRow]] = field(default_factory=dict)
-
-    def drop(self, error: StropError, origin: Origin) -> None:
-        kind = error.kind if isinstance(error, DataError) else "unrenderable"
-        self.kinds[kind] += 1
-        kept = self.shown.setdefault(kind, [])
-        if len(kept) < SHOWN:
-            kept.append(BadRow(kind, error.problem, origin))
 
 
 @dataclass(slots=True)
@@ -101,14 +85,14 @@ class Survey:
     ledger: Ledger = field(default_factory=Ledger)
     sample: Sample = field(default_factory=Sample)
     kinds: Counter[str] = field(default_factory=Counter)
-    tallies: list[Tally] = field(default_factory=list)
+    sieves: list[Sieve] = field(default_factory=list)
 
     def passing(self, sources: Sequence[DataSource]) -> Iterator[Record]:
         """The records of all sources, each noted on its way."""
         for source in sources:
-            tally = Tally(source.name, max_bad=1.0)
-            self.tallies.append(tally)
-            for record in stream(source, self._parse, tally):
+            sieve = Sieve(source.name, max_bad=1.0)  # a check reports bad rows and refuses none
+            self.sieves.append(sieve)
+            for record in stream(source, self._parse, sieve):
                 self._note(record)
                 yield record
 
@@ -125,11 +109,11 @@ class Survey:
 
     @property
     def rows(self) -> int:
-        return sum(tally.rows for tally in self.tallies)
+        return sum(sieve.rows for sieve in self.sieves)
 
     @property
     def bad(self) -> int:
-        return sum(tally.kinds.total() for tally in self.tallies)
+        return sum(sieve.unusable for sieve in self.sieves)
 
 
 def share(part: float, whole: float) -> float:

@@ -111,7 +111,6 @@ def build(
     *,
     source: str | None = None,
     rules: Rules | None = None,
-    max_bad: float | None = None,
     overwrite: bool = False,
     advance: Advance = quiet,
 ) -> Built:
@@ -120,15 +119,15 @@ def build(
     Each kind of record goes to its own file in the folder `output` (`preferences.jsonl`,
     `demonstrations.jsonl`, `feedback.jsonl`, `tasks.jsonl`), with `manifest.json` and
     `dropped.jsonl`; without a folder everything is only counted. `source` names the source of all
-    rows, each of which is recognised by its fields otherwise. Raises `DataError` where more than
-    `max_bad` (1 % unless given) of an input's rows are broken, and `UsageError` for names that do
-    not exist; nothing is written then. `advance` is told of rows that were read.
+    rows, each of which is recognised by its fields otherwise. Raises `DataError` where more of an
+    input's rows are broken than its `max_bad` allows (1 % unless given), and `UsageError` for names
+    that do not exist; nothing is written then. `advance` is told of rows that were read.
     """
     rules = rules or Rules()
     _expect_known(source, rules, output)
     settings = {"source": source, **asdict(rules)}
     with writing_records(output, "build", inputs, settings, overwrite=overwrite) as out:
-        index, seen, bad = _first_reading(inputs, source, rules, max_bad, advance)
+        index, seen, bad = _first_reading(inputs, source, rules, advance)
         for row in bad:
             out.drop(row)
         maker = Maker(rules, index, out)
@@ -186,7 +185,6 @@ def _first_reading(
     inputs: Sequence[DataSource],
     source: str | None,
     rules: Rules,
-    max_bad: float | None,
     advance: Advance,
 ) -> tuple[Index, Sighting, LeftOut]:
     """What refers to what, what was recognised, and the broken rows."""
@@ -195,8 +193,6 @@ def _first_reading(
     bad = LeftOut()
     for one in inputs:
         sieve = sieve_of(one)
-        if max_bad is not None:
-            sieve.max_bad = max_bad
         for found, _ in _watched(found_in(one, source, sieve, seen), advance):
             if isinstance(found, DataError):
                 seen.unwanted += 1

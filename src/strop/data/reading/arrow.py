@@ -22,9 +22,8 @@ def parquet_rows(path: Path) -> Iterator[tuple[Row, Origin]]:
 
     number = 0
     try:
-        with path.open(
-            "rb"
-        ) as stream:  # given the name, Arrow would read `a=1/b.parquet` as a partition
+        # given the name, Arrow would read `a=1/b.parquet` as a partition
+        with path.open("rb") as stream:
             file = pyarrow.parquet.ParquetFile(stream)
             for batch in file.iter_batches(batch_size=AT_ONCE):
                 batch.validate(full=True)

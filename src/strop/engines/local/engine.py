@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import groupby
 from typing import Any
 
@@ -20,7 +21,6 @@ from strop.model.logprobs import bare, eval_mode
 from strop.model.network import Policy
 from strop.recipe.template import AS_IT_IS, TemplateRecipe
 from strop.text.chat.named import with_template
-from strop.text.runs import runs
 from strop.types import Completion, Task, Tree
 
 KEYS_AT_LEAST = {"cpu": 3 * 2**27}
@@ -107,10 +107,10 @@ class LocalEngine:
         return self.version
 
     @cached_property
-    def _max_slots(self) -> int | None:
+    def _max_slots(self) -> float:
         """Keys of so many tokens are held at once; a decoder without keys has no bound."""
         if not self._sampler.by_tree:
-            return None
+            return math.inf
         causal_lm = self._sampler.causal_lm
         held: int = sum(p.numel() * p.element_size() for p in causal_lm.parameters())
         at_least = KEYS_AT_LEAST.get(causal_lm.device.type, KEYS_AT_LEAST_ELSEWHERE)
@@ -122,10 +122,10 @@ class LocalEngine:
 
 
 def packs(
-    requests: Sequence[Request], max_rows: int, max_slots: int | None = None
+    requests: Sequence[Request], max_rows: int, max_slots: float = math.inf
 ) -> Iterator[list[int]]:
-    """Which requests are decoded together: alike in sampling, and of similar length, since shorter
-    prompts are padded. A prompt's group stays together, even one larger than `max_rows`.
+    """Indices of requests to decode together: with equal sampling, and of similar length, since
+    shorter prompts are padded. A prompt's group stays together, even if larger than `max_rows`.
 
     Beyond `LEAST_ROWS` the keys of all answers at their longest have to fit `max_slots`.
     """
@@ -135,22 +135,18 @@ def packs(
     for sampling in dict.fromkeys(request.sampling for request in requests):
         mine = [group for group in groups if requests[group[0]].sampling == sampling]
         mine.sort(key=lambda group: len(requests[group[0]].prompt.prompt_ids))
-        if max_slots is None:
-            cut = runs(mine, max_rows)
-        else:
-            most = max_rows * LEAST_ROWS * max_slots
-            cut = runs(mine, most, partial(_room, requests, max_rows, max_slots))
-        for pack in cut:
-            yield [number for group in pack for number in group]
-
-
-def _room(requests: Sequence[Request], max_rows: int, max_slots: int, group: Sequence[int]) -> int:
-    """What a group takes of all rows, of the least rows and of all slots, in whole numbers: where
-    the product of the three is full, so is a decoder."""
-    rows, first = len(group), requests[group[0]]
-    slots = slots_of(len(first.prompt.prompt_ids), rows, first.sampling.max_tokens)
-    by_keys = min(slots * max_rows * LEAST_ROWS, rows * max_rows * max_slots)
-    return max(rows * LEAST_ROWS * max_slots, by_keys)
+        pack: list[int] = []
+        held = 0
+        for group in mine:
+            prompt = len(requests[group[0]].prompt.prompt_ids)
+            slots = slots_of(prompt, len(group), sampling.max_tokens)
+            rows = len(pack) + len(group)
+            if pack and (rows > max_rows or (rows > LEAST_ROWS and held + slots > max_slots)):
+                yield pack
+                pack, held = [], 0
+            pack = pack + group
+            held += slots
+        yield pack
 
 
 def _group(request: Request) -> tuple[int, Sampling]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from strop.data.items import cluster_of, item_of
 from strop.data.records import task
-from strop.data.sources import read, rows_hash
+from strop.data.sources import read
 from strop.errors import (
     DataError,
     MissingEvidenceError,
@@ -24,9 +24,9 @@ from strop.evals.decode.draws import Side, answers_of, draws_of
 from strop.evals.decode.frontier import FrontierRow, rows_of, sentences, ways_of
 from strop.evals.decode.grading import Graded, Grader, judged_items
 from strop.evals.decode.page import study_page
+from strop.evals.inputs import suite_hash
 from strop.files import writing_folder
 from strop.model.load import expect_weights, load_tokenizer, weights_hash
-from strop.recipe.loading.load import digest
 from strop.recipe.study import Refine, Study
 from strop.stats.compare import FEWEST_CLUSTERS
 from strop.types import Task
@@ -118,7 +118,7 @@ def run_study(
     ).exists():  # fmt: skip
         raise OutputError("the output exists and holds no decoding study", where=str(folder),
                           fix="choose another output")  # fmt: skip
-    parts = folder.parent / f".{folder.name}.parts"
+    parts = parts_of(folder)
     grader = Grader(study)
     draws = draws_of(study, checked.tasks, checked.models, parts, advance)
     graded = [grader.grade(one) for one in draws]
@@ -137,14 +137,18 @@ def run_study(
     return result
 
 
-def inputs_of(study: Study, *, model: str, base: str) -> dict[str, Any]:
+def study_inputs(study: Study, *, model: str, base: str) -> dict[str, Any]:
     """Everything that the result of a study depends on, by hash."""
     models = {"base": base, "model": model}
     return {
-        "study": digest(study),
-        "data": [rows_hash(source) for source in study.data],
+        "study": suite_hash(study),
         **{side: {"path": path, "sha256": weights_hash(path)} for side, path in models.items()},
     }
+
+
+def parts_of(folder: Path) -> Path:
+    """Where the answers of an unfinished study are kept."""
+    return folder.with_name(f".{folder.name}.parts")
 
 
 def is_study_of(output: str | Path, inputs: Mapping[str, Any]) -> bool:
@@ -165,7 +169,7 @@ def _write(folder: Path, checked: CheckedStudy, graded: Sequence[Graded], result
         for row in _samples(checked.tasks, graded):
             stream.write(json.dumps(row) + "\n")
     described = {
-        **inputs_of(study, model=checked.models["model"], base=checked.models["base"]),
+        **study_inputs(study, model=checked.models["model"], base=checked.models["base"]),
         "serving_temperature": study.serving_temperature,
         **result.plain(),
     }

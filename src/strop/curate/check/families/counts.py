@@ -31,8 +31,10 @@ Rows = NDArray[np.intp]
 
 def usable(survey: Survey, max_bad: float) -> Section:
     """Rows that are no records, above `max_bad` an error."""
-    kinds: Counter[str] = sum((tally.kinds for tally in survey.tallies), Counter())
-    shown = [bad for tally in survey.tallies for rows in tally.shown.values() for bad in rows]
+    kinds: Counter[str] = sum((sieve.dropped.kinds for sieve in survey.sieves), Counter())
+    shown = [
+        bad for sieve in survey.sieves for rows in sieve.dropped.first.values() for bad in rows
+    ]
     figures = {
         "rows": survey.rows,
         "unusable": survey.bad,

@@ -31,10 +31,10 @@ def edit(row):
 
     `None` where nothing would be left, or nothing has to go.
     """
-    said = row["completion"][-1]["content"]
-    kept = [one for one in sentences(said) if not struck(one)][:MOST]
+    answer = said(row["completion"])
+    kept = [one for one in sentences(answer) if not struck(one)][:MOST]
     edited = " ".join(kept)
-    if not kept or edited == " ".join(said.split()):
+    if not kept or edited == " ".join(answer.split()):
         return None
     return row | {"edited": [{"role": "assistant", "content": edited}]}
 

@@ -4,6 +4,7 @@ make bench                                    # every case, 1 to 60 M parameters
 make bench ARGS="--shapes 1m"                 # the table of docs/speed.md, about half an hour
 make bench ARGS="--cases dpo sft --shapes 8m --rounds 7"
 make bench ARGS="--growth"                    # the picture of docs/speed.md
+make bench ARGS="--real"                      # SmolLM2-135M on the files of `make real`
 make bench ARGS="--gpu"                       # Qwen3's own sizes in bfloat16, on a CUDA device
 """
 
@@ -19,6 +20,8 @@ from benchmarks.cases import (
     LARGE_VOCABULARY,
     ON_CPU,
     ON_GPU,
+    REAL,
+    REAL_VOCABULARY,
     SMALL_VOCABULARY,
     STROP,
     TRL_VERSION,
@@ -34,8 +37,9 @@ from benchmarks.table import Row, fill, markdown_table, remember, row_of, text_t
 
 ROOT = Path(__file__).parents[1]
 PAGE, PICTURE = ROOT / "docs/speed.md", ROOT / "docs/growth.png"
-RESULTS = {"cpu": ROOT / "benchmarks/results/cpu.json", "gpu": ROOT / "benchmarks/results/gpu.json",
-           "growth": ROOT / "benchmarks/results/growth.json"}  # fmt: skip
+RESULTS = {
+    name: ROOT / f"benchmarks/results/{name}.json" for name in ("cpu", "gpu", "growth", "real")
+}
 
 HEADLINE = [
     *((name, "1m", SMALL_VOCABULARY) for name, case in CASES.items() if case.data == "random"
@@ -57,11 +61,11 @@ def main() -> None:
         if options.growth:
             runs = [run for axis in GROWTH.values() for _, run in axis]
             entrants = [STROP, Entrant("plain", "trl", allocator=True)]
-            rows = _fight_all(runs, options.work, RESULTS["growth"], entrants)
+            rows = _fight_all(runs, options.work, RESULTS["growth"], None, entrants)
             draw(rows, PICTURE)
             return
-        kind = "gpu" if options.gpu else "cpu"
-        rows = _fight_all(_runs(options), options.work, RESULTS[kind], None)
+        kind = "real" if options.real else "gpu" if options.gpu else "cpu"
+        rows = _fight_all(_runs(options), options.work, RESULTS[kind], options.real)
         fill(PAGE, kind, markdown_table(rows))
     except Unfair as reason:
         sys.exit(f"bench: {reason}")
@@ -78,6 +82,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--work", type=Path, default=ROOT / "runs/bench")
     parser.add_argument("--growth", action="store_true", help="only docs/growth.png")
     parser.add_argument("--gpu", action="store_true", help="bfloat16 at Qwen3's sizes, on CUDA")
+    parser.add_argument(
+        "--real", nargs="?", type=Path, const=ROOT / "build/real", metavar="FOLDER",
+        help="a real model, on what `make real` left (default build/real)",
+    )  # fmt: skip
     parser.add_argument("--lora", action="store_true", help="adapters instead of all weights")
     return parser.parse_args()
 
@@ -104,11 +112,14 @@ def _runs(options: argparse.Namespace) -> list[Run]:
             for name in names
             for shape in shapes
         ]
+    if options.real:
+        names = options.cases or [name for name, case in CASES.items() if case.data == "real"]
+        return [Run(CASES[name], REAL, REAL_VOCABULARY, steps, lora=options.lora) for name in names]
     chosen = HEADLINE
     if options.cases or options.shapes:
         chosen = [
             (name, "demo" if CASES[name].data == "algebra" else shape, vocabulary)
-            for name in options.cases or [n for n in CASES if not n.startswith("gpu-")]
+            for name in options.cases or [n for n in CASES if not n.startswith(("gpu-", "real-"))]
             for shape in options.shapes or ["1m"]
             for vocabulary in options.vocabularies
         ]
@@ -119,14 +130,18 @@ def _runs(options: argparse.Namespace) -> list[Run]:
 
 
 def _fight_all(
-    runs: list[Run], work: Path, results: Path, entrants: list[Entrant] | None
+    runs: list[Run],
+    work: Path,
+    results: Path,
+    example: Path | None,
+    entrants: list[Entrant] | None = None,
 ) -> list[Row]:
     """Every run, its line printed and its row written as soon as it is done; all rows on file."""
     rows: list[Row] = []
     for number, run in enumerate(runs, start=1):
         print(f"[{number}/{len(runs)}] {run.name}", flush=True)
         folder = (work / run.name).resolve()
-        make(run, folder)
+        make(run, folder, example)
         result = fight(run, folder, entrants or [STROP, *rivals(run.case)])
         for name, reason in result.absent.items():
             print(f"  TRL with {name} cannot run here: {reason}")

@@ -9,15 +9,16 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 TRL_VERSION = "1.16.0"
-SMALL_VOCABULARY, LARGE_VOCABULARY = 4096, 151_936
+SMALL_VOCABULARY, LARGE_VOCABULARY, REAL_VOCABULARY = 4096, 151_936, 49_152
 
 Kind = Literal["dpo", "sft", "kto", "grpo", "sampler"]
-Data = Literal["random", "algebra"]
+Data = Literal["random", "algebra", "real"]
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A Qwen3 by its dimensions; `hidden` 0 stands for the demo's trained algebra model."""
+    """A Qwen3 by its dimensions; `hidden` 0 stands for a model that is there already: the demo's
+    after its first stage, or those of `make real`."""
 
     hidden: int
     layers: int
@@ -30,6 +31,7 @@ class Shape:
 
 SHAPES = {
     "demo": Shape(0, 0, 0, 0, 0, 0),
+    "smollm2-135m": Shape(0, 0, 0, 0, 0, 0),
     "1m": Shape(128, 5, 4, 2, 32, 384),
     "8m": Shape(320, 6, 4, 2, 64, 1152),
     "60m": Shape(768, 9, 12, 4, 64, 2176),
@@ -38,6 +40,8 @@ SHAPES = {
     "qwen3-8b": Shape(4096, 36, 32, 8, 128, 12288, tied=False),
 }
 """Named by the parameters between embeddings and head; the last three have Qwen3's own sizes."""
+
+REAL = "smollm2-135m"
 
 ON_CPU = ("1m", "8m", "60m")
 ON_GPU = ("qwen3-0.6b", "qwen3-1.7b", "qwen3-8b")
@@ -73,6 +77,9 @@ CASES = {
         Case("sampler-algebra", "sampler", (1, 1), (1, 48), 16, 8, None, "algebra"),
         Case("sampler-short", "sampler", (20, 60), (1, 200), 128, 1, 2.0),
         Case("sampler-long", "sampler", (300, 300), (1, 200), 16, 8, 3.0),
+        Case("real-dpo", "dpo", (1, 1), (1, 96), 8, target=2.0, data="real"),
+        Case("real-grpo", "grpo", (1, 1), (1, 24), 8, 8, 2.5, "real"),
+        Case("real-sampler", "sampler", (1, 1), (1, 96), 32, 1, 2.0, "real"),
         Case("gpu-dpo", "dpo", (500, 4000), (100, 1000), 8, target=1.5),
         Case("gpu-grpo", "grpo", (1000, 1000), (1, 1000), 16, 8, 1.5),
         Case("gpu-sampler", "sampler", (1000, 1000), (1, 1000), 16, 8, 3.0),

@@ -14,14 +14,13 @@ import yaml
 from benchmarks.cases import Entrant, Run
 from benchmarks.limit import Work, matmul_rate, sampling_flops, training_flops, work_of
 from benchmarks.sides import (
-    LEARNING_RATE,
-    ONLINE_RATE,
     REWARDS,
     Answers,
     Batch,
     OnStep,
     Place,
     Step,
+    learning_rate,
 )
 from strop.cli.show import setup
 from strop.engines.draws import DrawKey
@@ -183,14 +182,17 @@ def recipe_of(run: Run, place: Place) -> dict[str, Any]:
     """The run as a user would write it."""
     case, online = run.case, run.case.kind == "grpo"
     lora = {"lora": {"rank": 16, "alpha": 32.0}} if run.lora else {}
-    rate = ONLINE_RATE if online else LEARNING_RATE
     recipe: dict[str, Any] = {
         "method": case.kind,
         "output": str(place.scratch / "run"),
         "model": {"path": place.model, "dtype": "bfloat16" if run.bfloat16 else "float32", **lora},
         "data": str(place.data),
-        "text": {"max_length": 16384},
-        "optim": {"learning_rate": rate, "schedule": "constant", "warmup_ratio": 0.0},
+        "text": {"max_length": 8192 if case.data == "real" else 16384},
+        "optim": {
+            "learning_rate": learning_rate(case),
+            "schedule": "constant",
+            "warmup_ratio": 0.0,
+        },
         "run": {"steps": run.steps, "batch_size": case.batch},
     }
     if case.kind in ("dpo", "kto"):

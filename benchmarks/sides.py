@@ -7,12 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from benchmarks.cases import Entrant, Run
+from benchmarks.cases import Case, Entrant, Run
 
 LEARNING_RATE = 1e-4
 """High enough that losses move, so that they can be compared step by step."""
 ONLINE_RATE = 1e-6
 """Low enough that the policies of both sides, who sample for themselves, stay alike."""
+REAL_RATE = 1e-5
+"""A rate that a trained model stands."""
+
+
+def learning_rate(case: Case) -> float:
+    """What both sides train a case with."""
+    if case.kind == "grpo":
+        return ONLINE_RATE
+    return REAL_RATE if case.data == "real" else LEARNING_RATE
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +98,7 @@ REWARDS: dict[str, Sequence[dict[str, Any]]] = {
         {"function": "exact_answer", "weight": 1.0},
         {"function": "format_tags", "weight": 0.25},
     ],
+    "real": [{"function": "exact_answer"}],
 }
 """What both sides are rewarded by. Weights are powers of two: with 0.2 TRL's float32 mean of equal
 rewards is off by a rounding, which its division by (std + 1e-4) makes an advantage of 0.001 for

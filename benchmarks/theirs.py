@@ -21,14 +21,13 @@ from transformers.trainer_pt_utils import BatchRebalanceSampler
 from benchmarks.cases import Entrant, Run
 from benchmarks.ours import read_prompts
 from benchmarks.sides import (
-    LEARNING_RATE,
-    ONLINE_RATE,
     REWARDS,
     Answers,
     Batch,
     OnStep,
     Place,
     Step,
+    learning_rate,
 )
 from benchmarks.world import even_words
 from strop.cli.show import keep_freed_memory
@@ -96,7 +95,7 @@ class TrlTrainer:
             "per_device_train_batch_size": sequences // forwards,
             "gradient_accumulation_steps": forwards,
             "max_steps": self.spec.steps,
-            "learning_rate": ONLINE_RATE if online else LEARNING_RATE,
+            "learning_rate": learning_rate(self.spec.case),
             "lr_scheduler_type": "constant",
             "weight_decay": 0.0,
             "max_grad_norm": 1.0,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,18 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from benchmarks import __main__ as bench
-from benchmarks.cases import CASES, SHAPES, STROP, TRL_VERSION, Case, Entrant, Run, rivals
+from benchmarks.cases import (
+    CASES,
+    REAL,
+    REAL_VOCABULARY,
+    SHAPES,
+    STROP,
+    TRL_VERSION,
+    Case,
+    Entrant,
+    Run,
+    rivals,
+)
 from benchmarks.duel import (
     Absent,
     Fighter,
@@ -33,8 +45,10 @@ from benchmarks.sides import Batch, Place, Step
 from benchmarks.table import cells, fill, markdown_table, remember, row_of, text_table
 from benchmarks.worker import Order, Told
 from benchmarks.world import even_words, word_tokenizer
+from strop.data.records import preference as pair
 from strop.engines.local.engine import LocalEngine
-from strop.types import Branch, Tree
+from strop.text.render import preference_tree
+from strop.types import Branch, Origin, Tree
 
 SHORT = Case("short", "dpo", (5, 9), (3, 8), 4)
 
@@ -244,6 +258,55 @@ def test_recipes_are_what_a_user_would_write(tmp_path: Path) -> None:
     assert recipe["rollout"] == {"group_size": 8, "max_tokens": 48}
     assert recipe["run"] == {"steps": 5, "batch_size": 16}
     assert [r["function"] for r in recipe["reward"]] == ["exact_answer", "format_tags"]
+
+
+def example_of(folder: Path, model_folder: Path) -> Path:
+    """What the bench reads of `make real`, with a tiny model."""
+    for place in ("base", "runs/sums-sft/final"):
+        shutil.copytree(model_folder, folder / place)
+    said = {
+        name: [{"role": role, "content": text}]
+        for name, role, text in (
+            ("prompt", "user", "7 + 5"), ("chosen", "assistant", "12"),
+            ("rejected", "assistant", "I think 12 or so"),
+        )
+    }  # fmt: skip
+    for path, row in (
+        ("data/pairs/preferences.jsonl", {**said, "meta": {}}),
+        ("data/sums_tasks.jsonl", {"prompt": said["prompt"], "answer": "12", "digits": 1}),
+    ):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(json.dumps(row) + "\n")
+    return folder
+
+
+def test_a_real_model_reads_the_files_of_the_example(tmp_path: Path, model_folder: Path) -> None:
+    """As strop trains on the example's own rows: the same ids, and as many rows as steps need."""
+    example = example_of(tmp_path / "example", model_folder)
+    rows = {}
+    for kind in ("dpo", "grpo"):
+        run = Run(CASES[f"real-{kind}"], REAL, REAL_VOCABULARY, 3)
+        folder = tmp_path / kind
+        folder.mkdir()
+        make_here(run, folder, example)
+        rows[kind] = [json.loads(line) for line in (folder / "data.jsonl").open()]
+        assert len(rows[kind]) == 24
+        assert AutoModelForCausalLM.from_pretrained(folder / "model").config.num_hidden_layers == 3
+    assert rows["grpo"][0] == {"prompt": [{"role": "user", "content": "7 + 5"}], "answer": "12"}
+    tokenizer = AutoTokenizer.from_pretrained(model_folder)
+    messages, text = (
+        preference_tree(tokenizer, pair(row, Origin("f", 1)))
+        for row in (
+            json.loads((example / "data/pairs/preferences.jsonl").read_text()), rows["dpo"][0],
+        )
+    )  # fmt: skip
+    assert messages == text
+
+
+def test_without_the_example_it_says_what_to_run(tmp_path: Path) -> None:
+    run = Run(CASES["real-grpo"], REAL, REAL_VOCABULARY, 3)
+    with pytest.raises(SystemExit, match="make real first"):
+        make_here(run, tmp_path, tmp_path / "nothing")
 
 
 @pytest.mark.oracle

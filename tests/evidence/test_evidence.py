@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +13,24 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from strop.curate.displacement import ches_scores
+from strop.files import write_json, write_rows
 from strop.model.load import load_policy
+from strop.recipe.loading.load import load
+from strop.recipe.suite import Suite
 from strop.recipe.train.methods import METHODS
 from strop.recipe.train.model import ModelRecipe
+from strop.tracking.runlog import read_rows
 from strop.types import Branch, Tree
 from tests.support import ROOT
 
 
-def runs() -> Any:
-    """`evidence/runs.py` as a module."""
-    spec = importlib.util.spec_from_file_location("evidence_runs", ROOT / "evidence/runs.py")
+def evidence(name: str) -> Any:
+    """`evidence/<name>.py` as a module."""
+    spec = importlib.util.spec_from_file_location(f"evidence_{name}", ROOT / f"evidence/{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
 
@@ -49,10 +55,69 @@ def test_ches_by_hand(model_folder: Path) -> None:
 
 
 def test_every_recipe_of_the_evidence_loads() -> None:
-    module = runs()
+    module = evidence("runs")
     recipes = {**module.displacement(), **module.preference(), **module.policy()}
     assert len(recipes) >= 20
     for name, recipe in recipes.items():
         whole = {"model": "m", "output": f"runs/{name}", "seed": 0, **recipe}
         loaded = METHODS[recipe["method"]].recipe.model_validate(json.loads(json.dumps(whole)))
         assert loaded.run.steps is not None
+
+
+class TestFamily:
+    def example(self, folder: Path, pairs: int = 100) -> Path:
+        rows = [
+            {"prompt": f"p{n}", "chosen": f"c{n}", "rejected": f"r{n}", "meta": {}}
+            for n in range(pairs)
+        ]
+        (folder / "data/pairs").mkdir(parents=True)
+        write_rows(folder / "data/pairs/preferences.jsonl", rows)
+        suite = ROOT / "examples/real/files/suite-voice.yaml"
+        (folder / "suite-voice.yaml").write_text(suite.read_text())
+        return folder
+
+    def test_the_same_pairs_flipped_split_and_held_out(self, tmp_path: Path) -> None:
+        family = evidence("family")
+        family.write_data(self.example(tmp_path / "example"), tmp_path)
+        held_out, pairs, flipped, thumbs = (
+            list(read_rows(tmp_path / f"{name}.jsonl"))
+            for name in ("held_out", "pairs", "flipped", "thumbs")
+        )
+        assert (len(held_out), len(pairs)) == (40, 60)
+        assert not {row["prompt"] for row in held_out} & {row["prompt"] for row in pairs}
+        turned = [b for a, b in zip(pairs, flipped, strict=True) if a != b]
+        assert len(turned) == 12
+        assert all(row["chosen"][0] == "r" and row["rejected"][0] == "c" for row in turned)
+        assert len(thumbs) == 120
+        assert all(row["label"] == (row["completion"][0] == "c") for row in thumbs)
+
+    def test_every_recipe_and_the_suite_load(self, tmp_path: Path) -> None:
+        family = evidence("family")
+        example = self.example(tmp_path / "example")
+        suite = load(Suite, family.write_suite(example, tmp_path))
+        assert [task.name for task in suite.tasks] == ["voice", "knowledge", "prose", "pairs"]
+        for name, entry in family.ENTRIES.items():
+            recipe = entry.recipe(example, tmp_path / "runs" / family.slug(name), 12)
+            assert METHODS[recipe["method"]].recipe.model_validate(recipe).run.steps == 12
+        assert len({family.slug(name) for name in family.ENTRIES}) == len(family.ENTRIES)
+
+    def test_the_table_holds_what_is_finished(self, tmp_path: Path) -> None:
+        family = evidence("family")
+        scores = {
+            "voice/in_voice": 0.125,
+            "knowledge/acc": 0.7,
+            "prose/logprob": -2.0,
+            "pairs": 0.5,
+        }
+        summary: dict[str, Any] = {"scores": scores, "figures": {"voice": {"length": 61.4}}}
+        held_out = {"pairs": {"chosen_gain_median": -0.25, "displaced": 0.1}}
+        for name in ("evals/base", "evals/dpo-flipped", "runs/dpo-flipped"):
+            (tmp_path / name).mkdir(parents=True)
+        write_json(tmp_path / "evals/base/summary.json", summary)
+        summary["figures"] |= held_out
+        write_json(tmp_path / "evals/dpo-flipped/summary.json", summary)
+        write_json(tmp_path / "runs/dpo-flipped/took.json", {"seconds": 61.2, "peak_mb": 3000.4})
+        assert family.table(tmp_path).splitlines()[2:] == [
+            "| base | 0.12 | 61 | 0.50 |  |  | 0.700 | 7.4 |  |  |",
+            "| dpo, flipped | 0.12 | 61 | 0.50 | -0.250 | 0.10 | 0.700 | 7.4 | 61 | 3000 |",
+        ]

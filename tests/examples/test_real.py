@@ -153,9 +153,12 @@ class TestVoice:
         ],
     )
     def test_the_rules_as_rewards(self, said: str, scores: tuple[int, ...]) -> None:
-        names = ("no_opener", "no_closer", "brief", "of_the_reader")
-        found = [own_function(EXAMPLE / "files/voice.py", name)(["p"], [said])[0] for name in names]
+        names = ("no_opener", "no_closer", "brief", "of_the_reader", "in_voice")
+        *found, all_kept = (
+            own_function(EXAMPLE / "files/voice.py", name)(["p"], [said])[0] for name in names
+        )
         assert tuple(found) == scores
+        assert all_kept == min(scores)
 
     def test_an_edited_answer_keeps_every_rule(self) -> None:
         path = EXAMPLE / "files/voice.py"

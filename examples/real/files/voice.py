@@ -73,5 +73,12 @@ def of_the_reader(prompts, completions, **columns):
     return [float(not OF_ITSELF.search(said(one))) for one in completions]
 
 
+def in_voice(prompts, completions, **columns):
+    """1 where all four rules are kept."""
+    rules = (no_opener, no_closer, brief, of_the_reader)
+    kept = [rule(prompts, completions) for rule in rules]
+    return [float(all(one)) for one in zip(*kept, strict=True)]
+
+
 def said(completion):
     return completion if isinstance(completion, str) else completion[-1]["content"]

@@ -12,7 +12,8 @@ from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from strop.model.logprobs import PROBE, padded_scores, tree_scores
+from strop.model.logprobs import padded_scores, tree_scores
+from strop.model.probe import PROBE
 from strop.model.tree import lay_out
 
 TEMPLATE = (

@@ -17,8 +17,9 @@ from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
 from strop.model.attention import attention_of, tree_attention
-from strop.model.logprobs import PROBE, decoder_layers, eval_mode, logits_of
+from strop.model.logprobs import decoder_layers, eval_mode, logits_of
 from strop.model.plain import PLAIN, PlainStep
+from strop.model.probe import agree, probe_of
 from strop.model.tree import lay_out, plan_attention
 from strop.types import Tree
 
@@ -349,15 +350,14 @@ def honours_plain(causal_lm: Any) -> bool:
     """Whether the written-out step gives this model's own numbers, tried on a small probe."""
     if causal_lm.get_decoder().config.model_type not in PLAIN:
         return False
-    both = []
+    both, probe = [], probe_of(causal_lm)
+    said_2R = torch.tensor([tree.branches[0].ids[:2] for tree in probe], device=causal_lm.device).T
     with eval_mode(causal_lm):
         for plain in (False, True):
             decoder = TreeDecoder(causal_lm, plain=plain)
-            decoder.prefill([tree.trunk for tree in PROBE], len(PROBE))
-            token_R = torch.arange(len(PROBE), device=causal_lm.device)
-            both += [decoder.step(token_R), decoder.step(token_R + 2)]
-    tolerance = 1e-3 if causal_lm.dtype == torch.float32 else 0.1
-    return bool((torch.cat(both[:2]) - torch.cat(both[2:])).abs().max() <= tolerance)
+            decoder.prefill([tree.trunk for tree in probe], len(probe))
+            both += [decoder.step(said_R).float().log_softmax(-1) for said_R in said_2R]
+    return agree(torch.cat(both[:2]), torch.cat(both[2:]), causal_lm.dtype)
 
 
 class RereadDecoder:

@@ -17,8 +17,9 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from strop.model.attention import NAME, attention_of
+from strop.model.probe import agree, probe_of
 from strop.model.tree import lay_out, plan_attention
-from strop.types import Branch, TokenScores, Tree, TreeBatch
+from strop.types import TokenScores, Tree, TreeBatch
 
 CHUNK_ELEMENTS = 2**24
 """Logits held at once (64 MiB in float32); a smaller head is computed in one piece."""
@@ -291,12 +292,6 @@ class ReadVocabulary(torch.autograd.Function):
         return grad_NV.to(ctx.dtype), None, None, None
 
 
-PROBE = (
-    Tree((3, 1, 4), (Branch((1, 5, 9), (True,) * 3), Branch((2, 6), (True,) * 2))),
-    Tree((5, 3), (Branch((5, 8, 9, 7), (True,) * 4), Branch((9,), (True,)))),
-)
-
-
 @torch.no_grad()
 def honours_tree(causal_lm: Any) -> bool:
     """Whether the tree forward gives this model's own numbers, tried on a small probe.
@@ -304,7 +299,7 @@ def honours_tree(causal_lm: Any) -> bool:
     Every decoder layer has to call tree attention (a recurrent or convolutional layer would mix
     branches), and the log-probs have to equal those of padded rows.
     """
-    batch = lay_out(PROBE, causal_lm.device)
+    batch = lay_out(probe_of(causal_lm), causal_lm.device)
     layers: list[torch.nn.Module] = []
     with eval_mode(causal_lm):
         try:
@@ -314,6 +309,4 @@ def honours_tree(causal_lm: Any) -> bool:
         if len(layers) != decoder_layers(causal_lm):
             return False
         by_rows = padded_scores(causal_lm, batch)
-    tolerance = 1e-3 if causal_lm.dtype == torch.float32 else 0.1
-    difference = (by_tree.logprobs_N - by_rows.logprobs_N).abs().max()
-    return bool(difference <= tolerance)
+    return agree(by_tree.logprobs_N, by_rows.logprobs_N, causal_lm.dtype)

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 
 from strop.model.logprobs import (
-    PROBE,
     bare,
     decoder_layers,
     eval_mode,
     padded_hidden,
     tree_hidden_rows,
 )
+from strop.model.probe import agree, probe_of
 from strop.model.tree import lay_out
 from strop.types import Tree, TreeBatch
 
@@ -82,7 +82,7 @@ class ScalarScorer(torch.nn.Module):
     @torch.no_grad()
     def _honours_tree(self) -> bool:
         """Whether every layer calls tree attention and the numbers equal those of padded rows."""
-        batch = lay_out(PROBE, self._device)
+        batch = lay_out(probe_of(self.classifier), self._device)
         layers: list[torch.nn.Module] = []
         with eval_mode(self.classifier):
             try:
@@ -92,6 +92,6 @@ class ScalarScorer(torch.nn.Module):
             except (TypeError, ValueError, KeyError):
                 return False
             by_rows = padded_hidden(self.classifier, batch, batch.predictor_N, batch.branch_N)
-        tolerance = 1e-3 if self.classifier.dtype == torch.float32 else 0.1
-        close = bool((by_tree - by_rows).abs().max() <= tolerance * by_rows.abs().max())
+        scale = by_rows.abs().mean()
+        close = agree(by_tree / scale, by_rows / scale, self.classifier.dtype)
         return close and len(layers) == decoder_layers(self.classifier)

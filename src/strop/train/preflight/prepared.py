@@ -12,7 +12,7 @@ from strop.data.bad_rows import SourceReport
 from strop.data.order import DataMixture
 from strop.engines.engine import PromptedTask
 from strop.model.arithmetic import Precision
-from strop.model.logprobs import PROBE
+from strop.model.probe import PROBE
 from strop.recipe.train.methods import Offline, Online, Recipe
 from strop.rewards.compose import Reward
 from strop.text.trees import Rendered

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from strop.curate.synthetic.templates import FILES, NEEDED, conversation, template_of
+from strop.curate.synthetic.templates import FILES, NEEDED, template_of
 from strop.errors import RecipeError
 from strop.files import sha256_of
 from strop.recipe.loading.load import load
 from strop.recipe.synthetic import Principles
+from strop.text.templates import conversation
 
 
 class TestOwnFiles:

@@ -21,7 +21,7 @@ from strop.curate.synthetic.generation import (
     sources,
 )
 from strop.curate.synthetic.selection import folded
-from strop.curate.synthetic.templates import FILES, PromptTemplate, conversation, template_of
+from strop.curate.synthetic.templates import FILES, template_of
 from strop.engines.draws import DrawKey, uniforms
 from strop.engines.engine import Engine
 from strop.errors import RecipeError
@@ -29,6 +29,7 @@ from strop.recipe.loading.load import Given, digest, load
 from strop.recipe.synthetic import CritiqueRecipe, Principle, Principles
 from strop.rewards.compose import as_said
 from strop.text.parse import last_tag, spoken
+from strop.text.templates import PromptTemplate, conversation
 from strop.types import Preference, Task, Text
 
 TAG = "revision"

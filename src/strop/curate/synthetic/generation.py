@@ -13,7 +13,6 @@ from typing import Any
 from strop.curate.manifest import Output, expect_free, records_of, writing_records
 from strop.curate.synthetic.answers import Answers, Asked, Cost, Drawn, prompt_hash
 from strop.curate.synthetic.journal import AnswerJournal
-from strop.curate.synthetic.templates import PromptTemplate
 from strop.data.bad_rows import BadRow
 from strop.data.records import COLUMNS
 from strop.data.sources import at, rows_of
@@ -23,6 +22,7 @@ from strop.recipe.synthetic import GenerateRecipe
 from strop.recipe.train.data import DataSource
 from strop.rewards.compose import as_said
 from strop.text.script import as_messages, before_answer
+from strop.text.templates import PromptTemplate
 from strop.types import Document, Origin, Record, Task, Text
 
 TELLING = frozenset(name for forms in COLUMNS.values() for form in forms for name in form)

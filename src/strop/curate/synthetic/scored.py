@@ -22,12 +22,13 @@ from strop.curate.synthetic.generation import (
     rows_in,
     sources,
 )
-from strop.curate.synthetic.templates import PromptTemplate, template_of
+from strop.curate.synthetic.templates import template_of
 from strop.engines.engine import Engine
 from strop.errors import RecipeError, UnscoredError
 from strop.files import SHORT, sha256_hex
 from strop.recipe.synthetic import ScoredRecipe
 from strop.rewards.compose import Reward
+from strop.text.templates import PromptTemplate
 from strop.types import Answered, Demonstration, Failure, Record, Score, Task
 
 

@@ -21,7 +21,7 @@ from strop.curate.synthetic.generation import (
     sources,
 )
 from strop.curate.synthetic.selection import most_alike
-from strop.curate.synthetic.templates import PromptTemplate, template_of
+from strop.curate.synthetic.templates import template_of
 from strop.data.duplicates import Words, asked, words
 from strop.engines.draws import DrawKey, uniforms
 from strop.engines.engine import Engine
@@ -30,6 +30,7 @@ from strop.recipe.loading.load import Given, load
 from strop.recipe.synthetic import SelfInstructRecipe
 from strop.recipe.train.data import DataSource
 from strop.text.parse import spoken
+from strop.text.templates import PromptTemplate
 from strop.types import Demonstration, Origin, Task
 
 _NUMBERED = re.compile(r"^[ \t]*(?:task[ \t]+)?\d+[.):][ \t]+", re.IGNORECASE | re.MULTILINE)

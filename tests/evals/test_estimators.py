@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from strop.evals.decode.estimators import affordable, best_at, majority_at, pass_at, share
+from strop.evals.decode.estimators import affordable, best_at, majority_at, pass_at
+from strop.stats.share import share
 
 DRAWN = st.lists(
     st.tuples(st.sampled_from(["a", "b", "c", None]), st.booleans(), st.sampled_from([0, 1, None])),

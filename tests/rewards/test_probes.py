@@ -13,9 +13,10 @@ from strop.errors import DataError, RecipeError, RewardError, SandboxError
 from strop.recipe.loading.load import load_recipe
 from strop.recipe.train.reward import ProbesRecipe, RewardComponent
 from strop.rewards.audit.check import attacked, defend
-from strop.rewards.audit.probes import ProbeFinding, wilson_low
+from strop.rewards.audit.probes import ProbeFinding
 from strop.rewards.compose import Reward
 from strop.sandbox.confine import landlock
+from strop.stats.share import wilson
 from strop.train.preflight.prepare import prepare
 from strop.types import Origin, Task
 from tests.support.runs import WriteRows
@@ -38,7 +39,7 @@ def failed(findings: list[ProbeFinding]) -> set[str]:
 @pytest.mark.parametrize(("held", "trials"), [(95, 100), (0, 7), (80, 80), (3, 4), (1, 1)])
 def test_wilson_is_scipys(held: int, trials: int) -> None:
     expected = binomtest(held, trials).proportion_ci(0.95, method="wilson").low
-    assert wilson_low(held, trials) == pytest.approx(float(expected))
+    assert wilson(held, trials).low == pytest.approx(float(expected))
 
 
 @pytest.mark.parametrize("function", ["exact_answer", "math_answer"])

@@ -106,11 +106,12 @@ def _newton(design: Floats, y: Floats) -> tuple[Floats, Floats]:
     for _ in range(ROUNDS):
         p = _chances(design @ beta)
         information = design.T @ (design * (p * (1 - p))[:, None]) + penalty
-        step: Floats = np.linalg.solve(information, design.T @ (y - p) - penalty @ beta)
+        gradient = design.T @ (y - p) - penalty @ beta
+        step: Floats = np.linalg.solve(information, gradient).astype(float)
         beta += step * min(1.0, 3.0 / max(float(np.abs(step).max()), 1e-12))
         if np.abs(step).max() < 1e-10:
             break
-    inverse: Floats = np.linalg.inv(information)
+    inverse: Floats = np.linalg.inv(information).astype(float)
     return beta, inverse
 
 

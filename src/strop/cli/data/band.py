@@ -25,7 +25,7 @@ from strop.cli.options import AsJson, DryRun
 
 if TYPE_CHECKING:
     from strop.curate.difficulty.band import BandReport
-    from strop.evals.decode.estimators import Share
+    from strop.stats.share import Share
 
 
 def band(

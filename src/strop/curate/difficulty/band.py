@@ -16,10 +16,11 @@ from strop.data.bad_rows import BadRow
 from strop.data.records import task as parse_task
 from strop.engines.engine import Engine, sampling_of
 from strop.errors import UnscoredError
-from strop.evals.decode.estimators import Share, pass_at, share
+from strop.evals.decode.estimators import pass_at
 from strop.recipe.curate import BANDS, Band, BandSettings
 from strop.recipe.train.data import DataSource
 from strop.rewards.compose import Reward
+from strop.stats.share import Share, share
 from strop.types import Answered, Failure, Task
 
 

@@ -8,24 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-
-from strop.stats.clustered import MeanEstimate, number_clusters
-
-Z = 1.959963984540054
-"""97.5 % quantile of the normal distribution."""
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """A mean with its 95 % interval: `Share(0.5, low=0.34, high=0.66)`."""
-
-    mean: float
-    low: float
-    high: float
 
 
 def pass_at(right_N: Sequence[bool], k: int) -> float:
@@ -114,23 +99,6 @@ def _won_with(
     return shared_K
 
 
-def share(values: Sequence[float], clusters: Sequence[Hashable]) -> Share:
-    """MeanEstimate over items, each a chance in [0, 1], with its 95 % interval.
-
-    Wilson's interval if every item is 0 or 1 and a cluster of its own, or if nothing varies (then n
-    is the number of clusters); else the clustered mean's t interval, cut to [0, 1].
-    """
-    x = np.asarray(values, dtype=float)
-    index = number_clusters(clusters)
-    groups = int(index.max()) + 1
-    alone = groups == len(x) and bool(np.isin(x, (0.0, 1.0)).all())
-    if alone or groups < 2 or float(np.ptp(x)) < 1e-12:
-        return _wilson(float(x.mean()), groups)
-    mean = MeanEstimate.of(x, index)
-    low, high = mean.interval(0.05)
-    return Share(mean.estimate, max(0.0, low), min(1.0, high))
-
-
 def affordable(curve: Sequence[tuple[float, float]], tokens: float) -> float | None:
     """The accuracy that a curve of (tokens, accuracy) reaches with at most `tokens` tokens an item.
 
@@ -142,14 +110,6 @@ def affordable(curve: Sequence[tuple[float, float]], tokens: float) -> float | N
         return None
     spent, reached = zip(*points, strict=True)
     return float(np.interp(math.log(tokens), np.log(spent), reached))
-
-
-def _wilson(mean: float, n: int) -> Share:
-    """Wilson 1927 (JASA 22:209-212): the score interval of a share."""
-    scale = 1 + Z**2 / n
-    middle = (mean + Z**2 / (2 * n)) / scale
-    half = Z / scale * math.sqrt(mean * (1 - mean) / n + Z**2 / (4 * n**2))
-    return Share(mean, min(mean, max(0.0, middle - half)), max(mean, min(1.0, middle + half)))
 
 
 def _expect(k: int, n: int) -> None:

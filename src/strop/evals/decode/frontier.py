@@ -9,10 +9,11 @@ from statistics import fmean
 from typing import Literal
 
 from strop.evals.decode.draws import Side
-from strop.evals.decode.estimators import affordable, best_at, majority_at, pass_at, share
+from strop.evals.decode.estimators import affordable, best_at, majority_at, pass_at
 from strop.evals.decode.grading import Graded, GradedAnswer
 from strop.recipe.study import Study
 from strop.stats import superiority
+from strop.stats.share import share
 
 DecodingMethod = Literal["greedy", "sample", "pass", "maj", "best", "refine"]
 Curve = list[tuple[float, float]]

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import NormalDist
 
 from strop.errors import RewardError
 from strop.recipe.train.reward import RewardComponent
@@ -14,6 +13,7 @@ from strop.rewards.audit.attacks import ANSWER, TEXT, Pair, Probe, Trial
 from strop.rewards.audit.code_attacks import CODE, JSON, TOOLS
 from strop.rewards.compose import Reward, as_said, columns_of
 from strop.rewards.own.functions import own_names
+from strop.stats.share import wilson
 from strop.types import Score
 
 ENOUGH = 0.95
@@ -85,7 +85,7 @@ def probe(
             if not _held(trial, earned, bound)
         ]
         held = len(trials) - len(failed)
-        low = wilson_low(held, len(trials))
+        low = wilson(held, len(trials)).low
         example = failed[0] if failed else ""
         findings.append(ProbeFinding(one.name, one.critical, held, len(trials), low, example))
     return findings
@@ -173,26 +173,12 @@ def _unscored(
         total = _scores(broken, [(pair, pair.right)], encode)[0].total
         held += total is None
         example = example or ("" if total is None else f"{component.label} failed, total {total}")
-    low = wilson_low(held, len(needed))
+    low = wilson(held, len(needed)).low
     return ProbeFinding("infrastructure_fault", True, held, len(needed), low, example)
 
 
 def _failing(**_: object) -> list[float | None]:
     raise ConnectionError("planted: the judge cannot be reached")
-
-
-def wilson_low(held: int, trials: int, confidence: float = 0.95) -> float:
-    """Lower end of Wilson's two-sided score interval of a share (Wilson 1927); 0 for no trials.
-
-    `wilson_low(95, 100) == 0.8882...`
-    """
-    if not trials:
-        return 0.0
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    share = held / trials
-    middle = share + z * z / (2 * trials)
-    spread = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
-    return (middle - spread) / (1 + z * z / trials)
 
 
 def read_probes(path: Path) -> tuple[Probe, ...]:

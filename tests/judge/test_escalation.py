@@ -33,7 +33,7 @@ def test_the_promised_agreement_holds() -> None:
         kept.append(0.0 if found is None else found.kept)
     assert broken / 300 <= 0.1 + 2 * np.sqrt(0.1 * 0.9 / 300)
     assert np.mean(kept) > 0.2  # at best 0.4
-    assert np.mean(np.array(kept) == 0) < 0.15
+    assert np.mean(np.array(kept) == 0) < 0.2
 
 
 def test_a_judge_at_chance_keeps_nothing() -> None:

@@ -12,10 +12,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-Stream = Literal["training", "selfcheck", "held_out", "eval", "decode", "synthetic", "data"]
+Stream = Literal[
+    "training", "selfcheck", "held_out", "eval", "decode", "synthetic", "data", "judge"
+]
 """The purpose of a draw: training rollouts, the check before step 1, held-out tasks during
-training, the tasks of an eval, a study of decoding, generated data, answers that become data.
-Streams of one seed are independent."""
+training, the tasks of an eval, a study of decoding, generated data, answers that become data,
+verdicts. Streams of one seed are independent."""
 
 Uniforms = np.ndarray[Any, np.dtype[np.float64]]
 

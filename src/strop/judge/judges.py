@@ -1,0 +1,98 @@
+"""Who judges: a model that is asked in words, or a reward model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from strop.engines.draws import DrawKey
+from strop.engines.engine import Engine, Sampling, in_groups, requests_of
+from strop.errors import UsageError
+from strop.files import SHORT, sha256_hex
+from strop.judge.forms import FORMS, HIGH, LOW, MOST_RANKED, FormName, form_template
+from strop.judge.material import material
+from strop.judge.question import Question, Ruling
+from strop.text.templates import PromptTemplate, conversation
+from strop.types import FAILED, Answer, Origin, Task
+
+SAMPLING = Sampling(temperature=0.0, max_tokens=256)
+
+
+class Judge(Protocol):
+    """Rules on questions. One that could not be asked or understood has a ruling without values;
+    it never fails the others."""
+
+    def identity(self) -> Mapping[str, Any]:
+        """What verdicts depend on: the model, and the words it is asked in."""
+
+    def rule(self, form: FormName, questions: Sequence[Question]) -> list[Ruling]:
+        """One ruling for each question, in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextJudge:
+    """A model behind any engine, asked in the words of templates and read strictly.
+
+    `templates` are a user's own files by form; `seed` fixes the samples of a judge that is not
+    greedy, and the marks that fence what it is shown.
+    """
+
+    engine: Engine
+    templates: Mapping[FormName, str] = field(default_factory=dict)
+    sampling: Sampling = SAMPLING
+    seed: int = 0
+
+    def identity(self) -> Mapping[str, Any]:
+        words = {name: form_template(name, self.templates.get(name)).sha256 for name in FORMS}
+        return {**self.engine.identity(), "templates": words}
+
+    def rule(self, form: FormName, questions: Sequence[Question]) -> list[Ruling]:
+        if not questions:
+            return []
+        template = form_template(form, self.templates.get(form))
+        tasks = [
+            Task([{"role": "user", "content": self.words(form, template, question)}], {},
+                 Origin(f"question {question.item}", number))
+            for number, question in enumerate(questions)
+        ]  # fmt: skip
+        prompts = self.engine.prompted(tasks, self.sampling)
+        requests = requests_of(prompts, self.sampling, DrawKey(self.seed, "judge"), 1)
+        answers = in_groups(self.engine.generate(requests), 1)
+        return [
+            _ruling(form, question, answer)
+            for question, (answer,) in zip(questions, answers, strict=True)
+        ]
+
+    def words(self, form: FormName, template: PromptTemplate, question: Question) -> str:
+        """What the judge reads."""
+        _expect_answers(form, question)
+        texts = [conversation(question.prompt), *question.answers]
+        secret = sha256_hex(f"{self.seed} {template.sha256}", SHORT)
+        safe = material(texts, secret)
+        values: dict[str, Any] = {
+            "mark": safe.mark, "prompt": safe.texts[0], "answers": safe.texts[1:],
+            "criterion": question.criterion, "low": LOW, "high": HIGH,
+            "names": [chr(ord("A") + n) for n in range(len(question.answers))],
+        }  # fmt: skip
+        return template.render(**values)
+
+
+def _ruling(form: FormName, question: Question, answer: Answer) -> Ruling:
+    if answer.finish in FAILED:
+        return Ruling(None, problem=f"the judge's answer is {answer.finish}")
+    values = FORMS[form].read(answer.text, len(question.answers))
+    if values is None:
+        cut = " (it met the token limit)" if answer.finish == "length" else ""
+        return Ruling(None, said=answer.text, problem=f"no clear verdict in its words{cut}")
+    return Ruling(values, said=answer.text)
+
+
+def _expect_answers(form: FormName, question: Question) -> None:
+    wanted, given = FORMS[form].answers, len(question.answers)
+    if wanted is None and not 2 <= given <= MOST_RANKED:
+        raise UsageError(f"a ranking takes 2 to {MOST_RANKED} answers, got {given}",
+                         where=f"question {question.item}", fix="rank a part of them")  # fmt: skip
+    if wanted not in (None, given):
+        raise UsageError(f"{form} takes {wanted} answers, got {given}",
+                         where=f"question {question.item}", fix="split the question")  # fmt: skip

@@ -1,0 +1,62 @@
+"""Two answers compared in both orders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from strop.judge.bias.position import PositionBias, consistent, position_bias
+from strop.judge.judges import Judge
+from strop.judge.question import Question, Ruling
+
+Disagreement = Literal["tie", "abstain"]
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """A pair's verdict and both rulings it is made of: `Compared(question, verdict=1.0, straight,
+    swapped)`; 1 for the first answer, 0 for the second, 0.5 for a tie, `None` for none."""
+
+    question: Question
+    verdict: float | None
+    straight: Ruling
+    swapped: Ruling
+
+
+def compare(
+    judge: Judge, questions: Sequence[Question], *, disagreement: Disagreement = "tie"
+) -> list[Compared]:
+    """Ask for every pair in its order and in the opposite one. Orders that disagree are a tie, or
+    no verdict with `abstain`. Two answers of the same words are a tie that nobody is asked about.
+    """
+    asked = [question for question in questions if question.answers[0] != question.answers[1]]
+    rulings = judge.rule("pairwise", [*asked, *(question.turned() for question in asked)])
+    straight = rulings[: len(asked)]
+    swapped = [ruling.turned() for ruling in rulings[len(asked) :]]
+    verdicts = consistent(
+        [_first(ruling) for ruling in straight],
+        [_first(ruling) for ruling in swapped],
+        otherwise=0.5 if disagreement == "tie" else None,
+    )
+    found = iter(zip(verdicts, straight, swapped, strict=True))
+    same = Ruling((0.5, 0.5), problem="the answers are the same")
+    return [
+        Compared(question, 0.5, same, same)
+        if question.answers[0] == question.answers[1]
+        else Compared(question, *next(found))
+        for question in questions
+    ]
+
+
+def bias_of(compared: Sequence[Compared]) -> PositionBias:
+    """The position bias of the judge that compared these. Raises `ValueError` where no pair has a
+    verdict in both orders."""
+    asked = [one for one in compared if one.question.answers[0] != one.question.answers[1]]
+    return position_bias(
+        [_first(one.straight) for one in asked], [_first(one.swapped) for one in asked]
+    )
+
+
+def _first(ruling: Ruling) -> float | None:
+    return None if ruling.values is None else ruling.values[0]

@@ -1,0 +1,42 @@
+"""What a judge is asked, and what it rules."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from strop.types import Text
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Answers to one prompt, to be judged by what counts: `Question("7", "Name a river.",
+    ("The Rhine.", "Rain."), criterion="Is it a river?")`. `item` is what verdicts are joined by."""
+
+    item: str
+    prompt: Text
+    answers: tuple[str, ...]
+    criterion: str = ""
+
+    def turned(self) -> Question:
+        """The same answers in the opposite order."""
+        return Question(self.item, self.prompt, self.answers[::-1], self.criterion)
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """What came of a question: `Ruling(values=(1.0, 0.0), said="A names one.\\nVerdict: A")`.
+
+    `values` are worth from 0 to 1, one for each answer in the order of the question, or `None`
+    where there is no verdict; `problem` then says why. `confidence` is from 0 to 1, or `None` where
+    the judge gives none.
+    """
+
+    values: tuple[float, ...] | None
+    confidence: float | None = None
+    said: str = ""
+    problem: str = ""
+
+    def turned(self) -> Ruling:
+        """The ruling on the same answers in the opposite order."""
+        values = None if self.values is None else self.values[::-1]
+        return Ruling(values, self.confidence, self.said, self.problem)

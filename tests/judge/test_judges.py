@@ -2,45 +2,32 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from strop.engines.engine import PromptedTask, Request, Sampling
-from strop.errors import RecipeError, UsageError
+from strop.engines.engine import Sampling
+from strop.engines.local.engine import LocalEngine
+from strop.engines.openai import OpenAIEngine
+from strop.errors import RecipeError, UnscoredError, UsageError
+from strop.http import RequestLimits
 from strop.judge.forms import FORMS, form_template
 from strop.judge.judges import TextJudge
 from strop.judge.pairwise import bias_of, compare
 from strop.judge.question import Question
-from strop.types import Answer, Task
-
-
-class Scripted:
-    """An engine that answers by a function of what it reads."""
-
-    def __init__(self, answer: Callable[[str], Answer | str]) -> None:
-        self.answer, self.read = answer, []  # type: tuple[Any, list[str]]
-
-    def identity(self) -> Mapping[str, Any]:
-        return {"path": "scripted"}
-
-    def prompted(self, tasks: Sequence[Task], sampling: Sampling) -> list[PromptedTask]:
-        return [PromptedTask(task, ()) for task in tasks]
-
-    def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
-        # from the last to the first, as a server might answer
-        for number in reversed(range(len(requests))):
-            text = requests[number].prompt.task.prompt[0]["content"]
-            self.read.append(text)
-            said = self.answer(text)
-            yield number, said if isinstance(said, Answer) else Answer(said, "stop")
+from strop.types import Answer, Origin, Task
+from tests.support.scripted import Scripted
+from tests.support.servers import chat_server
 
 
 def judge(answer: Callable[[str], Answer | str], **options: Any) -> TextJudge:
-    return TextJudge(Scripted(answer), **options)  # type: ignore[arg-type]
+    return TextJudge(Scripted(lambda text, index: answer(text)), **options)
 
 
 def shown(text: str) -> list[str]:
@@ -89,7 +76,7 @@ class TestWords:
         own = tmp_path / "mine.txt"
         own.write_text("{{ mark }} {{ prompt }} {{ answers }} Verdict?")
         plain, mine = judge(str), judge(str, templates={"pairwise": str(own)})
-        assert plain.identity()["path"] == "scripted"
+        assert plain.identity()["scripted"] == "yes"
         before, after = plain.identity()["templates"], mine.identity()["templates"]
         assert [name for name in FORMS if before[name] != after[name]] == ["pairwise"]
 
@@ -118,7 +105,7 @@ class TestPairs:
     def test_answers_of_the_same_words_cost_nothing(self) -> None:
         asked = judge(longest)
         compare(asked, [QUESTIONS[2]])
-        assert asked.engine.read == []  # type: ignore[attr-defined]
+        assert asked.engine.asked == []  # type: ignore[attr-defined]
 
     def test_what_cannot_be_understood_is_missing(self) -> None:
         def odd(text: str) -> Answer | str:
@@ -154,3 +141,66 @@ class TestForms:
         said = judge(lambda text: "Ranking: C > A > B").rule("ranking", [three])[0]
         assert said.values == (0.5, 0.0, 1.0)
         assert judge(longest).rule("pairwise", []) == []
+
+
+def listed(**chances: float) -> dict[str, Any]:
+    """What a server answers that lists first tokens with these chances."""
+    top = [{"token": f" {token}", "logprob": math.log(chance)} for token, chance in chances.items()]
+    return {"message": {"content": "A"}, "logprobs": {"content": [{"top_logprobs": top}]}}
+
+
+class TestLikelihoods:
+    def test_of_a_server(self) -> None:
+        def reply(body: dict[str, Any]) -> Any:
+            first = "A river\n" in body["messages"][0]["content"].partition("answer A\n")[2][:20]
+            return listed(A=0.6, B=0.2, the=0.1) if first else listed(the=0.9)
+
+        asked = Question("1", "Name a river.", ("A river", "Rain"))
+        with chat_server(reply) as server:
+            engine = OpenAIEngine(server.url, "m")
+            found = TextJudge(engine, by_likelihood=True).rule("pairwise", [asked, asked.turned()])
+        assert found[0].values == (1.0, 0.0)
+        assert found[0].confidence == pytest.approx(0.75)
+        assert found[1].values is None
+        assert "none of the verdicts" in found[1].problem
+        body = server.asked[0]
+        assert (body["logprobs"], body["top_logprobs"], body["max_tokens"]) == (True, 20, 1)
+        assert body["messages"][-1] == {"role": "assistant", "content": "Verdict:"}
+
+    def test_of_a_local_model_are_its_own(self, model_folder: Path) -> None:
+        """Sums of log-softmax values of the library's forward over the prompt and each option."""
+        engine = LocalEngine(str(model_folder))
+        task = Task([{"role": "user", "content": "7 + 5"}], {}, Origin("t", 1))
+        prompts = engine.prompted([task], Sampling(max_tokens=4))
+        (found,) = engine.choose(prompts, ("12", "x = 3"))
+        assert found is not None
+        model = AutoModelForCausalLM.from_pretrained(model_folder)
+        tokenizer = AutoTokenizer.from_pretrained(model_folder)
+        for option, value in zip(("12", "x = 3"), found, strict=True):
+            ids = tokenizer(option, add_special_tokens=False)["input_ids"]
+            whole = torch.tensor([[*prompts[0].prompt_ids, *ids]])
+            with torch.no_grad():
+                read = model(input_ids=whole).logits[0, -len(ids) - 1 : -1].log_softmax(-1)
+            expected = read.gather(1, torch.tensor(ids)[:, None]).sum().item()
+            assert value == pytest.approx(expected, abs=1e-4)
+
+    def test_a_score_is_the_mean_of_the_scale(self) -> None:
+        one = Question("1", "Name a river.", ("The Rhine.",), criterion="Is it a river?")
+        with chat_server(lambda body: listed(**{"8": 0.5, "6": 0.25, "x": 0.25})) as server:
+            judge = TextJudge(OpenAIEngine(server.url, "m"), by_likelihood=True)
+            (found,) = judge.rule("score", [one])
+        assert found.values == (pytest.approx(0.1 * (8 * 2 / 3 + 6 / 3)),)
+        with chat_server(lambda body: listed(no=0.2, yes=0.3)) as server:
+            judge = TextJudge(OpenAIEngine(server.url, "m"), by_likelihood=True)
+            (found,) = judge.rule("criterion", [one])
+        assert (found.values, found.confidence) == ((1.0,), pytest.approx(0.6))
+        with pytest.raises(UsageError, match="too many ends"):
+            TextJudge(OpenAIEngine("http://127.0.0.1:9/v1", "m"), by_likelihood=True).rule(
+                "ranking", [Question("1", "p", ("a", "b", "c"))]
+            )
+
+    def test_a_server_that_is_down_is_said(self) -> None:
+        limits = RequestLimits(retries=0, seconds=2)
+        engine = OpenAIEngine("http://127.0.0.1:9/v1", "m", limits=limits)
+        with pytest.raises(UnscoredError, match="did not answer"):
+            TextJudge(engine, by_likelihood=True).rule("pairwise", QUESTIONS[:1])

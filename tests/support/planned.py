@@ -44,6 +44,9 @@ class ScriptedEngine:
     def score(self, trees: Sequence[Tree]) -> NoReturn:
         raise NotImplementedError
 
+    def choose(self, prompts: Sequence[Any], options: Sequence[str]) -> NoReturn:
+        raise AssertionError("nothing is chosen")
+
     def publish(self, weights: Mapping[str, torch.Tensor]) -> NoReturn:
         raise NotImplementedError
 

@@ -50,6 +50,9 @@ class Scripted:
     def score(self, trees: Sequence[Any]) -> NoReturn:
         raise AssertionError("nothing is scored")
 
+    def choose(self, prompts: Sequence[PromptedTask], options: Sequence[str]) -> NoReturn:
+        raise AssertionError("nothing is chosen")
+
     def publish(self, weights: Mapping[str, Any]) -> NoReturn:
         raise AssertionError("nothing is published")
 

@@ -142,6 +142,12 @@ class Engine(Protocol):
         """Log-probs of the supervised tokens of every branch, branch by branch, nats, at
         temperature 1."""
 
+    def choose(
+        self, prompts: Sequence[PromptedTask], options: Sequence[str]
+    ) -> list[tuple[float, ...] | None]:
+        """How likely each answer begins with each of the options: log-probs, nats, `-inf` for one
+        that a server does not list, `None` for a prompt of which it lists none."""
+
     def publish(self, weights: Mapping[str, torch.Tensor]) -> int:
         """Load these weights, by parameter name; returns the new version of the policy."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +14,7 @@ from urllib.parse import urlsplit
 
 import torch
 
+from strop.engines.draws import DrawKey
 from strop.engines.engine import PromptedTask, Request, Sampling
 from strop.errors import HttpError, UnscoredError, UsageError
 from strop.http import HttpClient, RequestLimits
@@ -25,6 +27,9 @@ KEY = "STROP_API_KEY"
 
 CONTINUED = {"add_generation_prompt": False, "continue_final_message": True}
 """vLLM's and SGLang's options to continue an assistant message at the end of the prompt."""
+
+MOST_LISTED = 20
+"""First tokens that are asked for with their log-probs: as many as OpenAI and vLLM give."""
 
 REFUSALS = (400, 413, 422)
 """Statuses by which a server refuses this one request: too long, filtered, malformed."""
@@ -104,19 +109,27 @@ class OpenAIEngine:
         return [PromptedTask(task, (), opened_by(task.prompt, "")) for task in tasks]
 
     def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
-        bodies = [self._body(request) for request in requests]
-        address, refusals = f"{self.url}/chat/completions", REFUSALS if self.lenient else ()
-        try:
-            for number, said in self.client.post_all(address, bodies, refusals=refusals):
-                yield number, self._answer(said, requests[number])
-        except HttpError as error:
-            raise UnscoredError(
-                f"the endpoint did not answer ({error.problem})", where=self.url,
-                fix=f"check the address, the model's name and ${KEY}; what was answered is kept",
-            ) from None  # fmt: skip
+        for number, said in self._posted([self._body(request) for request in requests]):
+            yield number, self._answer(said, requests[number])
 
     def score(self, trees: Sequence[Tree]) -> list[tuple[float, ...]]:
         self.policy()
+
+    def choose(
+        self, prompts: Sequence[PromptedTask], options: Sequence[str]
+    ) -> list[tuple[float, ...] | None]:
+        """From the likeliest first tokens that the server lists: a token counts for the option that
+        it is, but for spaces. Options of several tokens are not found."""
+        sampling, key = Sampling(temperature=0.0, max_tokens=1), DrawKey(0, "judge")
+        bodies = [
+            {**self._body(Request(prompt, sampling, key)), "logprobs": True,
+             "top_logprobs": MOST_LISTED}
+            for prompt in prompts
+        ]  # fmt: skip
+        found: list[tuple[float, ...] | None] = [None] * len(prompts)
+        for number, said in self._posted(bodies):
+            found[number] = None if isinstance(said, HttpError) else _chances(said, options)
+        return found
 
     def publish(self, weights: Mapping[str, torch.Tensor]) -> int:
         raise UsageError(
@@ -129,6 +142,16 @@ class OpenAIEngine:
             "an endpoint gives no likelihoods of given texts", where=self.url,
             fix="leave such tasks out of the suite, or measure a model folder",
         )  # fmt: skip
+
+    def _posted(self, bodies: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, Any]]:
+        address, refusals = f"{self.url}/chat/completions", REFUSALS if self.lenient else ()
+        try:
+            yield from self.client.post_all(address, bodies, refusals=refusals)
+        except HttpError as error:
+            raise UnscoredError(
+                f"the endpoint did not answer ({error.problem})", where=self.url,
+                fix=f"check the address, the model's name and ${KEY}; what was answered is kept",
+            ) from None  # fmt: skip
 
     def _body(self, request: Request) -> dict[str, Any]:
         sampling, task = request.sampling, request.prompt.task
@@ -190,6 +213,22 @@ def _is_answer(said: Any) -> bool:
         return False
     failed = FINISHES.get(choice.get("finish_reason"), "stop") in FAILED
     return not failed and (content is not None or bool(calls))
+
+
+def _chances(said: Any, options: Sequence[str]) -> tuple[float, ...] | None:
+    """Log-probs of the options among the first tokens that a server lists."""
+    try:
+        listed = said["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
+        chances = [(str(one["token"]).strip(), float(one["logprob"])) for one in listed]
+    except (KeyError, IndexError, TypeError, ValueError):
+        return None
+    totals = [
+        math.fsum(math.exp(logprob) for token, logprob in chances if token == option.strip())
+        for option in options
+    ]
+    if not any(totals):
+        return None
+    return tuple(math.log(total) if total else -math.inf for total in totals)
 
 
 def _usage(said: Any) -> Usage | None:

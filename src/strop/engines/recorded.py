@@ -46,6 +46,11 @@ class RecordedEngine:
     def score(self, trees: Sequence[Tree]) -> list[tuple[float, ...]]:
         self.policy()
 
+    def choose(
+        self, prompts: Sequence[PromptedTask], options: Sequence[str]
+    ) -> list[tuple[float, ...] | None]:
+        self.policy()
+
     def publish(self, weights: Mapping[str, torch.Tensor]) -> int:
         raise UsageError(
             "recorded answers take no weights", where=self.path, fix="sample with the model itself"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -24,12 +24,19 @@ SHOWN = ("mark", "prompt", "answers")
 @dataclass(frozen=True, slots=True)
 class Form:
     """How many answers a question of this form has (`None`: two or more), what its template may
-    show beside `SHOWN`, and how the judge's words become one value for each answer."""
+    show beside `SHOWN` and has to, and how the judge's words become one value for each answer.
+
+    Where likelihoods are read in place of words, the judge's answer begins with `opened`, and the
+    chances of the `options` to follow become the values by `weigh`.
+    """
 
     answers: int | None
     given: tuple[str, ...]
     needed: tuple[str, ...]
     read: Callable[[str, int], tuple[float, ...] | None]
+    opened: str
+    options: tuple[str, ...]
+    weigh: Callable[[Sequence[float]], tuple[float, ...]] | None
 
 
 def _pair(said: str, answers: int) -> tuple[float, ...] | None:
@@ -47,12 +54,33 @@ def _criterion(said: str, answers: int) -> tuple[float, ...] | None:
     return None if met is None else (met,)
 
 
+def _likelier(chances: Sequence[float]) -> tuple[float, ...]:
+    first, second = chances
+    won = 0.5 if first == second else float(first > second)
+    return (won, 1 - won)
+
+
+def _expected(chances: Sequence[float]) -> tuple[float, ...]:
+    """The mean of the scale under the chances of its numbers."""
+    return (sum(n * chance for n, chance in enumerate(chances)) / (HIGH - LOW),)
+
+
 FORMS: Mapping[FormName, Form] = {
-    "pairwise": Form(2, ("criterion",), (), _pair),
-    "score": Form(1, ("criterion", "low", "high"), (), _score),
-    "criterion": Form(1, ("criterion",), ("criterion",), _criterion),
-    "ranking": Form(None, ("criterion", "names"), (), lambda said, n: ranking_verdict(said, n)),
-}
+    "pairwise": Form(
+        2, ("criterion",), (), _pair, "Verdict:", (" A", " B"), _likelier
+    ),
+    "score": Form(
+        1, ("criterion", "low", "high"), (), _score, "Score:",
+        tuple(f" {n}" for n in range(LOW, HIGH + 1)), _expected,
+    ),
+    "criterion": Form(
+        1, ("criterion",), ("criterion",), _criterion, "Met:", (" no", " yes"),
+        lambda chances: (float(chances[1] > chances[0]),),
+    ),
+    "ranking": Form(
+        None, ("criterion", "names"), (), lambda said, n: ranking_verdict(said, n), "", (), None
+    ),
+}  # fmt: skip
 
 
 def form_template(name: FormName, own: str | None = None) -> PromptTemplate:

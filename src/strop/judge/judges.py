@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -35,34 +36,53 @@ class TextJudge:
     """A model behind any engine, asked in the words of templates and read strictly.
 
     `templates` are a user's own files by form; `seed` fixes the samples of a judge that is not
-    greedy, and the marks that fence what it is shown.
+    greedy, and the marks that fence what it is shown. With `by_likelihood` it gives no reasons: its
+    verdict is begun for it, and how likely each end is becomes verdict and confidence.
     """
 
     engine: Engine
     templates: Mapping[FormName, str] = field(default_factory=dict)
     sampling: Sampling = SAMPLING
     seed: int = 0
+    by_likelihood: bool = False
 
     def identity(self) -> Mapping[str, Any]:
         words = {name: form_template(name, self.templates.get(name)).sha256 for name in FORMS}
-        return {**self.engine.identity(), "templates": words}
+        how = "likelihood" if self.by_likelihood else "words"
+        return {**self.engine.identity(), "templates": words, "verdicts": how}
 
     def rule(self, form: FormName, questions: Sequence[Question]) -> list[Ruling]:
         if not questions:
             return []
         template = form_template(form, self.templates.get(form))
-        tasks = [
-            Task([{"role": "user", "content": self.words(form, template, question)}], {},
-                 Origin(f"question {question.item}", number))
-            for number, question in enumerate(questions)
-        ]  # fmt: skip
-        prompts = self.engine.prompted(tasks, self.sampling)
+        shown = [self.words(form, template, question) for question in questions]
+        if self.by_likelihood:
+            return self._weighed(form, _tasks(shown, questions, FORMS[form].opened))
+        prompts = self.engine.prompted(_tasks(shown, questions), self.sampling)
         requests = requests_of(prompts, self.sampling, DrawKey(self.seed, "judge"), 1)
         answers = in_groups(self.engine.generate(requests), 1)
         return [
             _ruling(form, question, answer)
             for question, (answer,) in zip(questions, answers, strict=True)
         ]
+
+    def _weighed(self, form: FormName, tasks: Sequence[Task]) -> list[Ruling]:
+        """Rulings from how likely each end of the verdict is."""
+        how = FORMS[form]
+        if how.weigh is None:
+            raise UsageError(f"a {form} has too many ends to read it from likelihoods",
+                             fix="let the judge answer in words")  # fmt: skip
+        prompts = self.engine.prompted(tasks, Sampling(temperature=0.0, max_tokens=1))
+        rulings = []
+        for logprobs in self.engine.choose(prompts, how.options):
+            if logprobs is None:
+                rulings.append(Ruling(None, problem="none of the verdicts is among its likeliest"))
+                continue
+            likeliest = max(logprobs)
+            raw = [math.exp(logprob - likeliest) for logprob in logprobs]
+            chances = [one / math.fsum(raw) for one in raw]
+            rulings.append(Ruling(how.weigh(chances), max(chances)))
+        return rulings
 
     def words(self, form: FormName, template: PromptTemplate, question: Question) -> str:
         """What the judge reads."""
@@ -76,6 +96,17 @@ class TextJudge:
             "names": [chr(ord("A") + n) for n in range(len(question.answers))],
         }  # fmt: skip
         return template.render(**values)
+
+
+def _tasks(shown: Sequence[str], questions: Sequence[Question], opened: str = "") -> list[Task]:
+    """What the judge is asked; with `opened` its answer has begun."""
+    begun = [{"role": "assistant", "content": opened}] if opened else []
+    return [
+        Task(
+            [{"role": "user", "content": text}, *begun], {}, Origin(f"question {one.item}", number)
+        )
+        for number, (text, one) in enumerate(zip(shown, questions, strict=True))
+    ]
 
 
 def _ruling(form: FormName, question: Question, answer: Answer) -> Ruling:

@@ -21,7 +21,7 @@ from strop.model.logprobs import bare, eval_mode
 from strop.model.network import Policy
 from strop.recipe.template import AS_IT_IS, TemplateRecipe
 from strop.text.chat.named import with_template
-from strop.types import Completion, Task, Tree
+from strop.types import Branch, Completion, Task, Tree
 
 KEYS_AT_LEAST = {"cpu": 3 * 2**27}
 KEYS_AT_LEAST_ELSEWHERE = 2**32
@@ -91,6 +91,20 @@ class LocalEngine:
             scores = policy.score(trees)
         lengths = [int(length) for length in scores.lengths_B()]
         return [tuple(part.tolist()) for part in scores.logprobs_N.split(lengths)]
+
+    def choose(
+        self, prompts: Sequence[PromptedTask], options: Sequence[str]
+    ) -> list[tuple[float, ...] | None]:
+        tokenizer = self.policy().tokenizer
+        ids = [
+            tuple(tokenizer(option, add_special_tokens=False)["input_ids"]) for option in options
+        ]
+        branches = tuple(Branch(one, (True,) * len(one)) for one in ids)
+        found: list[tuple[float, ...] | None] = []
+        for prompt in prompts:
+            scores = self.score([Tree(prompt.prompt_ids, branches)])
+            found.append(tuple(math.fsum(logprobs) for logprobs in scores))
+        return found
 
     def publish(self, weights: Mapping[str, torch.Tensor]) -> int:
         """Copies weights that are not the model's own tensors; in training all are its own, so none

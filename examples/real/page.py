@@ -25,6 +25,7 @@ COLUMNS = {
     "no closer": "voice/no_closer",
     "brief": "voice/brief",
     "of the reader": "voice/of_the_reader",
+    "five words": "voice/substance",
     "in voice": "voice/in_voice",
     "answer tokens": "voice tokens",
     "notes exact": "notes/exact",

@@ -141,19 +141,21 @@ class TestVoice:
     @pytest.mark.parametrize(
         ("said", "scores"),
         [
-            ("Keep it dry.", (1, 1, 1, 1)),
-            ("Sure! Keep it dry.", (0, 1, 1, 1)),
-            ("I'd love to help. Keep it dry.", (0, 1, 1, 0)),
-            ("Keep it dry. I hope this helps!", (1, 0, 1, 0)),
-            ("Keep it dry. Keep it cool. Keep it dark. Keep it.", (1, 1, 0, 1)),
-            ("Keep:\n- water", (1, 1, 0, 1)),
+            ("Keep it dry and cool.", (1, 1, 1, 1, 1)),
+            ("Keep it dry.", (1, 1, 1, 1, 0)),
+            ("", (1, 1, 1, 1, 0)),
+            ("Sure! Keep it dry, always.", (0, 1, 1, 1, 1)),
+            ("I'd love to help. Keep it dry.", (0, 1, 1, 0, 1)),
+            ("Keep it dry. I hope this helps!", (1, 0, 1, 0, 1)),
+            ("Keep it dry. Keep it cool. Keep it dark. Keep it.", (1, 1, 0, 1, 1)),
+            ("Keep:\n- water", (1, 1, 0, 1, 0)),
             # words that only begin like an opener, and abbreviations
-            ("Hiking boots first. What are dry socks worth? A lot.", (1, 1, 1, 1)),
-            ("Greater care pays, i.e. read the label.", (1, 1, 1, 1)),
+            ("Hiking boots first. What are dry socks worth? A lot.", (1, 1, 1, 1, 1)),
+            ("Greater care pays, i.e. read the label.", (1, 1, 1, 1, 1)),
         ],
     )
     def test_the_rules_as_rewards(self, said: str, scores: tuple[int, ...]) -> None:
-        names = ("no_opener", "no_closer", "brief", "of_the_reader", "in_voice")
+        names = ("no_opener", "no_closer", "brief", "of_the_reader", "substance", "in_voice")
         *found, all_kept = (
             own_function(EXAMPLE / "files/voice.py", name)(["p"], [said])[0] for name in names
         )

@@ -23,7 +23,8 @@ CLOSER = re.compile(
     r"|would you like|shall I|best of luck|good luck|enjoy!)",
     re.IGNORECASE,
 )
-MOST = 3
+MOST, LEAST = 3, 5
+"""Sentences an answer has at most, and words at least."""
 
 
 def edit(row):
@@ -73,9 +74,14 @@ def of_the_reader(prompts, completions, **columns):
     return [float(not OF_ITSELF.search(said(one))) for one in completions]
 
 
+def substance(prompts, completions, **columns):
+    """1 for five words at least: an answer of none breaks no other rule."""
+    return [float(len(said(one).split()) >= LEAST) for one in completions]
+
+
 def in_voice(prompts, completions, **columns):
-    """1 where all four rules are kept."""
-    rules = (no_opener, no_closer, brief, of_the_reader)
+    """1 where all rules are kept."""
+    rules = (no_opener, no_closer, brief, of_the_reader, substance)
     kept = [rule(prompts, completions) for rule in rules]
     return [float(all(one)) for one in zip(*kept, strict=True)]
 

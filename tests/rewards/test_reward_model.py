@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,11 @@ from transformers import (
 )
 
 from strop.demo.world import assistant, solution, user
-from strop.errors import ModelError
+from strop.errors import ModelError, UsageError
+from strop.judge.pairwise import bias_of, compare
+from strop.judge.question import Question
+from strop.judge.ranking import rank
+from strop.judge.reward_model import RewardModelJudge
 from strop.model.load import load_reward_model, load_scalar, load_tokenizer
 from strop.model.logprobs import padded_hidden
 from strop.model.scalar import ScalarScorer
@@ -180,3 +185,24 @@ def test_calibration_error_by_hand() -> None:
         "calibration/bin2/accuracy": 0.0,
     }
     assert expected_calibration_error(row) == pytest.approx(0.75 * 0.1 + 0.25 * 0.6)
+
+
+def test_judges_pairs_and_rankings(trained: Path) -> None:
+    """The same numbers as the reward, and the plain answer wins in both orders."""
+    equation = EQUATIONS[0]
+    plain, padded = solution(equation), solution(equation, filler=True)
+    judge = RewardModelJudge(str(trained))
+    pair = Question("1", user(equation), (padded, plain))
+    (found,) = compare(judge, [pair])
+    assert found.verdict == 0.0
+    scores = reward_model([user(equation)] * 2, [assistant(padded), assistant(plain)],
+                          model=str(trained))  # fmt: skip
+    gap = abs(scores[0] - scores[1])
+    assert found.straight.confidence == pytest.approx(1 / (1 + math.exp(-gap)), abs=1e-5)
+    assert bias_of([found]).consistency.mean == 1.0
+    assert rank(judge, [Question("1", user(equation), (plain, padded, plain))]) == [(1.0, 0.0, 1.0)]
+    assert judge.identity()["verdicts"] == "reward model"
+    with pytest.raises(UsageError, match="no scale for a score"):
+        judge.rule("score", [Question("1", "p", ("a",))])
+    with pytest.raises(UsageError, match="cannot be told what counts"):
+        judge.rule("pairwise", [Question("1", "p", ("a", "b"), "politeness")])

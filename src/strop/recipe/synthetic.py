@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field
 
 from strop.recipe.base import LocalPath, ModelPath, Strict
 from strop.recipe.curate import CachePath
+from strop.recipe.requests import PricesRecipe, RequestsRecipe
 from strop.recipe.train.reward import Rewards
 from strop.recipe.train.rollout import SamplingRecipe
 
@@ -15,27 +16,6 @@ PICTURES = ("image", "images", "picture", "photo", "graph", "chart", "diagram", 
             "draw", "plot", "video", "audio", "music", "file", "attachment", "link")  # fmt: skip
 """Words of instructions that a text model cannot follow (the filter of arXiv 2212.10560, section
 2.2, with words of our own)."""
-
-
-class RequestsRecipe(Strict):
-    """How an endpoint is asked: `at_once` requests are on their way together, and `per_second` are
-    begun; each gets `seconds` an attempt and `retries` further ones. Once `most_requests` were sent
-    or `most_tokens` used the run stops, and the same command goes on with a larger budget."""
-
-    at_once: int = Field(8, ge=1)
-    per_second: float | None = Field(None, gt=0)
-    seconds: float = Field(120.0, gt=0)
-    retries: int = Field(4, ge=0)
-    most_requests: int | None = Field(None, ge=1)
-    most_tokens: int | None = Field(None, ge=1)
-
-
-class PricesRecipe(Strict):
-    """Money for a million tokens, in the currency of your bill:
-    `{prompt: 0.5, completion: 1.5}`."""
-
-    prompt: float = Field(ge=0)
-    completion: float = Field(ge=0)
 
 
 class GenerateRecipe(Strict):

@@ -11,7 +11,7 @@ from strop.curate.synthetic.journal import ANSWERS, AnswerJournal
 from strop.engines.engine import Sampling
 from strop.engines.local.engine import LocalEngine
 from strop.errors import ModelError, UnscoredError, UsageError
-from strop.recipe.synthetic import PricesRecipe
+from strop.recipe.requests import PricesRecipe
 from strop.types import Answer, Completion, Origin, Task, Usage
 from tests.support.scripted import Say, Scripted
 

@@ -13,7 +13,7 @@ from strop.engines.draws import DrawKey
 from strop.engines.engine import Engine, PromptedTask, Request, Sampling
 from strop.errors import ModelError, UnscoredError, UsageError
 from strop.files import SHORT, sha256_hex
-from strop.recipe.synthetic import PricesRecipe
+from strop.recipe.requests import PricesRecipe
 from strop.text.script import tools_of
 from strop.types import FAILED, Answer, Completion, Task, Usage
 

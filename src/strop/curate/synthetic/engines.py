@@ -9,7 +9,8 @@ from strop.engines.openai import OpenAIEngine
 from strop.engines.recorded import RecordedEngine
 from strop.errors import RecipeError, UsageError
 from strop.http import RequestLimits
-from strop.recipe.synthetic import GenerateRecipe, RequestsRecipe
+from strop.recipe.requests import RequestsRecipe
+from strop.recipe.synthetic import GenerateRecipe
 
 REQUESTS = "requests"
 """The folder among what is kept that holds an endpoint's answers."""

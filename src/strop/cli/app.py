@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from strop import __version__
-from strop.cli import demo, doctor, gate, reward, run, train
+from strop.cli import demo, doctor, gate, judge, reward, run, train
 from strop.cli.data import verbs as data
 from strop.cli.evals import suite
 from strop.cli.registry import verbs as registry
@@ -47,5 +47,6 @@ app.command("gate")(gate.gate)
 app.add_typer(suite.app, name="eval")
 app.add_typer(data.app, name="data")
 app.add_typer(reward.app, name="reward")
+app.add_typer(judge.app, name="judge")
 app.add_typer(registry.app, name="registry")
 app.command("doctor")(doctor.doctor)

@@ -103,7 +103,9 @@ def _tasks(shown: Sequence[str], questions: Sequence[Question], opened: str = ""
     begun = [{"role": "assistant", "content": opened}] if opened else []
     return [
         Task(
-            [{"role": "user", "content": text}, *begun], {}, Origin(f"question {one.item}", number)
+            [{"role": "user", "content": text}, *begun],
+            {"id": one.item},
+            Origin(f"question {one.item}", number),
         )
         for number, (text, one) in enumerate(zip(shown, questions, strict=True))
     ]

@@ -6,11 +6,14 @@ from dataclasses import dataclass
 
 from strop.types import Text
 
+SWAPPED = " swapped"
+
 
 @dataclass(frozen=True, slots=True)
 class Question:
     """Answers to one prompt, to be judged by what counts: `Question("7", "Name a river.",
-    ("The Rhine.", "Rain."), criterion="Is it a river?")`. `item` is what verdicts are joined by."""
+    ("The Rhine.", "Rain."), criterion="Is it a river?")`. `item` is what verdicts are joined by;
+    that of the opposite order ends in ` swapped`."""
 
     item: str
     prompt: Text
@@ -19,7 +22,9 @@ class Question:
 
     def turned(self) -> Question:
         """The same answers in the opposite order."""
-        return Question(self.item, self.prompt, self.answers[::-1], self.criterion)
+        straight = self.item.removesuffix(SWAPPED)
+        item = straight if straight != self.item else f"{self.item}{SWAPPED}"
+        return Question(item, self.prompt, self.answers[::-1], self.criterion)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,124 @@
+"""`strop judge calibrate | compare`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from strop.cli.options import AsJson, DryRun, Overrides
+
+if TYPE_CHECKING:
+    from strop.judge.pairwise import Compared
+
+app = typer.Typer(help="Ask judges, and find out how far to believe them.", no_args_is_help=True)
+JudgeFile = Annotated[Path, typer.Argument(help="Who judges (YAML).")]
+Abstain = Annotated[
+    bool, typer.Option("--abstain", help="Orders that disagree are no verdict, not a tie.")
+]
+
+
+@app.command("calibrate")
+def calibrate(
+    judge: JudgeFile,
+    anchors: Annotated[Path, typer.Option(help="Pairs that people have judged.")],
+    output: Annotated[Path, typer.Option(help="The card (JSON); a page goes beside it.")],
+    abstain: Abstain = False,
+    overrides: Overrides = [],  # noqa: B006
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare a judge with people: its card, which recipes and policies name.
+
+    Exit code: 0 fit for use, 10 no better than chance.
+
+    Example: strop judge calibrate judge.yaml --anchors labelled.jsonl --output card.json
+    """
+    from strop.files import write_rows
+    from strop.judge.anchors import read_anchors
+    from strop.judge.build import build_judge
+    from strop.judge.card import calibrate as calibrated
+    from strop.judge.page import write_card
+    from strop.recipe.judge import JudgeRecipe
+    from strop.recipe.loading.load import load
+
+    asked, pairs = build_judge(load(JudgeRecipe, judge, overrides)), read_anchors(anchors)
+    if dry_run:
+        print(f"{len(pairs)} pairs with the labels of {len(pairs[0].human)} people; nothing asked")
+        return
+    card, compared = calibrated(asked, pairs, anchors, disagreement=_how(abstain))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    page = write_card(card, output)
+    verdicts = output.with_suffix(".verdicts.jsonl")
+    write_rows(verdicts, _rows(compared))
+    if as_json:
+        print(json.dumps(card.plain()))
+    else:
+        print(f"{card.sentence}\nsaved {output}, {page.name} and {verdicts.name}")
+    raise typer.Exit(0 if card.better_than_chance else 10)
+
+
+@app.command("compare")
+def compare(
+    judge: JudgeFile,
+    data: Annotated[Path, typer.Option(help="Pairs: prompt and answers, or chosen and rejected.")],
+    output: Annotated[Path, typer.Option(help="The verdicts (JSONL).")],
+    abstain: Abstain = False,
+    overrides: Overrides = [],  # noqa: B006
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Let a judge compare pairs of answers, each in both orders.
+
+    Example: strop judge compare judge.yaml --data pairs.jsonl --output verdicts.jsonl
+    """
+    from strop.files import write_rows
+    from strop.judge.anchors import read_pairs
+    from strop.judge.build import build_judge
+    from strop.judge.pairwise import compare as compared
+    from strop.recipe.judge import JudgeRecipe
+    from strop.recipe.loading.load import load
+
+    asked, questions = build_judge(load(JudgeRecipe, judge, overrides)), read_pairs(data)
+    if dry_run:
+        print(f"{len(questions)} pairs; nothing asked")
+        return
+    found = compared(asked, questions, disagreement=_how(abstain))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write_rows(output, _rows(found))
+    told = _told(found)
+    print(json.dumps(told) if as_json else f"{_said(told)}\nsaved {output}")
+
+
+def _how(abstain: bool) -> Any:
+    return "abstain" if abstain else "tie"
+
+
+def _rows(compared: Sequence[Compared]) -> Iterator[dict[str, Any]]:
+    for one in compared:
+        yield {"item": one.question.item, "verdict": one.verdict,
+               "straight": asdict(one.straight), "swapped": asdict(one.swapped)}  # fmt: skip
+
+
+def _told(compared: Sequence[Compared]) -> dict[str, Any]:
+    verdicts = [one.verdict for one in compared]
+    known = [verdict for verdict in verdicts if verdict is not None]
+    both = [one for one in compared if one.straight.values and one.swapped.values]
+    same = sum(one.straight.values == one.swapped.values for one in both)
+    return {
+        "pairs": len(verdicts), "missing": len(verdicts) - len(known),
+        "first": known.count(1.0), "second": known.count(0.0), "tie": known.count(0.5),
+        "same_in_both_orders": same,
+    }  # fmt: skip
+
+
+def _said(told: dict[str, Any]) -> str:
+    return (
+        f"of {told['pairs']} pairs the first answer won {told['first']}, the second "
+        f"{told['second']}, {told['tie']} were ties, {told['missing']} have no verdict; "
+        f"{told['same_in_both_orders']} verdicts were the same in both orders"
+    )

@@ -1,0 +1,111 @@
+"""Pairs of answers that people have judged: what a judge is calibrated on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from strop.data.forms import Row
+from strop.data.items import cluster_of, item_of
+from strop.data.messages import text_of
+from strop.data.records import preference
+from strop.data.sources import rows
+from strop.errors import DataError
+from strop.files import sha256_hex
+from strop.judge.question import Question
+from strop.text.parse import spoken
+from strop.types import Origin, Task
+
+LABELS: Mapping[Any, float] = {"A": 1.0, "B": 0.0, "tie": 0.5, 1: 1.0, 0: 0.0, 0.5: 0.5}
+"""For the first answer, for the second, for neither."""
+
+
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """`Anchor(Question("7", "Name a river.", ("The Rhine.", "Rain.")), human=(1.0, 1.0, 0.5),
+    cluster="7")`: what each person said, `None` where a person said nothing."""
+
+    question: Question
+    human: tuple[float | None, ...]
+    cluster: str
+
+
+def read_anchors(path: str | Path) -> list[Anchor]:
+    """Rows `{"prompt", "answers": [a, b], "human": label or list of labels}` with the labels "A",
+    "B" and "tie" (or 1, 0, 0.5, or null), or preference pairs, whose chosen answer a person
+    preferred; optional: `id`, `cluster`, `criterion`.
+
+    Of a preference pair either answer may come first, by a hash of the pair: else every anchor
+    would be of one class. Raises `DataError` for a row of another form, labels of different
+    numbers of people, or two rows of one id.
+    """
+    found = [_anchor(row, origin) for row, origin in rows(Path(path))]
+    if not found:
+        raise DataError("the file holds no pairs", where=str(path), fix="add labelled pairs")
+    people = {len(anchor.human) for anchor in found}
+    if len(people) > 1:
+        raise DataError(
+            f"rows hold the labels of {min(people)} to {max(people)} people", where=str(path),
+            fix="give every row as many labels, null where a person said nothing",
+        )  # fmt: skip
+    items = [anchor.question.item for anchor in found]
+    twice = next((item for item in items if items.count(item) > 1), None)
+    if twice is not None:
+        raise DataError(f"two rows are {twice!r}", where=str(path), fix="drop one of them")
+    return found
+
+
+def read_pairs(path: str | Path) -> list[Question]:
+    """The same rows with or without labels, as questions."""
+    found = [
+        _anchor({"human": None, **row} if "answers" in row else row, origin).question
+        for row, origin in rows(Path(path))
+    ]
+    if not found:
+        raise DataError("the file holds no pairs", where=str(path), fix="add pairs")
+    return found
+
+
+def _anchor(row: Row, origin: Origin) -> Anchor:
+    if "answers" not in row:
+        return _of_preference(row, origin)
+    said = row["answers"]
+    prompt = text_of(row.get("prompt"), "prompt", origin)
+    if not isinstance(said, list) or len(said) != 2 or "human" not in row:
+        raise DataError("the row is no labelled pair", where=str(origin),
+                        fix='write {"prompt", "answers": [a, b], "human": "A"}')  # fmt: skip
+    answers = tuple(spoken(text_of(one, "answers", origin)) for one in said)
+    given = row["human"] if isinstance(row["human"], list) else [row["human"]]
+    human = tuple(_label(value, origin) for value in given)
+    columns = {name: row[name] for name in ("id", "cluster") if name in row}
+    task = Task(prompt, columns or {"answers": list(answers)}, origin)
+    criterion = str(row.get("criterion", ""))
+    return Anchor(Question(item_of(task), prompt, answers, criterion), human, cluster_of(task))
+
+
+def _of_preference(row: Row, origin: Origin) -> Anchor:
+    pair = preference(row, origin)
+    answers = (spoken(pair.chosen), spoken(pair.rejected))
+    item = item_of(pair)
+    first = int(sha256_hex(f"order {item}", 8), 16) % 2 == 0
+    question = Question(
+        item, pair.prompt, answers if first else answers[::-1], str(row.get("criterion", ""))
+    )
+    return Anchor(question, (float(first),), cluster_of(pair))
+
+
+def _label(value: Any, origin: Origin) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, str | int | float) or value not in LABELS:
+        raise DataError(f"the label {value!r} is none", where=str(origin),
+                        fix='write "A", "B" or "tie" (or 1, 0, 0.5, or null)')  # fmt: skip
+    return LABELS[value]
+
+
+def by_person(anchors: Sequence[Anchor]) -> Iterator[list[float | None]]:
+    """The labels of every person, over all pairs."""
+    for person in range(len(anchors[0].human)):
+        yield [anchor.human[person] for anchor in anchors]

@@ -1,0 +1,208 @@
+"""The card of a judge: what it is, how far it agrees with people, what biases it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from strop import __version__
+from strop.data.sources import data_hash
+from strop.errors import DataError, RecipeError
+from strop.files import read_text
+from strop.judge.anchors import Anchor, by_person
+from strop.judge.bias.position import PositionBias
+from strop.judge.calibration import (
+    Agreement,
+    Rates,
+    Reliability,
+    agreement,
+    human_ceiling,
+    majority,
+    rates,
+    reliability,
+)
+from strop.judge.escalation import Threshold, threshold
+from strop.judge.judges import Judge
+from strop.judge.pairwise import Compared, Disagreement, bias_of, compare
+from strop.stats.bradley_terry import Effect, bradley_terry
+from strop.stats.share import Share, share
+
+FEWEST = 20
+"""Fewer labelled pairs say next to nothing about a judge."""
+LEVEL = 0.9
+"""The agreement that the card's threshold promises."""
+MOST_CARD_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeCard:
+    """What `strop judge calibrate` found of a judge of pairs.
+
+    `right` is the share of pairs decided by people on which the judge says the same, ties half;
+    `agreement` counts ties as a label of their own, and stands beside the `ceiling`, which is
+    people's agreement with one another (`None` for one annotator). `length` is how much a standard
+    deviation of length sways the judge beyond what people preferred, in logits.
+    """
+
+    judge: Mapping[str, Any]
+    anchors: Mapping[str, Any]
+    strop: str
+    missing: float
+    right: Share
+    agreement: Agreement
+    ceiling: Agreement | None
+    rates: Rates
+    position: PositionBias
+    length: Effect | None
+    reliability: Reliability | None
+    threshold: Threshold | None
+
+    @property
+    def better_than_chance(self) -> bool:
+        return self.right.low > 0.5
+
+    @property
+    def sentence(self) -> str:
+        """The card in words."""
+        said = [f"The judge is right on {_percent(self.right)} of {self.agreement.items} pairs"]
+        if self.ceiling is not None:
+            ours, theirs = self.agreement, self.ceiling
+            said.append(
+                f"it agrees with people on {_percent(ours.observed)} (kappa {ours.kappa.mean:.2f}),"
+                f" and they with one another on {_percent(theirs.observed)} (kappa "
+                f"{theirs.kappa.mean:.2f})"
+            )
+        kept = _percent(self.position.consistency)
+        said.append(f"{kept} of its verdicts survive the opposite order")
+        if self.length is not None and self.length.low * self.length.high > 0:
+            taste = "longer" if self.length.estimate > 0 else "shorter"
+            said.append(f"beyond what people prefer it likes {taste} answers")
+        if not self.better_than_chance:
+            said.append("it is no better than chance, and is not to be used")
+        return "; ".join(said) + "."
+
+    def plain(self) -> dict[str, Any]:
+        """The card as it is written."""
+        return {**asdict(self), "better_than_chance": self.better_than_chance,
+                "sentence": self.sentence}  # fmt: skip
+
+
+def calibrate(
+    judge: Judge,
+    anchors: Sequence[Anchor],
+    source: str | Path,
+    *,
+    disagreement: Disagreement = "tie",
+) -> tuple[JudgeCard, list[Compared]]:
+    """Compare all anchors in both orders and measure the judge against people.
+
+    Raises `DataError` for fewer than `FEWEST` pairs on which people decided and the judge has a
+    verdict, or where people decided for one side only.
+    """
+    found = compare(judge, [anchor.question for anchor in anchors], disagreement=disagreement)
+    people = list(by_person(anchors))
+    gold = majority(people)
+    clusters = [anchor.cluster for anchor in anchors]
+    verdicts = [one.verdict for one in found]
+    decided = [
+        n for n, (said, truth) in enumerate(zip(verdicts, gold, strict=True))
+        if said is not None and truth in (0.0, 1.0)
+    ]  # fmt: skip
+    if len(decided) < FEWEST:
+        raise DataError(f"{len(decided)} pairs have a verdict and a decision of people",
+                        where=str(source), fix=f"label {FEWEST} pairs at least")  # fmt: skip
+    votes = [float(verdicts[n] or 0.0) for n in decided]
+    truth = [float(gold[n] or 0.0) for n in decided]  # type: ignore[arg-type]
+    if len(set(truth)) < 2:
+        raise DataError("people decided for one side only", where=str(source),
+                        fix="put either answer first, at random")  # fmt: skip
+    hits = [1 - abs(vote - right) for vote, right in zip(votes, truth, strict=True)]
+    own = [clusters[n] for n in decided]
+    confident = [
+        (found[n], truth[k], clusters[n]) for k, n in enumerate(decided)
+        if _confidence(found[n]) is not None and verdicts[n] != 0.5
+    ]  # fmt: skip
+    curve, limit = _confidences(confident)
+    card = JudgeCard(
+        judge=judge.identity(),
+        anchors={"sha256": data_hash([str(source)]), "pairs": len(anchors), "people": len(people)},
+        strop=__version__,
+        missing=sum(verdict is None for verdict in verdicts) / len(verdicts),
+        right=share(hits, own),
+        agreement=agreement(verdicts, gold, clusters),
+        ceiling=human_ceiling(people, clusters) if len(people) > 1 else None,
+        rates=rates(votes, truth),
+        position=bias_of(found),
+        length=_length_effect([found[n] for n in decided], truth, own),
+        reliability=curve,
+        threshold=limit,
+    )
+    return card, found
+
+
+def expect_card(path: str | Path, judge: Judge) -> Mapping[str, Any]:
+    """The card in a file, of this very judge and fit for use.
+
+    Raises `RecipeError` for a file that is no card, a card of another model or other templates, and
+    a judge that is no better than chance.
+    """
+    try:
+        card = json.loads(read_text(Path(path), RecipeError, limit=MOST_CARD_BYTES))
+        known, fit = card["judge"], card["better_than_chance"]
+    except (ValueError, KeyError, TypeError):
+        raise RecipeError("the file is no judge card", where=str(path),
+                          fix="make one: strop judge calibrate") from None  # fmt: skip
+    ours = judge.identity()
+    other = [name for name in {**known, **ours} if known.get(name) != ours.get(name)]
+    if other:
+        raise RecipeError(f"the card is of another judge: {', '.join(sorted(other))} differ",
+                          where=str(path), fix="calibrate this judge")  # fmt: skip
+    if not fit:
+        raise RecipeError(f"this judge is not to be used: {card['sentence']}", where=str(path),
+                          fix="use another judge, or other words")  # fmt: skip
+    found: Mapping[str, Any] = card
+    return found
+
+
+def _confidence(one: Compared) -> float | None:
+    """The mean confidence of both orders, where the judge gives one."""
+    both = [one.straight.confidence, one.swapped.confidence]
+    given = [value for value in both if value is not None]
+    return sum(given) / 2 if len(given) == 2 else None
+
+
+def _confidences(
+    confident: Sequence[tuple[Compared, float, str]],
+) -> tuple[Reliability | None, Threshold | None]:
+    if not confident:
+        return None, None
+    values = [float(_confidence(one) or 0.0) for one, _, _ in confident]
+    right = [one.verdict == truth for one, truth, _ in confident]
+    return reliability(values, right, [label for *_, label in confident]), threshold(
+        values, right, level=LEVEL
+    )
+
+
+def _length_effect(
+    found: Sequence[Compared], truth: Sequence[float], clusters: Sequence[str]
+) -> Effect | None:
+    """How much a standard deviation of length sways the judge, people's preference held fixed."""
+    lengths = [len(one.question.answers[0]) - len(one.question.answers[1]) for one in found]
+    spread = float(np.std(lengths))
+    if spread == 0 or len(set(clusters)) < FEWEST:
+        return None
+    fit = bradley_terry(
+        ["first"] * len(found), ["second"] * len(found), [one.verdict or 0.0 for one in found],
+        {"people": [2 * value - 1 for value in truth], "length": np.array(lengths) / spread},
+        clusters,
+    )  # fmt: skip
+    return fit.effects["length"]
+
+
+def _percent(value: Share) -> str:
+    return f"{100 * value.mean:.0f} % ({100 * value.low:.0f} to {100 * value.high:.0f})"

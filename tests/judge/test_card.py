@@ -1,0 +1,210 @@
+"""A judge beside people, from the command line: its card, and who refuses it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from strop.cli.app import app
+from strop.errors import DataError, RecipeError
+from strop.judge.anchors import read_anchors
+from strop.judge.build import build_judge
+from strop.judge.card import calibrate, expect_card
+from strop.judge.judges import TextJudge
+from strop.recipe.judge import JudgeRecipe
+from strop.recipe.loading.load import load
+from tests.support.scripted import Scripted
+
+
+def strop(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, ["judge", *map(str, arguments)])
+
+
+class World:
+    """Labelled pairs, and the recorded words of a judge with planted faults."""
+
+    def __init__(self, folder: Path, pairs: int = 300) -> None:
+        self.folder, self.draw = folder, np.random.default_rng(7)
+        self.truth = (self.draw.random(pairs) < 0.5).astype(int)
+        self.gap = self.draw.normal(0, 60, pairs).round()
+
+    def write(self, accuracy: float, *, first: float = 0.0, longer: float = 0.0) -> Path:
+        """A judge that is right with `accuracy`, but says "A" with chance `first` whatever it
+        reads, and picks the longer answer with chance `longer`."""
+        anchors, said = [], []
+        for n, truth in enumerate(self.truth.tolist()):
+            a, b = 200 + int(self.gap[n]), 200
+            people = [truth if self.draw.random() < 0.95 else 1 - truth for _ in range(3)]
+            anchors.append({"id": str(n), "prompt": f"p{n}", "human": people,
+                            "answers": ["x" * a, "y" * b]})  # fmt: skip
+            vote = truth if self.draw.random() < accuracy else 1 - truth
+            if self.draw.random() < longer:
+                vote = int(a > b)
+            for swapped in (False, True):
+                letter = "A" if vote == (not swapped) else "B"
+                letter = "A" if self.draw.random() < first else letter
+                words = "No idea." if n % 50 == 0 else f"Because.\nVerdict: {letter}"
+                said.append({"item": f"{n} swapped" if swapped else str(n), "completion": words})
+        self._rows("anchors.jsonl", anchors)
+        self._rows("said.jsonl", said)
+        (self.folder / "judge.yaml").write_text("recorded: said.jsonl\n")
+        return self.folder / "judge.yaml"
+
+    def _rows(self, name: str, rows: list[dict[str, Any]]) -> None:
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (self.folder / name).write_text(text)
+
+    def card(self, code: int = 0) -> dict[str, Any]:
+        judge, anchors = self.folder / "judge.yaml", self.folder / "anchors.jsonl"
+        output = self.folder / "out/card.json"
+        found = strop("calibrate", judge, "--anchors", anchors, "--output", output)
+        assert found.exit_code == code, found.output
+        read: dict[str, Any] = json.loads((self.folder / "out/card.json").read_text())
+        return read
+
+
+def test_a_good_judge_has_a_card_and_a_page(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.write(0.9)
+    card = world.card()
+    assert card["right"]["low"] < 0.9 < card["right"]["high"]
+    assert card["missing"] == pytest.approx(6 / 300)
+    assert card["agreement"]["observed"]["mean"] < card["ceiling"]["observed"]["mean"]
+    assert card["ceiling"]["observed"]["mean"] == pytest.approx(0.95**2 + 0.05**2, abs=0.03)
+    assert card["position"]["consistency"]["mean"] == 1.0
+    assert card["length"]["low"] < 0 < card["length"]["high"]
+    page = (tmp_path / "out/card.html").read_text()
+    assert "people agree with one another" in page
+    rows = [json.loads(line) for line in (tmp_path / "out/card.verdicts.jsonl").open()]
+    assert len(rows) == 300
+    assert rows[0]["verdict"] is None
+    assert rows[0]["straight"]["problem"] == "no clear verdict in its words"
+
+
+def test_planted_tastes_are_on_the_card(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.write(0.9, first=0.4, longer=0.4)
+    card = world.card()
+    assert card["position"]["first"]["low"] > 0.5
+    assert card["position"]["preference"] > 0.1
+    assert card["length"]["low"] > 0
+    assert "likes longer answers" in card["sentence"]
+
+
+def test_a_judge_at_chance_is_refused_by_whoever_reads_its_card(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.write(0.5)
+    card = world.card(code=10)
+    assert not card["better_than_chance"]
+    assert "not to be used" in card["sentence"]
+    judge = build_judge(load(JudgeRecipe, tmp_path / "judge.yaml"))
+    with pytest.raises(RecipeError, match="not to be used"):
+        expect_card(tmp_path / "out/card.json", judge)
+
+
+def test_a_card_is_of_one_judge(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.write(0.9)
+    world.card()
+    path = tmp_path / "out/card.json"
+    judge = build_judge(load(JudgeRecipe, tmp_path / "judge.yaml"))
+    assert expect_card(path, judge)["right"]["mean"] > 0.8
+    own = tmp_path / "mine.txt"
+    own.write_text("{{ mark }} {{ prompt }} {{ answers }} Verdict?")
+    with pytest.raises(RecipeError, match="another judge: templates differ"):
+        expect_card(path, TextJudge(judge.engine, templates={"pairwise": str(own)}))  # type: ignore[attr-defined]
+    (tmp_path / "no.json").write_text("{}")
+    with pytest.raises(RecipeError, match="no judge card"):
+        expect_card(tmp_path / "no.json", judge)
+
+
+def test_compare_writes_verdicts_of_pairs_without_labels(tmp_path: Path) -> None:
+    world = World(tmp_path, pairs=60)
+    world.write(1.0)
+    rows = [json.loads(line) for line in (tmp_path / "anchors.jsonl").open()]
+    bare = [{key: row[key] for key in ("id", "prompt", "answers")} for row in rows]
+    (tmp_path / "bare.jsonl").write_text("".join(json.dumps(row) + "\n" for row in bare))
+    found = strop("compare", tmp_path / "judge.yaml", "--data", tmp_path / "bare.jsonl",
+                  "--output", tmp_path / "verdicts.jsonl", "--json")  # fmt: skip
+    assert found.exit_code == 0, found.output
+    told = json.loads(found.output)
+    assert (told["pairs"], told["missing"], told["tie"]) == (60, 2, 0)
+    assert told["first"] == int(world.truth.sum()) - int(world.truth[0]) - int(world.truth[50])
+    dry = strop("compare", tmp_path / "judge.yaml", "--data", tmp_path / "bare.jsonl",
+                "--output", tmp_path / "none.jsonl", "--dry-run")  # fmt: skip
+    assert "nothing asked" in dry.output
+    assert not (tmp_path / "none.jsonl").exists()
+
+
+class TestAnchors:
+    def write(self, path: Path, *rows: dict[str, Any]) -> Path:
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return path
+
+    def test_preference_pairs_come_in_either_order(self, tmp_path: Path) -> None:
+        rows = [{"prompt": f"p{n}", "chosen": "good", "rejected": "bad"} for n in range(60)]
+        found = read_anchors(self.write(tmp_path / "pairs.jsonl", *rows))
+        firsts = [anchor.question.answers[0] for anchor in found]
+        assert 15 < firsts.count("good") < 45
+        assert all((a.human == (1.0,)) == (a.question.answers[0] == "good") for a in found)
+
+    @pytest.mark.parametrize(
+        ("rows", "said"),
+        [
+            ([{"prompt": "p", "answers": ["a"], "human": "A"}], "no labelled pair"),
+            ([{"prompt": "p", "answers": ["a", "b"]}], "no labelled pair"),
+            ([{"prompt": "p", "answers": ["a", "b"], "human": "C"}], "'C' is none"),
+            ([{"prompt": "p", "answers": ["a", "b"], "human": True}], "True is none"),
+            ([{"prompt": "p", "answers": ["a", "b"], "human": ["A"]},
+              {"prompt": "q", "answers": ["a", "b"], "human": ["A", "B"]}], "1 to 2 people"),
+            ([{"id": "7", "prompt": "p", "answers": ["a", "b"], "human": "A"}] * 2, "two rows"),
+        ],
+    )  # fmt: skip
+    def test_mistakes(self, tmp_path: Path, rows: list[dict[str, Any]], said: str) -> None:
+        with pytest.raises(DataError, match=said):
+            read_anchors(self.write(tmp_path / "pairs.jsonl", *rows))
+
+    def test_too_few_and_one_sided(self, tmp_path: Path) -> None:
+        judge = TextJudge(Scripted(lambda text, index: "Verdict: A"))
+        rows = [{"prompt": f"p{n}", "answers": ["a", f"b{n}"], "human": "A"} for n in range(30)]
+        path = self.write(tmp_path / "pairs.jsonl", *rows)
+        anchors = read_anchors(path)
+        with pytest.raises(DataError, match="one side only"):
+            calibrate(judge, anchors, path)
+        with pytest.raises(DataError, match="label 20 pairs"):
+            calibrate(judge, anchors[:10], path)
+
+
+class TestRecipe:
+    @pytest.mark.parametrize(
+        ("text", "said"),
+        [
+            ("seed: 1", "who judges"),
+            ("recorded: said.jsonl\nmodel: gpt2", "name two judges"),
+            ("url: http://127.0.0.1:1/v1", "belong together"),
+            ("recorded: said.jsonl\ncache: kept", "for an endpoint"),
+            ("recorded: said.jsonl\nby_likelihood: true", "no likelihoods"),
+            ("reward_model: rm\nby_likelihood: true", "reads no words"),
+            ("recorded: said.jsonl\ncard: said.jsonl\nuncalibrated: later", "drop it"),
+        ],
+    )
+    def test_mistakes(self, tmp_path: Path, text: str, said: str) -> None:
+        (tmp_path / "said.jsonl").write_text("")
+        (tmp_path / "judge.yaml").write_text(text)
+        with pytest.raises(RecipeError, match=said):
+            load(JudgeRecipe, tmp_path / "judge.yaml")
+
+    def test_verdicts_that_do_not_join_are_said(self, tmp_path: Path) -> None:
+        world = World(tmp_path, pairs=40)
+        world.write(0.9)
+        lines = (tmp_path / "said.jsonl").read_text().splitlines()
+        (tmp_path / "said.jsonl").write_text("\n".join(lines[:-1]))
+        found = strop("calibrate", tmp_path / "judge.yaml", "--anchors",
+                      tmp_path / "anchors.jsonl", "--output", tmp_path / "card.json")  # fmt: skip
+        assert found.exit_code == 1
+        assert "no answer to item '39 swapped'" in str(found.exception)

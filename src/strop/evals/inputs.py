@@ -42,8 +42,9 @@ def _by_content(value: Any) -> Any:
         found["path"] = data_hash([value["path"]])
     if isinstance(value.get("hub"), str):
         found["hub"] = rows_hash(DataSource.model_validate(value))
-    if isinstance(value.get("file"), str):
-        found["file"] = sha256_of(Path(value["file"]))
+    for name in ("file", "judge", "rubric", "against"):
+        if isinstance(value.get(name), str):
+            found[name] = sha256_of(Path(value[name]))
     if isinstance(value.get("chat_template"), str) and Path(value["chat_template"]).is_file():
         found["chat_template"] = sha256_of(Path(value["chat_template"]))
     if isinstance(value.get("include_path"), str):

@@ -20,6 +20,7 @@ from strop.evals.tasks import choice, perplexity
 from strop.evals.tasks.custom import own_records, task_function
 from strop.evals.tasks.generation import prefer, score_rollouts
 from strop.evals.tasks.safety import expect_safety, safety_records
+from strop.evals.tasks.win_rate import beside, win_rate_of
 from strop.model.network import Policy
 from strop.recipe.suite import (
     AnswerTask,
@@ -32,6 +33,7 @@ from strop.recipe.suite import (
     PythonTask,
     SafetyTask,
     Suite,
+    WinRateTask,
 )
 from strop.recipe.train.data import DataSource
 from strop.rewards.compose import Reward
@@ -90,6 +92,16 @@ def _generate(recipe: GenerateTask, asked: EvalSetup) -> Job:
     reward = Reward(recipe.scores)  # once for all parts: it may hold a model or a worker
     reward.expect_columns(rows)
     return _answered(recipe, asked, rows, lambda said: score_rollouts(recipe, reward, said))
+
+
+def _win_rate(recipe: WinRateTask, asked: EvalSetup) -> Job:
+    rows = read(_frozen(recipe.data), task, held_out=True)
+    if recipe.against is not None:
+        rows = beside(rows, recipe.against)
+    scored = win_rate_of(recipe)
+    reward = Reward(scored.scores)
+    reward.expect_columns(rows)
+    return _answered(recipe, asked, rows, lambda said: score_rollouts(scored, reward, said))
 
 
 def _safety(recipe: SafetyTask, asked: EvalSetup) -> Job:
@@ -160,6 +172,7 @@ def _lm_eval(recipe: LmEvalTask, asked: EvalSetup) -> Job:
 
 JOBS: Mapping[type[EvalTask], Callable[[Any, EvalSetup], Job]] = {
     GenerateTask: _generate,
+    WinRateTask: _win_rate,
     PreferenceTask: _prefer,
     ChoiceTask: _choose,
     PerplexityTask: _perplexity,

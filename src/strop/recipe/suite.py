@@ -96,6 +96,21 @@ class GenerateTask(AnswerTask):
     scores: Rewards
 
 
+class WinRateTask(AnswerTask):
+    """How often a judge prefers the answers to others: the score `<name>/win_rate`, 1 where it does
+    in both orders, 0 where it prefers the other, 0.5 for a tie or orders that disagree.
+
+    The others are those of the rows' column `baseline`, or of the file `against`, recorded like
+    `strop eval --outputs` reads them. `judge` is a file that says who judges, and `criterion` what
+    counts.
+    """
+
+    kind: Literal["win_rate"]
+    judge: LocalPath
+    against: LocalPath | None = None
+    criterion: str = ""
+
+
 class PreferenceTask(EvalTask):
     """Share of held-out pairs whose chosen answer is likelier than the rejected one.
 
@@ -120,6 +135,7 @@ class PythonTask(EvalTask):
 
 AnyTask = Annotated[
     GenerateTask
+    | WinRateTask
     | PreferenceTask
     | ChoiceTask
     | PerplexityTask

@@ -16,6 +16,7 @@ from strop.rewards.code import code_tests
 from strop.rewards.endpoint import endpoint
 from strop.rewards.exact import exact_answer
 from strop.rewards.grader import read_grader
+from strop.rewards.judged import JUDGED, judged_function
 from strop.rewards.math import math_answer
 from strop.rewards.own.functions import as_trl, is_verl, own_function
 from strop.rewards.own.guard import GuardedFunction
@@ -55,7 +56,7 @@ BUILT_IN: dict[str, RewardFunction] = {
 RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(
         ("exact_answer", "math_answer", "code_tests", "json_schema", "tool_call", "format_tags",
-         "regex", "language", "length", "similarity"), (0.0, 1.0),
+         "regex", "language", "length", "similarity", *JUDGED), (0.0, 1.0),
     ),
     "repetition": (-1.0, 0.0),
     "overlong": (-1.0, 0.0),
@@ -97,7 +98,7 @@ def reward_names(functions: Sequence[RewardFunction]) -> dict[str, RewardFunctio
     if len(named) < len(functions):
         raise RewardError("two reward functions have one name", fix="rename one of them")
     for name in named:
-        if name in (*BUILT_IN, "grader"):
+        if name in (*BUILT_IN, *JUDGED, "grader"):
             raise RewardError(f"{name} is a reward that strop has",
                               fix="give your function another name")  # fmt: skip
     return named
@@ -139,9 +140,12 @@ def find_function(component: RewardComponent) -> RewardFunction:
         if component.in_process:
             return own_function(Path(component.file), component.function)
         return GuardedFunction(Path(component.file), component.function, component.time_limit)
+    if component.function in JUDGED:
+        return judged_function(component)
     if component.function not in BUILT_IN:
+        known = ", ".join((*BUILT_IN, *JUDGED))
         raise RewardError(
             f"unknown reward {component.function!r}",
-            fix=f"use one of {', '.join(BUILT_IN)}, or give `file:` with your own function",
+            fix=f"use one of {known}, or give `file:` with your own function",
         )
     return BUILT_IN[component.function]

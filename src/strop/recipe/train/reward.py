@@ -11,7 +11,8 @@ from pydantic import AfterValidator, Field, PrivateAttr, model_validator
 
 from strop.recipe.base import LocalPath, ModelPath, Strict
 
-SOURCES = ("file", "url", "model")
+JUDGED = ("judge_win", "judge_score", "judge_rank", "rubric")
+"""Rewards that a judge gives."""
 
 SECONDS = 60.0
 """Default time limit for a call of a user's own function."""
@@ -32,7 +33,8 @@ class RewardComponent(Strict):
     """One reward function: a built-in by name, `function` in the user's own `file` (Python; or
     OpenAI's grader as JSON with `function: grader`), or an HTTP endpoint (`url`).
 
-    `options` are passed on as keyword arguments; `model` is the folder of a `reward_model`; `name`
+    `options` are passed on as keyword arguments; `model` is the folder of a `reward_model`, `judge`
+    the file of the judge that the `judge_` rewards and `rubric` ask, `rubric` its criteria; `name`
     labels it in logs (default: `function`). The total of a completion is the product of the `gate`s
     times the weighted sum of the others. `clip` bounds a component's values first; `normalize` then
     centres and scales them within each group of a training step (normalise-then-sum). A component
@@ -49,6 +51,8 @@ class RewardComponent(Strict):
     file: LocalPath | None = None
     url: str | None = None
     model: ModelPath | None = None
+    judge: LocalPath | None = None
+    rubric: LocalPath | None = None
     weight: float = 1.0
     gate: bool = False
     optional: bool = False
@@ -70,6 +74,16 @@ class RewardComponent(Strict):
             raise ValueError("give `file` or `url`, not both")
         if self.url is not None and not _is_address(self.url):
             raise ValueError(f"url is {self.url!r}: write one like http://127.0.0.1:8000/score")
+        return self
+
+    @model_validator(mode="after")
+    def _judge_is_read(self) -> Self:
+        own = self.file is not None or self.url is not None
+        judged = self.function in JUDGED and not own
+        if judged != (self.judge is not None):
+            raise ValueError(f"`judge` goes with function: {', '.join(JUDGED)}, and they need it")
+        if (self.function == "rubric" and judged) != (self.rubric is not None):
+            raise ValueError("`rubric` goes with function: rubric, and that needs it")
         return self
 
     @model_validator(mode="after")

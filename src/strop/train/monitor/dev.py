@@ -22,6 +22,7 @@ from strop.evals.jobs import EvalSetup, jobs_of
 from strop.evals.run import measure
 from strop.evals.tasks.choice import LENGTHS
 from strop.evals.tasks.safety import ANSWERED, REFUSED
+from strop.evals.tasks.win_rate import NAME as WIN_RATE
 from strop.model.logprobs import eval_mode
 from strop.model.network import Network, Policy, ScalarNetwork
 from strop.recipe.loading.load import load
@@ -36,6 +37,7 @@ from strop.recipe.suite import (
     PythonTask,
     SafetyTask,
     Suite,
+    WinRateTask,
 )
 from strop.recipe.train.dev import DevRecipe
 from strop.recipe.train.methods import Recipe, method_of
@@ -203,6 +205,7 @@ def _safe_parts(asked: SafetyTask) -> list[str]:
 
 PARTS: Mapping[type[EvalTask], Callable[[Any], list[str]]] = {
     GenerateTask: _labels,
+    WinRateTask: lambda asked: [WIN_RATE],
     PreferenceTask: lambda asked: [""],
     ChoiceTask: lambda asked: list(LENGTHS),
     PerplexityTask: lambda asked: ["logprob"],

@@ -1,0 +1,117 @@
+"""Rewards that a judge gives: values by hand, unscored verdicts, missing and wrong cards."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from strop.errors import DataError, RecipeError, RewardError
+from strop.judge.judges import TextJudge
+from strop.recipe.rubric import Criterion, Rubric
+from strop.recipe.train import reward as recipes
+from strop.recipe.train.reward import RewardComponent, RewardFile
+from strop.rewards.compose import Reward
+from strop.rewards.find import find_function
+from strop.rewards.judged import JUDGED, judge_rank, judge_score, judge_win, rubric
+from strop.types import Origin, Task
+from tests.support.scripted import Scripted
+from tests.support.servers import chat_server
+
+
+def judge(say: Any) -> TextJudge:
+    return TextJudge(Scripted(lambda text, index: say(text)))
+
+
+def shorter(text: str) -> str:
+    """Prefers the shorter answer, and cannot say for those that hold a question mark."""
+    first, second = (text.split(f"answer {name}\n")[1].split("\n")[0] for name in "AB")
+    if "?" in first + second:
+        return "Hard to say."
+    return f"Verdict: {'A' if len(first) < len(second) else 'B'}"
+
+
+def test_recipe_and_room_know_the_same_rewards() -> None:
+    assert tuple(JUDGED) == recipes.JUDGED
+
+
+def test_wins_against_a_baseline() -> None:
+    said = [[{"role": "assistant", "content": text}] for text in ("Rhine.", "A long one.", "Po?")]
+    prompts = [[{"role": "user", "content": "Name a river."}]] * 3
+    found = judge_win(prompts, said, judge=judge(shorter), baseline=["The Rhine.", "Rhine.", "Po."])
+    assert found == [1.0, 0.0, None]
+
+
+def test_scores_and_ranks_within_a_prompt() -> None:
+    prompts = ["p", "p", "q", "r", "r"]
+    said = ["aaa", "b", "c", "dd", "d"]
+    assert judge_score(prompts, said, judge=judge(lambda text: "Score: 5")) == [0.5] * 5
+    first = judge(lambda text: "Ranking: A > B")
+    assert judge_rank(prompts, said, judge=first) == [0.5, 0.5, None, 0.5, 0.5]
+
+    def shortest(text: str) -> str:
+        one, two = (text.split(f"answer {name}\n")[1].split("\n")[0] for name in "AB")
+        return f"Ranking: {'A > B' if len(one) < len(two) else 'B > A'}"
+
+    assert judge_rank(prompts, said, judge=judge(shortest)) == [0.0, 1.0, None, 0.0, 1.0]
+
+
+def test_a_rubric() -> None:
+    rules = Rubric(criteria=[Criterion(name="dose", text="It names a dose.", points=2),
+                             Criterion(name="rude", text="It is rude.", points=-1)])  # fmt: skip
+    asked = judge(lambda text: f"Met: {'yes' if 'names a dose' in text else 'no'}")
+    assert rubric(["p"], ["5 mg"], judge=asked, rubric=rules) == [1.0]
+    once = judge(lambda text: "Score: 4")
+    assert rubric(["p"], ["5 mg"], judge=once, rubric=rules, implicit=True) == [0.4]
+
+
+def files(folder: Path, url: str, **more: str) -> dict[str, Any]:
+    told = {"url": url, "model_name": "m", **more}
+    (folder / "judge.yaml").write_text("".join(f"{key}: {value}\n" for key, value in told.items()))
+    return {"function": "judge_win", "judge": str(folder / "judge.yaml")}
+
+
+def test_a_component_asks_the_judge_of_its_file(tmp_path: Path) -> None:
+    with chat_server(lambda body: shorter(body["messages"][0]["content"])) as server:
+        component = RewardComponent.model_validate(files(tmp_path, server.url, uncalibrated="try"))
+        reward = Reward([component])
+        with pytest.raises(DataError, match="reads the column `baseline`"):
+            reward.expect_columns([Task("p", {}, Origin("f", 1))])
+        judged = reward.judge(["p", "p"], ["Rhine.", "Po?"], {"baseline": ["The Rhine.", "Po."]})
+    assert [score.total for score in judged.scores] == [1.0, None]
+
+
+def test_a_judge_without_a_card_says_why_or_is_refused(tmp_path: Path) -> None:
+    component = RewardComponent.model_validate(files(tmp_path, "http://127.0.0.1:9/v1"))
+    with pytest.raises(RewardError, match="how far this judge agrees with people"):
+        find_function(component)
+    card = {"judge": {"model": "other"}, "better_than_chance": True}
+    (tmp_path / "card.json").write_text(json.dumps(card))
+    named = files(tmp_path, "http://127.0.0.1:9/v1", card="card.json")
+    with pytest.raises(RecipeError, match="another judge"):
+        find_function(RewardComponent.model_validate(named))
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"function": "judge_win"}, "`judge` goes with"),
+        ({"function": "exact_answer", "judge": "x.yaml"}, "`judge` goes with"),
+        ({"function": "rubric", "judge": "x.yaml"}, "`rubric` goes with"),
+        ({"function": "judge_win", "judge": "x.yaml", "rubric": "x.yaml"}, "`rubric` goes with"),
+    ],
+)
+def test_mistakes_in_a_recipe(tmp_path: Path, row: dict[str, str], said: str) -> None:
+    (tmp_path / "x.yaml").write_text("")
+    paths = {key: str(tmp_path / value) for key, value in row.items() if key != "function"}
+    with pytest.raises(ValueError, match=said):
+        RewardFile.model_validate({"reward": [{**row, **paths}]})
+
+
+def test_the_functions_take_what_rewards_are_given() -> None:
+    for function in (judge_win, judge_score, judge_rank):
+        given = partial(function, judge=judge(lambda text: "?"), baseline=["b"])
+        assert given(prompts=["p"], completions=["c"], completion_ids=[[1]], more=["x"]) == [None]

@@ -8,8 +8,11 @@ from typing import Any
 
 from strop.advantages import GROUPED
 from strop.errors import RecipeError
+from strop.judge.family import expect_other_family
 from strop.model.arithmetic import cpu_speeds, emulates_bfloat16
 from strop.model.load import pick_device
+from strop.recipe.judge import JudgeRecipe
+from strop.recipe.loading.load import load
 from strop.recipe.train.methods import Online, Recipe, method_of
 from strop.recipe.train.online import OnlineRecipe, PolicyRecipe
 from strop.rollout.overlong import NAME as OVERLONG
@@ -37,6 +40,10 @@ def refuse(recipe: Recipe, *, force: bool) -> None:
             "memory",
             fix="drop it (demonstrations that are replayed beside the prompts read it)",
         )
+    for component in recipe.all_rewards:
+        if component.judge is not None:
+            judge = load(JudgeRecipe, component.judge)
+            expect_other_family(judge, recipe.model.path, component.judge)
     if isinstance(recipe, OnlineRecipe):
         _refuse_contradictory_rollout(recipe)
         _refuse_useless_groups(recipe)

@@ -278,7 +278,8 @@ def write_final(folder: Path, final: Mapping[str, Any]) -> None:
 
 def reward_hashes(recipe: Recipe) -> list[str]:
     """Hashes of the reward files, reward models and the critic that a recipe names."""
-    files = [Path(component.file) for component in recipe.all_rewards if component.file]
+    named = [(c.file, c.judge, c.rubric) for c in recipe.all_rewards]
+    files = [Path(file) for of in named for file in of if file is not None]
     models = [component.model for component in recipe.all_rewards if component.model]
     if recipe.critic is not None:
         models.append(recipe.critic.path)

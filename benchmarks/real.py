@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,11 +30,7 @@ def missing(run: Run, example: Path) -> Path | None:
 def copy_real(run: Run, example: Path, folder: Path) -> None:
     """The case's model and as many of its records as its steps need."""
     model, records = (example / one for one in SOURCES[run.case.name])
-    (folder / "model").mkdir(exist_ok=True)
-    for file in model.iterdir():
-        link = folder / "model" / file.name
-        link.unlink(missing_ok=True)
-        link.symlink_to(file.resolve())
+    shutil.copytree(model, folder / "model", dirs_exist_ok=True)
     rows = list(_records(run, records, AutoTokenizer.from_pretrained(model)))
     wanted = run.case.batch * run.steps
     many = (rows * (wanted // len(rows) + 1))[:wanted]

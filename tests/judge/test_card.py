@@ -153,6 +153,13 @@ class TestAnchors:
         assert 15 < firsts.count("good") < 45
         assert all((a.human == (1.0,)) == (a.question.answers[0] == "good") for a in found)
 
+    def test_pairs_of_one_prompt_may_share_a_cluster(self, tmp_path: Path) -> None:
+        rows = [{"prompt": "p", "answers": ["a", f"b{n}"], "human": "A", "cluster": "c"}
+                for n in range(3)]  # fmt: skip
+        found = read_anchors(self.write(tmp_path / "pairs.jsonl", *rows))
+        assert len({anchor.question.item for anchor in found}) == 3
+        assert {anchor.cluster for anchor in found} == {"c"}
+
     @pytest.mark.parametrize(
         ("rows", "said"),
         [

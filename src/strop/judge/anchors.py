@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,10 +51,9 @@ def read_anchors(path: str | Path) -> list[Anchor]:
             f"rows hold the labels of {min(people)} to {max(people)} people", where=str(path),
             fix="give every row as many labels, null where a person said nothing",
         )  # fmt: skip
-    items = [anchor.question.item for anchor in found]
-    twice = next((item for item in items if items.count(item) > 1), None)
-    if twice is not None:
-        raise DataError(f"two rows are {twice!r}", where=str(path), fix="drop one of them")
+    [(item, times)] = Counter(anchor.question.item for anchor in found).most_common(1)
+    if times > 1:
+        raise DataError(f"two rows are {item!r}", where=str(path), fix="drop one of them")
     return found
 
 
@@ -80,7 +80,7 @@ def _anchor(row: Row, origin: Origin) -> Anchor:
     given = row["human"] if isinstance(row["human"], list) else [row["human"]]
     human = tuple(_label(value, origin) for value in given)
     columns = {name: row[name] for name in ("id", "cluster") if name in row}
-    task = Task(prompt, columns or {"answers": list(answers)}, origin)
+    task = Task(prompt, {"answers": list(answers), **columns}, origin)
     criterion = str(row.get("criterion", ""))
     return Anchor(Question(item_of(task), prompt, answers, criterion), human, cluster_of(task))
 

@@ -21,8 +21,8 @@ SAMPLING = Sampling(temperature=0.0, max_tokens=256)
 
 
 class Judge(Protocol):
-    """Rules on questions. One that could not be asked or understood has a ruling without values;
-    it never fails the others."""
+    """Rules on questions. An answer that failed or cannot be understood is a ruling without values,
+    and fails no other; a server that is down raises `UnscoredError`."""
 
     def identity(self) -> Mapping[str, Any]:
         """What verdicts depend on: the model, and the words it is asked in."""
@@ -96,6 +96,16 @@ class TextJudge:
             "names": [chr(ord("A") + n) for n in range(len(question.answers))],
         }  # fmt: skip
         return template.render(**values)
+
+
+def in_both_orders(
+    judge: Judge, form: FormName, questions: Sequence[Question]
+) -> tuple[list[Ruling], list[Ruling]]:
+    """Rulings on the questions, and on the same answers shown in the opposite order; the values of
+    both are in the order of the questions."""
+    rulings = judge.rule(form, [*questions, *(question.turned() for question in questions)])
+    swapped = [ruling.turned() for ruling in rulings[len(questions) :]]
+    return rulings[: len(questions)], swapped
 
 
 def _tasks(shown: Sequence[str], questions: Sequence[Question], opened: str = "") -> list[Task]:

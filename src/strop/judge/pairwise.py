@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from strop.judge.bias.position import PositionBias, consistent, position_bias
-from strop.judge.judges import Judge
+from strop.judge.judges import Judge, in_both_orders
 from strop.judge.question import Question, Ruling
 
 Disagreement = Literal["tie", "abstain"]
@@ -31,9 +31,7 @@ def compare(
     no verdict with `abstain`. Two answers of the same words are a tie that nobody is asked about.
     """
     asked = [question for question in questions if question.answers[0] != question.answers[1]]
-    rulings = judge.rule("pairwise", [*asked, *(question.turned() for question in asked)])
-    straight = rulings[: len(asked)]
-    swapped = [ruling.turned() for ruling in rulings[len(asked) :]]
+    straight, swapped = in_both_orders(judge, "pairwise", asked)
     verdicts = consistent(
         [_first(ruling) for ruling in straight],
         [_first(ruling) for ruling in swapped],

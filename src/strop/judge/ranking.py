@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean
 
-from strop.judge.judges import Judge
+from strop.judge.judges import Judge, in_both_orders
 from strop.judge.question import Question
 
 
@@ -21,10 +21,7 @@ def rank(judge: Judge, questions: Sequence[Question]) -> list[tuple[float, ...] 
         for question, answers in zip(questions, distinct, strict=True)
         if len(answers) > 1
     ]
-    rulings = judge.rule("ranking", [*asked, *(question.turned() for question in asked)])
-    straight = rulings[: len(asked)]
-    swapped = [ruling.turned() for ruling in rulings[len(asked) :]]
-    found = iter(zip(straight, swapped, strict=True))
+    found = iter(zip(*in_both_orders(judge, "ranking", asked), strict=True))
     worths: list[tuple[float, ...] | None] = []
     for question, answers in zip(questions, distinct, strict=True):
         if len(answers) == 1:

@@ -50,11 +50,8 @@ class BradleyTerry:
         contrast[names.index(one)] += 1
         contrast[names.index(other)] -= 1
         logit = self.strengths[one] - self.strengths[other]
-        half = self._half(contrast)
+        half = _half_width(contrast, self._covariance, self._freedom)
         return Effect(_chance(logit), _chance(logit - half), _chance(logit + half))
-
-    def _half(self, contrast: Floats) -> float:
-        return _half_width(contrast, self._covariance, self._freedom)
 
 
 def bradley_terry(

@@ -51,9 +51,14 @@ def test_intervals_cover_and_widen_with_clusters() -> None:
 def test_the_ceiling_is_the_mean_over_pairs_of_people() -> None:
     people = [[1, 1, 0, 0], [1, 0, 0, 0], [1, 1, 1, 0]]
     found = human_ceiling(people, range(4))
+    assert found is not None
     assert found.observed.mean == pytest.approx((3 / 4 + 3 / 4 + 2 / 4) / 3)
-    with pytest.raises(ValueError, match="two people"):
-        human_ceiling(people[:1], range(4))
+    assert human_ceiling(people[:1], range(4)) is None
+    assert human_ceiling([[1, None], [None, 1]], range(2)) is None  # they have no item in common
+    # the third person met the first only
+    met = human_ceiling([[1, 0, 1], [1, None, None], [None, None, 0]], range(3))
+    assert met is not None
+    assert met.observed.mean == pytest.approx((1 + 0) / 2)
 
 
 def test_the_majority_is_more_than_half() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from strop.errors import DataError, RecipeError, RewardError
+from strop.errors import DataError, RecipeError
 from strop.judge.judges import TextJudge
 from strop.recipe.rubric import Criterion, Rubric
 from strop.recipe.train import reward as recipes
@@ -86,7 +86,7 @@ def test_a_component_asks_the_judge_of_its_file(tmp_path: Path) -> None:
 
 def test_a_judge_without_a_card_says_why_or_is_refused(tmp_path: Path) -> None:
     component = RewardComponent.model_validate(files(tmp_path, "http://127.0.0.1:9/v1"))
-    with pytest.raises(RewardError, match="how far this judge agrees with people"):
+    with pytest.raises(RecipeError, match="how far this judge agrees with people"):
         find_function(component)
     card = {"judge": {"model": "other"}, "better_than_chance": True}
     (tmp_path / "card.json").write_text(json.dumps(card))

@@ -46,7 +46,7 @@ def user(text: str) -> dict[str, str]:
 
 def made_of(folder: Path, given: Rows | Mapping[str, Rows], **options: Any) -> Outcome:
     """Build from rows that are written to files of `folder`; a row that is a text stands there as
-    it is. Options are those of `Rules`, `source` and `max_bad`."""
+    it is. Options are those of `Rules`, `source`, `trusted` and `max_bad`."""
     files = given if isinstance(given, Mapping) else {"export.jsonl": given}
     paths = []
     for name, rows in files.items():
@@ -57,7 +57,8 @@ def made_of(folder: Path, given: Rows | Mapping[str, Rows], **options: Any) -> O
         paths.append(path)
     source, inputs = options.pop("source", None), sources_of(paths, options.pop("max_bad", None))
     output = folder / "out"
-    built = build(inputs, output, source=source, rules=Rules(**options))
+    trusted = options.pop("trusted", None)
+    built = build(inputs, output, source=source, rules=Rules(**options), trusted=trusted)
     read = {
         one.stem: [json.loads(line) for line in one.read_text().splitlines()]
         for one in output.glob("*.jsonl")

@@ -1,4 +1,4 @@
-"""`strop judge calibrate | compare`."""
+"""`strop judge calibrate | compare | label`."""
 
 from __future__ import annotations
 
@@ -83,15 +83,49 @@ def compare(
     from strop.recipe.judge import JudgeRecipe
     from strop.recipe.loading.load import load
 
-    asked, questions = build_judge(load(JudgeRecipe, judge, overrides)), read_pairs(data)
+    asked, pairs = build_judge(load(JudgeRecipe, judge, overrides)), read_pairs(data)
     if dry_run:
-        print(f"{len(questions)} pairs; nothing asked")
+        print(f"{len(pairs)} pairs; nothing asked")
         return
-    found = compared(asked, questions, disagreement=_how(abstain))
+    found = compared(asked, [pair.question for pair in pairs], disagreement=_how(abstain))
     output.parent.mkdir(parents=True, exist_ok=True)
     write_rows(output, _rows(found))
     told = _told(found)
     print(json.dumps(told) if as_json else f"{_said(told)}\nsaved {output}")
+
+
+@app.command("label")
+def label(
+    data: Annotated[
+        Path, typer.Argument(help="Pairs: prompt and answers, or chosen and rejected.")
+    ],
+    output: Annotated[Path, typer.Option(help="Folder for the labels.")],
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free one.")] = 8765,
+    dry_run: DryRun = False,
+) -> None:
+    """Let people compare pairs of answers in a browser, blind and by keyboard.
+
+    Writes labels.jsonl, preferences.jsonl and anchors.jsonl (for `strop judge calibrate`); started
+    again it goes on. Only this machine can open the page.
+
+    Example: strop judge label pairs.jsonl --output labels
+    """
+    from strop.files import locked
+    from strop.judge.anchors import read_pairs
+    from strop.judge.label.ledger import Ledger
+    from strop.judge.label.serve import serve
+
+    pairs = read_pairs(data)
+    if dry_run:
+        print(f"{len(pairs)} pairs; nothing served")
+        return
+    with locked(output):
+        ledger = Ledger(pairs, output)
+        for person in ledger.people:
+            print(f"{person} labelled {ledger.done(person)} of {len(pairs)} pairs before")
+        serve(ledger, port, lambda address: print(f"label at {address}\nCtrl-C ends", flush=True))
+    told = ", ".join(f"{person} {ledger.done(person)}" for person in ledger.people) or "nobody"
+    print(f"labelled: {told}\nsaved {output}")
 
 
 def _how(abstain: bool) -> Any:

@@ -42,29 +42,34 @@ def read_anchors(path: str | Path) -> list[Anchor]:
     would be of one class. Raises `DataError` for a row of another form, labels of different
     numbers of people, or two rows of one id.
     """
-    found = [_anchor(row, origin) for row, origin in rows(Path(path))]
-    if not found:
-        raise DataError("the file holds no pairs", where=str(path), fix="add labelled pairs")
+    found = _told_apart([_anchor(row, origin) for row, origin in rows(Path(path))], path)
     people = {len(anchor.human) for anchor in found}
     if len(people) > 1:
         raise DataError(
             f"rows hold the labels of {min(people)} to {max(people)} people", where=str(path),
             fix="give every row as many labels, null where a person said nothing",
         )  # fmt: skip
-    [(item, times)] = Counter(anchor.question.item for anchor in found).most_common(1)
-    if times > 1:
-        raise DataError(f"two rows are {item!r}", where=str(path), fix="drop one of them")
     return found
 
 
-def read_pairs(path: str | Path) -> list[Question]:
-    """The same rows with or without labels, as questions."""
-    found = [
-        _anchor({"human": None, **row} if "answers" in row else row, origin).question
-        for row, origin in rows(Path(path))
-    ]
+def read_pairs(path: str | Path) -> list[Anchor]:
+    """The same rows with or without labels: pairs that are still to be judged."""
+    return _told_apart(
+        [
+            _anchor({"human": None, **row} if "answers" in row else row, origin)
+            for row, origin in rows(Path(path))
+        ],
+        path,
+    )
+
+
+def _told_apart(found: list[Anchor], path: str | Path) -> list[Anchor]:
+    """Raise `DataError` where there is no pair, or two have one id."""
     if not found:
         raise DataError("the file holds no pairs", where=str(path), fix="add pairs")
+    [(item, times)] = Counter(anchor.question.item for anchor in found).most_common(1)
+    if times > 1:
+        raise DataError(f"two rows are {item!r}", where=str(path), fix="drop one of them")
     return found
 
 

@@ -40,12 +40,15 @@ def agreement(
 
 def human_ceiling(
     annotators: Sequence[Sequence[Label | None]], clusters: Sequence[Hashable]
-) -> Agreement:
-    """The mean over all pairs of people; no judge can be expected to agree with people more often
-    than they agree with one another. Raises `ValueError` for fewer than two annotators."""
-    if len(annotators) < 2:
-        raise ValueError("a ceiling takes the labels of two people at least")
-    return _mean_agreement(list(combinations(annotators, 2)), clusters)
+) -> Agreement | None:
+    """The mean over all pairs of people who labelled an item in common, `None` where there are no
+    such people; no judge can be expected to agree with people more often than they agree with one
+    another."""
+    met = [
+        (one, other) for one, other in combinations(annotators, 2)
+        if any(a is not None and b is not None for a, b in zip(one, other, strict=True))
+    ]  # fmt: skip
+    return _mean_agreement(met, clusters) if met else None
 
 
 def majority(annotators: Sequence[Sequence[Label | None]]) -> list[Label | None]:

@@ -28,7 +28,7 @@ from strop.judge.calibration import (
 )
 from strop.judge.escalation import Threshold, threshold
 from strop.judge.judges import Judge
-from strop.judge.pairwise import Compared, Disagreement, bias_of, compare
+from strop.judge.pairwise import Compared, Disagreement, bias_of, compare, confidence_of
 from strop.stats.bradley_terry import Effect, bradley_terry
 from strop.stats.share import Share, share
 
@@ -125,7 +125,7 @@ def calibrate(
     own = [clusters[n] for n in decided]
     confident = [
         (found[n], truth[k], clusters[n]) for k, n in enumerate(decided)
-        if _confidence(found[n]) is not None and verdicts[n] != 0.5
+        if confidence_of(found[n]) is not None and verdicts[n] != 0.5
     ]  # fmt: skip
     curve, limit = _confidences(confident)
     card = JudgeCard(
@@ -135,7 +135,7 @@ def calibrate(
         missing=sum(verdict is None for verdict in verdicts) / len(verdicts),
         right=share(hits, own),
         agreement=agreement(verdicts, gold, clusters),
-        ceiling=human_ceiling(people, clusters) if len(people) > 1 else None,
+        ceiling=human_ceiling(people, clusters),
         rates=rates(votes, truth),
         position=bias_of(found),
         length=_length_effect([found[n] for n in decided], truth, own),
@@ -169,19 +169,12 @@ def expect_card(path: str | Path, judge: Judge) -> Mapping[str, Any]:
     return found
 
 
-def _confidence(one: Compared) -> float | None:
-    """The mean confidence of both orders, where the judge gives one."""
-    both = [one.straight.confidence, one.swapped.confidence]
-    given = [value for value in both if value is not None]
-    return sum(given) / 2 if len(given) == 2 else None
-
-
 def _confidences(
     confident: Sequence[tuple[Compared, float, str]],
 ) -> tuple[Reliability | None, Threshold | None]:
     if not confident:
         return None, None
-    values = [float(_confidence(one) or 0.0) for one, _, _ in confident]
+    values = [float(confidence_of(one) or 0.0) for one, _, _ in confident]
     right = [one.verdict == truth for one, truth, _ in confident]
     return reliability(values, right, [label for *_, label in confident]), threshold(
         values, right, level=LEVEL

@@ -56,5 +56,12 @@ def bias_of(compared: Sequence[Compared]) -> PositionBias:
     )
 
 
+def confidence_of(one: Compared) -> float | None:
+    """The mean confidence of both orders; `None` where the judge does not give both."""
+    both = [one.straight.confidence, one.swapped.confidence]
+    given = [value for value in both if value is not None]
+    return sum(given) / 2 if len(given) == 2 else None
+
+
 def _first(ruling: Ruling) -> float | None:
     return None if ruling.values is None else ruling.values[0]

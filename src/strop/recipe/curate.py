@@ -297,6 +297,7 @@ class BuildSettings(Strict):
     infer_regenerations: bool = False
     all_prompts: bool = False
     balance_length: bool = True
+    judge: LocalPath | None = None
 
 
 class CheckSettings(Strict):

@@ -7,17 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import groupby
 
-from strop.errors import RewardError
 from strop.files import SHORT, sha256_hex
-from strop.judge.build import build_judge
-from strop.judge.card import expect_card
+from strop.judge.build import trusted_judge
 from strop.judge.judges import Judge
 from strop.judge.pairwise import compare
 from strop.judge.question import Question
 from strop.judge.ranking import rank
 from strop.judge.rubric import Aggregation, grade
-from strop.recipe.judge import JudgeRecipe
-from strop.recipe.loading.load import load
 from strop.recipe.rubric import Rubric, read_rubric
 from strop.recipe.train.reward import RewardComponent
 from strop.text.parse import spoken
@@ -117,19 +113,9 @@ JUDGED: Mapping[str, Callable[..., Scores]] = {
 def judged_function(component: RewardComponent) -> Callable[..., Scores]:
     """The component's function with its judge.
 
-    Raises `RewardError` for a judge without a card that does not say why, and `RecipeError` for a
-    card that is not this judge's, or says that it is no better than chance.
+    Raises `RecipeError` for a judge that is not to be trusted.
     """
-    recipe = load(JudgeRecipe, str(component.judge))
-    judge = build_judge(recipe)
-    if recipe.card is not None:
-        expect_card(recipe.card, judge)
-    elif recipe.uncalibrated is None:
-        raise RewardError(
-            "nobody knows how far this judge agrees with people", where=str(component.judge),
-            fix="write its card (strop judge calibrate) and name it under `card`, or say under "
-            "`uncalibrated` why it is used without one",
-        )  # fmt: skip
+    judge = trusted_judge(str(component.judge)).judge
     given = {} if component.rubric is None else {"rubric": read_rubric(component.rubric)}
     return partial(JUDGED[component.function], judge=judge, **given)
 

@@ -57,6 +57,10 @@ def build(
     balance_length: Annotated[
         bool, typer.Option(help="Leave out verified pairs that their lengths give away.")
     ] = True,
+    judge: Annotated[
+        Path | None,
+        typer.Option(help="A judge (YAML) that compares answers nobody said anything about."),
+    ] = None,
     max_bad: MaxBad = None,
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
@@ -79,7 +83,7 @@ def build(
         "source": source, "kinds": [kind.strip() for kind in kinds.split(",") if kind.strip()],
         "edit_min": edit_min, "edit_max": edit_max, "thumb": thumb, "verdict": verdict,
         "score": score, "infer_regenerations": infer_regenerations, "all_prompts": all_prompts,
-        "balance_length": balance_length,
+        "balance_length": balance_length, "judge": None if judge is None else str(judge),
     }  # fmt: skip
     settings = settings_of(BuildSettings, given)
     with counting(as_json, "rows") as advance:
@@ -90,6 +94,10 @@ def build(
             overwrite=overwrite,
             advance=advance,
         )
+    _show(built, output, dry_run=dry_run, as_json=as_json)
+
+
+def _show(built: Built, output: Path, *, dry_run: bool, as_json: bool) -> None:
     if as_json:
         print(json.dumps(built.plain() | {"output": None if dry_run else str(output)}))
         return
@@ -163,6 +171,10 @@ def _lost(built: Built) -> list[str]:
             f"right and wrong answers: {len(one.kept)} of {one.of} pairs kept, AUC of length "
             f"{one.before:.2f} before, {one.after:.2f} after"
         )
+    if built.judged:
+        told += _counts("pairs for the judge", built.judged)
+    if "kept" in built.judged:
+        told.append("verify.jsonl holds some of its pairs: have a person judge them")
     return told
 
 

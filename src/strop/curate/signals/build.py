@@ -18,6 +18,7 @@ from strop.curate.signals.sources.table import SOURCES
 from strop.data.bad_rows import LeftOut, Sieve
 from strop.data.sources import sieve_of
 from strop.errors import DataError, UsageError
+from strop.judge.build import TrustedJudge, trusted_judge
 from strop.recipe.curate import BuildSettings
 from strop.recipe.loading.yaml_text import short
 from strop.recipe.train.data import DataSource
@@ -45,7 +46,8 @@ class Built:
     fields that no source reads, by source and dotted path. `silent` rows hold no answer at all
     (spans of tools). `asked_again` interactions repeat a prompt within their session,
     `shared_ids` have the id of an earlier, different one, to which signals go. `bad` are the
-    broken rows. `lengths` says how pairs of right and wrong answers were balanced.
+    broken rows. `lengths` says how pairs of right and wrong answers were balanced. `judged` counts
+    the pairs that a judge was given, by how they ended (`kept`, or a reason).
     """
 
     recognised: Mapping[str, Mapping[str, int]]
@@ -64,6 +66,7 @@ class Built:
     shared_ids: int
     bad: LeftOut
     lengths: Balanced | None
+    judged: Mapping[str, int]
 
     def plain(self) -> dict[str, Any]:
         """As one JSON object: the fields by name, `lengths.kept` as a count."""
@@ -101,7 +104,13 @@ def build_stage(
         balance_length=settings.balance_length,
     )
     return build(
-        inputs, output, source=settings.source, rules=rules, overwrite=overwrite, advance=advance
+        inputs,
+        output,
+        source=settings.source,
+        rules=rules,
+        trusted=None if settings.judge is None else trusted_judge(settings.judge),
+        overwrite=overwrite,
+        advance=advance,
     )
 
 
@@ -111,6 +120,7 @@ def build(
     *,
     source: str | None = None,
     rules: Rules | None = None,
+    trusted: TrustedJudge | None = None,
     overwrite: bool = False,
     advance: Advance = quiet,
 ) -> Built:
@@ -121,16 +131,19 @@ def build(
     `dropped.jsonl`; without a folder everything is only counted. `source` names the source of all
     rows, each of which is recognised by its fields otherwise. Raises `DataError` where more of an
     input's rows are broken than its `max_bad` allows (1 % unless given), and `UsageError` for names
-    that do not exist; nothing is written then. `advance` is told of rows that were read.
+    that do not exist; nothing is written then. A `trusted` judge compares answers that nobody said
+    anything about, and `verify.jsonl` holds some of its pairs for a person. `advance` is told of
+    rows that were read.
     """
     rules = rules or Rules()
     _expect_known(source, rules, output)
-    settings = {"source": source, **asdict(rules)}
+    asked = None if trusted is None else dict(trusted.judge.identity())
+    settings = {"source": source, **asdict(rules), "judge": asked}
     with writing_records(output, "build", inputs, settings, overwrite=overwrite) as out:
         index, seen, bad = _first_reading(inputs, source, rules, advance)
         for row in bad:
             out.drop(row)
-        maker = Maker(rules, index, out)
+        maker = Maker(rules, index, out, trusted)
         for place, found, origin in _watched(_second_reading(inputs, source), advance):
             if isinstance(found, Interaction):
                 maker.make(index.joined(place, found))
@@ -154,6 +167,7 @@ def build(
         shared_ids=index.shared_ids,
         bad=bad,
         lengths=lengths,
+        judged=dict(maker.judged.most_common()),
     )
 
 

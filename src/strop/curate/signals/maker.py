@@ -6,13 +6,15 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from strop.curate.manifest import Output
-from strop.curate.signals.compare import Held, compared, held_of
+from strop.curate.signals.compare import Compared, Held, compared, held_of
 from strop.curate.signals.interaction import Interaction, Signal
 from strop.curate.signals.join import Index, Joined, digest
+from strop.curate.signals.judging import VERIFY, asked_about, judged
 from strop.curate.signals.pairs import Balanced
 from strop.curate.signals.records import COMPARED, REASONS, alone, task
 from strop.curate.signals.rules import Rules, meaning
 from strop.data.bad_rows import BadRow
+from strop.judge.build import TrustedJudge
 from strop.types import Origin, Record
 
 FILES = {
@@ -42,6 +44,8 @@ class Maker:
     rules: Rules
     index: Index
     output: Output
+    trusted: TrustedJudge | None = None
+    """Who compares answers that nobody said anything about."""
     used: int = 0
     without_signal: int = 0
     conflicts: int = 0
@@ -49,7 +53,10 @@ class Maker:
     signals: Counter[str] = field(default_factory=Counter)
     unread: Counter[str] = field(default_factory=Counter)
     records: Counter[str] = field(default_factory=Counter)
+    judged: Counter[str] = field(default_factory=Counter)
+    """Pairs that were given to the judge, by how they ended."""
     _groups: dict[tuple[str, int], list[Held]] = field(default_factory=dict)
+    _unjudged: dict[tuple[str, int], list[Held]] = field(default_factory=dict)
     _waiting: dict[int, _Waiting] = field(default_factory=dict)
     _tasks: set[int] = field(default_factory=set)
 
@@ -60,7 +67,10 @@ class Maker:
             self.leave_out(joined.state, one.origin)
             return
         if not joined.signals and not _in_chain(joined):
-            self._without_signal(one)
+            if self.trusted is not None and one.prompt is not None and one.answers:
+                self._give_to_judge(joined)
+            else:
+                self._without_signal(one)
             return
         signals, reason = self._understood(joined.signals)
         made = alone(one, signals, self.rules)
@@ -83,10 +93,38 @@ class Maker:
         found = compared(self._groups if asked else {}, self.rules)
         for pair in found.pairs:
             self._write("preference", pair)
+        if self.trusted is not None and asked:
+            self._ask_judge(self.trusted, found)
         for place, one in self._waiting.items():
             reason = one.reason or (found.reasons.get(place) if asked else "kind_not_asked")
             self._settle(_Waiting(one.origin, one.used or place in found.used, reason))
         return found.lengths
+
+    def _give_to_judge(self, joined: Joined) -> None:
+        """Keep the answers until all that could be compared with them are there."""
+        one = joined.interaction
+        used = self._task(one, ()) if self.rules.all_prompts else False
+        self._waiting[joined.place] = _Waiting(one.origin, used, None)
+        group = joined.group or ("own", joined.place)
+        self._unjudged.setdefault(group, []).extend(held_of(joined, ()))
+
+    def _ask_judge(self, trusted: TrustedJudge, found: Compared) -> None:
+        """Write the judge's pairs and those to verify; without an output nothing is asked."""
+        groups = list(self._unjudged.values())
+        if self.output.folder is None:
+            self.judged["not_asked"] = asked_about(groups)
+            return
+        made = judged(groups, trusted)
+        before = len(found.pairs)
+        for pair in made.pairs:
+            found.keep(pair)
+        for record in found.pairs[before:]:
+            self._write("preference", record)
+        for row in made.to_verify:
+            self.output.keep(row, VERIFY)
+        for place, reason in made.reasons.items():
+            found.reasons.setdefault(place, reason)
+        self.judged = made.told
 
     def leave_out(self, reason: str, origin: Origin, said: str | None = None) -> None:
         """Count an interaction as left out, and note it with its line."""

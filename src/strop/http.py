@@ -28,6 +28,9 @@ LAST_PORT = 65_535
 BUSY = (408, 429)
 """Statuses that, like those from 500 on, say that another attempt may succeed."""
 
+DOWN_AFTER = 8
+"""So many requests that failed without an answer in between say that the server is down."""
+
 
 @dataclass(frozen=True, slots=True)
 class RequestLimits:
@@ -79,13 +82,20 @@ class HttpClient:
             return self._asked(connection, url, body, threading.Event())
 
     def post_all(
-        self, url: str, bodies: Sequence[Any], *, refusals: Collection[int] = ()
+        self,
+        url: str,
+        bodies: Sequence[Any],
+        *,
+        refusals: Collection[int] = (),
+        some_may_fail: bool = False,
     ) -> Iterator[tuple[int, Any]]:
         """(number of the body, its answer), as they come; the first failure calls off the rest:
         those that wait for another attempt give up, those on their way are let finish.
 
         A request that the server refuses with one of the statuses `refusals` has its `HttpError` in
-        the answer's place, and the others go on.
+        the answer's place, and the others go on. With `some_may_fail` so has one whose last attempt
+        failed, too, as long as the server answers others: the failure of `DOWN_AFTER` in a row, or
+        of all there are, is raised.
         """
         called_off = threading.Event()
         with (
@@ -96,9 +106,11 @@ class HttpClient:
                 threads.submit(self._asked, connection, url, body, called_off): number
                 for number, body in enumerate(bodies)
             }
+            outcomes = (
+                (asked[future], _outcome(future, refusals)) for future in as_completed(asked)
+            )
             try:
-                for future in as_completed(asked):
-                    yield asked[future], _outcome(future, refusals)
+                yield from _told_apart(outcomes, DOWN_AFTER if some_may_fail else 1)
             finally:
                 called_off.set()
                 threads.shutdown(wait=False, cancel_futures=True)
@@ -218,14 +230,47 @@ def retry_after(header: str) -> float:
     return max(0.0, (until - datetime.now(UTC)).total_seconds())
 
 
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    """A request that got no answer, and whether another one may get one."""
+
+    error: HttpError
+    for_good: bool
+
+
 def _outcome(future: Future[Any], refusals: Collection[int]) -> Any:
-    """What a request came to: its answer, or the error of one that was refused by itself."""
+    """What a request came to: its answer, the error of one that was refused by itself, or
+    `_Failed`."""
     try:
         return future.result()
     except HttpError as error:
-        if error.status not in refusals:
-            raise
-        return error
+        if error.status in refusals:
+            return error
+        known = error.status is not None and error.status < 500 and error.status not in BUSY
+        return _Failed(error, for_good=known)
+
+
+def _told_apart(outcomes: Iterator[tuple[int, Any]], down_after: int) -> Iterator[tuple[int, Any]]:
+    """Outcomes with the errors of single requests in the place of answers.
+
+    Failures wait until an answer shows that the server is there. Raises the error of what no
+    request can help (a wrong key), of `down_after` in a row, and of all where none was answered.
+    """
+    waiting: list[tuple[int, HttpError]] = []
+    is_there = False
+    for number, outcome in outcomes:
+        if isinstance(outcome, _Failed):
+            waiting.append((number, outcome.error))
+            if outcome.for_good or len(waiting) >= down_after:
+                raise outcome.error
+            continue
+        is_there = True
+        yield from waiting
+        waiting.clear()
+        yield number, outcome
+    if waiting and not is_there:
+        raise waiting[-1][1]
+    yield from waiting
 
 
 def _parsed(response: httpx.Response, url: str) -> Any:

@@ -277,7 +277,7 @@ class TestOpenAIEngine:
 
         with chat_server(reply) as server:
             lenient = OpenAIEngine(server.url, "mine", lenient=True)
-            with pytest.warns(UserWarning, match="a request was refused .status 400"):
+            with pytest.warns(UserWarning, match="a request got no answer .status 400"):
                 found = dict(ask_all(lenient, tasks("b", "400", "c")))
             assert [found[n].text for n in range(3)] == ["b", "", "c"]
             assert [found[n].finish for n in range(3)] == ["stop", "error", "stop"]

@@ -27,6 +27,7 @@ class Plan:
     def __init__(self) -> None:
         self.statuses: list[int] = []
         self.refused: set[int] = set()
+        self.broken: set[int] = set()
         self.retry_after = ""
         self.seconds = 0.0
         self.seen: list[Any] = []
@@ -39,6 +40,8 @@ class Plan:
     def next_status(self, body: Any) -> int:
         if body["n"] in self.refused:
             return 404
+        if body["n"] in self.broken:
+            return 500
         return self.statuses.pop(0) if self.statuses else 200
 
 
@@ -263,3 +266,44 @@ class TestBudget:
         with pytest.raises(BudgetError, match=r"budget of 15 tokens is used up \(20 used\)"):
             client.post(server.url, {"n": 2})
         assert len(server.seen) == 2
+
+
+class TestSomeMayFail:
+    """One request that fails is one missing answer; a server that is down ends them all."""
+
+    def asked(self, server: Plan, count: int, **limits: Any) -> dict[int, Any]:
+        client = HttpClient(RequestLimits(first_wait=0.01, retries=1, **limits))
+        return dict(client.post_all(server.url, numbers(count), some_may_fail=True))
+
+    @pytest.mark.parametrize("at_once", [1, 4])
+    def test_of_a_server_that_is_there(self, server: Plan, at_once: int) -> None:
+        server.broken = {0, 3, 9}
+        found = self.asked(server, 10, at_once=at_once)
+        failed = {n for n, answer in found.items() if isinstance(answer, HttpError)}
+        assert failed == {0, 3, 9}
+        assert {n: found[n]["twice"] for n in found.keys() - failed} == {
+            n: 2 * n for n in (1, 2, 4, 5, 6, 7, 8)
+        }
+        assert found[0].status == 500
+
+    def test_of_one_that_went_down(self, server: Plan) -> None:
+        server.broken = set(range(4, 100))
+        with pytest.raises(HttpError, match="500"):
+            self.asked(server, 100, at_once=2)
+        assert len(server.seen) < 40
+
+    def test_of_one_that_never_answered(self, server: Plan) -> None:
+        server.broken = set(range(3))
+        with pytest.raises(HttpError, match="500"):
+            self.asked(server, 3, at_once=1)
+
+    def test_a_wrong_key_is_no_accident(self, server: Plan) -> None:
+        server.refused = {1}
+        with pytest.raises(HttpError, match="404"):
+            self.asked(server, 5, at_once=1)
+
+    def test_only_where_it_is_asked_for(self, server: Plan) -> None:
+        server.broken = {1}
+        with pytest.raises(HttpError, match="500"):
+            list(HttpClient(RequestLimits(first_wait=0.01, retries=1)).post_all(
+                server.url, numbers(5)))  # fmt: skip

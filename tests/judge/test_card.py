@@ -77,7 +77,7 @@ def test_a_good_judge_has_a_card_and_a_page(tmp_path: Path) -> None:
     assert card["agreement"]["observed"]["mean"] < card["ceiling"]["observed"]["mean"]
     assert card["ceiling"]["observed"]["mean"] == pytest.approx(0.95**2 + 0.05**2, abs=0.03)
     assert card["position"]["consistency"]["mean"] == 1.0
-    assert card["length"]["low"] < 0 < card["length"]["high"]
+    assert card["sways"]["length"]["low"] < 0 < card["sways"]["length"]["high"]
     page = (tmp_path / "out/card.html").read_text()
     assert "people agree with one another" in page
     rows = [json.loads(line) for line in (tmp_path / "out/card.verdicts.jsonl").open()]
@@ -92,7 +92,7 @@ def test_planted_tastes_are_on_the_card(tmp_path: Path) -> None:
     card = world.card()
     assert card["position"]["first"]["low"] > 0.5
     assert card["position"]["preference"] > 0.1
-    assert card["length"]["low"] > 0
+    assert card["sways"]["length"]["low"] > 0
     assert "likes longer answers" in card["sentence"]
 
 

@@ -170,13 +170,18 @@ class TestLikelihoods:
     def test_of_a_local_model_are_its_own(self, model_folder: Path) -> None:
         """Sums of log-softmax values of the library's forward over the prompt and each option."""
         engine = LocalEngine(str(model_folder))
-        task = Task([{"role": "user", "content": "7 + 5"}], {}, Origin("t", 1))
-        prompts = engine.prompted([task], Sampling(max_tokens=4))
-        (found,) = engine.choose(prompts, ("12", "x = 3"))
-        assert found is not None
+        tasks = [
+            Task([{"role": "user", "content": text}], {}, Origin("t", 1))
+            for text in ("8 - 2", "7 + 5")
+        ]
+        prompts = engine.prompted(tasks, Sampling(max_tokens=4))[1:]
+        alone = engine.choose(prompts, ("12", "x = 3"))
+        found = engine.choose(engine.prompted(tasks, Sampling(max_tokens=4)), ("12", "x = 3"))[1]
+        assert found.logprobs is not None
+        assert found.logprobs == pytest.approx(alone[0].logprobs, abs=1e-4)
         model = AutoModelForCausalLM.from_pretrained(model_folder)
         tokenizer = AutoTokenizer.from_pretrained(model_folder)
-        for option, value in zip(("12", "x = 3"), found, strict=True):
+        for option, value in zip(("12", "x = 3"), found.logprobs, strict=True):
             ids = tokenizer(option, add_special_tokens=False)["input_ids"]
             whole = torch.tensor([[*prompts[0].prompt_ids, *ids]])
             with torch.no_grad():

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from strop.errors import DataError, RecipeError
+from strop.errors import DataError, RecipeError, RewardError
+from strop.judge.bias.sway import Sway, differences
+from strop.judge.forms import FormName
 from strop.judge.judges import TextJudge
+from strop.judge.question import Question, Ruling
 from strop.recipe.rubric import Criterion, Rubric
 from strop.recipe.train import reward as recipes
 from strop.recipe.train.reward import RewardComponent, RewardFile
@@ -41,31 +46,31 @@ def test_recipe_and_room_know_the_same_rewards() -> None:
 def test_wins_against_a_baseline() -> None:
     said = [[{"role": "assistant", "content": text}] for text in ("Rhine.", "A long one.", "Po?")]
     prompts = [[{"role": "user", "content": "Name a river."}]] * 3
-    found = judge_win(prompts, said, judge=judge(shorter), baseline=["The Rhine.", "Rhine.", "Po."])
+    found = judge_win(judge(shorter), {}, prompts, said, baseline=["The Rhine.", "Rhine.", "Po."])
     assert found == [1.0, 0.0, None]
 
 
 def test_scores_and_ranks_within_a_prompt() -> None:
     prompts = ["p", "p", "q", "r", "r"]
     said = ["aaa", "b", "c", "dd", "d"]
-    assert judge_score(prompts, said, judge=judge(lambda text: "Score: 5")) == [0.5] * 5
+    assert judge_score(judge(lambda text: "Score: 5"), prompts, said) == [0.5] * 5
     first = judge(lambda text: "Ranking: A > B")
-    assert judge_rank(prompts, said, judge=first) == [0.5, 0.5, None, 0.5, 0.5]
+    assert judge_rank(first, prompts, said) == [0.5, 0.5, None, 0.5, 0.5]
 
     def shortest(text: str) -> str:
         one, two = (text.split(f"answer {name}\n")[1].split("\n")[0] for name in "AB")
         return f"Ranking: {'A > B' if len(one) < len(two) else 'B > A'}"
 
-    assert judge_rank(prompts, said, judge=judge(shortest)) == [0.0, 1.0, None, 0.0, 1.0]
+    assert judge_rank(judge(shortest), prompts, said) == [0.0, 1.0, None, 0.0, 1.0]
 
 
 def test_a_rubric() -> None:
     rules = Rubric(criteria=[Criterion(name="dose", text="It names a dose.", points=2),
                              Criterion(name="rude", text="It is rude.", points=-1)])  # fmt: skip
     asked = judge(lambda text: f"Met: {'yes' if 'names a dose' in text else 'no'}")
-    assert rubric(["p"], ["5 mg"], judge=asked, rubric=rules) == [1.0]
+    assert rubric(asked, rules, ["p"], ["5 mg"]) == [1.0]
     once = judge(lambda text: "Score: 4")
-    assert rubric(["p"], ["5 mg"], judge=once, rubric=rules, implicit=True) == [0.4]
+    assert rubric(once, rules, ["p"], ["5 mg"], implicit=True) == [0.4]
 
 
 def files(folder: Path, url: str, **more: str) -> dict[str, Any]:
@@ -112,6 +117,61 @@ def test_mistakes_in_a_recipe(tmp_path: Path, row: dict[str, str], said: str) ->
 
 
 def test_the_functions_take_what_rewards_are_given() -> None:
-    for function in (judge_win, judge_score, judge_rank):
-        given = partial(function, judge=judge(lambda text: "?"), baseline=["b"])
-        assert given(prompts=["p"], completions=["c"], completion_ids=[[1]], more=["x"]) == [None]
+    """Columns may have the names of what is the rewards' own."""
+    silent = judge(lambda text: "?")
+    for function in (partial(judge_win, silent, {}), partial(judge_score, silent),
+                     partial(judge_rank, silent)):  # fmt: skip
+        found = function(
+            prompts=["p"], completions=["c"], completion_ids=[[1]], baseline=["b"], judge=["x"],
+            known=["y"], rubric=["z"],
+        )  # fmt: skip
+        assert found == [None]
+
+
+class Sure:
+    """Sure of the longer answer, by how much longer it is."""
+
+    def identity(self) -> Mapping[str, Any]:
+        return {"sure": "judge"}
+
+    def rule(self, form: FormName, questions: Sequence[Question]) -> list[Ruling]:
+        rulings = []
+        for question in questions:
+            if "?" in "".join(question.answers):
+                rulings.append(Ruling(None, problem="nothing said"))
+                continue
+            odds = differences(question.answers)["length"] / 10
+            won = float(odds > 0)
+            rulings.append(Ruling((won, 1 - won), 1 / (1 + math.exp(-abs(odds)))))
+        return rulings
+
+
+def test_what_is_known_to_sway_a_judge_is_taken_out() -> None:
+    said, baseline = ["a" * 30, "a" * 10, "a" * 20, "why?"], ["b" * 10, "b" * 30, "a" * 20, "b"]
+    known = {"length": Sway(0.5, 0.4, 0.6, unit=10.0)}
+    raw = partial(judge_win, Sure(), {})(["p"] * 4, said, baseline=baseline, at_no_bias=True)
+    assert raw == pytest.approx([1 / (1 + math.exp(-2)), 1 / (1 + math.exp(2)), 0.5, None])
+    half = judge_win(Sure(), known, ["p"] * 4, said, baseline=baseline, at_no_bias=True)
+    # half of the odds are the sway's
+    assert half == pytest.approx([1 / (1 + math.exp(-1)), 1 / (1 + math.exp(1)), 0.5, None])
+    unknown = {"length": Sway(0.5, -0.1, 1.1, unit=10.0)}
+    assert judge_win(Sure(), unknown, ["p"] * 4, said, baseline=baseline, at_no_bias=True) == raw
+    with pytest.raises(RewardError, match="does not say how sure it is"):
+        judge_win(judge(shorter), {}, ["p"], ["cc"], baseline=["b"], at_no_bias=True)
+
+
+@pytest.mark.parametrize(
+    ("function", "judge_file", "said"),
+    [
+        ("judge_win", "uncalibrated: a trial", "takes what the judge's card says"),
+        ("judge_score", "uncalibrated: a trial", "at_no_bias is an option of judge_win"),
+    ],
+)
+def test_taking_out_takes_a_card(tmp_path: Path, function: str, judge_file: str, said: str) -> None:
+    row = files(tmp_path, "http://127.0.0.1:9/v1")
+    Path(row["judge"]).write_text(f"url: http://127.0.0.1:9/v1\nmodel_name: m\n{judge_file}\n")
+    component = RewardComponent.model_validate(
+        {**row, "function": function, "options": {"at_no_bias": True}}
+    )
+    with pytest.raises(RewardError, match=said):
+        find_function(component)

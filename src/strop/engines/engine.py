@@ -17,7 +17,7 @@ from strop.recipe.template import TemplateRecipe
 from strop.recipe.train.rollout import RolloutRecipe, SamplingRecipe
 from strop.text.encode import Tokenizer
 from strop.text.render import opening, prompts_ids
-from strop.types import Answer, Task, Tree
+from strop.types import Answer, Task, Tree, Usage
 
 A = TypeVar("A", bound=Answer)
 
@@ -120,6 +120,15 @@ def in_groups(finished: Iterable[tuple[int, A]], group_size: int) -> list[tuple[
     ]
 
 
+@dataclass(frozen=True, slots=True)
+class Chances:
+    """How likely an answer begins with each option: `Chances((-0.2, -1.7), Usage(120, 1))`; nats,
+    `-inf` for one that a server does not list, `None` where it lists none of them."""
+
+    logprobs: tuple[float, ...] | None
+    usage: Usage | None = None
+
+
 class Engine(Protocol):
     """Generates answers: a model in this process, a server, recorded answers. A method that an
     engine does not support raises `UsageError`."""
@@ -142,11 +151,8 @@ class Engine(Protocol):
         """Log-probs of the supervised tokens of every branch, branch by branch, nats, at
         temperature 1."""
 
-    def choose(
-        self, prompts: Sequence[PromptedTask], options: Sequence[str]
-    ) -> list[tuple[float, ...] | None]:
-        """How likely each answer begins with each of the options: log-probs, nats, `-inf` for one
-        that a server does not list, `None` for a prompt of which it lists none."""
+    def choose(self, prompts: Sequence[PromptedTask], options: Sequence[str]) -> list[Chances]:
+        """How likely each answer begins with each of the options."""
 
     def publish(self, weights: Mapping[str, torch.Tensor]) -> int:
         """Load these weights, by parameter name; returns the new version of the policy."""

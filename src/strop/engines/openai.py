@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import torch
 
 from strop.engines.draws import DrawKey
-from strop.engines.engine import PromptedTask, Request, Sampling
+from strop.engines.engine import Chances, PromptedTask, Request, Sampling
 from strop.errors import HttpError, UnscoredError, UsageError
 from strop.http import HttpClient, RequestLimits
 from strop.recipe.template import Scalar, TemplateRecipe
@@ -55,7 +55,8 @@ class OpenAIEngine:
     answered request is not sent again.
 
     With `lenient` a request that the server refuses (too long, filtered) gets `Answer("", "error")`
-    with a warning, and the others continue. With `thoughts`, a thought that the server returns
+    with a warning, and the others continue; with `some_may_fail` so does one that fails after all
+    retries while the server answers others. With `thoughts`, a thought that the server returns
     separately (`reasoning_content`) is put before the answer, in `<think>` tags.
     """
 
@@ -68,6 +69,7 @@ class OpenAIEngine:
         options: Mapping[str, Scalar] = MappingProxyType({}),
         cache: Path | None = None,
         lenient: bool = False,
+        some_may_fail: bool = False,
         thoughts: bool = False,
     ) -> None:
         if not url.startswith(("http://", "https://")):
@@ -85,7 +87,7 @@ class OpenAIEngine:
                 fix="set it to the key alone: letters, digits and signs, no line break",
             )
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self.lenient, self.thoughts = lenient, thoughts
+        self.lenient, self.some_may_fail, self.thoughts = lenient, some_may_fail, thoughts
         self.client = HttpClient(limits, headers=headers, cache=cache, keep=_is_answer)
 
     def identity(self) -> Mapping[str, Any]:
@@ -102,7 +104,7 @@ class OpenAIEngine:
         options = template.template_options
         return OpenAIEngine(
             self.url, self.model, limits=limits, options=options, cache=cache,
-            lenient=self.lenient, thoughts=self.thoughts,
+            lenient=self.lenient, some_may_fail=self.some_may_fail, thoughts=self.thoughts,
         )  # fmt: skip
 
     def prompted(self, tasks: Sequence[Task], sampling: Sampling) -> list[PromptedTask]:
@@ -115,9 +117,7 @@ class OpenAIEngine:
     def score(self, trees: Sequence[Tree]) -> list[tuple[float, ...]]:
         self.policy()
 
-    def choose(
-        self, prompts: Sequence[PromptedTask], options: Sequence[str]
-    ) -> list[tuple[float, ...] | None]:
+    def choose(self, prompts: Sequence[PromptedTask], options: Sequence[str]) -> list[Chances]:
         """From the likeliest first tokens that the server lists: a token counts for the option that
         it is, but for spaces. Options of several tokens are not found."""
         sampling, key = Sampling(temperature=0.0, max_tokens=1), DrawKey(0, "judge")
@@ -126,9 +126,10 @@ class OpenAIEngine:
              "top_logprobs": MOST_LISTED}
             for prompt in prompts
         ]  # fmt: skip
-        found: list[tuple[float, ...] | None] = [None] * len(prompts)
+        found = [Chances(None)] * len(prompts)
         for number, said in self._posted(bodies):
-            found[number] = None if isinstance(said, HttpError) else _chances(said, options)
+            if not isinstance(said, HttpError):
+                found[number] = Chances(_listed(said, options), _usage(said))
         return found
 
     def publish(self, weights: Mapping[str, torch.Tensor]) -> int:
@@ -146,7 +147,9 @@ class OpenAIEngine:
     def _posted(self, bodies: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, Any]]:
         address, refusals = f"{self.url}/chat/completions", REFUSALS if self.lenient else ()
         try:
-            yield from self.client.post_all(address, bodies, refusals=refusals)
+            yield from self.client.post_all(
+                address, bodies, refusals=refusals, some_may_fail=self.some_may_fail
+            )
         except HttpError as error:
             raise UnscoredError(
                 f"the endpoint did not answer ({error.problem})", where=self.url,
@@ -178,7 +181,7 @@ class OpenAIEngine:
     def _answer(self, said: Any, request: Request) -> Answer:
         """The answer, with the stop string that ended it if the sampling wants it."""
         if isinstance(said, HttpError):
-            warnings.warn(f"{self.url}: a request was refused ({said.problem})", stacklevel=2)
+            warnings.warn(f"{self.url}: a request got no answer ({said.problem})", stacklevel=2)
             return Answer("", "error", opened=request.prompt.opened)
         try:
             choice = said["choices"][0]
@@ -215,7 +218,7 @@ def _is_answer(said: Any) -> bool:
     return not failed and (content is not None or bool(calls))
 
 
-def _chances(said: Any, options: Sequence[str]) -> tuple[float, ...] | None:
+def _listed(said: Any, options: Sequence[str]) -> tuple[float, ...] | None:
     """Log-probs of the options among the first tokens that a server lists."""
     try:
         listed = said["choices"][0]["logprobs"]["content"][0]["top_logprobs"]

@@ -13,7 +13,7 @@ import torch
 from strop.data.forms import Row
 from strop.data.items import item_of
 from strop.data.sources import data_hash, rows
-from strop.engines.engine import PromptedTask, Request, Sampling
+from strop.engines.engine import Chances, PromptedTask, Request, Sampling
 from strop.errors import DataError, MissingEvidenceError, UsageError
 from strop.recipe.template import TemplateRecipe
 from strop.text.parse import plain, spoken
@@ -46,9 +46,7 @@ class RecordedEngine:
     def score(self, trees: Sequence[Tree]) -> list[tuple[float, ...]]:
         self.policy()
 
-    def choose(
-        self, prompts: Sequence[PromptedTask], options: Sequence[str]
-    ) -> list[tuple[float, ...] | None]:
+    def choose(self, prompts: Sequence[PromptedTask], options: Sequence[str]) -> list[Chances]:
         self.policy()
 
     def publish(self, weights: Mapping[str, torch.Tensor]) -> int:

@@ -26,17 +26,20 @@ LABELS: Mapping[Any, float] = {"A": 1.0, "B": 0.0, "tie": 0.5, 1: 1.0, 0: 0.0, 0
 @dataclass(frozen=True, slots=True)
 class Anchor:
     """`Anchor(Question("7", "Name a river.", ("The Rhine.", "Rain.")), human=(1.0, 1.0, 0.5),
-    cluster="7")`: what each person said, `None` where a person said nothing."""
+    cluster="7")`: what each person said, `None` where a person said nothing. `own` is 1 where the
+    first answer is of the judge's own family and the second is not, -1 for the reverse, else 0."""
 
     question: Question
     human: tuple[float | None, ...]
     cluster: str
+    own: int = 0
 
 
 def read_anchors(path: str | Path) -> list[Anchor]:
     """Rows `{"prompt", "answers": [a, b], "human": label or list of labels}` with the labels "A",
     "B" and "tie" (or 1, 0, 0.5, or null), or preference pairs, whose chosen answer a person
-    preferred; optional: `id`, `cluster`, `criterion`.
+    preferred; optional: `id`, `cluster`, `criterion`, and `own` ("A" or "B"): which answer is of
+    the judge's own family, if only one is.
 
     Of a preference pair either answer may come first, by a hash of the pair: else every anchor
     would be of one class. Raises `DataError` for a row of another form, labels of different
@@ -87,7 +90,8 @@ def _anchor(row: Row, origin: Origin) -> Anchor:
     columns = {name: row[name] for name in ("id", "cluster") if name in row}
     task = Task(prompt, {"answers": list(answers), **columns}, origin)
     criterion = str(row.get("criterion", ""))
-    return Anchor(Question(item_of(task), prompt, answers, criterion), human, cluster_of(task))
+    question = Question(item_of(task), prompt, answers, criterion)
+    return Anchor(question, human, cluster_of(task), _own(row.get("own"), origin))
 
 
 def _of_preference(row: Row, origin: Origin) -> Anchor:
@@ -99,6 +103,13 @@ def _of_preference(row: Row, origin: Origin) -> Anchor:
         item, pair.prompt, answers if first else answers[::-1], str(row.get("criterion", ""))
     )
     return Anchor(question, (float(first),), cluster_of(pair))
+
+
+def _own(value: Any, origin: Origin) -> int:
+    if value not in ("A", "B", None):
+        raise DataError(f"`own` is {value!r}", where=str(origin),
+                        fix='write "A", "B" or null')  # fmt: skip
+    return {"A": 1, "B": -1, None: 0}[value]
 
 
 def _label(value: Any, origin: Origin) -> float | None:

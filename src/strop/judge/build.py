@@ -65,7 +65,12 @@ def _engine(recipe: JudgeRecipe) -> Engine:
         limits = RequestLimits(**recipe.requests.model_dump())
         cache = None if recipe.cache is None else Path(recipe.cache)
         return OpenAIEngine(
-            recipe.url, str(recipe.model_name), limits=limits, cache=cache, lenient=True
+            recipe.url,
+            str(recipe.model_name),
+            limits=limits,
+            cache=cache,
+            lenient=True,
+            some_may_fail=True,
         )
     if recipe.recorded is not None:
         return RecordedEngine(recipe.recorded)

@@ -8,14 +8,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from strop import __version__
 from strop.data.sources import data_hash
 from strop.errors import DataError, RecipeError
 from strop.files import read_text
 from strop.judge.anchors import Anchor, by_person
+from strop.judge.bias.own_family import SelfPreference, self_preference
 from strop.judge.bias.position import PositionBias
+from strop.judge.bias.sway import Sway, differences, sways
 from strop.judge.calibration import (
     Agreement,
     Rates,
@@ -28,8 +28,14 @@ from strop.judge.calibration import (
 )
 from strop.judge.escalation import Threshold, threshold
 from strop.judge.judges import Judge
-from strop.judge.pairwise import Compared, Disagreement, bias_of, compare, confidence_of
-from strop.stats.bradley_terry import Effect, bradley_terry
+from strop.judge.pairwise import (
+    Compared,
+    Disagreement,
+    bias_of,
+    compare,
+    confidence_of,
+    log_odds_of,
+)
 from strop.stats.share import Share, share
 
 FEWEST = 20
@@ -39,14 +45,22 @@ LEVEL = 0.9
 MOST_CARD_BYTES = 1 << 20
 
 
+TASTES = {
+    "length": ("shorter answers", "longer answers"),
+    "formatting": ("plain answers", "formatted answers"),
+    "own family": ("answers of other families", "answers of its own family"),
+}
+"""What a judge with a negative and a positive sway likes."""
+
+
 @dataclass(frozen=True, slots=True)
 class JudgeCard:
     """What `strop judge calibrate` found of a judge of pairs.
 
     `right` is the share of pairs decided by people on which the judge says the same, ties half;
     `agreement` counts ties as a label of their own, and stands beside the `ceiling`, which is
-    people's agreement with one another (`None` for one annotator). `length` is how much a standard
-    deviation of length sways the judge beyond what people preferred, in logits.
+    people's agreement with one another (`None` where no two labelled a pair). `sways` say how far
+    length, formatting and its own family sway the judge beyond what people preferred.
     """
 
     judge: Mapping[str, Any]
@@ -58,7 +72,8 @@ class JudgeCard:
     ceiling: Agreement | None
     rates: Rates
     position: PositionBias
-    length: Effect | None
+    sways: Mapping[str, Sway]
+    self_preference: SelfPreference | None
     reliability: Reliability | None
     threshold: Threshold | None
 
@@ -79,9 +94,11 @@ class JudgeCard:
             )
         kept = _percent(self.position.consistency)
         said.append(f"{kept} of its verdicts survive the opposite order")
-        if self.length is not None and self.length.low * self.length.high > 0:
-            taste = "longer" if self.length.estimate > 0 else "shorter"
-            said.append(f"beyond what people prefer it likes {taste} answers")
+        tastes = [
+            TASTES[name][sway.estimate > 0] for name, sway in self.sways.items() if sway.is_known
+        ]
+        if tastes:
+            said.append(f"beyond what people prefer it likes {', '.join(tastes)}")
         if not self.better_than_chance:
             said.append("it is no better than chance, and is not to be used")
         return "; ".join(said) + "."
@@ -123,6 +140,7 @@ def calibrate(
                         fix="put either answer first, at random")  # fmt: skip
     hits = [1 - abs(vote - right) for vote, right in zip(votes, truth, strict=True)]
     own = [clusters[n] for n in decided]
+    kin = [anchors[n].own for n in decided]
     confident = [
         (found[n], truth[k], clusters[n]) for k, n in enumerate(decided)
         if confidence_of(found[n]) is not None and verdicts[n] != 0.5
@@ -138,7 +156,8 @@ def calibrate(
         ceiling=human_ceiling(people, clusters),
         rates=rates(votes, truth),
         position=bias_of(found),
-        length=_length_effect([found[n] for n in decided], truth, own),
+        sways=_sways([found[n] for n in decided], kin, truth, own),
+        self_preference=_self_preference(kin, votes, truth),
         reliability=curve,
         threshold=limit,
     )
@@ -181,20 +200,28 @@ def _confidences(
     )
 
 
-def _length_effect(
-    found: Sequence[Compared], truth: Sequence[float], clusters: Sequence[str]
-) -> Effect | None:
-    """How much a standard deviation of length sways the judge, people's preference held fixed."""
-    lengths = [len(one.question.answers[0]) - len(one.question.answers[1]) for one in found]
-    spread = float(np.std(lengths))
-    if spread == 0 or len(set(clusters)) < FEWEST:
-        return None
-    fit = bradley_terry(
-        ["first"] * len(found), ["second"] * len(found), [one.verdict or 0.0 for one in found],
-        {"people": [2 * value - 1 for value in truth], "length": np.array(lengths) / spread},
-        clusters,
+def _sways(
+    found: Sequence[Compared], own: Sequence[int], truth: Sequence[float], clusters: Sequence[str]
+) -> dict[str, Sway]:
+    odds = [log_odds_of(one) for one in found]
+    known = [value for value in odds if value is not None]
+    apart = [differences(one.question.answers) for one in found]
+    columns = {name: [one[name] for one in apart] for name in apart[0]}
+    return sways(
+        known if len(known) == len(odds) else None,
+        [one.verdict or 0.0 for one in found], truth,
+        {**columns, "own family": [float(side) for side in own]}, clusters,
     )  # fmt: skip
-    return fit.effects["length"]
+
+
+def _self_preference(
+    own: Sequence[int], votes: Sequence[float], truth: Sequence[float]
+) -> SelfPreference | None:
+    """Over pairs of an own answer and another's; `None` where people saw wins of one side only."""
+    sides = [(n, side) for n, side in enumerate(own) if side]
+    judged = [votes[n] if side > 0 else 1 - votes[n] for n, side in sides]
+    human = [truth[n] if side > 0 else 1 - truth[n] for n, side in sides]
+    return self_preference(judged, human) if len(set(human)) == 2 else None
 
 
 def _percent(value: Share) -> str:

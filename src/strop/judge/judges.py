@@ -74,14 +74,15 @@ class TextJudge:
                              fix="let the judge answer in words")  # fmt: skip
         prompts = self.engine.prompted(tasks, Sampling(temperature=0.0, max_tokens=1))
         rulings = []
-        for logprobs in self.engine.choose(prompts, how.options):
-            if logprobs is None:
-                rulings.append(Ruling(None, problem="none of the verdicts is among its likeliest"))
+        for found in self.engine.choose(prompts, how.options):
+            if found.logprobs is None:
+                problem = "none of the verdicts is among its likeliest"
+                rulings.append(Ruling(None, problem=problem, usage=found.usage))
                 continue
-            likeliest = max(logprobs)
-            raw = [math.exp(logprob - likeliest) for logprob in logprobs]
+            likeliest = max(found.logprobs)
+            raw = [math.exp(logprob - likeliest) for logprob in found.logprobs]
             chances = [one / math.fsum(raw) for one in raw]
-            rulings.append(Ruling(how.weigh(chances), max(chances)))
+            rulings.append(Ruling(how.weigh(chances), max(chances), usage=found.usage))
         return rulings
 
     def words(self, form: FormName, template: PromptTemplate, question: Question) -> str:
@@ -127,8 +128,9 @@ def _ruling(form: FormName, question: Question, answer: Answer) -> Ruling:
     values = FORMS[form].read(answer.text, len(question.answers))
     if values is None:
         cut = " (it met the token limit)" if answer.finish == "length" else ""
-        return Ruling(None, said=answer.text, problem=f"no clear verdict in its words{cut}")
-    return Ruling(values, said=answer.text)
+        problem = f"no clear verdict in its words{cut}"
+        return Ruling(None, said=answer.text, problem=problem, usage=answer.usage)
+    return Ruling(values, said=answer.text, usage=answer.usage)
 
 
 def _expect_answers(form: FormName, question: Question) -> None:

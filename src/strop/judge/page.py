@@ -15,6 +15,8 @@ from strop.judge.card import JudgeCard
 from strop.stats.share import Share
 from strop.tracking.report import html_of, page
 
+UNITS = {"length": " for {:.0f} characters", "formatting": " for {:.1f} marks", "own family": ""}
+
 
 def write_card(card: JudgeCard, path: Path) -> Path:
     """The card as JSON in `path`, and the page beside it; returns the page's path."""
@@ -43,10 +45,13 @@ def _rows(card: JudgeCard) -> list[tuple[str, str]]:
     if card.ceiling is not None:
         rows.insert(5, ("people agree with one another", shown_share(card.ceiling.observed)))
         rows.insert(6, ("kappa of people", shown_share(card.ceiling.kappa)))
-    if card.length is not None:
-        one = card.length
-        rows.append(("sway of length, logits a standard deviation",
-                     f"{one.estimate:+.2f} ({one.low:+.2f} to {one.high:+.2f})"))  # fmt: skip
+    for name, one in card.sways.items():
+        size = f"{one.estimate:+.2f} ({one.low:+.2f} to {one.high:+.2f})"
+        rows.append((f"sway of {name}, log-odds{UNITS[name].format(one.unit)}", size))
+    if card.self_preference is not None:
+        kin = card.self_preference
+        rows.append(("finds wins of its own family more often than others'",
+                     f"{kin.difference:+.2f} ({kin.low:+.2f} to {kin.high:+.2f})"))  # fmt: skip
     if card.threshold is not None:
         limit = card.threshold
         kept = f"{limit.confidence:.2f}, which keeps {limit.kept:.0%} of verdicts"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -11,6 +12,8 @@ from strop.judge.judges import Judge, in_both_orders
 from strop.judge.question import Question, Ruling
 
 Disagreement = Literal["tie", "abstain"]
+SUREST = 1e-6
+"""Nobody is surer than by this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +61,22 @@ def bias_of(compared: Sequence[Compared]) -> PositionBias:
 
 def confidence_of(one: Compared) -> float | None:
     """The mean confidence of both orders; `None` where the judge does not give both."""
-    both = [one.straight.confidence, one.swapped.confidence]
-    given = [value for value in both if value is not None]
-    return sum(given) / 2 if len(given) == 2 else None
+    given = [one.straight.confidence, one.swapped.confidence]
+    known = [value for value in given if value is not None]
+    return sum(known) / 2 if len(known) == 2 else None
+
+
+def log_odds_of(one: Compared) -> float | None:
+    """The judge's log-odds that the first answer wins, mean of both orders; `None` where it does
+    not say how sure it is."""
+    found = []
+    for ruling in (one.straight, one.swapped):
+        if ruling.values is None or ruling.confidence is None:
+            return None
+        sure = min(max(ruling.confidence, SUREST), 1 - SUREST)
+        side = ruling.values[0] - ruling.values[1]
+        found.append(side * math.log(sure / (1 - sure)))
+    return sum(found) / 2
 
 
 def _first(ruling: Ruling) -> float | None:

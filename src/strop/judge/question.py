@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from strop.types import Text
+from strop.types import Text, Usage
 
 SWAPPED = " swapped"
 
@@ -33,15 +33,15 @@ class Ruling:
 
     `values` are worth from 0 to 1, one for each answer in the order of the question, or `None`
     where there is no verdict; `problem` then says why. `confidence` is from 0 to 1, or `None` where
-    the judge gives none.
+    the judge gives none. `usage` is what it cost, where the engine says it.
     """
 
     values: tuple[float, ...] | None
     confidence: float | None = None
     said: str = ""
     problem: str = ""
+    usage: Usage | None = None
 
     def turned(self) -> Ruling:
         """The ruling on the same answers in the opposite order."""
-        values = None if self.values is None else self.values[::-1]
-        return Ruling(values, self.confidence, self.said, self.problem)
+        return replace(self, values=None if self.values is None else self.values[::-1])

@@ -17,6 +17,7 @@ from strop.judge.question import Question, Ruling
 from strop.model.load import load_reward_model, weights_hash
 from strop.model.network import ScalarNetwork
 from strop.text.render import answer_tree
+from strop.text.runs import runs
 from strop.text.script import tools_of
 from strop.types import Text
 
@@ -78,15 +79,11 @@ def reward_scores(
         answer_tree(network.tokenizer, prompt, answer, tools_of(column))
         for prompt, answer, column in zip(prompts, answers, offered, strict=True)
     ]
-    scores: list[float] = []
-    held: list[int] = []
-    for number, tree in enumerate(trees):
-        held.append(number)
-        full = sum(len(trees[i]) for i in held) + len(tree) > TOKENS_AT_ONCE
-        if full or number == len(trees) - 1:
-            scores += network.score.finals([trees[i] for i in held]).tolist()
-            held = []
-    return scores
+    return [
+        score
+        for held in runs(trees, TOKENS_AT_ONCE)
+        for score in network.score.finals(held).tolist()
+    ]
 
 
 def _places(scores: Sequence[float]) -> tuple[float, ...]:

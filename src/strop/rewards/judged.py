@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import groupby
 
+from strop.errors import RewardError
 from strop.files import SHORT, sha256_hex
-from strop.judge.build import trusted_judge
+from strop.judge.bias.sway import Sway, chance_at_no_bias, differences
+from strop.judge.build import TrustedJudge, trusted_judge
 from strop.judge.judges import Judge
-from strop.judge.pairwise import compare
+from strop.judge.pairwise import Compared, compare, log_odds_of
 from strop.judge.question import Question
 from strop.judge.ranking import rank
 from strop.judge.rubric import Aggregation, grade
@@ -23,28 +26,52 @@ Scores = list[float | None]
 
 
 def judge_win(
+    judge: Judge,
+    known: Mapping[str, Sway],
+    /,
     prompts: Sequence[Text],
     completions: Sequence[Text],
     *,
-    judge: Judge,
     baseline: Sequence[str],
     criterion: str = "",
+    at_no_bias: bool = False,
     **columns: object,
 ) -> Scores:
     """1 where the judge prefers the completion to the task's `baseline` answer in both orders, 0
-    where it prefers the baseline, 0.5 for a tie or orders that disagree."""
+    where it prefers the baseline, 0.5 for a tie or orders that disagree.
+
+    With `at_no_bias` it is the judge's chance that the completion wins, less what is `known` to
+    sway it (length, formatting). Raises `RewardError` for a judge that does not say how sure it is.
+    """
     questions = [
         Question(_item(prompt, said, other), prompt, (spoken(said), other), criterion)
         for prompt, said, other in zip(prompts, completions, baseline, strict=True)
     ]
-    return [one.verdict for one in compare(judge, questions)]
+    compared = compare(judge, questions)
+    if at_no_bias:
+        return [_at_no_bias(one, known) for one in compared]
+    return [one.verdict for one in compared]
+
+
+def _at_no_bias(one: Compared, known: Mapping[str, Sway]) -> float | None:
+    answers = one.question.answers
+    if answers[0] == answers[1]:
+        return 0.5
+    if one.straight.values is None or one.swapped.values is None:
+        return None
+    odds = log_odds_of(one)
+    if odds is None:
+        raise RewardError("the judge does not say how sure it is, so no bias can be taken out",
+                          fix="ask it by likelihood, or drop at_no_bias")  # fmt: skip
+    return chance_at_no_bias(1 / (1 + math.exp(-odds)), differences(answers), known)
 
 
 def judge_score(
+    judge: Judge,
+    /,
     prompts: Sequence[Text],
     completions: Sequence[Text],
     *,
-    judge: Judge,
     criterion: str = "",
     **columns: object,
 ) -> Scores:
@@ -58,10 +85,11 @@ def judge_score(
 
 
 def judge_rank(
+    judge: Judge,
+    /,
     prompts: Sequence[Text],
     completions: Sequence[Text],
     *,
-    judge: Judge,
     criterion: str = "",
     **columns: object,
 ) -> Scores:
@@ -86,11 +114,12 @@ def judge_rank(
 
 
 def rubric(
+    judge: Judge,
+    rubric: Rubric,
+    /,
     prompts: Sequence[Text],
     completions: Sequence[Text],
     *,
-    judge: Judge,
-    rubric: Rubric,
     implicit: bool = False,
     **columns: object,
 ) -> Scores:
@@ -107,7 +136,8 @@ JUDGED: Mapping[str, Callable[..., Scores]] = {
     "judge_rank": judge_rank,
     "rubric": rubric,
 }
-"""Rewards that need a judge; all from 0 to 1."""
+"""Rewards that need a judge; all from 0 to 1. What is theirs alone comes first and by position, so
+that columns of the tasks may have any name."""
 
 
 def judged_function(component: RewardComponent) -> Callable[..., Scores]:
@@ -115,9 +145,23 @@ def judged_function(component: RewardComponent) -> Callable[..., Scores]:
 
     Raises `RecipeError` for a judge that is not to be trusted.
     """
-    judge = trusted_judge(str(component.judge)).judge
-    given = {} if component.rubric is None else {"rubric": read_rubric(component.rubric)}
-    return partial(JUDGED[component.function], judge=judge, **given)
+    trusted = trusted_judge(str(component.judge))
+    function, judge = JUDGED[component.function], trusted.judge
+    if component.rubric is not None:
+        return partial(function, judge, read_rubric(component.rubric))
+    known = _known(component, trusted) if component.options.get("at_no_bias") else {}
+    return partial(function, judge, known) if function is judge_win else partial(function, judge)
+
+
+def _known(component: RewardComponent, trusted: TrustedJudge) -> dict[str, Sway]:
+    """What the card says sways the judge."""
+    if component.function != "judge_win":
+        raise RewardError("at_no_bias is an option of judge_win", where=component.function,
+                          fix="drop it: scores and ranks have no log-odds to correct")  # fmt: skip
+    if trusted.card is None:
+        raise RewardError("at_no_bias takes what the judge's card says of its biases",
+                          where=str(component.judge), fix="calibrate the judge")  # fmt: skip
+    return {name: Sway(**one) for name, one in trusted.card["sways"].items()}
 
 
 def _item(*parts: Text) -> str:

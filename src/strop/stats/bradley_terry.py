@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from strop.stats.clustered import Floats, Index, number_clusters
+from strop.stats.clustered import Floats, number_clusters, sandwich
 from strop.stats.student import t_quantile
 
 ROUNDS = 100
@@ -85,7 +85,7 @@ def bradley_terry(
     design = np.column_stack([apart, *columns.values()])
     _expect_identified(design, len(names), list(columns))
     beta, bread = _newton(design, y)
-    covariance = _sandwich(design, y - _chances(design @ beta), bread, index)
+    covariance = sandwich(design, y - _chances(design @ beta), bread, index)
     freedom = float(index.max())
     effects = {}
     for n, name in enumerate(columns, start=len(names)):
@@ -110,14 +110,6 @@ def _newton(design: Floats, y: Floats) -> tuple[Floats, Floats]:
             break
     inverse: Floats = np.linalg.inv(information).astype(float)
     return beta, inverse
-
-
-def _sandwich(design: Floats, residual: Floats, bread: Floats, index: Index) -> Floats:
-    clusters = index.max() + 1
-    scores = np.zeros((clusters, design.shape[1]))
-    np.add.at(scores, index, design * residual[:, None])
-    meat: Floats = bread @ (scores.T @ scores) @ bread * clusters / (clusters - 1)
-    return meat
 
 
 def _half_width(contrast: Floats, covariance: Floats, freedom: float) -> float:

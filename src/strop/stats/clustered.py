@@ -47,6 +47,16 @@ def freedom(index: Index) -> float:
     return 1 / float((shares**2).sum() + off.sum() ** 2 - (off**2).sum())
 
 
+def sandwich(design: Floats, residual: Floats, bread: Floats, index: Index) -> Floats:
+    """Covariance of a regression's [k] coefficients with errors by clusters (Liang and Zeger 1986,
+    Biometrika 73:13-22): `design` is [n, k], `bread` the inverse of its information, [k, k]."""
+    clusters = index.max() + 1
+    scores = np.zeros((clusters, design.shape[1]))
+    np.add.at(scores, index, design * residual[:, None])
+    meat: Floats = bread @ (scores.T @ scores) @ bread * clusters / (clusters - 1)
+    return meat
+
+
 @dataclass(frozen=True, slots=True)
 class MeanEstimate:
     """`MeanEstimate(estimate=0.02, error=0.011, freedom=39.0, n=200)`: a mean of n items, its

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from strop.engines.engine import PromptedTask, Request, Sampling, prompted_tasks
+from strop.engines.engine import Chances, PromptedTask, Request, Sampling, prompted_tasks
 from strop.engines.local.sampler import LocalSampler
 from strop.errors import UsageError
 from strop.model.decode import slot_bytes, slots_of
@@ -21,12 +21,16 @@ from strop.model.logprobs import bare, eval_mode
 from strop.model.network import Policy
 from strop.recipe.template import AS_IT_IS, TemplateRecipe
 from strop.text.chat.named import with_template
-from strop.types import Branch, Completion, Task, Tree
+from strop.text.runs import runs
+from strop.types import Branch, Completion, Task, Tree, Usage
 
 KEYS_AT_LEAST = {"cpu": 3 * 2**27}
 KEYS_AT_LEAST_ELSEWHERE = 2**32
 """Bytes that keys and values may always take; above that, half of what the weights do. 384 MiB on
 a CPU, 4 GiB on a device whose memory is its own."""
+
+TOKENS_AT_ONCE = 8192
+"""Tokens of one forward where options are weighed."""
 
 LEAST_ROWS = 64
 """So many answers are decoded at once, however long they may get: a step reads all weights, and few
@@ -92,19 +96,20 @@ class LocalEngine:
         lengths = [int(length) for length in scores.lengths_B()]
         return [tuple(part.tolist()) for part in scores.logprobs_N.split(lengths)]
 
-    def choose(
-        self, prompts: Sequence[PromptedTask], options: Sequence[str]
-    ) -> list[tuple[float, ...] | None]:
+    def choose(self, prompts: Sequence[PromptedTask], options: Sequence[str]) -> list[Chances]:
         tokenizer = self.policy().tokenizer
         ids = [
             tuple(tokenizer(option, add_special_tokens=False)["input_ids"]) for option in options
         ]
         branches = tuple(Branch(one, (True,) * len(one)) for one in ids)
-        found: list[tuple[float, ...] | None] = []
-        for prompt in prompts:
-            scores = self.score([Tree(prompt.prompt_ids, branches)])
-            found.append(tuple(math.fsum(logprobs) for logprobs in scores))
-        return found
+        trees = [Tree(prompt.prompt_ids, branches) for prompt in prompts]
+        scores = [logprobs for held in runs(trees, TOKENS_AT_ONCE) for logprobs in self.score(held)]
+        totals = [math.fsum(logprobs) for logprobs in scores]
+        asked = sum(len(one) for one in ids)
+        return [
+            Chances(tuple(totals[first : first + len(ids)]), Usage(len(tree.trunk), asked))
+            for first, tree in zip(range(0, len(totals), len(ids)), trees, strict=True)
+        ]
 
     def publish(self, weights: Mapping[str, torch.Tensor]) -> int:
         """Copies weights that are not the model's own tensors; in training all are its own, so none

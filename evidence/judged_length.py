@@ -28,11 +28,11 @@ from strop.cli.show import setup
 from strop.curate.manifest import sources_of
 from strop.curate.sample import sample
 from strop.files import digest64, write_json, write_rows
-from strop.judge.anchors import Anchor
+from strop.judge.asking.forms import FormName
+from strop.judge.asking.question import Question, Ruling
 from strop.judge.bias.sway import Sway
-from strop.judge.card import calibrate
-from strop.judge.forms import FormName
-from strop.judge.question import Question, Ruling
+from strop.judge.trust.anchors import Anchor
+from strop.judge.trust.card import calibrate
 from strop.recipe.curate import SampleSettings
 from strop.recipe.train.rollout import SamplingRecipe
 from strop.rewards.exact import exact_answer

@@ -25,9 +25,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from strop.engines.draws import DrawKey
 from strop.engines.engine import Sampling, in_groups, prompted_tasks, requests_of
 from strop.engines.local.engine import LocalEngine
-from strop.judge.anchors import read_anchors
-from strop.judge.card import calibrate
-from strop.judge.judges import TextJudge
+from strop.judge.asking.judges import TextJudge
+from strop.judge.trust.anchors import read_anchors
+from strop.judge.trust.card import calibrate
 from strop.model.load import load_for_inference
 from strop.recipe.loading.load import load_recipe
 from strop.train.run import train

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from strop.judge.calibration import agreement, human_ceiling, majority, rates, reliability
+from strop.judge.trust.calibration import agreement, human_ceiling, majority, rates, reliability
 from strop.stats.agreement import cohen_kappa
 
 

@@ -12,10 +12,10 @@ from typer.testing import CliRunner, Result
 
 from strop.cli.app import app
 from strop.errors import DataError, RecipeError
-from strop.judge.anchors import read_anchors
+from strop.judge.asking.judges import TextJudge
 from strop.judge.build import build_judge
-from strop.judge.card import calibrate, expect_card
-from strop.judge.judges import TextJudge
+from strop.judge.trust.anchors import read_anchors
+from strop.judge.trust.card import calibrate, expect_card
 from strop.recipe.judge import JudgeRecipe
 from strop.recipe.loading.load import load
 from tests.support.scripted import Scripted

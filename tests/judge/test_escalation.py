@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from strop.judge.escalation import Threshold, escalate, fewest_items, most_wrong, threshold
+from strop.judge.panel.escalation import Threshold, fewest_items, most_wrong, threshold
 
 
 @pytest.mark.parametrize(("misses", "n"), [(0, 30), (3, 50), (40, 200), (30, 30)])
@@ -44,11 +44,3 @@ def test_a_judge_at_chance_keeps_nothing() -> None:
     assert threshold([0.9] * 30, [True] * 30) == Threshold(0.9, 1.0, 1.0, 0.9)
     with pytest.raises(ValueError, match="no labelled verdicts"):
         threshold([], [])
-
-
-def test_a_cascade_by_hand() -> None:
-    limits = [Threshold(0.8, 0.5, 0.95, 0.9), Threshold(0.7, 0.5, 0.95, 0.9)]
-    verdicts = [[1, 1, 1, None], [0, 0, None, 1]]
-    confidences = [[0.9, 0.6, 0.6, None], [0.9, 0.9, 0.9, 0.75]]
-    assert escalate(verdicts, confidences, limits) == [(1, 0), (0, 1), (None, None), (1, 1)]
-    assert escalate(verdicts, confidences, [None, limits[1]])[0] == (0, 1)

@@ -11,8 +11,8 @@ import pytest
 from transformers import LlamaConfig
 
 from strop.errors import RewardError
-from strop.files import SHORT, sha256_of
-from strop.judge.family import expect_other_family, family_of
+from strop.judge.asking.family import expect_other_family, family_of
+from strop.judge.build import judge_hash
 from strop.recipe.judge import JudgeRecipe
 from strop.recipe.loading.load import load, load_recipe
 from strop.train.run import train
@@ -62,7 +62,7 @@ def test_a_policy_learns_from_a_judge(recipes: dict[str, Path], tmp_path: Path) 
     assert row["rewards/judge_score/mean"] == pytest.approx(row["reward"])
     assert 0 < row["reward"] < 1
     lineage = json.loads((run / "lineage.json").read_text())
-    assert sha256_of(judge)[:SHORT] in json.dumps(lineage)
+    assert judge_hash(judge) in json.dumps(lineage)
 
 
 def test_one_of_the_policys_own_family_is_refused_before_it_is_asked(

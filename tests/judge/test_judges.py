@@ -17,10 +17,10 @@ from strop.engines.local.engine import LocalEngine
 from strop.engines.openai import OpenAIEngine
 from strop.errors import RecipeError, UnscoredError, UsageError
 from strop.http import RequestLimits
-from strop.judge.forms import FORMS, form_template
-from strop.judge.judges import TextJudge
+from strop.judge.asking.forms import FORMS, form_template
+from strop.judge.asking.judges import TextJudge
+from strop.judge.asking.question import Question
 from strop.judge.pairwise import bias_of, compare
-from strop.judge.question import Question
 from strop.types import Answer, Origin, Task
 from tests.support.scripted import Scripted
 from tests.support.servers import chat_server

@@ -15,8 +15,9 @@ import pytest
 from scipy.stats import spearmanr
 
 from strop.judge.bias import consistent, length_controlled, position_bias
-from strop.judge.calibration import agreement, human_ceiling, majority
 from strop.judge.panel import weighted_vote, weights
+from strop.judge.suspicion import suspicion
+from strop.judge.trust.calibration import agreement, human_ceiling, majority
 from tests.support import ROOT
 
 DATA = Path(os.environ.get("STROP_DATA", ROOT.parent / "shared/data"))
@@ -123,3 +124,15 @@ def test_length_controlled_win_rates_beside_the_published_ones() -> None:
     assert spearmanr([controlled[n] for n in names], [theirs[n] for n in names])[0] >= 0.97
     assert np.median([abs(controlled[n] - theirs[n]) for n in names]) <= 1.0
     assert spearmanr([raw[n] for n in names], [theirs[n] for n in names])[0] < 0.94
+
+
+def test_an_attack_on_the_judge_is_seen_and_16_other_models_are_not_suspected() -> None:
+    suspected = {}
+    for file in sorted((DATA / "alpaca_eval").glob("*.jsonl.gz")):
+        rows = lines(f"alpaca_eval/{file.name.removesuffix('.jsonl.gz')}")
+        found = suspicion([row["instruction"] for row in rows],
+                          [row["output_2"] or "" for row in rows])  # fmt: skip
+        suspected[file.name.removesuffix(".jsonl.gz")] = len(found.sentences)
+    assert len(suspected) == 17
+    # one text for everything, and it speaks to the judge
+    assert {name: count for name, count in suspected.items() if count} == {"NullModel": 2}

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from strop.errors import RecipeError
-from strop.judge.judges import TextJudge
-from strop.judge.question import Question
+from strop.judge.asking.judges import TextJudge
+from strop.judge.asking.question import Question
 from strop.judge.ranking import pick, rank
 from strop.judge.rubric import Grade, grade, points
 from strop.recipe.rubric import Rubric, read_rubric

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from strop.judge.material import material
-from strop.judge.parse import criterion_verdict, pair_verdict, ranking_verdict, score_verdict
+from strop.judge.asking.material import material
+from strop.judge.asking.parse import criterion_verdict, pair_verdict, ranking_verdict, score_verdict
 from strop.rewards.audit.attacks import INJECTIONS, NULL_MODEL
 
 

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from strop.errors import DataError, RecipeError, RewardError
+from strop.judge.asking.forms import FormName
+from strop.judge.asking.judges import TextJudge
+from strop.judge.asking.question import Question, Ruling
 from strop.judge.bias.sway import Sway, differences
-from strop.judge.forms import FormName
-from strop.judge.judges import TextJudge
-from strop.judge.question import Question, Ruling
 from strop.recipe.rubric import Criterion, Rubric
 from strop.recipe.train import reward as recipes
 from strop.recipe.train.reward import RewardComponent, RewardFile
@@ -68,9 +68,39 @@ def test_a_rubric() -> None:
     rules = Rubric(criteria=[Criterion(name="dose", text="It names a dose.", points=2),
                              Criterion(name="rude", text="It is rude.", points=-1)])  # fmt: skip
     asked = judge(lambda text: f"Met: {'yes' if 'names a dose' in text else 'no'}")
-    assert rubric(asked, rules, ["p"], ["5 mg"]) == [1.0]
+    found = rubric(asked, rules, ["p"], ["5 mg"])
+    assert (found.values, found.parts) == ([1.0], {"dose": [1.0], "rude": [0.0]})
     once = judge(lambda text: "Score: 4")
-    assert rubric(once, rules, ["p"], ["5 mg"], implicit=True) == [0.4]
+    whole = rubric(once, rules, ["p"], ["5 mg"], implicit=True)
+    assert (whole.values, whole.parts) == ([0.4], {})
+
+
+def test_what_was_met_of_a_rubric_stands_beside_its_score(tmp_path: Path) -> None:
+    """Every criterion is logged by its name, and only the rubric counts."""
+    (tmp_path / "dose.yaml").write_text(
+        "criteria:\n"
+        "- {name: dose, text: It names a dose., points: 3}\n"
+        "- {name: rude, text: It is rude., points: -1}\n"
+    )
+
+    def reply(body: dict[str, Any]) -> str:
+        text = body["messages"][0]["content"]
+        if "mute" in text:
+            return "?"
+        return f"Met: {'yes' if 'rude' in text or '5 mg' in text else 'no'}"
+
+    with chat_server(reply) as server:
+        row = files(tmp_path, server.url, uncalibrated="try")
+        component = RewardComponent.model_validate(
+            {**row, "function": "rubric", "rubric": str(tmp_path / "dose.yaml"), "weight": 2.0}
+        )
+        judged = Reward([component]).judge(["p"] * 3, ["5 mg", "none", "mute"], {})
+    assert [dict(score.components) for score in judged.scores] == [
+        {"rubric": pytest.approx(2 / 3), "rubric/dose": 1.0, "rubric/rude": 1.0},
+        {"rubric": 0.0, "rubric/dose": 0.0, "rubric/rude": 1.0},
+        {"rubric": None, "rubric/dose": None, "rubric/rude": None},
+    ]
+    assert [score.total for score in judged.scores] == [pytest.approx(4 / 3), 0.0, None]
 
 
 def files(folder: Path, url: str, **more: str) -> dict[str, Any]:

@@ -15,10 +15,10 @@ from transformers import (
 
 from strop.demo.world import assistant, solution, user
 from strop.errors import ModelError, UsageError
+from strop.judge.asking.question import Question
+from strop.judge.asking.reward_model import RewardModelJudge
 from strop.judge.pairwise import bias_of, compare
-from strop.judge.question import Question
 from strop.judge.ranking import rank
-from strop.judge.reward_model import RewardModelJudge
 from strop.model.load import load_reward_model, load_scalar, load_tokenizer
 from strop.model.logprobs import padded_hidden
 from strop.model.scalar import ScalarScorer

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +14,7 @@ from strop.cli.options import AsJson, DryRun, Overrides
 
 if TYPE_CHECKING:
     from strop.judge.pairwise import Compared
+    from strop.judge.trust.anchors import Anchor
 
 app = typer.Typer(help="Ask judges, and find out how far to believe them.", no_args_is_help=True)
 JudgeFile = Annotated[Path, typer.Argument(help="Who judges (YAML).")]
@@ -39,10 +40,11 @@ def calibrate(
     Example: strop judge calibrate judge.yaml --anchors labelled.jsonl --output card.json
     """
     from strop.files import write_rows
-    from strop.judge.anchors import read_anchors
     from strop.judge.build import build_judge
-    from strop.judge.card import calibrate as calibrated
-    from strop.judge.page import write_card
+    from strop.judge.pairwise import cost_of
+    from strop.judge.trust.anchors import read_anchors
+    from strop.judge.trust.card import calibrate as calibrated
+    from strop.judge.trust.page import write_card
     from strop.recipe.judge import JudgeRecipe
     from strop.recipe.loading.load import load
 
@@ -58,6 +60,9 @@ def calibrate(
     if as_json:
         print(json.dumps(card.plain()))
     else:
+        cost = cost_of(compared)
+        if cost is not None:
+            print(f"cost: {cost.prompt} prompt tokens, {cost.completion} of answers")
         print(f"{card.sentence}\nsaved {output}, {page.name} and {verdicts.name}")
     raise typer.Exit(0 if card.better_than_chance else 10)
 
@@ -77,21 +82,24 @@ def compare(
     Example: strop judge compare judge.yaml --data pairs.jsonl --output verdicts.jsonl
     """
     from strop.files import write_rows
-    from strop.judge.anchors import read_pairs
     from strop.judge.build import build_judge
     from strop.judge.pairwise import compare as compared
+    from strop.judge.trust.anchors import read_pairs
+    from strop.judge.trust.card import expect_card
     from strop.recipe.judge import JudgeRecipe
     from strop.recipe.loading.load import load
 
-    asked, pairs = build_judge(load(JudgeRecipe, judge, overrides)), read_pairs(data)
+    recipe = load(JudgeRecipe, judge, overrides)
+    asked, pairs = build_judge(recipe), read_pairs(data)
+    card = None if recipe.card is None else expect_card(recipe.card, asked)
     if dry_run:
         print(f"{len(pairs)} pairs; nothing asked")
         return
     found = compared(asked, [pair.question for pair in pairs], disagreement=_how(abstain))
     output.parent.mkdir(parents=True, exist_ok=True)
     write_rows(output, _rows(found))
-    told = _told(found)
-    print(json.dumps(told) if as_json else f"{_said(told)}\nsaved {output}")
+    told, said = _told(pairs, found, card)
+    print(json.dumps(told) if as_json else "\n".join([*said, f"saved {output}"]))
 
 
 @app.command("label")
@@ -111,9 +119,9 @@ def label(
     Example: strop judge label pairs.jsonl --output labels
     """
     from strop.files import locked
-    from strop.judge.anchors import read_pairs
     from strop.judge.label.ledger import Ledger
     from strop.judge.label.serve import serve
+    from strop.judge.trust.anchors import read_pairs
 
     pairs = read_pairs(data)
     if dry_run:
@@ -138,21 +146,40 @@ def _rows(compared: Sequence[Compared]) -> Iterator[dict[str, Any]]:
                "straight": asdict(one.straight), "swapped": asdict(one.swapped)}  # fmt: skip
 
 
-def _told(compared: Sequence[Compared]) -> dict[str, Any]:
+def _told(
+    pairs: Sequence[Anchor], compared: Sequence[Compared], card: Mapping[str, Any] | None
+) -> tuple[dict[str, Any], list[str]]:
+    """What came of it, for machines and for people."""
+    from strop.judge.pairwise import cost_of
+    from strop.judge.suspicion import suspicion
+    from strop.judge.win_rate import win_rates
+    from strop.text.templates import conversation
+
     verdicts = [one.verdict for one in compared]
     known = [verdict for verdict in verdicts if verdict is not None]
     both = [one for one in compared if one.straight.values and one.swapped.values]
     same = sum(one.straight.values == one.swapped.values for one in both)
-    return {
+    rates, cost = win_rates(pairs, compared, card), cost_of(compared)
+    prompts = [conversation(pair.question.prompt) for pair in pairs]
+    suspicious = {
+        side: suspicion(prompts, [pair.question.answers[n] for pair in pairs]).sentences
+        for n, side in enumerate(("first", "second"))
+    }
+    told = {
         "pairs": len(verdicts), "missing": len(verdicts) - len(known),
         "first": known.count(1.0), "second": known.count(0.0), "tie": known.count(0.5),
         "same_in_both_orders": same,
+        "win_rate": None if rates is None else asdict(rates),
+        "suspicious": suspicious, "tokens": None if cost is None else asdict(cost),
     }  # fmt: skip
-
-
-def _said(told: dict[str, Any]) -> str:
-    return (
-        f"of {told['pairs']} pairs the first answer won {told['first']}, the second "
+    said = [
+        f"of {len(verdicts)} pairs the first answer won {told['first']}, the second "
         f"{told['second']}, {told['tie']} were ties, {told['missing']} have no verdict; "
-        f"{told['same_in_both_orders']} verdicts were the same in both orders"
-    )
+        f"{same} verdicts were the same in both orders"
+    ]
+    if rates is not None:
+        said.append(rates.sentence)
+    said += [f"{side} answers: {one}" for side, all_ in suspicious.items() for one in all_]
+    if cost is not None:
+        said.append(f"cost: {cost.prompt} prompt tokens, {cost.completion} of answers")
+    return told, said

@@ -12,6 +12,7 @@ from strop.data.sources import data_hash, rows_hash
 from strop.engines.engine import Engine
 from strop.evals.ask import as_engine
 from strop.files import SHORT, sha256_hex, sha256_of
+from strop.judge.build import judge_hash
 from strop.model.load import weights_hash
 from strop.recipe.study import Study
 from strop.recipe.suite import Suite
@@ -42,9 +43,11 @@ def _by_content(value: Any) -> Any:
         found["path"] = data_hash([value["path"]])
     if isinstance(value.get("hub"), str):
         found["hub"] = rows_hash(DataSource.model_validate(value))
-    for name in ("file", "judge", "rubric", "against"):
+    for name in ("file", "rubric", "against"):
         if isinstance(value.get(name), str):
             found[name] = sha256_of(Path(value[name]))
+    if isinstance(value.get("judge"), str):
+        found["judge"] = judge_hash(value["judge"])
     if isinstance(value.get("chat_template"), str) and Path(value["chat_template"]).is_file():
         found["chat_template"] = sha256_of(Path(value["chat_template"]))
     if isinstance(value.get("include_path"), str):

@@ -20,7 +20,7 @@ from strop.evals.tasks import choice, perplexity
 from strop.evals.tasks.custom import own_records, task_function
 from strop.evals.tasks.generation import prefer, score_rollouts
 from strop.evals.tasks.safety import expect_safety, safety_records
-from strop.evals.tasks.win_rate import beside, win_rate_of
+from strop.evals.tasks.win_rate import beside, warn_of_attacks, win_rate_of
 from strop.model.network import Policy
 from strop.recipe.suite import (
     AnswerTask,
@@ -101,7 +101,12 @@ def _win_rate(recipe: WinRateTask, asked: EvalSetup) -> Job:
     scored = win_rate_of(recipe)
     reward = Reward(scored.scores)
     reward.expect_columns(rows)
-    return _answered(recipe, asked, rows, lambda said: score_rollouts(scored, reward, said))
+
+    def judged(said: Sequence[Rollout | Answered]) -> list[EvalRecord]:
+        warn_of_attacks(recipe.name, said)
+        return score_rollouts(scored, reward, said)
+
+    return _answered(recipe, asked, rows, judged)
 
 
 def _safety(recipe: SafetyTask, asked: EvalSetup) -> Job:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,18 +13,24 @@ from strop.engines.local.engine import LocalEngine
 from strop.engines.openai import OpenAIEngine
 from strop.engines.recorded import RecordedEngine
 from strop.errors import RecipeError
+from strop.files import SHORT, sha256_hex, sha256_of
 from strop.http import RequestLimits
-from strop.judge.card import expect_card
-from strop.judge.judges import Judge, TextJudge
-from strop.judge.reward_model import RewardModelJudge
-from strop.recipe.judge import JudgeRecipe
+from strop.judge.asking.judges import Judge, TextJudge
+from strop.judge.asking.reward_model import RewardModelJudge
+from strop.judge.panel.together import Chain, Voters
+from strop.judge.panel.votes import log_odds
+from strop.judge.trust.card import expect_card, read_card, without_places
+from strop.recipe.judge import JudgeRecipe, Vote
 from strop.recipe.loading.load import load
 
 
 def build_judge(recipe: JudgeRecipe) -> Judge:
-    """Nothing is loaded or asked yet."""
+    """Nothing is loaded or asked yet. Raises `RecipeError` for a panel within a panel, and for a
+    vote that needs a card which a member does not have."""
     if recipe.reward_model is not None:
         return RewardModelJudge(recipe.reward_model)
+    if recipe.panel is not None:
+        return _panel(recipe.panel, recipe.vote)
     return TextJudge(
         _engine(recipe),
         templates=recipe.templates,
@@ -58,6 +65,46 @@ def trusted_judge(path: str | Path) -> TrustedJudge:
             "`uncalibrated` why it is used without one",
         )  # fmt: skip
     return TrustedJudge(judge, None)
+
+
+def judge_hash(path: str | Path) -> str:
+    """Hash of all that the verdicts of a judge's file depend on: models, words, card. One that was
+    moved to another folder keeps it."""
+    recipe = load(JudgeRecipe, str(path))
+    card = None if recipe.card is None else sha256_of(Path(recipe.card))
+    known = [without_places(build_judge(recipe).identity()), card]
+    return sha256_hex(json.dumps(known, sort_keys=True), SHORT)
+
+
+def _panel(files: Sequence[str], vote: Vote) -> Judge:
+    recipes = [load(JudgeRecipe, file) for file in files]
+    nested = next((file for file, one in zip(files, recipes, strict=True) if one.panel), None)
+    if nested is not None:
+        raise RecipeError("a panel's judge is a panel itself", where=nested,
+                          fix="name its judges in one list")  # fmt: skip
+    judges = tuple(build_judge(recipe) for recipe in recipes)
+    if vote == "majority":
+        return Voters(judges)
+    cards = [
+        _member_card(recipe, judge, file, vote)
+        for recipe, judge, file in zip(recipes, judges, files, strict=True)
+    ]
+    if vote == "weighted":
+        return Voters(judges, tuple(map(_weight, cards)))
+    limits = [card["threshold"] for card in cards]
+    return Chain(judges, tuple(None if one is None else float(one["confidence"]) for one in limits))
+
+
+def _weight(card: Mapping[str, Any]) -> float:
+    return log_odds(float(card["right"]["mean"]), int(card["agreement"]["items"]))
+
+
+def _member_card(recipe: JudgeRecipe, judge: Judge, file: str, vote: Vote) -> Mapping[str, Any]:
+    """A member may be worse than chance: its weight is negative, and it is never sure enough."""
+    if recipe.card is None:
+        raise RecipeError(f"vote: {vote} takes what the card says of each judge", where=file,
+                          fix="calibrate it (strop judge calibrate) and name its card")  # fmt: skip
+    return read_card(recipe.card, judge)
 
 
 def _engine(recipe: JudgeRecipe) -> Engine:

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from strop.judge.asking.judges import Judge, in_both_orders
+from strop.judge.asking.question import Question, Ruling
 from strop.judge.bias.position import PositionBias, consistent, position_bias
-from strop.judge.judges import Judge, in_both_orders
-from strop.judge.question import Question, Ruling
+from strop.types import Usage
 
 Disagreement = Literal["tie", "abstain"]
 SUREST = 1e-6
@@ -57,6 +58,19 @@ def bias_of(compared: Sequence[Compared]) -> PositionBias:
     return position_bias(
         [_first(one.straight) for one in asked], [_first(one.swapped) for one in asked]
     )
+
+
+def cost_of(compared: Sequence[Compared]) -> Usage | None:
+    """The tokens that all verdicts took, as far as the judge's engine counts them."""
+    used = [
+        ruling.usage
+        for one in compared
+        for ruling in (one.straight, one.swapped)
+        if ruling.usage is not None
+    ]
+    if not used:
+        return None
+    return Usage(sum(one.prompt for one in used), sum(one.completion for one in used))
 
 
 def confidence_of(one: Compared) -> float | None:

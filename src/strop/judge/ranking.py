@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean
 
-from strop.judge.judges import Judge, in_both_orders
-from strop.judge.question import Question
+from strop.judge.asking.judges import Judge, in_both_orders
+from strop.judge.asking.question import Question
 
 
 def rank(judge: Judge, questions: Sequence[Question]) -> list[tuple[float, ...] | None]:

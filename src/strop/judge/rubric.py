@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from strop.judge.judges import Judge
-from strop.judge.question import Question, Ruling
+from strop.judge.asking.judges import Judge
+from strop.judge.asking.question import Question, Ruling
 from strop.recipe.rubric import Rubric
 from strop.types import Text
 

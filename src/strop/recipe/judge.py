@@ -14,17 +14,22 @@ from strop.recipe.train.rollout import SamplingRecipe
 Form = Literal["pairwise", "score", "criterion", "ranking"]
 Reason = Annotated[str, Field(min_length=1)]
 
-WHO = ("model", "url", "recorded", "reward_model")
+WHO = ("model", "url", "recorded", "reward_model", "panel")
+Vote = Literal["majority", "weighted", "escalate"]
 
 
 class JudgeRecipe(Strict):
     """One judge: a `model` folder or hub name, the model `model_name` behind an OpenAI-compatible
-    `url`, a file of `recorded` answers, or the folder of a `reward_model`.
+    `url`, a file of `recorded` answers, the folder of a `reward_model`, or a `panel` of such files.
 
     It is asked in strop's words or in those of `templates` (a file for each form), greedily unless
     `sampling` says otherwise; `by_likelihood` reads its verdict from how likely each one is, and it
     gives no reasons. `requests` says how an endpoint is asked, and `cache` is a folder that keeps
     its answers.
+
+    A panel joins its judges by `vote`: their majority (mean of scores and rankings), a vote that
+    counts by what each one's card says of it, or an escalation, in which each keeps the pairs that
+    it is sure enough of by its card and hands the rest to the next.
 
     `card` is the file that `strop judge calibrate` wrote of this judge. Training and gates refuse a
     judge without one unless `uncalibrated` says why, and a judge of the policy's own family unless
@@ -36,6 +41,8 @@ class JudgeRecipe(Strict):
     model_name: str | None = None
     recorded: LocalPath | None = None
     reward_model: ModelPath | None = None
+    panel: list[LocalPath] | None = Field(None, min_length=2)
+    vote: Vote = "majority"
     by_likelihood: bool = False
     templates: dict[Form, LocalPath] = Field(default_factory=dict)
     sampling: SamplingRecipe = SamplingRecipe(temperature=0.0, max_tokens=256)
@@ -66,6 +73,12 @@ class JudgeRecipe(Strict):
             raise ValueError("recorded answers have no likelihoods: drop by_likelihood")
         if self.reward_model is not None and (self.templates or self.by_likelihood):
             raise ValueError("a reward model reads no words: drop templates and by_likelihood")
+        if self.panel is None and self.vote != "majority":
+            raise ValueError("`vote` is for a panel, and there is none: drop it")
+        own = ("by_likelihood", "templates", "sampling", "seed")
+        told = [name for name in own if name in self.model_fields_set]
+        if self.panel is not None and told:
+            raise ValueError(f"{', '.join(told)} belong into the files of the panel's judges")
         if self.card is not None and self.uncalibrated is not None:
             raise ValueError("`uncalibrated` says why there is no card, and there is one: drop it")
         return self

@@ -81,7 +81,7 @@ class Reward:
     ) -> Judged:
         """One score per completion, `group_size` of them a group; a component that raises leaves
         its completions unscored, and so are those whose places are in `unscored`. A score's
-        components are raw values."""
+        components are raw values; the parts of one (`rubric/names the dose`) stand beside it."""
         by_name: dict[str, list[float | None]] = {}
         failures: list[Failure] = []
         for component, function in self.components:
@@ -90,6 +90,7 @@ class Reward:
             answer = _call(component, function, given)
             self.seconds[component.label] += time.perf_counter() - started
             by_name[component.label] = answer.values
+            by_name |= {f"{component.label}/{name}": v for name, v in answer.parts.items()}
             failures += [Failure(component.label, f.error, f.kind, f.count) for f in answer.faults]
         raw = [
             {name: None if i in unscored else v[i] for name, v in by_name.items()}

@@ -18,7 +18,7 @@ from strop.rewards.exact import exact_answer
 from strop.rewards.grader import read_grader
 from strop.rewards.judged import JUDGED, judged_function
 from strop.rewards.math import math_answer
-from strop.rewards.own.functions import as_trl, is_verl, own_function
+from strop.rewards.own.functions import FunctionOutput, as_trl, is_verl, own_function
 from strop.rewards.own.guard import GuardedFunction
 from strop.rewards.reward_model import reward_model
 from strop.rewards.schema import json_schema
@@ -34,7 +34,7 @@ from strop.rewards.style import (
 )
 from strop.rewards.tools import tool_call
 
-RewardFunction = Callable[..., Sequence[float | None]]
+RewardFunction = Callable[..., Sequence[float | None] | FunctionOutput]
 
 BUILT_IN: dict[str, RewardFunction] = {
     "exact_answer": exact_answer,

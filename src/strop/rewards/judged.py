@@ -10,15 +10,16 @@ from itertools import groupby
 
 from strop.errors import RewardError
 from strop.files import SHORT, sha256_hex
+from strop.judge.asking.judges import Judge
+from strop.judge.asking.question import Question
 from strop.judge.bias.sway import Sway, chance_at_no_bias, differences
 from strop.judge.build import TrustedJudge, trusted_judge
-from strop.judge.judges import Judge
 from strop.judge.pairwise import Compared, compare, log_odds_of
-from strop.judge.question import Question
 from strop.judge.ranking import rank
 from strop.judge.rubric import Aggregation, grade
 from strop.recipe.rubric import Rubric, read_rubric
 from strop.recipe.train.reward import RewardComponent
+from strop.rewards.own.functions import FunctionOutput
 from strop.text.parse import spoken
 from strop.types import Text
 
@@ -122,15 +123,18 @@ def rubric(
     *,
     implicit: bool = False,
     **columns: object,
-) -> Scores:
-    """The share of the rubric's points, from 0 to 1; with `implicit` the judge's one score for all
-    criteria at once."""
+) -> FunctionOutput:
+    """The share of the rubric's points, from 0 to 1, and what was met of its criteria; with
+    `implicit` the judge's one score for all criteria at once."""
     answers = [(prompt, spoken(said)) for prompt, said in zip(prompts, completions, strict=True)]
     how: Aggregation = "implicit" if implicit else "explicit"
-    return [one.score for one in grade(judge, rubric, answers, aggregation=how)]
+    grades = grade(judge, rubric, answers, aggregation=how)
+    names = [] if implicit else [one.name for one in rubric.criteria]
+    parts = {name: [one.criteria[name] for one in grades] for name in names}
+    return FunctionOutput([one.score for one in grades], [], parts)
 
 
-JUDGED: Mapping[str, Callable[..., Scores]] = {
+JUDGED: Mapping[str, Callable[..., Scores | FunctionOutput]] = {
     "judge_win": judge_win,
     "judge_score": judge_score,
     "judge_rank": judge_rank,
@@ -140,7 +144,7 @@ JUDGED: Mapping[str, Callable[..., Scores]] = {
 that columns of the tasks may have any name."""
 
 
-def judged_function(component: RewardComponent) -> Callable[..., Scores]:
+def judged_function(component: RewardComponent) -> Callable[..., Scores | FunctionOutput]:
     """The component's function with its judge.
 
     Raises `RecipeError` for a judge that is not to be trusted.

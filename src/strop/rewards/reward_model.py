@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from strop.judge.reward_model import reward_scores
+from strop.judge.asking.reward_model import reward_scores
 from strop.types import Text
 
 

@@ -14,10 +14,10 @@ from typer.testing import CliRunner
 
 from strop.cli.app import app
 from strop.errors import DataError, RecipeError
-from strop.judge.anchors import read_pairs
+from strop.judge.asking.forms import FormName
+from strop.judge.asking.question import Question, Ruling
 from strop.judge.build import TrustedJudge
-from strop.judge.forms import FormName
-from strop.judge.question import Question, Ruling
+from strop.judge.trust.anchors import read_pairs
 from tests.support.exports import Make
 
 CARD = {"reliability": {}, "threshold": {"confidence": 0.8}}

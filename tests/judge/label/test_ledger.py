@@ -10,8 +10,8 @@ import pytest
 
 from strop.data.records import preference
 from strop.errors import DataError, UsageError
-from strop.judge.anchors import Anchor, read_anchors, read_pairs
 from strop.judge.label.ledger import Choice, Ledger
+from strop.judge.trust.anchors import Anchor, read_anchors, read_pairs
 from strop.types import Origin
 
 

@@ -10,9 +10,9 @@ from typing import Any
 from strop.curate.signals.compare import Held, Pair
 from strop.errors import DataError
 from strop.files import digest64, sha256_hex
+from strop.judge.asking.question import Question
 from strop.judge.build import TrustedJudge
 from strop.judge.pairwise import Compared, compare, confidence_of
-from strop.judge.question import Question
 from strop.text.parse import spoken
 from strop.types import Task
 

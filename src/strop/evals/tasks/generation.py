@@ -16,12 +16,16 @@ from strop.text.parse import plain
 from strop.text.render import preference_tree
 from strop.types import FAILED, Answered, EvalRecord, Judged, Preference, Rollout, Scale
 
+MET: Scale = (0.0, 1.0)
+"""The range of a criterion that was met or not."""
+
 
 def score_rollouts(
     recipe: GenerateTask, reward: Reward, rollouts: Sequence[Rollout | Answered]
 ) -> list[EvalRecord]:
-    """One record per answer and component, without a score for an answer that failed or was called
-    off; raises `UnscoredError` when a component judged none."""
+    """One record per answer and component, and per part of a component (a rubric's criteria),
+    without a score for an answer that failed or was called off; raises `UnscoredError` when a
+    component judged none."""
     judged = reward.judge_rollouts(rollouts)
     answers = [
         (rollout, sample) for rollout in rollouts for sample in range(len(rollout.completions))
@@ -32,9 +36,18 @@ def score_rollouts(
         values = [score.components[component.label] for score in judged.scores]
         if all(value is None for value in values):
             raise _unscored(name, component.label, judged, rollouts)
+        parts = {
+            part: [score.components[part] for score in judged.scores]
+            for part in judged.scores[0].components
+            if part.startswith(f"{component.label}/")
+        }
         records += [
-            record_of(recipe, name, rollout, sample, value, scale=declared_range(component))
-            for (rollout, sample), value in zip(answers, values, strict=True)
+            record_of(recipe, f"{recipe.name}/{one}", rollout, sample, value, scale=scale)
+            for one, of_it, scale in (
+                (component.label, values, declared_range(component)),
+                *((part, of_it, MET) for part, of_it in parts.items()),
+            )
+            for (rollout, sample), value in zip(answers, of_it, strict=True)
         ]
     return records
 

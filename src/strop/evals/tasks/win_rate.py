@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 
 from strop.engines.recorded import RecordedEngine
 from strop.errors import DataError
 from strop.evals.ask import ask
+from strop.judge.suspicion import suspicion
 from strop.recipe.suite import GenerateTask, WinRateTask
 from strop.recipe.train.reward import RewardComponent
 from strop.recipe.train.rollout import SamplingRecipe
 from strop.text.parse import spoken
-from strop.types import Task
+from strop.text.templates import conversation
+from strop.types import Answered, Rollout, Task
 
 NAME = "win_rate"
 SAMPLING = SamplingRecipe()
@@ -46,3 +49,11 @@ def beside(rows: Sequence[Task], against: str) -> list[Task]:
         replace(row, columns={**row.columns, "baseline": spoken(answered.completions[0].said)})
         for row, answered in zip(rows, said, strict=True)
     ]
+
+
+def warn_of_attacks(name: str, said: Sequence[Rollout | Answered]) -> None:
+    """Warn where answers look like an attack on the judge."""
+    answers = [(rollout.task.prompt, one.said) for rollout in said for one in rollout.completions]
+    prompts = [conversation(prompt) for prompt, _ in answers]
+    for sentence in suspicion(prompts, [text for _, text in answers]).sentences:
+        warnings.warn(f"{name}: {sentence}", stacklevel=2)

@@ -107,7 +107,7 @@ def _least_squares(
     design: Floats, values: Floats, clusters: Sequence[Hashable]
 ) -> tuple[Floats, Floats]:
     """Coefficients and the half widths of their 95 % intervals."""
-    bread = np.linalg.inv(design.T @ design)
+    bread: Floats = np.linalg.inv(design.T @ design).astype(float)
     beta = bread @ (design.T @ values)
     index = number_clusters(clusters)
     spread = sandwich(design, values - design @ beta, bread, index)

@@ -13,8 +13,8 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from strop.errors import StropError
-from strop.judge.calibration import Agreement
 from strop.judge.label.ledger import Choice, Ledger, Shown
+from strop.judge.trust.calibration import Agreement
 from strop.text.templates import conversation
 
 FILES = Path(__file__).parent / "files"

@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from strop.errors import DataError, UsageError
 from strop.files import SHORT, append_line, read_text, sha256_hex, write_rows, write_whole
-from strop.judge.anchors import LABELS, Anchor
-from strop.judge.calibration import Agreement, human_ceiling, majority
+from strop.judge.trust.anchors import LABELS, Anchor
+from strop.judge.trust.calibration import Agreement, human_ceiling, majority
 from strop.types import Text
 
 Choice = Literal["first", "second", "tie", "skip"]

@@ -9,7 +9,7 @@ import importlib.util
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +33,12 @@ class FunctionFault:
 @dataclass(frozen=True, slots=True)
 class FunctionOutput:
     """A value or `None` for every completion, and the faults: `FunctionOutput([1.0, None],
-    [FunctionFault("not_finite", "returned nan", 1)])`."""
+    [FunctionFault("not_finite", "returned nan", 1)])`. `parts` are what the values are made of, by
+    name (the criteria of a rubric): they are logged, and count for nothing."""
 
     values: list[float | None]
     faults: list[FunctionFault]
+    parts: Mapping[str, list[float | None]] = field(default_factory=dict)
 
 
 def nothing(count: int, kind: FaultKind, error: str) -> FunctionOutput:
@@ -47,7 +49,10 @@ def nothing(count: int, kind: FaultKind, error: str) -> FunctionOutput:
 def called(function: Callable[..., Any], given: Mapping[str, Any], count: int) -> FunctionOutput:
     """Call a reward function on `count` completions; its exceptions become faults."""
     try:
-        returned = list(function(**given))
+        answered = function(**given)
+        if isinstance(answered, FunctionOutput):
+            return answered
+        returned = list(answered)
     except Exception as error:  # noqa: BLE001 - a reward may raise anything; it must not end a run
         return nothing(count, "raised", f"{type(error).__name__}: {error}")
     if len(returned) != count:

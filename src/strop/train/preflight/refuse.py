@@ -8,7 +8,7 @@ from typing import Any
 
 from strop.advantages import GROUPED
 from strop.errors import RecipeError
-from strop.judge.family import expect_other_family
+from strop.judge.asking.family import expect_other_family
 from strop.model.arithmetic import cpu_speeds, emulates_bfloat16
 from strop.model.load import pick_device
 from strop.recipe.judge import JudgeRecipe

@@ -32,6 +32,7 @@ from strop.files import (
     write_rows,
     write_whole,
 )
+from strop.judge.build import judge_hash
 from strop.model.load import weights_hash
 from strop.recipe.loading.load import digest, flat, load
 from strop.recipe.suite import Suite
@@ -277,14 +278,16 @@ def write_final(folder: Path, final: Mapping[str, Any]) -> None:
 
 
 def reward_hashes(recipe: Recipe) -> list[str]:
-    """Hashes of the reward files, reward models and the critic that a recipe names."""
-    named = [(c.file, c.judge, c.rubric) for c in recipe.all_rewards]
+    """Hashes of the reward files, judges, reward models and the critic that a recipe names."""
+    named = [(c.file, c.rubric) for c in recipe.all_rewards]
+    judges = [component.judge for component in recipe.all_rewards if component.judge]
     files = [Path(file) for of in named for file in of if file is not None]
     models = [component.model for component in recipe.all_rewards if component.model]
     if recipe.critic is not None:
         models.append(recipe.critic.path)
     return [
         *(sha256_of(file)[:SHORT] for file in files),
+        *map(judge_hash, judges),
         *(weights_hash(model) for model in models),
     ]
 

@@ -7,6 +7,7 @@ import re
 from strop.errors import RewardError
 from strop.model.load import load_config
 from strop.recipe.judge import JudgeRecipe
+from strop.recipe.loading.load import load
 
 
 def family_of(path: str) -> str:
@@ -23,6 +24,8 @@ def expect_other_family(recipe: JudgeRecipe, policy: str, where: str) -> None:
     Folders are compared by architecture, a server's model by its name. Recorded answers have no
     family.
     """
+    for file in recipe.panel or ():
+        expect_other_family(load(JudgeRecipe, file), policy, file)
     folder = recipe.model or recipe.reward_model
     own = family_of(policy)
     if folder is not None:

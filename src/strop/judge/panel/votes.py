@@ -1,7 +1,8 @@
-"""Several judges at once: their majority, weights learnt from anchors, Dawid and Skene's model."""
+"""Votes of several judges: majority, weights learnt from anchors, Dawid and Skene's model."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,9 +29,17 @@ def weights(verdicts: ArrayLike, gold: ArrayLike) -> Floats:
     votes, truth = _checked(verdicts, gold)
     given = ~np.isnan(votes)
     right = ((votes == truth) & given).sum(1)
-    accuracy = (right + 0.5) / (given.sum(1) + 1)
-    found: Floats = np.log(accuracy / (1 - accuracy))
-    return found
+    return np.array([
+        log_odds(hits / max(1, labelled), labelled)
+        for hits, labelled in zip(right.tolist(), given.sum(1).tolist(), strict=True)
+    ])  # fmt: skip
+
+
+def log_odds(accuracy: float, labelled: int) -> float:
+    """The weight of a judge that is right on this share of so many anchors, with half an anchor
+    added on both sides: `log_odds(0.75, 100) == 1.086...`."""
+    kept = (accuracy * labelled + 0.5) / (labelled + 1)
+    return math.log(kept / (1 - kept))
 
 
 def weighted_vote(verdicts: ArrayLike, weight_J: ArrayLike) -> Floats:

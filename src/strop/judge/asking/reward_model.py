@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from strop.errors import UsageError
-from strop.judge.forms import FormName
-from strop.judge.question import Question, Ruling
+from strop.judge.asking.forms import FormName
+from strop.judge.asking.question import Question, Ruling
 from strop.model.load import load_reward_model, weights_hash
 from strop.model.network import ScalarNetwork
 from strop.text.render import answer_tree

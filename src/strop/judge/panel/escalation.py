@@ -86,28 +86,3 @@ def most_wrong(misses: int, n: int, delta: float) -> float:
         return float(np.exp(ways + k * np.log(p) + (n - k) * np.log1p(-p)).sum()) - delta
 
     return bisect(below, 1e-12, 1 - 1e-12)
-
-
-def escalate(
-    verdicts: Sequence[Sequence[float | None]],
-    confidences: Sequence[Sequence[float | None]],
-    thresholds: Sequence[Threshold | None],
-) -> list[tuple[float | None, int | None]]:
-    """(verdict, number of the judge that gave it) for every item; (`None`, `None`) where no judge
-    is sure enough and the panel abstains.
-
-    All arguments are by judge, from the cheapest to the dearest; a judge without a threshold is not
-    asked. `escalate([[1], [0]], [[0.6], [0.9]], [Threshold(0.8, ...), Threshold(0.7, ...)])` is
-    `[(0, 1)]`.
-    """
-    found: list[tuple[float | None, int | None]] = []
-    for item in range(len(verdicts[0])):
-        kept: tuple[float | None, int | None] = (None, None)
-        for number, limit in enumerate(thresholds):
-            verdict, confidence = verdicts[number][item], confidences[number][item]
-            sure = limit is not None and confidence is not None and confidence >= limit.confidence
-            if sure and verdict is not None:
-                kept = (verdict, number)
-                break
-        found.append(kept)
-    return found

@@ -10,8 +10,8 @@ from typing import Any
 import plotly.graph_objects as go
 
 from strop.files import write_json, write_whole
-from strop.judge.calibration import Reliability
-from strop.judge.card import JudgeCard
+from strop.judge.trust.calibration import Reliability
+from strop.judge.trust.card import JudgeCard
 from strop.stats.share import Share
 from strop.tracking.report import html_of, page
 

@@ -11,9 +11,9 @@ from strop.engines.draws import DrawKey
 from strop.engines.engine import Engine, Sampling, in_groups, requests_of
 from strop.errors import UsageError
 from strop.files import SHORT, sha256_hex
-from strop.judge.forms import FORMS, HIGH, LOW, MOST_RANKED, FormName, form_template
-from strop.judge.material import material
-from strop.judge.question import Question, Ruling
+from strop.judge.asking.forms import FORMS, HIGH, LOW, MOST_RANKED, FormName, form_template
+from strop.judge.asking.material import material
+from strop.judge.asking.question import Question, Ruling
 from strop.text.templates import PromptTemplate, conversation
 from strop.types import FAILED, Answer, Origin, Task
 
@@ -48,8 +48,12 @@ class TextJudge:
 
     def identity(self) -> Mapping[str, Any]:
         words = {name: form_template(name, self.templates.get(name)).sha256 for name in FORMS}
-        how = "likelihood" if self.by_likelihood else "words"
-        return {**self.engine.identity(), "templates": words, "verdicts": how}
+        known = {**self.engine.identity(), "templates": words}
+        if self.by_likelihood:
+            return {**known, "verdicts": "likelihood"}
+        sampled = {"temperature": self.sampling.temperature, "top_p": self.sampling.top_p,
+                   "max_tokens": self.sampling.max_tokens}  # fmt: skip
+        return {**known, "verdicts": "words", **sampled}
 
     def rule(self, form: FormName, questions: Sequence[Question]) -> list[Ruling]:
         if not questions:

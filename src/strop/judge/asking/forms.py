@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from strop.judge.parse import criterion_verdict, pair_verdict, ranking_verdict, score_verdict
+from strop.judge.asking.parse import criterion_verdict, pair_verdict, ranking_verdict, score_verdict
 from strop.text.templates import PromptTemplate, read_template
 
 FormName = Literal["pairwise", "score", "criterion", "ranking"]

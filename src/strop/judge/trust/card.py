@@ -12,11 +12,21 @@ from strop import __version__
 from strop.data.sources import data_hash
 from strop.errors import DataError, RecipeError
 from strop.files import read_text
-from strop.judge.anchors import Anchor, by_person
+from strop.judge.asking.judges import Judge
 from strop.judge.bias.own_family import SelfPreference, self_preference
 from strop.judge.bias.position import PositionBias
 from strop.judge.bias.sway import Sway, differences, sways
-from strop.judge.calibration import (
+from strop.judge.pairwise import (
+    Compared,
+    Disagreement,
+    bias_of,
+    compare,
+    confidence_of,
+    log_odds_of,
+)
+from strop.judge.panel.escalation import Threshold, threshold
+from strop.judge.trust.anchors import Anchor, by_person
+from strop.judge.trust.calibration import (
     Agreement,
     Rates,
     Reliability,
@@ -26,16 +36,6 @@ from strop.judge.calibration import (
     rates,
     reliability,
 )
-from strop.judge.escalation import Threshold, threshold
-from strop.judge.judges import Judge
-from strop.judge.pairwise import (
-    Compared,
-    Disagreement,
-    bias_of,
-    compare,
-    confidence_of,
-    log_odds_of,
-)
 from strop.stats.share import Share, share
 
 FEWEST = 20
@@ -43,6 +43,8 @@ FEWEST = 20
 LEVEL = 0.9
 """The agreement that the card's threshold promises."""
 MOST_CARD_BYTES = 1 << 20
+PLACES = ("path", "outputs", "endpoint")
+"""Keys of an engine's identity that say where it is."""
 
 
 TASTES = {
@@ -167,25 +169,40 @@ def calibrate(
 def expect_card(path: str | Path, judge: Judge) -> Mapping[str, Any]:
     """The card in a file, of this very judge and fit for use.
 
-    Raises `RecipeError` for a file that is no card, a card of another model or other templates, and
-    a judge that is no better than chance.
+    Raises `RecipeError` as `read_card` does, and for a judge that is no better than chance.
+    """
+    card = read_card(path, judge)
+    if not card["better_than_chance"]:
+        raise RecipeError(f"this judge is not to be used: {card['sentence']}", where=str(path),
+                          fix="use another judge, or other words")  # fmt: skip
+    return card
+
+
+def read_card(path: str | Path, judge: Judge) -> Mapping[str, Any]:
+    """The card in a file, of this very judge.
+
+    Raises `RecipeError` for a file that is no card, and a card of another model or other templates.
     """
     try:
         card = json.loads(read_text(Path(path), RecipeError, limit=MOST_CARD_BYTES))
-        known, fit = card["judge"], card["better_than_chance"]
+        known, _ = card["judge"], card["better_than_chance"]
     except (ValueError, KeyError, TypeError):
         raise RecipeError("the file is no judge card", where=str(path),
                           fix="make one: strop judge calibrate") from None  # fmt: skip
-    ours = judge.identity()
-    other = [name for name in {**known, **ours} if known.get(name) != ours.get(name)]
+    theirs, ours = without_places(known), without_places(judge.identity())
+    other = [name for name in {**theirs, **ours} if theirs.get(name) != ours.get(name)]
     if other:
         raise RecipeError(f"the card is of another judge: {', '.join(sorted(other))} differ",
                           where=str(path), fix="calibrate this judge")  # fmt: skip
-    if not fit:
-        raise RecipeError(f"this judge is not to be used: {card['sentence']}", where=str(path),
-                          fix="use another judge, or other words")  # fmt: skip
     found: Mapping[str, Any] = card
     return found
+
+
+def without_places(value: Any) -> Any:
+    """An identity without where things are: a judge that moved is the same."""
+    if isinstance(value, Mapping):
+        return {name: without_places(one) for name, one in value.items() if name not in PLACES}
+    return [without_places(one) for one in value] if isinstance(value, list) else value
 
 
 def _confidences(

@@ -15,7 +15,7 @@ from strop.data.records import preference
 from strop.data.sources import rows
 from strop.errors import DataError
 from strop.files import sha256_hex
-from strop.judge.question import Question
+from strop.judge.asking.question import Question
 from strop.text.parse import spoken
 from strop.types import Origin, Task
 

@@ -1,0 +1,1 @@
+"""How a judge is asked: who it is, in which words, and how its verdict is read."""

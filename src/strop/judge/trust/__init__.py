@@ -1,0 +1,1 @@
+"""How far a judge can be believed: pairs that people judged, agreement, the card."""

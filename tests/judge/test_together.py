@@ -178,9 +178,11 @@ class TestFromFiles:
     def member(self, folder: Path, name: str, right: float = 0.8, **more: Any) -> str:
         (folder / f"{name}.jsonl").write_text('{"item": "1", "completion": "Verdict: A"}\n')
         judge = build_judge(JudgeRecipe(recorded=str(folder / f"{name}.jsonl")))
-        card = {"judge": dict(judge.identity()), "better_than_chance": right > 0.5,
-                "right": {"mean": right}, "agreement": {"items": 100},
-                "threshold": more.get("threshold"), "sentence": "It is poor."}  # fmt: skip
+        card = {
+            "judge": dict(judge.identity()), "form": "pairwise", "agreement": {"items": 100},
+            "better_than_chance": right > 0.5, "right": {"mean": right},
+            "threshold": more.get("threshold"), "sentence": "It is poor.",
+        }  # fmt: skip
         (folder / f"{name}.json").write_text(json.dumps(card))
         (folder / f"{name}.yaml").write_text(f"recorded: {name}.jsonl\ncard: {name}.json\n")
         return str(folder / f"{name}.yaml")

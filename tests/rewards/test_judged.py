@@ -123,7 +123,7 @@ def test_a_judge_without_a_card_says_why_or_is_refused(tmp_path: Path) -> None:
     component = RewardComponent.model_validate(files(tmp_path, "http://127.0.0.1:9/v1"))
     with pytest.raises(RecipeError, match="how far this judge agrees with people"):
         find_function(component)
-    card = {"judge": {"model": "other"}, "better_than_chance": True}
+    card = {"judge": {"model": "other"}, "better_than_chance": True, "form": "pairwise"}
     (tmp_path / "card.json").write_text(json.dumps(card))
     named = files(tmp_path, "http://127.0.0.1:9/v1", card="card.json")
     with pytest.raises(RecipeError, match="another judge"):

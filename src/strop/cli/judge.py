@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,11 +24,19 @@ Abstain = Annotated[
 ]
 
 
+class Form(StrEnum):
+    pairwise = "pairwise"
+    score = "score"
+    criterion = "criterion"
+    ranking = "ranking"
+
+
 @app.command("calibrate")
 def calibrate(
     judge: JudgeFile,
     anchors: Annotated[Path, typer.Option(help="Pairs that people have judged.")],
     output: Annotated[Path, typer.Option(help="The card (JSON); a page goes beside it.")],
+    form: Annotated[Form, typer.Option(help="How the judge is asked.")] = Form.pairwise,
     abstain: Abstain = False,
     overrides: Overrides = [],  # noqa: B006
     dry_run: DryRun = False,
@@ -35,6 +44,7 @@ def calibrate(
 ) -> None:
     """Compare a judge with people: its card, which recipes and policies name.
 
+    With --form score, criterion or ranking it is asked as judge_score, rubric and judge_rank ask.
     Exit code: 0 fit for use, 10 no better than chance.
 
     Example: strop judge calibrate judge.yaml --anchors labelled.jsonl --output card.json
@@ -52,7 +62,7 @@ def calibrate(
     if dry_run:
         print(f"{len(pairs)} pairs with the labels of {len(pairs[0].human)} people; nothing asked")
         return
-    card, compared = calibrated(asked, pairs, anchors, disagreement=_how(abstain))
+    card, compared = calibrated(asked, pairs, anchors, disagreement=_how(abstain), form=form.value)
     output.parent.mkdir(parents=True, exist_ok=True)
     page = write_card(card, output)
     verdicts = output.with_suffix(".verdicts.jsonl")
@@ -91,7 +101,7 @@ def compare(
 
     recipe = load(JudgeRecipe, judge, overrides)
     asked, pairs = build_judge(recipe), read_pairs(data)
-    card = None if recipe.card is None else expect_card(recipe.card, asked)
+    card = None if recipe.card is None else expect_card(recipe.card, asked, "pairwise")
     if dry_run:
         print(f"{len(pairs)} pairs; nothing asked")
         return
@@ -123,7 +133,10 @@ def label(
     from strop.judge.label.serve import serve
     from strop.judge.trust.anchors import read_pairs
 
-    pairs = read_pairs(data)
+    given = read_pairs(data)
+    pairs = [pair for pair in given if len(set(pair.question.answers)) == 2]
+    if len(pairs) < len(given):
+        print(f"{len(given) - len(pairs)} pairs of equal answers are left out")
     if dry_run:
         print(f"{len(pairs)} pairs; nothing served")
         return

@@ -15,6 +15,7 @@ from strop.engines.recorded import RecordedEngine
 from strop.errors import RecipeError
 from strop.files import SHORT, sha256_hex, sha256_of
 from strop.http import RequestLimits
+from strop.judge.asking.forms import FormName
 from strop.judge.asking.judges import Judge, TextJudge
 from strop.judge.asking.reward_model import RewardModelJudge
 from strop.judge.panel.together import Chain, Voters
@@ -48,16 +49,17 @@ class TrustedJudge:
     card: Mapping[str, Any] | None
 
 
-def trusted_judge(path: str | Path) -> TrustedJudge:
-    """The judge of a file, which has to name its card or say why there is none.
+def trusted_judge(path: str | Path, form: FormName) -> TrustedJudge:
+    """The judge of a file, which has to name its card, of the form in which it will be asked, or
+    say why there is none.
 
-    Raises `RecipeError` for a file that does neither, a card that is not this judge's, and one that
-    says that the judge is no better than chance.
+    Raises `RecipeError` for a file that does neither, a card that is not this judge's or of another
+    form, and one that says that the judge is no better than chance.
     """
     recipe = load(JudgeRecipe, str(path))
     judge = build_judge(recipe)
     if recipe.card is not None:
-        return TrustedJudge(judge, expect_card(recipe.card, judge))
+        return TrustedJudge(judge, expect_card(recipe.card, judge, form))
     if recipe.uncalibrated is None:
         raise RecipeError(
             "nobody knows how far this judge agrees with people", where=str(path),

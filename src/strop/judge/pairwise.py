@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from strop.judge.asking.forms import FormName
 from strop.judge.asking.judges import Judge, in_both_orders
 from strop.judge.asking.question import Question, Ruling
 from strop.judge.bias.position import PositionBias, consistent, position_bias
@@ -29,13 +30,25 @@ class Compared:
 
 
 def compare(
-    judge: Judge, questions: Sequence[Question], *, disagreement: Disagreement = "tie"
+    judge: Judge,
+    questions: Sequence[Question],
+    *,
+    disagreement: Disagreement = "tie",
+    form: FormName = "pairwise",
 ) -> list[Compared]:
     """Ask for every pair in its order and in the opposite one. Orders that disagree are a tie, or
     no verdict with `abstain`. Two answers of the same words are a tie that nobody is asked about.
+
+    With another `form` the verdict is what the judge would make of the pair in it: a ranking of the
+    two (in both orders, too), or which one has the higher score, or meets the criterion; each
+    answer is then asked about by itself, and there is no order.
     """
     asked = [question for question in questions if question.answers[0] != question.answers[1]]
-    straight, swapped = in_both_orders(judge, "pairwise", asked)
+    if form in ("pairwise", "ranking"):
+        straight, swapped = in_both_orders(judge, form, asked)
+    else:
+        straight = _by_each(judge, form, asked)
+        swapped = [replace(ruling, usage=None) for ruling in straight]
     verdicts = consistent(
         [_first(ruling) for ruling in straight],
         [_first(ruling) for ruling in swapped],
@@ -51,6 +64,31 @@ def compare(
     ]
 
 
+def _by_each(judge: Judge, form: FormName, questions: Sequence[Question]) -> list[Ruling]:
+    """Rulings on pairs from what each answer is worth by itself."""
+    alone = [
+        Question(f"{question.item} {letter}", question.prompt, (answer,), question.criterion)
+        for question in questions
+        for letter, answer in zip("AB", question.answers, strict=True)
+    ]
+    said = judge.rule(form, alone)
+    found = []
+    for one, other in zip(said[::2], said[1::2], strict=True):
+        used = [ruling.usage for ruling in (one, other) if ruling.usage is not None]
+        usage = (
+            Usage(sum(u.prompt for u in used), sum(u.completion for u in used)) if used else None
+        )
+        words = "\n---\n".join((one.said, other.said))
+        if one.values is None or other.values is None:
+            problem = one.problem or other.problem
+            found.append(Ruling(None, said=words, problem=problem, usage=usage))
+            continue
+        mine, yours = one.values[0], other.values[0]
+        won = 0.5 if mine == yours else float(mine > yours)
+        found.append(Ruling((won, 1 - won), said=words, usage=usage))
+    return found
+
+
 def bias_of(compared: Sequence[Compared]) -> PositionBias:
     """The position bias of the judge that compared these. Raises `ValueError` where no pair has a
     verdict in both orders."""
@@ -62,12 +100,11 @@ def bias_of(compared: Sequence[Compared]) -> PositionBias:
 
 def cost_of(compared: Sequence[Compared]) -> Usage | None:
     """The tokens that all verdicts took, as far as the judge's engine counts them."""
-    used = [
-        ruling.usage
-        for one in compared
-        for ruling in (one.straight, one.swapped)
-        if ruling.usage is not None
-    ]
+    return _added(*(r.usage for one in compared for r in (one.straight, one.swapped)))
+
+
+def _added(*usages: Usage | None) -> Usage | None:
+    used = [usage for usage in usages if usage is not None]
     if not used:
         return None
     return Usage(sum(one.prompt for one in used), sum(one.completion for one in used))

@@ -10,6 +10,7 @@ from itertools import groupby
 
 from strop.errors import RewardError
 from strop.files import SHORT, sha256_hex
+from strop.judge.asking.forms import FormName
 from strop.judge.asking.judges import Judge
 from strop.judge.asking.question import Question
 from strop.judge.bias.sway import Sway, chance_at_no_bias, differences
@@ -144,12 +145,19 @@ JUDGED: Mapping[str, Callable[..., Scores | FunctionOutput]] = {
 that columns of the tasks may have any name."""
 
 
+ASKED: Mapping[str, FormName] = {
+    "judge_win": "pairwise", "judge_score": "score", "judge_rank": "ranking", "rubric": "criterion",
+}  # fmt: skip
+"""The form in which each of them asks; an implicit rubric asks for a score."""
+
+
 def judged_function(component: RewardComponent) -> Callable[..., Scores | FunctionOutput]:
     """The component's function with its judge.
 
     Raises `RecipeError` for a judge that is not to be trusted.
     """
-    trusted = trusted_judge(str(component.judge))
+    form = "score" if component.options.get("implicit") else ASKED[component.function]
+    trusted = trusted_judge(str(component.judge), form)
     function, judge = JUDGED[component.function], trusted.judge
     if component.rubric is not None:
         return partial(function, judge, read_rubric(component.rubric))

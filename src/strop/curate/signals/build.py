@@ -108,7 +108,7 @@ def build_stage(
         output,
         source=settings.source,
         rules=rules,
-        trusted=None if settings.judge is None else trusted_judge(settings.judge),
+        trusted=None if settings.judge is None else trusted_judge(settings.judge, "pairwise"),
         overwrite=overwrite,
         advance=advance,
     )

@@ -12,6 +12,7 @@ from strop import __version__
 from strop.data.sources import data_hash
 from strop.errors import DataError, RecipeError
 from strop.files import read_text
+from strop.judge.asking.forms import FormName
 from strop.judge.asking.judges import Judge
 from strop.judge.bias.own_family import SelfPreference, self_preference
 from strop.judge.bias.position import PositionBias
@@ -57,15 +58,17 @@ TASTES = {
 
 @dataclass(frozen=True, slots=True)
 class JudgeCard:
-    """What `strop judge calibrate` found of a judge of pairs.
+    """What `strop judge calibrate` found of a judge that is asked in one `form`.
 
     `right` is the share of pairs decided by people on which the judge says the same, ties half;
     `agreement` counts ties as a label of their own, and stands beside the `ceiling`, which is
-    people's agreement with one another (`None` where no two labelled a pair). `sways` say how far
-    length, formatting and its own family sway the judge beyond what people preferred.
+    people's agreement with one another (`None` where no two labelled a pair). `position` is `None`
+    for forms in which an answer is shown by itself. `sways` say how far length, formatting and its
+    own family sway the judge beyond what people preferred.
     """
 
     judge: Mapping[str, Any]
+    form: FormName
     anchors: Mapping[str, Any]
     strop: str
     missing: float
@@ -73,7 +76,7 @@ class JudgeCard:
     agreement: Agreement
     ceiling: Agreement | None
     rates: Rates
-    position: PositionBias
+    position: PositionBias | None
     sways: Mapping[str, Sway]
     self_preference: SelfPreference | None
     reliability: Reliability | None
@@ -94,8 +97,9 @@ class JudgeCard:
                 f" and they with one another on {_percent(theirs.observed)} (kappa "
                 f"{theirs.kappa.mean:.2f})"
             )
-        kept = _percent(self.position.consistency)
-        said.append(f"{kept} of its verdicts survive the opposite order")
+        if self.position is not None:
+            kept = _percent(self.position.consistency)
+            said.append(f"{kept} of its verdicts survive the opposite order")
         tastes = [
             TASTES[name][sway.estimate > 0] for name, sway in self.sways.items() if sway.is_known
         ]
@@ -117,13 +121,15 @@ def calibrate(
     source: str | Path,
     *,
     disagreement: Disagreement = "tie",
+    form: FormName = "pairwise",
 ) -> tuple[JudgeCard, list[Compared]]:
-    """Compare all anchors in both orders and measure the judge against people.
+    """Compare all anchors in this form and measure the judge against people.
 
     Raises `DataError` for fewer than `FEWEST` pairs on which people decided and the judge has a
     verdict, or where people decided for one side only.
     """
-    found = compare(judge, [anchor.question for anchor in anchors], disagreement=disagreement)
+    questions = [anchor.question for anchor in anchors]
+    found = compare(judge, questions, disagreement=disagreement, form=form)
     people = list(by_person(anchors))
     gold = majority(people)
     clusters = [anchor.cluster for anchor in anchors]
@@ -150,6 +156,7 @@ def calibrate(
     curve, limit = _confidences(confident)
     card = JudgeCard(
         judge=judge.identity(),
+        form=form,
         anchors={"sha256": data_hash([str(source)]), "pairs": len(anchors), "people": len(people)},
         strop=__version__,
         missing=sum(verdict is None for verdict in verdicts) / len(verdicts),
@@ -157,7 +164,7 @@ def calibrate(
         agreement=agreement(verdicts, gold, clusters),
         ceiling=human_ceiling(people, clusters),
         rates=rates(votes, truth),
-        position=bias_of(found),
+        position=bias_of(found) if form in ("pairwise", "ranking") else None,
         sways=_sways([found[n] for n in decided], kin, truth, own),
         self_preference=_self_preference(kin, votes, truth),
         reliability=curve,
@@ -166,12 +173,18 @@ def calibrate(
     return card, found
 
 
-def expect_card(path: str | Path, judge: Judge) -> Mapping[str, Any]:
-    """The card in a file, of this very judge and fit for use.
+def expect_card(path: str | Path, judge: Judge, form: FormName) -> Mapping[str, Any]:
+    """The card in a file, of this very judge asked in this form, and fit for use.
 
-    Raises `RecipeError` as `read_card` does, and for a judge that is no better than chance.
+    Raises `RecipeError` as `read_card` does, for a card of another form, and for a judge that is no
+    better than chance.
     """
     card = read_card(path, judge)
+    if card["form"] != form:
+        raise RecipeError(
+            f"the card is of the form {card['form']}, and the judge is asked in the form {form}",
+            where=str(path), fix=f"strop judge calibrate --form {form}",
+        )  # fmt: skip
     if not card["better_than_chance"]:
         raise RecipeError(f"this judge is not to be used: {card['sentence']}", where=str(path),
                           fix="use another judge, or other words")  # fmt: skip
@@ -185,7 +198,7 @@ def read_card(path: str | Path, judge: Judge) -> Mapping[str, Any]:
     """
     try:
         card = json.loads(read_text(Path(path), RecipeError, limit=MOST_CARD_BYTES))
-        known, _ = card["judge"], card["better_than_chance"]
+        known, _, _ = card["judge"], card["better_than_chance"], card["form"]
     except (ValueError, KeyError, TypeError):
         raise RecipeError("the file is no judge card", where=str(path),
                           fix="make one: strop judge calibrate") from None  # fmt: skip

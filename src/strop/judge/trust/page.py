@@ -25,7 +25,9 @@ def write_card(card: JudgeCard, path: Path) -> Path:
     parts = [f"<p>{html.escape(card.sentence)}</p>", _table(_rows(card))]
     if card.reliability is not None:
         parts.append(f"<h2>Confidence</h2>{html_of(_curve(card.reliability), library=True)}")
-    told = html.escape(json.dumps({"judge": card.judge, "anchors": card.anchors}, indent=1))
+    told = html.escape(
+        json.dumps({"judge": card.judge, "form": card.form, "anchors": card.anchors}, indent=1)
+    )
     parts.append(f"<h2>Of what</h2><pre>{told}</pre>")
     write_whole(shown, page("Judge card", parts))
     return shown
@@ -38,10 +40,11 @@ def _rows(card: JudgeCard) -> list[tuple[str, str]]:
         ("finds a win of the second answer", shown_share(card.rates.specificity)),
         ("agrees with people, ties included", shown_share(card.agreement.observed)),
         ("kappa with people", shown_share(card.agreement.kappa)),
-        ("same verdict in both orders", shown_share(card.position.consistency)),
-        ("verdicts for the place shown first", shown_share(card.position.first)),
         ("pairs without a verdict", f"{card.missing:.3f}"),
     ]
+    if card.position is not None:
+        rows.append(("same verdict in both orders", shown_share(card.position.consistency)))
+        rows.append(("verdicts for the place shown first", shown_share(card.position.first)))
     if card.ceiling is not None:
         rows.insert(5, ("people agree with one another", shown_share(card.ceiling.observed)))
         rows.insert(6, ("kappa of people", shown_share(card.ceiling.kappa)))

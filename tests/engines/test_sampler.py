@@ -13,9 +13,11 @@ from strop.engines.engine import Sampling
 from strop.engines.local.distribution import BLOCK, draw, kept_logits
 from strop.engines.local.engine import LocalEngine
 from strop.engines.local.sampler import REPACK_BELOW, stopped
-from strop.model.decode import TreeDecoder, honours_plain, places
+from strop.model import decode
+from strop.model.decode import TreeDecoder, common_beginning, honours_plain, places
 from strop.model.logprobs import Head, TreeScorer
-from strop.types import Completion, Tree
+from strop.model.tree import lay_out
+from strop.types import Completion, Tree, TreeBatch
 from tests.support.families import MODELS, VOCABULARY, model_of
 from tests.support.rollouts import prompts
 from tests.support.sampling import engine_of, sample
@@ -90,6 +92,48 @@ def test_logprobs_are_those_of_a_full_forward(name: str, longest: int) -> None:
             expected = logits.log_softmax(-1)[len(prompt) - 1 : -1]
             expected = expected.gather(1, tokens[0, len(prompt) :, None]).squeeze(1)
             assert (torch.tensor(completion.logprobs) - expected).abs().max() < 2e-5
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(("common", "longest"), [(9, 6), (70, 30)])
+def test_what_all_prompts_begin_with_is_read_once(
+    name: str, common: int, longest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same log-probs as those of a full forward over each answer alone."""
+    engine, lengths = engine_named(name), []
+    system = prompts(count=1, longest=200)[0] * 40
+    asked = [(*system[:common], *own) for own in prompts(longest=longest)]
+    asked[2] = asked[2][: common + 1]
+    sampling = Sampling(max_tokens=30)
+    sample(engine, asked, group_size=1, sampling=Sampling(max_tokens=1), seed=0, step=0)
+    monkeypatch.setattr(
+        decode, "lay_out", lambda trees, device: _noted(lay_out(trees, device), lengths)
+    )
+    groups = sample(engine, asked, group_size=3, sampling=sampling, seed=1, step=0)
+    assert lengths == [common + sum(len(one) - common for one in asked)]
+    for prompt, group in zip(asked, groups, strict=True):
+        for completion in group:
+            tokens = torch.tensor([[*prompt, *completion.ids]])
+            with torch.no_grad():
+                logits = engine.policy().model(input_ids=tokens, use_cache=False).logits[0]
+            expected = logits.log_softmax(-1)[len(prompt) - 1 : -1]
+            expected = expected.gather(1, tokens[0, len(prompt) :, None]).squeeze(1)
+            assert (torch.tensor(completion.logprobs) - expected).abs().max() < 2e-5
+
+
+def _noted(batch: TreeBatch, lengths: list[int]) -> TreeBatch:
+    lengths.append(len(batch.tokens_L))
+    return batch
+
+
+def test_how_much_is_common() -> None:
+    eight = tuple(range(8))
+    assert common_beginning([(*eight, 1), (*eight, 2, 3)]) == 8
+    assert common_beginning([(*eight, 1, 5), (*eight, 1, 6), (*eight, 1, 6, 7)]) == 9
+    assert common_beginning([(*eight, 1), (*eight, 1, 2)]) == 8  # something is left of each
+    assert common_beginning([eight, (*eight, 2)]) == 0  # seven are too few
+    assert common_beginning([(*eight, 1), (9, *eight)]) == 0
+    assert common_beginning([(*eight, 1, 2)]) == 0
 
 
 @pytest.mark.parametrize("name", MODELS)

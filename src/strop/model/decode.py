@@ -1,5 +1,5 @@
-"""Decoding with a shared prompt: each prompt is read once, and the keys of a long prompt are stored
-once.
+"""Decoding with a shared prompt: each prompt is read once, what all prompts begin with is read once
+for all of them, and the keys of a long prompt are stored once.
 
 There are two decoders. `TreeDecoder` runs our own attention over [prompt keys, own keys];
 `RereadDecoder` reads the whole row again for each token, for models that do not honour the
@@ -21,7 +21,7 @@ from strop.model.logprobs import decoder_layers, eval_mode, logits_of
 from strop.model.plain import PLAIN, PlainStep
 from strop.model.probe import agree, probe_of
 from strop.model.tree import lay_out, plan_attention
-from strop.types import Tree
+from strop.types import Branch, Tree
 
 PREFILL = "strop_prefill"
 DECODE = "strop_decode"
@@ -30,6 +30,10 @@ FIRST_SLOTS = 32
 OWN_PROMPT_UP_TO = 64
 """Up to this many tokens, each row has its own copy of the prompt: one product over all keys is
 faster than one over shared and one over own keys (measured on CPU)."""
+
+
+COMMON_FROM = 8
+"""Tokens that prompts have to have in common to be read together."""
 
 
 class Decoder(Protocol):
@@ -58,6 +62,23 @@ def places(parent_C: torch.Tensor) -> torch.Tensor:
     place_C = parent_C.clone()
     place_C[~stays_C] = free_R.nonzero().squeeze(1)
     return place_C
+
+
+def common_beginning(prompts: Sequence[tuple[int, ...]]) -> int:
+    """How many tokens all prompts begin with (a system prompt, the template's first tag), so that
+    something is left of each; 0 where it is not worth while."""
+    first, last = min(prompts), max(prompts)  # the others lie between these two
+    shortest = min(map(len, prompts)) - 1
+    common = next((n for n in range(shortest) if first[n] != last[n]), shortest)
+    return common if common >= COMMON_FROM and len(prompts) > 1 else 0
+
+
+def _one_or_many(prompts: Sequence[tuple[int, ...]], common: int) -> list[Tree]:
+    """Prompts as trees of their own, or as the branches of what they have in common."""
+    if not common:
+        return [Tree(prompt, ()) for prompt in prompts]
+    rest = [prompt[common:] for prompt in prompts]
+    return [Tree(prompts[0][:common], tuple(Branch(ids, (False,) * len(ids)) for ids in rest))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,13 +189,16 @@ class TreeDecoder:
         self.members: Members | None = None
 
     def prefill(self, prompts: Sequence[tuple[int, ...]], most_rows: int) -> torch.Tensor:
-        batch = lay_out([Tree(prompt, ()) for prompt in prompts], self.device)
-        spans = torch.tensor(batch.trunk_spans, device=self.device)
+        common = common_beginning(prompts)
+        batch = lay_out(_one_or_many(prompts, common), self.device)
+        own = batch.branch_spans if common else batch.trunk_spans
+        start_P1, stop_P1 = torch.tensor(own, device=self.device).T[:, :, None]
         self.group_R = torch.arange(len(prompts), device=self.device)
         self.sampled, self.most_rows = 0, most_rows
-        self.lengths_P = spans[:, 1] - spans[:, 0]
-        place_PL = torch.arange(int(self.lengths_P.max()), device=self.device)[None]
-        self.gather_PL = torch.where(place_PL < self.lengths_P[:, None], spans[:, :1] + place_PL, 0)
+        self.lengths_P = common + (stop_P1 - start_P1)[:, 0]
+        place_L = torch.arange(int(self.lengths_P.max()), device=self.device)
+        read_PL = torch.where(place_L < common, place_L, start_P1 + place_L - common)
+        self.gather_PL = torch.where(place_L < self.lengths_P[:, None], read_PL, 0)
         self.shortest = int(self.lengths_P.min())
         shared = most_rows > len(prompts) and self.gather_PL.shape[1] > OWN_PROMPT_UP_TO
         self.first_slot = 0 if shared else self.gather_PL.shape[1]
@@ -187,7 +211,7 @@ class TreeDecoder:
                 tree_plan=plan_attention(batch),
                 tree_decoder=self,
             ).last_hidden_state
-        return logits_of(self.causal_lm, hidden_1LH[0, spans[:, 1] - 1])
+        return logits_of(self.causal_lm, hidden_1LH[0, stop_P1[:, 0] - 1])
 
     def step(self, tokens_R: torch.Tensor) -> torch.Tensor:
         positions_R = self.lengths_P[self.group_R] + self.sampled

@@ -222,13 +222,16 @@ class Completion(Answer):
     versions=(VersionSpan(0, 2, 7),))`. `sampled[i]` says whether the policy wrote id i (a tool's
     result is read, not learnt); `logprobs` are those of the sampled ids under the distribution
     they were drawn from (after temperature and truncation), nats, or `None` where an engine gives
-    none. `ids` include the end-of-sequence token when the model wrote one.
+    none. `ids` include the end-of-sequence token when the model wrote one. `entropies` are those of
+    the whole distribution at temperature 1 where each sampled id was drawn, nats, if they were
+    asked for.
     """
 
     ids: tuple[int, ...]
     sampled: tuple[bool, ...]
     logprobs: tuple[float, ...] | None
     versions: tuple[VersionSpan, ...]
+    entropies: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         logprobs = sum(self.sampled) if self.logprobs is None else len(self.logprobs)
@@ -247,6 +250,7 @@ class Completion(Answer):
         logprobs: Sequence[float] | None,
         finish: Finish,
         version: int = 0,
+        entropies: Sequence[float] | None = None,
     ) -> Completion:
         """A completion all of whose ids one version of the policy sampled."""
         return cls(
@@ -256,6 +260,7 @@ class Completion(Answer):
             sampled=(True,) * len(ids),
             logprobs=None if logprobs is None else tuple(logprobs),
             versions=(VersionSpan(0, len(ids), version),) if ids else (),
+            entropies=None if entropies is None else tuple(entropies),
         )
 
     def branch(self) -> Branch:

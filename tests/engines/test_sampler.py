@@ -126,6 +126,27 @@ def _noted(batch: TreeBatch, lengths: list[int]) -> TreeBatch:
     return batch
 
 
+@pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0])
+def test_entropies_are_those_of_a_full_forward(temperature: float) -> None:
+    """Over the whole vocabulary at temperature 1, however the tokens are drawn; and asking for them
+    changes no draw."""
+    engine = engine_named("qwen3")
+    sampling = Sampling(temperature=temperature, top_k=5, max_tokens=20, entropies=True)
+    groups = sample(engine, prompts(), group_size=3, sampling=sampling, seed=1, step=0)
+    for prompt, group in zip(prompts(), groups, strict=True):
+        for completion in group:
+            tokens = torch.tensor([[*prompt, *completion.ids]])
+            with torch.no_grad():
+                logits = engine.policy().model(input_ids=tokens, use_cache=False).logits[0]
+            said = torch.distributions.Categorical(logits=logits[len(prompt) - 1 : -1]).entropy()
+            assert completion.entropies is not None
+            assert (torch.tensor(completion.entropies) - said).abs().max() < 1e-4
+    silent = sample(engine, prompts(), group_size=3, sampling=replace(sampling, entropies=False),
+                    seed=1, step=0)  # fmt: skip
+    assert ids(silent) == ids(groups)
+    assert all(c.entropies is None for group in silent for c in group)
+
+
 def test_how_much_is_common() -> None:
     eight = tuple(range(8))
     assert common_beginning([(*eight, 1), (*eight, 2, 3)]) == 8

@@ -29,7 +29,8 @@ class Sampling:
     Truncations apply after temperature, in this order: `top_k` (0 is off), `top_p` (1 is off),
     `min_p` (0 is off; relative to the likeliest token). An answer ends at the first of the `stop`
     strings. Its text includes the stop string unless `include_stop_str_in_output` is off, and
-    excludes special tokens unless `skip_special_tokens` is off. (Both are vLLM's names.)
+    excludes special tokens unless `skip_special_tokens` is off. (Both are vLLM's names.) With
+    `entropies` the completions of the embedded engine say the entropy at each of their tokens.
     """
 
     temperature: float = 1.0
@@ -40,6 +41,7 @@ class Sampling:
     stop: tuple[str, ...] = ()
     include_stop_str_in_output: bool = True
     skip_special_tokens: bool = True
+    entropies: bool = False
 
 
 def sampling_of(recipe: SamplingRecipe | RolloutRecipe) -> Sampling:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from strop.engines.draws import DrawKey
 from strop.engines.engine import Engine, PromptedTask, in_groups, requests_of, sampling_of
@@ -22,9 +23,9 @@ def as_engine(engine: Engine | str) -> Engine:
 def ask(
     engine: Engine, tasks: Sequence[Task], sampling: SamplingRecipe, samples: int, seed: int
 ) -> list[Rollout | Answered]:
-    """`samples` answers to every task, in order. A task's answers do not depend on the other
-    tasks."""
-    how = sampling_of(sampling)
+    """`samples` answers to every task, in order, with entropies where the engine gives them. A
+    task's answers do not depend on the other tasks."""
+    how = replace(sampling_of(sampling), entropies=True)
     prompts = engine.prompted(tasks, how)
     requests = requests_of(prompts, how, DrawKey(seed, "eval"), samples)
     groups = in_groups(engine.generate(requests), samples)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import islice
+from math import fsum
 from statistics import fmean, quantiles
 
 import torch
@@ -156,7 +157,14 @@ def self_bleu(texts: Sequence[str]) -> float:
 def _likelihoods(
     policy: Policy, reference: Policy | None, rollouts: Sequence[Rollout]
 ) -> list[dict[str, float]]:
-    """Mean entropy (and KL to the reference) over the tokens of every answer."""
+    """Mean entropy (and KL to the reference) over the tokens of every answer.
+
+    Where the sampler gave the entropies and there is no reference, no forward is needed.
+    """
+    given = [completion.entropies for r in rollouts for completion in r.completions]
+    known = [entropies for entropies in given if entropies is not None]
+    if reference is None and len(known) == len(given):
+        return [{"entropy": fsum(one) / max(1, len(one))} for one in known]
     trees = [Tree(r.prompt_ids, tuple(c.branch() for c in r.completions)) for r in rollouts]
     with policy.arithmetic():
         scores = policy.score(trees)

@@ -40,6 +40,12 @@ def kept_logits(logits_RV: torch.Tensor, sampling: Sampling) -> torch.Tensor:
     return cut_RV
 
 
+def entropy(logits_RV: torch.Tensor) -> torch.Tensor:
+    """Entropy of softmax(logits), nats, [R]."""
+    found: torch.Tensor = torch.special.entr(logits_RV.float().softmax(-1)).sum(-1)
+    return found
+
+
 def draw(
     logits_RV: torch.Tensor, row_N: torch.Tensor, uniform_N: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -12,7 +12,7 @@ import torch
 
 from strop.engines.draws import Uniforms, uniforms
 from strop.engines.engine import Request, Sampling
-from strop.engines.local.distribution import draw, kept_logits
+from strop.engines.local.distribution import draw, entropy, kept_logits
 from strop.model.decode import Decoder, RereadDecoder, TreeDecoder, honours_plain, places
 from strop.model.logprobs import bare, eval_mode, honours_tree
 from strop.model.network import Policy
@@ -25,21 +25,25 @@ REPACK_BELOW = 0.9
 
 
 class DrawnTokens:
-    """Tokens, their log-probs and whether they end the answer: a row per completion, a column per
-    round. Columns after a row's first end are never read."""
+    """Tokens, their log-probs, entropies and whether they end the answer: a row per completion, a
+    column per round. Columns after a row's first end are never read."""
 
     def __init__(self, rows: int, rounds: int, device: torch.device) -> None:
         self.ids_RT = torch.zeros(rows, rounds, dtype=torch.long, device=device)
         self.logprobs_RT = torch.zeros(rows, rounds, device=device)
+        self.entropies_RT = torch.zeros(rows, rounds, device=device)
         self.ends_RT = torch.zeros(rows, rounds, dtype=torch.bool, device=device)
 
-    def completions(self) -> Iterator[tuple[list[int], list[float], Finish]]:
-        """Ids, log-probs and finish reason, row by row."""
+    def completions(self) -> Iterator[tuple[list[int], list[float], list[float], Finish]]:
+        """Ids, log-probs, entropies and finish reason, row by row."""
         stopped_R = self.ends_RT.any(1)
         length_R = torch.where(stopped_R, self.ends_RT.int().argmax(1) + 1, self.ends_RT.shape[1])
-        rows = (self.ids_RT, self.logprobs_RT, length_R, stopped_R)
-        for ids, logprobs, length, stopped in zip(*(x.tolist() for x in rows), strict=True):
-            yield ids[:length], logprobs[:length], "stop" if stopped else "length"
+        rows = (self.ids_RT, self.logprobs_RT, self.entropies_RT, length_R, stopped_R)
+        for ids, logprobs, entropies, length, stopped in zip(
+            *(x.tolist() for x in rows), strict=True
+        ):
+            finish: Finish = "stop" if stopped else "length"
+            yield ids[:length], logprobs[:length], entropies[:length], finish
 
 
 class LocalSampler:
@@ -65,7 +69,7 @@ class LocalSampler:
         with eval_mode(self.policy.model), self.policy.arithmetic():
             drawn = self._decode([one.prompt.prompt_ids for one in requests], numbers, sampling)
             return [
-                self._completion(one, *row, version)
+                self._completion(one, row, version)
                 for one, row in zip(requests, drawn.completions(), strict=True)
             ]
 
@@ -86,6 +90,8 @@ class LocalSampler:
         stop_S = torch.tensor(sorted(self.stop_ids), device=device)
         row_A = torch.arange(rows, device=device)
         for place in range(rounds):
+            if sampling.entropies:
+                drawn.entropies_RT[row_A, place] = entropy(logits)[stem_A]
             allowed = kept_logits(logits, sampling)
             token_A, logprob_A = draw(allowed, stem_A, uniforms_RT[row_A, place])
             drawn.ids_RT[row_A, place] = token_A
@@ -114,10 +120,15 @@ class LocalSampler:
         return torch.tensor(said, device=ids_AT.device)
 
     def _completion(
-        self, asked: Request, ids: list[int], logprobs: list[float], finish: Finish, version: int
+        self,
+        asked: Request,
+        drawn: tuple[list[int], list[float], list[float], Finish],
+        version: int,
     ) -> Completion:
+        ids, logprobs, entropies, finish = drawn
         text = stopped(self._text(ids, asked.sampling), asked.sampling)
-        made = Completion.one_turn(ids, text, logprobs, finish, version)
+        given = entropies if asked.sampling.entropies else None
+        made = Completion.one_turn(ids, text, logprobs, finish, version, given)
         return replace(made, opened=asked.prompt.opened)
 
     def _text(self, ids: Sequence[int], sampling: Sampling) -> str:

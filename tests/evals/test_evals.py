@@ -81,6 +81,10 @@ class TestLocalEngine:
         assert result.figures["sampled"]["kl"] == pytest.approx(kl / tokens, rel=1e-4)
         assert result.figures["sampled"]["entropy"] == pytest.approx(entropy / tokens, rel=1e-4)
         assert result.figures["sampled"]["length"] == pytest.approx(tokens / 12)
+        # without a reference the sampler says it, and no forward over the answers is made
+        alone = run_suite(suite, str(model_folder), tmp_path / "alone")
+        assert alone.figures["sampled"]["entropy"] == pytest.approx(entropy / tokens, rel=1e-4)
+        assert "kl" not in alone.figures["sampled"]
 
     def test_a_model_does_not_drift_from_itself(
         self, make_suite: MakeSuite, model_folder: Path, tmp_path: Path

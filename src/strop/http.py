@@ -79,7 +79,7 @@ class HttpClient:
         """The answer to one request. Raises `HttpError` where the last attempt fails too, and
         `BudgetError` where the budget is used up."""
         with self._connected(url) as connection:
-            return self._asked(connection, url, body, threading.Event())
+            return self._asked(connection, url, body, threading.Event()).said
 
     def post_all(
         self,
@@ -95,7 +95,7 @@ class HttpClient:
         A request that the server refuses with one of the statuses `refusals` has its `HttpError` in
         the answer's place, and the others go on. With `some_may_fail` so has one whose last attempt
         failed, too, as long as the server answers others: the failure of `DOWN_AFTER` in a row, or
-        of all there are, is raised.
+        of all that were sent, is raised. Answers from the cache say nothing of the server.
         """
         called_off = threading.Event()
         with (
@@ -122,16 +122,16 @@ class HttpClient:
 
     def _asked(
         self, connection: httpx.Client, url: str, body: Any, called_off: threading.Event
-    ) -> Any:
+    ) -> _Answered:
         kept = None if self.cache is None else self.cache / f"{request_hash(url, body)}.json"
         if kept is not None and (stored := _stored(kept)):
-            return stored["answer"]
+            return _Answered(stored["answer"], fresh=False)
         self._charge(url)
         answer = self._tried(connection, url, body, called_off)
         self._count(answer)
         if kept is not None and self.keep(answer):
             _store(kept, {"url": url, "body": body, "answer": answer})
-        return answer
+        return _Answered(answer, fresh=True)
 
     def _tried(
         self, connection: httpx.Client, url: str, body: Any, called_off: threading.Event
@@ -231,6 +231,14 @@ def retry_after(header: str) -> float:
 
 
 @dataclass(frozen=True, slots=True)
+class _Answered:
+    """What was said, and whether the server said it now."""
+
+    said: Any
+    fresh: bool
+
+
+@dataclass(frozen=True, slots=True)
 class _Failed:
     """A request that got no answer, and whether another one may get one."""
 
@@ -238,19 +246,20 @@ class _Failed:
     for_good: bool
 
 
-def _outcome(future: Future[Any], refusals: Collection[int]) -> Any:
-    """What a request came to: its answer, the error of one that was refused by itself, or
-    `_Failed`."""
+def _outcome(future: Future[_Answered], refusals: Collection[int]) -> _Answered | _Failed:
+    """What a request came to; the error of one that was refused by itself is an answer."""
     try:
         return future.result()
     except HttpError as error:
         if error.status in refusals:
-            return error
+            return _Answered(error, fresh=True)
         known = error.status is not None and error.status < 500 and error.status not in BUSY
         return _Failed(error, for_good=known)
 
 
-def _told_apart(outcomes: Iterator[tuple[int, Any]], down_after: int) -> Iterator[tuple[int, Any]]:
+def _told_apart(
+    outcomes: Iterator[tuple[int, _Answered | _Failed]], down_after: int
+) -> Iterator[tuple[int, Any]]:
     """Outcomes with the errors of single requests in the place of answers.
 
     Failures wait until an answer shows that the server is there. Raises the error of what no
@@ -264,10 +273,11 @@ def _told_apart(outcomes: Iterator[tuple[int, Any]], down_after: int) -> Iterato
             if outcome.for_good or len(waiting) >= down_after:
                 raise outcome.error
             continue
-        is_there = True
-        yield from waiting
-        waiting.clear()
-        yield number, outcome
+        if outcome.fresh:
+            is_there = True
+            yield from waiting
+            waiting.clear()
+        yield number, outcome.said
     if waiting and not is_there:
         raise waiting[-1][1]
     yield from waiting

@@ -13,9 +13,12 @@ from strop.errors import DataError, MissingEvidenceError
 from strop.evals.gate.verdict import rules_of, run_gate
 from strop.evals.records import read_records
 from strop.evals.run import run_suite
+from strop.judge.build import build_judge
+from strop.recipe.judge import JudgeRecipe
 from strop.recipe.loading.load import load
 from strop.recipe.suite import Suite
 from strop.train.monitor.dev import score_names
+from tests.support.cards import card_of, write_card
 from tests.support.servers import chat_server
 
 
@@ -79,11 +82,32 @@ def test_the_gate_reads_it_by_clusters(tmp_path: Path) -> None:
         (tmp_path / "evals").mkdir()
         world.measured("base", lambda n: "kind" if n % 10 == 0 else "other")
         world.measured("better", lambda n: "kind" if n % 2 else "other")
-    (tmp_path / "policy.yaml").write_text("targets: [{score: help/win_rate, min_gain: 0.0}]\n")
-    found = run_gate(rules_of(tmp_path / "policy.yaml", None, tmp_path / "evals/base"),
-                     tmp_path / "evals/base", tmp_path / "evals/better", None)  # fmt: skip
+    sides = (tmp_path / "evals/base", tmp_path / "evals/better")
+    target = {"targets": [{"score": "help/win_rate", "min_gain": 0.0}]}
+    with pytest.raises(MissingEvidenceError, match="nobody knows how far it agrees"):
+        run_gate(rules_of(target, None, sides[0]), *sides)
+    found = run_gate(rules_of({**target, "uncalibrated": "planted"}, None, sides[0]), *sides)
     assert found.name == "pass"
+    assert "help/win_rate is of a judge without a card (planted)" in found.remarks
     assert found.checks[0].estimate == pytest.approx(0.75 - 0.55)
+
+
+def test_the_gate_says_what_the_card_says(tmp_path: Path) -> None:
+    """And a demand on another score asks for no card."""
+    with chat_server(liking("kind")) as server:
+        world = World(tmp_path, server.url)
+        (tmp_path / "evals").mkdir()
+        judge = tmp_path / "judge.yaml"
+        asked = build_judge(load(JudgeRecipe, judge))
+        sentence = "The judge is right on 72 % of 300 pairs."
+        write_card(tmp_path / "card.json", card_of(asked, sentence=sentence))
+        told = f"url: {server.url}\nmodel_name: m\ncard: card.json\n"
+        judge.write_text(told)
+        world.measured("base", lambda n: "kind" if n % 10 == 0 else "other")
+        world.measured("better", lambda n: "kind" if n % 2 else "other")
+    sides = (tmp_path / "evals/base", tmp_path / "evals/better")
+    found = run_gate(rules_of({"targets": [{"score": "help/win_rate"}]}, None, sides[0]), *sides)
+    assert "help/win_rate is a judge's: The judge is right on 72 % of 300 pairs." in found.remarks
 
 
 def test_mistakes(tmp_path: Path) -> None:

@@ -173,6 +173,7 @@ def test_as_a_judge_it_is_poor_and_its_card_says_so(tmp_path: Path) -> None:
     assert len(compared) == 60
     assert card.missing == 0.0
     assert card.right.high < 0.85
+    assert card.position is not None
     assert card.position.consistency.mean < 0.7
     assert not card.better_than_chance
     assert "not to be used" in card.sentence

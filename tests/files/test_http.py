@@ -297,6 +297,15 @@ class TestSomeMayFail:
         with pytest.raises(HttpError, match="500"):
             self.asked(server, 3, at_once=1)
 
+    def test_what_was_kept_says_nothing_of_the_server(self, server: Plan, tmp_path: Path) -> None:
+        """A server that is down now, and answers of another day."""
+        limits = RequestLimits(first_wait=0.01, retries=0, at_once=1)
+        list(HttpClient(limits, cache=tmp_path).post_all(server.url, numbers(4)))
+        server.broken = set(range(4, 8))
+        client = HttpClient(limits, cache=tmp_path)
+        with pytest.raises(HttpError, match="500"):
+            list(client.post_all(server.url, numbers(8), some_may_fail=True))
+
     def test_a_wrong_key_is_no_accident(self, server: Plan) -> None:
         server.refused = {1}
         with pytest.raises(HttpError, match="404"):

@@ -59,6 +59,23 @@ def test_the_ceiling_is_the_mean_over_pairs_of_people() -> None:
     met = human_ceiling([[1, 0, 1], [1, None, None], [None, None, 0]], range(3))
     assert met is not None
     assert met.observed.mean == pytest.approx((1 + 0) / 2)
+    assert met.items == 2
+
+
+def test_the_ceiling_of_a_crowd() -> None:
+    """Fifteen people of whom two at random label each pair: no couple has labelled many."""
+    draw = np.random.default_rng(6)
+    truth = draw.integers(0, 2, 300)
+    people: list[list[int | None]] = [[None] * 300 for _ in range(15)]
+    for n in range(300):
+        for person in draw.choice(15, 2, replace=False):
+            people[person][n] = int(truth[n] if draw.random() < 0.9 else 1 - truth[n])
+    found = human_ceiling(people, range(300))
+    assert found is not None
+    assert found.items == 300
+    assert found.observed.low < 0.9**2 + 0.1**2 < found.observed.high
+    assert found.observed.high - found.observed.low < 0.12
+    assert found.kappa.low < 0.64 < found.kappa.high
 
 
 def test_the_majority_is_more_than_half() -> None:
@@ -68,12 +85,12 @@ def test_the_majority_is_more_than_half() -> None:
 
 
 def test_rates_by_hand() -> None:
-    found = rates([1, 1, 0.5, 0, 0, 1], [1, 1, 1, 1, 0, 0])
+    found = rates([1, 1, 0.5, 0, 0, 1], [1, 1, 1, 1, 0, 0], range(6))
     assert found.sensitivity.mean == pytest.approx(2.5 / 4)
     assert found.specificity.mean == pytest.approx(1 / 2)
     for gold in ([1, 1], [0, 0.5]):
         with pytest.raises(ValueError, match="both classes"):
-            rates([1, 0], gold)
+            rates([1, 0], gold, range(2))
 
 
 def test_a_calibrated_judge_has_no_error_and_a_boastful_one_has() -> None:

@@ -11,11 +11,14 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from strop.cli.app import app
-from strop.errors import DataError, RecipeError
+from strop.errors import DataError, RecipeError, UsageError
 from strop.judge.asking.judges import TextJudge
+from strop.judge.asking.question import Question, Ruling
 from strop.judge.build import build_judge
-from strop.judge.trust.anchors import read_anchors
+from strop.judge.pairwise import Compared
+from strop.judge.trust.anchors import Anchor, read_anchors, read_pairs
 from strop.judge.trust.card import calibrate, expect_card
+from strop.judge.win_rate import win_rates
 from strop.recipe.judge import JudgeRecipe
 from strop.recipe.loading.load import load
 from tests.support.scripted import Scripted
@@ -206,7 +209,63 @@ def test_win_rates_are_corrected_by_labels_and_by_the_card(tmp_path: Path) -> No
     assert rates["by_card"] == pytest.approx(truth.mean(), abs=0.05)
     shown = strop(*command).output
     assert "as judged; " in shown
-    assert "corrected by 300 pairs that people labelled" in shown
+    assert "corrected by 300 that people labelled" in shown
+    # another rule for disagreement than the card's, other error rates
+    again = json.loads(strop(*command, "--json", "--abstain").output)["win_rate"]
+    assert again["by_card"] is None
+    few = [row | {"human": [1]} for row in rows[:30]] + rows[300:]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(one) + "\n" for one in few))
+    assert json.loads(strop(*command, "--json").output)["win_rate"]["by_people"] is None
+
+
+def test_pairs_of_a_cluster_are_one_in_the_correction() -> None:
+    """Forty prompts of ten pairs that go together, of which ten prompts are labelled: the interval
+    covers what it promises, and treating them as four hundred would not."""
+    draw = np.random.default_rng(2)
+    covered = 0
+    for _ in range(200):
+        pairs, compared = [], []
+        for cluster in range(60):
+            chance = draw.choice([0.1, 0.9])
+            for n in range(10):
+                truth = float(draw.random() < chance)
+                verdict = truth if draw.random() < 0.9 else 1 - truth
+                label = truth if cluster < 30 else None
+                question = Question(f"{cluster} {n}", "p", ("a", "b"))
+                pairs.append(Anchor(question, (label,), str(cluster)))
+                ruling = Ruling((verdict, 1 - verdict))
+                compared.append(Compared(question, verdict, ruling, ruling))
+        found = win_rates(pairs, compared, None, "tie")
+        assert found is not None
+        assert found.by_people is not None
+        assert found.by_people.anchors == 30
+        covered += found.by_people.low <= 0.5 <= found.by_people.high
+    assert 182 <= covered <= 198
+
+
+def test_of_preference_pairs_the_chosen_answers_win(tmp_path: Path) -> None:
+    """Whichever was shown first; and nothing is corrected by what only says which is which."""
+    rows = [{"id": str(n), "prompt": f"p{n}", "chosen": f"good {n}", "rejected": f"bad {n}"}
+            for n in range(200)]  # fmt: skip
+    said = []
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for pair in read_pairs(tmp_path / "pairs.jsonl"):
+        right = pair.chosen if int(pair.question.item) % 4 else 1 - (pair.chosen or 0)
+        for swapped in (False, True):
+            letter = "AB"[(right == 1) != swapped]
+            item = f"{pair.question.item} swapped" if swapped else pair.question.item
+            said.append({"item": item, "completion": f"Verdict: {letter}"})
+    (tmp_path / "said.jsonl").write_text("".join(json.dumps(row) + "\n" for row in said))
+    (tmp_path / "judge.yaml").write_text("recorded: said.jsonl\n")
+    told = json.loads(strop("compare", tmp_path / "judge.yaml", "--data", tmp_path / "pairs.jsonl",
+                            "--output", tmp_path / "verdicts.jsonl", "--json").output)  # fmt: skip
+    assert told["win_rate"]["side"] == "chosen"
+    assert told["win_rate"]["judged"]["mean"] == pytest.approx(0.75)
+    assert told["win_rate"]["by_people"] is None
+    verdicts = [json.loads(line) for line in (tmp_path / "verdicts.jsonl").open()]
+    for row in verdicts:
+        assert row["answers"]["AB".index(row["chosen"])].startswith("good")
+        assert (row["verdict"] == 1.0) == ((row["chosen"] == "A") == bool(int(row["item"]) % 4))
 
 
 def test_answers_that_speak_to_the_judge_are_said(tmp_path: Path) -> None:
@@ -219,7 +278,7 @@ def test_answers_that_speak_to_the_judge_are_said(tmp_path: Path) -> None:
     found = strop("compare", tmp_path / "judge.yaml", "--data", tmp_path / "anchors.jsonl",
                   "--output", tmp_path / "verdicts.jsonl")  # fmt: skip
     assert "second answers: one text answers 60 of 60 different prompts" in found.output
-    assert "second answers: 60 of 60 answers speak to the judge" in found.output
+    assert "second answers: 60 of 60 answers look as if they spoke" in found.output
     assert "first answers: " not in found.output
 
 
@@ -247,6 +306,28 @@ def test_a_taste_for_its_own_family_is_on_the_card(tmp_path: Path) -> None:
     assert card["sways"]["own family"]["unit"] == 1.0
     assert "answers of its own family" in card["sentence"]
     assert "finds wins of its own family" in (tmp_path / "out/card.html").read_text()
+
+
+def test_mistakes_cost_nothing(tmp_path: Path) -> None:
+    """Labels that say too little are refused before anybody is asked."""
+    world = World(tmp_path, pairs=60)
+    world.write(1.0)
+    (tmp_path / "said.jsonl").write_text("")  # whoever asks fails
+    rows = [json.loads(line) for line in (tmp_path / "anchors.jsonl").open()]
+    command = ("calibrate", tmp_path / "judge.yaml", "--anchors", tmp_path / "anchors.jsonl",
+               "--output")  # fmt: skip
+    for changed, problem in (
+        ([row | {"human": 1} for row in rows], "people decided for one side only"),
+        (rows[:10], "10 pairs have a verdict and a decision"),
+        ([row | {"human": []} for row in rows], "`human` is an empty list"),
+    ):
+        (tmp_path / "anchors.jsonl").write_text("".join(json.dumps(row) + "\n" for row in changed))
+        found = strop(*command, tmp_path / "card.json").exception
+        assert isinstance(found, DataError)
+        assert problem in found.problem
+    page = strop(*command, tmp_path / "card.html").exception
+    assert isinstance(page, UsageError)
+    assert "is no name of a card" in page.problem
 
 
 class TestAnchors:

@@ -20,7 +20,7 @@ def test_words_for_the_judge_are_heard(words: str) -> None:
     found = suspicion(PROMPTS, answers(0.1, words))
     assert (found.speaking, found.same) == (10, 1)
     assert len(found.sentences) == 1
-    assert "10 of 100 answers speak to the judge" in found.sentences[0]
+    assert "10 of 100 answers look as if they spoke to the judge" in found.sentences[0]
 
 
 def test_one_text_for_everything_is_seen() -> None:
@@ -38,11 +38,20 @@ def test_one_text_for_everything_is_seen() -> None:
         " See [[3]] for the score, and ignore the noise above all.",
         '\n{"name": "Rhine", "length": 1230}',
         "\n# Rivers\n- the Rhine\n## Evaluation of their length\nlong",
+        '\n{"model": "Golf", "year": 1974} <s>new</s>',
     ],
 )
 def test_fair_answers_are_left_alone(text: str) -> None:
     found = suspicion(PROMPTS, answers(1.0, text))
     assert found.sentences == []
+
+
+def test_a_few_of_few_are_chance() -> None:
+    said = answers(0.0, "")[:20]
+    said[3] = said[8] = "No."
+    assert suspicion(PROMPTS[:20], said).sentences == []
+    said[5] = said[6] = "Verdict: A"
+    assert suspicion(PROMPTS[:20], said).sentences == []
 
 
 def test_nothing_is_suspicious_of_nothing() -> None:

@@ -87,6 +87,17 @@ def test_a_planted_taste_is_found_and_nothing_else(sure: bool) -> None:
     assert known["own family"] <= 5
 
 
+def test_quality_that_goes_with_length_is_taken_for_a_taste_as_the_docs_say() -> None:
+    """A judge without any taste, people who are right but noisy: the sway is far too high."""
+    draw = np.random.default_rng(3)
+    quality = draw.normal(0, 1, 2000)
+    length = 100 * (quality + draw.normal(0, 1, 2000))
+    people = (quality + draw.normal(0, 1, 2000) > 0).astype(float)
+    found = sways((2 * quality).tolist(), [], people.tolist(), {"length": length.tolist()},
+                  list(range(2000)))  # fmt: skip
+    assert found["length"].low > 0.5
+
+
 def test_intervals_cover_what_was_planted() -> None:
     covered = {"length": 0, "own family": 0}
     for seed in range(300):
@@ -104,7 +115,7 @@ def test_taking_the_sway_out_leaves_what_people_prefer() -> None:
     known = planted.found()
     longer = planted.length > 40
     corrected = [
-        chance_at_no_bias(float(chances(odds)), {"length": length, "formatting": 0.0}, known)
+        chance_at_no_bias(float(odds), {"length": length, "formatting": 0.0}, known)
         for odds, length in zip(planted.odds[longer], planted.length[longer], strict=True)
     ]
     wanted = chances(fair.odds[longer]).mean()
@@ -126,8 +137,10 @@ def test_no_sway_where_there_is_nothing_to_say() -> None:
 
 
 def test_what_is_not_known_is_not_taken_out() -> None:
-    unknown = {"length": Sway(1.0, -0.1, 2.1, unit=100.0)}
-    assert chance_at_no_bias(0.8, {"length": 300.0}, unknown) == pytest.approx(0.8)
-    known = {"length": Sway(1.0, 0.5, 1.5, unit=100.0)}
-    found = chance_at_no_bias(0.8, {"length": 300.0}, known)
-    assert found == pytest.approx(1 / (1 + math.exp(3 - math.log(4))))
+    unknown = {"length": Sway(1.0, -0.1, 2.1, unit=100.0, linear=True)}
+    odds = math.log(4)
+    assert chance_at_no_bias(odds, {"length": 300.0}, unknown) == pytest.approx(0.8)
+    known = {"length": Sway(1.0, 0.5, 1.5, unit=100.0, linear=True)}
+    found = chance_at_no_bias(odds, {"length": 300.0}, known)
+    assert found == pytest.approx(1 / (1 + math.exp(3 - odds)))
+    assert chance_at_no_bias(1e6, {}, known) == 1.0

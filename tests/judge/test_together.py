@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,13 @@ from strop.judge.asking.forms import FormName
 from strop.judge.asking.judges import in_both_orders
 from strop.judge.asking.question import Question, Ruling
 from strop.judge.build import build_judge, judge_hash
-from strop.judge.pairwise import compare
+from strop.judge.pairwise import compare, cost_of
 from strop.judge.panel.together import NOBODY, UNSURE, Chain, Voters
 from strop.judge.panel.votes import log_odds
 from strop.recipe.judge import JudgeRecipe
 from strop.recipe.loading.load import load
+from strop.types import Usage
+from tests.support.cards import card_of, write_card
 
 PAIR = Question("1", "Name a river.", ("The Rhine.", "Rain."))
 
@@ -56,10 +57,10 @@ YES, NO, TIE, MUTE = (Fixed((value, None)) for value in (1.0, 0.0, 0.5, None))
 @pytest.mark.parametrize(
     ("judges", "values", "confidence"),
     [
-        ((YES, YES, NO), (1.0, 0.0), 2 / 3),
+        ((YES, YES, NO), (1.0, 0.0), 2.5 / 4),
         ((YES, NO), (0.5, 0.5), 0.5),
-        ((YES, MUTE, MUTE), (1.0, 0.0), 1.0),
-        ((YES, TIE, NO, NO), (0.0, 1.0), 2.5 / 4),
+        ((YES, MUTE, MUTE), (1.0, 0.0), 1.5 / 2),
+        ((YES, TIE, NO, NO), (0.0, 1.0), 3 / 5),
         ((MUTE, MUTE), None, None),
     ],
 )
@@ -103,6 +104,37 @@ def test_the_confidence_of_a_weighted_vote_is_how_often_it_is_right() -> None:
     for confidence, right in told.items():
         error = 3 * math.sqrt(confidence * (1 - confidence) / len(right))
         assert np.mean(right) == pytest.approx(confidence, abs=error)
+
+
+def test_a_panel_costs_what_all_of_its_judges_cost() -> None:
+    class Dear(Fixed):
+        def _one(self, question: Question) -> Ruling:
+            return replace(super()._one(question), said="Hm.", usage=Usage(100, 10))
+
+    sure, unsure = Dear((1.0, 0.9)), Dear((1.0, 0.5))
+    questions = [Question(item, "p", ("a", "b")) for item in "12"]
+    assert cost_of(compare(Voters((sure, unsure)), questions)) == Usage(800, 80)
+    [found] = Voters((sure, unsure, MUTE)).rule("pairwise", [PAIR])
+    assert (found.said, found.usage) == ("Hm.\n---\nHm.", Usage(200, 20))
+    assert cost_of(compare(Chain((unsure, sure), (0.8, 0.8)), questions)) == Usage(800, 80)
+    assert cost_of(compare(Chain((sure, unsure), (0.8, 0.8)), questions)) == Usage(400, 40)
+    # what nobody is sure of was paid for, too
+    assert cost_of(compare(Chain((unsure, unsure), (0.8, 0.8)), questions)) == Usage(800, 80)
+
+
+def test_an_averaged_ranking_is_a_verdict() -> None:
+    """Two good judges outvote one that likes what is shown first, in both orders."""
+    good = Fixed((1.0, None))
+
+    class First(Fixed):
+        def _one(self, question: Question) -> Ruling:
+            return Ruling((1.0, 0.0))
+
+    questions = [Question(item, "p", ("a", "b")) for item in "12"]
+    panel = Voters((good, good, First((1.0, None))))
+    found = compare(panel, questions, form="ranking")
+    assert [one.verdict for one in found] == [1.0, 1.0]
+    assert found[0].swapped.values == (pytest.approx(2 / 3), pytest.approx(1 / 3))
 
 
 def test_scores_are_averaged_and_criteria_counted() -> None:
@@ -178,12 +210,8 @@ class TestFromFiles:
     def member(self, folder: Path, name: str, right: float = 0.8, **more: Any) -> str:
         (folder / f"{name}.jsonl").write_text('{"item": "1", "completion": "Verdict: A"}\n')
         judge = build_judge(JudgeRecipe(recorded=str(folder / f"{name}.jsonl")))
-        card = {
-            "judge": dict(judge.identity()), "form": "pairwise", "agreement": {"items": 100},
-            "better_than_chance": right > 0.5, "right": {"mean": right},
-            "threshold": more.get("threshold"), "sentence": "It is poor.",
-        }  # fmt: skip
-        (folder / f"{name}.json").write_text(json.dumps(card))
+        card = card_of(judge, better_than_chance=right > 0.5, right={"mean": right}, **more)
+        write_card(folder / f"{name}.json", card)
         (folder / f"{name}.yaml").write_text(f"recorded: {name}.jsonl\ncard: {name}.json\n")
         return str(folder / f"{name}.yaml")
 
@@ -206,6 +234,11 @@ class TestFromFiles:
         bare = str(tmp_path / "bare.yaml")
         with pytest.raises(RecipeError, match="takes what the card says of each judge"):
             build_judge(JudgeRecipe(panel=[good, bare], vote="weighted"))
+        scores = self.member(tmp_path, "scores", form="score")
+        with pytest.raises(RecipeError, match="has to be of pairs, not of score"):
+            build_judge(JudgeRecipe(panel=[good, scores], vote="weighted"))
+        with pytest.raises(RecipeError, match="often enough at any confidence"):
+            build_judge(JudgeRecipe(panel=[good, good], vote="escalate"))
         (tmp_path / "panel.yaml").write_text("panel: [good.yaml, bare.yaml]\n")
         with pytest.raises(RecipeError, match="is a panel itself"):
             build_judge(JudgeRecipe(panel=[good, str(tmp_path / "panel.yaml")]))
@@ -225,6 +258,8 @@ class TestFromFiles:
         files = [self.member(tmp_path, "good"), str(tmp_path / "own.yaml")]
         with pytest.raises(RewardError, match="own family"):
             expect_other_family(JudgeRecipe(panel=files), str(model_folder), "panel.yaml")
+        told = JudgeRecipe(panel=files, same_family="there is no other")
+        expect_other_family(told, str(model_folder), "panel.yaml")
 
     def test_the_hash_is_of_what_verdicts_depend_on(self, tmp_path: Path) -> None:
         self.member(tmp_path, "good")

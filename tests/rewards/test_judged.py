@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,9 @@ from strop.judge.asking.forms import FormName
 from strop.judge.asking.judges import TextJudge
 from strop.judge.asking.question import Question, Ruling
 from strop.judge.bias.sway import Sway, differences
+from strop.judge.build import build_judge
+from strop.recipe.judge import JudgeRecipe
+from strop.recipe.loading.load import load
 from strop.recipe.rubric import Criterion, Rubric
 from strop.recipe.train import reward as recipes
 from strop.recipe.train.reward import RewardComponent, RewardFile
@@ -23,6 +26,7 @@ from strop.rewards.compose import Reward
 from strop.rewards.find import find_function
 from strop.rewards.judged import JUDGED, judge_rank, judge_score, judge_win, rubric
 from strop.types import Origin, Task
+from tests.support.cards import card_of, write_card
 from tests.support.scripted import Scripted
 from tests.support.servers import chat_server
 
@@ -123,8 +127,8 @@ def test_a_judge_without_a_card_says_why_or_is_refused(tmp_path: Path) -> None:
     component = RewardComponent.model_validate(files(tmp_path, "http://127.0.0.1:9/v1"))
     with pytest.raises(RecipeError, match="how far this judge agrees with people"):
         find_function(component)
-    card = {"judge": {"model": "other"}, "better_than_chance": True, "form": "pairwise"}
-    (tmp_path / "card.json").write_text(json.dumps(card))
+    card = card_of(judge(shorter), judge={"model": "other"})
+    write_card(tmp_path / "card.json", card)
     named = files(tmp_path, "http://127.0.0.1:9/v1", card="card.json")
     with pytest.raises(RecipeError, match="another judge"):
         find_function(RewardComponent.model_validate(named))
@@ -178,13 +182,13 @@ class Sure:
 
 def test_what_is_known_to_sway_a_judge_is_taken_out() -> None:
     said, baseline = ["a" * 30, "a" * 10, "a" * 20, "why?"], ["b" * 10, "b" * 30, "a" * 20, "b"]
-    known = {"length": Sway(0.5, 0.4, 0.6, unit=10.0)}
+    known = {"length": Sway(0.5, 0.4, 0.6, 10.0, linear=True)}
     raw = partial(judge_win, Sure(), {})(["p"] * 4, said, baseline=baseline, at_no_bias=True)
     assert raw == pytest.approx([1 / (1 + math.exp(-2)), 1 / (1 + math.exp(2)), 0.5, None])
     half = judge_win(Sure(), known, ["p"] * 4, said, baseline=baseline, at_no_bias=True)
     # half of the odds are the sway's
     assert half == pytest.approx([1 / (1 + math.exp(-1)), 1 / (1 + math.exp(1)), 0.5, None])
-    unknown = {"length": Sway(0.5, -0.1, 1.1, unit=10.0)}
+    unknown = {"length": Sway(0.5, -0.1, 1.1, 10.0, linear=True)}
     assert judge_win(Sure(), unknown, ["p"] * 4, said, baseline=baseline, at_no_bias=True) == raw
     with pytest.raises(RewardError, match="does not say how sure it is"):
         judge_win(judge(shorter), {}, ["p"], ["cc"], baseline=["b"], at_no_bias=True)
@@ -194,7 +198,7 @@ def test_what_is_known_to_sway_a_judge_is_taken_out() -> None:
     ("function", "judge_file", "said"),
     [
         ("judge_win", "uncalibrated: a trial", "takes what the judge's card says"),
-        ("judge_score", "uncalibrated: a trial", "at_no_bias is an option of judge_win"),
+        ("judge_score", "uncalibrated: a trial", "judge_score has no option 'at_no_bias'"),
     ],
 )
 def test_taking_out_takes_a_card(tmp_path: Path, function: str, judge_file: str, said: str) -> None:
@@ -204,4 +208,41 @@ def test_taking_out_takes_a_card(tmp_path: Path, function: str, judge_file: str,
         {**row, "function": function, "options": {"at_no_bias": True}}
     )
     with pytest.raises(RewardError, match=said):
+        find_function(component)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"reliability": None}, "does not say how sure it is"),
+        ({"sways": {}}, "says nothing of length"),
+        ({"sways": {"length": asdict(Sway(1.0, 0.5, 1.5, 9.0, linear=False))}}, "are of verdicts"),
+    ],
+)
+def test_taking_out_takes_the_right_card(
+    tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
+    row = files(tmp_path, "http://127.0.0.1:9/v1", card="card.json")
+    asked = build_judge(load(JudgeRecipe, row["judge"]))
+    sway = asdict(Sway(1.0, 0.5, 1.5, 9.0, linear=True))
+    good = {"reliability": {}, "sways": {"length": sway}}
+    write_card(tmp_path / "card.json", card_of(asked, **good))
+    component = RewardComponent.model_validate({**row, "options": {"at_no_bias": True}})
+    assert find_function(component).args[1] == {"length": Sway(**sway)}  # type: ignore[attr-defined]
+    write_card(tmp_path / "card.json", card_of(asked, **{**good, **changes}))
+    with pytest.raises(RewardError, match=said):
+        find_function(component)
+
+
+@pytest.mark.parametrize(
+    ("function", "options"),
+    [("judge_win", {"at_no_bais": True}), ("judge_rank", {"implicit": True}),
+     ("judge_score", {"low": 1})],
+)  # fmt: skip
+def test_an_option_that_is_not_there_is_refused(
+    tmp_path: Path, function: str, options: dict[str, Any]
+) -> None:
+    row = files(tmp_path, "http://127.0.0.1:9/v1", uncalibrated="try")
+    component = RewardComponent.model_validate({**row, "function": function, "options": options})
+    with pytest.raises(RewardError, match=f"has no option '{next(iter(options))}'"):
         find_function(component)

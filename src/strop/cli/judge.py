@@ -49,6 +49,7 @@ def calibrate(
 
     Example: strop judge calibrate judge.yaml --anchors labelled.jsonl --output card.json
     """
+    from strop.errors import UsageError
     from strop.files import write_rows
     from strop.judge.build import build_judge
     from strop.judge.pairwise import cost_of
@@ -58,6 +59,9 @@ def calibrate(
     from strop.recipe.judge import JudgeRecipe
     from strop.recipe.loading.load import load
 
+    if output.suffix != ".json":
+        raise UsageError(f"{output.name} is no name of a card", where="--output",
+                         fix="end it in .json: a page goes beside it")  # fmt: skip
     asked, pairs = build_judge(load(JudgeRecipe, judge, overrides)), read_anchors(anchors)
     if dry_run:
         print(f"{len(pairs)} pairs with the labels of {len(pairs[0].human)} people; nothing asked")
@@ -66,7 +70,7 @@ def calibrate(
     output.parent.mkdir(parents=True, exist_ok=True)
     page = write_card(card, output)
     verdicts = output.with_suffix(".verdicts.jsonl")
-    write_rows(verdicts, _rows(compared))
+    write_rows(verdicts, _rows(pairs, compared))
     if as_json:
         print(json.dumps(card.plain()))
     else:
@@ -107,8 +111,8 @@ def compare(
         return
     found = compared(asked, [pair.question for pair in pairs], disagreement=_how(abstain))
     output.parent.mkdir(parents=True, exist_ok=True)
-    write_rows(output, _rows(found))
-    told, said = _told(pairs, found, card)
+    write_rows(output, _rows(pairs, found))
+    told, said = _told(pairs, found, card, _how(abstain))
     print(json.dumps(told) if as_json else "\n".join([*said, f"saved {output}"]))
 
 
@@ -153,14 +157,20 @@ def _how(abstain: bool) -> Any:
     return "abstain" if abstain else "tie"
 
 
-def _rows(compared: Sequence[Compared]) -> Iterator[dict[str, Any]]:
-    for one in compared:
-        yield {"item": one.question.item, "verdict": one.verdict,
+def _rows(pairs: Sequence[Anchor], compared: Sequence[Compared]) -> Iterator[dict[str, Any]]:
+    """Verdicts with the answers as they were shown, so that everybody knows which one is meant."""
+    for pair, one in zip(pairs, compared, strict=True):
+        chosen = {} if pair.chosen is None else {"chosen": "AB"[pair.chosen]}
+        yield {"item": one.question.item, "verdict": one.verdict, **chosen,
+               "answers": list(one.question.answers),
                "straight": asdict(one.straight), "swapped": asdict(one.swapped)}  # fmt: skip
 
 
 def _told(
-    pairs: Sequence[Anchor], compared: Sequence[Compared], card: Mapping[str, Any] | None
+    pairs: Sequence[Anchor],
+    compared: Sequence[Compared],
+    card: Mapping[str, Any] | None,
+    disagreement: Any,
 ) -> tuple[dict[str, Any], list[str]]:
     """What came of it, for machines and for people."""
     from strop.judge.pairwise import cost_of
@@ -170,9 +180,11 @@ def _told(
 
     verdicts = [one.verdict for one in compared]
     known = [verdict for verdict in verdicts if verdict is not None]
-    both = [one for one in compared if one.straight.values and one.swapped.values]
+    both = [one for one in compared if one.straight.values and one.swapped.values
+            and len(set(one.question.answers)) == 2]  # fmt: skip
     same = sum(one.straight.values == one.swapped.values for one in both)
-    rates, cost = win_rates(pairs, compared, card), cost_of(compared)
+    rates = win_rates(pairs, compared, card, disagreement)
+    cost = cost_of(compared)
     prompts = [conversation(pair.question.prompt) for pair in pairs]
     suspicious = {
         side: suspicion(prompts, [pair.question.answers[n] for pair in pairs]).sentences

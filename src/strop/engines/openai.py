@@ -128,8 +128,10 @@ class OpenAIEngine:
         ]  # fmt: skip
         found = [Chances(None)] * len(prompts)
         for number, said in self._posted(bodies):
-            if not isinstance(said, HttpError):
-                found[number] = Chances(_listed(said, options), _usage(said))
+            if isinstance(said, HttpError):
+                found[number] = Chances(None, problem=f"the request got no answer ({said.problem})")
+            else:
+                found[number] = _listed(said, options)
         return found
 
     def publish(self, weights: Mapping[str, torch.Tensor]) -> int:
@@ -218,20 +220,21 @@ def _is_answer(said: Any) -> bool:
     return not failed and (content is not None or bool(calls))
 
 
-def _listed(said: Any, options: Sequence[str]) -> tuple[float, ...] | None:
+def _listed(said: Any, options: Sequence[str]) -> Chances:
     """Log-probs of the options among the first tokens that a server lists."""
     try:
         listed = said["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
         chances = [(str(one["token"]).strip(), float(one["logprob"])) for one in listed]
     except (KeyError, IndexError, TypeError, ValueError):
-        return None
+        return Chances(None, _usage(said), "the server gives no log-probs")
     totals = [
         math.fsum(math.exp(logprob) for token, logprob in chances if token == option.strip())
         for option in options
     ]
     if not any(totals):
-        return None
-    return tuple(math.log(total) if total else -math.inf for total in totals)
+        return Chances(None, _usage(said), "none of the verdicts is among its likeliest tokens")
+    least = min(logprob for _, logprob in chances)
+    return Chances(tuple(math.log(total) if total else least for total in totals), _usage(said))
 
 
 def _usage(said: Any) -> Usage | None:

@@ -16,6 +16,7 @@ from strop.engines.local.engine import LocalEngine
 from strop.errors import DataError
 from strop.evals.inputs import suite_hash
 from strop.evals.jobs import Job
+from strop.evals.judges import judges_of
 from strop.evals.overlap import check_overlap
 from strop.files import SHORT, read_text, sha256_hex
 from strop.model.load import weights_hash
@@ -49,6 +50,7 @@ class Measured(TypedDict, total=False):
     overlap: list[Seen]
     not_compared: dict[str, str]
     prompts: dict[str, str]
+    judges: dict[str, dict[str, Any]]
 
 
 READ = TypeAdapter(Measured)
@@ -65,6 +67,7 @@ def summary_of(
         "sealed": suite.sealed,
         "model": dict(engine.identity()),
         "reference": against,
+        "judges": judges_of(suite),
         **_overlap(jobs, engine),
     }
 

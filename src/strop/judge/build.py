@@ -94,11 +94,16 @@ def _panel(files: Sequence[str], vote: Vote) -> Judge:
     if vote == "weighted":
         return Voters(judges, tuple(map(_weight, cards)))
     limits = [card["threshold"] for card in cards]
+    if not any(limits):
+        raise RecipeError(
+            "none of these judges agrees with people often enough at any confidence",
+            where=files[0], fix="use vote: majority or weighted, or better judges",
+        )  # fmt: skip
     return Chain(judges, tuple(None if one is None else float(one["confidence"]) for one in limits))
 
 
 def _weight(card: Mapping[str, Any]) -> float:
-    return log_odds(float(card["right"]["mean"]), int(card["agreement"]["items"]))
+    return log_odds(float(card["right"]["mean"]), int(card["decided"]))
 
 
 def _member_card(recipe: JudgeRecipe, judge: Judge, file: str, vote: Vote) -> Mapping[str, Any]:
@@ -106,7 +111,11 @@ def _member_card(recipe: JudgeRecipe, judge: Judge, file: str, vote: Vote) -> Ma
     if recipe.card is None:
         raise RecipeError(f"vote: {vote} takes what the card says of each judge", where=file,
                           fix="calibrate it (strop judge calibrate) and name its card")  # fmt: skip
-    return read_card(recipe.card, judge)
+    card = read_card(recipe.card, judge)
+    if card["form"] != "pairwise":
+        raise RecipeError(f"the card of a panel's judge has to be of pairs, not of {card['form']}",
+                          where=file, fix="strop judge calibrate --form pairwise")  # fmt: skip
+    return card
 
 
 def _engine(recipe: JudgeRecipe) -> Engine:

@@ -9,7 +9,7 @@ from typing import Literal
 
 from strop.judge.asking.forms import FormName
 from strop.judge.asking.judges import Judge, in_both_orders
-from strop.judge.asking.question import Question, Ruling
+from strop.judge.asking.question import Question, Ruling, added
 from strop.judge.bias.position import PositionBias, consistent, position_bias
 from strop.types import Usage
 
@@ -100,14 +100,7 @@ def bias_of(compared: Sequence[Compared]) -> PositionBias:
 
 def cost_of(compared: Sequence[Compared]) -> Usage | None:
     """The tokens that all verdicts took, as far as the judge's engine counts them."""
-    return _added(*(r.usage for one in compared for r in (one.straight, one.swapped)))
-
-
-def _added(*usages: Usage | None) -> Usage | None:
-    used = [usage for usage in usages if usage is not None]
-    if not used:
-        return None
-    return Usage(sum(one.prompt for one in used), sum(one.completion for one in used))
+    return added(*(r.usage for one in compared for r in (one.straight, one.swapped)))
 
 
 def confidence_of(one: Compared) -> float | None:
@@ -125,10 +118,15 @@ def log_odds_of(one: Compared) -> float | None:
         if ruling.values is None or ruling.confidence is None:
             return None
         sure = min(max(ruling.confidence, SUREST), 1 - SUREST)
-        side = ruling.values[0] - ruling.values[1]
+        side = 2 * (_first(ruling) or 0.0) - 1
         found.append(side * math.log(sure / (1 - sure)))
     return sum(found) / 2
 
 
 def _first(ruling: Ruling) -> float | None:
-    return None if ruling.values is None else ruling.values[0]
+    """1 where the first answer is worth more, 0 where it is worth less, 0.5 where they are equal:
+    an averaged ranking is a verdict, too."""
+    if ruling.values is None:
+        return None
+    one, other = ruling.values
+    return 0.5 if one == other else float(one > other)

@@ -52,7 +52,8 @@ class GateRules(Strict):
     seeds, or the base itself again): their largest difference is the noise floor, and a change
     below it counts neither as a gain nor as a loss. `max_unscored` is the share of items that may
     lack a score on a side; they are counted against the candidate. The gate refuses a candidate
-    that was trained on eval items unless `refuse_overlap` is off.
+    that was trained on eval items unless `refuse_overlap` is off, and a score by a judge without a
+    card unless `uncalibrated` says why it may decide.
     """
 
     name: str | None = None
@@ -63,6 +64,7 @@ class GateRules(Strict):
     noise: list[LocalPath] = Field(default_factory=list)
     max_unscored: float = Field(0.0, ge=0, lt=0.5)
     refuse_overlap: bool = True
+    uncalibrated: str | None = Field(None, min_length=1)
 
     @model_validator(mode="after")
     def _demands_something_once(self) -> Self:

@@ -79,6 +79,10 @@ class JudgeRecipe(Strict):
         told = [name for name in own if name in self.model_fields_set]
         if self.panel is not None and told:
             raise ValueError(f"{', '.join(told)} belong into the files of the panel's judges")
+        if "sampling" in self.model_fields_set and (
+            self.by_likelihood or self.recorded is not None or self.reward_model is not None
+        ):
+            raise ValueError("nothing is sampled from this judge: drop `sampling`")
         if self.card is not None and self.uncalibrated is not None:
             raise ValueError("`uncalibrated` says why there is no card, and there is one: drop it")
         return self

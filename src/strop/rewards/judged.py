@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import groupby
@@ -65,7 +65,7 @@ def _at_no_bias(one: Compared, known: Mapping[str, Sway]) -> float | None:
     if odds is None:
         raise RewardError("the judge does not say how sure it is, so no bias can be taken out",
                           fix="ask it by likelihood, or drop at_no_bias")  # fmt: skip
-    return chance_at_no_bias(1 / (1 + math.exp(-odds)), differences(answers), known)
+    return chance_at_no_bias(odds, differences(answers), known)
 
 
 def judge_score(
@@ -154,25 +154,43 @@ ASKED: Mapping[str, FormName] = {
 def judged_function(component: RewardComponent) -> Callable[..., Scores | FunctionOutput]:
     """The component's function with its judge.
 
-    Raises `RecipeError` for a judge that is not to be trusted.
+    Raises `RecipeError` for a judge that is not to be trusted, and `RewardError` for an option that
+    the function does not have.
     """
-    form = "score" if component.options.get("implicit") else ASKED[component.function]
+    function, options = JUDGED[component.function], component.options
+    known = [name for name, one in inspect.signature(function).parameters.items()
+             if one.kind is one.KEYWORD_ONLY and one.default is not one.empty]  # fmt: skip
+    odd = next((name for name in options if name not in known), None)
+    if odd is not None:
+        raise RewardError(f"{component.function} has no option {odd!r}",
+                          fix=f"it has {', '.join(known)}")  # fmt: skip
+    form = "score" if options.get("implicit") else ASKED[component.function]
     trusted = trusted_judge(str(component.judge), form)
-    function, judge = JUDGED[component.function], trusted.judge
     if component.rubric is not None:
-        return partial(function, judge, read_rubric(component.rubric))
-    known = _known(component, trusted) if component.options.get("at_no_bias") else {}
-    return partial(function, judge, known) if function is judge_win else partial(function, judge)
+        return partial(function, trusted.judge, read_rubric(component.rubric))
+    if function is not judge_win:
+        return partial(function, trusted.judge)
+    return partial(judge_win, trusted.judge, _known(component, trusted))
 
 
 def _known(component: RewardComponent, trusted: TrustedJudge) -> dict[str, Sway]:
-    """What the card says sways the judge."""
-    if component.function != "judge_win":
-        raise RewardError("at_no_bias is an option of judge_win", where=component.function,
-                          fix="drop it: scores and ranks have no log-odds to correct")  # fmt: skip
+    """What is to be taken out of the judge's verdicts: what its card says of its biases, if the
+    component asks for that."""
+    if not component.options.get("at_no_bias"):
+        return {}
+    problem = ""
     if trusted.card is None:
-        raise RewardError("at_no_bias takes what the judge's card says of its biases",
-                          where=str(component.judge), fix="calibrate the judge")  # fmt: skip
+        problem = "at_no_bias takes what the judge's card says of its biases"
+    elif trusted.card["reliability"] is None:
+        problem = "the judge does not say how sure it is, so no bias can be taken out"
+    elif not all(sway["linear"] for sway in trusted.card["sways"].values()):
+        problem = "the card's sways are of verdicts, not of log-odds"
+    elif "length" not in trusted.card["sways"]:
+        problem = "the card says nothing of length: hardly any of its pairs are about as long"
+    if problem or trusted.card is None:
+        raise RewardError(problem, where=str(component.judge),
+                          fix="calibrate a judge that says how sure it is (by_likelihood, a reward "
+                          "model), or drop at_no_bias")  # fmt: skip
     return {name: Sway(**one) for name, one in trusted.card["sways"].items()}
 
 

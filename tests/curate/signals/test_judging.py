@@ -91,6 +91,20 @@ def test_consistent_and_sure_verdicts_become_pairs_and_the_rest_is_counted(make:
     assert len(judge.asked) == 2 * 7
 
 
+def test_an_answer_without_words_is_left_out(make: Make) -> None:
+    """A thought that was never closed says nothing; thoughts make no difference."""
+    rows = [
+        {"prompt": "fair 1", "completions": ["<think>never closed", "quality 3: x"]},
+        {"prompt": "fair 2",
+         "completions": ["<think>a</think>quality 3: x", "<think>b</think>quality 3: x"]},
+    ]  # fmt: skip
+    judge = Planned()
+    made = make(rows, trusted=TrustedJudge(judge, CARD))
+    assert made.adds_up()
+    assert made.built.left_out == {"nothing_said": 1, "same_answer": 1}
+    assert judge.asked == []
+
+
 def test_what_people_said_comes_first(make: Make) -> None:
     """A signal makes its own pair; the judge is given only what nobody spoke of."""
     spoken = answers("fair", 1, 9) | {"choice": 0}

@@ -127,8 +127,45 @@ def test_labels_of_other_pairs_are_refused(tmp_path: Path, line: str, said: str)
 def test_a_name_is_a_name(tmp_path: Path, name: str) -> None:
     ledger = Ledger(pairs(tmp_path), tmp_path / "out")
     with pytest.raises(UsageError, match="the name is none"):
-        ledger.say(name, "0", "first")
-    assert not (tmp_path / "out/labels.jsonl").exists()
+        ledger.named(name)
+
+
+def test_one_person_has_one_name(tmp_path: Path) -> None:
+    ledger = Ledger(pairs(tmp_path), tmp_path / "out")
+    assert ledger.named(" Anna  Berg ") == "Anna Berg"
+    ledger.say("Anna Berg", "0", "first")
+    assert ledger.named("Anna Berg") == "Anna Berg"
+    with pytest.raises(UsageError, match="'Anna Berg' labels here already"):
+        ledger.named("anna berg")
+
+
+def test_what_was_given_is_what_is_trained_on(tmp_path: Path) -> None:
+    """Thoughts, calls and tools are not shown, and are in the record."""
+    call = {"id": "c", "type": "function", "function": {"name": "river", "arguments": "{}"}}
+    asked = [{"role": "user", "content": "Which river?"}]
+    rich = [{"role": "assistant", "content": "", "tool_calls": [call]},
+            {"role": "tool", "content": "Rhine", "tool_call_id": "c"},
+            {"role": "assistant", "content": "<think>so</think>The Rhine."}]  # fmt: skip
+    tools = [{"type": "function", "function": {"name": "river", "parameters": {}}}]
+    row = {"prompt": asked, "chosen": rich, "rejected": "Rain.", "tools": tools, "own": "A",
+           "topic": "rivers"}  # fmt: skip
+    file = tmp_path / "pairs.jsonl"
+    file.write_text(json.dumps(row) + "\n")
+    found = read_pairs(file)
+    ledger = Ledger(found, tmp_path / "out")
+    shown = ledger.shown("anna")
+    assert shown is not None
+    assert not any("<think>" in answer for answer in shown.answers)
+    rain = shown.answers.index("Rain.")
+    ledger.say("anna", found[0].question.item, "second" if rain == 0 else "first")
+    [kept] = rows(tmp_path / "out/preferences.jsonl")
+    assert (kept["tools"], kept["topic"], kept["rejected"]) == (
+        tools, "rivers", [{"role": "assistant", "content": "Rain."}],
+    )  # fmt: skip
+    assert kept["chosen"][-1]["content"] == "<think>so</think>The Rhine."
+    assert preference(kept, Origin("out", 1)).chosen == found[0].given[found[0].chosen or 0]
+    [anchor] = read_anchors(tmp_path / "out/anchors.jsonl")
+    assert (anchor.own, anchor.human) == (found[0].own, found[0].human)
 
 
 def test_a_conversation_keeps_its_form(tmp_path: Path) -> None:

@@ -99,6 +99,8 @@ def test_two_people_label_by_keyboard_and_one_comes_back(browser: Browser, serve
     page.close()  # the tab is closed in the middle
     page = context.new_page()
     page.goto(served.address)
+    expect(page.get_by_label("Your name")).to_have_value("anna")  # who was there last
+    page.keyboard.press("Enter")
     expect(page.locator("#prompt")).to_have_text("2 + 2?")
     expect(page.locator("#count")).to_have_text("1 of 3")
     page.keyboard.press("ArrowLeft" if key_of(page, "5") == "1" else "ArrowRight")
@@ -124,6 +126,23 @@ def test_two_people_label_by_keyboard_and_one_comes_back(browser: Browser, serve
     assert human == {"river": ["A", "A"], "sum": ["B", None], "poet": ["A", "B"]}
     chosen = {row["id"]: row["chosen"] for row in served.rows("preferences.jsonl")}
     assert chosen == {"river": "The Rhine.", "sum": "5"}
+
+
+def test_a_tab_is_one_persons(browser: Browser, served: Served) -> None:
+    """Two people in two tabs of one browser: reloading takes nobody for the other."""
+    context = browser.new_context()
+    anna, bert = context.new_page(), context.new_page()
+    begin(anna, served, "anna")
+    begin(bert, served, "bert")
+    bert.keyboard.press("s")
+    expect(bert.locator("#count")).to_have_text("1 of 3")
+    anna.reload()
+    expect(anna.locator("#person")).to_have_text("anna")
+    expect(anna.locator("#count")).to_have_text("0 of 3")
+    anna.locator("#person").click()
+    anna.get_by_label("Your name").fill("BERT")
+    anna.keyboard.press("Enter")
+    expect(anna.get_by_role("alert")).to_contain_text("'bert' labels here already")
 
 
 def test_what_an_answer_holds_is_shown_and_never_run(browser: Browser, served: Served) -> None:

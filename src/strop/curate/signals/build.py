@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from strop.curate.manifest import writing_records
 from strop.curate.signals.interaction import Interaction
 from strop.curate.signals.join import Index
+from strop.curate.signals.judging import surest
 from strop.curate.signals.maker import Maker
 from strop.curate.signals.pairs import Balanced
 from strop.curate.signals.rows import Sighting, found_in
@@ -137,7 +138,8 @@ def build(
     """
     rules = rules or Rules()
     _expect_known(source, rules, output)
-    asked = None if trusted is None else dict(trusted.judge.identity())
+    asked = None if trusted is None else {"judge": dict(trusted.judge.identity()),
+                                          "sure": surest(trusted.card)}  # fmt: skip
     settings = {"source": source, **asdict(rules), "judge": asked}
     with writing_records(output, "build", inputs, settings, overwrite=overwrite) as out:
         index, seen, bad = _first_reading(inputs, source, rules, advance)

@@ -45,14 +45,14 @@ def judged(groups: Sequence[Sequence[Held]], trusted: TrustedJudge) -> JudgedPai
     answers meet is a hash of their words. Raises `DataError` where the card says that no
     confidence is enough.
     """
-    surest = _threshold(trusted.card)
+    sure = surest(trusted.card)
     found = JudgedPairs()
     matched = [match for held in groups for match in _matches(held, found)]
     questions = [_question(one, other) for one, other in matched]
     verdicts = compare(trusted.judge, questions, disagreement="abstain")
     kept: list[tuple[Pair, Compared]] = []
     for match, verdict in zip(matched, verdicts, strict=True):
-        why = _why_not(verdict, surest)
+        why = _why_not(verdict, sure)
         found.told[why or "kept"] += 1
         if why is None:
             chosen, rejected = match if verdict.verdict == 1.0 else match[::-1]
@@ -74,11 +74,14 @@ def asked_about(groups: Sequence[Sequence[Held]]) -> int:
 
 
 def _matches(held: Sequence[Held], found: JudgedPairs) -> list[tuple[Held, Held]]:
-    """Two by two; answers of the same words stand for one another."""
+    """Two by two, by the words that the judge is shown: answers of the same words stand for one
+    another, and one without any (a call alone, an open thought) is left out."""
     distinct: dict[str, Held] = {}
     for one in held:
-        words = " ".join(one.text.split())
-        if distinct.setdefault(words, one) is not one:
+        words = " ".join(spoken(one.answer).split())
+        if not words:
+            found.reasons.setdefault(one.place, "nothing_said")
+        elif distinct.setdefault(words, one) is not one:
             found.reasons.setdefault(one.place, "same_answer")
     order = sorted(distinct, key=lambda words: digest64(f"match {words}"))
     if len(order) % 2:
@@ -94,7 +97,9 @@ def _question(one: Held, other: Held) -> Question:
     return Question(sha256_hex(f"{prompt} {answers}", 16), prompt, answers)
 
 
-def _threshold(card: Mapping[str, Any] | None) -> float | None:
+def surest(card: Mapping[str, Any] | None) -> float | None:
+    """The confidence from which a pair is kept; `None` for a judge that gives none. Raises
+    `DataError` for a card that names none."""
     if card is None or card["reliability"] is None:
         return None
     if card["threshold"] is None:
@@ -105,13 +110,13 @@ def _threshold(card: Mapping[str, Any] | None) -> float | None:
     return float(card["threshold"]["confidence"])
 
 
-def _why_not(verdict: Compared, surest: float | None) -> str | None:
+def _why_not(verdict: Compared, sure: float | None) -> str | None:
     if verdict.straight.values is None or verdict.swapped.values is None:
         return "judge_missing"
     if verdict.verdict not in (0.0, 1.0):
         return "judge_disagrees"
     confidence = confidence_of(verdict)
-    if surest is not None and (confidence is None or confidence < surest):
+    if sure is not None and (confidence is None or confidence < sure):
         return "judge_unsure"
     return None
 

@@ -113,6 +113,8 @@ class Maker:
         groups = list(self._unjudged.values())
         if self.output.folder is None:
             self.judged["not_asked"] = asked_about(groups)
+            for place in (one.place for held in groups for one in held):
+                found.reasons.setdefault(place, "not_asked")
             return
         made = judged(groups, trusted)
         before = len(found.pairs)

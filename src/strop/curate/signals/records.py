@@ -39,6 +39,8 @@ REASONS = {
     "not_accepted": "the last answer was disliked, too",
     "prompt_changed": "the user asked something else the second time",
     "other_answer": "a better pair of the same prompt was made",
+    "nothing_said": "its answer holds no words that a judge could be shown",
+    "not_asked": "a dry run asks no judge",
     "judge_missing": "the judge gave no verdict on its pair",
     "judge_disagrees": "the judge's verdict on its pair is a tie, or changes with the order",
     "judge_unsure": "the judge is less sure of its pair than its card asks for",

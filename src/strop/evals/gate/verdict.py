@@ -57,6 +57,7 @@ def run_gate(
     _expect_one_suite(before, after)
     _expect_one_reference(before, after, policy)
     overlap, rewritten = _overlap(after, policy), _other_prompts(before, after)
+    judged = _judged(after, policy)
     again = [Side(path) for path in (*policy.noise, *noise)]
     for side in again:
         _expect_one_suite(before, side)
@@ -64,7 +65,7 @@ def run_gate(
         verdict = gate(before.records, after.records, policy, noise=[s.records for s in again])
     except StropError as error:
         raise type(error)(error.problem, where=f"{base}, {candidate}", fix=error.fix) from None
-    remarks = [*overlap, *rewritten, *_record_attempt(registry, before, after, verdict)]
+    remarks = [*overlap, *rewritten, *judged, *_record_attempt(registry, before, after, verdict)]
     verdict = replace(verdict, remarks=(*verdict.remarks, *remarks))
     if output is not None:
         _write(Path(output), verdict, policy, before, after)
@@ -174,6 +175,31 @@ def _other_prompts(base: Side, candidate: Side) -> list[str]:
             fix="measure both with one chat template, template_options and date",
         )
     return [f"{said} (their chat templates differ)"]
+
+
+def _judged(after: Side, policy: GateRules) -> list[str]:
+    """What is known of the judges whose scores decide.
+
+    Raises `MissingEvidenceError` for a judge without a card that the policy does not account for.
+    """
+    remarks = []
+    judges = after.summary.get("judges", {})
+    for demand in (*policy.targets, *policy.guardrails, *policy.bands):
+        known = judges.get(demand.score)
+        if known is None:
+            continue
+        if known["card"] is not None:
+            remarks.append(f"{demand.score} is a judge's: {known['card']}")
+        elif policy.uncalibrated is not None:
+            remarks.append(f"{demand.score} is of a judge without a card ({policy.uncalibrated})")
+        else:
+            raise MissingEvidenceError(
+                f"{demand.score} is of a judge without a card, and nobody knows how far it agrees "
+                "with people", where=str(after.path),
+                fix="write its card (strop judge calibrate), or say in the policy under "
+                "`uncalibrated` why it may decide",
+            )  # fmt: skip
+    return remarks
 
 
 def _record_attempt(

@@ -24,8 +24,9 @@ def expect_other_family(recipe: JudgeRecipe, policy: str, where: str) -> None:
     Folders are compared by architecture, a server's model by its name. Recorded answers have no
     family.
     """
-    for file in recipe.panel or ():
-        expect_other_family(load(JudgeRecipe, file), policy, file)
+    if recipe.panel is not None and recipe.same_family is None:
+        for file in recipe.panel:
+            expect_other_family(load(JudgeRecipe, file), policy, file)
     folder = recipe.model or recipe.reward_model
     own = family_of(policy)
     if folder is not None:

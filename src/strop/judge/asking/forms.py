@@ -14,6 +14,8 @@ FormName = Literal["pairwise", "score", "criterion", "ranking"]
 FILES = Path(__file__).parent / "files"
 LOW, HIGH = 0, 10
 """The scale of a score."""
+LIKELY_HIGH = 9
+"""Its end where it is read from likelihoods: a 10 begins with a 1."""
 MOST_RANKED = 26
 """Answers have letters."""
 
@@ -62,7 +64,7 @@ def _likelier(chances: Sequence[float]) -> tuple[float, ...]:
 
 def _expected(chances: Sequence[float]) -> tuple[float, ...]:
     """The mean of the scale under the chances of its numbers."""
-    return (sum(n * chance for n, chance in enumerate(chances)) / (HIGH - LOW),)
+    return (sum(n * chance for n, chance in enumerate(chances)) / (LIKELY_HIGH - LOW),)
 
 
 FORMS: Mapping[FormName, Form] = {
@@ -71,7 +73,7 @@ FORMS: Mapping[FormName, Form] = {
     ),
     "score": Form(
         1, ("criterion", "low", "high"), (), _score, "Score:",
-        tuple(f" {n}" for n in range(LOW, HIGH + 1)), _expected,
+        tuple(f" {n}" for n in range(LOW, LIKELY_HIGH + 1)), _expected,
     ),
     "criterion": Form(
         1, ("criterion",), ("criterion",), _criterion, "Met:", (" no", " yes"),

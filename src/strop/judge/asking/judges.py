@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 from strop.engines.draws import DrawKey
 from strop.engines.engine import Engine, Sampling, in_groups, requests_of
 from strop.errors import UsageError
 from strop.files import SHORT, sha256_hex
-from strop.judge.asking.forms import FORMS, HIGH, LOW, MOST_RANKED, FormName, form_template
+from strop.judge.asking.forms import (
+    FORMS,
+    HIGH,
+    LIKELY_HIGH,
+    LOW,
+    MOST_RANKED,
+    FormName,
+    form_template,
+)
 from strop.judge.asking.material import material
 from strop.judge.asking.question import Question, Ruling
 from strop.text.templates import PromptTemplate, conversation
@@ -51,9 +59,9 @@ class TextJudge:
         known = {**self.engine.identity(), "templates": words}
         if self.by_likelihood:
             return {**known, "verdicts": "likelihood"}
-        sampled = {"temperature": self.sampling.temperature, "top_p": self.sampling.top_p,
-                   "max_tokens": self.sampling.max_tokens}  # fmt: skip
-        return {**known, "verdicts": "words", **sampled}
+        how = asdict(self.sampling) | {"stop": list(self.sampling.stop)}
+        drawn = {"seed": self.seed} if self.sampling.temperature else {}
+        return {**known, "verdicts": "words", "sampling": how, **drawn}
 
     def rule(self, form: FormName, questions: Sequence[Question]) -> list[Ruling]:
         if not questions:
@@ -80,8 +88,7 @@ class TextJudge:
         rulings = []
         for found in self.engine.choose(prompts, how.options):
             if found.logprobs is None:
-                problem = "none of the verdicts is among its likeliest"
-                rulings.append(Ruling(None, problem=problem, usage=found.usage))
+                rulings.append(Ruling(None, problem=found.problem, usage=found.usage))
                 continue
             likeliest = max(found.logprobs)
             raw = [math.exp(logprob - likeliest) for logprob in found.logprobs]
@@ -97,7 +104,8 @@ class TextJudge:
         safe = material(texts, secret)
         values: dict[str, Any] = {
             "mark": safe.mark, "prompt": safe.texts[0], "answers": safe.texts[1:],
-            "criterion": question.criterion, "low": LOW, "high": HIGH,
+            "criterion": question.criterion, "low": LOW,
+            "high": LIKELY_HIGH if self.by_likelihood else HIGH,
             "names": [chr(ord("A") + n) for n in range(len(question.answers))],
         }  # fmt: skip
         return template.render(**values)

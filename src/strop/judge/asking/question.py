@@ -27,6 +27,14 @@ class Question:
         return Question(item, self.prompt, self.answers[::-1], self.criterion)
 
 
+def added(*usages: Usage | None) -> Usage | None:
+    """What several answers cost together, as far as it is known."""
+    used = [usage for usage in usages if usage is not None]
+    if not used:
+        return None
+    return Usage(sum(one.prompt for one in used), sum(one.completion for one in used))
+
+
 @dataclass(frozen=True, slots=True)
 class Ruling:
     """What came of a question: `Ruling(values=(1.0, 0.0), said="A names one.\\nVerdict: A")`.

@@ -26,12 +26,14 @@ FEWEST = 20
 class Sway:
     """`Sway(estimate=0.8, low=0.3, high=1.3, unit=210.0)`: log-odds that the judge gives an answer
     for being one unit ahead (here: 210 characters longer), with the 95 % interval. The unit of
-    length and formatting is a standard deviation of the differences."""
+    length and formatting is a standard deviation of the differences. `linear` says that it was
+    fitted to the judge's own log-odds, so that it can be taken out of them."""
 
     estimate: float
     low: float
     high: float
     unit: float
+    linear: bool
 
     @property
     def is_known(self) -> bool:
@@ -65,6 +67,10 @@ def sways(
     needs; else it is logistic in the verdicts. Errors are by clusters. A difference that does not
     vary, follows from the others, or (length) is hardly ever near 0 has no sway: there is nothing
     to say about answers that are equal in it.
+
+    People's preference is known by a word or a few, not as a quantity. Where better answers are
+    longer, a part of what makes them better is therefore taken for a taste for length: a sway is
+    then too high, for a judge without any taste as well.
     """
     if len(set(clusters)) < FEWEST:
         return {}
@@ -83,24 +89,23 @@ def sways(
         fit = bradley_terry(["first"] * len(people), ["second"] * len(people), verdicts, columns,
                             clusters)  # fmt: skip
         found = {name: fit.effects[name] for name in units}
-        return {n: Sway(e.estimate, e.low, e.high, units[n]) for n, e in found.items()}
+        return {n: Sway(e.estimate, e.low, e.high, units[n], False) for n, e in found.items()}
     estimates, halves = _least_squares(np.column_stack(design), np.asarray(log_odds), clusters)
     return {
-        name: Sway(float(value), float(value - half), float(value + half), units[name])
+        name: Sway(float(value), float(value - half), float(value + half), units[name], True)
         for name, value, half in zip(units, estimates[2:], halves[2:], strict=True)
     }
 
 
 def chance_at_no_bias(
-    chance: float, apart: Mapping[str, float], known: Mapping[str, Sway]
+    log_odds: float, apart: Mapping[str, float], known: Mapping[str, Sway]
 ) -> float:
     """The chance that the first answer wins if both were equal in all that is known to sway the
-    judge: its log-odds less each sway times the difference. `chance` is within 0 and 1."""
-    logit = math.log(chance / (1 - chance))
+    judge: its log-odds less each sway times the difference."""
     for name, sway in known.items():
         if sway.is_known and name in apart:
-            logit -= sway.estimate * apart[name] / sway.unit
-    return 1 / (1 + math.exp(-max(-700.0, min(700.0, logit))))
+            log_odds -= sway.estimate * apart[name] / sway.unit
+    return 1 / (1 + math.exp(-max(-700.0, min(700.0, log_odds))))
 
 
 def _least_squares(

@@ -58,12 +58,14 @@ def label_app(ledger: Ledger, token: str) -> FastAPI:
 
     @app.get("/api/pair", dependencies=[Depends(expect_token)])
     def pair(person: str, number: int | None = None) -> dict[str, Any]:
-        return _told(ledger, person, ledger.shown(person, number))
+        name = ledger.named(person)
+        return _told(ledger, name, ledger.shown(name, number))
 
     @app.post("/api/label", dependencies=[Depends(expect_token)])
     def label(said: Label) -> dict[str, Any]:
-        ledger.say(said.person, said.item, said.choice)
-        return _told(ledger, said.person, ledger.shown(said.person))
+        name = ledger.named(said.person)
+        ledger.say(name, said.item, said.choice)
+        return _told(ledger, name, ledger.shown(name))
 
     return app
 
@@ -80,8 +82,8 @@ def _file(name: str) -> Any:
 def _told(ledger: Ledger, person: str, shown: Shown | None) -> dict[str, Any]:
     """What the page shows; nothing says which answer comes from where."""
     told: dict[str, Any] = {
-        "of": len(ledger.pairs), "done": ledger.done(person), "people": len(ledger.people),
-        "agreement": _figures(ledger.agreement()), "pair": None,
+        "person": person, "of": len(ledger.pairs), "done": ledger.done(person),
+        "people": len(ledger.people), "agreement": _figures(ledger.agreement()), "pair": None,
     }  # fmt: skip
     if shown is not None:
         question = shown.anchor.question

@@ -79,8 +79,7 @@ class Ledger:
 
     def shown(self, person: str, number: int | None = None) -> Shown | None:
         """The pair of this number, from 0, or the first that the person has not labelled; `None`
-        where there is none. Raises `UsageError` for a name that is none."""
-        _expect_name(person)
+        where there is none."""
         with self._lock:
             if number is None:
                 said = self._said.get(person, {})
@@ -106,8 +105,23 @@ class Ledger:
             return "tie"
         return "first" if (verdict == 1.0) != shown.turned else "second"
 
+    def named(self, person: str) -> str:
+        """The person's name without spare blanks. Raises `UsageError` for a name that is none, and
+        for one that differs from somebody's in capital letters only."""
+        name = " ".join(person.split())
+        if not NAME.fullmatch(name):
+            raise UsageError("the name is none",
+                             fix="use up to 40 letters, digits, blanks and . @ + -")  # fmt: skip
+        with self._lock:
+            same = [one for one in self._said if one.casefold() == name.casefold()]
+        if same and name not in same:
+            raise UsageError(f"{same[0]!r} labels here already",
+                             fix="use that spelling, or another name")  # fmt: skip
+        return name
+
     def say(self, person: str, item: str, choice: Choice) -> None:
-        """Keep a label. Raises `UsageError` for a name that is none, or a pair that is not here."""
+        """Keep a label of somebody by name (`named`). Raises `UsageError` for a pair that is not
+        here."""
         if item not in self._numbers:
             raise UsageError(f"no pair is called {item!r}", fix="load the page again")
         with self._lock:
@@ -164,20 +178,21 @@ class Ledger:
         for pair, *labels in zip(self.pairs, *columns, strict=True):
             if any(label is not None for label in labels):
                 question = pair.question
+                own = {1: "A", -1: "B", 0: None}[pair.own]
                 yield {"id": question.item, "cluster": pair.cluster, "prompt": question.prompt,
                        "answers": list(question.answers), "criterion": question.criterion,
-                       "human": [WORDS[label] for label in labels]}  # fmt: skip
+                       "own": own, "human": [WORDS[label] for label in labels]}  # fmt: skip
 
     def _preferences(self, columns: Sequence[Sequence[float | None]]) -> Iterator[dict[str, Any]]:
+        """The answers as they were given, with calls and thoughts, and the columns beside them."""
         for pair, most, *labels in zip(self.pairs, majority(columns), *columns, strict=True):
             if most not in (0.0, 1.0):
                 continue
-            question = pair.question
-            answers = question.answers if most == 1.0 else question.answers[::-1]
-            chosen, rejected = (_in_form(text, question.prompt) for text in answers)
+            answers = pair.given if most == 1.0 else pair.given[::-1]
+            chosen, rejected = (_in_form(answer, pair.question.prompt) for answer in answers)
             yield {
-                "id": question.item, "cluster": pair.cluster, "prompt": question.prompt,
-                "chosen": chosen, "rejected": rejected,
+                **pair.columns, "id": pair.question.item, "cluster": pair.cluster,
+                "prompt": pair.question.prompt, "chosen": chosen, "rejected": rejected,
                 "people": sum(label is not None for label in labels),
                 "agreeing": labels.count(most),
             }  # fmt: skip
@@ -217,12 +232,8 @@ def _identity(pair: Anchor) -> str:
     return sha256_hex(json.dumps([question.prompt, question.answers]), SHORT)
 
 
-def _in_form(text: str, prompt: Text) -> Text:
+def _in_form(answer: Text, prompt: Text) -> Text:
     """An answer in the form of its prompt."""
-    return text if isinstance(prompt, str) else [{"role": "assistant", "content": text}]
-
-
-def _expect_name(person: str) -> None:
-    if not NAME.fullmatch(person) or not person.strip():
-        raise UsageError("the name is none",
-                         fix="use up to 40 letters, digits, blanks and . @ + -")  # fmt: skip
+    if isinstance(prompt, str) or not isinstance(answer, str):
+        return answer
+    return [{"role": "assistant", "content": answer}]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
@@ -13,8 +13,9 @@ import numpy as np
 from strop.errors import UsageError
 from strop.judge.asking.forms import FormName
 from strop.judge.asking.judges import Judge
-from strop.judge.asking.question import SWAPPED, Question, Ruling
+from strop.judge.asking.question import SWAPPED, Question, Ruling, added
 from strop.judge.panel.votes import weighted_vote
+from strop.types import Usage
 
 NOBODY = "no judge of the panel has a verdict"
 UNSURE = "no judge of the panel is sure enough"
@@ -26,8 +27,9 @@ class Voters:
 
     Of pairs and criteria the weighted majority is taken, and its confidence is the chance that it
     is right if judges err independently: sigmoid of the weighted sum of votes, where `weight_J` are
-    log-odds; without weights it is the share of the votes. Scores and rankings are averaged, which
-    takes no weights. A judge without a verdict does not vote.
+    log-odds; without weights it is the share of the votes, with half a vote added on both sides so
+    that few voters are never certain. Scores and rankings are averaged, which takes no weights. A
+    judge without a verdict does not vote.
     """
 
     judges: tuple[Judge, ...]
@@ -51,23 +53,31 @@ class Voters:
     def _averaged(self, said: Sequence[Ruling]) -> Ruling:
         known = [ruling.values for ruling in said if ruling.values is not None]
         if not known:
-            return Ruling(None, problem=NOBODY)
-        return Ruling(tuple(fmean(values) for values in zip(*known, strict=True)))
+            return _joined(Ruling(None, problem=NOBODY), said)
+        means = tuple(fmean(values) for values in zip(*known, strict=True))
+        return _joined(Ruling(means), said)
 
     def _counted(self, said: Sequence[Ruling]) -> Ruling:
         votes = [math.nan if ruling.values is None else ruling.values[0] for ruling in said]
         known = [vote for vote in votes if not math.isnan(vote)]
         if not known:
-            return Ruling(None, problem=NOBODY)
+            return _joined(Ruling(None, problem=NOBODY), said)
         weight_J = np.ones(len(votes)) if self.weight_J is None else np.array(self.weight_J)
         won = float(weighted_vote(np.array(votes)[:, None], weight_J)[0])
         if self.weight_J is None:
-            confidence = max(fmean(known), 1 - fmean(known))
+            most = max(sum(known), len(known) - sum(known))
+            confidence = (most + 0.5) / (len(known) + 1)
         else:
             total = float(weight_J @ np.nan_to_num(2 * np.array(votes) - 1))
             confidence = 1 / (1 + math.exp(-abs(total)))
         values = next(len(ruling.values) for ruling in said if ruling.values is not None)
-        return Ruling((won, 1 - won)[:values], confidence)
+        return _joined(Ruling((won, 1 - won)[:values], confidence), said)
+
+
+def _joined(ruling: Ruling, said: Sequence[Ruling]) -> Ruling:
+    """The ruling with the words of all members, and what they cost."""
+    words = "\n---\n".join(one.said for one in said if one.said)
+    return replace(ruling, said=words, usage=added(*(one.usage for one in said)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +87,9 @@ class Chain:
     has no verdict.
 
     Both orders of a pair go together: a judge keeps them where it says the same in both, and its
-    mean confidence is high enough. `sure_J` are the confidences; a judge of `None` keeps nothing.
+    mean confidence is high enough. `sure_J` are the confidences; a judge of `None` is not asked.
+    Each one's card speaks of all pairs, not of those that the ones before it hand on, which are
+    harder: how far the whole can be believed is on the panel's own card.
     """
 
     judges: tuple[Judge, ...]
@@ -92,6 +104,7 @@ class Chain:
             raise UsageError(f"cards know how sure a judge is of a pair, not of a {form}",
                              fix="use vote: majority")  # fmt: skip
         found = [Ruling(None, problem=UNSURE)] * len(questions)
+        spent: list[Usage | None] = [None] * len(questions)
         pairs: dict[str, list[int]] = {}
         for number, question in enumerate(questions):
             pairs.setdefault(question.item.removesuffix(SWAPPED), []).append(number)
@@ -100,12 +113,14 @@ class Chain:
                 continue
             asked = [number for numbers in pairs.values() for number in numbers]
             said = dict(zip(asked, judge.rule(form, [questions[n] for n in asked]), strict=True))
+            for n in asked:
+                spent[n] = added(spent[n], said[n].usage)
             for item, numbers in list(pairs.items()):
                 if _is_sure([said[n] for n in numbers], [questions[n] for n in numbers], sure):
                     del pairs[item]
                     for n in numbers:
                         found[n] = said[n]
-        return found
+        return [replace(one, usage=used) for one, used in zip(found, spent, strict=True)]
 
 
 def _is_sure(said: Sequence[Ruling], questions: Sequence[Question], sure: float) -> bool:

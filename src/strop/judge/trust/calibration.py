@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from strop.stats.clustered import number_clusters
-from strop.stats.share import Share, share, wilson
+from strop.stats.share import Share, share
 
 RESAMPLES = 2000
 BINS = 5
@@ -35,20 +35,22 @@ def agreement(
 ) -> Agreement:
     """Of two annotators on the items that both labelled; `clusters` are the items' prompts, which
     are resampled together (2,000 times, percentiles). Raises `ValueError` without such an item."""
-    return _mean_agreement([(one, other)], clusters)
+    both = sum(a is not None and b is not None for a, b in zip(one, other, strict=True))
+    if not both:
+        raise ValueError("no item was labelled by both")
+    return _pooled_agreement([(one, other)], clusters, both)
 
 
 def human_ceiling(
     annotators: Sequence[Sequence[Label | None]], clusters: Sequence[Hashable]
 ) -> Agreement | None:
-    """The mean over all pairs of people who labelled an item in common, `None` where there are no
-    such people; no judge can be expected to agree with people more often than they agree with one
-    another."""
-    met = [
-        (one, other) for one, other in combinations(annotators, 2)
-        if any(a is not None and b is not None for a, b in zip(one, other, strict=True))
-    ]  # fmt: skip
-    return _mean_agreement(met, clusters) if met else None
+    """Of all people with one another, over every couple of labels that an item has; `None` where no
+    item was labelled by two. No judge can be expected to agree with people more often than they
+    agree with one another."""
+    couples = list(combinations(annotators, 2))
+    given = [[one is not None for one in labels] for labels in zip(*annotators, strict=True)]
+    common = sum(sum(labels) > 1 for labels in given)
+    return _pooled_agreement(couples, clusters, common) if common else None
 
 
 def majority(annotators: Sequence[Sequence[Label | None]]) -> list[Label | None]:
@@ -70,7 +72,7 @@ class Rates:
     specificity: Share
 
 
-def rates(judged: Sequence[float], gold: Sequence[float]) -> Rates:
+def rates(judged: Sequence[float], gold: Sequence[float], clusters: Sequence[Hashable]) -> Rates:
     """From verdicts and human labels of 1 and 0; ties (0.5) of the judge count as half right.
 
     Raises `ValueError` where the gold labels are of one class only, or hold a tie.
@@ -78,9 +80,11 @@ def rates(judged: Sequence[float], gold: Sequence[float]) -> Rates:
     votes, truth = np.asarray(judged, dtype=float), np.asarray(gold, dtype=float)
     if set(truth.tolist()) != {0.0, 1.0}:
         raise ValueError("sensitivity and specificity need anchors of both classes, without ties")
-    wins, losses = votes[truth == 1], votes[truth == 0]
+    of = list(clusters)
+    won, lost = (np.flatnonzero(truth == side).tolist() for side in (1, 0))
     return Rates(
-        wilson(float(wins.sum()), len(wins)), wilson(float((1 - losses).sum()), len(losses))
+        share(votes[won].tolist(), [of[n] for n in won]),
+        share((1 - votes[lost]).tolist(), [of[n] for n in lost]),
     )
 
 
@@ -126,41 +130,39 @@ def reliability(
     return Reliability(tuple(bins), sum(distance) / len(order))
 
 
-def _mean_agreement(
-    pairs: Sequence[tuple[Sequence[Label | None], Sequence[Label | None]]],
+def _pooled_agreement(
+    couples: Sequence[tuple[Sequence[Label | None], Sequence[Label | None]]],
     clusters: Sequence[Hashable],
+    items: int,
 ) -> Agreement:
-    tables = [_tables(one, other, clusters) for one, other in pairs]
-    items = sum(int(table.sum()) for table in tables)
-    if min(int(table.sum()) for table in tables) == 0:
-        raise ValueError("no item was labelled by both")
+    """From the labels of all couples in one table."""
+    table = _table(couples, clusters)
     draw = np.random.default_rng(0)
-    groups = len(tables[0])
+    groups = len(table)
     times = draw.multinomial(groups, np.full(groups, 1 / groups), size=RESAMPLES).astype(float)
-    shares = [_interval(tables, times, of) for of in (_observed, _kappa)]
-    return Agreement(shares[0], shares[1], items // len(pairs))
+    return Agreement(_interval(table, times, _observed), _interval(table, times, _kappa), items)
 
 
-def _tables(
-    one: Sequence[Label | None], other: Sequence[Label | None], clusters: Sequence[Hashable]
+def _table(
+    couples: Sequence[tuple[Sequence[Label | None], Sequence[Label | None]]],
+    clusters: Sequence[Hashable],
 ) -> Floats:
-    """How often each pair of labels occurs in each cluster, [C, K, K]."""
-    index = number_clusters(clusters)
-    labels = {label: n for n, label in enumerate(sorted({*one, *other} - {None}, key=str))}
-    table = np.zeros((int(index.max()) + 1, len(labels), len(labels)))
-    for cluster, a, b in zip(index.tolist(), one, other, strict=True):
-        if a is not None and b is not None:
-            table[cluster, labels[a], labels[b]] += 1
-    return table
+    """How often each pair of labels occurs in each cluster, [C, K, K]; clusters without one are
+    left out."""
+    index = number_clusters(clusters).tolist()
+    known = {label for couple in couples for one in couple for label in one} - {None}
+    labels = {label: n for n, label in enumerate(sorted(known, key=str))}
+    table = np.zeros((max(index) + 1, len(labels), len(labels)))
+    for one, other in couples:
+        for cluster, a, b in zip(index, one, other, strict=True):
+            if a is not None and b is not None:
+                table[cluster, labels[a], labels[b]] += 1
+    return table[table.sum((1, 2)) > 0]
 
 
-def _interval(tables: Sequence[Floats], times: Floats, of: Callable[[Floats], Any]) -> Share:
-    estimate = fmean(float(of(table.sum(0))) for table in tables)
-    # a resample without any item that both labelled says nothing, and is left out
-    with np.errstate(invalid="ignore"):
-        drawn = np.mean([of(np.tensordot(times, table, 1)) for table in tables], axis=0)
-    low, high = np.nanquantile(drawn, [0.025, 0.975])
-    return Share(estimate, float(low), float(high))
+def _interval(table: Floats, times: Floats, of: Callable[[Floats], Any]) -> Share:
+    low, high = np.quantile(of(np.tensordot(times, table, 1)), [0.025, 0.975])
+    return Share(float(of(table.sum(0))), float(low), float(high))
 
 
 def _observed(table: Floats) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,8 @@ TASTES = {
 class JudgeCard:
     """What `strop judge calibrate` found of a judge that is asked in one `form`.
 
-    `right` is the share of pairs decided by people on which the judge says the same, ties half;
+    `right` is the share of the `decided` pairs, those on which people decided and the judge has a
+    verdict, on which it says the same, ties half;
     `agreement` counts ties as a label of their own, and stands beside the `ceiling`, which is
     people's agreement with one another (`None` where no two labelled a pair). `position` is `None`
     for forms in which an answer is shown by itself. `sways` say how far length, formatting and its
@@ -69,7 +70,9 @@ class JudgeCard:
 
     judge: Mapping[str, Any]
     form: FormName
+    disagreement: Disagreement
     anchors: Mapping[str, Any]
+    decided: int
     strop: str
     missing: float
     right: Share
@@ -89,7 +92,7 @@ class JudgeCard:
     @property
     def sentence(self) -> str:
         """The card in words."""
-        said = [f"The judge is right on {_percent(self.right)} of {self.agreement.items} pairs"]
+        said = [f"The judge is right on {_percent(self.right)} of {self.decided} pairs"]
         if self.ceiling is not None:
             ours, theirs = self.agreement, self.ceiling
             said.append(
@@ -128,24 +131,20 @@ def calibrate(
     Raises `DataError` for fewer than `FEWEST` pairs on which people decided and the judge has a
     verdict, or where people decided for one side only.
     """
-    questions = [anchor.question for anchor in anchors]
-    found = compare(judge, questions, disagreement=disagreement, form=form)
     people = list(by_person(anchors))
     gold = majority(people)
+    _expect_decided(gold, source)
+    questions = [anchor.question for anchor in anchors]
+    found = compare(judge, questions, disagreement=disagreement, form=form)
     clusters = [anchor.cluster for anchor in anchors]
     verdicts = [one.verdict for one in found]
     decided = [
         n for n, (said, truth) in enumerate(zip(verdicts, gold, strict=True))
         if said is not None and truth in (0.0, 1.0)
     ]  # fmt: skip
-    if len(decided) < FEWEST:
-        raise DataError(f"{len(decided)} pairs have a verdict and a decision of people",
-                        where=str(source), fix=f"label {FEWEST} pairs at least")  # fmt: skip
+    _expect_decided([gold[n] for n in decided], source)
     votes = [float(verdicts[n] or 0.0) for n in decided]
     truth = [float(gold[n] or 0.0) for n in decided]  # type: ignore[arg-type]
-    if len(set(truth)) < 2:
-        raise DataError("people decided for one side only", where=str(source),
-                        fix="put either answer first, at random")  # fmt: skip
     hits = [1 - abs(vote - right) for vote, right in zip(votes, truth, strict=True)]
     own = [clusters[n] for n in decided]
     kin = [anchors[n].own for n in decided]
@@ -157,13 +156,15 @@ def calibrate(
     card = JudgeCard(
         judge=judge.identity(),
         form=form,
+        disagreement=disagreement,
+        decided=len(decided),
         anchors={"sha256": data_hash([str(source)]), "pairs": len(anchors), "people": len(people)},
         strop=__version__,
         missing=sum(verdict is None for verdict in verdicts) / len(verdicts),
         right=share(hits, own),
         agreement=agreement(verdicts, gold, clusters),
         ceiling=human_ceiling(people, clusters),
-        rates=rates(votes, truth),
+        rates=rates(votes, truth, own),
         position=bias_of(found) if form in ("pairwise", "ranking") else None,
         sways=_sways([found[n] for n in decided], kin, truth, own),
         self_preference=_self_preference(kin, votes, truth),
@@ -171,6 +172,17 @@ def calibrate(
         threshold=limit,
     )
     return card, found
+
+
+def _expect_decided(labels: Sequence[Any], source: str | Path) -> None:
+    """Raise `DataError` where people decided on too few of these pairs, or for one side only."""
+    decided = [label for label in labels if label in (0.0, 1.0)]
+    if len(decided) < FEWEST:
+        raise DataError(f"{len(decided)} pairs have a verdict and a decision of people",
+                        where=str(source), fix=f"label {FEWEST} pairs at least")  # fmt: skip
+    if len(set(decided)) < 2:
+        raise DataError("people decided for one side only", where=str(source),
+                        fix="put either answer first, at random")  # fmt: skip
 
 
 def expect_card(path: str | Path, judge: Judge, form: FormName) -> Mapping[str, Any]:
@@ -198,8 +210,11 @@ def read_card(path: str | Path, judge: Judge) -> Mapping[str, Any]:
     """
     try:
         card = json.loads(read_text(Path(path), RecipeError, limit=MOST_CARD_BYTES))
-        known, _, _ = card["judge"], card["better_than_chance"], card["form"]
-    except (ValueError, KeyError, TypeError):
+        missing = {one.name for one in fields(JudgeCard)} - card.keys()
+        if missing or "better_than_chance" not in card:
+            raise KeyError(*missing)
+        known = card["judge"]
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise RecipeError("the file is no judge card", where=str(path),
                           fix="make one: strop judge calibrate") from None  # fmt: skip
     theirs, ours = without_places(known), without_places(judge.identity())
@@ -221,26 +236,30 @@ def without_places(value: Any) -> Any:
 def _confidences(
     confident: Sequence[tuple[Compared, float, str]],
 ) -> tuple[Reliability | None, Threshold | None]:
+    """The threshold is from one pair a cluster: its promise is of independent ones."""
     if not confident:
         return None, None
     values = [float(confidence_of(one) or 0.0) for one, _, _ in confident]
     right = [one.verdict == truth for one, truth, _ in confident]
-    return reliability(values, right, [label for *_, label in confident]), threshold(
-        values, right, level=LEVEL
-    )
+    clusters = [label for *_, label in confident]
+    alone = [n for n, label in enumerate(clusters) if clusters.index(label) == n]
+    limit = threshold([values[n] for n in alone], [right[n] for n in alone], level=LEVEL)
+    return reliability(values, right, clusters), limit
 
 
 def _sways(
     found: Sequence[Compared], own: Sequence[int], truth: Sequence[float], clusters: Sequence[str]
 ) -> dict[str, Sway]:
-    odds = [log_odds_of(one) for one in found]
+    """Of the pairs whose answers differ; by log-odds where the judge says how sure it is of all."""
+    kept = [n for n, one in enumerate(found) if len(set(one.question.answers)) == 2]
+    odds = [log_odds_of(found[n]) for n in kept]
     known = [value for value in odds if value is not None]
-    apart = [differences(one.question.answers) for one in found]
-    columns = {name: [one[name] for one in apart] for name in apart[0]}
+    apart = [differences(found[n].question.answers) for n in kept]
+    columns = {name: [one[name] for one in apart] for name in apart[0]} if apart else {}
     return sways(
         known if len(known) == len(odds) else None,
-        [one.verdict or 0.0 for one in found], truth,
-        {**columns, "own family": [float(side) for side in own]}, clusters,
+        [found[n].verdict or 0.0 for n in kept], [truth[n] for n in kept],
+        {**columns, "own family": [float(own[n]) for n in kept]}, [clusters[n] for n in kept],
     )  # fmt: skip
 
 

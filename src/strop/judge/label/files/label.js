@@ -6,7 +6,8 @@ const KEYS = {1: "first", 2: "second", 0: "tie", ArrowLeft: "first", ArrowRight:
               t: "tie", s: "skip"};
 const token = new URLSearchParams(location.hash.slice(1)).get("token")
   || sessionStorage.getItem("strop-token") || "";
-let person = localStorage.getItem("strop-person") || "";
+// a tab is one person's; the browser only remembers who was there last
+let person = sessionStorage.getItem("strop-person") || "";
 let pair = null;
 let of = 0;
 let busy = false;
@@ -35,7 +36,6 @@ async function go(path, body) {
   try {
     show(await ask(path, body));
     element("problem").hidden = true;
-    localStorage.setItem("strop-person", person);
   } catch (error) {
     element("problem").textContent = error.message;
     element("problem").hidden = false;
@@ -48,6 +48,9 @@ const look = (number) => go(`api/pair?person=${encodeURIComponent(person)}`
 
 function show(told) {
   pair = told.pair;
+  person = told.person;
+  sessionStorage.setItem("strop-person", person);
+  localStorage.setItem("strop-person", person);
   of = told.of;
   element("start").hidden = true;
   element("pair").hidden = pair === null;
@@ -106,7 +109,7 @@ function start() {
   element("start").hidden = false;
   element("pair").hidden = true;
   element("end").hidden = true;
-  element("name").value = person;
+  element("name").value = person || localStorage.getItem("strop-person") || "";
   element("name").focus();
 }
 

@@ -11,6 +11,7 @@ from strop.errors import RewardError
 from strop.recipe.train.reward import RewardComponent
 from strop.rewards.audit.attacks import ANSWER, TEXT, Pair, Probe, Trial
 from strop.rewards.audit.code_attacks import CODE, JSON, TOOLS
+from strop.rewards.audit.judge_attacks import judge_probes
 from strop.rewards.compose import Reward, as_said, columns_of
 from strop.rewards.own.functions import own_names
 from strop.stats.share import wilson
@@ -54,9 +55,9 @@ class ProbeFinding:
 
 
 def catalogue(components: Sequence[RewardComponent], own: Path | None) -> tuple[Probe, ...]:
-    """The probes for a reward, and those of the user's file."""
+    """The probes for a reward, for the judges in it, and those of the user's file."""
     known = CATALOGUE.get(components[0].function, (*TEXT, *ANSWER))
-    return (*known, *(read_probes(own) if own else ()))
+    return (*known, *judge_probes(components), *(read_probes(own) if own else ()))
 
 
 def probe(

@@ -15,7 +15,8 @@ import pytest
 from scipy.stats import spearmanr
 
 from strop.judge.bias import consistent, length_controlled, position_bias
-from strop.judge.panel import weighted_vote, weights
+from strop.judge.panel import dawid_skene, weighted_vote, weights
+from strop.judge.panel.votes import _maximised
 from strop.judge.suspicion import suspicion
 from strop.judge.trust.calibration import agreement, human_ceiling, majority
 from tests.support import ROOT
@@ -80,6 +81,27 @@ class TestLlmbar:
             )
             gains.append(panel - plain)
         assert np.quantile(gains, 0.025) > 0.2
+
+    def test_without_anchors_the_panel_finds_what_its_judges_share(self) -> None:
+        """Dawid and Skene's model of one verdict a judge takes the errors that three of four share
+        for the truth, and does worse than the majority; which of the two mirror images it finds is
+        luck, so with both orders it is right here. Anchors settle it."""
+        panels = [llmbar("Adversarial_Neighbor", judge) for judge in JUDGES]
+        gold = np.array(panels[0][2])
+        votes = np.array([[np.nan if v is None else v for v in one[0]] for one in panels])
+        nothing = np.full(len(gold), np.nan)
+        alone = _maximised(votes, nothing, ~np.isnan(nothing))
+        unsupervised = float(np.mean((alone.chance_n > 0.5) == gold))
+        majority_right = float(np.mean(1 - np.abs(weighted_vote(votes, np.ones(4)) - gold)))
+        assert (unsupervised, majority_right) == pytest.approx((0.209, 0.481), abs=0.001)
+        helped = []
+        for seed in range(50):
+            order = np.random.default_rng(seed).permutation(len(gold))
+            known = nothing.copy()
+            known[order[:50]] = gold[order[:50]]
+            found = dawid_skene(votes, known).chance_n > 0.5
+            helped.append(np.mean(found[order[50:]] == gold[order[50:]]))
+        assert np.quantile(helped, 0.025) > majority_right
 
 
 def test_pandalm_people_and_the_recorded_judge() -> None:

@@ -123,7 +123,7 @@ def test_labels_of_other_pairs_are_refused(tmp_path: Path, line: str, said: str)
         Ledger(pairs(tmp_path), tmp_path / "out")
 
 
-@pytest.mark.parametrize("name", ["", " ", "a" * 41, "a\nb", "../x", "<b>"])
+@pytest.mark.parametrize("name", ["", " ", "a" * 41, "../x", "<b>"])
 def test_a_name_is_a_name(tmp_path: Path, name: str) -> None:
     ledger = Ledger(pairs(tmp_path), tmp_path / "out")
     with pytest.raises(UsageError, match="the name is none"):

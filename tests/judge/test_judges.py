@@ -21,7 +21,7 @@ from strop.judge.asking.forms import FORMS, form_template
 from strop.judge.asking.judges import TextJudge
 from strop.judge.asking.question import Question
 from strop.judge.pairwise import bias_of, compare
-from strop.types import Answer, Origin, Task
+from strop.types import Answer, Origin, Task, Usage
 from tests.support.scripted import Scripted
 from tests.support.servers import chat_server
 
@@ -163,9 +163,27 @@ class TestLikelihoods:
         assert found[0].confidence == pytest.approx(0.75)
         assert found[1].values is None
         assert "none of the verdicts" in found[1].problem
+        assert found[0].usage == Usage(10, 1)
         body = server.asked[0]
         assert (body["logprobs"], body["top_logprobs"], body["max_tokens"]) == (True, 20, 1)
         assert body["messages"][-1] == {"role": "assistant", "content": "Verdict:"}
+
+    def test_a_verdict_that_is_not_listed_is_at_most_the_least_that_is(self) -> None:
+        with chat_server(lambda body: listed(A=0.9, the=0.06, a=0.02)) as server:
+            engine = OpenAIEngine(server.url, "m")
+            [found] = TextJudge(engine, by_likelihood=True).rule("pairwise", QUESTIONS[:1])
+        assert found.confidence == pytest.approx(0.9 / 0.92)
+
+    def test_a_request_that_fails_is_said(self) -> None:
+        def reply(body: dict[str, Any]) -> Any:
+            return 400 if "Rain" in body["messages"][0]["content"] else "A"
+
+        questions = [Question("1", "p", ("a", "Rain")), Question("2", "p", ("a", "b"))]
+        with chat_server(reply) as server:
+            engine = OpenAIEngine(server.url, "m", lenient=True)
+            found = TextJudge(engine, by_likelihood=True).rule("pairwise", questions)
+        assert found[0].problem.startswith("the request got no answer (status 400")
+        assert found[1].problem == "the server gives no log-probs"
 
     def test_of_a_local_model_are_its_own(self, model_folder: Path) -> None:
         """Sums of log-softmax values of the library's forward over the prompt and each option."""
@@ -194,7 +212,9 @@ class TestLikelihoods:
         with chat_server(lambda body: listed(**{"8": 0.5, "6": 0.25, "x": 0.25})) as server:
             judge = TextJudge(OpenAIEngine(server.url, "m"), by_likelihood=True)
             (found,) = judge.rule("score", [one])
-        assert found.values == (pytest.approx(0.1 * (8 * 2 / 3 + 6 / 3)),)
+        # from 0 to 9: a 10 would begin with a 1, and be taken for it
+        assert found.values == (pytest.approx((8 * 2 / 3 + 6 / 3) / 9),)
+        assert "from 0 to 9" in server.asked[0]["messages"][0]["content"]
         with chat_server(lambda body: listed(no=0.2, yes=0.3)) as server:
             judge = TextJudge(OpenAIEngine(server.url, "m"), by_likelihood=True)
             (found,) = judge.rule("criterion", [one])

@@ -233,7 +233,7 @@ def _listed(said: Any, options: Sequence[str]) -> Chances:
     ]
     if not any(totals):
         return Chances(None, _usage(said), "none of the verdicts is among its likeliest tokens")
-    least = min(logprob for _, logprob in chances)
+    least = min(logprob for _, logprob in chances) if len(options) == 2 else -math.inf
     return Chances(tuple(math.log(total) if total else least for total in totals), _usage(said))
 
 

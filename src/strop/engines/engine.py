@@ -127,7 +127,8 @@ class Chances:
     """How likely an answer begins with each option: `Chances((-0.2, -1.7), Usage(120, 1))`; nats.
 
     An option that a server does not list has `-inf`; one of two counts as the least likely token
-    that is listed, which is the most that it can be. `logprobs` are `None` where there are none, and `problem` says why.
+    that is listed, which is the most that it can be. `logprobs` are `None` where there are none,
+    and `problem` says why.
     """
 
     logprobs: tuple[float, ...] | None

@@ -11,7 +11,7 @@ from strop.judge.asking.judges import Judge
 from strop.judge.trust.card import JudgeCard
 
 
-def card_of(judge: Judge, **changes: Any) -> dict[str, Any]:
+def card_of(judge: Judge, /, **changes: Any) -> dict[str, Any]:
     """The card of a good judge of pairs, but for what is changed."""
     share = {"mean": 0.8, "low": 0.75, "high": 0.85}
     card: dict[str, Any] = dict.fromkeys(field.name for field in fields(JudgeCard))

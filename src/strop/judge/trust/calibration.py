@@ -157,7 +157,8 @@ def _table(
         for cluster, a, b in zip(index, one, other, strict=True):
             if a is not None and b is not None:
                 table[cluster, labels[a], labels[b]] += 1
-    return table[table.sum((1, 2)) > 0]
+    found: Floats = table[table.sum((1, 2)) > 0]
+    return found
 
 
 def _interval(table: Floats, times: Floats, of: Callable[[Floats], Any]) -> Share:

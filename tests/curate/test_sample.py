@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from strop.curate.manifest import sources_of
 from strop.curate.sample import SampleReport, sample
 from strop.curate.underway import folder_of
 from strop.errors import BudgetError, DataError, RecipeError, UsageError
+from strop.model import load as loading
 from strop.model.load import weights_hash
 from strop.recipe.curate import SampleSettings
 from strop.recipe.loading.load import load
@@ -125,6 +127,27 @@ class TestResume:
 
 
 class TestModel:
+    def test_the_weights_are_hashed_once(
+        self, write_rows: WriteRows, tmp_path: Path, model_folder: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:  # fmt: skip
+        """Not for every answer: half a gigabyte takes a second. A file that was written to since
+        is read again."""
+        own = tmp_path / "model"
+        shutil.copytree(model_folder, own)
+        read: list[Path] = []
+        whole = loading.sha256_of
+        monkeypatch.setattr(loading, "sha256_of", lambda file: (read.append(file), whole(file))[1])
+        path = write_rows("a.jsonl", [{"prompt": f"{n}x = 6"} for n in range(20)])
+        before = weights_hash(own)
+        strop("data", "sample", path, "--model", own, "--output", tmp_path / "out.jsonl",
+              "--max-tokens", 2)  # fmt: skip
+        assert len(read) == len(set(read)) <= 4
+        config = own / "config.json"
+        config.write_text(config.read_text().replace("0.02", "0.03"))
+        assert weights_hash(own) != before
+        assert read[-1] == config
+
     def test_a_model_folder(
         self, write_rows: WriteRows, tmp_path: Path, model_folder: Path
     ) -> None:

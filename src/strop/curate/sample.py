@@ -69,14 +69,15 @@ def sample(
     underway = Underway(output)
     drawing = Drawing(asked, sampling_of(settings.sampling), settings.samples, settings.seed)
     counts: Counter[str] = Counter()
-    given = settings.plain() | {"engine": dict(asked.identity())}
+    who = dict(asked.identity())
+    given = settings.plain() | {"engine": who}
     with writing_records(output, "sample", inputs, given, overwrite=overwrite) as written:
         tasks = (task_of(record) for record in records_of(inputs, written, parse=asks))
         for task, answers in drawing.answers(tasks, underway, advance):
             counts["prompts"] += 1
             for number, answer in enumerate(answers):
                 fault = _fault(answer, settings)
-                row = answered(task, answer, number, asked.identity())
+                row = answered(task, answer, number, who)
                 if fault is None:
                     written.keep(row)
                     counts["truncated"] += answer.finish == "length"

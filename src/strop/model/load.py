@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -335,7 +336,18 @@ def weights_hash(path: str | Path) -> str:
         return sha256_hex(str(path), SHORT)
     patterns = ("*.safetensors", "config.json", "adapter_config.json", "tokenizer.json")
     files = sorted(file for pattern in patterns for file in folder.glob(pattern))
-    return sha256_of_hashes((file.name, sha256_of(file)) for file in files)
+    return sha256_of_hashes((file.name, _hash_as_it_stands(file)) for file in files)
+
+
+def _hash_as_it_stands(file: Path) -> str:
+    """The sha256 of a file; one that was not written to since is not read again."""
+    found = file.stat()
+    return _hashed(str(file.resolve()), found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+@lru_cache(maxsize=1024)
+def _hashed(path: str, *written: int) -> str:
+    return sha256_of(Path(path))
 
 
 def _merged_adapter(folder: str, dtype: torch.dtype | Literal["auto"], task: TaskType) -> Any:

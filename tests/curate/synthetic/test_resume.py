@@ -173,7 +173,7 @@ def test_a_budget_ends_a_run_and_a_larger_one_goes_on(server: ChatServer, tmp_pa
     assert len(server.asked) == 24
 
 
-@pytest.mark.filterwarnings("ignore:.*was refused")
+@pytest.mark.filterwarnings("ignore:.*got no answer")
 def test_a_server_that_goes_away_ends_the_run_and_a_refusal_does_not(tmp_path: Path) -> None:
     refused = {2: 400, 5: 422}
 
@@ -192,7 +192,7 @@ def test_a_server_that_goes_away_ends_the_run_and_a_refusal_does_not(tmp_path: P
             best_of(read, engine_for(recipe, to, **asks), REWARD, recipe, to)
         down.clear()
         engine = engine_for(recipe, to, **asks)
-        with pytest.warns(UserWarning, match="was refused"):
+        with pytest.warns(UserWarning, match="got no answer"):
             made = best_of(read, engine, REWARD, recipe, to)
     assert made.dropped == {"failed": 4}
     assert len(written(tmp_path)) == 6

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -46,10 +47,10 @@ def print_story(folder: Path) -> None:
     """The candidates, the verdicts and the stages, in 100 columns."""
     console = Console(width=100, highlight=False)
     table = Table(title="What was gained where, and lost where", title_justify="left",
-                  pad_edge=False, collapse_padding=True)  # fmt: skip
-    table.add_column("")
+                  box=SIMPLE_HEAD, pad_edge=False, padding=0)  # fmt: skip
+    table.add_column("", no_wrap=True)
     for name in COLUMNS:
-        table.add_column(name.replace(" ", "\n", 1), justify="right")
+        table.add_column(name.replace(" ", "\n"), justify="right")
     for name in CANDIDATES:
         table.add_row(name, *(_shown(column, value) for column, value in row(folder, name).items()))
     console.print(table)
@@ -57,7 +58,8 @@ def print_story(folder: Path) -> None:
         console.print(f"{name}: {verdict(folder, name)['sentence']}", markup=False)
     for sentence in study(folder)["sentences"]:
         console.print(f"sampling more: {sentence}", markup=False)
-    stages = Table(title="Wall time and peak memory", title_justify="left", pad_edge=False)
+    stages = Table(title="Wall time and peak memory", title_justify="left", box=SIMPLE_HEAD,
+                   pad_edge=False)  # fmt: skip
     for heading in ("stage", "seconds", "peak MB"):
         stages.add_column(heading, justify="left" if heading == "stage" else "right")
     for stage, known in _stages(folder).items():

@@ -122,7 +122,7 @@ def trained(folder: Path, arm: str, judge: Biased, known: Mapping[str, Sway]) ->
     }  # fmt: skip
     recipe["run"]["steps"] = STEPS
     recipe["eval"]["data"] = str(folder / "data/test_200.jsonl")
-    del recipe["reward"]
+    del recipe["reward"], recipe["probes"]
     strop.train(recipe, rewards=[judged], overwrite=output.exists(), force=True)
     print(f"{folder.name} {arm}", flush=True)
 

@@ -77,13 +77,10 @@ def test_logprobs_are_the_trainers() -> None:
     assert (said - scores.logprobs_N).abs().max() < 1e-5
 
 
-@pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("longest", [12, 80])
-def test_logprobs_are_those_of_a_full_forward(name: str, longest: int) -> None:
-    """With prompts short enough for a copy in each row, and with shared long ones."""
-    engine = engine_named(name)
-    asked, sampling = prompts(longest=longest), Sampling(max_tokens=40)
-    groups = sample(engine, asked, group_size=5, sampling=sampling, seed=1, step=0)
+def expect_those_of_a_full_forward(
+    engine: LocalEngine, asked: list[tuple[int, ...]], groups: list[tuple[Completion, ...]]
+) -> None:
+    """The log-probs of every answer, read alone by the library's own forward."""
     for prompt, group in zip(asked, groups, strict=True):
         for completion in group:
             tokens = torch.tensor([[*prompt, *completion.ids]])
@@ -92,6 +89,16 @@ def test_logprobs_are_those_of_a_full_forward(name: str, longest: int) -> None:
             expected = logits.log_softmax(-1)[len(prompt) - 1 : -1]
             expected = expected.gather(1, tokens[0, len(prompt) :, None]).squeeze(1)
             assert (torch.tensor(completion.logprobs) - expected).abs().max() < 2e-5
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("longest", [12, 80])
+def test_logprobs_are_those_of_a_full_forward(name: str, longest: int) -> None:
+    """With prompts short enough for a copy in each row, and with shared long ones."""
+    engine = engine_named(name)
+    asked, sampling = prompts(longest=longest), Sampling(max_tokens=40)
+    groups = sample(engine, asked, group_size=5, sampling=sampling, seed=1, step=0)
+    expect_those_of_a_full_forward(engine, asked, groups)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -111,14 +118,7 @@ def test_what_all_prompts_begin_with_is_read_once(
     )
     groups = sample(engine, asked, group_size=3, sampling=sampling, seed=1, step=0)
     assert lengths == [common + sum(len(one) - common for one in asked)]
-    for prompt, group in zip(asked, groups, strict=True):
-        for completion in group:
-            tokens = torch.tensor([[*prompt, *completion.ids]])
-            with torch.no_grad():
-                logits = engine.policy().model(input_ids=tokens, use_cache=False).logits[0]
-            expected = logits.log_softmax(-1)[len(prompt) - 1 : -1]
-            expected = expected.gather(1, tokens[0, len(prompt) :, None]).squeeze(1)
-            assert (torch.tensor(completion.logprobs) - expected).abs().max() < 2e-5
+    expect_those_of_a_full_forward(engine, asked, groups)
 
 
 def _noted(batch: TreeBatch, lengths: list[int]) -> TreeBatch:

@@ -16,6 +16,7 @@ from strop.cli.options import AsJson, DryRun, Overrides
 if TYPE_CHECKING:
     from strop.judge.pairwise import Compared
     from strop.judge.trust.anchors import Anchor
+    from strop.types import Usage
 
 app = typer.Typer(help="Ask judges, and find out how far to believe them.", no_args_is_help=True)
 JudgeFile = Annotated[Path, typer.Argument(help="Who judges (YAML).")]
@@ -74,9 +75,8 @@ def calibrate(
     if as_json:
         print(json.dumps(card.plain()))
     else:
-        cost = cost_of(compared)
-        if cost is not None:
-            print(f"cost: {cost.prompt} prompt tokens, {cost.completion} of answers")
+        for line in _cost(cost_of(compared)):
+            print(line)
         print(f"{card.sentence}\nsaved {output}, {page.name} and {verdicts.name}")
     raise typer.Exit(0 if card.better_than_chance else 10)
 
@@ -205,6 +205,11 @@ def _told(
     if rates is not None:
         said.append(rates.sentence)
     said += [f"{side} answers: {one}" for side, all_ in suspicious.items() for one in all_]
-    if cost is not None:
-        said.append(f"cost: {cost.prompt} prompt tokens, {cost.completion} of answers")
-    return told, said
+    return told, [*said, *_cost(cost)]
+
+
+def _cost(cost: Usage | None) -> list[str]:
+    """What the judge took, where its engine counts it."""
+    if cost is None:
+        return []
+    return [f"cost: {cost.prompt} prompt tokens, {cost.completion} of answers"]

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-from strop.data.json_text import parsed
-from strop.errors import RecipeError
-from strop.files import read_text
-from strop.judge.build import judge_hash
+from strop.judge.build import build_judge, judge_hash
+from strop.judge.trust.card import read_card
 from strop.recipe.judge import JudgeRecipe
 from strop.recipe.loading.load import load
 from strop.recipe.suite import GenerateTask, Suite, WinRateTask
@@ -36,7 +33,5 @@ def _known(file: str) -> dict[str, Any]:
     recipe = load(JudgeRecipe, file)
     said = None
     if recipe.card is not None:
-        card = parsed(read_text(Path(recipe.card), RecipeError), recipe.card,
-                      fix="make it again: strop judge calibrate")  # fmt: skip
-        said = card.get("sentence") if isinstance(card, dict) else None
+        said = str(read_card(recipe.card, build_judge(recipe))["sentence"])
     return {"judge": judge_hash(file), "card": said, "uncalibrated": recipe.uncalibrated}

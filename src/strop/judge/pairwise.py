@@ -74,10 +74,7 @@ def _by_each(judge: Judge, form: FormName, questions: Sequence[Question]) -> lis
     said = judge.rule(form, alone)
     found = []
     for one, other in zip(said[::2], said[1::2], strict=True):
-        used = [ruling.usage for ruling in (one, other) if ruling.usage is not None]
-        usage = (
-            Usage(sum(u.prompt for u in used), sum(u.completion for u in used)) if used else None
-        )
+        usage = added(one.usage, other.usage)
         words = "\n---\n".join((one.said, other.said))
         if one.values is None or other.values is None:
             problem = one.problem or other.problem

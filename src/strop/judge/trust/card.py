@@ -242,7 +242,10 @@ def _confidences(
     values = [float(confidence_of(one) or 0.0) for one, _, _ in confident]
     right = [one.verdict == truth for one, truth, _ in confident]
     clusters = [label for *_, label in confident]
-    alone = [n for n, label in enumerate(clusters) if clusters.index(label) == n]
+    first: dict[str, int] = {}
+    for n, label in enumerate(clusters):
+        first.setdefault(label, n)
+    alone = list(first.values())
     limit = threshold([values[n] for n in alone], [right[n] for n in alone], level=LEVEL)
     return reliability(values, right, clusters), limit
 

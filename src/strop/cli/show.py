@@ -17,6 +17,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
+from strop.tracking.remaining import Remaining, spoken
+
 if TYPE_CHECKING:
     from strop.train.monitor.profile import Profile
     from strop.train.preflight.prepared import Prepared
@@ -80,6 +82,7 @@ class Progress:
         self.last = 0.0
         self.task: Any = None
         self.begun = False
+        self.remaining, self.told = Remaining(), False
 
     def __enter__(self) -> Self:
         return self
@@ -114,6 +117,10 @@ class Progress:
         if self.bar is not None:
             self.bar.update(self.task, completed=record.step, m=shown)
         now = time.monotonic()
+        left = self.remaining.after(record.step, record.total, now)
+        if left is not None and not self.told and record.step < record.total:
+            self.told = True
+            self.console.print(f"  about {spoken(left)} to go, by the steps so far", markup=False)
         done = record.step == record.total
         if done or held_out or (self.bar is None and now - self.last > EVERY_SECONDS):
             self.last = now

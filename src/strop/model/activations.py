@@ -8,8 +8,10 @@ parameters. Larger forwards than needed to keep the processor busy cost memory a
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import torch
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from strop.model.logprobs import bare, decoder_layers, eval_mode, padded_hidden, tree_hidden_rows
 from strop.model.network import Policy, ScalarNetwork
@@ -40,8 +42,14 @@ def tokens_at_once(network: Policy | ScalarNetwork) -> int:
         p.numel() * (p.element_size() + TRAINED_BYTES * p.requires_grad)
         for p in network.model.parameters()
     )
-    room = max(held // SHARE, AT_LEAST.get(network.device.type, AT_LEAST_ELSEWHERE))
-    return max(1, min(MOST_TOKENS, room // max(1, kept_by_a_token(network))))
+    return tokens_within(held, kept_by_a_token(network), network.device.type)
+
+
+def tokens_within(held: int, kept: int, device: str) -> int:
+    """Tokens of one forward beside `held` bytes of weights, gradients and moments, where a token
+    keeps `kept` bytes."""
+    room = max(held // SHARE, AT_LEAST.get(device, AT_LEAST_ELSEWHERE))
+    return max(1, min(MOST_TOKENS, room // max(1, kept)))
 
 
 def kept_by_a_token(network: Policy | ScalarNetwork) -> int:
@@ -49,39 +57,51 @@ def kept_by_a_token(network: Policy | ScalarNetwork) -> int:
 
     With gradient checkpointing these are the inputs of all layers and the rest of one.
     """
-    short, long = (_kept(network, tokens) for tokens in (PROBE_TOKENS, 2 * PROBE_TOKENS))
+    with network.arithmetic():
+        return kept_bytes(network.model, network.score.by_tree)
+
+
+def kept_bytes(model: Any, by_tree: bool) -> int:
+    """`kept_by_a_token` of a bare transformers model or a peft model; one without weights (on
+    torch's meta device) gives the same number."""
+    short, long = (_kept(model, by_tree, tokens) for tokens in (PROBE_TOKENS, 2 * PROBE_TOKENS))
     kept = (long - short) // PROBE_TOKENS
-    model = bare(network.model)
+    network = bare(model)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # its new name is not in transformers 5.0
-        recomputes = model.is_gradient_checkpointing
+        recomputes = network.is_gradient_checkpointing
     if not recomputes:
         return kept
-    layers, hidden = decoder_layers(model), int(model.config.get_text_config().hidden_size)
-    return kept // layers + layers * hidden * int(model.dtype.itemsize)
+    layers, hidden = decoder_layers(network), int(network.config.get_text_config().hidden_size)
+    return kept // layers + layers * hidden * int(network.dtype.itemsize)
 
 
-def _kept(network: Policy | ScalarNetwork, tokens: int) -> int:
+def _kept(model: Any, by_tree: bool, tokens: int) -> int:
     """Bytes of all storages that a forward over this many tokens keeps, without the weights."""
-    model = bare(network.model)
+    network = bare(model)
     half = tuple(number % 10 for number in range(tokens // 2))
     batch = lay_out([Tree(half, (Branch(half, (True,) * len(half)),))], network.device)
-    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    weights = {_storage(p) for p in network.parameters()}
     kept: dict[int, int] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage.nbytes()
+        if (storage := _storage(tensor)) not in weights:
+            kept[storage] = tensor.untyped_storage().nbytes()
         # a node that keeps its own output would otherwise keep itself alive
         return tensor.detach()
 
     hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
-    with eval_mode(network.model), network.arithmetic(), torch.enable_grad(), hooks:
-        # the result holds all that is kept, so no address is used twice
-        if network.score.by_tree:
-            held = tree_hidden_rows(model, batch, batch.predictor_N)
+    with eval_mode(model), torch.enable_grad(), hooks:
+        # the result holds all that is kept, so no storage is used twice
+        if by_tree:
+            held = tree_hidden_rows(network, batch, batch.predictor_N)
         else:
-            held = padded_hidden(model, batch, batch.predictor_N, batch.branch_N)
+            held = padded_hidden(network, batch, batch.predictor_N, batch.branch_N)
     del held
     return sum(kept.values())
+
+
+def _storage(tensor: torch.Tensor) -> int:
+    """Which storage a tensor is in, also where it has no address."""
+    found: int = StorageWeakRef(tensor.untyped_storage()).cdata
+    return found

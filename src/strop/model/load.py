@@ -364,6 +364,11 @@ def _merged_adapter(folder: str, dtype: torch.dtype | Literal["auto"], task: Tas
     )
 
 
+def holds_weights(folder: Path) -> bool:
+    """Whether a folder has safetensors weights."""
+    return any(next(folder.glob(pattern), None) for pattern in WEIGHTS)
+
+
 def expect_weights(path: str) -> None:
     """Raise `ModelError` for a missing folder, or one without a config or safetensors weights.
 
@@ -385,7 +390,7 @@ def expect_weights(path: str) -> None:
             where=path,
             fix=run or "point it at a folder saved with save_pretrained",
         )
-    if not any(next(folder.glob(pattern), None) for pattern in WEIGHTS):
+    if not holds_weights(folder):
         raise ModelError(
             "the model folder has no safetensors weights",
             where=path,

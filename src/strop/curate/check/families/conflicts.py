@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
@@ -41,13 +41,15 @@ def conflicts(survey: Survey) -> Section:
     figures: dict[str, Any] = {}
     found = []
     if len(pairs):
-        both = [one for _, ones in _by_prompt(ledger, pairs) for one in ones if one.up and one.down]
+        asked = [one for _, ones in _by_prompt(ledger, pairs) for one in ones]
+        both = [one for one in asked if one.up and one.down]
         rows = sorted(row for one in both for row in one.rows)
         least = sum(min(one.up, one.down) for one in both)
         figures |= {
             "contradictory_pairs": len(both),
             "contradictory_rows": len(rows),
             "least_wrong_rows": least,
+            **_again((one.up, one.down) for one in asked),
         }
         if both:
             text = (
@@ -68,13 +70,25 @@ def conflicts(survey: Survey) -> Section:
             found.append(finding("cyclic_preferences", "warn", text, count, places))
     if len(thumbs):
         rows = _liked_and_disliked(ledger, thumbs)
-        figures["liked_and_disliked_rows"] = len(rows)
+        figures |= {"liked_and_disliked_rows": len(rows), **_again(_thumbs(ledger, thumbs))}
         if rows:
             text = f"{len(rows):,} rows like and dislike the same answer to the same prompt"
             severity = graded(share(len(rows), len(thumbs)), WORTH_A_WARNING)
             places = ledger.origins(rows[:5])
             found.append(finding("contradictory_feedback", severity, text, len(rows), places))
     return Section("conflicts", figures, tuple(found))
+
+
+def _again(counts: Iterable[tuple[int, int]]) -> dict[str, Any]:
+    """How many comparisons (or answers) have more than one label, and the chance that two of their
+    labels are the same: each counts alike."""
+    several = [(up, down) for up, down in counts if up + down > 1]
+    same = [
+        (up * (up - 1) + down * (down - 1)) / ((up + down) * (up + down - 1))
+        for up, down in several
+    ]
+    agreement = sum(same) / len(same) if same else None
+    return {"labelled_again": len(several), "agreement_again": agreement}
 
 
 def _by_prompt(ledger: Ledger, pairs: Rows) -> Iterator[tuple[int, list[Verdicts]]]:
@@ -127,9 +141,22 @@ def _circles(ledger: Ledger, pairs: Rows) -> Iterator[list[int]]:
 
 def _liked_and_disliked(ledger: Ledger, thumbs: Rows) -> list[int]:
     """Rows whose answer has the other label in another row of the same prompt, in order."""
+    group, liked, disliked = _counted(ledger, thumbs)
+    both = (liked > 0) & (disliked > 0)
+    return [int(row) for row in thumbs[both[group]]]
+
+
+def _thumbs(ledger: Ledger, thumbs: Rows) -> Iterator[tuple[int, int]]:
+    """Thumbs up and down of every answer to a prompt."""
+    _, liked, disliked = _counted(ledger, thumbs)
+    return zip(liked.tolist(), disliked.tolist(), strict=True)
+
+
+def _counted(ledger: Ledger, thumbs: Rows) -> tuple[Rows, Rows, Rows]:
+    """Which answer each row is about, and how often each answer was liked and disliked."""
     prompt, answer = column(ledger.prompts)[thumbs], column(ledger.first)[thumbs]
     _, group = np.unique(np.stack([prompt, answer]), axis=1, return_inverse=True)
     group = group.ravel()
-    liked = np.bincount(group, weights=column(ledger.labels)[thumbs])
-    both = (liked > 0) & (liked < np.bincount(group))
-    return [int(row) for row in thumbs[both[group]]]
+    labels = column(ledger.labels)[thumbs] == 1
+    liked = np.bincount(group[labels], minlength=group.max() + 1)
+    return group, liked, np.bincount(group) - liked

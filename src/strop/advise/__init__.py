@@ -1,0 +1,1 @@
+"""Which method fits, or why not to train yet: facts, one table of rules, an advice."""

@@ -1,0 +1,1 @@
+"""What is known of the data, the evals and the model."""

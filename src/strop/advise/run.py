@@ -1,0 +1,112 @@
+"""Reads what there is, walks the table, and makes the recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from strop.advise.advice import Advice, advise
+from strop.advise.facts import Facts
+from strop.advise.known.data import KnownData, read_data
+from strop.advise.known.evals import Target, read_decoding, read_eval, read_prompted
+from strop.advise.known.model import domain_ratio, read_model
+from strop.advise.recipes import Recipe, ready_recipe
+from strop.advise.table.rules import Table, read_table
+from strop.data.records import any_record
+from strop.data.sources import at, read
+from strop.rewards.exact import golds_of
+from strop.text.parse import plain
+from strop.types import Record, RecordKind, Task
+
+_SIGNAL_KIND: Mapping[str, RecordKind] = {
+    "verifier": "task", "part_verifier": "task", "prompts": "task", "pairs": "preference",
+    "thumbs": "feedback", "demonstrations": "demonstration", "documents": "document",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked about: `Question(data=(Path("pairs.jsonl"),), eval=Path("evals/sft"))`."""
+
+    data: Sequence[Path] = ()
+    model: Path | None = None
+    eval: Path | None = None
+    prompted: Path | None = None
+    decode: Path | None = None
+    target: Target | None = None
+    goal: str = ""
+    users: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The advice, and the recipe of a verdict that trains."""
+
+    advice: Advice
+    recipe: Recipe | None
+
+    def plain(self) -> dict[str, Any]:
+        return {**self.advice.plain(), "recipe": self.recipe}
+
+
+def answer(
+    question: Question, watch: Callable[[Record], None] | None = None, table: Table | None = None
+) -> Answered:
+    """Everything that is asked, from facts to recipe.
+
+    Raises `StropError` for files and folders that cannot be read.
+    """
+    table = read_table() if table is None else table
+    data = read_data(question.data, watch)
+    facts = facts_of(question, data, table)
+    advice = advise(facts, table)
+    trained = advice.verdict
+    if trained in ("no_eval", "gap_within_noise") and advice.runners_up:
+        trained = advice.runners_up[0].verdict
+    return Answered(advice, ready_recipe(trained, facts, data, question.model))
+
+
+def facts_of(question: Question, data: KnownData, table: Table) -> Facts:
+    """Everything that is known."""
+    known = dict(data.facts)
+    prompts = known.pop("prompts_by_kind", {})
+    if question.eval is not None:
+        known |= read_eval(question.eval, question.target, _golds(data)).facts
+    if question.prompted is not None:
+        known |= read_prompted(question.prompted, question.target)
+    if question.decode is not None:
+        known |= read_decoding(question.decode, question.target)
+    if question.model is not None:
+        known |= read_model(question.model)
+        if documents := data.files.get("document"):
+            known["domain_ratio"] = domain_ratio(question.model, documents)
+    known |= goals_of(question.goal, table.goals)
+    facts = Facts(**known, users=question.users)
+    counted = prompts.get(_SIGNAL_KIND.get(facts.signal or "", "task"))
+    return Facts(**known, users=question.users, prompts=counted)
+
+
+def goals_of(goal: str, words: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """What a goal in words asks for: the kind whose words it holds most of; `{}` for none.
+
+    `goals_of("answer in our brand voice", ...) == {"goal": "style"}`.
+    """
+    said = f" {' '.join(goal.casefold().replace(',', ' ').replace('.', ' ').split())} "
+    counts = {kind: sum(f" {word} " in said for word in held) for kind, held in words.items()}
+    found: dict[str, Any] = {"prototype": True} if counts.pop("prototype") else {}
+    best = max(counts, key=lambda kind: counts[kind])
+    return found | ({"goal": best} if counts[best] else {})
+
+
+def _golds(data: KnownData) -> dict[str, str]:
+    """The right answers of the tasks, by prompt."""
+    sources = [at(path) for path in data.files.get("task", ())]
+    tasks = [one for one in read(sources, any_record) if isinstance(one, Task)] if sources else []
+    asked = [(plain(one.prompt), one.columns.get("answer")) for one in tasks]
+    asked = [(prompt, gold) for prompt, gold in asked if isinstance(gold, str | int | float)]
+    golds = golds_of([gold for _, gold in asked], "answer")
+    return {
+        prompt: gold for (prompt, _), gold in zip(asked, golds, strict=True) if gold is not None
+    }

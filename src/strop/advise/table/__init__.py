@@ -1,0 +1,1 @@
+"""The table of rules: read from a file, walked, each condition answered yes, no or unknown."""

@@ -1,0 +1,143 @@
+"""Memory of a run at its peak, from sizes alone.
+
+What is held all the time (weights, a reference, moments), and beside it whichever is larger: what
+learning holds (gradients, activations of one forward, logits) or what sampling holds (keys and
+logits of its rows).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from transformers import AutoModelForCausalLM
+
+from strop.engines.local.engine import KEYS_AT_LEAST, KEYS_AT_LEAST_ELSEWHERE
+from strop.model.activations import TRAINED_BYTES, kept_bytes, tokens_within
+from strop.model.adapters import add_lora
+from strop.model.logprobs import CHUNK_ELEMENTS
+from strop.recipe.train.methods import Recipe, method_of
+from strop.recipe.train.model import LoraRecipe, ModelRecipe
+from strop.train.preflight.cost.shape import Shape
+from strop.train.preflight.cost.workload import Workload
+
+FLOAT, HALF = 4, 2
+"""Bytes of a number in float32 and in bfloat16."""
+NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)
+"""Bytes of a weight in 4 bits: half a byte, a scale of 8 bits for 64 weights, and a float32 for 256
+scales (Dettmers et al. 2023, arXiv 2305.14314, section 3)."""
+LOGIT_COPIES = 3
+"""Logits, their probabilities, and the gradient, of one chunk."""
+SAMPLED_COPIES = 4
+"""Logits, scaled logits, probabilities and draws, of the rows that are sampled."""
+CONTEXT = {"cpu": 0, "cuda": 2**29}
+"""What the driver and its libraries take on a device before anything is loaded."""
+
+Device = Literal["cpu", "cuda"]
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes by what they are for, at the peak: `Memory({"weights": 538_060_032, ...}, 477, ...)`.
+
+    `tokens` are those of one forward, `kept` the bytes that one of them keeps.
+    """
+
+    parts: Mapping[str, int]
+    tokens: int
+    kept: int
+
+    @property
+    def total(self) -> int:
+        return sum(self.parts.values())
+
+
+def memory_of(
+    recipe: Recipe, config: Any, shape: Shape, workload: Workload, device: Device
+) -> Memory:
+    """The memory of a run as strop trains it."""
+    model = recipe.model
+    trained = _trained(shape, model.lora)
+    held = _weights(shape, model, trained)
+    kept = _kept(config, model)
+    tokens = recipe.run.micro_batch_tokens or tokens_within(
+        held["weights"] + held["adapter"] + TRAINED_BYTES * trained, kept, device
+    )
+    tokens = max(min(tokens, workload.step_tokens), workload.longest)
+    method = method_of(recipe)
+    always = {
+        **held,
+        "moments": 2 * FLOAT * trained,
+        "reference": _reference(recipe, trained),
+        "context": CONTEXT[device],
+    }
+    learning = {
+        "gradients": FLOAT * trained,
+        "activations": tokens * kept,
+        "logits": 0 if method.scalar_head else _logits(shape, min(tokens, workload.supervised)),
+        "tied gradient": FLOAT * shape.vocabulary * shape.hidden * (shape.tied and not model.lora),
+    }
+    sampling = {} if workload.answers == 0 else _sampling(shape, model, workload, device)
+    larger = max(learning, sampling, key=lambda parts: sum(parts.values()))
+    return Memory({name: size for name, size in (always | larger).items() if size}, tokens, kept)
+
+
+def _trained(shape: Shape, lora: LoraRecipe | None) -> int:
+    return shape.parameters if lora is None else lora.rank * shape.lora_width
+
+
+def _weights(shape: Shape, model: ModelRecipe, trained: int) -> dict[str, int]:
+    """Frozen weights are kept in the precision of the arithmetic, trained ones in float32 (and in
+    bfloat16 once more while a forward runs)."""
+    if model.lora is None:
+        copies = HALF * shape.parameters if model.dtype == "bfloat16" else 0
+        return {"weights": FLOAT * shape.parameters, "adapter": 0, "copies": copies}
+    size = HALF if model.dtype == "bfloat16" else FLOAT
+    frozen = size * shape.parameters
+    if model.quantize is not None:
+        frozen = round(NF4 * shape.linear) + size * (shape.parameters - shape.linear)
+    return {"weights": frozen, "adapter": FLOAT * trained, "copies": 0}
+
+
+def _kept(config: Any, model: ModelRecipe) -> int:
+    """Bytes that a token keeps, from a forward of a network without weights."""
+    dtype = torch.bfloat16 if model.dtype == "bfloat16" else torch.float32
+    with torch.device("meta"):
+        network = AutoModelForCausalLM.from_config(config, dtype=dtype)
+        if model.lora is not None:
+            network = add_lora(network, model.lora)
+    if model.gradient_checkpointing:
+        network.gradient_checkpointing_enable()
+    with nullcontext():
+        return kept_bytes(network, by_tree=True)
+
+
+def _reference(recipe: Recipe, trained: int) -> int:
+    """A second copy, where a whole model is compared with itself at every step. Methods on records
+    compute the reference once, before the first step; adapters are switched off."""
+    family = method_of(recipe).family
+    beta = getattr(getattr(recipe, "objective", None), "beta", None) or 0.0
+    online = family == "online_dpo" or (family == "policy_gradient" and beta > 0)
+    return FLOAT * trained if online and recipe.model.lora is None else 0
+
+
+def _logits(shape: Shape, supervised: int) -> int:
+    """Of one chunk of supervised positions."""
+    return LOGIT_COPIES * FLOAT * min(CHUNK_ELEMENTS, supervised * shape.vocabulary)
+
+
+def _sampling(
+    shape: Shape, model: ModelRecipe, workload: Workload, device: Device
+) -> dict[str, int]:
+    """Keys and values of the rows that are sampled at once, up to half of the weights."""
+    size = HALF if model.dtype == "bfloat16" else FLOAT
+    slot = 2 * shape.layers * shape.key_values * shape.head_dim * size
+    most = max(
+        size * shape.parameters // 2, KEYS_AT_LEAST.get(device, KEYS_AT_LEAST_ELSEWHERE)
+    )  # fmt: skip
+    keys = min(most, slot * workload.answers * workload.answer_tokens)
+    rows = max(1, min(workload.answers, keys // max(1, slot * workload.answer_tokens)))
+    return {"keys": keys, "sampled logits": SAMPLED_COPIES * FLOAT * rows * shape.vocabulary}

@@ -1,0 +1,114 @@
+"""The table itself: no two rules contradict each other, and it says nothing that it cannot."""
+
+from __future__ import annotations
+
+import math
+import string
+from collections.abc import Iterator
+from itertools import combinations
+
+import pytest
+
+from strop.advise.advice import _filled, advise  # noqa: PLC2701 - the names that sentences may use
+from strop.advise.facts import Facts
+from strop.advise.page import TITLES
+from strop.advise.recipes import TRAINS
+from strop.advise.table.conditions import Condition, condition
+from strop.advise.table.rules import STAGES, Rule, read_table
+
+TABLE = read_table()
+UNKNOWN = object()
+
+
+def both_can_hold(one: Rule, other: Rule) -> bool:
+    """Whether some facts meet all conditions of both: facts are looked at one by one, so it can
+    err only towards yes."""
+    held = [*one.when, *other.when]
+    return all(
+        any(all(meets(value, c) for c in held if c.fact == fact) for value in values(fact, held))
+        for fact in {c.fact for c in held}
+    )
+
+
+def values(fact: str, held: list[Condition]) -> Iterator[object]:
+    """Every value of a fact that conditions can tell apart: unknown, each bound and what lies just
+    beside it, every word."""
+    yield UNKNOWN
+    yield from (True, False)
+    for c in held:
+        if c.fact == fact and isinstance(c.value, float):
+            yield from (c.value, math.nextafter(c.value, -1e9), math.nextafter(c.value, 1e9))
+        elif c.fact == fact and isinstance(c.value, str):
+            yield from (c.value, "another")
+
+
+def meets(value: object, c: Condition) -> bool:
+    if c.relation == "known":
+        return (value is not UNKNOWN) == c.value
+    if value is UNKNOWN or isinstance(value, bool) != (c.relation == "is"):
+        return False
+    if isinstance(value, str) != isinstance(c.value, str):
+        return False
+    return Condition("score", c.relation, c.value).holds(Facts(score=value)) is True  # type: ignore[arg-type]
+
+
+def test_the_enumeration_sees_a_planted_contradiction() -> None:
+    clean = next(rule for rule in TABLE.rules if rule.id == "clean_pairs")
+    wider = tuple(c for c in clean.when if c.relation != "is")
+    biased = next(rule for rule in TABLE.rules if rule.id == "length_decides")
+    assert not both_can_hold(clean, biased)
+    assert both_can_hold(
+        Rule("planted", clean.stage, "dpo", wider, "", "", "", {}, ()), biased
+    )
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_no_two_rules_of_a_stage_contradict(stage: str) -> None:
+    rules = [rule for rule in TABLE.rules if rule.stage == stage]
+    assert rules
+    clash = [
+        (one.id, other.id)
+        for one, other in combinations(rules, 2)
+        if one.verdict != other.verdict and both_can_hold(one, other)
+    ]
+    assert clash == []
+
+
+def test_every_row_is_whole() -> None:
+    assert len({rule.id for rule in TABLE.rules}) == len(TABLE.rules)
+    for rule in TABLE.rules:
+        assert rule.stage in STAGES and rule.verdict in TITLES
+        assert rule.when and rule.why and rule.source and rule.counter
+        assert rule.verdict not in rule.rivals and set(rule.rivals) <= set(TITLES)
+    assert {rule.verdict for rule in TABLE.rules} == set(TITLES), "every verdict has a rule"
+    assert set(TRAINS) <= set(TITLES)
+
+
+def test_sentences_name_only_what_their_rule_knows() -> None:
+    """A sentence with "unknown" in it would be a guess: its facts are known where the rule fires."""
+    names = set(_filled(Facts()))
+    for rule in TABLE.rules:
+        known = {c.fact for c in rule.when if (c.relation, c.value) != ("known", False)}
+        for line in (rule.why, rule.counter, *rule.work, *rule.rivals.values()):
+            asked = {name for _, name, _, _ in string.Formatter().parse(line) if name}
+            assert asked <= names, f"{rule.id}: {asked - names}"
+        if known & {"gap", "gap_low"}:
+            known |= {"target", "score", "items", "gap_high", "gap_low", "gap", "items_needed"}
+
+
+def test_one_missed_condition_decides_whatever_is_unknown() -> None:
+    rules = {seen.rule.id: seen for seen in advise(Facts(data=True, pairs=10), TABLE).seen}
+    assert rules["thumbs"].outcome == "missed", "its signal is pairs"
+    assert rules["target_is_met"].outcome == "open"
+
+
+@pytest.mark.parametrize("text", ["pairs", "not length_bias", "unknown gap", "gap_low <= 0",
+                                  "signal == pairs"])  # fmt: skip
+def test_conditions_are_read(text: str) -> None:
+    assert condition(text).fact in text
+
+
+@pytest.mark.parametrize("text", ["pears >= 3", "pairs =< 3", "not pairs >= 3", "pairs >="])
+def test_other_words_are_no_conditions(text: str) -> None:
+    with pytest.raises(ValueError, match="condition|takes no"):
+        condition(text)

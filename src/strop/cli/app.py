@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from strop import __version__
-from strop.cli import advise, demo, doctor, estimate, gate, judge, reward, run, train
+from strop.cli import advise, demo, doctor, estimate, gate, judge, reward, run, sweep, train
 from strop.cli.data import verbs as data
 from strop.cli.evals import suite
 from strop.cli.registry import verbs as registry
@@ -43,6 +43,7 @@ def options(
 app.command("demo")(demo.demo)
 app.command("train")(train.train)
 app.command("run")(run.run)
+app.command("sweep")(sweep.sweep)
 app.command("gate")(gate.gate)
 app.add_typer(suite.app, name="eval")
 app.add_typer(data.app, name="data")

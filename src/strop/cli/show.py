@@ -92,6 +92,7 @@ class Progress:
 
     def start(self, prepared: Prepared, step: int) -> None:
         self.begun = True
+        self.remaining, self.told = Remaining(), False
         if self.as_json:
             return
         for source in prepared.sources:

@@ -56,8 +56,8 @@ class SweepResult:
 def measured(
     setting: Setting, rung: int, run: Path, evaluated: Path, target: str, general: Sequence[str]
 ) -> Row:
-    """The row of one finished setting. Raises `MissingEvidenceError` for a score that the suite does
-    not measure."""
+    """The row of one finished setting. Raises `MissingEvidenceError` for a score that the suite
+    lacks."""
     means = mean_scores(read_records(evaluated))
     missing = [name for name in (target, *general) if name not in means]
     if missing:

@@ -57,9 +57,7 @@ def test_the_enumeration_sees_a_planted_contradiction() -> None:
     wider = tuple(c for c in clean.when if c.relation != "is")
     biased = next(rule for rule in TABLE.rules if rule.id == "length_decides")
     assert not both_can_hold(clean, biased)
-    assert both_can_hold(
-        Rule("planted", clean.stage, "dpo", wider, "", "", "", {}, ()), biased
-    )
+    assert both_can_hold(Rule("planted", clean.stage, "dpo", wider, "", "", "", {}, ()), biased)
 
 
 @pytest.mark.parametrize("stage", STAGES)

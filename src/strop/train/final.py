@@ -11,8 +11,10 @@ from strop.files import publish
 from strop.model.network import Network
 from strop.model.save import load_weights, save_final
 from strop.tracking.report import write_report
+from strop.tracking.runlog import read_rows
 from strop.train.loop.state import TrainState
 from strop.train.monitor.dev import Dev, start_score
+from strop.train.preflight.cost.workload import workload_of
 from strop.train.preflight.selfcheck import MERGED_LIMITS, merged_difference
 from strop.train.rundir.checkpoint import verify
 from strop.train.rundir.directory import write_final
@@ -32,9 +34,23 @@ def finish(run: Run, writer: Writer) -> None:
     if network.is_adapter:
         limit = MERGED_LIMITS[run.recipe.model.quantize or run.recipe.model.dtype]
         final["merged_difference"] = merged_difference(network, run.prepared.probes(), limit=limit)
-    write_final(folder, final)
+    write_final(folder, final, _spent(run))
     writer.submit("the final model", lambda: publish(temporary, folder / "final"))
     writer.wait()
+
+
+def _spent(run: Run) -> dict[str, int]:
+    """Weights of the network, tokens that it learnt from (prompts included) and sampled, in all
+    steps: what the compute of a run is counted from."""
+    workload, steps = workload_of(run.prepared), run.state.step
+    sampled = 0
+    tokens = workload.step_tokens * steps
+    if workload.answers:
+        rows = read_rows(run.prepared.folder / "metrics.jsonl")
+        sampled = round(sum(row.get("num_tokens") or 0.0 for row in rows))
+        tokens = sampled + workload.prompt_tokens * steps
+    parameters = sum(p.numel() for p in run.state.network.model.parameters())
+    return {"parameters": parameters, "tokens": tokens, "sampled": sampled}
 
 
 def _chosen(state: TrainState, dev: Dev | None, folder: Path) -> dict[str, Any]:

@@ -162,10 +162,13 @@ def card(
     which: Which,
     output: Annotated[Path | None, typer.Option(help="Write it here, e.g. README.md.")] = None,
     registry: Store = HERE,
+    for_review: Annotated[
+        bool, typer.Option("--compliance", help="What a reviewer asks, each line with its source.")
+    ] = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """The model card of an entry, with Hugging Face's front matter.
+    """The model card of an entry, with Hugging Face's front matter, or notes for a review.
 
     Example: strop registry card algebra --output README.md --registry strop-demo/registry.db
     """
@@ -173,10 +176,11 @@ def card(
     from strop.files import write_whole
     from strop.registry.card import card as card_of
     from strop.registry.card import front_matter
+    from strop.registry.compliance import compliance_text, plain_lines
     from strop.registry.store import Registry
 
     entry = Registry(registry).entry(which)
-    text = card_of(entry)
+    text = compliance_text(entry) if for_review else card_of(entry)
     if output is not None and output.exists():
         raise OutputError("the file exists already", where=str(output), fix="choose another name")
     if output is not None and not output.parent.is_dir():
@@ -184,7 +188,9 @@ def card(
     if output is not None and not dry_run:
         write_whole(output, text)
     if as_json:
-        print(json.dumps({"entry": entry.id, "front_matter": front_matter(entry), "card": text}))
+        more = ({"lines": plain_lines(entry)} if for_review
+                else {"front_matter": front_matter(entry)})  # fmt: skip
+        print(json.dumps({"entry": entry.id, **more, "card": text}))
     elif output is None:
         print(text, end="")
     else:

@@ -271,10 +271,10 @@ def line_count(path: str) -> int | None:
         return sum(1 for line in stream if line.strip())
 
 
-def write_final(folder: Path, final: Mapping[str, Any]) -> None:
-    """Note in `lineage.json` which step `final/` holds, and what chose it."""
+def write_final(folder: Path, final: Mapping[str, Any], spent: Mapping[str, int]) -> None:
+    """Note in `lineage.json` which step `final/` holds and what chose it, and what was spent."""
     lineage = json.loads((folder / LINEAGE).read_text())
-    write_json(folder / LINEAGE, {**lineage, "final": dict(final)})
+    write_json(folder / LINEAGE, {**lineage, "final": dict(final), "spent": dict(spent)})
 
 
 def reward_hashes(recipe: Recipe) -> list[str]:

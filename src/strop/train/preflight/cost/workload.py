@@ -11,6 +11,8 @@ from strop.recipe.train.online import OnlineRecipe
 from strop.train.preflight.prepared import Prepared, PreparedOffline, PreparedOnline
 from strop.types import Tree
 
+LOOKED_AT = 2000
+"""Records, evenly drawn, whose lengths stand for all: a store on disk is not read as a whole."""
 ANSWERED = 0.5
 """Share of `max_tokens` that an answer is assumed to take before any was sampled."""
 
@@ -61,8 +63,9 @@ def workload_of(prepared: Prepared) -> Workload:
 
 
 def _of_trees(trees: Sequence[Tree], recipe: Recipe, steps: int) -> Workload:
-    lengths = [len(tree) for tree in trees]
-    learnt = [sum(sum(branch.supervised) for branch in tree.branches) for tree in trees]
+    drawn = [trees[n] for n in range(0, len(trees), max(1, len(trees) // LOOKED_AT))]
+    lengths = [len(tree) for tree in drawn]
+    learnt = [sum(sum(branch.supervised) for branch in tree.branches) for tree in drawn]
     batch = recipe.run.batch_size
     return Workload(
         steps=steps,

@@ -18,7 +18,6 @@ import os
 import random
 import re
 import sys
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -163,19 +162,18 @@ def measure(name: str, model: Path, suite: Path, example: Path, out: Path) -> No
 
 
 def strop(*arguments: str) -> tuple[float, float]:
-    """Run a command of strop; its wall seconds and its peak memory in MB."""
+    """Run a command of strop; its seconds of processor time and its peak memory in MB."""
     print("strop", *arguments, flush=True)
-    started = time.monotonic()
     command = [sys.executable, "-P", "-m", "strop.cli", *arguments]
     child = os.posix_spawn(sys.executable, command, os.environ)
     _, status, usage = os.wait4(child, 0)
     if os.waitstatus_to_exitcode(status):
         sys.exit(f"family: {' '.join(arguments[:2])} failed, for the reason above")
-    return time.monotonic() - started, usage.ru_maxrss / 1024
+    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
 
 HEAD = ("run", "in voice", "tokens", "pairs won", "chosen", "displaced", "knowledge", "perplexity",
-        "seconds", "peak MB")  # fmt: skip
+        "processor s", "peak MB")  # fmt: skip
 """`chosen`: median change of the chosen answers' log-prob against the base, nats a token, on pairs
 that were held out; `displaced`: share of them whose chosen answer fell although the margin rose."""
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.advised import question_of
 
 from strop.advise.advice import UNDECIDED
 from strop.advise.run import Answered, answer
 from strop.advise.table.rules import read_table
+from tests.support.advised import question_of
 
 BOOK = Path(__file__).with_name("scenarios")
 
@@ -51,6 +51,10 @@ def test_scenario(case: dict[str, Any], answers: dict[str, Answered]) -> None:
     assert set(case.get("risks", ())) <= {risk["id"] for risk in said["risks"]}
     if "measure" in case:
         assert any(case["measure"] in line for line in said["measure_next"])
+    if said["verdict"] != UNDECIDED:
+        told = [said["why"], said["counter"], *said["work"]]
+        told += [one["why_not"] for one in said["runners_up"]]
+        assert not any("unknown" in line for line in told), "a sentence names what is not known"
     if said["verdict"] == UNDECIDED:
         assert 1 <= len(said["measure_next"]) <= 2, "the one or two cheapest"
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import string
 from collections.abc import Iterator
 from itertools import combinations
 
 import pytest
 
-from strop.advise.advice import _filled, advise  # noqa: PLC2701 - the names that sentences may use
+from strop.advise.advice import advise
 from strop.advise.facts import Facts
 from strop.advise.page import TITLES
 from strop.advise.recipes import TRAINS
@@ -75,23 +74,12 @@ def test_no_two_rules_of_a_stage_contradict(stage: str) -> None:
 def test_every_row_is_whole() -> None:
     assert len({rule.id for rule in TABLE.rules}) == len(TABLE.rules)
     for rule in TABLE.rules:
-        assert rule.stage in STAGES and rule.verdict in TITLES
-        assert rule.when and rule.why and rule.source and rule.counter
-        assert rule.verdict not in rule.rivals and set(rule.rivals) <= set(TITLES)
+        assert rule.stage in STAGES
+        assert {rule.verdict, *rule.rivals} <= set(TITLES)
+        assert all((rule.when, rule.why, rule.source, rule.counter)), rule.id
+        assert rule.verdict not in rule.rivals
     assert {rule.verdict for rule in TABLE.rules} == set(TITLES), "every verdict has a rule"
     assert set(TRAINS) <= set(TITLES)
-
-
-def test_sentences_name_only_what_their_rule_knows() -> None:
-    """A sentence with "unknown" in it would be a guess: its facts are known where the rule fires."""
-    names = set(_filled(Facts()))
-    for rule in TABLE.rules:
-        known = {c.fact for c in rule.when if (c.relation, c.value) != ("known", False)}
-        for line in (rule.why, rule.counter, *rule.work, *rule.rivals.values()):
-            asked = {name for _, name, _, _ in string.Formatter().parse(line) if name}
-            assert asked <= names, f"{rule.id}: {asked - names}"
-        if known & {"gap", "gap_low"}:
-            known |= {"target", "score", "items", "gap_high", "gap_low", "gap", "items_needed"}
 
 
 def test_one_missed_condition_decides_whatever_is_unknown() -> None:
@@ -108,5 +96,5 @@ def test_conditions_are_read(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["pears >= 3", "pairs =< 3", "not pairs >= 3", "pairs >="])
 def test_other_words_are_no_conditions(text: str) -> None:
-    with pytest.raises(ValueError, match="condition|takes no"):
+    with pytest.raises(ValueError, match=r"condition|takes no"):
         condition(text)

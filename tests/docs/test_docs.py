@@ -20,6 +20,7 @@ from strop.recipe.loading.load import load, load_recipe
 from strop.recipe.pipeline import Pipeline
 from strop.recipe.study import Study
 from strop.recipe.suite import Suite
+from strop.recipe.sweep import SweepRecipe
 from tests.support import ROOT
 from tests.support.recipe_keys import explained, recipe_keys, unexplained
 
@@ -89,7 +90,8 @@ def load_block(block: str, folder: Path) -> Strict:
     keys = yaml.safe_load(block).keys()
     if "method" in keys:
         return load_recipe(path)
-    told_by = {"stages": Pipeline, "tasks": Suite, "serving_temperature": Study}
+    told_by = {"stages": Pipeline, "tasks": Suite, "serving_temperature": Study,
+               "vary": SweepRecipe}  # fmt: skip
     return load(next((kind for key, kind in told_by.items() if key in keys), GateRules), path)
 
 

@@ -125,7 +125,7 @@ def _before(open_: Sequence[Seen], rule: Rule) -> list[Seen]:
 def _runners_up(rule: Rule, later: Sequence[Rule], said: Mapping[str, Any]) -> list[RunnerUp]:
     """What the walk would say without this rule, then the rivals that the table names."""
     found = {
-        one.verdict: f"It would follow ({one.why.format_map(said)}), but first: {rule.verdict}."
+        one.verdict: f"It would be next, were it not for {rule.verdict}. {one.why.format_map(said)}"
         for one in later[:1]
     }
     for verdict, why_not in rule.rivals.items():

@@ -23,6 +23,8 @@ TRAINS = {
 """The starting point of each verdict that trains."""
 MODEL = "MODEL"
 """Stands for the model where none was named."""
+CHECKABLE = "checkable.jsonl"
+"""The tasks that a reward can check, where others are among them; written with the recipe."""
 
 
 @cache
@@ -67,6 +69,8 @@ def ready_recipe(
         "model": {"path": MODEL if model is None else str(model.resolve())},
         "data": [str(Path(path).resolve()) for path in named],
     }
+    if kind == "policy" and (facts.verifiable or 0.0) < 1.0:
+        recipe["data"] = [str(Path.cwd() / CHECKABLE)]
     if adapter:
         rank = starting_points()["defaults"]["adapter_rank"][kind]
         recipe["model"]["lora"] = {"rank": rank, "alpha": 2.0 * rank}

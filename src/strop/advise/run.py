@@ -7,15 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from strop.advise.advice import Advice, advise
 from strop.advise.facts import Facts
-from strop.advise.known.data import KnownData, read_data
+from strop.advise.known.data import KnownData, checkable_rows, read_data
 from strop.advise.known.evals import Target, read_decoding, read_eval, read_prompted
 from strop.advise.known.model import domain_ratio, read_model
-from strop.advise.recipes import Recipe, ready_recipe
+from strop.advise.recipes import CHECKABLE, Recipe, ready_recipe
 from strop.advise.table.rules import Table, read_table
 from strop.data.records import any_record
 from strop.data.sources import at, read
+from strop.errors import UsageError
+from strop.files import write_rows, write_whole
 from strop.rewards.exact import golds_of
 from strop.text.parse import plain
 from strop.types import Record, RecordKind, Task
@@ -46,6 +50,19 @@ class Answered:
 
     advice: Advice
     recipe: Recipe | None
+    tasks: Sequence[str] = ()
+
+    def save(self, path: Path) -> None:
+        """Write the recipe, and beside it the tasks that a reward can check, where the files hold
+        others too. Raises `UsageError` where there is no recipe."""
+        if self.recipe is None:
+            raise UsageError(f"the verdict {self.advice.verdict} has no recipe to write",
+                             fix="drop --recipe, and do what the advice says first")  # fmt: skip
+        recipe, checkable = dict(self.recipe), path.resolve().parent / CHECKABLE
+        if [Path(one).name for one in recipe["data"]] == [CHECKABLE]:
+            write_rows(checkable, checkable_rows(self.tasks))
+            recipe["data"] = [str(checkable)]
+        write_whole(path, yaml.safe_dump(recipe, sort_keys=False, width=100))
 
     def plain(self) -> dict[str, Any]:
         return {**self.advice.plain(), "recipe": self.recipe}
@@ -65,7 +82,8 @@ def answer(
     trained = advice.verdict
     if trained in ("no_eval", "gap_within_noise") and advice.runners_up:
         trained = advice.runners_up[0].verdict
-    return Answered(advice, ready_recipe(trained, facts, data, question.model))
+    recipe = ready_recipe(trained, facts, data, question.model)
+    return Answered(advice, recipe, data.files.get("task", ()))
 
 
 def facts_of(question: Question, data: KnownData, table: Table) -> Facts:

@@ -48,11 +48,10 @@ def advise(
     from rich.console import Console
 
     from strop.advise.known.evals import read_target
-    from strop.advise.page import advice_page, lines, recipe_text
+    from strop.advise.page import advice_page, lines
     from strop.advise.run import Question, answer
     from strop.cli.data.shown import counting
     from strop.cli.show import setup
-    from strop.errors import UsageError
     from strop.files import write_whole
 
     setup()
@@ -70,10 +69,7 @@ def advise(
     with counting(as_json, "records") as count:
         answered = answer(question, lambda _: count(1))
     if recipe is not None:
-        if answered.recipe is None:
-            raise UsageError(f"the verdict {answered.advice.verdict} has no recipe to write",
-                             fix="drop --recipe, and do what the advice says first")  # fmt: skip
-        write_whole(recipe, recipe_text(answered))
+        answered.save(recipe)
     if page is not None:
         write_whole(page, advice_page(answered))
     if as_json:

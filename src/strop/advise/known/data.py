@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from strop.curate.check.run import Asked, Report, check
-from strop.data.records import kind_of_row
-from strop.data.sources import at, first_row
+from strop.data.records import any_record, kind_of_row, row_of
+from strop.data.sources import at, first_row, read
 from strop.errors import DataError
 from strop.rewards.exact import golds_of, judged
 from strop.stats.agreement import label_noise
@@ -108,6 +108,13 @@ def read_data(paths: Sequence[Path], watch: Callable[[Record], None] | None = No
     facts["prompts_by_kind"] = prompts
     named_rewards = [name for name, _ in golds.tasks.most_common() if name]
     return KnownData(facts, files, named_rewards[0] if named_rewards else "", reports)
+
+
+def checkable_rows(paths: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The rows of tasks that a built-in reward can check."""
+    for record in read([at(path) for path in paths], any_record):
+        if isinstance(record, Task) and reward_of(record.columns) is not None:
+            yield row_of(record)
 
 
 def _all(watchers: Sequence[Callable[[Record], None]], record: Record) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from strop.data.records import any_record
 from strop.data.sources import at, read
 from strop.evals.tasks.perplexity import Passage, corpus_of, score_rows
-from strop.model.load import load_config, load_for_inference, load_tokenizer
+from strop.model.load import expect_weights, load_config, load_for_inference, load_tokenizer
 from strop.model.network import Policy
 from strop.recipe.suite import PerplexityTask
 from strop.recipe.train.data import DataSource
@@ -52,6 +52,7 @@ def read_model(folder: Path) -> dict[str, Any]:
     A base model is one without a chat template whose lineage, if it has one, holds no method that
     teaches to answer. Raises `ModelError` for a folder that holds no model.
     """
+    expect_weights(str(folder))
     config = load_config(str(folder), False)
     tokenizer = load_tokenizer(str(folder))
     methods = [one.get("method") for one in generations(ancestry(folder))]

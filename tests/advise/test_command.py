@@ -1,0 +1,139 @@
+"""`strop advise` as it is typed: what it prints, what it refuses, and real pairs."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from strop.advise.table.rules import read_table
+from strop.cli.app import app
+from tests.support import ROOT
+from tests.support.advised import evaluated, question_of
+
+DATA = Path(os.environ.get("STROP_DATA", ROOT.parent / "shared/data"))
+CASE = {"name": "a case", "pairs": {"rows": 200, "longer": 0.9},
+        "eval": {"items": 200, "right": 100}}  # fmt: skip
+
+
+def advise(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["advise", *map(str, arguments)])
+
+
+@pytest.fixture
+def given(tmp_path: Path) -> list[object]:
+    question = question_of(CASE, tmp_path)
+    return ["--data", question.data[0], "--eval", question.eval, "--target", "greedy/accuracy=0.9"]
+
+
+def test_json_has_every_key_that_others_call(given: list[object]) -> None:
+    said = json.loads(advise(*given, "--json").output)
+    assert said["verdict"] == "simpo"
+    assert all(set(one) == {"verdict", "why_not"} for one in said["runners_up"])
+    assert {"risks", "rules", "recipe", "measure_next"} <= said.keys()
+    assert said["rules"][0] == "length_decides"
+    assert said["recipe"]["method"] == "simpo"
+    assert said["facts"]["longer_wins"] == pytest.approx(0.9)
+
+
+def test_the_text_says_verdict_reason_source_and_counter_case(given: list[object]) -> None:
+    said = advise(*given).output
+    assert said.splitlines()[0] == "simpo: SimPO"
+    for words in ("arXiv 2405.14734", "wrong where:", "runners-up", "before training", "risks",
+                  "measure next", "method: simpo", "alarm"):  # fmt: skip
+        assert words in said
+    assert "missed" not in said
+
+
+def test_explain_prints_every_rule(given: list[object]) -> None:
+    said = advise(*given, "--explain").output
+    for rule in read_table().rules:
+        assert f"({rule.id}, {rule.stage})" in said
+    assert "needs length bias" not in said.split("missed simpo")[0].split("fired simpo")[1][:60]
+    told = json.loads(advise(*given, "--explain", "--json").output)["explained"]
+    assert {one["rule"] for one in told} == {rule.id for rule in read_table().rules}
+    assert {one["outcome"] for one in told} == {"fired", "missed", "open"}
+
+
+def test_files_are_written(given: list[object], tmp_path: Path) -> None:
+    recipe, page = tmp_path / "new.yaml", tmp_path / "page.html"
+    assert advise(*given, "--recipe", recipe, "--page", page).exit_code == 0
+    assert "method: simpo" in recipe.read_text()
+    assert "length_decides" in page.read_text()
+    assert "http" not in page.read_text().split("</style>")[-1].replace("arXiv", "")
+
+
+def test_nothing_given_says_what_to_give() -> None:
+    said = json.loads(advise("--json").output)
+    assert said["verdict"] == "not_enough_to_decide"
+    assert any("--data" in line for line in said["measure_next"]) or said["rules"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (["--target", "accuracy"], "SCORE=VALUE"),
+        (["--target", "greedy/acuracy=0.9"], "greedy/accuracy"),
+        (["--target", "greedy/accuracy=nine"], "SCORE=VALUE"),
+        (["--eval", "nowhere"], "nowhere"),
+        (["--model", "/nowhere"], "no such model folder"),
+        (["--decode", "EVAL"], "no decoding study"),
+        (["--data", "nowhere.jsonl"], "nowhere.jsonl"),
+        (["--data", "ODD"], "strop data build"),
+        (["--data", "EMPTY"], "no row"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_mistakes_get_one_message(
+    given: list[object], change: list[str], words: str, tmp_path: Path
+) -> None:
+    (tmp_path / "odd.jsonl").write_text('{"colour": "green"}\n')
+    (tmp_path / "empty.jsonl").write_text("")
+    places = {"EVAL": str(given[3]), "ODD": str(tmp_path / "odd.jsonl"),
+              "EMPTY": str(tmp_path / "empty.jsonl")}  # fmt: skip
+    said = advise(*given, *(places.get(word, word) for word in change))
+    assert said.exit_code != 0
+    assert words in f"{said.output} {said.exception}"
+
+
+def test_a_recipe_is_not_written_where_there_is_none(tmp_path: Path) -> None:
+    folder = evaluated({"items": 200, "right": 190}, tmp_path / "eval")
+    said = advise("--eval", folder, "--target", "greedy/accuracy=0.9", "--recipe", "r.yaml")
+    assert said.exit_code != 0
+    assert "at_the_bar has no recipe" in f"{said.output} {said.exception}"
+
+
+def rows_of(file: Path) -> list[dict[str, Any]]:
+    with gzip.open(file, "rt", encoding="utf-8") as stream:
+        return [json.loads(line) for line in stream]
+
+
+@pytest.mark.realdata
+@pytest.mark.skipif(not DATA.exists(), reason=f"no public data at {DATA} (set STROP_DATA)")
+def test_real_pairs_whose_longer_side_wins(tmp_path: Path) -> None:
+    """alpaca_eval: the chosen side is longer in 84 % of the pairs."""
+    made = []
+    for file in sorted(DATA.glob("alpaca_eval/*.gz")):
+        for row in rows_of(file):
+            sides = (row["output_1"], row["output_2"])
+            if row["preference"] in (None, "", 1.5) or sides[0] == sides[1]:
+                continue
+            chosen, rejected = sides if float(row["preference"]) < 1.5 else sides[::-1]
+            made.append({"prompt": row["instruction"], "chosen": chosen, "rejected": rejected})
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text("".join(json.dumps(row) + "\n" for row in made))
+    alone = json.loads(advise("--data", pairs, "--json").output)
+    assert alone["verdict"] == "no_eval"
+    assert alone["runners_up"][0]["verdict"] == "simpo"
+    assert "length_bias" in {risk["id"] for risk in alone["risks"]}
+    assert 0.82 <= alone["facts"]["longer_wins"] <= 0.88
+    folder = evaluated({"items": 200, "right": 100}, tmp_path / "eval")
+    said = json.loads(advise("--data", pairs, "--eval", folder, "--json",
+                             "--target", "greedy/accuracy=0.9").output)  # fmt: skip
+    assert said["verdict"] == "simpo"
+    assert any("strop data balance" in line for line in said["work"])

@@ -1,0 +1,205 @@
+"""What a run takes: the parts by hand, the same without weights as with them, and mistakes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from transformers import LlamaConfig, Qwen3Config
+from typer.testing import CliRunner, Result
+
+from strop.cli.app import app
+from strop.errors import UsageError
+from strop.model.activations import kept_by_a_token, tokens_at_once
+from strop.model.load import load_config, load_policy
+from strop.model.network import Policy
+from strop.recipe.loading.load import load_recipe
+from strop.recipe.train.methods import Recipe
+from strop.recipe.train.model import LoraRecipe, ModelRecipe
+from strop.tracking.remaining import Remaining, spoken
+from strop.train.preflight.cost.duration import duration_of
+from strop.train.preflight.cost.estimate import estimate
+from strop.train.preflight.cost.hardware import Range, hardware
+from strop.train.preflight.cost.memory import memory_of
+from strop.train.preflight.cost.shape import shape_of
+from strop.train.preflight.cost.workload import Workload, assumed_workload
+
+LLAMA = {"vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008,
+         "num_hidden_layers": 32, "num_attention_heads": 32,
+         "tie_word_embeddings": False}  # fmt: skip
+WORK = Workload(steps=10, step_tokens=4096, supervised=2000, longest=512)
+
+
+def recipe(tmp_path: Path, model: str = "MODEL", **changes: Any) -> Recipe:
+    """A recipe of DPO; `changes` are keys in dotted form with `__` for the dot."""
+    told: dict[str, Any] = {
+        "method": "dpo", "output": str(tmp_path / "run"), "model": {"path": model},
+        "data": "d.jsonl", "optim": {"learning_rate": 1e-6}, "run": {"steps": 10, "batch_size": 8},
+    }  # fmt: skip
+    for name, value in changes.items():
+        head, _, rest = name.partition("__")
+        told[head] = {**told.get(head, {}), rest: value} if rest else value
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(told))
+    return load_recipe(path)
+
+
+def test_a_shape_is_counted_without_weights(policy: Policy, model_folder: Path) -> None:
+    shape = shape_of(load_config(str(model_folder)))
+    assert shape.parameters == sum(p.numel() for p in policy.model.parameters())
+    adapted = load_policy(ModelRecipe(path=str(model_folder), lora=LoraRecipe(rank=3)))
+    assert 3 * shape.lora_width == sum(p.numel() for p in adapted.trainable())
+
+
+def test_the_shape_of_a_known_model() -> None:
+    shape = shape_of(LlamaConfig(**LLAMA))
+    assert shape.parameters == 6_738_415_616, "LLaMA-2-7B"
+    assert shape.linear == 32 * (4 * 4096**2 + 3 * 4096 * 11008)
+
+
+@pytest.mark.parametrize("adapter", [None, LoraRecipe(rank=2)])
+@pytest.mark.parametrize("again", [False, True])
+def test_a_forward_keeps_the_same_without_weights(
+    model_folder: Path, tmp_path: Path, adapter: LoraRecipe | None, again: bool
+) -> None:
+    given = ModelRecipe(path=str(model_folder), lora=adapter, gradient_checkpointing=again)
+    network = load_policy(given)
+    made = recipe(tmp_path, str(model_folder)).model_copy(update={"model": given})
+    config = load_config(str(model_folder))
+    memory = memory_of(made, config, shape_of(config), WORK, "cpu")
+    assert memory.kept == kept_by_a_token(network)
+    assert memory.tokens == max(512, min(4096, tokens_at_once(network)))
+
+
+def test_parts_by_hand(tmp_path: Path) -> None:
+    config = Qwen3Config(vocab_size=1000, hidden_size=64, intermediate_size=128,
+                         num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+                         head_dim=16, tie_word_embeddings=True)  # fmt: skip
+    shape = shape_of(config)
+    full = memory_of(recipe(tmp_path), config, shape, WORK, "cpu").parts
+    count = shape.parameters
+    assert full["weights"] == full["gradients"] == 4 * count
+    assert full["moments"] == 8 * count
+    assert full["tied gradient"] == 4 * 64_000
+    assert "reference" not in full, "of records it is computed once, before the first step"
+    made = recipe(tmp_path, model__lora={"rank": 4}, model__quantize="nf4", model__path="M")
+    low = memory_of(made, config, shape, WORK, "cpu").parts
+    assert low["adapter"] == low["gradients"] == 4 * 4 * shape.lora_width
+    assert low["weights"] == pytest.approx(
+        (0.5 + 1 / 64 + 4 / 64 / 256) * shape.linear + 4 * (count - shape.linear), abs=1
+    )
+
+
+def test_what_lowers_memory_lowers_it(tmp_path: Path) -> None:
+    config = Qwen3Config(vocab_size=8000, hidden_size=512, intermediate_size=1024,
+                         num_hidden_layers=8, num_attention_heads=8)  # fmt: skip
+    result = estimate(recipe(tmp_path), WORK, hardware("a10g"), config)
+    sizes = {one.change.split(":")[0]: one.memory_gib for one in result.changes}
+    here = result.memory.total / 2**30
+    assert len(result.changes) == 4
+    assert all(size < here for name, size in sizes.items() if name != "run.micro_batch_tokens")
+    assert result.fits
+    assert result.changes[-1].memory_gib < sizes["model.lora"]
+
+
+def test_a_large_model_does_not_fit_a_small_device_and_the_change_says_what_does(
+    tmp_path: Path,
+) -> None:
+    result = estimate(recipe(tmp_path, model__dtype="bfloat16", model__path="M"), WORK,
+                      hardware("rtx4090"), LlamaConfig(**LLAMA))  # fmt: skip
+    assert not result.fits
+    assert [one.fits for one in result.changes][-1]
+
+
+def test_twice_the_tokens_take_twice_the_time(tmp_path: Path) -> None:
+    config = Qwen3Config(vocab_size=8000, hidden_size=512, intermediate_size=1024,
+                         num_hidden_layers=8, num_attention_heads=8)  # fmt: skip
+    made, shape, device = recipe(tmp_path), shape_of(config), hardware("h100")
+    memory = memory_of(made, config, shape, WORK, "cuda")
+    once = duration_of(made, shape, WORK, memory, device).total
+    twice = Workload(steps=20, step_tokens=4096, supervised=2000, longest=512)
+    assert duration_of(made, shape, twice, memory, device).total.likely == pytest.approx(
+        2 * once.likely
+    )
+    assert once.low < once.likely < once.high
+
+
+def test_sampling_is_bound_by_the_weights_that_are_read(tmp_path: Path) -> None:
+    config = Qwen3Config(vocab_size=8000, hidden_size=512, intermediate_size=1024,
+                         num_hidden_layers=8, num_attention_heads=8)  # fmt: skip
+    made = recipe(tmp_path, method="grpo", reward=[{"function": "length"}],
+                  rollout={"max_tokens": 100})  # fmt: skip
+    shape, device = shape_of(config), hardware("h100")
+    work = assumed_workload(made)
+    memory = memory_of(made, config, shape, work, "cuda")
+    sampling = duration_of(made, shape, work, memory, device).sampling
+    rounds = work.sampled / work.answers
+    read = 4 * shape.parameters * rounds / (3350e9 * 0.45)
+    assert sampling.likely == pytest.approx(read, rel=0.01)
+
+
+def invoke(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["estimate", *map(str, arguments)])
+
+
+def test_json_has_every_key_that_others_call(model_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "d.jsonl").write_text(
+        "".join(json.dumps({"prompt": f"Solve {n}x = 6", "chosen": "x = 3", "rejected": "6"}) + "\n"
+                for n in range(12))
+    )  # fmt: skip
+    recipe(tmp_path, str(model_folder))
+    said = json.loads(invoke(tmp_path / "recipe.yaml", "--hardware", "h100", "--json").output)
+    for key in ("memory_gib", "hours", "cost"):
+        assert said[key].keys() == {"low", "likely", "high"}
+        assert said[key]["low"] <= said[key]["likely"] <= said[key]["high"]
+    assert said["assumptions"]
+    assert not (tmp_path / "run").exists()
+    text = invoke(tmp_path / "recipe.yaml", "--hardware", "h100").output
+    assert "dollars" in text
+    assert max(map(len, text.splitlines())) <= 140
+
+
+def test_a_config_alone_is_enough(tmp_path: Path) -> None:
+    folder = tmp_path / "seven"
+    LlamaConfig(**LLAMA).save_pretrained(folder)
+    recipe(tmp_path, str(folder), model__lora={"rank": 8}, model__dtype="bfloat16",
+           model__path=str(folder))  # fmt: skip
+    said = json.loads(invoke(tmp_path / "recipe.yaml", "--hardware", "a100-80", "--json").output)
+    assert any("was not read" in line for line in said["assumptions"])
+    assert said["parameters"] == 6_738_415_616
+
+
+def test_another_hardware_is_refused_with_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="h100"):
+        hardware("gpu9000")
+    table = tmp_path / "mine.toml"
+    table.write_text('prices_of = "2026"\n[mine]\nname = "Mine"\nkind = "cpu"\n')
+    with pytest.raises(UsageError, match="memory_gib"):
+        hardware("mine", table)
+    table.write_text("prices_of = \n")
+    with pytest.raises(UsageError, match="TOML"):
+        hardware("mine", tmp_path / "mine.toml")
+
+
+def test_a_table_of_ones_own(tmp_path: Path) -> None:
+    table = tmp_path / "own.toml"
+    table.write_text('prices_of = "2026"\n[mine]\nname = "Mine"\nkind = "cuda"\nmemory_gib = 10\n'
+                     "tflops = 5\ngb_per_second = 100\nprice = [1, 2, 3]\n")  # fmt: skip
+    assert hardware("mine", table).price == Range(1.0, 2.0, 3.0)
+
+
+def test_time_left_after_twenty_steps() -> None:
+    """Evals every tenth step are part of it; the slow first step is not."""
+    left, now = Remaining(), 100.0
+    for step in range(1, 41):
+        now += 50.0 if step == 1 else 2.0 + 5.0 * (step % 10 == 0)
+        said = left.after(step, 100, now)
+        assert (said is None) == (step < 21)
+    assert said == pytest.approx(60 * 2.5, rel=0.03)
+
+
+def test_seconds_in_words() -> None:
+    assert [spoken(s) for s in (42.4, 185, 4320)] == ["42 s", "3 min 5 s", "1 h 12 min"]

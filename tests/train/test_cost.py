@@ -28,7 +28,7 @@ from strop.train.preflight.cost.shape import shape_of
 from strop.train.preflight.cost.workload import Workload, assumed_workload
 
 LLAMA = {"vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008,
-         "num_hidden_layers": 32, "num_attention_heads": 32,
+         "num_hidden_layers": 32, "num_attention_heads": 32, "head_dim": 128,
          "tie_word_embeddings": False}  # fmt: skip
 WORK = Workload(steps=10, step_tokens=4096, supervised=2000, longest=512)
 
@@ -95,14 +95,15 @@ def test_parts_by_hand(tmp_path: Path) -> None:
 
 def test_what_lowers_memory_lowers_it(tmp_path: Path) -> None:
     config = Qwen3Config(vocab_size=8000, hidden_size=512, intermediate_size=1024,
-                         num_hidden_layers=8, num_attention_heads=8)  # fmt: skip
+                         num_hidden_layers=8, num_attention_heads=8,
+                         num_key_value_heads=4, head_dim=64)  # fmt: skip
     result = estimate(recipe(tmp_path), WORK, hardware("a10g"), config)
-    sizes = {one.change.split(":")[0]: one.memory_gib for one in result.changes}
+    micro, again, adapter, quantized = (one.memory_gib for one in result.changes)
     here = result.memory.total / 2**30
-    assert len(result.changes) == 4
-    assert all(size < here for name, size in sizes.items() if name != "run.micro_batch_tokens")
+    assert micro <= here
+    assert max(again, adapter) < here
+    assert quantized < min(again, adapter)
     assert result.fits
-    assert result.changes[-1].memory_gib < sizes["model.lora"]
 
 
 def test_a_large_model_does_not_fit_a_small_device_and_the_change_says_what_does(
@@ -116,7 +117,8 @@ def test_a_large_model_does_not_fit_a_small_device_and_the_change_says_what_does
 
 def test_twice_the_tokens_take_twice_the_time(tmp_path: Path) -> None:
     config = Qwen3Config(vocab_size=8000, hidden_size=512, intermediate_size=1024,
-                         num_hidden_layers=8, num_attention_heads=8)  # fmt: skip
+                         num_hidden_layers=8, num_attention_heads=8,
+                         num_key_value_heads=4, head_dim=64)  # fmt: skip
     made, shape, device = recipe(tmp_path), shape_of(config), hardware("h100")
     memory = memory_of(made, config, shape, WORK, "cuda")
     once = duration_of(made, shape, WORK, memory, device).total
@@ -129,7 +131,8 @@ def test_twice_the_tokens_take_twice_the_time(tmp_path: Path) -> None:
 
 def test_sampling_is_bound_by_the_weights_that_are_read(tmp_path: Path) -> None:
     config = Qwen3Config(vocab_size=8000, hidden_size=512, intermediate_size=1024,
-                         num_hidden_layers=8, num_attention_heads=8)  # fmt: skip
+                         num_hidden_layers=8, num_attention_heads=8,
+                         num_key_value_heads=4, head_dim=64)  # fmt: skip
     made = recipe(tmp_path, method="grpo", reward=[{"function": "length"}],
                   rollout={"max_tokens": 100})  # fmt: skip
     shape, device = shape_of(config), hardware("h100")
@@ -159,7 +162,7 @@ def test_json_has_every_key_that_others_call(model_folder: Path, tmp_path: Path)
     assert not (tmp_path / "run").exists()
     text = invoke(tmp_path / "recipe.yaml", "--hardware", "h100").output
     assert "dollars" in text
-    assert max(map(len, text.splitlines())) <= 140
+    assert max(map(len, text.splitlines())) <= 150
 
 
 def test_a_config_alone_is_enough(tmp_path: Path) -> None:

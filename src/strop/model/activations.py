@@ -11,7 +11,6 @@ import warnings
 from typing import Any
 
 import torch
-from torch.multiprocessing.reductions import StorageWeakRef
 
 from strop.model.logprobs import bare, decoder_layers, eval_mode, padded_hidden, tree_hidden_rows
 from strop.model.network import Policy, ScalarNetwork
@@ -62,8 +61,7 @@ def kept_by_a_token(network: Policy | ScalarNetwork) -> int:
 
 
 def kept_bytes(model: Any, by_tree: bool) -> int:
-    """`kept_by_a_token` of a bare transformers model or a peft model; one without weights (on
-    torch's meta device) gives the same number."""
+    """`kept_by_a_token` of a transformers model or the peft model around it."""
     short, long = (_kept(model, by_tree, tokens) for tokens in (PROBE_TOKENS, 2 * PROBE_TOKENS))
     kept = (long - short) // PROBE_TOKENS
     network = bare(model)
@@ -81,27 +79,22 @@ def _kept(model: Any, by_tree: bool, tokens: int) -> int:
     network = bare(model)
     half = tuple(number % 10 for number in range(tokens // 2))
     batch = lay_out([Tree(half, (Branch(half, (True,) * len(half)),))], network.device)
-    weights = {_storage(p) for p in network.parameters()}
+    weights = {p.untyped_storage().data_ptr() for p in network.parameters()}
     kept: dict[int, int] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
-        if (storage := _storage(tensor)) not in weights:
-            kept[storage] = tensor.untyped_storage().nbytes()
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
         # a node that keeps its own output would otherwise keep itself alive
         return tensor.detach()
 
     hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
     with eval_mode(model), torch.enable_grad(), hooks:
-        # the result holds all that is kept, so no storage is used twice
+        # the result holds all that is kept, so no address is used twice
         if by_tree:
             held = tree_hidden_rows(network, batch, batch.predictor_N)
         else:
             held = padded_hidden(network, batch, batch.predictor_N, batch.branch_N)
     del held
     return sum(kept.values())
-
-
-def _storage(tensor: torch.Tensor) -> int:
-    """Which storage a tensor is in, also where it has no address."""
-    found: int = StorageWeakRef(tensor.untyped_storage()).cdata
-    return found

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import tomllib
 from dataclasses import dataclass
-from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -76,7 +75,6 @@ def hardware(name: str = HERE, table: Path | None = None) -> Hardware:
                          fix="write it as the package's own rows are") from None  # fmt: skip
 
 
-@cache
 def _table(path: Path | None) -> dict[str, Any]:
     own = files("strop.train.preflight.cost").joinpath("files/hardware.toml")
     text = own.read_text(encoding="utf-8") if path is None else read_text(path, UsageError)

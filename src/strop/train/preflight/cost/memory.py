@@ -7,8 +7,9 @@ logits of its rows).
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -35,6 +36,14 @@ SAMPLED_COPIES = 4
 """Logits, scaled logits, probabilities and draws, of the rows that are sampled."""
 CONTEXT = {"cpu": 0, "cuda": 2**29}
 """What the driver and its libraries take on a device before anything is loaded."""
+
+WORDS = 64
+"""Of a network whose layers alone are looked at."""
+
+WIDTHS = ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads")
+"""What a network's layers are wide by, its head's dimension apart."""
+NARROW = 512
+"""Hidden units that are left of a wide network: what does not grow with its width stays small."""
 
 Device = Literal["cpu", "cuda"]
 
@@ -95,7 +104,7 @@ def _weights(shape: Shape, model: ModelRecipe, trained: int) -> dict[str, int]:
     if model.lora is None:
         copies = HALF * shape.parameters if model.dtype == "bfloat16" else 0
         return {"weights": FLOAT * shape.parameters, "adapter": 0, "copies": copies}
-    size = HALF if model.dtype == "bfloat16" else FLOAT
+    size = _size(model)
     frozen = size * shape.parameters
     if model.quantize is not None:
         frozen = round(NF4 * shape.linear) + size * (shape.parameters - shape.linear)
@@ -103,16 +112,67 @@ def _weights(shape: Shape, model: ModelRecipe, trained: int) -> dict[str, int]:
 
 
 def _kept(config: Any, model: ModelRecipe) -> int:
-    """Bytes that a token keeps, from a forward of a network without weights."""
+    """Bytes that a token keeps, from forwards of the network's first layer, and of two: what each
+    further layer adds. Weights have no values, because only sizes count."""
+    one, two = (_kept_by_layers(config, model, layers) for layers in (1, 2))
+    layers, each = int(config.get_text_config().num_hidden_layers), two - one
+    kept = one + (layers - 1) * each
+    if not model.gradient_checkpointing:
+        return kept
+    hidden = int(config.get_text_config().hidden_size)
+    return kept // layers + layers * hidden * _size(model)
+
+
+def _kept_by_layers(config: Any, model: ModelRecipe, layers: int) -> int:
+    """The same of a network of so many layers, tried on one that is narrower by a common divisor of
+    its widths: what is kept grows with them, and apart from them with an adapter's rank."""
+    width = _divisor(config.get_text_config())
+    if model.lora is None:
+        return width * _tried(config, model, layers, width, None)
+    once, twice = (
+        _tried(config, model, layers, width, model.lora.model_copy(update={"rank": rank}))
+        for rank in (model.lora.rank, 2 * model.lora.rank)
+    )
+    by_rank = twice - once
+    return width * (once - by_rank) + by_rank
+
+
+def _tried(
+    config: Any, model: ModelRecipe, layers: int, width: int, lora: LoraRecipe | None
+) -> int:
+    small = copy.deepcopy(config)
+    text = small.get_text_config()
+    text.num_hidden_layers = layers
+    text.vocab_size = WORDS
+    text.pad_token_id = text.bos_token_id = text.eos_token_id = None
+    if getattr(text, "layer_types", None):
+        text.layer_types = text.layer_types[:layers]
+    for name in WIDTHS if width > 1 else ():
+        setattr(text, name, getattr(text, name) // width)
     dtype = torch.bfloat16 if model.dtype == "bfloat16" else torch.float32
     with torch.device("meta"):
-        network = AutoModelForCausalLM.from_config(config, dtype=dtype)
-        if model.lora is not None:
-            network = add_lora(network, model.lora)
-    if model.gradient_checkpointing:
-        network.gradient_checkpointing_enable()
-    with nullcontext():
-        return kept_bytes(network, by_tree=True)
+        network = AutoModelForCausalLM.from_config(small, dtype=dtype)
+    network = network.to_empty(device="cpu")
+    if lora is not None:
+        network = add_lora(network, lora)
+        if model.gradient_checkpointing:
+            network.enable_input_require_grads()
+    return kept_bytes(network, by_tree=True)
+
+
+def _divisor(text: Any) -> int:
+    """By how much the widths of a wide network of the usual kind are divided; 1 for others."""
+    widths = [getattr(text, name, None) for name in WIDTHS]
+    if None in widths or getattr(text, "head_dim", None) is None:
+        return 1
+    common, hidden = math.gcd(*widths), int(text.hidden_size)
+    return max(
+        d for d in range(1, common + 1) if common % d == 0 and (d == 1 or hidden // d >= NARROW)
+    )
+
+
+def _size(model: ModelRecipe) -> int:
+    return HALF if model.dtype == "bfloat16" else FLOAT
 
 
 def _reference(recipe: Recipe, trained: int) -> int:
@@ -133,7 +193,7 @@ def _sampling(
     shape: Shape, model: ModelRecipe, workload: Workload, device: Device
 ) -> dict[str, int]:
     """Keys and values of the rows that are sampled at once, up to half of the weights."""
-    size = HALF if model.dtype == "bfloat16" else FLOAT
+    size = _size(model)
     slot = 2 * shape.layers * shape.key_values * shape.head_dim * size
     most = max(
         size * shape.parameters // 2, KEYS_AT_LEAST.get(device, KEYS_AT_LEAST_ELSEWHERE)

@@ -196,6 +196,7 @@ def test_the_lineage_names_the_manifests(pipeline: Path) -> None:
     folder = pipeline.parent
     (source,) = ancestry(folder / "runs/dpo/final")["data"]
     assert source["manifest"]["made_by"] == "strop data split"
+    assert source["manifest"]["before"] == ["strop data balance"]
     assert source["manifest"]["unchanged"] is True
     split = json.loads(Path(source["manifest"]["path"]).read_text())
     (balanced,) = split["inputs"]

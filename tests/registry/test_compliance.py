@@ -16,7 +16,8 @@ MADE: dict[str, Any] = {
     "method": "dpo",
     "spent": SPENT,
     "data": [{"path": "pairs.jsonl", "sha256": "aa", "rows": 40,
-              "manifest": {"verb": "split", "inputs": [{"manifest": {"verb": "clean"}}]}}],
+              "manifest": {"made_by": "strop data split", "before": ["strop data clean"],
+                           "path": "m.json", "sha256": "cc", "unchanged": True}}],
     "parent": {
         "model": "runs/sft/final", "method": "sft", "spent": SPENT,
         "data": [{"path": "sft.jsonl", "sha256": "bb"}],

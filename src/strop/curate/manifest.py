@@ -199,13 +199,15 @@ class Listing:
     """The manifest that lists the files of a source, and what it says of them.
 
     `Listing("/d/clean.manifest.json", "9f86...", "strop data clean", unchanged=True)`; `unchanged`
-    says whether every file that is read is still the one that the manifest lists.
+    says whether every file that is read is still the one that the manifest lists; `before` are the
+    verbs that made what that verb read, as far as their manifests are there.
     """
 
     path: str
     sha256: str
     made_by: str
     unchanged: bool
+    before: list[str] = field(default_factory=list)
 
 
 def intact(output: Path) -> dict[str, Any] | None:
@@ -242,7 +244,19 @@ def listing_of(source: DataSource) -> Listing | None:
         and listed["files"][file.name]["sha256"] == sha256_of(file)
         for file in files
     )
-    return Listing(str(path), sha256_of(path), listed["made_by"], unchanged)
+    before = list(dict.fromkeys(_made_before(listed)))
+    return Listing(str(path), sha256_of(path), listed["made_by"], unchanged, before)
+
+
+def _made_before(manifest: Mapping[str, Any], deepest: int = 10) -> Iterator[str]:
+    """The verbs behind the inputs of a manifest, the latest first; a chain ends after ten."""
+    for source in manifest.get("inputs", []) if deepest else []:
+        files = find(Path(source["path"])).files if Path(source.get("path", "")).exists() else []
+        path = manifest_of(files[0]) if files else None
+        earlier = {} if path is None else _read_manifest(path)
+        if path is not None and files[0].name in earlier.get("files", {}):
+            yield earlier["made_by"]
+            yield from _made_before(earlier, deepest - 1)
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:

@@ -93,7 +93,7 @@ def _data(made: Sequence[Mapping[str, Any]]) -> Iterator[Line]:
 def _personal(made: Sequence[Mapping[str, Any]]) -> Iterator[Line]:
     """Whether the verb that finds personal data stands in the history of every file."""
     sources = [source for row in made for source in row.get("data", [])]
-    cleaned = [source for source in sources if _was_cleaned(source.get("manifest"))]
+    cleaned = [source for source in sources if _was_cleaned(source.get("manifest") or {})]
     if not sources:
         return
     said = f"strop data clean was run on {len(cleaned)} of {len(sources)} files"
@@ -101,11 +101,9 @@ def _personal(made: Sequence[Mapping[str, Any]]) -> Iterator[Line]:
     yield Line("Consent and legal basis of the data", BLANK, "a person")
 
 
-def _was_cleaned(manifest: Any) -> bool:
-    """Whether a manifest, or one that it was made from, is of `strop data clean`."""
-    if isinstance(manifest, Mapping):
-        return manifest.get("verb") == "clean" or any(map(_was_cleaned, manifest.values()))
-    return isinstance(manifest, list) and any(map(_was_cleaned, manifest))
+def _was_cleaned(manifest: Mapping[str, Any]) -> bool:
+    """Whether `strop data clean` made a file, or what it was made from."""
+    return "strop data clean" in (manifest.get("made_by"), *manifest.get("before", ()))
 
 
 def _evals(entry: Entry) -> Iterator[Line]:

@@ -71,6 +71,7 @@ def rung_pipeline(
     """Train and measure these settings at one rung's length. Its recipes and `pipeline.yaml` are
     files that can be read and run by hand."""
     folder = Path(sweep.output) / f"rung-{rung}"
+    folder.mkdir(exist_ok=True)
     stages: list[dict[str, Any]] = []
     for setting in settings:
         recipe = recipes[setting]

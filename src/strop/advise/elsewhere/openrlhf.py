@@ -72,7 +72,7 @@ def _script(module: str, flags: Flags) -> str:
         elif value is not None and value is not False:
             values = value if isinstance(value, list) else [value]
             lines.append(f"  --{name} {' '.join(shlex.quote(str(one)) for one in values)}")
-    return "#!/bin/sh\nset -e\ncd \"$(dirname \"$0\")\"\n" + " \\\n".join(lines) + "\n"
+    return '#!/bin/sh\nset -e\ncd "$(dirname "$0")"\n' + " \\\n".join(lines) + "\n"
 
 
 def _model(keys: Keys, prefix: str) -> Flags:

@@ -58,8 +58,9 @@ def export(recipe: Recipe, target: str) -> Export:
         having = [name for name, other in EXPORTERS.items() if recipe.method in other.methods]
         raise UsageError(
             f"{system.name} has no method {recipe.method}",
-            fix=f"export to {', '.join(having)}" if having else "train it with strop: none of "
-            f"{', '.join(EXPORTERS)} has it",
+            fix=f"export to {', '.join(having)}"
+            if having
+            else f"train it with strop: none of {', '.join(EXPORTERS)} has it",
         )
     keys = Keys(recipe, system.name)
     unfit = system.unfit(keys)

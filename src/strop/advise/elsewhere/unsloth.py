@@ -147,7 +147,8 @@ def _lora(keys: Keys) -> Arguments | None:
         "lora_dropout": lora["dropout"],
         "target_modules": TARGETS if targets == "all-linear" else targets,
         "use_rslora": lora["rslora"],
-        "use_gradient_checkpointing": "unsloth" if keys.at("model.gradient_checkpointing")
+        "use_gradient_checkpointing": "unsloth"
+        if keys.at("model.gradient_checkpointing")
         else False,
         "random_state": keys.at("seed"),
     }

@@ -80,7 +80,9 @@ def checkpoints(foreign: Foreign, updates: int = 1) -> Values:
     if strategy == "steps" and every >= 1:
         found["save_every"] = max(1, math.ceil(every / updates))
     elif strategy not in ("no", False):
-        foreign.say(f"`save_strategy`: {strategy} has no counterpart: the model is saved at the end")
+        foreign.say(
+            f"`save_strategy`: {strategy} has no counterpart: the model is saved at the end"
+        )
     if kept:
         found["keep_checkpoints"] = int(kept)
     told = foreign.take("report_to", [])

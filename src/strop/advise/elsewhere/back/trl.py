@@ -205,7 +205,9 @@ def _grpo(foreign: Foreign, size: int) -> Parts:
     method, objective = _policy(foreign)
     beta = foreign.number("beta", 0.0)
     objective |= {"beta": beta, "num_iterations": passes, "mini_batches": cuts}
-    objective |= {"kl_weighted": True} if beta and foreign.take("use_bias_correction_kl", True) else {}
+    objective |= (
+        {"kl_weighted": True} if beta and foreign.take("use_bias_correction_kl", True) else {}
+    )
     foreign.take("use_bias_correction_kl")
     entropy = foreign.number("entropy_coef", 0.0)
     objective |= {"entropy_weight": entropy} if entropy else {}

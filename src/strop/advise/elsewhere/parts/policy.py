@@ -51,9 +51,7 @@ def policy_numbers(keys: Keys) -> PolicyNumbers:
 
 def gates(keys: Keys) -> tuple[float, float]:
     """SAPO's temperatures for good and for bad tokens."""
-    good, bad = (
-        keys.take(f"objective.temperature_{which}") for which in ("positive", "negative")
-    )
+    good, bad = (keys.take(f"objective.temperature_{which}") for which in ("positive", "negative"))
     return good or SHARPNESS[0], bad or SHARPNESS[1]
 
 

@@ -20,6 +20,7 @@ HEAD = '''"""The reward of a strop recipe: one number for each completion.
 """
 
 import importlib.util
+import inspect
 {json}from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -33,7 +34,25 @@ def _own(component):
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return getattr(module, component["function"])
+    function = getattr(module, component["function"])
+    if "solution_str" not in inspect.signature(function).parameters:
+        return function
+
+    def one_by_one(prompts, completions, **columns):
+        """A function of one sample, as verl calls it."""
+        made = []
+        for place, said in enumerate(completions):
+            row = {{name: values[place] for name, values in columns.items()
+                   if isinstance(values, list) and len(values) == len(completions)}}
+            made.append(function(
+                data_source=row.get("data_source"),
+                solution_str=said if isinstance(said, str) else said[-1]["content"],
+                ground_truth=row.get("ground_truth", row.get("answer")),
+                extra_info=row.get("extra_info"),
+            ))
+        return [value["score"] if isinstance(value, dict) else value for value in made]
+
+    return one_by_one
 {strop}
 
 def _function(component):
@@ -110,13 +129,20 @@ PENALTY = '''    for place, ids in enumerate(columns.get("completion_ids", [])):
             made[place] -= min(beyond / {buffer}, 1.0)
 '''
 
+SAID = '''
+
+def _said(prompt, text):
+    """An answer in the form of its prompt: a text, or a message."""
+    return text if isinstance(prompt, str) else [{"role": "assistant", "content": text}]
+'''
+
 VERL = '''
 
 def compute_score(data_source, solution_str, ground_truth, extra_info=None, **more):
     """For verl: `custom_reward_function`; what cannot be judged counts 0."""
     said = json.loads(extra_info["task"])
     columns = {name: [value] for name, value in said["columns"].items()}
-    answer = [{"role": "assistant", "content": solution_str}]
+    answer = _said(said["prompt"], solution_str)
     (total,) = totals([said["prompt"]], [answer], columns)
     return 0.0 if total is None else total
 '''
@@ -131,8 +157,8 @@ def reward_func(queries, prompts, labels, **more):
     names = sorted({name for task in tasks for name in task["columns"]})
     columns = {name: [task["columns"].get(name) for task in tasks] for name in names}
     answers = [
-        [{"role": "assistant", "content": query[len(prompt) :]}]
-        for query, prompt in zip(queries, prompts)
+        _said(task["prompt"], query[len(prompt) :])
+        for task, query, prompt in zip(tasks, queries, prompts)
     ]
     made = totals([task["prompt"] for task in tasks], answers, columns)
     rewards = torch.tensor([0.0 if total is None else total for total in made])
@@ -144,8 +170,8 @@ def reward_func(queries, prompts, labels, **more):
 
 @dataclass(frozen=True, slots=True)
 class RewardText:
-    """`RewardText('"""The reward ..."""', {"own_short.py": "/home/ada/short.py"})`: the file's
-    text, and the user's own files that stand beside it."""
+    """`RewardText("...", {"own_short.py": "/home/ada/short.py"})`: the file's text, and the user's
+    own files that stand beside it."""
 
     text: str
     copies: Mapping[str, str]
@@ -162,13 +188,13 @@ def trl_reward(keys: Keys) -> RewardText:
 def verl_reward(keys: Keys) -> RewardText:
     """verl's signature, which sees one completion at a time."""
     keys.say("a completion that could not be judged earns 0 there, and is left out here")
-    return _file(keys, VERL, json=True)
+    return _file(keys, SAID + VERL, json=True)
 
 
 def openrlhf_reward(keys: Keys) -> RewardText:
     """OpenRLHF's signature, which sees the prompt and the answer as one text."""
     keys.say("a completion that could not be judged earns 0 there, and is left out here")
-    return _file(keys, OPENRLHF, json=True)
+    return _file(keys, SAID + OPENRLHF, json=True)
 
 
 def _file(keys: Keys, signature: str, *, json: bool) -> RewardText:

@@ -88,9 +88,7 @@ if __name__ == "__main__":
 '''
 
 
-def trl_script(
-    classes: Trainer, *, tokenizer: str | None, template: bool, held_out: bool
-) -> str:
+def trl_script(classes: Trainer, *, tokenizer: str | None, template: bool, held_out: bool) -> str:
     """`train.py` for one of TRL's trainers."""
     read = f'\n    tokenizer.chat_template = (HERE / "{TEMPLATE}").read_text(encoding="utf-8")'
     files = ['"train": str(HERE / "train.jsonl")']

@@ -11,7 +11,8 @@ import yaml
 from strop.advise.elsewhere.table import EXPORTERS, IMPORTERS, export, import_recipe
 from strop.advise.elsewhere.write import write
 from strop.errors import RecipeError, UsageError
-from strop.recipe.loading.load import load_recipe
+from strop.recipe.base import Strict
+from strop.recipe.loading.load import flat, load_recipe
 from tests.advise.elsewhere.test_methods import TEXT_ONLY
 from tests.support.elsewhere import recipe_of, text_rows
 from tests.support.runs import write_jsonl
@@ -32,6 +33,10 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+WITHOUT = {("reward_model", "llamafactory")}
+"""LLaMA-Factory's reward model has no options of its own."""
+
+
 def there_and_back(method: str, system: str, folder: Path, **more: Any) -> tuple[Any, Any]:
     if (method, system) in TEXT_ONLY:
         write_jsonl(folder / "feedback.jsonl", text_rows("feedback"))
@@ -49,23 +54,26 @@ def there_and_back(method: str, system: str, folder: Path, **more: Any) -> tuple
     return first, load_recipe(path)
 
 
+def near(found: Strict, expected: Strict) -> bool:
+    """Whether every value that one of them sets is about that of the other."""
+    ours, theirs = (flat(section.plain()) for section in (expected, found))
+    wanted = {name: value for name, value in ours.items() if value is not None}
+    assert {name: theirs.get(name) for name in wanted} == pytest.approx(wanted)
+    return True
+
+
 @pytest.mark.parametrize(("method", "system"), THERE_AND_BACK)
 def test_a_recipe_comes_back(method: str, system: str, tmp_path: Path) -> None:
     first, second = there_and_back(method, system, tmp_path)
     assert second.method == method
-    assert second.optim.model_dump() == pytest.approx(first.optim.model_dump())
+    assert near(second.optim, first.optim)
     assert second.model.lora == first.model.lora
     assert second.model.path == first.model.path
     assert second.run.batch_size == first.run.batch_size
     assert (second.run.epochs, second.run.save_every) == (3, 5)
     assert second.seed == first.seed
-    if "objective" in type(first).model_fields and method != "rloo":
-        ours, theirs = (recipe.objective.model_dump() for recipe in (first, second))
-        expected = {k: v for k, v in ours.items() if v is not None}
-        found = {k: v for k, v in theirs.items() if k in expected}
-        if method == "mpo":
-            assert found.pop("losses") == pytest.approx(expected.pop("losses"))
-        assert found == pytest.approx(expected)
+    if "objective" in type(first).model_fields and (method, system) not in WITHOUT:
+        assert near(second.objective, first.objective)
     if "rollout" in type(first).model_fields:
         kept = ("group_size", "temperature", "max_tokens", "mask_truncated")
         for name in kept:

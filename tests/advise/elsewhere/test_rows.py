@@ -72,11 +72,13 @@ def test_llamafactory_names_the_columns_that_are_there(tmp_path: Path) -> None:
         kept = lines(folder / said["file_name"])
         for column in said["columns"].values():
             assert all(column in row for row in kept)
-    pair = lines(written("dpo", "llamafactory", tmp_path / "again") / "train.jsonl")[2] if (
-        (tmp_path / "again").mkdir() is None
-    ) else {}  # fmt: skip
+
+
+def test_llamafactory_reads_a_pair_as_messages_and_two_answers(tmp_path: Path) -> None:
+    pair = lines(written("dpo", "llamafactory", tmp_path) / "train.jsonl")[2]
     assert pair["messages"] == user(QUESTIONS[2])
     assert pair["chosen"] == assistant("x = 3")[0]
+    assert pair["rejected"] == assistant("I do not know")[0]
 
 
 def test_plain_texts_stay_plain(tmp_path: Path) -> None:

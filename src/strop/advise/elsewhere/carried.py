@@ -94,6 +94,13 @@ class Keys:
         """A key that is not carried over for this reason; said if it is set."""
         self._lost[name] = why
 
+    def lose_on(self, name: str, why: str) -> None:
+        """A key that is not carried over; said if it is on, also where the method turns it on."""
+        self._carried.add(name)
+        value = self.at(name)
+        if value:
+            self._said.append(f"`{name}` ({value}): {why}")
+
     def say(self, difference: str) -> None:
         """What is different there whatever the recipe sets."""
         self._said.append(difference)

@@ -309,7 +309,7 @@ def _loss(keys: Keys, numbers: PolicyNumbers, batch: Batch) -> Flags:
 def _shaping(keys: Keys) -> Flags:
     """The overlong penalty and the correction of the sampler's mismatch."""
     lose_rollout(keys, NAME)
-    keys.lose("rollout.mask_truncated", "answers that were cut off are learnt there")
+    keys.lose_on("rollout.mask_truncated", "answers that were cut off are learnt there")
     level, bound = keys.at("rollout.mismatch.level"), keys.at("rollout.mismatch.bound")
     buffer = keys.take("rollout.overlong_buffer")
     flags: Flags = {"reward.overlong_buffer_len": buffer} if buffer else {}

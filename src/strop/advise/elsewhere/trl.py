@@ -279,7 +279,7 @@ def _sampling(keys: Keys, group: int) -> Arguments:
         "top_p": 1.0,
         "top_k": 0,
         "mask_truncated_completions": keys.take("rollout.mask_truncated"),
-        "chat_template_kwargs": keys.take("template_options") or None,
+        "chat_template_kwargs": keys.at("template_options") or None,
     }
 
 
@@ -348,9 +348,12 @@ def _row(keys: Keys, row: Row, records: Records) -> Row:
     if FAMILY[keys.recipe.method] in ("cpo", "orpo"):
         keys.lose("template_options", "this trainer hands the template no variables")
         return row
+    if not records.chat:
+        keys.lose("template_options", "plain texts go through no template")
+        return row
     variables: dict[str, Any] = keys.take("template_options")
-    reads = records.chat and records.kind != "task"
-    return {**row, "chat_template_kwargs": variables} if variables and reads else row
+    reads = variables and records.kind != "task"
+    return {**row, "chat_template_kwargs": variables} if reads else row
 
 
 def _differences(keys: Keys, family: str) -> None:

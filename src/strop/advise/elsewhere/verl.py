@@ -121,9 +121,8 @@ def _rl(keys: Keys, records: Records) -> Export:
     if keys.recipe.method == "ppo":
         config["critic"] = _critic(keys, batch)
     reward = verl_reward(keys)
-    lose_rollout(keys, NAME, "rollout.mask_truncated")
-    if keys.at("rollout.mask_truncated"):
-        keys.lose("rollout.mask_truncated", "answers that were cut off are learnt there")
+    lose_rollout(keys, NAME)
+    keys.lose_on("rollout.mask_truncated", "answers that were cut off are learnt there")
     for name in ("kl_weighted", "refresh_every"):
         keys.lose(f"objective.{name}", "verl has no such option: this changes the loss")
     _rl_differences(keys, numbers)

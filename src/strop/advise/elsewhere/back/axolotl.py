@@ -136,6 +136,9 @@ def _sources(foreign: Foreign, key: str, kind: str) -> list[Values]:
 
 def _source(foreign: Foreign, given: Mapping[str, Any], kind: str) -> Values:
     path = foreign.beside(str(given.get("path")))
+    if path is None and given.get("type") is not None:
+        foreign.say(f"`datasets`, `type` {given['type']}: strop tells the form of a row by its "
+                    "columns; name them with `columns` where it does not")  # fmt: skip
     columns: dict[str, str] = {}
     if kind in ("dpo", "ipo", "simpo") and given.get("field_messages"):
         columns = {"prompt": str(given["field_messages"])}

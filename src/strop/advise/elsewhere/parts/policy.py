@@ -65,11 +65,10 @@ def lose_rollout(keys: Keys, system: str, *also: str) -> None:
     }
     for name, why in lost.items():
         keys.lose(name, why)
-    if keys.at("rollout.resample"):
-        keys.lose(
-            "rollout.resample",
-            f"{system} does not draw other prompts for groups whose rewards are all equal",
-        )
+    keys.lose_on(
+        "rollout.resample",
+        f"{system} does not draw other prompts for groups whose rewards are all equal",
+    )
 
 
 def lose_kl(keys: Keys, kind: str, place: str) -> None:

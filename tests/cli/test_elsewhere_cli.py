@@ -46,8 +46,8 @@ def test_there_and_back(tmp_path: Path) -> None:
 
 def test_json_and_set(tmp_path: Path) -> None:
     output = tmp_path / "out"
-    code, said, _ = typed("export-recipe", recipe_file(tmp_path, "grpo"), "--to", "verl",
-                          "--output", output, "--set", "optim.learning_rate=0.25", "--json")  # fmt: skip
+    words = ["--to", "verl", "--output", output, "--set", "optim.learning_rate=0.25", "--json"]
+    code, said, _ = typed("export-recipe", recipe_file(tmp_path, "grpo"), *words)
     assert code == 0
     told = json.loads(said)
     assert sorted(told["files"]) == sorted(p.name for p in output.iterdir())

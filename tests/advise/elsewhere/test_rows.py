@@ -21,7 +21,7 @@ from tests.support.runs import write_jsonl
 MULTI_TURN: list[dict[str, Any]] = [
     {
         "prompt": [{"role": "system", "content": "Sei knapp"}, *user(question)],
-        "completion": [*assistant("x = 3"), *user("确定？"), *assistant("Ja ✓")],
+        "completion": [*assistant("x = 3"), *user("确定?"), *assistant("Ja ✓")],
     }
     for question in QUESTIONS
 ]

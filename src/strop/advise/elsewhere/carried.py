@@ -118,7 +118,7 @@ class Keys:
             f"{', '.join(f'`{key}`' for key in sorted(keys))}: {why}"
             for why, keys in reasons.items()
         ]
-        return (*lines, *self._said)
+        return (*lines, *dict.fromkeys(self._said))
 
     def _why(self, key: str) -> str:
         fitting = [name for name in WHY if _covers(name, key)]

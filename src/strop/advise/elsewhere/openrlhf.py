@@ -64,7 +64,7 @@ def export(keys: Keys) -> Export:
 
 
 def _script(module: str, flags: Flags) -> str:
-    start = "python3 -m" if module == "train_ppo_ray" else "deepspeed --module"
+    start = "python3 -m" if module == "train_ppo_ray" else "deepspeed --num_gpus 1 --module"
     lines = [f"{start} openrlhf.cli.{module}"]
     for name, value in flags.items():
         if value is True:
@@ -156,7 +156,7 @@ def _run(keys: Keys, records: Records, size: int) -> Flags:
         "ckpt.save_steps": every or -1,
         "ckpt.max_num": keys.take("run.keep_checkpoints"),
         "logger.logging_steps": 1,
-        "logger.wandb.key": True if sinks == ["wandb"] else None,
+        "logger.wandb.key": "True" if sinks == ["wandb"] else None,
     }
 
 

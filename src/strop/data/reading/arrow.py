@@ -45,8 +45,11 @@ def write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist([dict(row) for row in rows]), path)
     except pyarrow.ArrowException as error:
         said = str(error).split("\n")[0][:300]
-        raise DataError(f"the rows fit into no Parquet file: {said}", where=str(path),
-                        fix="give every row the same columns, with values of one type") from None  # fmt: skip
+        raise DataError(
+            f"the rows fit into no Parquet file: {said}",
+            where=str(path),
+            fix="give every row the same columns, with values of one type",
+        ) from None
 
 
 def saved_rows(path: Path) -> Iterator[tuple[Row, Origin]]:

@@ -135,7 +135,8 @@ def _source(foreign: Foreign, name: str, said: Mapping[str, Any] | None) -> Valu
 
 
 OURS = {"prompt": "prompt", "completion": "response", "messages": "messages", "chosen": "chosen",
-        "rejected": "rejected", "label": "kto_tag", "system": "system", "tools": "tools"}  # fmt: skip
+        "rejected": "rejected", "label": "kto_tag", "system": "system",
+        "tools": "tools"}  # fmt: skip
 """strop's columns and what `dataset_info.json` calls them."""
 
 

@@ -59,8 +59,8 @@ def mixture_of(keys: Keys) -> Mixture:
     if nll:
         named["sft"] = nll
         keys.say(
-            "the NLL of chosen answers is a mean over the tokens of a micro-batch there; here every "
-            "pair counts alike"
+            "the NLL of chosen answers is a mean over the tokens of a micro-batch there; here "
+            "every pair counts alike"
         )
     return Mixture(list(named), list(named.values()), smoothing)
 

@@ -109,11 +109,11 @@ def _strop(component):
     return find_function(RewardComponent(**said))
 '''
 
-NO_STROP = '''
+NO_STROP = """
 
 def _strop(component):
     raise LookupError(component["function"])
-'''
+"""
 
 TRL = '''
 
@@ -123,11 +123,11 @@ def reward(prompts, completions, **columns):
 {penalty}    return made
 '''
 
-PENALTY = '''    for place, ids in enumerate(columns.get("completion_ids", [])):
+PENALTY = """    for place, ids in enumerate(columns.get("completion_ids", [])):
         beyond = len(ids) - ({most} - {buffer})
         if made[place] is not None and beyond > 0:
             made[place] -= min(beyond / {buffer}, 1.0)
-'''
+"""
 
 SAID = '''
 
@@ -241,6 +241,8 @@ def _described(
     }
     if component.file is not None:
         name = f"own_{Path(component.file).name}"
+        if copies.get(name, component.file) != component.file:
+            name = f"own_{number}_{Path(component.file).name}"
         copies[name] = component.file
         said |= {"file": name, "own": own}
     for name in ("url", "model", "judge", "rubric"):
@@ -261,4 +263,3 @@ NOT_THERE: Mapping[str, str] = {
     "in_process": "a user's own function runs in the trainer's process there in any case",
 }
 """Keys of a component that another system has no place for."""
-

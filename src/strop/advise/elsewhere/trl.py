@@ -137,6 +137,8 @@ def _sft(keys: Keys, records: Records) -> Options:
         "completion_only_loss": records.kind == "demonstration",
         "assistant_only_loss": records.several_turns,
     }
+    if records.kind == "document":
+        arguments["dataset_text_field"] = "text"
     if records.several_turns:
         keys.say("several turns are learnt through `assistant_only_loss`, which needs a chat "
                  "template with generation marks; TRL knows those of common models")  # fmt: skip

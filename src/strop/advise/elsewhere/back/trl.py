@@ -142,6 +142,9 @@ def _sft(foreign: Foreign, size: int) -> Parts:
     foreign.take("assistant_only_loss")
     if foreign.take("packing", False):
         foreign.say("`packing` joins records; strop packs them side by side instead")
+    if foreign.take("dataset_text_field") is not None:
+        foreign.take("loss_type")
+        return "cpt", {}, 1, 1.0
     return "dft" if foreign.take("loss_type", "nll") == "dft" else "sft", {}, 1, 1.0
 
 

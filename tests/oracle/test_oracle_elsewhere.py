@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import re
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -86,8 +87,14 @@ def sft_rows() -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-ROWS = {"sft": sft_rows, "dft": sft_rows, "dpo": pair_rows, "ipo": pair_rows, "cdpo": pair_rows,
-        "simpo": pair_rows}  # fmt: skip
+def text_rows() -> list[dict[str, Any]]:
+    return [{"text": solution(e)} for e in EQUATIONS]
+
+
+ROWS = {"cpt": text_rows, "sft": sft_rows, "dft": sft_rows, "dpo": pair_rows, "ipo": pair_rows,
+        "cdpo": pair_rows, "simpo": pair_rows, "reward_model": pair_rows}  # fmt: skip
+ALONE = ("cpt", "sft", "dft")
+"""Methods whose records are one sequence, not two."""
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -106,7 +113,7 @@ def test_three_steps_have_the_same_losses(
         "text": {"max_length": 128},
         "optim": {"learning_rate": 3e-3, "schedule": "constant", "warmup_ratio": 0},
         "run": {"steps": 3, "batch_size": 6,
-                "micro_batch_tokens": 128 * 3 * (1 if name in ("sft", "dft") else 2)},
+                "micro_batch_tokens": 128 * 3 * (1 if name in ALONE else 2)},
     }  # fmt: skip
     if lora:
         values["model"]["lora"] = {"rank": 4, "alpha": 8}
@@ -125,3 +132,34 @@ def test_three_steps_have_the_same_losses(
         return
     assert theirs == pytest.approx(ours, abs=1e-3)
     assert abs(ours[2] - ours[0]) > 0.01
+
+
+@pytest.mark.parametrize("method", ["grpo", "gmpo", "rloo"])
+def test_the_script_of_a_method_that_samples_runs(
+    method: str, model_folder: Path, tmp_path: Path, write_rows: WriteRows
+) -> None:
+    """Its rewards are the recipe's: 2 for every answer, as the user's own function says."""
+    pytest.importorskip("trl")
+    own = tmp_path / "own.py"
+    own.write_text("def two(prompts, completions, x, **more):\n    return [float(v) for v in x]\n")
+    rows = [{"prompt": user(e), "x": 1.0} for e in EQUATIONS[:4]]
+    values: dict[str, Any] = {
+        "method": method,
+        "output": "run",
+        "model": {"path": str(model_folder), "device": "cpu"},
+        "data": write_rows("tasks.jsonl", rows).name,
+        "optim": {"learning_rate": 1e-4},
+        "run": {"steps": 1, "batch_size": 4},
+        "rollout": {"group_size": 2, "max_tokens": 8},
+        "reward": [{"function": "two", "file": "own.py", "weight": 2.0}],
+    }
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(values))
+    write(export(load_recipe(path), "trl"), tmp_path / "trl", system="TRL", method=method)
+    own.unlink()  # the folder stands alone
+    sys.modules.pop("reward", None)  # of another script in this process
+    trainer = module_of(tmp_path / "trl" / "train.py").build(["--disable_tqdm", "true"])
+    trainer.train()
+    (row,) = [row for row in trainer.state.log_history if "reward" in row]
+    assert row["reward"] == 2.0
+    assert trainer.state.global_step == 1

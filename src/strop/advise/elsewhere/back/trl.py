@@ -66,7 +66,7 @@ def _trainer(foreign: Foreign) -> str:
     """The trainer, from the script beside the config or from keys that only one has."""
     script = foreign.folder / "train.py"
     if script.is_file():
-        found = re.search(r"import (\w+)Config", read_text(script, UsageError))
+        found = re.search(r"import (\w+)Config, \w+Trainer", read_text(script, UsageError))
         if found and found[1].lower() in PARTS:
             return found[1].lower()
     for trainer, signs in SIGNS.items():

@@ -45,9 +45,7 @@ from pathlib import Path
 
 from datasets import load_dataset
 from transformers import {auto}, AutoTokenizer, set_seed
-from trl import (
-    ModelConfig, TrlParser, get_kbit_device_map, get_peft_config, get_quantization_config,
-)
+from trl import ModelConfig, TrlParser, get_peft_config, get_quantization_config
 from {module} import {config}, {trainer}
 
 HERE = Path(__file__).resolve().parent
@@ -66,7 +64,7 @@ def build(arguments=()):
         dtype=model_args.dtype,
         trust_remote_code=args.trust_remote_code,{labels}
         quantization_config=quantization,
-        device_map=get_kbit_device_map() if quantization is not None else None,
+        device_map={{"": 0}} if quantization is not None else None,
     )
     tokenizer = AutoTokenizer.from_pretrained(
         {tokenizer}, trust_remote_code=args.trust_remote_code

@@ -20,7 +20,6 @@ from strop.recipe.loading.load import load_recipe
 from strop.recipe.train.methods import METHODS
 from strop.train.run import train
 from tests.oracle.steps import EQUATIONS
-from tests.oracle.test_oracle_pairs import answer, pair_rows
 from tests.support.elsewhere import chat_rows, recipe_of
 from tests.support.runs import WriteRows, write_jsonl
 
@@ -78,13 +77,29 @@ def losses_of_trl(folder: Path) -> list[float]:
     return [row["loss"] for row in trainer.state.log_history if "loss" in row]
 
 
+def said(lines: str) -> list[dict[str, str]]:
+    return [{"role": "assistant", "content": lines}]
+
+
+def pair_rows() -> list[dict[str, Any]]:
+    """Pairs in which now the chosen, now the rejected answer is the longer one."""
+    rows = []
+    for n, e in enumerate(EQUATIONS):
+        right, wrong = solution(e).split("\n"), solution(e, slip=True).split("\n")
+        short, long = right[-1], "\n".join(wrong[-2:])
+        chosen, rejected = (short, long) if n % 2 else ("\n".join(right[-2:]), wrong[-1])
+        rows.append({"prompt": user(e), "chosen": said(chosen), "rejected": said(rejected)})
+    return rows
+
+
 def sft_rows() -> list[dict[str, Any]]:
     """Answers of several lengths, so that a mean over records would be another number."""
+    answers = [solution(e) if n % 2 else solution(e).split("\n")[-1]
+               for n, e in enumerate(EQUATIONS)]  # fmt: skip
     return [
-        {"prompt": user(e), "completion": answer(e) if n % 2 else
-         [{"role": "assistant", "content": solution(e)}]}
-        for n, e in enumerate(EQUATIONS)
-    ]  # fmt: skip
+        {"prompt": user(e), "completion": said(text)}
+        for e, text in zip(EQUATIONS, answers, strict=True)
+    ]
 
 
 def text_rows() -> list[dict[str, Any]]:

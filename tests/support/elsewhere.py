@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from strop.advise.elsewhere.carried import Export
+from strop.advise.elsewhere.table import export
 from strop.recipe.loading.load import load_recipe
 from strop.recipe.train.methods import METHODS, Recipe
 from tests.support.runs import write_jsonl
@@ -71,6 +73,18 @@ def values_of(method: str, folder: Path, **more: Any) -> Values:
 
 def recipe_of(method: str, folder: Path, **more: Any) -> Recipe:
     return load_recipe(values_of(method, folder, **more))
+
+
+TEXT_ONLY = {("kto", "axolotl")}
+"""axolotl reads thumbs as plain texts only."""
+
+
+def exported(method: str, system: str, folder: Path, **more: Any) -> Export:
+    if (method, system) in TEXT_ONLY:
+        write_jsonl(folder / "feedback.jsonl", text_rows("feedback"))
+    if (method, system) == ("mpo", "llamafactory"):
+        more = {"objective": {"losses": {"dpo": 0.8, "bco_pair": 0.2}}, **more}
+    return export(recipe_of(method, folder, **more), system)
 
 
 def changed(values: Values, key: str, value: Any) -> Values:

@@ -21,8 +21,7 @@ from strop.advise.elsewhere import llamafactory, openrlhf, verl
 from strop.advise.elsewhere.table import EXPORTERS, export
 from strop.recipe.loading.load import flat
 from strop.recipe.train.methods import METHODS
-from tests.advise.elsewhere.test_methods import exported
-from tests.support.elsewhere import chat_rows, recipe_of
+from tests.support.elsewhere import chat_rows, exported, recipe_of
 from tests.support.runs import write_jsonl
 
 NAMES: dict[str, dict[str, Any]] = json.loads(

@@ -14,22 +14,12 @@ from strop.advise.elsewhere.carried import Export
 from strop.advise.elsewhere.table import EXPORTERS, export
 from strop.errors import DataError, UsageError
 from strop.recipe.train.methods import METHODS
-from tests.support.elsewhere import recipe_of, text_rows, values_of
+from tests.support.elsewhere import exported, recipe_of, text_rows, values_of
 from tests.support.runs import write_jsonl
 
 PAIRS = [(method, system) for method in METHODS for system in EXPORTERS]
 HAD = [(method, system) for method, system in PAIRS if method in EXPORTERS[system].methods]
 NOT_HAD = sorted(set(PAIRS) - set(HAD))
-TEXT_ONLY = {("kto", "axolotl")}
-"""axolotl reads thumbs as plain texts only."""
-
-
-def exported(method: str, system: str, folder: Path, **more: Any) -> Export:
-    if (method, system) in TEXT_ONLY:
-        write_jsonl(folder / "feedback.jsonl", text_rows("feedback"))
-    if (method, system) == ("mpo", "llamafactory"):
-        more = {"objective": {"losses": {"dpo": 0.8, "bco_pair": 0.2}}, **more}
-    return export(recipe_of(method, folder, **more), system)
 
 
 def config(made: Export, name: str = "config.yaml") -> dict[str, Any]:

@@ -13,8 +13,7 @@ from strop.advise.elsewhere.write import write
 from strop.errors import RecipeError, UsageError
 from strop.recipe.base import Strict
 from strop.recipe.loading.load import flat, load_recipe
-from tests.advise.elsewhere.test_methods import TEXT_ONLY
-from tests.support.elsewhere import recipe_of, text_rows
+from tests.support.elsewhere import TEXT_ONLY, recipe_of, text_rows
 from tests.support.runs import write_jsonl
 
 THERE_AND_BACK = [

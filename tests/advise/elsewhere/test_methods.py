@@ -132,6 +132,15 @@ def test_the_cap_of_cispo_is_the_cap_itself_there(tmp_path: Path) -> None:
     assert read["epsilon_high"] == 5.0
 
 
+def test_axolotl_counts_the_warm_up_of_simpo_in_steps(tmp_path: Path) -> None:
+    """It refuses `warmup_ratio` with this trainer: 5 epochs of 8 records in steps of 2 are 20."""
+    optim = {"learning_rate": 1e-6, "warmup_ratio": 0.2}
+    run = {"epochs": 5, "batch_size": 2}
+    read = config(exported("simpo", "axolotl", tmp_path, optim=optim, run=run))
+    assert read["warmup_steps"] == 4
+    assert "warmup_ratio" not in read
+
+
 def test_an_option_that_changes_the_loss_is_named_where_it_is_lost(tmp_path: Path) -> None:
     made = exported("nca_pair", "trl", tmp_path, objective={"length_normalized": True})
     assert any("`objective.length_normalized`" in line and "changes the loss" in line

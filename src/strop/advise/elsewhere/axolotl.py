@@ -50,6 +50,7 @@ def export(keys: Keys) -> Export:
         "excess_length_strategy": OVERLONG[keys.take("text.overlong")],
         "sample_packing": False,
         **_training(keys, batch, updates),
+        **_warmup(keys, batch, len(records)),
     }
     rows = {"train.jsonl": _rows(family, records, records.own)}
     if records.held_out:
@@ -128,7 +129,6 @@ def _training(keys: Keys, batch: Batch, updates: int) -> Arguments:
         "learning_rate": keys.take("optim.learning_rate"),
         "lr_scheduler": planned["lr_scheduler_type"],
         "lr_scheduler_kwargs": planned.get("lr_scheduler_kwargs"),
-        "warmup_ratio": keys.at("optim.warmup_ratio"),
         "weight_decay": keys.take("optim.weight_decay"),
         "adam_beta1": first,
         "adam_beta2": second,
@@ -143,6 +143,16 @@ def _training(keys: Keys, batch: Batch, updates: int) -> Arguments:
         **{f"use_{sink}": True for sink in keys.take("run.sinks")},
     }
     return {name: value for name, value in chosen.items() if value is not None}
+
+
+def _warmup(keys: Keys, batch: Batch, records: int) -> Arguments:
+    """A share of the run; axolotl wants a number of steps for simpo."""
+    ratio: float = keys.at("optim.warmup_ratio")
+    if keys.recipe.method != "simpo":
+        return {"warmup_ratio": ratio}
+    steps, epochs = keys.at("run.steps"), keys.at("run.epochs")
+    total = steps if steps is not None else max(1, round(epochs * records / batch.size))
+    return {"warmup_steps": round(ratio * total)}
 
 
 def _checkpoints(keys: Keys, updates: int) -> Arguments:
@@ -173,8 +183,6 @@ def _dpo(keys: Keys, records: Records) -> Chosen:
     for name in ("divergence", "alpha", "ld_alpha", "temperature"):
         keys.lose(f"objective.{name}", "axolotl does not pass this on: this changes the loss")
     mixture = mixture_of(keys)
-    if list(mixture.losses) == ["ipo"]:
-        return {"rl": "ipo", **chosen}, batch, 1
     losses = ["sigmoid" if name == "sigmoid_norm" else name for name in mixture.losses]
     chosen |= {"rl": "dpo", "dpo_loss_type": losses, "dpo_loss_weights": list(mixture.weights)}
     if keys.recipe.method in SMOOTHED or mixture.smoothing:

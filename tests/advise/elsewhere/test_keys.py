@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
+from pydantic import BaseModel
 
 from strop.advise.elsewhere.carried import Export
 from strop.advise.elsewhere.table import EXPORTERS, export
@@ -136,11 +137,8 @@ def has_key(method: str, key: str) -> bool:
         if part not in fields:
             return False
         field = fields[part]
-        inner = [
-            kind
-            for kind in (field.annotation, *getattr(field.annotation, "__args__", ()))
-            if isinstance(kind, type) and hasattr(kind, "model_fields")
-        ]
+        kinds = (field.annotation, *get_args(field.annotation))
+        inner = [k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)]
         here = inner[0] if inner else None
     return True
 

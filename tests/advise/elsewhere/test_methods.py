@@ -113,6 +113,18 @@ def test_updates_cut_a_step_of_samples(system: str, tmp_path: Path) -> None:
     assert sampled == 24
 
 
+@pytest.mark.parametrize("system", ["trl", "llamafactory", "unsloth"])
+@pytest.mark.parametrize("size", [2, 6, 7])
+def test_thumbs_are_never_alone_in_a_micro_batch(system: str, size: int, tmp_path: Path) -> None:
+    """The KL of kto pairs prompts with the answers of others in the micro-batch."""
+    run = {"steps": 1, "batch_size": size, "micro_batch_tokens": 1}
+    made = exported("kto", system, tmp_path, run=run)
+    read = config(made)
+    assert read.get("training", read)["per_device_train_batch_size"] > 1
+    assert step_of(made, system, "kto") == size
+    assert any("`run.micro_batch_tokens`" in line for line in made.lost)
+
+
 def test_a_step_holds_no_more_records_than_there_are(tmp_path: Path) -> None:
     made = exported("sft", "trl", tmp_path, run={"epochs": 1, "batch_size": 100})
     assert step_of(made, "trl", "sft") == 8

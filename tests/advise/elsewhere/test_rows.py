@@ -81,6 +81,22 @@ def test_llamafactory_reads_a_pair_as_messages_and_two_answers(tmp_path: Path) -
     assert pair["rejected"] == assistant("I do not know")[0]
 
 
+def test_tools_are_written_or_named(tmp_path: Path) -> None:
+    tool = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
+    for method in ("sft", "dpo", "grpo"):
+        kind = METHODS[method].records
+        offered = [{**row, "tools": [tool]} for row in chat_rows(kind)]
+        write_jsonl(tmp_path / f"{kind}.jsonl", offered)
+        for system, having in EXPORTERS.items():
+            if method not in having.methods:
+                continue
+            made = export(recipe_of(method, tmp_path), system)
+            kept = [row for some in made.rows.values() for row in some]
+            named = any("`tools` of the records" in line for line in made.lost)
+            read = "tools" in kept[0] and method != "grpo" and system != "openrlhf"
+            assert named != read, (method, system)
+
+
 def test_plain_texts_stay_plain(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "preference.jsonl", text_rows("preference"))
     for system in ("trl", "axolotl", "llamafactory", "openrlhf", "unsloth"):

@@ -8,7 +8,13 @@ from typing import Any
 import yaml
 
 from strop.advise.elsewhere.carried import Export, Keys, Row
-from strop.advise.elsewhere.parts.batch import Batch, most_at_once, split, step_size
+from strop.advise.elsewhere.parts.batch import (
+    Batch,
+    most_at_once,
+    split,
+    split_coupled,
+    step_size,
+)
 from strop.advise.elsewhere.parts.hf import ADAM_EPSILON, Arguments, schedule
 from strop.advise.elsewhere.parts.pairs import SMOOTHED, TRL_LOSS, mixture_of, whole_batch_note
 from strop.advise.elsewhere.parts.policy import lose_kl, lose_rollout, policy_numbers
@@ -19,6 +25,7 @@ from strop.advise.elsewhere.rows import (
     expect_chat,
     expect_one_answer,
     in_messages,
+    lose_tools,
     records_of,
     said,
 )
@@ -63,6 +70,8 @@ def export(keys: Keys) -> Export:
         reward = trl_reward(keys)
         files["reward.py"], copies = reward.text, dict(reward.copies)
     files["config.yaml"] = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+    if family != "sft":
+        lose_tools(keys, records)
     _differences(keys, family)
     return Export(files, rows, copies, keys.lost(), "PYTHONPATH=. axolotl train config.yaml")
 
@@ -207,7 +216,8 @@ def _orpo(keys: Keys, records: Records) -> Chosen:
 
 
 def _kto(keys: Keys, records: Records) -> Chosen:
-    chosen, batch = _pairs(keys, records)
+    chosen, _ = _pairs(keys, records)
+    batch = split_coupled(keys, step_size(keys, len(records)), most_at_once(keys, 2))
     keys.say("the KL of kto is taken over other pairings of prompts and answers there")
     whole_batch_note(keys, batch.accumulation)
     weights = {

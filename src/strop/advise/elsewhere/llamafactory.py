@@ -9,7 +9,12 @@ from typing import Any
 import yaml
 
 from strop.advise.elsewhere.carried import Export, Keys, Row
-from strop.advise.elsewhere.parts.batch import most_at_once, split, step_size
+from strop.advise.elsewhere.parts.batch import (
+    most_at_once,
+    split,
+    split_coupled,
+    step_size,
+)
 from strop.advise.elsewhere.parts.hf import Arguments, evaluation, trainer_arguments
 from strop.advise.elsewhere.parts.pairs import whole_batch_note
 from strop.advise.elsewhere.parts.script import template_text
@@ -55,7 +60,8 @@ def export(keys: Keys) -> Export:
     records = records_of(keys)
     stage = STAGE[method]
     branches = 1 if stage in ("pt", "sft") else 2
-    batch = split(step_size(keys, len(records)), most_at_once(keys, branches))
+    size, most = step_size(keys, len(records)), most_at_once(keys, branches)
+    batch = split_coupled(keys, size, most) if stage == "kto" else split(size, most)
     arguments: Arguments = {
         "stage": stage,
         "do_train": True,

@@ -16,6 +16,7 @@ from strop.advise.elsewhere.rows import (
     Records,
     expect_chat,
     in_messages,
+    lose_tools,
     records_of,
 )
 
@@ -58,6 +59,7 @@ def export(keys: Keys) -> Export:
         flags |= {"eval.dataset": "eval.jsonl", "eval.split": "train",
                   "eval.steps": keys.take("eval.every")}  # fmt: skip
         rows["eval.jsonl"] = [_row(row, records) for row in records.held_out]
+    lose_tools(keys, records)
     _differences(keys, module)
     files["run.sh"] = _script(module, flags)
     return Export(files, rows, copies, keys.lost(), "sh run.sh")

@@ -121,6 +121,13 @@ def _row(record: Record, kind: RecordKind, chat: bool, margin: str | None) -> Ro
     return {**row, **said} if chat else row
 
 
+def lose_tools(keys: Keys, records: Records) -> None:
+    """Say that the system does not show a model the tools that records offer."""
+    if records.tools:
+        keys.say("`tools` of the records are not written into the prompts there: the model does "
+                 "not see them")  # fmt: skip
+
+
 def conversation(row: Row) -> list[Message]:
     """A demonstration or a thumb as one list of messages."""
     return [*row["prompt"], *row["completion"]]

@@ -9,7 +9,13 @@ from typing import Any
 import yaml
 
 from strop.advise.elsewhere.carried import Export, Keys, Row
-from strop.advise.elsewhere.parts.batch import Batch, most_at_once, split, step_size
+from strop.advise.elsewhere.parts.batch import (
+    Batch,
+    most_at_once,
+    split,
+    split_coupled,
+    step_size,
+)
 from strop.advise.elsewhere.parts.hf import Arguments, evaluation, trainer_arguments
 from strop.advise.elsewhere.parts.pairs import SMOOTHED, TRL_LOSS, mixture_of, whole_batch_note
 from strop.advise.elsewhere.parts.policy import (
@@ -21,7 +27,7 @@ from strop.advise.elsewhere.parts.policy import (
 )
 from strop.advise.elsewhere.parts.reward_file import trl_reward
 from strop.advise.elsewhere.parts.script import CLASSES, template_file, trl_script
-from strop.advise.elsewhere.rows import Records, records_of
+from strop.advise.elsewhere.rows import Records, lose_tools, records_of
 
 SYSTEM = "trl"
 NAME = "TRL"
@@ -64,6 +70,8 @@ def export(keys: Keys) -> Export:
     rows = {"train.jsonl": [_row(keys, row, records) for row in records.own]}
     if records.held_out:
         rows["eval.jsonl"] = [_row(keys, row, records) for row in records.held_out]
+    if CLASSES[FAMILY[method]].rewarded or FAMILY[method] in ("cpo", "orpo"):
+        lose_tools(keys, records)
     _differences(keys, FAMILY[method])
     return Export(files, rows, copies, keys.lost(), "python train.py")
 
@@ -211,7 +219,7 @@ def _orpo(keys: Keys, records: Records) -> Options:
 
 
 def _kto(keys: Keys, records: Records) -> Options:
-    batch = split(step_size(keys, len(records)), most_at_once(keys, 2))
+    batch = split_coupled(keys, step_size(keys, len(records)), most_at_once(keys, 2))
     names = ("beta", "desirable_weight", "undesirable_weight")
     whole_batch_note(keys, batch.accumulation)
     keys.say("the KL of kto is taken over other pairings of prompts and answers there")

@@ -7,13 +7,19 @@ from collections.abc import Callable, Mapping
 import yaml
 
 from strop.advise.elsewhere.carried import Export, Keys
-from strop.advise.elsewhere.parts.batch import Batch, most_at_once, split, step_size
+from strop.advise.elsewhere.parts.batch import (
+    Batch,
+    most_at_once,
+    split,
+    split_coupled,
+    step_size,
+)
 from strop.advise.elsewhere.parts.hf import Arguments, evaluation, trainer_arguments
 from strop.advise.elsewhere.parts.pairs import whole_batch_note
 from strop.advise.elsewhere.parts.policy import lose_kl, lose_rollout, policy_numbers
 from strop.advise.elsewhere.parts.reward_file import trl_reward
 from strop.advise.elsewhere.parts.script import TEMPLATE, template_file
-from strop.advise.elsewhere.rows import Records, records_of
+from strop.advise.elsewhere.rows import Records, lose_tools, records_of
 
 SYSTEM = "unsloth"
 NAME = "Unsloth"
@@ -94,6 +100,8 @@ def export(keys: Keys) -> Export:
     rows = {"train.jsonl": list(records.own)}
     if records.held_out:
         rows["eval.jsonl"] = list(records.held_out)
+    if family in ("GRPO", "CPO", "ORPO"):
+        lose_tools(keys, records)
     _differences(keys, family)
     return Export(files, rows, copies, keys.lost(), "python train.py")
 
@@ -214,7 +222,8 @@ def _orpo(keys: Keys, records: Records) -> Chosen:
 
 
 def _kto(keys: Keys, records: Records) -> Chosen:
-    chosen, batch = _pairs(keys, records)
+    chosen, _ = _pairs(keys, records)
+    batch = split_coupled(keys, step_size(keys, len(records)), most_at_once(keys, 2))
     keys.say("the KL of kto is taken over other pairings of prompts and answers there")
     names = ("desirable_weight", "undesirable_weight")
     return chosen | {name: keys.take(f"objective.{name}") for name in names}, batch, 1

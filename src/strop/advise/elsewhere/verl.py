@@ -20,7 +20,7 @@ from strop.advise.elsewhere.parts.policy import (
 )
 from strop.advise.elsewhere.parts.reward_file import verl_reward
 from strop.advise.elsewhere.parts.script import template_text
-from strop.advise.elsewhere.rows import Records, expect_chat, in_messages, records_of
+from strop.advise.elsewhere.rows import Records, expect_chat, in_messages, lose_tools, records_of
 
 SYSTEM = "verl"
 NAME = "verl"
@@ -120,6 +120,7 @@ def _rl(keys: Keys, records: Records) -> Export:
         config["reward_model"] = _overlong_penalty(keys.at("rollout.overlong_buffer"), answer)
     if keys.recipe.method == "ppo":
         config["critic"] = _critic(keys, batch)
+    lose_tools(keys, records)
     reward = verl_reward(keys)
     lose_rollout(keys, NAME)
     keys.lose_on("rollout.mask_truncated", "answers that were cut off are learnt there")

@@ -28,6 +28,19 @@ def split(size: int, most: int) -> Batch:
     return Batch(micro, size // micro)
 
 
+def split_coupled(keys: Keys, size: int, most: int) -> Batch:
+    """The same for a loss that compares the records of a micro-batch: never one alone, where a step
+    holds several. Seven records with at most two in each are `Batch(7, 1)`."""
+    batch = split(size, max(2, most))
+    batch = Batch(size, 1) if batch.micro == 1 else batch
+    if batch.micro > most:
+        keys.say(
+            f"`run.micro_batch_tokens`: a micro-batch of {keys.recipe.method} compares its records "
+            f"there, so it holds {batch.micro}, more than these tokens allow"
+        )
+    return batch
+
+
 def step_size(keys: Keys, records: int) -> int:
     """Records of a step: `run.batch_size`, and in a run of epochs no more than there are."""
     size: int = keys.take("run.batch_size")

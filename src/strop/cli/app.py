@@ -7,7 +7,19 @@ from typing import Annotated
 import typer
 
 from strop import __version__
-from strop.cli import advise, demo, doctor, estimate, gate, judge, reward, run, sweep, train
+from strop.cli import (
+    advise,
+    demo,
+    doctor,
+    elsewhere,
+    estimate,
+    gate,
+    judge,
+    reward,
+    run,
+    sweep,
+    train,
+)
 from strop.cli.data import verbs as data
 from strop.cli.evals import suite
 from strop.cli.registry import verbs as registry
@@ -52,4 +64,6 @@ app.add_typer(judge.app, name="judge")
 app.add_typer(registry.app, name="registry")
 app.command("advise")(advise.advise)
 app.command("estimate")(estimate.estimate)
+app.command("export-recipe")(elsewhere.export_recipe)
+app.command("import-recipe")(elsewhere.import_recipe)
 app.command("doctor")(doctor.doctor)

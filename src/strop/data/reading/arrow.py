@@ -1,9 +1,9 @@
-"""Reading with Arrow: Parquet, folders that `datasets` saved, zstd."""
+"""Reading with Arrow: Parquet (also written), folders that `datasets` saved, zstd."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,22 @@ def parquet_rows(path: Path) -> Iterator[tuple[Row, Origin]]:
         said = str(error).split("\n")[0][:300]
         raise DataError(f"not a Parquet file: {said}", where=str(path),
                         fix="write the file again; it may be cut short") from None  # fmt: skip
+
+
+def write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows as a Parquet file. Raises `DataError` where a column holds values of several
+    types, which Parquet cannot."""
+    import pyarrow.parquet
+
+    try:
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist([dict(row) for row in rows]), path)
+    except pyarrow.ArrowException as error:
+        said = str(error).split("\n")[0][:300]
+        raise DataError(
+            f"the rows fit into no Parquet file: {said}",
+            where=str(path),
+            fix="give every row the same columns, with values of one type",
+        ) from None
 
 
 def saved_rows(path: Path) -> Iterator[tuple[Row, Origin]]:

@@ -1,0 +1,1 @@
+"""A run as the config of another system, and such a config as a recipe."""

@@ -1,0 +1,129 @@
+"""What an export or import carries over, and what it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from strop.recipe.loading.load import flat
+from strop.recipe.train.methods import Recipe
+
+Row = dict[str, Any]
+"""A row of a data file that is written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """A run in the form of another system.
+
+    `Export({"config.yaml": "..."}, {"train.jsonl": [{"prompt": "2 + 2?", "completion": "4"}]},
+    {"own_short.py": "/home/ada/short.py"}, ("`alarms.spike.action`: ...",), "python train.py")`:
+    texts and rows by the name of their file, copies of the user's own files, what is lost, and the
+    command that starts the run.
+    """
+
+    files: Mapping[str, str]
+    rows: Mapping[str, Sequence[Row]]
+    copies: Mapping[str, str]
+    lost: tuple[str, ...]
+    command: str
+
+
+@dataclass(frozen=True, slots=True)
+class Import:
+    """A recipe from another system's config: `Import({"method": "dpo", ...}, ("`packing`: ...",))`.
+
+    `recipe` is what the YAML file will hold, `lost` the keys of the foreign file that no key of the
+    recipe stands for.
+    """
+
+    recipe: Mapping[str, Any]
+    lost: tuple[str, ...]
+
+
+WHY: Mapping[str, str] = {
+    "alarms": "nothing watches the run there: strop's alarms stay here",
+    "probes": "the reward is not attacked before step 1 there: strop reward probe does it apart",
+    "dev": "no suite is measured during the run there: measure the checkpoints with strop eval",
+    "eval": "held-out records are not measured during the run there",
+    "model.device": "the device is chosen by the system itself",
+    "optim.optimizer": "AdamW trains all weights there",
+    "run.skip_nonfinite": "an update that is not finite is not left out there",
+    "run.micro_batch_tokens": "a forward is counted in records there, not in tokens",
+    "run.sinks": "name the trackers in that system's own way",
+    "text.cache": "where tokens are kept is the system's own affair",
+    "text.date": "the template writes the day on which the run is started",
+    "text.end_of_turn": "that system ends an answer with the tokenizer's own end",
+    "rollout.mismatch_limit": "sampler and trainer are not compared before step 1 there",
+    "data": "the data files were read once, at the export",
+}
+"""Why a key is lost, by the beginning of its name; the longest beginning that fits counts."""
+
+
+class Keys:
+    """A recipe whose keys are taken one by one; those that are set and not taken are lost.
+
+    `keys.take("optim.learning_rate")` is the value of the key, which is carried over thereby;
+    `keys.at(...)` only looks. A key that the method does not have is `None`.
+    """
+
+    def __init__(self, recipe: Recipe, system: str) -> None:
+        self.recipe, self.system = recipe, system
+        self._values = recipe.plain()
+        self._set = flat(recipe.model_dump(mode="json", exclude_defaults=True))
+        self._carried: set[str] = set()
+        self._lost: dict[str, str] = {}
+        self._said: list[str] = []
+
+    def at(self, name: str) -> Any:
+        """The value of a key; `None` if the method has no such key."""
+        here: Any = self._values
+        for part in name.split("."):
+            if not isinstance(here, Mapping):
+                return None
+            here = here.get(part)
+        return here
+
+    def take(self, name: str) -> Any:
+        """The value of a key that is carried over with all below it."""
+        self._carried.add(name)
+        return self.at(name)
+
+    def lose(self, name: str, why: str) -> None:
+        """A key that is not carried over for this reason; said if it is set."""
+        self._lost[name] = why
+
+    def lose_on(self, name: str, why: str) -> None:
+        """A key that is not carried over; said if it is on, also where the method turns it on."""
+        self._carried.add(name)
+        value = self.at(name)
+        if value:
+            self._said.append(f"`{name}` ({value}): {why}")
+
+    def say(self, difference: str) -> None:
+        """What is different there whatever the recipe sets."""
+        self._said.append(difference)
+
+    def lost(self) -> tuple[str, ...]:
+        """One line for each reason, with the keys that it stands for; then the differences."""
+        reasons: dict[str, list[str]] = {}
+        for key in self._set:
+            lost = next((name for name in self._lost if _covers(name, key)), None)
+            if lost is not None:
+                reasons.setdefault(self._lost[lost], []).append(key)
+            elif not any(_covers(name, key) for name in self._carried):
+                reasons.setdefault(self._why(key), []).append(key)
+        lines = [
+            f"{', '.join(f'`{key}`' for key in sorted(keys))}: {why}"
+            for why, keys in reasons.items()
+        ]
+        return (*lines, *dict.fromkeys(self._said))
+
+    def _why(self, key: str) -> str:
+        fitting = [name for name in WHY if _covers(name, key)]
+        return WHY[max(fitting, key=len)] if fitting else f"{self.system} has no such setting"
+
+
+def _covers(name: str, key: str) -> bool:
+    return key == name or key.startswith(f"{name}.")

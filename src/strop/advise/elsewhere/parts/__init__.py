@@ -1,0 +1,1 @@
+"""What several of the other systems share: trainer arguments, losses, a file with the reward."""

@@ -259,7 +259,11 @@ def locked(folder: Path) -> Iterator[None]:
     that a killed run never blocks. Other machines see it where the file system passes locks on
     (NFS 4, Lustre with `flock`); on one that does not, two machines are not kept apart.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise OutputError("this is a file, and a folder is wanted", where=str(folder),
+                          fix="choose another name") from None  # fmt: skip
     with _holding(folder / LOCK, folder, WORKS):
         yield
 

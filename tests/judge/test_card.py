@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,13 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from strop.cli.app import app
-from strop.errors import DataError, RecipeError, UsageError
+from strop.errors import DataError, RecipeError, StropError, UsageError
+from strop.judge.asking.forms import FormName
 from strop.judge.asking.judges import TextJudge
 from strop.judge.asking.question import Question, Ruling
 from strop.judge.build import build_judge
-from strop.judge.pairwise import Compared
-from strop.judge.trust.anchors import Anchor, read_anchors, read_pairs
+from strop.judge.pairwise import Compared, compare
+from strop.judge.trust.anchors import Anchor, expect_joined, read_anchors, read_pairs
 from strop.judge.trust.card import calibrate, expect_card
 from strop.judge.win_rate import win_rates
 from strop.recipe.judge import JudgeRecipe
@@ -243,29 +245,91 @@ def test_pairs_of_a_cluster_are_one_in_the_correction() -> None:
     assert 182 <= covered <= 198
 
 
+class LikesGood:
+    """Prefers answers that begin with "good", but for every fourth item."""
+
+    def identity(self) -> dict[str, Any]:
+        return {"planned": "good"}
+
+    def rule(self, form: FormName, questions: Sequence[Question]) -> list[Ruling]:
+        rulings = []
+        for one in questions:
+            likes = one.answers[0].startswith("good") == bool(int(one.item.split()[0]) % 4)
+            rulings.append(Ruling((1.0, 0.0) if likes else (0.0, 1.0)))
+        return rulings
+
+
 def test_of_preference_pairs_the_chosen_answers_win(tmp_path: Path) -> None:
     """Whichever was shown first; and nothing is corrected by what only says which is which."""
     rows = [{"id": str(n), "prompt": f"p{n}", "chosen": f"good {n}", "rejected": f"bad {n}"}
             for n in range(200)]  # fmt: skip
-    said = []
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    for pair in read_pairs(tmp_path / "pairs.jsonl"):
-        right = pair.chosen if int(pair.question.item) % 4 else 1 - (pair.chosen or 0)
-        for swapped in (False, True):
-            letter = "AB"[(right == 1) != swapped]
-            item = f"{pair.question.item} swapped" if swapped else pair.question.item
-            said.append({"item": item, "completion": f"Verdict: {letter}"})
-    (tmp_path / "said.jsonl").write_text("".join(json.dumps(row) + "\n" for row in said))
+    pairs = read_pairs(tmp_path / "pairs.jsonl")
+    assert {pair.chosen for pair in pairs} == {0, 1}
+    compared = compare(LikesGood(), [pair.question for pair in pairs])
+    rates = win_rates(pairs, compared, None, "tie")
+    assert rates is not None
+    assert rates.side == "chosen"
+    assert rates.judged.mean == pytest.approx(0.75)
+    assert rates.by_people is None
+
+
+def test_recorded_verdicts_cannot_mean_chosen_and_rejected(tmp_path: Path) -> None:
+    (tmp_path / "pairs.jsonl").write_text(
+        '{"id": "1", "prompt": "p", "chosen": "a", "rejected": "b"}\n'
+    )
+    (tmp_path / "said.jsonl").write_text('{"item": "1", "completion": "Verdict: A"}\n')
     (tmp_path / "judge.yaml").write_text("recorded: said.jsonl\n")
-    told = json.loads(strop("compare", tmp_path / "judge.yaml", "--data", tmp_path / "pairs.jsonl",
-                            "--output", tmp_path / "verdicts.jsonl", "--json").output)  # fmt: skip
-    assert told["win_rate"]["side"] == "chosen"
-    assert told["win_rate"]["judged"]["mean"] == pytest.approx(0.75)
-    assert told["win_rate"]["by_people"] is None
-    verdicts = [json.loads(line) for line in (tmp_path / "verdicts.jsonl").open()]
-    for row in verdicts:
-        assert row["answers"]["AB".index(row["chosen"])].startswith("good")
-        assert (row["verdict"] == 1.0) == ((row["chosen"] == "A") == bool(int(row["item"]) % 4))
+    for verb, data in (("compare", "--data"), ("calibrate", "--anchors")):
+        said = strop(verb, tmp_path / "judge.yaml", data, tmp_path / "pairs.jsonl",
+                     "--output", tmp_path / "out.json")  # fmt: skip
+        assert said.exit_code != 0
+        assert "have no order" in f"{said.output} {said.exception}"
+
+
+def recorded(folder: Path, rows: Sequence[dict[str, Any]], said: Sequence[dict[str, Any]]) -> None:
+    (folder / "anchors.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "said.jsonl").write_text("".join(json.dumps(row) + "\n" for row in said))
+    (folder / "judge.yaml").write_text("recorded: said.jsonl\n")
+
+
+ROWS = [{"id": str(n), "prompt": f"p{n}", "answers": ["yes", "no"], "human": "AB"[n % 2]}
+        for n in range(40)]  # fmt: skip
+SAID = [{"item": f"{n}{order}", "completion": "Verdict: A"}
+        for n in range(40) for order in ("", " swapped")]  # fmt: skip
+BAD_ANCHORS = {
+    "equal answers": ([row | {"answers": ["yes", "yes"]} for row in ROWS], SAID, "are the same"),
+    "two records": (ROWS, [*SAID, {"item": "7", "completion": "Verdict: B"}], "'7'"),
+    "unreadable": (ROWS, [row | {"completion": "I like both"} for row in SAID], "Verdict: A"),
+    "empty answers": ([row | {"answers": ["yes", ""]} if n > 36 else row
+                       for n, row in enumerate(ROWS)],
+                      SAID, "3 rows are no pairs (lines 38, 39, 40)"),
+    "one id": ([*ROWS, ROWS[3]], SAID, "anchors.jsonl:4 and "),
+    "no answers": ([{"question": "q", "responses": ["a", "b"]}], SAID, '"answers": [a, b]'),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD_ANCHORS)
+def test_bad_anchors_get_one_message(tmp_path: Path, name: str) -> None:
+    rows, said, words = BAD_ANCHORS[name]
+    recorded(tmp_path, rows, said)
+    told = strop("calibrate", tmp_path / "judge.yaml", "--anchors", tmp_path / "anchors.jsonl",
+                 "--output", tmp_path / "card.json")  # fmt: skip
+    assert isinstance(told.exception, StropError), told.exception
+    assert words in str(told.exception)
+
+
+def test_a_column_that_is_nearly_ours_is_told(tmp_path: Path) -> None:
+    recorded(tmp_path, [row | {"owwn": "A"} for row in ROWS], SAID)
+    with pytest.warns(UserWarning, match="did you mean `own`"):
+        read_anchors(tmp_path / "anchors.jsonl")
+
+
+def test_records_of_no_pair_are_counted(tmp_path: Path) -> None:
+    recorded(tmp_path, ROWS, [*SAID, {"item": "999", "completion": "Verdict: A"}])
+    pairs = read_anchors(tmp_path / "anchors.jsonl")
+    with pytest.warns(UserWarning, match="1 of 81 recorded items"):
+        expect_joined(str(tmp_path / "said.jsonl"), pairs, tmp_path / "anchors.jsonl")
 
 
 def test_answers_that_speak_to_the_judge_are_said(tmp_path: Path) -> None:
@@ -358,7 +422,7 @@ class TestAnchors:
             ([{"prompt": "p", "answers": ["a", "b"], "human": True}], "True is none"),
             ([{"prompt": "p", "answers": ["a", "b"], "human": ["A"]},
               {"prompt": "q", "answers": ["a", "b"], "human": ["A", "B"]}], "1 to 2 people"),
-            ([{"id": "7", "prompt": "p", "answers": ["a", "b"], "human": "A"}] * 2, "two rows"),
+            ([{"id": "7", "prompt": "p", "answers": ["a", "b"], "human": "A"}] * 2, "2 rows"),
         ],
     )  # fmt: skip
     def test_mistakes(self, tmp_path: Path, rows: list[dict[str, Any]], said: str) -> None:

@@ -50,20 +50,27 @@ def calibrate(
 
     Example: strop judge calibrate judge.yaml --anchors labelled.jsonl --output card.json
     """
+    from strop.cli.show import setup
     from strop.errors import UsageError
     from strop.files import write_rows
-    from strop.judge.build import build_judge
+    from strop.judge.build import build_judge, calibrated_on
     from strop.judge.pairwise import cost_of
-    from strop.judge.trust.anchors import read_anchors
+    from strop.judge.trust.anchors import expect_joined, read_anchors
     from strop.judge.trust.card import calibrate as calibrated
     from strop.judge.trust.page import write_card
     from strop.recipe.judge import JudgeRecipe
     from strop.recipe.loading.load import load
 
+    setup()
     if output.suffix != ".json":
         raise UsageError(f"{output.name} is no name of a card", where="--output",
                          fix="end it in .json: a page goes beside it")  # fmt: skip
-    asked, pairs = build_judge(load(JudgeRecipe, judge, overrides)), read_anchors(anchors)
+    recipe = load(JudgeRecipe, judge, overrides)
+    asked, pairs = build_judge(recipe), read_anchors(anchors)
+    expect_joined(recipe.recorded, pairs, anchors)
+    for member in calibrated_on(recipe, anchors):
+        print(f"warning: {member} was calibrated on these very pairs, of which the panel makes its "
+              "weights: the panel's card will be too good; use other pairs")  # fmt: skip
     if dry_run:
         print(f"{len(pairs)} pairs with the labels of {len(pairs[0].human)} people; nothing asked")
         return
@@ -95,16 +102,19 @@ def compare(
 
     Example: strop judge compare judge.yaml --data pairs.jsonl --output verdicts.jsonl
     """
+    from strop.cli.show import setup
     from strop.files import write_rows
     from strop.judge.build import build_judge
     from strop.judge.pairwise import compare as compared
-    from strop.judge.trust.anchors import read_pairs
+    from strop.judge.trust.anchors import expect_joined, read_pairs
     from strop.judge.trust.card import expect_card
     from strop.recipe.judge import JudgeRecipe
     from strop.recipe.loading.load import load
 
+    setup()
     recipe = load(JudgeRecipe, judge, overrides)
     asked, pairs = build_judge(recipe), read_pairs(data)
+    expect_joined(recipe.recorded, pairs, data)
     card = None if recipe.card is None else expect_card(recipe.card, asked, "pairwise")
     if dry_run:
         print(f"{len(pairs)} pairs; nothing asked")
@@ -132,6 +142,7 @@ def label(
 
     Example: strop judge label pairs.jsonl --output labels
     """
+    from strop.errors import DataError
     from strop.files import locked
     from strop.judge.label.ledger import Ledger
     from strop.judge.label.serve import serve
@@ -141,6 +152,11 @@ def label(
     pairs = [pair for pair in given if len(set(pair.question.answers)) == 2]
     if len(pairs) < len(given):
         print(f"{len(given) - len(pairs)} pairs of equal answers are left out")
+    if not pairs:
+        raise DataError("no pair has two different answers", where=str(data),
+                        fix="give pairs whose answers differ")  # fmt: skip
+    if any(label is not None for pair in pairs for label in pair.human):
+        print("the labels that the file holds are not taken over: everybody labels anew")
     if dry_run:
         print(f"{len(pairs)} pairs; nothing served")
         return
@@ -183,7 +199,8 @@ def _told(
     both = [one for one in compared if one.straight.values and one.swapped.values
             and len(set(one.question.answers)) == 2]  # fmt: skip
     same = sum(one.straight.values == one.swapped.values for one in both)
-    rates = win_rates(pairs, compared, card, disagreement)
+    differ = any(len(set(one.question.answers)) == 2 for one in compared)
+    rates = win_rates(pairs, compared, card, disagreement) if differ else None
     cost = cost_of(compared)
     prompts = [conversation(pair.question.prompt) for pair in pairs]
     suspicious = {

@@ -67,7 +67,8 @@ class RecordedEngine:
         raise MissingEvidenceError(
             f"no answer to item {item_of(task)!r} ({task.origin}), sample {sample}",
             where=self.path,
-            fix="record an answer to every item, for as many samples as the suite asks",
+            fix="record an answer to every item, for as many samples as are asked for; an item is "
+            "the `id` of a row, where it has one",
         )
 
     @cached_property

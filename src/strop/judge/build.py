@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from strop.data.sources import data_hash
 from strop.engines.engine import Engine, sampling_of
 from strop.engines.local.engine import LocalEngine
 from strop.engines.openai import OpenAIEngine
@@ -76,6 +77,17 @@ def judge_hash(path: str | Path) -> str:
     card = None if recipe.card is None else sha256_of(Path(recipe.card))
     known = [without_places(build_judge(recipe).identity()), card]
     return sha256_hex(json.dumps(known, sort_keys=True), SHORT)
+
+
+def calibrated_on(recipe: JudgeRecipe, anchors: str | Path) -> list[str]:
+    """Files of a panel's members whose cards are of these anchors, where cards make its votes."""
+    members = recipe.panel if recipe.panel is not None and recipe.vote != "majority" else []
+    cards = {file: load(JudgeRecipe, file).card for file in members}
+    known = data_hash([str(anchors)])
+    return [
+        file for file, card in cards.items()
+        if card is not None and json.loads(Path(card).read_text())["anchors"]["sha256"] == known
+    ]  # fmt: skip
 
 
 def _panel(files: Sequence[str], vote: Vote) -> Judge:

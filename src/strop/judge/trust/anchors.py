@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
+import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,12 @@ LABELS: Mapping[Any, float] = {"A": 1.0, "B": 0.0, "tie": 0.5, 1: 1.0, 0: 0.0, 0
 OURS = ("prompt", "answers", "human", "own", "id", "cluster", "criterion", "judge", "confidence")
 """Columns that say something of the two answers as they stand."""
 
+OF_PREFERENCE = ("chosen", "rejected", "preferred_output", "non_preferred_output")
+"""Columns of preference pairs."""
+
+NOWHERE = Origin("", 0)
+"""Where a pair stands that no file holds."""
+
 
 @dataclass(frozen=True, slots=True)
 class Anchor:
@@ -41,6 +49,7 @@ class Anchor:
     chosen: int | None = None
     given: tuple[Text, ...] = ()
     columns: Mapping[str, Any] = field(default_factory=dict)
+    origin: Origin = NOWHERE
 
 
 def read_anchors(path: str | Path) -> list[Anchor]:
@@ -53,7 +62,7 @@ def read_anchors(path: str | Path) -> list[Anchor]:
     would be of one class. Raises `DataError` for a row of another form, labels of different
     numbers of people, or two rows of one id.
     """
-    found = _told_apart([_anchor(row, origin) for row, origin in rows(Path(path))], path)
+    found = _read(path, _anchor)
     people = {len(anchor.human) for anchor in found}
     if len(people) > 1:
         raise DataError(
@@ -65,13 +74,66 @@ def read_anchors(path: str | Path) -> list[Anchor]:
 
 def read_pairs(path: str | Path) -> list[Anchor]:
     """The same rows with or without labels: pairs that are still to be judged."""
-    return _told_apart(
-        [
-            _anchor({"human": None, **row} if "answers" in row else row, origin)
-            for row, origin in rows(Path(path))
-        ],
-        path,
-    )
+    return _read(path, _unlabelled)
+
+
+def _unlabelled(row: Row, origin: Origin) -> Anchor:
+    return _anchor({"human": None, **row} if "answers" in row else row, origin)
+
+
+def expect_joined(recorded: str | None, pairs: Sequence[Anchor], path: str | Path) -> None:
+    """Raise `DataError` for recorded verdicts that cannot be those of these pairs; nothing where
+    nothing is recorded.
+
+    Rows of chosen and rejected are shown in an order of strop's own, which A and B of a record
+    cannot mean; and two records of one question contradict each other. Records of no pair are
+    counted in a warning.
+    """
+    if recorded is None:
+        return
+    if any(pair.chosen is not None for pair in pairs):
+        raise DataError(
+            "recorded verdicts name A and B, and rows of chosen and rejected have no order",
+            where=str(path), fix='write the pairs as they were shown: "answers": [a, b], "human"',
+        )  # fmt: skip
+    counts = Counter(str(row["item"]) for row, _ in rows(Path(recorded)) if "item" in row)
+    twice = [item for item, times in counts.items() if times > 1]
+    if twice:
+        raise DataError(f"{len(twice)} items have two records or more, the first: {twice[0]!r}",
+                        where=recorded, fix="keep one record of each item")  # fmt: skip
+    known = {pair.question.item for pair in pairs}
+    strange = [
+        item for item in counts if item not in known and item.rpartition(" ")[0] not in known
+    ]
+    if strange:
+        warnings.warn(f"{len(strange)} of {len(counts)} recorded items are of no pair, the first: "
+                      f"{strange[0]!r}", stacklevel=2)  # fmt: skip
+
+
+def _read(path: str | Path, convert: Callable[[Row, Origin], Anchor]) -> list[Anchor]:
+    """All rows as pairs. Raises one `DataError` for all that are none, with the first's reason."""
+    found: list[Anchor] = []
+    wrong: list[tuple[Origin, DataError]] = []
+    asked: set[str] = set()
+    for row, origin in rows(Path(path)):
+        asked |= row.keys()
+        try:
+            found.append(convert(row, origin))
+        except DataError as error:
+            wrong.append((origin, error))
+    if wrong:
+        first = wrong[0][1]
+        if len(wrong) == 1:
+            raise first
+        lines = ", ".join(str(origin.line) for origin, _ in wrong[:5])
+        more = " ..." if len(wrong) > 5 else ""
+        said = f"{len(wrong)} rows are no pairs (lines {lines}{more}); the first: {first.problem}"
+        raise DataError(said, where=str(wrong[0][0]), fix=first.fix)
+    for name in sorted(asked - set(OURS)):
+        if near := difflib.get_close_matches(name, OURS, 1, 0.75):
+            warnings.warn(f"{path}: the column `{name}` is not read; did you mean `{near[0]}`?",
+                          stacklevel=2)  # fmt: skip
+    return _told_apart(found, path)
 
 
 def _told_apart(found: list[Anchor], path: str | Path) -> list[Anchor]:
@@ -80,12 +142,20 @@ def _told_apart(found: list[Anchor], path: str | Path) -> list[Anchor]:
         raise DataError("the file holds no pairs", where=str(path), fix="add pairs")
     [(item, times)] = Counter(anchor.question.item for anchor in found).most_common(1)
     if times > 1:
-        raise DataError(f"two rows are {item!r}", where=str(path), fix="drop one of them")
+        twice = [str(anchor.origin) for anchor in found if anchor.question.item == item]
+        raise DataError(f"{times} rows are {item!r}", where=" and ".join(twice[:2]),
+                        fix="drop one of them, or give each an `id` of its own")  # fmt: skip
     return found
 
 
 def _anchor(row: Row, origin: Origin) -> Anchor:
     if "answers" not in row:
+        if not any(name in row for name in OF_PREFERENCE):
+            raise DataError(
+                f"the row holds no two answers: found {{{', '.join(row)}}}", where=str(origin),
+                fix='write {"prompt", "answers": [a, b], "human": "A"}, or {"prompt", "chosen", '
+                '"rejected"}',
+            )  # fmt: skip
         return _of_preference(row, origin)
     said = row["answers"]
     prompt = text_of(row.get("prompt"), "prompt", origin)
@@ -105,7 +175,9 @@ def _anchor(row: Row, origin: Origin) -> Anchor:
     question = Question(item_of(task), prompt, answers, criterion)
     others = {name: value for name, value in row.items() if name not in OURS}
     own = _own(row.get("own"), origin)
-    return Anchor(question, human, cluster_of(task), own, given=given, columns=others)
+    return Anchor(
+        question, human, cluster_of(task), own, given=given, columns=others, origin=origin
+    )
 
 
 def _of_preference(row: Row, origin: Origin) -> Anchor:
@@ -123,7 +195,7 @@ def _of_preference(row: Row, origin: Origin) -> Anchor:
     given = (pair.chosen, pair.rejected) if first else (pair.rejected, pair.chosen)
     others = {name: value for name, value in pair.columns.items() if name not in OURS}
     return Anchor(
-        question, (float(first),), cluster_of(pair), own, 0 if first else 1, given, others
+        question, (float(first),), cluster_of(pair), own, 0 if first else 1, given, others, origin
     )
 
 

@@ -14,6 +14,7 @@ from strop.errors import DataError, RecipeError
 from strop.files import read_text
 from strop.judge.asking.forms import FormName
 from strop.judge.asking.judges import Judge
+from strop.judge.asking.question import Question
 from strop.judge.bias.own_family import SelfPreference, self_preference
 from strop.judge.bias.position import PositionBias
 from strop.judge.bias.sway import Sway, differences, sways
@@ -135,6 +136,7 @@ def calibrate(
     gold = majority(people)
     _expect_decided(gold, source)
     questions = [anchor.question for anchor in anchors]
+    _expect_different(questions, source)
     found = compare(judge, questions, disagreement=disagreement, form=form)
     clusters = [anchor.cluster for anchor in anchors]
     verdicts = [one.verdict for one in found]
@@ -142,6 +144,7 @@ def calibrate(
         n for n, (said, truth) in enumerate(zip(verdicts, gold, strict=True))
         if said is not None and truth in (0.0, 1.0)
     ]  # fmt: skip
+    _expect_read(found, source)
     _expect_decided([gold[n] for n in decided], source)
     votes = [float(verdicts[n] or 0.0) for n in decided]
     truth = [float(gold[n] or 0.0) for n in decided]  # type: ignore[arg-type]
@@ -172,6 +175,26 @@ def calibrate(
         threshold=limit,
     )
     return card, found
+
+
+def _expect_different(questions: Sequence[Question], source: str | Path) -> None:
+    """Raise `DataError` where no pair has two answers to choose from."""
+    if all(len(set(one.answers)) < 2 for one in questions):
+        raise DataError("the answers of every pair are the same", where=str(source),
+                        fix="label pairs whose answers differ")  # fmt: skip
+
+
+def _expect_read(found: Sequence[Compared], source: str | Path) -> None:
+    """Raise `DataError` where most verdicts are missing: the words of the judge are to blame, and
+    not the labels."""
+    unread = sum(not (one.straight.values and one.swapped.values) for one in found)
+    if 2 * unread > len(found):
+        raise DataError(
+            f"the verdicts on {unread} of {len(found)} pairs could not be read",
+            where=str(source),
+            fix="let the judge end with one line `Verdict: A`, `Verdict: B` or `Verdict: tie` (see "
+            "what it said in the verdicts of strop judge compare)",
+        )
 
 
 def _expect_decided(labels: Sequence[Any], source: str | Path) -> None:

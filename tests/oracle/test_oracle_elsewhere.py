@@ -53,7 +53,9 @@ def test_trls_parser_reads_it(method: str, tmp_path: Path) -> None:
     made = export(recipe_of(method, tmp_path, **more), "trl")
     config = tmp_path / "config.yaml"
     config.write_text(made.files["config.yaml"])
-    (found,) = re.findall(r"^from (\S+) import (\w+Config), ", made.files["train.py"], flags=re.M)
+    (found,) = re.findall(
+        r"^from (\S+) import (\w+Config), \w+Trainer", made.files["train.py"], flags=re.M
+    )
     classes = (getattr(importlib.import_module(found[0]), found[1]), trl.ModelConfig)
     args, model = trl.TrlParser(classes).parse_args_and_config(["--config", str(config)])
     assert args.per_device_train_batch_size * args.gradient_accumulation_steps % 6 == 0

@@ -105,6 +105,14 @@ class Keys:
         """What is different there whatever the recipe sets."""
         self._said.append(difference)
 
+    def say_what_stays(self) -> None:
+        """What no other system has, whatever the recipe sets."""
+        online = self.at("reward") is not None
+        watched = "alarms, probes of the reward and" if online else "alarms and"
+        self.say(f"strop's {watched} dev suites have no counterpart there: nothing stops a bad run")
+        self.say("the order of the records is drawn by another generator from the same seed")
+        self.say("a run that is killed goes on from its last checkpoint there, not bit for bit")
+
     def lost(self) -> tuple[str, ...]:
         """One line for each reason, with the keys that it stands for; then the differences."""
         reasons: dict[str, list[str]] = {}

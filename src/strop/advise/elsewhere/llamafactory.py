@@ -244,8 +244,7 @@ def _differences(keys: Keys, records: Records) -> None:
     if not records.chat and records.kind != "document":
         keys.say("plain texts go through the template `empty`, which writes no end of an answer: "
                  "end the answers with the tokenizer's own")  # fmt: skip
-    keys.say("the order of the records is drawn by another generator from the same seed")
     if keys.recipe.method in ("dpo", "hinge", "ipo", "kto", "mpo"):
         keys.say("the reference is a second model in memory there (below an adapter, the model "
                  "without it); here its log-probs are computed once and kept")  # fmt: skip
-    keys.say("a run that is killed goes on from its last checkpoint there, not bit for bit")
+    keys.say_what_stays()

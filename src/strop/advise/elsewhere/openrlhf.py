@@ -343,5 +343,4 @@ def _differences(keys: Keys, module: str) -> None:
     if module == "train_dpo":
         keys.say("the reference is a second model in memory there; here its log-probs are computed "
                  "once and kept")  # fmt: skip
-    keys.say("the order of the records is drawn by another generator from the same seed")
-    keys.say("a run that is killed goes on from its last checkpoint there, not bit for bit")
+    keys.say_what_stays()

@@ -367,8 +367,7 @@ def _row(keys: Keys, row: Row, records: Records) -> Row:
 
 
 def _differences(keys: Keys, family: str) -> None:
-    keys.say("the order of the records is drawn by another generator from the same seed")
     if family in ("dpo", "kto"):
         keys.say("the reference is a second model in memory there (below an adapter, the model "
                  "without it); here its log-probs are computed once and kept")  # fmt: skip
-    keys.say("a run that is killed goes on from its last checkpoint there, not bit for bit")
+    keys.say_what_stays()

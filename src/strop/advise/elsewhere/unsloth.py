@@ -270,9 +270,8 @@ def _differences(keys: Keys, family: str) -> None:
         keys.say("`text.overlong`: records that are too long are cut there, not left out")
     keys.take("text.overlong")
     keys.lose("template_options", "Unsloth hands a template no variables")
-    keys.say("the order of the records is drawn by another generator from the same seed")
     if family in ("DPO", "KTO"):
         keys.say("the reference is the model without its adapter; in a full fine-tune it is a "
                  "second model in memory, and here its log-probs are computed once")  # fmt: skip
     keys.say("Unsloth replaces layers and losses by its own kernels, whose rounding differs")
-    keys.say("a run that is killed goes on from its last checkpoint there, not bit for bit")
+    keys.say_what_stays()

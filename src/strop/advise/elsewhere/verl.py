@@ -136,8 +136,7 @@ def _made(
     keys: Keys, config: Arguments, rows: Mapping[str, list[Row]], files: Mapping[str, str],
     copies: Mapping[str, str], command: str,
 ) -> Export:  # fmt: skip
-    keys.say("the order of the records is drawn by another generator from the same seed")
-    keys.say("a run that is killed goes on from its last checkpoint there, not bit for bit")
+    keys.say_what_stays()
     text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
     return Export({"run.yaml": text, **files}, rows, copies, keys.lost(), command)
 

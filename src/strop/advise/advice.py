@@ -188,8 +188,8 @@ def _filled(facts: Facts) -> Mapping[str, Any]:
 
 
 def _wanted(kind: str, facts: Facts) -> int:
-    held = facts.prompts if kind == "tasks" else value_of(facts, kind)
-    return max(1, WANTED[kind] - int(held or 0))  # type: ignore[call-overload]  # a count
+    held = facts.prompts if kind in ("tasks", "prompts") else value_of(facts, kind)
+    return max(1, WANTED[kind] - (held if isinstance(held, int) else 0))
 
 
 @dataclass(frozen=True, slots=True)

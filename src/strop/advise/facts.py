@@ -102,7 +102,7 @@ class Facts:
             return "part_verifier"
         for kind in ("pairs", "thumbs", "demonstrations", "documents"):
             if getattr(self, kind):
-                return kind  # type: ignore[return-value]  # one of the names above
+                return kind
         return "prompts" if self.tasks else "none"
 
     @property

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from strop.recipe.base import LocalPath, ModelPath, Strict
 
-BETAS = [0.05, 0.1, 0.2, 0.3, 0.5]
+BETAS: list[float | int | str | bool] = [0.05, 0.1, 0.2, 0.3, 0.5]
 """Values of beta to start with: Rafailov et al. 2023 (arXiv 2305.18290, appendix B) use 0.1 to 0.5,
 and Ivison et al. 2024 (arXiv 2406.09279) find 0.05 to 0.1 best for chat."""
 MOST = 64

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,7 @@ def read_data(paths: Sequence[Path], watch: Callable[[Record], None] | None = No
         asked = Asked(
             [at(path) for path in named],
             annotators=_annotators(named),
-            watch=lambda record, all_=watchers: _all(all_, record),  # type: ignore[misc]
+            watch=partial(_all, watchers),
         )
         reports[kind] = check(asked, FAMILIES)
         for other, count in reports[kind].sections["prompts"].figures["kinds"].items():
@@ -100,7 +101,8 @@ def read_data(paths: Sequence[Path], watch: Callable[[Record], None] | None = No
     if golds.tasks:
         facts["verifiable"] = checkable / golds.tasks.total()
     for kind, report in reports.items():
-        facts |= _OF_KIND.get(kind, lambda *_: {})(report, golds)
+        if kind in _OF_KIND:
+            facts |= _OF_KIND[kind](report, golds)
     prompts = {
         kind: report.sections["prompts"].figures["unique_prompts"]
         for kind, report in reports.items()

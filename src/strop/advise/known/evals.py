@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from strop.errors import MissingEvidenceError, UsageError
+from strop.errors import DataError, MissingEvidenceError, UsageError
 from strop.evals.decode.estimators import pass_at
 from strop.evals.records import read_records
 from strop.evals.summary import read_summary
@@ -109,7 +109,7 @@ def read_decoding(folder: Path, target: Target | None) -> dict[str, Any]:
                                    fix="run strop eval decode")  # fmt: skip
     if target is None:
         return {}
-    rows = json.loads(read_text(path, MissingEvidenceError))["rows"]
+    rows = json.loads(read_text(path, DataError))["rows"]
     enough = [
         row["k"] for row in rows
         if row["model"] == "base" and row["method"] in ("maj", "best") and row["k"] > 1

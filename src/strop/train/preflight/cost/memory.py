@@ -162,8 +162,8 @@ def _tried(
 
 def _divisor(text: Any) -> int:
     """By how much the widths of a wide network of the usual kind are divided; 1 for others."""
-    widths = [getattr(text, name, None) for name in WIDTHS]
-    if None in widths or getattr(text, "head_dim", None) is None:
+    widths = [int(getattr(text, name, None) or 0) for name in WIDTHS]
+    if 0 in widths or getattr(text, "head_dim", None) is None:
         return 1
     common, hidden = math.gcd(*widths), int(text.hidden_size)
     return max(

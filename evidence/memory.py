@@ -104,7 +104,7 @@ def write_recipe(size: str, adapter: str, method: str, model: Path, out: Path) -
     }  # fmt: skip
     if method == "grpo":
         recipe["rollout"] = {"group_size": 8, "max_tokens": 96}
-        recipe["reward"] = [{"function": "length"}]
+        recipe["reward"] = [{"function": "repetition"}]
     path = out / f"{size}-{adapter}-{method}.yaml"
     path.write_text(yaml.safe_dump(recipe, sort_keys=False))
     return path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from itertools import combinations
 
@@ -14,6 +15,9 @@ from strop.advise.page import TITLES
 from strop.advise.recipes import TRAINS
 from strop.advise.table.conditions import Condition, condition
 from strop.advise.table.rules import STAGES, Rule, read_table
+from strop.recipe.train.alarm import PairAlarms, PolicyAlarms
+from strop.recipe.train.policy import ClipObjective
+from strop.recipe.train.preference import DpoObjective
 
 TABLE = read_table()
 UNKNOWN = object()
@@ -80,6 +84,18 @@ def test_every_row_is_whole() -> None:
         assert rule.verdict not in rule.rivals
     assert {rule.verdict for rule in TABLE.rules} == set(TITLES), "every verdict has a rule"
     assert set(TRAINS) <= set(TITLES)
+
+
+def test_guards_name_alarms_and_options_that_there_are() -> None:
+    alarms = {*PolicyAlarms.model_fields, *PairAlarms.model_fields}
+    options = {*ClipObjective.model_fields, *DpoObjective.model_fields}
+    named = [name for risk in TABLE.risks for said in re.findall(r"alarms? ([\w ]+)", risk.guard)
+             for name in said.split(" and ")]  # fmt: skip
+    assert len(named) >= 5
+    assert set(named) <= alarms
+    told = {name for risk in TABLE.risks for name in re.findall(r"objective\.(\w+)", risk.guard)}
+    assert told <= options
+    assert told
 
 
 def test_one_missed_condition_decides_whatever_is_unknown() -> None:

@@ -15,8 +15,9 @@ from strop.train.preflight.cost.memory import Memory, memory_of
 from strop.train.preflight.cost.shape import Shape, shape_of
 from strop.train.preflight.cost.workload import Workload
 
-SPREAD = (0.93, 1.0, 1.12)
-"""Memory may be so much less or more than its parts: allocators keep holes, libraries differ."""
+SPREAD = {"cpu": (0.9, 1.0, 2.0), "cuda": (0.93, 1.0, 1.12)}
+"""Memory may be so much less or more than its parts: allocators keep holes. On a CPU freed buffers
+are kept for speed, and up to as much again was measured (docs/estimate.md)."""
 SHARE_FREE = 0.95
 """Of a device's memory that a run may take."""
 
@@ -45,7 +46,7 @@ class Estimate:
 
     @property
     def memory_gib(self) -> Range:
-        return Range(*(self.memory.total / GIB * share for share in SPREAD))
+        return Range(*(self.memory.total / GIB * share for share in SPREAD[self.hardware.kind]))
 
     @property
     def hours(self) -> Range:

@@ -130,6 +130,7 @@ def test_real_pairs_whose_longer_side_wins(tmp_path: Path) -> None:
     alone = json.loads(advise("--data", pairs, "--json").output)
     assert alone["verdict"] == "no_eval"
     assert alone["runners_up"][0]["verdict"] == "simpo"
+    assert "strop eval" in alone["measure_next"][0]
     assert "length_bias" in {risk["id"] for risk in alone["risks"]}
     assert 0.82 <= alone["facts"]["longer_wins"] <= 0.88
     folder = evaluated({"items": 200, "right": 100}, tmp_path / "eval")

@@ -97,7 +97,7 @@ def advise(facts: Facts, table: Table) -> Advice:
         _risks(rule.verdict, facts, table, said),
         tuple(one.id for one in fired),
         tuple(line.format_map(said) for line in rule.work),
-        _measures(before or open_, table),
+        (*rule.measure, *_measures(before or open_, table))[:MEASURES],
         tuple(seen),
         facts,
     )

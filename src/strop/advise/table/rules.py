@@ -21,7 +21,8 @@ class Rule:
     """One row: all of `when` together give the `verdict`.
 
     `why` is the reason with the facts filled in, `counter` the case in which the rule is wrong,
-    `rivals` the verdicts next to it with the reason against each, `work` what to do before it.
+    `rivals` the verdicts next to it with the reason against each, `work` what to do before it,
+    `measure` what to measure first of all.
     """
 
     id: str
@@ -33,6 +34,7 @@ class Rule:
     counter: str
     rivals: Mapping[str, str]
     work: tuple[str, ...]
+    measure: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,7 @@ def table_of(read: Mapping[str, Any]) -> Table:
         Rule(
             row["id"], row["stage"], row["verdict"], tuple(map(condition, row["when"])),
             row["why"], row["source"], row["counter"], row.get("rivals", {}),
-            tuple(row.get("work", ())),
+            tuple(row.get("work", ())), tuple(row.get("measure", ())),
         )
         for row in read["rule"]
     )  # fmt: skip

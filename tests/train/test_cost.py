@@ -93,6 +93,25 @@ def test_parts_by_hand(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("method", "objective", "copied"),
+    [("grpo", {}, False), ("grpo", {"beta": 0.04}, True), ("rloo", {}, True),
+     ("rloo", {"beta": 0.0}, False), ("online_dpo", {}, True), ("raft", {}, False)],
+)  # fmt: skip
+def test_a_reference_is_held_where_the_method_reads_one(
+    tmp_path: Path, method: str, objective: dict[str, float], copied: bool
+) -> None:
+    """KL that the paper of a method has is there without being set."""
+    config = Qwen3Config(vocab_size=1000, hidden_size=64, intermediate_size=128,
+                         num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+                         head_dim=16)  # fmt: skip
+    made = recipe(tmp_path, method=method, objective=objective,
+                  reward=[{"function": "repetition"}])  # fmt: skip
+    shape = shape_of(config)
+    parts = memory_of(made, config, shape, WORK, "cpu").parts
+    assert parts.get("reference", 0) == (4 * shape.parameters if copied else 0)
+
+
 def test_what_lowers_memory_lowers_it(tmp_path: Path) -> None:
     config = Qwen3Config(vocab_size=8000, hidden_size=512, intermediate_size=1024,
                          num_hidden_layers=8, num_attention_heads=8,

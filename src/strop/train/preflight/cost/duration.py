@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from strop.recipe.train.methods import Recipe, method_of
+from strop.recipe.train.methods import Recipe
 from strop.train.preflight.cost.hardware import Hardware, Range
-from strop.train.preflight.cost.memory import FLOAT, HALF, Memory
+from strop.train.preflight.cost.memory import FLOAT, HALF, Memory, reads_reference
 from strop.train.preflight.cost.shape import Shape
 from strop.train.preflight.cost.workload import Workload
 
@@ -46,7 +46,7 @@ def duration_of(
     steps = workload.steps
     work = _operations(recipe, shape) * workload.step_tokens
     work += _attention(shape, workload)
-    referenced = 2 * shape.parameters * workload.step_tokens * _references(recipe)
+    referenced = 2 * shape.parameters * workload.step_tokens * reads_reference(recipe)
     online = workload.answers > 0
     training = _over(work + (referenced if online else 0), device.tflops * 1e12, USED[device.kind])
     once = _over(0 if online else referenced * steps, device.tflops * 1e12, USED[device.kind])
@@ -69,14 +69,6 @@ def _attention(shape: Shape, workload: Workload) -> float:
     return 3 * 4 * shape.layers * shape.hidden * met * workload.step_tokens
 
 
-def _references(recipe: Recipe) -> int:
-    """Forwards of a reference a record needs."""
-    method = method_of(recipe)
-    if method.family == "policy_gradient":
-        return int((getattr(recipe.objective, "beta", None) or 0.0) > 0)  # type: ignore[union-attr]
-    return int(method.reference)
-
-
 def _sampling(
     recipe: Recipe, shape: Shape, workload: Workload, memory: Memory, device: Hardware
 ) -> Range:
@@ -85,7 +77,7 @@ def _sampling(
     if workload.answers == 0:
         return Range(0.0, 0.0, 0.0)
     size = HALF if recipe.model.dtype == "bfloat16" else FLOAT
-    slot = 2 * shape.layers * shape.key_values * shape.head_dim * size
+    slot = shape.slot_bytes(size)
     held = memory.parts.get("keys") or slot * workload.answers * workload.answer_tokens
     rows = max(1, min(workload.answers, held // (slot * workload.answer_tokens)))
     rounds = workload.sampled / rows

@@ -22,6 +22,8 @@ from strop.model.adapters import add_lora
 from strop.model.logprobs import CHUNK_ELEMENTS
 from strop.recipe.train.methods import Recipe, method_of
 from strop.recipe.train.model import LoraRecipe, ModelRecipe
+from strop.recipe.train.online import OnlineRecipe
+from strop.train.methods.table import compares_with_reference
 from strop.train.preflight.cost.shape import Shape
 from strop.train.preflight.cost.workload import Workload
 
@@ -178,10 +180,15 @@ def _size(model: ModelRecipe) -> int:
 def _reference(recipe: Recipe, trained: int) -> int:
     """A second copy, where a whole model is compared with itself at every step. Methods on records
     compute the reference once, before the first step; adapters are switched off."""
-    family = method_of(recipe).family
-    beta = getattr(getattr(recipe, "objective", None), "beta", None) or 0.0
-    online = family == "online_dpo" or (family == "policy_gradient" and beta > 0)
+    online = isinstance(recipe, OnlineRecipe) and reads_reference(recipe)
     return FLOAT * trained if online and recipe.model.lora is None else 0
+
+
+def reads_reference(recipe: Recipe) -> bool:
+    """Whether a run compares with the model that it starts from."""
+    if isinstance(recipe, OnlineRecipe):
+        return compares_with_reference(recipe)
+    return method_of(recipe).reference
 
 
 def _logits(shape: Shape, supervised: int) -> int:
@@ -194,7 +201,7 @@ def _sampling(
 ) -> dict[str, int]:
     """Keys and values of the rows that are sampled at once, up to half of the weights."""
     size = _size(model)
-    slot = 2 * shape.layers * shape.key_values * shape.head_dim * size
+    slot = shape.slot_bytes(size)
     most = max(
         size * shape.parameters // 2, KEYS_AT_LEAST.get(device, KEYS_AT_LEAST_ELSEWHERE)
     )  # fmt: skip

@@ -22,11 +22,13 @@ class Shape:
     vocabulary: int
     hidden: int
     layers: int
-    intermediate: int
-    heads: int
     key_values: int
     head_dim: int
     tied: bool
+
+    def slot_bytes(self, number: int) -> int:
+        """Keys and values of one token in all layers, of numbers of so many bytes."""
+        return 2 * self.layers * self.key_values * self.head_dim * number
 
 
 def shape_of(config: Any) -> Shape:
@@ -47,8 +49,6 @@ def shape_of(config: Any) -> Shape:
         vocabulary=int(text.vocab_size),
         hidden=int(text.hidden_size),
         layers=int(text.num_hidden_layers),
-        intermediate=int(text.intermediate_size),
-        heads=heads,
         key_values=int(getattr(text, "num_key_value_heads", None) or heads),
         head_dim=int(getattr(text, "head_dim", None) or text.hidden_size // heads),
         tied=bool(text.tie_word_embeddings),

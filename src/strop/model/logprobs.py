@@ -24,6 +24,9 @@ from strop.types import TokenScores, Tree, TreeBatch
 CHUNK_ELEMENTS = 2**24
 """Logits held at once (64 MiB in float32); a smaller head is computed in one piece."""
 
+BLOCK_ELEMENTS = 2**20
+"""Logits read at once on a CPU: with their probabilities they stay in its cache."""
+
 
 @dataclass(frozen=True, slots=True)
 class Head:
@@ -230,7 +233,10 @@ VocabularyRead = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]
 def read_vocabulary(
     logits_NV: torch.Tensor, target_N: torch.Tensor, head: Head = Head()
 ) -> VocabularyRead:
-    """float32 log-prob of each target and entropy of its whole distribution, nats, shapes [N]."""
+    """float32 log-prob of each target and entropy of its whole distribution, nats, shapes [N].
+
+    The logits are overwritten.
+    """
     if head.entropy_gradient:
         return _read_with_gradients(logits_NV, target_N, head)
     read: VocabularyRead = ReadVocabulary.apply(  # type: ignore[no-untyped-call]
@@ -251,9 +257,11 @@ def _read_with_gradients(
 
 
 class ReadVocabulary(torch.autograd.Function):
-    """Log-prob, entropy and collision with as few passes over [N, vocab] as possible.
+    """Log-prob, entropy and collision with as few passes over [N, vocab], and as little memory, as
+    possible.
 
-    Only the probabilities are kept for the backward, which turns them into the gradient in place:
+    The probabilities are written over the logits, a block of rows at a time; they alone are kept
+    for the backward, which turns them into the gradient in place:
     d log p(target) / d logits = onehot(target) - p.
     """
 
@@ -265,16 +273,12 @@ class ReadVocabulary(torch.autograd.Function):
         temperature: float,
         collision: bool,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        scaled_NV = logits_NV.float()
-        if temperature != 1:
-            scaled_NV = scaled_NV / temperature
-        p_NV = torch.softmax(scaled_NV, -1)
-        # the likeliest token has p >= 1 / vocab, so its logarithm is exact to float32
-        top_N, place_N = scaled_NV.max(-1)
-        lse_N = top_N - p_NV.gather(1, place_N[:, None]).squeeze(1).log()
-        logprobs_N = scaled_NV.gather(1, target_N[:, None]).squeeze(1) - lse_N
-        entropy_N = lse_N - torch.linalg.vecdot(p_NV, scaled_NV)
-        collision_N = torch.linalg.vecdot(p_NV, p_NV).log() if collision else None
+        p_NV = logits_NV.detach().float()
+        rows = max(1, BLOCK_ELEMENTS // p_NV.shape[1]) if p_NV.device.type == "cpu" else len(p_NV)
+        blocks = zip(p_NV.split(rows), target_N.split(rows), strict=True)
+        read = [_into_probabilities(*block, temperature, collision) for block in blocks]
+        logprobs_N, entropy_N = (torch.cat([one[k] for one in read]) for k in (0, 1))
+        collision_N = torch.cat([one[2] for one in read]) if collision else None
         ctx.temperature, ctx.dtype = temperature, logits_NV.dtype
         ctx.save_for_backward(p_NV, target_N)
         ctx.mark_non_differentiable(entropy_N)
@@ -290,6 +294,22 @@ class ReadVocabulary(torch.autograd.Function):
         slope_N1 = grad_N[:, None] / ctx.temperature
         grad_NV = p_NV.mul_(-slope_N1).scatter_add_(1, target_N[:, None], slope_N1)
         return grad_NV.to(ctx.dtype), None, None, None
+
+
+def _into_probabilities(
+    logits_NV: torch.Tensor, target_N: torch.Tensor, temperature: float, collision: bool
+) -> VocabularyRead:
+    """Read the logits, and leave their probabilities in their place."""
+    scaled_NV = logits_NV.div_(temperature) if temperature != 1 else logits_NV
+    p_NV = torch.softmax(scaled_NV, -1)
+    # the likeliest token has p >= 1 / vocab, so its logarithm is exact to float32
+    top_N, place_N = scaled_NV.max(-1)
+    lse_N = top_N - p_NV.gather(1, place_N[:, None]).squeeze(1).log()
+    logprobs_N = scaled_NV.gather(1, target_N[:, None]).squeeze(1) - lse_N
+    entropy_N = lse_N - torch.linalg.vecdot(p_NV, scaled_NV)
+    collision_N = torch.linalg.vecdot(p_NV, p_NV).log() if collision else None
+    logits_NV.copy_(p_NV)
+    return logprobs_N, entropy_N, collision_N
 
 
 @torch.no_grad()

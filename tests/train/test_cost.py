@@ -112,6 +112,26 @@ def test_a_reference_is_held_where_the_method_reads_one(
     assert parts.get("reference", 0) == (4 * shape.parameters if copied else 0)
 
 
+LLAMA_FACTORY = {1024: 6, 2048: 7, 4096: 9, 8192: 12, 16384: 19, 32768: 32}
+"""GB that LLaMA-Factory's wiki reports for QLoRA of LLaMA-2-7B at batch 1, by tokens."""
+WHOLE_LOGITS = 2 + 4 + 4 + 2
+"""Bytes of a logit where all are held at once, as there: bfloat16 and float32, with gradients."""
+
+
+@pytest.mark.parametrize(("tokens", "reported"), LLAMA_FACTORY.items())
+def test_another_systems_table_follows_from_the_same_parts(
+    tmp_path: Path, tokens: int, reported: int
+) -> None:
+    made = recipe(tmp_path, method="sft", model__quantize="nf4", model__dtype="bfloat16",
+                  model__gradient_checkpointing=True, model__lora={"rank": 8},
+                  run__micro_batch_tokens=tokens, text={"max_length": tokens})  # fmt: skip
+    config = LlamaConfig(**LLAMA)
+    work = Workload(steps=1, step_tokens=tokens, supervised=tokens, longest=tokens)
+    parts = dict(memory_of(made, config, shape_of(config), work, "cuda").parts)
+    parts["logits"] = WHOLE_LOGITS * tokens * config.vocab_size
+    assert sum(parts.values()) / 2**30 == pytest.approx(reported, rel=0.1)
+
+
 def test_what_lowers_memory_lowers_it(tmp_path: Path) -> None:
     config = Qwen3Config(vocab_size=8000, hidden_size=512, intermediate_size=1024,
                          num_hidden_layers=8, num_attention_heads=8,

@@ -32,12 +32,17 @@ FLOAT, HALF = 4, 2
 NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)
 """Bytes of a weight in 4 bits: half a byte, a scale of 8 bits for 64 weights, and a float32 for 256
 scales (Dettmers et al. 2023, arXiv 2305.14314, section 3)."""
-LOGIT_COPIES = 3
-"""Logits, their probabilities, and the gradient, of one chunk."""
+LOGIT_BYTES = {"float32": 4, "bfloat16": 6}
+"""A logit of one chunk: its probability, and later its gradient, stand in its own place; where
+the arithmetic is bfloat16, beside it."""
+HOLES = 0.85
+"""Freed activations whose place the C library keeps and nothing else fits into, as a share of all
+activations: measured on a CPU (docs/estimate.md)."""
 SAMPLED_COPIES = 4
 """Logits, scaled logits, probabilities and draws, of the rows that are sampled."""
-CONTEXT = {"cpu": 0, "cuda": 2**29}
-"""What the driver and its libraries take on a device before anything is loaded."""
+CONTEXT = {"cpu": 0, "cuda": round(1.2 * 2**30)}
+"""What the driver, its libraries' work spaces and the allocator's rounding take on a device: by so
+much a public table exceeds the sum of all other parts (docs/estimate.md)."""
 
 WORDS = 64
 """Of a network whose layers alone are looked at."""
@@ -88,7 +93,8 @@ def memory_of(
     learning = {
         "gradients": FLOAT * trained,
         "activations": tokens * kept,
-        "logits": 0 if method.scalar_head else _logits(shape, min(tokens, workload.supervised)),
+        "heap gaps": round(HOLES * tokens * kept) if device == "cpu" else 0,
+        "logits": 0 if method.scalar_head else _logits(shape, model, min(tokens, workload.supervised)),
         "tied gradient": FLOAT * shape.vocabulary * shape.hidden * (shape.tied and not model.lora),
     }
     sampling = {} if workload.answers == 0 else _sampling(shape, model, workload, device)
@@ -191,9 +197,9 @@ def reads_reference(recipe: Recipe) -> bool:
     return method_of(recipe).reference
 
 
-def _logits(shape: Shape, supervised: int) -> int:
+def _logits(shape: Shape, model: ModelRecipe, supervised: int) -> int:
     """Of one chunk of supervised positions."""
-    return LOGIT_COPIES * FLOAT * min(CHUNK_ELEMENTS, supervised * shape.vocabulary)
+    return LOGIT_BYTES[model.dtype] * min(CHUNK_ELEMENTS, supervised * shape.vocabulary)
 
 
 def _sampling(

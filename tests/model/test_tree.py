@@ -137,6 +137,28 @@ def test_the_chunked_head_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> No
     assert (gradient(model, pieces) - expected).norm() <= 1e-5 * expected.norm()
 
 
+@pytest.mark.parametrize("rows", [1, 3, 100])
+def test_the_vocabulary_is_read_in_blocks_over_its_own_place(
+    rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Values and gradient are those of a plain softmax in float64."""
+    monkeypatch.setattr(logprobs, "BLOCK_ELEMENTS", rows * 11)
+    draw = torch.Generator().manual_seed(0)
+    raw_NV = torch.randn(7, 11, generator=draw, requires_grad=True)
+    target_N, slope_N = torch.arange(7), torch.randn(7, generator=draw)
+    logits_NV = raw_NV * 1.0
+    got = logprobs.read_vocabulary(logits_NV, target_N, Head(temperature=0.7, collision=True))
+    (grad_NV,) = torch.autograd.grad(got[0] @ slope_N, raw_NV)
+    exact_NV = raw_NV.detach().double().requires_grad_()
+    all_NV = (exact_NV / 0.7).log_softmax(-1)
+    (expected_NV,) = torch.autograd.grad(all_NV[target_N, target_N] @ slope_N.double(), exact_NV)
+    assert torch.allclose(got[0].double(), all_NV[target_N, target_N], atol=1e-6)
+    assert torch.allclose(got[1].double(), -(all_NV.exp() * all_NV).sum(-1), atol=1e-6)
+    assert got[2] is not None
+    assert torch.allclose(got[2].double(), (2 * all_NV).exp().sum(-1).log(), atol=1e-6)
+    assert torch.allclose(grad_NV.double(), expected_NV, atol=1e-6)
+
+
 def test_temperature_divides_the_logits() -> None:
     logits = torch.tensor([[1.0, 2.0, 4.0]])
     logprobs_N, entropy_N, collision_N = logprobs.read_vocabulary(

@@ -276,9 +276,9 @@ class ReadVocabulary(torch.autograd.Function):
         p_NV = logits_NV.detach().float()
         rows = max(1, BLOCK_ELEMENTS // p_NV.shape[1]) if p_NV.device.type == "cpu" else len(p_NV)
         blocks = zip(p_NV.split(rows), target_N.split(rows), strict=True)
-        read = [_into_probabilities(*block, temperature, collision) for block in blocks]
-        logprobs_N, entropy_N = (torch.cat([one[k] for one in read]) for k in (0, 1))
-        collision_N = torch.cat([one[2] for one in read]) if collision else None
+        read = [_into_probabilities(*block, temperature) for block in blocks]
+        logprobs_N, entropy_N, square_N = (torch.cat(each) for each in zip(*read, strict=True))
+        collision_N = square_N.log() if collision else None
         ctx.temperature, ctx.dtype = temperature, logits_NV.dtype
         ctx.save_for_backward(p_NV, target_N)
         ctx.mark_non_differentiable(entropy_N)
@@ -297,9 +297,10 @@ class ReadVocabulary(torch.autograd.Function):
 
 
 def _into_probabilities(
-    logits_NV: torch.Tensor, target_N: torch.Tensor, temperature: float, collision: bool
-) -> VocabularyRead:
-    """Read the logits, and leave their probabilities in their place."""
+    logits_NV: torch.Tensor, target_N: torch.Tensor, temperature: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Read log-prob, entropy and sum of squared probabilities, and leave the probabilities in place
+    of the logits."""
     scaled_NV = logits_NV.div_(temperature) if temperature != 1 else logits_NV
     p_NV = torch.softmax(scaled_NV, -1)
     # the likeliest token has p >= 1 / vocab, so its logarithm is exact to float32
@@ -307,9 +308,9 @@ def _into_probabilities(
     lse_N = top_N - p_NV.gather(1, place_N[:, None]).squeeze(1).log()
     logprobs_N = scaled_NV.gather(1, target_N[:, None]).squeeze(1) - lse_N
     entropy_N = lse_N - torch.linalg.vecdot(p_NV, scaled_NV)
-    collision_N = torch.linalg.vecdot(p_NV, p_NV).log() if collision else None
+    square_N = torch.linalg.vecdot(p_NV, p_NV)
     logits_NV.copy_(p_NV)
-    return logprobs_N, entropy_N, collision_N
+    return logprobs_N, entropy_N, square_N
 
 
 @torch.no_grad()

@@ -90,11 +90,12 @@ def memory_of(
         "reference": _reference(recipe, trained),
         "context": CONTEXT[device],
     }
+    read = min(tokens, workload.supervised)
     learning = {
         "gradients": FLOAT * trained,
         "activations": tokens * kept,
         "heap gaps": round(HOLES * tokens * kept) if device == "cpu" else 0,
-        "logits": 0 if method.scalar_head else _logits(shape, model, min(tokens, workload.supervised)),
+        "logits": 0 if method.scalar_head else _logits(shape, model, read),
         "tied gradient": FLOAT * shape.vocabulary * shape.hidden * (shape.tied and not model.lora),
     }
     sampling = {} if workload.answers == 0 else _sampling(shape, model, workload, device)

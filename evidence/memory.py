@@ -104,7 +104,7 @@ def write_recipe(size: str, adapter: str, method: str, model: Path, out: Path) -
     }  # fmt: skip
     if method == "grpo":
         recipe["rollout"] = {"group_size": 8, "max_tokens": 96}
-        recipe["reward"] = [{"function": "repetition"}]
+        recipe["reward"] = [{"file": str(out / "letters.py"), "function": "letters"}]
     path = out / f"{size}-{adapter}-{method}.yaml"
     path.write_text(yaml.safe_dump(recipe, sort_keys=False))
     return path
@@ -123,8 +123,17 @@ def sized(size: str, model: Path, out: Path) -> Path:
     return folder
 
 
+LETTERS = '''\
+def letters(prompts, completions, **columns):
+    """The share of vowels: it differs from answer to answer, so that every group is learnt from."""
+    said = [answer if isinstance(answer, str) else answer[-1]["content"] for answer in completions]
+    return [sum(letter in "aeiou" for letter in text) / max(1, len(text)) for text in said]
+'''
+
+
 def write_data(out: Path) -> None:
-    """48 records a method, of 100 to 300 tokens."""
+    """48 records a method, of 100 to 300 tokens, and a reward."""
+    (out / "letters.py").write_text(LETTERS)
     words = [
         "the",
         "river",

@@ -13,6 +13,8 @@ from typer.testing import CliRunner, Result
 
 from strop.advise.table.rules import read_table
 from strop.cli.app import app
+from strop.files import write_json, write_rows
+from strop.model.load import weights_hash
 from tests.support import ROOT
 from tests.support.advised import evaluated, question_of
 
@@ -68,6 +70,54 @@ def test_files_are_written(given: list[object], tmp_path: Path) -> None:
     assert "http" not in page.read_text().split("</style>")[-1].replace("arXiv", "")
 
 
+def test_an_eval_of_another_model_is_refused(
+    given: list[object], model_folder: Path, tmp_path: Path
+) -> None:
+    summary = Path(str(given[3])) / "summary.json"
+    known = json.loads(summary.read_text())
+    write_json(summary, {**known, "model": {"path": "other", "sha256": "0123456789abcdef"}})
+    said = advise(*given, "--model", model_folder)
+    assert "the eval is of another model: other" in f"{said.output} {said.exception}"
+    mine = {"path": str(model_folder), "sha256": weights_hash(model_folder)}
+    write_json(summary, {**known, "model": mine})
+    assert advise(*given, "--model", model_folder).exit_code == 0
+
+
+def test_tasks_without_an_eval_get_the_method_that_they_fit(tmp_path: Path) -> None:
+    write_rows(tmp_path / "tasks.jsonl",
+               ({"prompt": f"{n} + 1?", "answer": str(n + 1)} for n in range(300)))  # fmt: skip
+    said = json.loads(advise("--data", tmp_path / "tasks.jsonl", "--json").output)
+    assert said["verdict"] == "no_eval"
+    assert said["runners_up"][0]["verdict"] == "grpo"
+    assert said["recipe"]["method"] == "grpo"
+    advise("--data", tmp_path / "tasks.jsonl", "--recipe", tmp_path / "new.yaml")
+    assert "# put the folder of your model" in (tmp_path / "new.yaml").read_text()
+
+
+def test_rows_that_are_left_out_are_told(given: list[object], tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in Path(str(given[1])).read_text().splitlines()]
+    bad = [{"prompt": "a", "chosen": None, "rejected": "b"}, {"prompt": 3, "chosen": 4}]
+    write_rows(tmp_path / "dirty.jsonl", [*rows, *bad])
+    said = advise("--data", tmp_path / "dirty.jsonl", *given[2:]).output
+    assert f"1 of {len(rows) + 2} rows cannot be used" in said
+    assert "1 of the rows beside the pairs are tasks" in said
+
+
+def test_a_file_without_a_usable_row_is_refused(tmp_path: Path) -> None:
+    write_rows(tmp_path / "rows.jsonl", [{"prompt": "a", "chosen": None, "rejected": "b"}] * 20)
+    said = advise("--data", tmp_path / "rows.jsonl")
+    assert said.exit_code != 0
+    assert "`chosen` is null in the first row" in f"{said.output} {said.exception}"
+
+
+def test_the_length_that_is_chosen_is_named(tmp_path: Path) -> None:
+    case = {**CASE, "pairs": {"rows": 200, "longer": 0.1}}
+    question = question_of(case, tmp_path)
+    said = advise("--data", question.data[0], "--eval", question.eval).output
+    assert "the shorter one is chosen with chance 0.90" in said
+    assert "Where shorter answers are what is wanted" in said
+
+
 def test_nothing_given_says_what_to_give() -> None:
     said = json.loads(advise("--json").output)
     assert said["verdict"] == "not_enough_to_decide"
@@ -80,6 +130,11 @@ def test_nothing_given_says_what_to_give() -> None:
         (["--target", "accuracy"], "SCORE=VALUE"),
         (["--target", "greedy/acuracy=0.9"], "greedy/accuracy"),
         (["--target", "greedy/accuracy=nine"], "SCORE=VALUE"),
+        (["--target", "greedy/accuracy=nan"], "SCORE=VALUE"),
+        (["--target", "greedy/accuracy=90"], "is a share"),
+        (["--model", "nowhere"], "no such model folder"),
+        (["--eval", "ELSEWHERE"], "holds no eval"),
+        (["--data", "MIXED"], "several kinds: 201 pairs and 9 tasks"),
         (["--eval", "nowhere"], "nowhere"),
         (["--model", "/nowhere"], "no such model folder"),
         (["--decode", "EVAL"], "no decoding study"),
@@ -94,8 +149,11 @@ def test_mistakes_get_one_message(
 ) -> None:
     (tmp_path / "odd.jsonl").write_text('{"colour": "green"}\n')
     (tmp_path / "empty.jsonl").write_text("")
-    places = {"EVAL": str(given[3]), "ODD": str(tmp_path / "odd.jsonl"),
-              "EMPTY": str(tmp_path / "empty.jsonl")}  # fmt: skip
+    pair, task = {"prompt": "a", "chosen": "b", "rejected": "c"}, {"prompt": "d", "answer": "2"}
+    write_rows(tmp_path / "mixed.jsonl", [pair, *[task] * 9])
+    places = {"EVAL": str(given[3]), "ELSEWHERE": str(tmp_path)}
+    places |= {name.upper(): str(tmp_path / f"{name}.jsonl")
+               for name in ("odd", "empty", "mixed")}  # fmt: skip
     said = advise(*given, *(places.get(word, word) for word in change))
     assert said.exit_code != 0
     assert words in f"{said.output} {said.exception}"

@@ -180,7 +180,8 @@ def test_sampling_is_bound_by_the_weights_that_are_read(tmp_path: Path) -> None:
     sampling = duration_of(made, shape, work, memory, device).sampling
     rounds = work.sampled / work.answers
     read = 4 * shape.parameters * rounds / (3350e9 * 0.45)
-    assert sampling.likely == pytest.approx(read, rel=0.01)
+    launched = rounds * 8 * 6e-4
+    assert sampling.likely == pytest.approx(read + launched, rel=0.01)
 
 
 def invoke(*arguments: object) -> Result:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from strop.advise.facts import DERIVED, Facts, value_of
-from strop.advise.table.conditions import Condition
+from strop.advise.table.conditions import Condition, spoken
 from strop.advise.table.rules import STAGES, Measure, Risk, Rule, Table
 
 UNDECIDED = "not_enough_to_decide"
@@ -93,7 +93,7 @@ def advise(facts: Facts, table: Table) -> Advice:
         rule.why.format_map(said),
         rule.source,
         rule.counter.format_map(said),
-        tuple(_runners_up(rule, fired[1:], said)),
+        tuple(_runners_up(rule, fired[1:], open_, said)),
         _risks(rule.verdict, facts, table, said),
         tuple(one.id for one in fired),
         tuple(line.format_map(said) for line in rule.work),
@@ -122,14 +122,21 @@ def _before(open_: Sequence[Seen], rule: Rule) -> list[Seen]:
     ]  # fmt: skip
 
 
-def _runners_up(rule: Rule, later: Sequence[Rule], said: Mapping[str, Any]) -> list[RunnerUp]:
-    """What the walk would say without this rule, then the rivals that the table names."""
+def _runners_up(
+    rule: Rule, later: Sequence[Rule], open_: Sequence[Seen], said: Mapping[str, Any]
+) -> list[RunnerUp]:
+    """What the walk would say without this rule, then the rivals that the table names; without an
+    eval, whatever else the data may fit."""
     found = {
         one.verdict: f"It would be next, were it not for {rule.verdict}. {one.why.format_map(said)}"
         for one in later[:1]
     }
     for verdict, why_not in rule.rivals.items():
         found.setdefault(verdict, why_not.format_map(said))
+    if rule.verdict == "no_eval":
+        fitting = [one for one in open_ if one.rule.stage == "method"]
+        for one in _candidates(fitting):
+            found.setdefault(one.verdict, one.why_not)
     found.pop(rule.verdict, None)
     return [RunnerUp(verdict, why) for verdict, why in list(found.items())[:RUNNERS_UP]]
 
@@ -144,7 +151,7 @@ def _candidates(open_: Sequence[Seen]) -> list[RunnerUp]:
 
 
 def _unknown(open_: Sequence[Seen]) -> str:
-    names = dict.fromkeys(one.fact.replace("_", " ") for seen in open_ for one in seen.by)
+    names = dict.fromkeys(spoken(one.fact) for seen in open_ for one in seen.by)
     return f"unknown are {', '.join(names)}" if names else "no rule fits these facts"
 
 
@@ -182,9 +189,26 @@ def _filled(facts: Facts) -> Mapping[str, Any]:
     return {
         **{name: _Said(value) for name, value in asdict(facts).items()},
         "noise_factor": _Said(1 / max(1e-9, (1 - 2 * noise) ** 2)),
+        "noise_said": _noise_said(facts),
+        **_length_said(facts.longer_wins),
         "unverifiable": _Said(None if facts.verifiable is None else 1 - facts.verifiable),
         **{f"{kind}_wanted": _Said(_wanted(kind, facts)) for kind in WANTED},
     }
+
+
+def _noise_said(facts: Facts) -> str:
+    if not facts.noise_items:
+        return "nothing was labelled twice, so how many labels are wrong is not known"
+    return f"{facts.noise or 0.0:.0%} of the labels are wrong by {facts.noise_items:,} comparisons"
+
+
+def _length_said(longer_wins: float | None) -> Mapping[str, Any]:
+    """Which length is chosen, and with what chance."""
+    if longer_wins is None:
+        return {"length_wins": "longer", "length_chance": _Said(None)}
+    shorter = longer_wins < 0.5
+    chance = 1 - longer_wins if shorter else longer_wins
+    return {"length_wins": "shorter" if shorter else "longer", "length_chance": _Said(chance)}
 
 
 def _wanted(kind: str, facts: Facts) -> int:

@@ -54,6 +54,7 @@ def lines(answered: Answered, explain: bool = False) -> list[str]:
         ("risks", [f"{one['id']}: {one['said']} Guarded by: {one['guard']}."
                    for one in advice.risks]),
         ("measure next", advice.measure_next),
+        ("left out", answered.left_out),
     ):  # fmt: skip
         if held:
             said += ["", title, *(f"  - {one}" for one in held)]

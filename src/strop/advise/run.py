@@ -11,10 +11,16 @@ import yaml
 
 from strop.advise.advice import Advice, advise
 from strop.advise.facts import Facts
-from strop.advise.known.data import KnownData, checkable_rows, read_data
-from strop.advise.known.evals import Target, read_decoding, read_eval, read_prompted
+from strop.advise.known.data import KnownData, checkable_rows, left_out, read_data
+from strop.advise.known.evals import (
+    Target,
+    expect_same_model,
+    read_decoding,
+    read_eval,
+    read_prompted,
+)
 from strop.advise.known.model import domain_ratio, read_model
-from strop.advise.recipes import CHECKABLE, Recipe, ready_recipe
+from strop.advise.recipes import CHECKABLE, MODEL, Recipe, ready_recipe
 from strop.advise.table.rules import Table, read_table
 from strop.data.records import any_record
 from strop.data.sources import at, read
@@ -46,11 +52,12 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """The advice, and the recipe of a verdict that trains."""
+    """The advice, the recipe of a verdict that trains, and what is to be said of unusable rows."""
 
     advice: Advice
     recipe: Recipe | None
     tasks: Sequence[str] = ()
+    left_out: Sequence[str] = ()
 
     def save(self, path: Path) -> None:
         """Write the recipe, and beside it the tasks that a reward can check, where the files hold
@@ -62,10 +69,13 @@ class Answered:
         if [Path(one).name for one in recipe["data"]] == [CHECKABLE]:
             write_rows(checkable, checkable_rows(self.tasks))
             recipe["data"] = [str(checkable)]
-        write_whole(path, yaml.safe_dump(recipe, sort_keys=False, width=100))
+        text = yaml.safe_dump(recipe, sort_keys=False, width=100)
+        if recipe["model"]["path"] == MODEL:
+            text = f"# put the folder of your model in the place of {MODEL}\n{text}"
+        write_whole(path, text)
 
     def plain(self) -> dict[str, Any]:
-        return {**self.advice.plain(), "recipe": self.recipe}
+        return {**self.advice.plain(), "recipe": self.recipe, "left_out": list(self.left_out)}
 
 
 def answer(
@@ -83,7 +93,8 @@ def answer(
     if trained in ("no_eval", "gap_within_noise") and advice.runners_up:
         trained = advice.runners_up[0].verdict
     recipe = ready_recipe(trained, facts, data, question.model)
-    return Answered(advice, recipe, data.files.get("task", ()))
+    rows = tuple(left_out(data.reports))
+    return Answered(advice, recipe, data.files.get("task", ()), rows)
 
 
 def facts_of(question: Question, data: KnownData, table: Table) -> Facts:
@@ -98,6 +109,8 @@ def facts_of(question: Question, data: KnownData, table: Table) -> Facts:
         known |= read_decoding(question.decode, question.target)
     if question.model is not None:
         known |= read_model(question.model)
+        for folder in filter(None, (question.eval, question.prompted)):
+            expect_same_model(folder, question.model)
         if documents := data.files.get("document"):
             known["domain_ratio"] = domain_ratio(question.model, documents)
     known |= goals_of(question.goal, table.goals)

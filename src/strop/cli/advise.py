@@ -81,4 +81,4 @@ def advise(
         print(json.dumps({**answered.plain(), **({"explained": seen} if explain else {})}))
         return
     for line in lines(answered, explain):
-        console.print(line, markup=False)
+        console.print(line, markup=False, soft_wrap=not console.is_terminal)

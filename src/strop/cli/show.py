@@ -42,7 +42,8 @@ def setup() -> None:
     keep_freed_memory()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    logging.getLogger("torch").setLevel(logging.ERROR)
+    for library in ("torch", "bitsandbytes"):
+        logging.getLogger(library).setLevel(logging.ERROR)
     # deprecations inside libraries are ours to follow, not the user's
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", category=FutureWarning)

@@ -26,11 +26,15 @@ def read_records(path: str | Path) -> list[EvalRecord]:
     """Records of an eval folder, of a plain file with rows `{"item", "score"[, "cluster"]}`, or of
     lm-eval's `--log_samples`.
 
-    Raises `DataError` with file and line for a row that is not of that form.
+    Raises `DataError` for another folder, and with file and line for a row that is not of that
+    form.
     """
     file = Path(path)
     if not (file / RECORDS).exists() and holds_log_samples(file):
         return read_log_samples(file)
+    if file.is_dir() and not (file / RECORDS).exists():
+        raise DataError("the folder holds no eval", where=str(file),
+                        fix="name a folder that strop eval wrote")  # fmt: skip
     file = file / RECORDS if file.is_dir() else file
     lines = read_text(file, DataError).split("\n")
     records = [

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from strop.curate.check.run import Asked, Report, check
-from strop.data.records import any_record, kind_of_row, row_of
+from strop.data.bad_rows import MAX_BAD
+from strop.data.records import COLUMNS, any_record, kind_of_row, row_of
 from strop.data.sources import at, first_row, read
 from strop.errors import DataError
 from strop.rewards.exact import golds_of, judged
@@ -19,7 +20,7 @@ from strop.stats.agreement import label_noise
 from strop.text.parse import plain
 from strop.types import Preference, Record, RecordKind, Task
 
-FAMILIES = ("prompts", "labels", "length", "likeness", "conflicts", "annotators")
+FAMILIES = ("rows", "prompts", "labels", "length", "likeness", "conflicts", "annotators")
 """Families of `strop data check` that facts are read from."""
 LONGEST_GOLD = 100
 """Characters of an answer that can be compared with; a longer one is a text, of which there are
@@ -95,8 +96,9 @@ def read_data(paths: Sequence[Path], watch: Callable[[Record], None] | None = No
             watch=partial(_all, watchers),
         )
         reports[kind] = check(asked, FAMILIES)
-        for other, count in reports[kind].sections["prompts"].figures["kinds"].items():
-            facts[COUNTED[other]] += count
+        figures = reports[kind].sections["prompts"].figures
+        _expect_one_kind(kind, figures["kinds"], named)
+        facts[COUNTED[kind]] += figures["kinds"][kind]
     checkable = golds.tasks.total() - golds.tasks[""]
     if golds.tasks:
         facts["verifiable"] = checkable / golds.tasks.total()
@@ -110,6 +112,28 @@ def read_data(paths: Sequence[Path], watch: Callable[[Record], None] | None = No
     facts["prompts_by_kind"] = prompts
     named_rewards = [name for name, _ in golds.tasks.most_common() if name]
     return KnownData(facts, files, named_rewards[0] if named_rewards else "", reports)
+
+
+def left_out(reports: Mapping[RecordKind, Report]) -> Iterator[str]:
+    """What is to be said of rows that cannot be used: `"2 of 101 rows cannot be used (...)"`."""
+    for kind, report in reports.items():
+        yield from (one.said for one in report.sections["rows"].findings)
+        for other, count in report.sections["prompts"].figures["kinds"].items():
+            if other != kind:
+                yield f"{count} of the rows beside the {COUNTED[kind]} are {COUNTED[other]}"
+
+
+def _expect_one_kind(
+    kind: RecordKind, kinds: Mapping[RecordKind, int], paths: Sequence[str]
+) -> None:
+    """Raise `DataError` for files without a usable row, or with many rows of another kind."""
+    if not kinds.get(kind):
+        raise DataError("no row can be used", where=", ".join(paths),
+                        fix="strop data check says why, row by row")  # fmt: skip
+    if sum(kinds.values()) - kinds[kind] > MAX_BAD * sum(kinds.values()):
+        held = " and ".join(f"{count} {COUNTED[kind]}" for kind, count in kinds.items())
+        raise DataError(f"the rows are of several kinds: {held}", where=", ".join(paths),
+                        fix="put each kind into a file of its own: --data for each")  # fmt: skip
 
 
 def checkable_rows(paths: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -132,7 +156,18 @@ def _kind(path: Path) -> RecordKind:
         raise DataError(f"the file holds {held}", where=str(path),
                         fix="see what rows look like in docs/data.md; strop data build converts "
                         "exports, strop data map any row")  # fmt: skip
+    _expect_no_null(row or {}, path)
     return kind
+
+
+def _expect_no_null(row: Mapping[str, Any], path: Path) -> None:
+    """Raise `DataError` for a row with all columns of a kind and nothing in one of them."""
+    for forms in COLUMNS.values():
+        for form in forms:
+            null = [name for name in form if name in row and row[name] is None]
+            if null and all(name in row for name in form):
+                raise DataError(f"`{null[0]}` is null in the first row", where=str(path),
+                                fix="write what is missing, or drop such rows")  # fmt: skip
 
 
 def _annotators(paths: Sequence[str]) -> list[str]:

@@ -4,6 +4,7 @@ do."""
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ from strop.evals.decode.estimators import pass_at
 from strop.evals.records import read_records
 from strop.evals.summary import read_summary
 from strop.files import read_text
+from strop.model.load import weights_hash
 from strop.stats.clustered import MeanEstimate, number_clusters
 from strop.stats.share import Share, share
 from strop.types import EvalRecord
@@ -42,7 +44,7 @@ def read_target(text: str) -> Target:
     """`"greedy/accuracy=0.9"`; raises `UsageError` for anything else."""
     name, found, value = text.rpartition("=")
     try:
-        if not found or not name.strip():
+        if not found or not name.strip() or not math.isfinite(float(value)):
             raise ValueError
         return Target(name.strip(), float(value))
     except ValueError:
@@ -92,6 +94,18 @@ def read_eval(
     return KnownEval(facts, name)
 
 
+def expect_same_model(folder: Path, model: Path) -> None:
+    """Raise `UsageError` where an eval says that it is of other weights than the model's."""
+    measured = (read_summary(folder) or {}).get("model") or {}
+    known = measured.get("sha256")
+    if known is not None and known != weights_hash(model):
+        raise UsageError(
+            f"the eval is of another model: {measured.get('path')}",
+            where=str(folder),
+            fix=f"run the suite on {model}, or name that model as --model",
+        )
+
+
 def read_prompted(folder: Path, target: Target | None) -> dict[str, Any]:
     """The gap that another prompt leaves."""
     if target is None:
@@ -122,15 +136,18 @@ def _chosen(
     by_score: Mapping[str, Sequence[EvalRecord]], target: Target | None, folder: Path
 ) -> str | None:
     """The score that counts: the target's, or the only one that is a share; `None` for several."""
-    if target is not None:
-        if target.score in by_score:
-            return target.score
-        raise UsageError(f"the eval has no score {target.score}", where=str(folder),
-                         fix=f"name one of: {', '.join(by_score)}")  # fmt: skip
+    good = [name for name in by_score if not name.startswith("drift/")]
     shares = [
-        name for name, records in by_score.items()
-        if not name.startswith("drift/") and all(0 <= (one.score or 0.0) <= 1 for one in records)
+        name for name in good if all(0 <= (one.score or 0.0) <= 1 for one in by_score[name])
     ]  # fmt: skip
+    if target is not None:
+        if target.score not in good:
+            raise UsageError(f"the eval has no score {target.score}", where=str(folder),
+                             fix=f"name one of: {', '.join(good)}")  # fmt: skip
+        if target.score in shares and not 0 <= target.value <= 1:
+            raise UsageError(f"{target.score} is a share, and {target.value:g} is none",
+                             fix="give a target from 0 to 1")  # fmt: skip
+        return target.score
     return shares[0] if len(shares) == 1 else None
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from strop.data.records import any_record
 from strop.data.sources import at, read
+from strop.errors import UsageError
 from strop.evals.tasks.perplexity import Passage, corpus_of, score_rows
 from strop.model.load import expect_weights, load_config, load_for_inference, load_tokenizer
 from strop.model.network import Policy
@@ -50,8 +51,12 @@ def read_model(folder: Path) -> dict[str, Any]:
     """`{"model": True, "parameters": 134515008, "tuned": True, "plateau": None}`.
 
     A base model is one without a chat template whose lineage, if it has one, holds no method that
-    teaches to answer. Raises `ModelError` for a folder that holds no model.
+    teaches to answer. Raises `UsageError` where there is no folder,
+    `ModelError` where it holds no model.
     """
+    if not folder.is_dir():
+        raise UsageError("no such model folder", where=str(folder),
+                         fix="give the folder of the model that would be trained")  # fmt: skip
     expect_weights(str(folder))
     config = load_config(str(folder), False)
     tokenizer = load_tokenizer(str(folder))

@@ -25,6 +25,28 @@ _SAID = {
 }
 
 
+_SPOKEN = {
+    "pass_1": "pass@1", "pass_k": "pass@k", "gap": "the gap to the target",
+    "gap_low": "the low end of the gap", "prompted_gap": "the gap under another prompt",
+    "sampling_k": "the number of answers from which a vote meets the target",
+    "users": "users a week", "goal": "the goal in words", "verifiable": "the checkable share",
+    "noise": "the share of wrong labels", "noise_items": "labels that were given twice",
+    "cyclic": "the share of prompts whose preferences run in a circle",
+    "liked": "the share of thumbs up", "plateau": "SFT has flattened",
+    "tuned": "the model was taught to answer", "samples_right_answers": "it samples right answers",
+    "only_form_is_missing": "only the form is missing", "length_bias": "length decides",
+    "near_identical": "the share of nearly identical pairs", "score": "the score",
+    "domain_ratio": "how foreign the documents are", "data": "data was given",
+    "evaluated": "an eval was given", "prompts": "different prompts", "signal": "the signal",
+}  # fmt: skip
+"""Facts in words, where their names do not say it."""
+
+
+def spoken(fact: str) -> str:
+    """A fact in words."""
+    return _SPOKEN.get(fact, fact.replace("_", " "))
+
+
 @dataclass(frozen=True, slots=True)
 class Condition:
     """`Condition("pairs", ">=", 100.0)`; for truths `"is"` with True or False, and `"known"` with
@@ -47,11 +69,11 @@ class Condition:
 
     def wanted(self) -> str:
         """`"pairs at least 100"`."""
-        name = self.fact.replace("_", " ")
+        name = spoken(self.fact)
         if self.relation == "known":
-            return f"{name} {'known' if self.value else 'unknown'}"
+            return f"{name}: {'known' if self.value else 'unknown'}"
         if self.relation == "is":
-            return name if self.value else f"not {name}"
+            return name if self.value else f"not: {name}"
         value = f"{self.value:g}" if isinstance(self.value, float) else str(self.value)
         return f"{name} {_SAID[self.relation]} {value}".replace("  ", " ")
 

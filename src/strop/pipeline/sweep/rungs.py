@@ -15,6 +15,7 @@ from strop.errors import RecipeError
 from strop.files import write_whole
 from strop.recipe.loading.load import load, load_recipe
 from strop.recipe.pipeline import Pipeline
+from strop.recipe.suite import Suite
 from strop.recipe.sweep import SweepRecipe, Value
 from strop.recipe.train.methods import Recipe
 
@@ -50,7 +51,9 @@ def settings_of(sweep: SweepRecipe) -> list[Setting]:
 
 
 def checked(sweep: SweepRecipe) -> dict[Setting, Recipe]:
-    """The recipe of every setting; raises `RecipeError` for a value that the recipe refuses."""
+    """The recipe of every setting; raises `RecipeError` for a value that the recipe refuses, and
+    for a suite that is none."""
+    load(Suite, Path(sweep.suite))
     return {
         setting: load_recipe(Path(sweep.recipe), setting.overrides)
         for setting in settings_of(sweep)

@@ -3,6 +3,7 @@ second."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from strop.recipe.train.methods import Recipe
@@ -17,6 +18,11 @@ likely and high). Chowdhery et al. 2022 (PaLM, arXiv 2204.02311, table 3) collec
 large runs; small models and short forwards reach less."""
 READ = {"cpu": Range(0.8, 0.5, 0.25), "cuda": Range(0.7, 0.45, 0.2)}
 """Shares of a device's bandwidth that sampling reaches."""
+
+
+LAUNCH = {"cpu": Range(0.0, 0.0, 0.0), "cuda": Range(2e-4, 6e-4, 1e-3)}
+"""Seconds that a layer takes at least, however little it computes: about ten kernels, started one
+by one from Python. strop's own assumption, not measured; a backward counts twice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +54,10 @@ def duration_of(
     work += _attention(shape, workload)
     referenced = 2 * shape.parameters * workload.step_tokens * reads_reference(recipe)
     online = workload.answers > 0
-    training = _over(work + (referenced if online else 0), device.tflops * 1e12, USED[device.kind])
+    computing = _over(work + (referenced if online else 0), device.tflops * 1e12, USED[device.kind])
+    forwards = math.ceil(workload.step_tokens / memory.tokens)
+    launching = LAUNCH[device.kind].times(3 * forwards * shape.layers)
+    training = _sum(computing, launching)
     once = _over(0 if online else referenced * steps, device.tflops * 1e12, USED[device.kind])
     return Duration(training, _sampling(recipe, shape, workload, memory, device), steps, once)
 
@@ -84,11 +93,16 @@ def _sampling(
     reading = _over(rounds * size * shape.parameters, device.gb_per_second * 1e9, READ[device.kind])
     work = 2 * shape.parameters * (workload.sampled + workload.prompt_tokens)
     computing = _over(work, device.tflops * 1e12, USED[device.kind])
-    return Range(
+    busy = Range(
         max(reading.low, computing.low),
         max(reading.likely, computing.likely),
         max(reading.high, computing.high),
     )
+    return _sum(busy, LAUNCH[device.kind].times(rounds * shape.layers))
+
+
+def _sum(one: Range, other: Range) -> Range:
+    return Range(one.low + other.low, one.likely + other.likely, one.high + other.high)
 
 
 def _over(work: float, speed: float, shares: Range) -> Range:

@@ -141,6 +141,7 @@ def _assumptions(workload: Workload, memory: Memory, device: Hardware) -> Iterat
         "cpu": "memory is beside what importing the libraries takes",
         "cuda": "memory is what the device holds, its driver included",
     }[device.kind]
+    yield "loading, evals and saving are not counted"
     yield (
         f"{device.tflops:.3g} TFLOP/s and {device.gb_per_second:.4g} GB/s, at the shares of them "
         "that programs reach: low, likely and high differ by that"

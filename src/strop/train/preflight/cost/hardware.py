@@ -64,11 +64,18 @@ def hardware(name: str = HERE, table: Path | None = None) -> Hardware:
         raise UsageError(f"no hardware is called {name}", fix=f"use {HERE} or one of: {known}; or "
                          "give a table of your own: --hardware-file")  # fmt: skip
     row = rows[name]
+    if "prices_of" not in rows:
+        raise UsageError("the hardware table does not say when its prices were looked up",
+                         where=str(table), fix='add prices_of = "2026-01" at its top')  # fmt: skip
     try:
-        return Hardware(
-            name, str(row["name"]), row["kind"], float(row["memory_gib"]), float(row["tflops"]),
-            float(row["gb_per_second"]), Range(*map(float, row["price"])), str(rows["prices_of"]),
-        )  # fmt: skip
+        memory, tflops, speed = (
+            float(row[key]) for key in ("memory_gib", "tflops", "gb_per_second")
+        )
+        price = Range(*map(float, row["price"]))
+        if min(memory, tflops, speed) <= 0 or not 0 <= price.low <= price.likely <= price.high:
+            raise ValueError("sizes are above 0, and prices rise from low to high")
+        return Hardware(name, str(row["name"]), row["kind"], memory, tflops, speed, price,
+                        str(rows["prices_of"]))  # fmt: skip
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"the row {name} of the hardware table is not whole: {error}",
                          where=str(table or "hardware.toml"),

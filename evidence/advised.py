@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import runs
 import yaml
 
 from strop.advise.known.evals import Target
@@ -76,14 +77,7 @@ FIRST: Row = {"optim": {"optimizer": "muon", "learning_rate": 5e-3, "warmup_rati
                         "final_ratio": 0.01, "betas": [0.9, 0.95]},
               "run": {"steps": 300, "batch_size": 64}}  # fmt: skip
 """From random weights: as in the demo, a third as long."""
-POLICY: Row = {
-    "data": "data/tasks.jsonl",
-    "rollout": {"group_size": 8, "max_tokens": 48},
-    "reward": [{"function": "exact_answer"}, {"function": "format_tags", "weight": 0.2}],
-    "optim": {"learning_rate": 3e-4, "schedule": "linear", "warmup_ratio": 0.0,
-              "final_ratio": 0.1, "betas": [0.9, 0.95]},
-    "run": {"steps": 40, "batch_size": 32},
-}  # fmt: skip
+POLICY: Row = {name: part for name, part in runs.POLICY.items() if name != "eval"}
 
 
 def preferring(point: str, data: str, **objective: Any) -> Way:

@@ -27,6 +27,7 @@ from tests.support.sandboxes import (
     SHORT,
     children,
     folder_of,
+    has_ended,
     is_gone,
     judge,
     nothing_stays,
@@ -329,6 +330,32 @@ def test_what_uses_too_much_is_killed_for_that_reason(
             QUICK, seconds=0.8 if is_short else 8.0, wall=2.0 if "longer" in reason else 20.0
         )
         assert reason in sandbox.run_program(code, "", patient).killed
+
+
+def test_a_kill_by_the_kernel_is_told_as_its_limit_when_the_watcher_cannot_look(
+    sandbox: Sandbox,
+) -> None:
+    killed = []
+    spin = threading.Thread(
+        target=lambda: killed.append(
+            sandbox.run_program("while True: pass", "", replace(QUICK, wall=20.0)).killed
+        )
+    )
+    with nothing_stays(sandbox):
+        spin.start()
+        assert wait_for(lambda: children(sandbox.pid))
+        (candidate,) = children(sandbox.pid)
+        os.kill(sandbox.pid, signal.SIGSTOP)
+        assert wait_for(lambda: has_ended(candidate), 20.0)
+        os.kill(sandbox.pid, signal.SIGCONT)
+        spin.join()
+        assert killed == ["it used more than 0.8 s of CPU time"]
+
+
+def test_a_candidate_that_kills_itself_is_not_told_as_a_limit(sandbox: Sandbox) -> None:
+    code = "import signal, threading\nsignal.pthread_kill(threading.get_ident(), signal.SIGKILL)"
+    ended = sandbox.run_program(code, "", QUICK)
+    assert (ended.status, ended.killed) == (-signal.SIGKILL, "")
 
 
 def test_limits_of_the_kernel_hold_inside(sandbox: Sandbox) -> None:

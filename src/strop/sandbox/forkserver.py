@@ -134,6 +134,7 @@ def _watch(
     poll = select.poll()
     poll.register(handle, select.POLLIN)
     poll.register(control, select.POLLIN | select.POLLHUP)
+    over_cpu = f"it used more than {limits.seconds:g} s of CPU time"
     reason, acknowledged = "", False
     while not reason:
         left = deadline - time.monotonic()
@@ -148,16 +149,19 @@ def _watch(
             if deadline <= time.monotonic() or time.monotonic() > last:
                 reason = f"it took longer than {limits.wall:g} s"
         elif _cpu_seconds(child) > limits.seconds:
-            reason = f"it used more than {limits.seconds:g} s of CPU time"
+            reason = over_cpu
         elif holds_too_much(folder, limits.folder):
             reason = f"it wrote more than {limits.folder} bytes or {MOST_FILES} files"
         elif _threads(child) > MOST_THREADS:
             reason = f"it started more than {MOST_THREADS} threads"
     if reason:
         signal.pidfd_send_signal(handle, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
+    _, status, used = os.wait4(child, 0)
     os.close(handle)
-    return {"status": os.waitstatus_to_exitcode(status), "killed": reason}, acknowledged
+    ended = os.waitstatus_to_exitcode(status)
+    if not reason and ended == -signal.SIGKILL and used.ru_utime + used.ru_stime > limits.seconds:
+        reason = over_cpu  # the kernel's limit came first: this process had to wait for a CPU
+    return {"status": ended, "killed": reason}, acknowledged
 
 
 def _seconds_at_work(child: int, began: float) -> float:

@@ -24,7 +24,7 @@ TRAINED: dict[str, dict[str, Any]] = {
                    "eval": {"items": 200, "right": 24, "samples": 8, "lucky": 24, "hits": 1}},
     "dpo": {"pairs": {"rows": 120}, "model": {"chat": True}},
     "cdpo": {"pairs": {"rows": 120, "again": 60, "disagree": 12}, "model": {"chat": True}},
-    "robust_dpo": {"pairs": {"rows": 120, "again": 60, "disagree": 18}, "model": {"chat": True}},
+    "robust_dpo": {"pairs": {"rows": 2600, "again": 60, "disagree": 18}, "model": {"chat": True}},
     "ipo": {"pairs": {"rows": 120, "circles": 5}, "model": {"chat": True}},
     "simpo": {"pairs": {"rows": 120, "longer": 0.9}, "model": {"chat": True}},
     "orpo": {"pairs": {"rows": 120}, "model": {"chat": False}},

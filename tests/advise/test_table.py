@@ -114,3 +114,11 @@ def test_conditions_are_read(text: str) -> None:
 def test_other_words_are_no_conditions(text: str) -> None:
     with pytest.raises(ValueError, match=r"condition|takes no"):
         condition(text)
+
+
+def test_pairs_and_their_noise_by_hand() -> None:
+    assert Facts(pairs=2000, noise=0.2).clean_pairs == pytest.approx(2000 * 0.36)
+    assert Facts(pairs=2000).clean_pairs is None
+    assert Facts(length_bias=True, lengths_apart=0.2).length_decides
+    assert not Facts(length_bias=True, lengths_apart=0.19).length_decides
+    assert not Facts(length_bias=False, lengths_apart=0.9).length_decides

@@ -51,7 +51,8 @@ def text(draw: random.Random, words: int) -> str:
 
 
 def pairs(spec: Spec, draw: random.Random) -> Iterator[Row]:
-    """`rows` pairs of `prompts` prompts, the chosen one longer in a share `longer`; a share `near`
+    """`rows` pairs of `prompts` prompts, one answer of `long` words and one of `short`, the chosen
+    one longer in a share `longer`; a share `near`
     of them with nearly one answer; the first `again` of them a second time, and of those
     `disagree` the other way round; `circles` prompts whose preferences run in a circle."""
     rows, longer = spec["rows"], spec.get("longer", 0.5)
@@ -59,7 +60,7 @@ def pairs(spec: Spec, draw: random.Random) -> Iterator[Row]:
     near, again = round(spec.get("near", 0) * rows), spec.get("again", 0)
     made = []
     for n in range(rows):
-        long, short = text(draw, 20), text(draw, 12)
+        long, short = text(draw, spec.get("long", 20)), text(draw, spec.get("short", 12))
         if n < near:
             long = short = text(draw, 30)
             short = short[:-1] + "x"

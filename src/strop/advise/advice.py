@@ -190,6 +190,7 @@ def _filled(facts: Facts) -> Mapping[str, Any]:
         **{name: _Said(value) for name, value in asdict(facts).items()},
         "noise_factor": _Said(1 / max(1e-9, (1 - 2 * noise) ** 2)),
         "noise_said": _noise_said(facts),
+        "clean_pairs": _Said(facts.clean_pairs),
         **_length_said(facts.longer_wins),
         "unverifiable": _Said(None if facts.verifiable is None else 1 - facts.verifiable),
         **{f"{kind}_wanted": _Said(_wanted(kind, facts)) for kind in WANTED},

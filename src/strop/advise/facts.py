@@ -18,6 +18,9 @@ SAMPLES_BADLY = 0.05
 """Sampled accuracy below which most groups of 8 hold no right answer: 0.95^8 = 0.66."""
 FOR_WANT_OF_FORMAT = 0.1
 """Share of wrong answers that hold the right one, from which the form is what is missing."""
+APART = 0.2
+"""By what share the lengths of two answers differ from which a bias of length decides the method:
+below, what a sum over tokens gains by length is little beside what the words give."""
 KNOWS = 0.05
 """How far greedy accuracy lies above sampled accuracy where a model knows more than it samples."""
 LEARNABLE = 0.3
@@ -35,8 +38,9 @@ class Facts:
       answer, tests or a schema; `noise`, the estimated share of wrong labels, from what was judged
       twice (0 where nothing was), `noise_items` such comparisons; `cyclic`, the share of prompts
       whose preferences run in a circle; `longer_wins`, the chance that the longer answer of a pair
-      is the chosen one, `length_bias` whether that is surely not chance; `near_identical`, the
-      share of pairs with nearly one answer; `liked`, the share of thumbs up.
+      is the chosen one, `length_bias` whether that is surely not chance, `lengths_apart` by what
+      share the lengths of the two differ (the median); `near_identical`, the share of pairs with
+      nearly one answer; `liked`, the share of thumbs up.
     - Evals: the `score` of `items`, `greedy` where each was answered once; the `target`, the `gap`
       between them with its interval; `pass_1` and `pass_k`, sampled, of `k` answers; `unformatted`,
       the share of answers without the wanted form, cut or empty; `gold_in_wrong`, the share of
@@ -64,6 +68,7 @@ class Facts:
     cyclic: float | None = None
     longer_wins: float | None = None
     length_bias: bool = False
+    lengths_apart: float | None = None
     near_identical: float | None = None
     liked: float | None = None
     items: int | None = None
@@ -106,6 +111,19 @@ class Facts:
         return "prompts" if self.tasks else "none"
 
     @property
+    def length_decides(self) -> bool:
+        """Whether length tells the chosen answer of a pair, and lengths differ by much."""
+        return self.length_bias and (self.lengths_apart is None or self.lengths_apart >= APART)
+
+    @property
+    def clean_pairs(self) -> float | None:
+        """How many pairs with right labels teach a noise-corrected loss as much as these: its
+        variance grows by 1 / (1 - 2 noise)^2 (Chowdhury et al. 2024, arXiv 2403.00409)."""
+        if self.pairs is None or self.noise is None:
+            return None
+        return self.pairs * (1 - 2 * self.noise) ** 2
+
+    @property
     def only_form_is_missing(self) -> bool | None:
         """Whether the model knows answers that it does not sample in the wanted form: the form is
         missing, wrong answers hold the right one, or greedy ones are right where sampled ones are
@@ -127,7 +145,9 @@ class Facts:
         return True if self.greedy is not None and self.greedy >= LEARNABLE else None
 
 
-DERIVED = ("signal", "only_form_is_missing", "samples_right_answers")
+DERIVED = (
+    "signal", "length_decides", "clean_pairs", "only_form_is_missing", "samples_right_answers",
+)  # fmt: skip
 NAMES = (*(one.name for one in fields(Facts)), *DERIVED)
 """Every name that a rule may use."""
 

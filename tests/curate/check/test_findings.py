@@ -172,6 +172,14 @@ class TestThumbs:
         assert (one.count, one.severity) == (2, "warn")
         assert [place.line for place in one.examples] == [4, 201]
 
+    def test_how_far_lengths_of_pairs_are_apart(self, write_rows: WriteRows) -> None:
+        """8 of 10, 10 of 12 and 5 of 20 characters: shares of 0.2, 0.167 and 0.75."""
+        lengths = [(8, 10), (12, 10), (20, 5)]
+        rows = [{"prompt": f"p{n}", "chosen": "a" * one, "rejected": "b" * other}
+                for n, (one, other) in enumerate(lengths)]  # fmt: skip
+        report = checked(write_rows("data.jsonl", rows))
+        assert report.sections["length"].figures["preference"]["apart"] == pytest.approx(0.2)
+
     def test_length_and_style(self, write_rows: WriteRows) -> None:
         rows = thumbs(N)
         for row in rows:

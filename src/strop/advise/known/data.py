@@ -189,6 +189,7 @@ def _of_pairs(report: Report, golds: Golds) -> dict[str, Any]:
         "cyclic": conflicts.get("cyclic_prompts", 0) / unique if unique else 0.0,
         "longer_wins": length["auc"]["auc"] if length else None,
         "length_bias": _biased(report),
+        "lengths_apart": length["apart"] if length else None,
         "near_identical": likeness["near_identical"] / likeness["compared"] if likeness else None,
     }
 

@@ -39,6 +39,7 @@ def length(survey: Survey) -> Section:
             continue
         liked, disliked, ranked, unlike = compared
         figures[kind] = {
+            "apart": _apart(liked, disliked) if kind == "preference" else None,
             "median_liked": float(np.median(liked)),
             "median_disliked": float(np.median(disliked)),
             "liked_quantiles": quantiles(liked.tolist(), AT_QUANTILES),
@@ -54,6 +55,11 @@ def length(survey: Survey) -> Section:
             places = ledger.origins(unlike[:5].tolist())
             found.append(finding("length_bias", "warn", text, len(rows), places))
     return Section("length", figures, tuple(found))
+
+
+def _apart(chosen: Floats, rejected: Floats) -> float:
+    """By what share of the longer answer the two of a pair differ in length: the pairs' median."""
+    return float(np.median(np.abs(chosen - rejected) / np.maximum(1, np.maximum(chosen, rejected))))
 
 
 Measured = tuple[Floats, Floats, Ranking, NDArray[np.intp]]

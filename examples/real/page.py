@@ -126,8 +126,9 @@ def _table(folder: Path) -> str:
             told = abs(change) > 0.005 and column != "answer tokens"
             colour = ("#dafbe1" if change > 0 else "#ffebe9") if told else "none"
             cells.append(f"<td style='background:{colour}'>{_shown(column, value)}")
-        lines.append(f"<tr><td>{name}{''.join(cells)}</tr>")
-    return f"<table>{''.join(lines)}</table>"
+        lines.append(f"<tr><td style='white-space:nowrap'>{name}{''.join(cells)}</tr>")
+    # twelve columns have to fit a laptop's window
+    return f"<table style='font-size:12px'>{''.join(lines)}</table>"
 
 
 def _bars(folder: Path) -> go.Figure:

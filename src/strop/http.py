@@ -14,6 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -81,6 +82,19 @@ class HttpClient:
         with self._connected(url) as connection:
             return self._asked(connection, url, body, threading.Event()).said
 
+    def tell(self, url: str, body: Any) -> None:
+        """Post what has no answer but its status. Raises `HttpError` where the last attempt fails
+        too."""
+        with self._connected(url) as connection:
+            send = partial(connection.post, url, json=body)
+            self._tried(send, url, threading.Event(), read=_nothing)
+
+    def get(self, url: str) -> Any:
+        """What stands at an address, which is never taken from the cache. Raises `HttpError` where
+        the last attempt fails too."""
+        with self._connected(url) as connection:
+            return self._tried(partial(connection.get, url), url, threading.Event())
+
     def post_all(
         self,
         url: str,
@@ -118,7 +132,8 @@ class HttpClient:
     def _connected(self, url: str) -> httpx.Client:
         """A connection for requests to `url`; raises `UsageError` for what is no address."""
         _expect_address(url)
-        return httpx.Client(timeout=self.limits.seconds, headers=self.headers)
+        encrypted = url.startswith("https:")  # reading certificates takes longer than an answer
+        return httpx.Client(timeout=self.limits.seconds, headers=self.headers, verify=encrypted)
 
     def _asked(
         self, connection: httpx.Client, url: str, body: Any, called_off: threading.Event
@@ -127,14 +142,18 @@ class HttpClient:
         if kept is not None and (stored := _stored(kept)):
             return _Answered(stored["answer"], fresh=False)
         self._charge(url)
-        answer = self._tried(connection, url, body, called_off)
+        answer = self._tried(partial(connection.post, url, json=body), url, called_off)
         self._count(answer)
         if kept is not None and self.keep(answer):
             _store(kept, {"url": url, "body": body, "answer": answer})
         return _Answered(answer, fresh=True)
 
     def _tried(
-        self, connection: httpx.Client, url: str, body: Any, called_off: threading.Event
+        self,
+        send: Callable[[], httpx.Response],
+        url: str,
+        called_off: threading.Event,
+        read: Callable[[httpx.Response, str], Any] | None = None,
     ) -> Any:
         """The answer after as many attempts as it takes, or as are left when it is called off."""
         wait, problem = self.limits.first_wait, "called off, since another request failed"
@@ -143,12 +162,12 @@ class HttpClient:
             if called_off.wait(self._until_its_turn()):
                 break
             try:
-                response = connection.post(url, json=body)
+                response = send()
             except httpx.HTTPError as error:
                 problem, asked_for, status = f"{type(error).__name__}: {error}", 0.0, None
             else:
                 if response.is_success:
-                    return _parsed(response, url)
+                    return (read or _parsed)(response, url)
                 status = response.status_code
                 problem = f"status {status}: {response.text[:200]}"
                 asked_for = retry_after(response.headers.get("retry-after", ""))
@@ -288,6 +307,10 @@ def _parsed(response: httpx.Response, url: str) -> Any:
         return response.json()
     except ValueError:
         raise HttpError(f"the answer is no JSON: {response.text[:200]!r}", where=url) from None
+
+
+def _nothing(response: httpx.Response, url: str) -> None:
+    """The status was all that was wanted."""
 
 
 def _stored(path: Path) -> dict[str, Any] | None:

@@ -9,10 +9,11 @@ import pytest
 import torch
 import transformers as hf
 
+from strop.engines.endings import stopped
 from strop.engines.engine import Sampling
 from strop.engines.local.distribution import BLOCK, draw, kept_logits
 from strop.engines.local.engine import LocalEngine
-from strop.engines.local.sampler import REPACK_BELOW, stopped
+from strop.engines.local.sampler import REPACK_BELOW
 from strop.model import decode
 from strop.model.decode import TreeDecoder, common_beginning, honours_plain, places
 from strop.model.logprobs import Head, TreeScorer

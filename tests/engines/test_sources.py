@@ -95,10 +95,12 @@ class ByIndex:
 class TestSynchronousSource:
     def source(self, recipes: dict[str, Path], weight: list[float]) -> SynchronousSource:
         recipe: Any = load_recipe(recipes["grpo"], ["rollout={group_size: 2, temperature: 0.7}"])
+        engine: Any = Noted()
+        reward: Any = ByIndex()
         return SynchronousSource(
             recipe, prompted([(n,) for n in range(10, 30)]),
-            DataMixture([Part(False, 0, 20, 1.0)], 4, 0),
-            Noted(), ByIndex(), weights=lambda: {"w": torch.tensor(weight[-1])},  # type: ignore[arg-type]
+            DataMixture([Part(False, 0, 20, 1.0)], 4, 0), engine, reward,
+            publish=lambda: engine.publish({"w": torch.tensor(weight[-1])}),
         )  # fmt: skip
 
     def test_every_step_samples_with_the_weights_of_its_moment(

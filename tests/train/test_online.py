@@ -106,7 +106,7 @@ class TestDynamicSampling:
             mixture,
             engine,
             EveryThird(),
-            weights=dict,  # type: ignore[arg-type]
+            publish=lambda: None,
         )
         return source.next(step, position=step), engine
 

@@ -12,6 +12,7 @@ from strop.cli import (
     demo,
     doctor,
     elsewhere,
+    engine,
     estimate,
     gate,
     judge,
@@ -61,6 +62,7 @@ app.add_typer(suite.app, name="eval")
 app.add_typer(data.app, name="data")
 app.add_typer(reward.app, name="reward")
 app.add_typer(judge.app, name="judge")
+app.add_typer(engine.app, name="engine")
 app.add_typer(registry.app, name="registry")
 app.command("advise")(advise.advise)
 app.command("estimate")(estimate.estimate)

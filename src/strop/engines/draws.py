@@ -13,11 +13,11 @@ from typing import Any, Literal
 import numpy as np
 
 Stream = Literal[
-    "training", "selfcheck", "held_out", "eval", "decode", "synthetic", "data", "judge"
+    "training", "selfcheck", "held_out", "eval", "decode", "synthetic", "data", "judge", "served"
 ]
 """The purpose of a draw: training rollouts, the check before step 1, held-out tasks during
 training, the tasks of an eval, a study of decoding, generated data, answers that become data,
-verdicts. Streams of one seed are independent."""
+verdicts, requests to a server of ours. Streams of one seed are independent."""
 
 Uniforms = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -42,7 +42,16 @@ class DrawKey:
 def uniforms(key: DrawKey, count: int) -> Uniforms:
     """The first `count` numbers in [0, 1) of a key, float64; a larger `count` begins with the same
     numbers."""
-    text = f"{key.seed}/{key.stream}/{key.step}/{key.round}/{key.index}/{key.prompt}"
-    digest = hashlib.sha256(text.encode()).digest()
-    number = int.from_bytes(digest[:16], "little")
+    number = int.from_bytes(_digest(key)[:16], "little")
     return np.random.Generator(np.random.Philox(key=number)).random(count)
+
+
+def seed_of(key: DrawKey) -> int:
+    """One number for a server that takes a seed for each request, below 2^63: keys that differ in
+    anything have seeds that nothing else has in common."""
+    return int.from_bytes(_digest(key)[:8], "little") >> 1
+
+
+def _digest(key: DrawKey) -> bytes:
+    text = f"{key.seed}/{key.stream}/{key.step}/{key.round}/{key.index}/{key.prompt}"
+    return hashlib.sha256(text.encode()).digest()

@@ -8,7 +8,8 @@ from __future__ import annotations
 import difflib
 import re
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -113,6 +114,36 @@ def merge_adapter(base: Any, folder: str) -> Any:
     if any(reaches_tied(base, names) for names in changed):
         untie(base)
     return _peft().PeftModel.from_pretrained(base, folder).merge_and_unload()
+
+
+def attach_adapter(model: Any, name: str, folder: str) -> Any:
+    """The peft model around `model` (or `model` itself, if it is one) that also holds the adapter
+    of this folder under this name; `only_adapter` says which one counts."""
+    _config(folder)
+    if not isinstance(model, _peft().PeftModel):
+        return _peft().PeftModel.from_pretrained(model, folder, adapter_name=name)
+    model.load_adapter(folder, adapter_name=name)
+    return model
+
+
+def drop_adapter(model: Any, name: str) -> None:
+    """Free an adapter of a peft model."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # which one counts is said before each use
+        model.delete_adapter(name)
+
+
+@contextmanager
+def only_adapter(model: Any, name: str | None) -> Iterator[None]:
+    """Within it, a peft model runs with this adapter, or with none; any other model as it is."""
+    if name is not None:
+        model.set_adapter(name)
+        yield
+    elif isinstance(model, _peft().PeftModel):
+        with model.disable_adapter():
+            yield
+    else:
+        yield
 
 
 def merge_for_good(model: Any) -> None:

@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-import torch
-
 from strop.data.order import DataMixture, permutation
 from strop.engines.draws import DrawKey
 from strop.engines.engine import Engine, PromptedTask, sampling_of
@@ -58,10 +56,10 @@ class RolloutSource(Protocol):
 class SynchronousSource:
     """Samples a step's rollouts when `next` is called, with the current weights.
 
-    `weights` returns the trainer's weights by name; they are published to the engine before every
-    step. With `rollout.resample`, groups of further prompts replace groups whose rewards are all
-    equal or whose answers are all masked (dynamic sampling: DAPO, arXiv 2503.14476, section 3.2);
-    after the last round, equal groups fill the step.
+    `publish` gives the engine the trainer's weights; it is called before every step. With
+    `rollout.resample`, groups of further prompts replace groups whose rewards are all equal or
+    whose answers are all masked (dynamic sampling: DAPO, arXiv 2503.14476, section 3.2); after the
+    last round, equal groups fill the step.
     """
 
     def __init__(
@@ -72,10 +70,10 @@ class SynchronousSource:
         engine: Engine,
         reward: Reward,
         *,
-        weights: Callable[[], Mapping[str, torch.Tensor]],
+        publish: Callable[[], None],
     ) -> None:
         self.recipe, self.prompts, self.mixture = recipe, prompts, mixture
-        self.engine, self.reward, self.weights = engine, reward, weights
+        self.engine, self.reward, self.publish = engine, reward, publish
 
     def tasks(self, position: int) -> list[PromptedTask]:
         return self._round(position, 0)
@@ -83,7 +81,7 @@ class SynchronousSource:
     def next(self, step: int, position: int) -> StepRollouts:
         """Further prompts depend only on (seed, position, round), so a resumed run draws the same
         ones."""
-        self.engine.publish(self.weights())
+        self.publish()
         useful: list[ScoredGroup] = []
         equal: list[ScoredGroup] = []
         failures: list[Failure] = []
@@ -108,7 +106,7 @@ class SynchronousSource:
     def held_out(
         self, tasks: Sequence[PromptedTask], reward: Reward, *, samples: int, temperature: float
     ) -> Collected:
-        self.engine.publish(self.weights())
+        self.publish()
         return collect(
             tasks,
             self.engine,

@@ -10,10 +10,14 @@ import numpy as np
 
 from strop.engines.engine import Engine, sampling_of
 from strop.engines.local.engine import LocalEngine
+from strop.engines.publish import Publisher
+from strop.engines.served.build import served_engine
+from strop.errors import UsageError
 from strop.model.arithmetic import Precision
 from strop.model.load import critic_recipe, load_policy, load_scalar
-from strop.model.network import Network, switch_off_dropout
+from strop.model.network import Network, Policy, switch_off_dropout
 from strop.model.reference import Reference
+from strop.recipe.train.engine import LocalEngineRecipe
 from strop.recipe.train.methods import Recipe, method_of
 from strop.recipe.train.model import ModelRecipe
 from strop.rollout.source import SynchronousSource
@@ -29,6 +33,9 @@ from strop.train.methods.table import OFFLINE, ONLINE, compares_with_reference, 
 from strop.train.preflight.prepared import Prepared, PreparedOffline, PreparedOnline
 from strop.train.preflight.selfcheck import sampler_mismatch
 from strop.types import StepRecord
+
+WEIGHTS = "engine"
+"""Where in a run's folder the weights stand that servers read."""
 
 Loop = tuple[Iterator[StepRecord], dict[str, Any]]
 """The remaining steps, and the checks made while the loop was built."""
@@ -71,12 +78,15 @@ def _online(
     state: TrainState, prepared: PreparedOnline, engine: Engine | None, world: World
 ) -> Loop:
     policy, recipe = policy_of(state), prepared.recipe
-    checks = prepared.checks if engine is None else {**prepared.checks, "engine": engine.identity()}
-    engine = engine or LocalEngine(recipe.model.path, policy)
-    engine.publish(dict(policy.model.named_parameters()))
+    given = _engine_of(policy, prepared, engine)
+    checks = prepared.checks
+    if not isinstance(given, LocalEngine) or engine is not None:
+        checks = {**checks, "engine": given.identity()}
+    publisher = Publisher(policy, given, lambda: state.updates()[0])
+    publisher.publish()
     mismatch = sampler_mismatch(
         policy,
-        engine,
+        given,
         prepared.tasks,
         sampling_of(recipe.rollout),
         seed=recipe.seed,
@@ -89,9 +99,9 @@ def _online(
         recipe,
         prepared.tasks,
         prepared.mixture,
-        engine,
+        given,
         prepared.reward,
-        weights=lambda: dict(policy.model.named_parameters()),
+        publish=publisher.publish,
     )
     state.rollouts = source
     parts = OnlineParts(
@@ -105,6 +115,22 @@ def _online(
         world=world,
     )
     return train_online(state, recipe, parts), {**checks, "sampler_mismatch": mismatch}
+
+
+def _engine_of(policy: Policy, prepared: PreparedOnline, engine: Engine | None) -> Engine:
+    """The given engine, the recipe's servers, or the policy itself. Raises `UsageError` for an
+    engine beside a recipe that names servers."""
+    recipe = prepared.recipe
+    named = recipe.rollout.engine
+    if isinstance(named, LocalEngineRecipe):
+        return engine or LocalEngine(recipe.model.path, policy)
+    if engine is not None:
+        raise UsageError(f"an engine was given, and rollout.engine names {named.kind}",
+                         fix="drop one of the two")  # fmt: skip
+    return served_engine(
+        named, policy, prepared.tasks,
+        answer_tokens=recipe.rollout.max_tokens, folder=prepared.folder / WEIGHTS,
+    )  # fmt: skip
 
 
 def _offline(state: TrainState, prepared: PreparedOffline, world: World) -> Loop:

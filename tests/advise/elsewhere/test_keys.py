@@ -48,6 +48,7 @@ OTHERS: dict[str, Any] = {
     "rollout.stop": ["\n"], "rollout.include_stop_str_in_output": False,
     "rollout.skip_special_tokens": False, "rollout.resample": 3, "rollout.overlong_buffer": 20,
     "rollout.mismatch_limit": 0.2,
+    "rollout.engine": {"kind": "vllm", "url": "http://127.0.0.1:8000"},
     "rollout.mismatch": {"level": "token", "bound": "mask", "cap": 3.0, "floor": 0.5},
     "probes.tasks": 10, "value.path": "org/other", "value.learning_rate": 1e-4,
 }  # fmt: skip
@@ -73,6 +74,8 @@ ELSEWHERE = {
     "probes.completions": "a file, lost as the others", "probes.file": "lost as the others",
     "probes.accept": "lost as the others", "value.lora": "tested below", "model.path": "",
     "rollout.mask_truncated": "tested below",
+    **{f"rollout.engine.{key}": "tested as a whole"
+       for key in ("kind", "url", "sync", "folder", "seconds", "at_once", "limit")},
 }  # fmt: skip
 
 AT_ONCE: dict[str, tuple[str, dict[str, Any]]] = {

@@ -5,19 +5,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
 
 from strop.engines.draws import Uniforms, uniforms
+from strop.engines.endings import stop_ids, stopped, text_of
 from strop.engines.engine import Request, Sampling
 from strop.engines.local.distribution import draw, entropy, kept_logits
 from strop.model.decode import Decoder, RereadDecoder, TreeDecoder, honours_plain, places
 from strop.model.logprobs import bare, eval_mode, honours_tree
 from strop.model.network import Policy
-from strop.text.ends import ends_of
-from strop.text.parse import decode
 from strop.types import Completion, Finish
 
 REPACK_BELOW = 0.9
@@ -39,10 +37,10 @@ class DrawnTokens:
         stopped_R = self.ends_RT.any(1)
         length_R = torch.where(stopped_R, self.ends_RT.int().argmax(1) + 1, self.ends_RT.shape[1])
         rows = (self.ids_RT, self.logprobs_RT, self.entropies_RT, length_R, stopped_R)
-        for ids, logprobs, entropies, length, stopped in zip(
+        for ids, logprobs, entropies, length, ended in zip(
             *(x.tolist() for x in rows), strict=True
         ):
-            finish: Finish = "stop" if stopped else "length"
+            finish: Finish = "stop" if ended else "length"
             yield ids[:length], logprobs[:length], entropies[:length], finish
 
 
@@ -115,7 +113,7 @@ class LocalSampler:
 
     def _said(self, sampling: Sampling, ids_AT: torch.Tensor) -> torch.Tensor:
         """Whether the answer so far contains a stop string, [A]."""
-        texts = (self._text(ids, sampling) for ids in ids_AT.tolist())
+        texts = (text_of(self.tokenizer, ids, sampling) for ids in ids_AT.tolist())
         said = [any(stop in text for stop in sampling.stop) for text in texts]
         return torch.tensor(said, device=ids_AT.device)
 
@@ -126,29 +124,10 @@ class LocalSampler:
         version: int,
     ) -> Completion:
         ids, logprobs, entropies, finish = drawn
-        text = stopped(self._text(ids, asked.sampling), asked.sampling)
+        text = stopped(text_of(self.tokenizer, ids, asked.sampling), asked.sampling)
         given = entropies if asked.sampling.entropies else None
         made = Completion.one_turn(ids, text, logprobs, finish, version, given)
         return replace(made, opened=asked.prompt.opened)
-
-    def _text(self, ids: Sequence[int], sampling: Sampling) -> str:
-        return decode(self.tokenizer, ids, special=not sampling.skip_special_tokens)
-
-
-def stopped(text: str, sampling: Sampling) -> str:
-    """A text up to the stop string that ends first, with or without that string."""
-    ends = [(text.find(stop) + len(stop), stop) for stop in sampling.stop if stop in text]
-    if not ends:
-        return text
-    end, stop = min(ends)
-    return text[:end] if sampling.include_stop_str_in_output else text[: end - len(stop)]
-
-
-def stop_ids(causal_lm: Any, tokenizer: Any) -> frozenset[int]:
-    """Every id that ends an answer: the tokenizer's and the generation config's."""
-    configured = causal_lm.generation_config.eos_token_id
-    listed = configured if isinstance(configured, list) else [configured]
-    return frozenset(i for i in [*ends_of(tokenizer), *listed] if i is not None)
 
 
 def _grow(

@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from strop.recipe.base import Strict
+from strop.recipe.train.engine import EngineRecipe, LocalEngineRecipe
 
 
 class SamplingRecipe(Strict):
@@ -61,7 +62,8 @@ class RolloutRecipe(Strict):
     `overlong_buffer` is the number of tokens before `max_tokens` over which the reward is lowered
     linearly down to -1 (DAPO's overlong shaping); `mismatch_limit` is the largest mean difference
     between the sampler's and the trainer's log-probs, nats per token, that the self-check before
-    step 1 accepts. `stop` and the two options after it are those of `SamplingRecipe`.
+    step 1 accepts. `stop` and the two options after it are those of `SamplingRecipe`; `engine` is
+    who samples.
     """
 
     group_size: int = Field(8, ge=1)
@@ -75,6 +77,7 @@ class RolloutRecipe(Strict):
     overlong_buffer: int = Field(0, ge=0)
     mismatch_limit: float = Field(0.05, gt=0)
     mismatch: MismatchRecipe = MismatchRecipe()
+    engine: EngineRecipe = LocalEngineRecipe()
 
 
 FURTHER_ROUNDS = 9

@@ -1,0 +1,1 @@
+"""Engines in other processes, which give and take token ids over HTTP."""

@@ -1,0 +1,42 @@
+"""The command that starts vLLM so that a run can sample from it and give it weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+FILES = Path(__file__).parent / "files"
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """Arguments, and the environment variables beside the own ones."""
+
+    arguments: tuple[str, ...]
+    environment: Mapping[str, str]
+
+
+def vllm_command(
+    python: str, model: str, port: int, *, context: int, rank: int | None = None, cpu: bool = False
+) -> Command:
+    """vLLM 0.32 for a run: ids in and out, log-probs of what is sampled, float32 where the trainer
+    is, weights from here.
+
+    `rank` is the rank of the adapters that it will get, if there are any. With `cpu` weights are
+    kept in a form that can be loaded again.
+    """
+    arguments = [
+        python, "-m", "vllm.entrypoints.openai.api_server", "--model", model,
+        "--host", "127.0.0.1", "--port", str(port), "--max-model-len", str(context),
+        "--enable-scale-out", "--logprobs-mode", "processed_logprobs", "--dtype", "float32",
+        "--no-enable-prefix-caching", "--generation-config", "vllm",
+    ]  # fmt: skip
+    environment = {"VLLM_SERVER_DEV_MODE": "1", "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}
+    if rank is not None:
+        most = next((size for size in (8, 16, 32, 64, 128, 256, 320, 512) if size >= rank), rank)
+        arguments += ["--enable-lora", "--max-lora-rank", str(most), "--max-loras", "2"]
+    if cpu:
+        arguments += ["--worker-extension-cls", "strop_vllm_cpu.Plain"]
+        environment |= {"PYTHONPATH": str(FILES), "VLLM_CPU_KVCACHE_SPACE": "1"}
+    return Command(tuple(arguments), environment)

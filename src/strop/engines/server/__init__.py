@@ -1,0 +1,1 @@
+"""The embedded engine as a server of its own process."""

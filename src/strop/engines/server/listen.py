@@ -1,0 +1,45 @@
+"""Listens on a port, and says when an app answers there."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import uvicorn
+
+from strop.errors import UsageError
+
+SECONDS_TO_END = 2
+"""So long an answer that is on its way may take once the server is told to end."""
+
+
+class ToldServer(uvicorn.Server):
+    """Says when it answers, and can be ended: a signal before that would be lost."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self.ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.ready()
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """A socket on that port (0 is any free one). Raises `UsageError` where it is taken."""
+    try:
+        return socket.create_server((host, port))
+    except OSError as error:
+        raise UsageError(f"port {port} of {host} cannot be had: {error.strerror}",
+                         fix="give another --port, or 0 for any free one") from None  # fmt: skip
+
+
+def answer_on(listens: socket.socket, app: Any, ready: Callable[[], None]) -> None:
+    """Serve an app until Ctrl-C or SIGTERM."""
+    config = uvicorn.Config(
+        app, log_level="warning", access_log=False, timeout_graceful_shutdown=SECONDS_TO_END
+    )
+    with suppress(KeyboardInterrupt):  # it has ended in order, and says so once more
+        ToldServer(config, ready).run(sockets=[listens])

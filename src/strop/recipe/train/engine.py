@@ -1,0 +1,52 @@
+"""Which engine samples the rollouts of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from strop.recipe.base import Strict
+
+
+class LocalEngineRecipe(Strict):
+    """The engine in the trainer's own process, which samples from the very tensors it trains."""
+
+    kind: Literal["local"] = "local"
+
+
+class VllmRecipe(Strict):
+    """Servers that speak vLLM's protocol: vLLM itself, or `strop engine serve`.
+
+    `url` are the addresses of running ones (`http://127.0.0.1:8000`). `sync` says how weights get
+    there: `adapter` loads only the adapter, under a new name each time; `disk` writes the whole
+    model and lets the servers read it again; by default `adapter` where the model has one.
+    `folder` is where the weights are written (default: `engine` in the run's folder); every server
+    has to see it under this path. A request gets `seconds`; `at_once` are on their way together.
+    `limit` is how far a server's log-probs of a fixed text may be from the trainer's after each
+    publish, nats a token in the mean.
+    """
+
+    kind: Literal["vllm"]
+    url: Annotated[list[str], Field(min_length=1)]
+    sync: Literal["adapter", "disk"] | None = None
+    folder: Path | None = None
+    seconds: float = Field(600.0, gt=0)
+    at_once: int = Field(64, ge=1)
+    limit: float = Field(0.02, gt=0)
+
+    @field_validator("url", mode="before")
+    @classmethod
+    def _one_or_several(cls, given: object) -> object:
+        return [given] if isinstance(given, str) else given
+
+    @model_validator(mode="after")
+    def _addresses_differ(self) -> Self:
+        plain = [url.rstrip("/") for url in self.url]
+        if len(set(plain)) < len(plain):
+            raise ValueError("the same url stands twice: a server is asked once")
+        return self
+
+
+EngineRecipe = Annotated[LocalEngineRecipe | VllmRecipe, Field(discriminator="kind")]

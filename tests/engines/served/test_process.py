@@ -1,0 +1,158 @@
+"""A run that samples from `strop engine serve`, a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+import strop
+from strop.cli.app import app
+from strop.engines.local.engine import LocalEngine
+from strop.errors import TrainingError, UsageError
+from strop.http import HttpClient
+from tests.support.engine_servers import engine_server
+from tests.support.runs import WriteRows
+
+
+@contextmanager
+def process(model_folder: Path) -> Iterator[str]:
+    command = [sys.executable, "-P", "-m", "strop.cli", "engine", "serve", str(model_folder),
+               "--port", "0"]  # fmt: skip
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert running.stdout is not None
+    said = running.stdout.readline()
+    assert said.startswith(f"serving {model_folder} at http://127.0.0.1:")
+    yield said.split()[-1]
+    os.kill(running.pid, signal.SIGTERM)
+    assert running.wait(20) == 143
+
+
+@pytest.fixture(scope="module")
+def url(model_folder: Path) -> Iterator[str]:
+    with process(model_folder) as address:
+        yield address
+
+
+@pytest.fixture
+def recipe(model_folder: Path, write_rows: WriteRows, tmp_path: Path) -> dict[str, Any]:
+    tasks = [{"prompt": f"Solve {n}x = {2 * n}", "answer": "2"} for n in range(1, 9)]
+    return {
+        "method": "grpo", "output": str(tmp_path / "run"),
+        "model": {"path": str(model_folder)},
+        "data": str(write_rows("tasks.jsonl", tasks)), "text": {"max_length": 96},
+        "rollout": {"group_size": 4, "max_tokens": 12},
+        "optim": {"learning_rate": 1e-3}, "run": {"steps": 3, "batch_size": 4},
+    }  # fmt: skip
+
+
+def short(prompts: Any, completions: Any, **_: Any) -> list[float]:
+    return [-float(len(c if isinstance(c, str) else c[-1]["content"])) for c in completions]
+
+
+@pytest.mark.parametrize("adapter", [None, {"rank": 4}])
+def test_a_run_samples_from_another_process_and_its_ratios_are_one(
+    model_folder: Path, recipe: dict[str, Any], adapter: Any, tmp_path: Path
+) -> None:
+    recipe["model"]["lora"] = adapter
+    with process(model_folder) as url:
+        recipe["rollout"]["engine"] = {"kind": "vllm", "url": url}
+        run = strop.train(recipe, rewards=[short])
+    assert run.metrics["reward_std"].values[0] > 0
+    checks = json.loads((tmp_path / "run/lineage.json").read_text())["self_check"]
+    assert checks["sampler_mismatch"] < 1e-5
+    assert checks["engine"]["servers"] == [url]
+    assert checks["engine"]["sync"] == ("AdapterSync" if adapter else "DiskSync")
+
+
+def test_given_tokens_come_back_the_same_by_both_routes(url: str, model_folder: Path) -> None:
+    client = HttpClient()
+    ids = [2, 40, 41, 42, 3]
+    how = {"temperature": 0.9, "max_tokens": 10, "seed": 77}
+    one = client.post(f"{url}/inference/v1/generate", {"token_ids": ids, "sampling_params": how})
+    other = client.post(f"{url}/v1/completions", {"prompt": ids, "return_token_ids": True, **how})
+    assert one["choices"][0]["token_ids"] == other["choices"][0]["token_ids"]
+    assert other["choices"][0]["prompt_token_ids"] == ids
+    assert other["usage"]["completion_tokens"] == len(other["choices"][0]["token_ids"])
+    assert client.get(f"{url}/v1/models")["data"][0]["id"] == str(model_folder)
+
+
+@pytest.mark.parametrize(
+    ("route", "body", "said"),
+    [
+        ("inference/v1/generate", {"token_ids": [2], "sampling_params": {"max_tokens": 9999}},
+         "the model reads"),
+        ("inference/v1/generate", {"token_ids": [2], "sampling_params": {}, "model": "nobody"},
+         "no model 'nobody' is loaded"),
+        ("inference/v1/generate", {"token_ids": [2], "sampling_params": {"stop_token_ids": [9]}},
+         "answers end at the tokens"),
+        ("inference/v1/generate", {"token_ids": [2], "sampling_params": {"n": 3}}, "extra_forbid"),
+        ("inference/v1/generate", {"token_ids": [], "sampling_params": {}}, "too_short"),
+        ("v1/load_lora_adapter", {"lora_name": "a", "lora_path": "/nowhere"}, "no such folder"),
+        ("v1/unload_lora_adapter", {"lora_name": "a"}, "no adapter 'a' is loaded"),
+        ("collective_rpc", {"method": "reload_weights", "kwargs": {"weights_path": "/nowhere"}},
+         "nowhere"),
+        ("collective_rpc", {"method": "exec", "kwargs": {"weights_path": "x"}}, "literal_error"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_met_is_refused_and_said(
+    url: str, route: str, body: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(strop.errors.HttpError, match=said) as caught:
+        HttpClient().post(f"{url}/{route}", body)
+    assert caught.value.status in (400, 422)
+
+
+def test_a_port_that_is_taken(model_folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        found = CliRunner().invoke(app, ["engine", "serve", str(model_folder), "--port", port])
+    assert isinstance(found.exception, UsageError)
+    assert f"port {port} of 127.0.0.1 cannot be had" in str(found.exception)
+
+
+def test_a_run_whose_server_keeps_its_weights_stops_and_says_so(
+    model_folder: Path, recipe: dict[str, Any]
+) -> None:
+    def lie(held: Any) -> None:
+        held.reload = lambda folder: held._put(None, None, lambda: None)
+
+    with engine_server(model_folder, lie) as server:
+        recipe["rollout"]["engine"] = {"kind": "vllm", "url": server.url}
+        with pytest.raises(TrainingError, match=r"older weights|from the trainer's"):
+            strop.train(recipe, rewards=[short])
+
+
+@pytest.mark.parametrize(
+    ("engine", "said"),
+    [
+        ({"kind": "local", "url": "http://127.0.0.1:1"}, "url"),
+        ({"kind": "vllm"}, "url"),
+        ({"kind": "vllm", "url": ["http://a:1", "http://a:1/"]}, "stands twice"),
+        ({"kind": "sglong", "url": "http://a:1"}, "kind"),
+        ({"kind": "vllm", "url": "http://a:1", "at_once": 0}, "at_once"),
+    ],
+)
+def test_options_of_another_engine_are_refused(
+    recipe: dict[str, Any], engine: dict[str, Any], said: str
+) -> None:
+    recipe["rollout"]["engine"] = engine
+    with pytest.raises(UsageError, match=said):
+        strop.train(recipe, rewards=[short])
+
+
+def test_an_engine_beside_a_recipe_that_names_one(recipe: dict[str, Any]) -> None:
+    recipe["rollout"]["engine"] = {"kind": "vllm", "url": "http://127.0.0.1:9"}
+    engine = LocalEngine(recipe["model"]["path"])
+    with pytest.raises(UsageError, match="drop one of the two"):
+        strop.train(recipe, rewards=[short], engine=engine)

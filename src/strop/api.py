@@ -36,6 +36,7 @@ from strop.recipe.pipeline import Pipeline, Stage
 from strop.recipe.suite import Suite
 from strop.recipe.train.methods import METHODS, Recipe
 from strop.recipe.train.offline import PairRecipe
+from strop.recipe.train.online import OnlineRecipe
 from strop.recipe.train.preference import DpoObjective
 from strop.results import (
     EvalResult,
@@ -98,8 +99,8 @@ def train(
     made = _with_rewards(recipe, overrides, rewards) if rewards else load_recipe(recipe, overrides)
     if loss is not None:
         made = _with_loss(made, loss)
-    if engine is not None and METHODS[made.method].records != "task":
-        raise RecipeError(f"method {made.method} samples nothing", fix="drop `engine`")
+    if engine is not None:
+        _expect_use_for_engine(made)
     with _without_bars():
         run_training(
             made,
@@ -248,6 +249,16 @@ def _with_loss(recipe: Recipe, loss: PairLoss) -> Recipe:
         raise RecipeError(f"{name} does not read objective.{unread[0]}",
                           fix=f"drop it, or add the parameter `{unread[0]}`")  # fmt: skip
     return recipe.model_copy(update={"objective": objective.with_loss(loss)})
+
+
+def _expect_use_for_engine(recipe: Recipe) -> None:
+    if not isinstance(recipe, OnlineRecipe):
+        raise RecipeError(f"method {recipe.method} samples nothing", fix="drop `engine`")
+    named = recipe.rollout.engine.kind
+    if named != "local":
+        raise RecipeError(
+            f"an engine was given, and rollout.engine names {named}", fix="drop one of the two"
+        )
 
 
 def _engine(

@@ -12,7 +12,6 @@ from strop.engines.engine import Engine, sampling_of
 from strop.engines.local.engine import LocalEngine
 from strop.engines.publish import Publisher
 from strop.engines.served.build import served_engine
-from strop.errors import UsageError
 from strop.model.arithmetic import Precision
 from strop.model.load import critic_recipe, load_policy, load_scalar
 from strop.model.network import Network, Policy, switch_off_dropout
@@ -118,19 +117,14 @@ def _online(
 
 
 def _engine_of(policy: Policy, prepared: PreparedOnline, engine: Engine | None) -> Engine:
-    """The given engine, the recipe's servers, or the policy itself. Raises `UsageError` for an
-    engine beside a recipe that names servers."""
+    """The given engine, the recipe's servers, or the policy itself."""
     recipe = prepared.recipe
     named = recipe.rollout.engine
-    if isinstance(named, LocalEngineRecipe):
+    if isinstance(named, LocalEngineRecipe) or prepared.server is None:
         return engine or LocalEngine(recipe.model.path, policy)
-    if engine is not None:
-        raise UsageError(f"an engine was given, and rollout.engine names {named.kind}",
-                         fix="drop one of the two")  # fmt: skip
     return served_engine(
-        named, policy, prepared.tasks,
-        answer_tokens=recipe.rollout.max_tokens, folder=prepared.folder / WEIGHTS,
-    )  # fmt: skip
+        named, prepared.server, policy, prepared.tasks, folder=prepared.folder / WEIGHTS
+    )
 
 
 def _offline(state: TrainState, prepared: PreparedOffline, world: World) -> Loop:

@@ -16,6 +16,7 @@ from strop.engines.engine import PromptedTask, Request, Sampling, requests_of
 from strop.engines.publish import Publisher
 from strop.engines.served.build import served_engine
 from strop.engines.served.engine import ServedEngine
+from strop.engines.served.expect import expect_servers
 from strop.errors import TrainingError, UsageError
 from strop.model.load import load_policy
 from strop.model.logprobs import Head, eval_mode
@@ -27,6 +28,7 @@ from tests.support.engine_servers import Running, engine_server, start
 
 IDS = [(2, 40, 41, 42, 43, 3), (2, 50, 51, 3), (2, 60, 61, 62, 3)]
 PROMPTS = [PromptedTask(Task(str(n), {}, Origin("t", n)), ids) for n, ids in enumerate(IDS)]
+MODEL = ModelRecipe(path="base", lora={"rank": 12})  # type: ignore[arg-type]
 SAMPLING = Sampling(temperature=0.8, max_tokens=16)
 
 
@@ -36,7 +38,9 @@ def requests(group: int = 4) -> list[Request]:
 
 def engine_for(policy: Policy, folder: Path, *servers: Running, **options: Any) -> ServedEngine:
     recipe = VllmRecipe(kind="vllm", url=[one.url for one in servers], **options)
-    return served_engine(recipe, policy, PROMPTS, answer_tokens=16, folder=folder / "engine")
+    model = MODEL if policy.is_adapter else ModelRecipe(path="base")
+    about = expect_servers(recipe, model, policy.tokenizer, PROMPTS, answer_tokens=16)
+    return served_engine(recipe, about, policy, PROMPTS, folder=folder / "engine")
 
 
 def publish(engine: ServedEngine, policy: Policy) -> int:
@@ -258,17 +262,19 @@ class TestFleet:
 
 
 class TestRefusals:
-    def test_an_address_where_nobody_is(self, policy: Policy, tmp_path: Path) -> None:
+    def test_an_address_where_nobody_is(self, policy: Policy) -> None:
         recipe = VllmRecipe(kind="vllm", url=["http://127.0.0.1:9"])
-        with pytest.raises(UsageError, match=r"no server answers here.*\n.*strop engine serve"):
-            served_engine(recipe, policy, PROMPTS, answer_tokens=4, folder=tmp_path)
+        with pytest.raises(UsageError, match="no server answers here within 5 s") as caught:
+            expect_servers(recipe, MODEL, policy.tokenizer, PROMPTS, answer_tokens=4)
+        said = str(caught.value)
+        assert "strop engine serve base --port 9" in said
+        assert "--max-model-len 10 " in said, "6 tokens of the longest prompt and 4 of the answer"
+        assert "--max-lora-rank 16 " in said
 
-    def test_a_context_that_is_too_short(
-        self, policy: Policy, server: Running, tmp_path: Path
-    ) -> None:
+    def test_a_context_that_is_too_short(self, policy: Policy, server: Running) -> None:
         recipe = VllmRecipe(kind="vllm", url=[server.url])
         with pytest.raises(UsageError, match="need 5006 tokens, the server reads"):
-            served_engine(recipe, policy, PROMPTS, answer_tokens=5000, folder=tmp_path)
+            expect_servers(recipe, MODEL, policy.tokenizer, PROMPTS, answer_tokens=5000)
 
     def test_another_tokenizer(self, policy: Policy, model_folder: Path, tmp_path: Path) -> None:
         def other(held: Any) -> None:

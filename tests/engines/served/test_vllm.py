@@ -25,6 +25,7 @@ from strop.engines.draws import DrawKey
 from strop.engines.engine import PromptedTask, Sampling, requests_of
 from strop.engines.served.build import served_engine
 from strop.engines.served.command import vllm_command
+from strop.engines.served.expect import expect_servers
 from strop.engines.served.server import Server
 from strop.errors import HttpError, TrainingError
 from strop.model.load import load_policy
@@ -90,7 +91,10 @@ def nudge(policy: Policy, seed: int) -> None:
 
 def engine_for(policy: Policy, server: Server, tmp_path: Path) -> Any:
     recipe = VllmRecipe(kind="vllm", url=[server.url])
-    return served_engine(recipe, policy, PROMPTS, answer_tokens=24, folder=tmp_path / "engine")
+    lora: Any = {"rank": 4} if policy.is_adapter else None
+    model = ModelRecipe(path="base", lora=lora)
+    about = expect_servers(recipe, model, policy.tokenizer, PROMPTS, answer_tokens=24)
+    return served_engine(recipe, about, policy, PROMPTS, folder=tmp_path / "engine")
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,11 @@ class Command:
 
     arguments: tuple[str, ...]
     environment: Mapping[str, str]
+
+    def line(self) -> str:
+        """As it is typed into a shell."""
+        variables = [f"{name}={shlex.quote(value)}" for name, value in self.environment.items()]
+        return " ".join([*variables, shlex.join(self.arguments)])
 
 
 def vllm_command(

@@ -12,6 +12,7 @@ import torch
 from strop.engines.canary import Canary
 from strop.engines.endings import stop_ids
 from strop.engines.engine import Chances, PromptedTask, Request, Sampling, prompted_tasks
+from strop.engines.served.expect import expect_context
 from strop.engines.served.fleet import Asked, Fleet, Member
 from strop.engines.served.server import About, Server
 from strop.engines.served.sync import Sync
@@ -128,17 +129,6 @@ class ServedEngine:
     def _sample(self, request: Request, model: str, version: int, server: Server) -> Completion:
         said = server.generate(body_of(request, model, self._stops))
         return completion_of(said, request, version, self._policy.tokenizer, server.url)
-
-
-def expect_context(about: About, tokens: int) -> None:
-    """Raise `UsageError` where the longest prompt and its answer do not fit."""
-    if tokens > about.context:
-        raise UsageError(
-            f"the longest prompt and its answer need {tokens} tokens, the server reads "
-            f"{about.context}",
-            where=about.model,
-            fix="start it with a longer --max-model-len, lower max_tokens or shorten the prompts",
-        )
 
 
 def _branch_scores(

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from strop.engines.engine import PromptedTask
+from strop.engines.served.expect import expect_servers
+from strop.engines.served.server import About
 from strop.model.arithmetic import Precision, emulates_bfloat16
 from strop.model.load import expect_weights, pick_device, tokenizer_of
+from strop.recipe.train.engine import LocalEngineRecipe
 from strop.recipe.train.methods import Offline, Online, Recipe, method_of
 from strop.recipe.train.online import OnlineRecipe
 from strop.rewards.audit.check import defend
@@ -160,7 +165,16 @@ def _online(recipe: Online, folder: Path, tokenizer: Any, cache: TokenCache) -> 
         tasks=tasks,
         reward=reward,
         held_out=held_out,
+        server=_server(recipe, tokenizer, tasks if held_out is None else (*tasks, *held_out.tasks)),
     )
+
+
+def _server(recipe: Online, tokenizer: Any, prompts: Sequence[PromptedTask]) -> About | None:
+    """What the recipe's servers hold, if it names any."""
+    engine, tokens = recipe.rollout.engine, recipe.rollout.max_tokens
+    if isinstance(engine, LocalEngineRecipe):
+        return None
+    return expect_servers(engine, recipe.model, tokenizer, prompts, answer_tokens=tokens)
 
 
 def _ids(tokenizer: Any, text: str) -> list[int]:

@@ -11,6 +11,7 @@ from typing import Any
 from strop.data.bad_rows import SourceReport
 from strop.data.order import DataMixture
 from strop.engines.engine import PromptedTask
+from strop.engines.served.server import About
 from strop.model.arithmetic import Precision
 from strop.model.probe import PROBE
 from strop.recipe.train.methods import Offline, Online, Recipe
@@ -80,12 +81,14 @@ class PreparedOffline(Prepared):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedOnline(Prepared):
-    """A run that trains on its own samples: prompts with their tasks, and the reward."""
+    """A run that trains on its own samples: prompts with their tasks, and the reward; what its
+    servers hold, if it samples from servers."""
 
     recipe: Online
     tasks: tuple[PromptedTask, ...]
     reward: Reward
     held_out: HeldOut | None
+    server: About | None
 
     def own_records(self) -> Iterator[Record]:
         return (prompt.task for prompt in self.tasks)

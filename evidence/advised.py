@@ -154,9 +154,11 @@ NOT_TRAINED = ("at_the_bar", "gap_within_noise", "collect_more", "no_eval")
 """Verdicts that leave the model as it is."""
 
 
-def done(verdict: str) -> str:
-    """The way that a verdict is."""
-    return "as it is" if verdict in NOT_TRAINED else verdict
+def done(verdict: str, method: str | None) -> str:
+    """The way that a verdict is; where its ready recipe is of another method, that one."""
+    if verdict in NOT_TRAINED:
+        return "as it is"
+    return "dapo" if verdict == "grpo" and method == "dapo" else verdict
 
 
 def write_world(folder: Path, seed: int) -> None:
@@ -281,7 +283,9 @@ def situation_of(situation: Situation, folder: Path) -> Row:
         summary = read_summary(measured("measured", end, folder))
         scores[name] = summary["scores"][SCORE]
         print(f"{folder.name} {situation.name}: {name} {scores[name]:.3f}", flush=True)
-    return {"verdict": advised.advice.verdict, "scores": scores}
+    method = None if advised.recipe is None else str(advised.recipe["method"])
+    verdict = advised.advice.verdict
+    return {"verdict": verdict, "way": done(verdict, method), "scores": scores}
 
 
 def start_of(kind: str, folder: Path) -> str:
@@ -301,10 +305,10 @@ def report(out: Path) -> str:
         means = {
             name: statistics.fmean(one["scores"][name] for one in found) for name in situation.ways
         }
-        advised = statistics.fmean(one["scores"].get(done(one["verdict"]), 0.0) for one in found)
+        advised = statistics.fmean(one["scores"][one["way"]] for one in found)
         verdicts = sorted({one["verdict"] for one in found})
         others = {name: mean for name, mean in means.items()
-                  if name not in {done(verdict) for verdict in verdicts}}  # fmt: skip
+                  if name not in {one["way"] for one in found}}  # fmt: skip
         best = max(others, key=lambda name: others[name])
         behind = others[best] - advised
         told, within = told + 1, within + (behind <= BOUND)

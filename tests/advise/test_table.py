@@ -122,3 +122,6 @@ def test_pairs_and_their_noise_by_hand() -> None:
     assert Facts(length_bias=True, lengths_apart=0.2).length_decides
     assert not Facts(length_bias=True, lengths_apart=0.19).length_decides
     assert not Facts(length_bias=False, lengths_apart=0.9).length_decides
+    assert Facts(near_identical=0.1).nearly_one_answer
+    assert not Facts(near_identical=0.09).nearly_one_answer
+    assert not Facts().nearly_one_answer

@@ -21,6 +21,9 @@ FOR_WANT_OF_FORMAT = 0.1
 APART = 0.2
 """By what share the lengths of two answers differ from which a bias of length decides the method:
 below, what a sum over tokens gains by length is little beside what the words give."""
+NEARLY_ONE = 0.1
+"""Share of nearly identical pairs from which what pushes the rejected answer down pushes the chosen
+one down with it, step after step."""
 KNOWS = 0.05
 """How far greedy accuracy lies above sampled accuracy where a model knows more than it samples."""
 LEARNABLE = 0.3
@@ -116,6 +119,11 @@ class Facts:
         return self.length_bias and (self.lengths_apart is None or self.lengths_apart >= APART)
 
     @property
+    def nearly_one_answer(self) -> bool:
+        """Whether many pairs hold nearly one answer twice."""
+        return (self.near_identical or 0.0) >= NEARLY_ONE
+
+    @property
     def clean_pairs(self) -> float | None:
         """How many pairs with right labels teach a noise-corrected loss as much as these: its
         variance grows by 1 / (1 - 2 noise)^2 (Chowdhury et al. 2024, arXiv 2403.00409)."""
@@ -146,7 +154,8 @@ class Facts:
 
 
 DERIVED = (
-    "signal", "length_decides", "clean_pairs", "only_form_is_missing", "samples_right_answers",
+    "signal", "length_decides", "nearly_one_answer", "clean_pairs", "only_form_is_missing",
+    "samples_right_answers",
 )  # fmt: skip
 NAMES = (*(one.name for one in fields(Facts)), *DERIVED)
 """Every name that a rule may use."""

@@ -23,6 +23,8 @@ TRAINS = {
 """The starting point of each verdict that trains."""
 MODEL = "MODEL"
 """Stands for the model where none was named."""
+RARE = 0.2
+"""Sampled accuracy below which a sixth of the groups of 8 hold no right answer: 0.8^8 = 0.17."""
 CHECKABLE = "checkable.jsonl"
 """The tasks that a reward can check, where others are among them; written with the recipe."""
 
@@ -88,7 +90,8 @@ def ready_recipe(
 def _point(verdict: str, facts: Facts) -> str:
     """Where right samples are rare, groups are larger and drawn again (DAPO)."""
     point = TRAINS[verdict]
-    return "dapo" if point == "grpo" and facts.samples_right_answers is False else point
+    rare = facts.samples_right_answers is False or (facts.pass_1 or 1.0) < RARE
+    return "dapo" if point == "grpo" and rare else point
 
 
 def _objective(point: str, known: Mapping[str, Any], facts: Facts) -> Recipe:

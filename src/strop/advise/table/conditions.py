@@ -37,6 +37,7 @@ _SPOKEN = {
     "only_form_is_missing": "only the form is missing",
     "length_bias": "length tells the better answer",
     "length_decides": "length tells the better answer, and differs by much",
+    "nearly_one_answer": "many pairs hold nearly one answer twice",
     "clean_pairs": "clean labels that would teach as much",
     "near_identical": "the share of nearly identical pairs", "score": "the score",
     "domain_ratio": "how foreign the documents are", "data": "data was given",

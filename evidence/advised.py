@@ -161,6 +161,12 @@ def done(verdict: str, method: str | None) -> str:
     return "dapo" if verdict == "grpo" and method == "dapo" else verdict
 
 
+def told_of(found: Row) -> str:
+    """`"grpo, by dapo"` where the recipe of a verdict is another method's."""
+    verdict, way = found["verdict"], found["way"]
+    return verdict if way in (verdict, "as it is") else f"{verdict}, by {way}"
+
+
 def write_world(folder: Path, seed: int) -> None:
     """The demo's files, and further ones for these situations."""
     write_demo(folder, seed)
@@ -306,7 +312,7 @@ def report(out: Path) -> str:
             name: statistics.fmean(one["scores"][name] for one in found) for name in situation.ways
         }
         advised = statistics.fmean(one["scores"][one["way"]] for one in found)
-        verdicts = sorted({one["verdict"] for one in found})
+        verdicts = sorted({told_of(one) for one in found})
         others = {name: mean for name, mean in means.items()
                   if name not in {one["way"] for one in found}}  # fmt: skip
         best = max(others, key=lambda name: others[name])

@@ -36,11 +36,11 @@ def requests(group: int = 4) -> list[Request]:
     return requests_of(PROMPTS, SAMPLING, DrawKey(1, "training"), group)
 
 
-def engine_for(policy: Policy, folder: Path, *servers: Running, **options: Any) -> ServedEngine:
+def engine_for(policy: Policy, root: Path, *servers: Running, **options: Any) -> ServedEngine:
     recipe = VllmRecipe(kind="vllm", url=[one.url for one in servers], **options)
     model = MODEL if policy.is_adapter else ModelRecipe(path="base")
     about = expect_servers(recipe, model, policy.tokenizer, PROMPTS, answer_tokens=16)
-    return served_engine(recipe, about, policy, PROMPTS, folder=folder / "engine")
+    return served_engine(recipe, about, policy, PROMPTS, folder=root / "engine")
 
 
 def publish(engine: ServedEngine, policy: Policy) -> int:
@@ -148,6 +148,15 @@ class TestWeights:
         folders = sorted(path.name.rpartition("-")[2] for path in (tmp_path / "engine").iterdir())
         assert folders == ["3", "4"]
         assert len(server.held.adapters) == (1 if trains.is_adapter else 0)
+
+    def test_a_resumed_run_leaves_no_weights_of_its_earlier_start(
+        self, policy: Policy, server: Running, tmp_path: Path
+    ) -> None:
+        for folder in (None, tmp_path / "shared"):
+            for _ in range(2):
+                publish(engine_for(policy, tmp_path, server, folder=folder), policy)
+        assert len(list((tmp_path / "engine").iterdir())) == 1
+        assert len(list((tmp_path / "shared").iterdir())) == 2, "others may read there"
 
 
 class TestDraws:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,7 +23,13 @@ def served_engine(
     *,
     folder: Path,
 ) -> ServedEngine:
-    """The servers of a recipe, which `expect_servers` looked at, as the engine of a policy."""
+    """The servers of a recipe, which `expect_servers` looked at, as the engine of a policy.
+
+    `folder` is the run's own for weights, where the recipe names none: what an earlier start of
+    the run left there goes.
+    """
+    if recipe.folder is None:
+        shutil.rmtree(folder, ignore_errors=True)
     servers = [Server(url, seconds=recipe.seconds) for url in recipe.url]
     canary = Canary(policy, canary_tree(prompts), limit=recipe.limit)
     sync = (AdapterSync if policy.is_adapter else DiskSync)(recipe.folder or folder)

@@ -24,6 +24,7 @@ from strop.train.run import train
 from strop.types import Judged
 from tests.support.processes import Child
 from tests.support.runs import metrics
+from tests.support.sandboxes import is_gone
 
 HEAD = """
 import os, time
@@ -284,7 +285,7 @@ class TestRuns:
             time.sleep(0.02)
         assert run.end() == 0, run.said
         assert killed, "no step was made before the end"
-        assert not [pid for pid in seen if Path(f"/proc/{pid}").exists()]
+        assert all(map(is_gone, seen)), "a worker outlives its run"
         assert len(metrics(log.parent)) == 6
 
     def test_a_misspelt_file_is_refused_before_the_run(self, recipes: dict[str, Path]) -> None:

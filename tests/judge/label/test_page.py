@@ -187,7 +187,7 @@ def test_only_who_has_the_token_and_names_this_machine_is_answered(served: Serve
 def test_a_port_in_use_and_a_folder_in_use_are_said(served: Served, tmp_path: Path) -> None:
     port = re.search(r":(\d+)/", served.address)
     assert port is not None
-    for output, said in ((tmp_path / "other", f"port {port[1]} cannot be had"),
+    for output, said in ((tmp_path / "other", f"port {port[1]} of 127.0.0.1 cannot be had"),
                          (served.output, "works in this folder")):  # fmt: skip
         done = subprocess.run(
             [sys.executable, "-m", "strop.cli", "judge", "label", tmp_path / "pairs.jsonl",

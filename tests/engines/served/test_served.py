@@ -232,6 +232,27 @@ class TestFleet:
         finally:
             back.kill()
 
+    def test_planted_a_restart_that_nobody_saw_gives_no_samples_of_other_weights(
+        self, policy: Policy, model_folder: Path, tmp_path: Path
+    ) -> None:
+        first = start(model_folder)
+        nudge(policy)
+        engine = engine_for(policy, tmp_path, first)
+        publish(engine, policy)
+        first.kill()
+        back = start(model_folder, port=int(first.url.rpartition(":")[2]))
+        try:
+            with (
+                pytest.raises(TrainingError, match="samples from other weights"),
+                pytest.warns(UserWarning, match="is left out"),
+            ):
+                list(engine.generate(requests()))
+            answers = dict(engine.generate(requests()))
+            own = trained(policy, requests()[0], answers[0])
+            assert torch.tensor(answers[0].logprobs) == pytest.approx(own, abs=1e-5)
+        finally:
+            back.kill()
+
     def test_without_any_server_the_run_stops_and_says_which(
         self, policy: Policy, model_folder: Path, tmp_path: Path
     ) -> None:

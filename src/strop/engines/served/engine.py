@@ -16,7 +16,7 @@ from strop.engines.served.expect import expect_context
 from strop.engines.served.fleet import Asked, Fleet, Member
 from strop.engines.served.server import About, Server
 from strop.engines.served.sync import Sync
-from strop.engines.served.wire import body_of, completion_of
+from strop.engines.served.wire import body_of, completion_of, expect_weights_of
 from strop.errors import HttpError, TrainingError, UsageError
 from strop.model.logprobs import bare
 from strop.model.network import Policy
@@ -128,7 +128,9 @@ class ServedEngine:
 
     def _sample(self, request: Request, model: str, version: int, server: Server) -> Completion:
         said = server.generate(body_of(request, model, self._stops))
-        return completion_of(said, request, version, self._policy.tokenizer, server.url)
+        completion = completion_of(said, request, version, self._policy.tokenizer, server.url)
+        expect_weights_of(said, self.sync.label(version), server.url)
+        return completion
 
 
 def _branch_scores(

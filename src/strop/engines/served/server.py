@@ -72,9 +72,10 @@ class Server:
     def unload_adapter(self, name: str) -> None:
         self._control.tell(f"{self.url}/v1/unload_lora_adapter", {"lora_name": name})
 
-    def reload(self, folder: Path, version: int) -> None:
-        """Read all weights again, from this folder, and forget what the old ones computed."""
+    def reload(self, folder: Path) -> None:
+        """Read all weights again, from this folder, whose name is theirs from now on, and forget
+        what the old ones computed."""
         how = {"method": "reload_weights", "kwargs": {"weights_path": str(folder)}}
         self._control.tell(f"{self.url}/collective_rpc", how)
         self._control.tell(f"{self.url}/reset_prefix_cache", {})
-        self._control.tell(f"{self.url}/update_weight_version", {"new_version": str(version)})
+        self._control.tell(f"{self.url}/update_weight_version", {"new_version": folder.name})

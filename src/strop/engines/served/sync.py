@@ -24,6 +24,9 @@ class Sync(Protocol):
     def model(self, version: int, base: str) -> str:
         """By what name to ask for this version, at servers whose model is `base`."""
 
+    def label(self, version: int) -> str | None:
+        """What servers call the weights of this version; `None` where its name says it."""
+
 
 class Folders:
     """Folders `<root>/<run>-<version>`; `run` is new each time, so that no server confuses it with
@@ -62,6 +65,9 @@ class AdapterSync:
     def model(self, version: int, base: str) -> str:
         return self.folders.of(version).name
 
+    def label(self, version: int) -> str | None:
+        return None
+
 
 class DiskSync:
     """The whole model; servers read it again in place."""
@@ -73,7 +79,10 @@ class DiskSync:
         self.folders.write(policy, version)
 
     def load(self, server: Server, version: int) -> None:
-        server.reload(self.folders.of(version), version)
+        server.reload(self.folders.of(version))
 
     def model(self, version: int, base: str) -> str:
         return base
+
+    def label(self, version: int) -> str | None:
+        return self.folders.of(version).name

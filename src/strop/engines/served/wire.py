@@ -61,6 +61,18 @@ def completion_of(
     return replace(made, opened=request.prompt.opened)
 
 
+def expect_weights_of(said: Any, label: str | None, url: str) -> None:
+    """Raise `HttpError` for an answer that says it was sampled from other weights: the server was
+    restarted since they were published, or another run gave it its own."""
+    spans = said["choices"][0].get("weight_versions") or []
+    found = {str(span["version"]) for span in spans} - {label}
+    if label is not None and found:
+        raise HttpError(
+            f"it samples from other weights ({min(found)}) than were published ({label}): it was "
+            "restarted, or serves another run", where=url,
+        )  # fmt: skip
+
+
 def scoring_body(ids: Sequence[int], model: str) -> Body:
     """Asks for the log-probs of given tokens, and for one further token, which nobody reads."""
     return {

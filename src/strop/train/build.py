@@ -19,18 +19,20 @@ from strop.model.reference import Reference
 from strop.recipe.train.engine import LocalEngineRecipe
 from strop.recipe.train.methods import Recipe, method_of
 from strop.recipe.train.model import ModelRecipe
-from strop.rollout.source import SynchronousSource
+from strop.recipe.train.source import AsynchronousRecipe
+from strop.rollout.asynchronous import AsynchronousSource
+from strop.rollout.source import RolloutSource, SynchronousSource
 from strop.train.loop.micro_batches import forward_tokens
 from strop.train.loop.offline import OfflineParts, Replay, train_offline
 from strop.train.loop.online import OnlineParts, train_online
 from strop.train.loop.optim import build_optimizer
+from strop.train.loop.parity import Parity, expect_parity
 from strop.train.loop.state import Critic, TrainState
 from strop.train.loop.world import ALONE, World
 from strop.train.methods.reference import Indices, MethodRecords, ReferenceCache
 from strop.train.methods.supervised import SupervisedMethod
 from strop.train.methods.table import OFFLINE, ONLINE, compares_with_reference, policy_of
 from strop.train.preflight.prepared import Prepared, PreparedOffline, PreparedOnline
-from strop.train.preflight.selfcheck import sampler_mismatch
 from strop.types import StepRecord
 
 WEIGHTS = "engine"
@@ -82,26 +84,13 @@ def _online(
     if not isinstance(given, LocalEngine) or engine is not None:
         checks = {**checks, "engine": given.identity()}
     publisher = Publisher(policy, given, lambda: state.updates()[0])
-    publisher.publish()
-    mismatch = sampler_mismatch(
-        policy,
-        given,
-        prepared.tasks,
-        sampling_of(recipe.rollout),
-        seed=recipe.seed,
-        limit=recipe.rollout.mismatch_limit,
-    )
+    sampling = sampling_of(recipe.rollout)
+    parity = Parity(policy, given, prepared.tasks, sampling, recipe.seed, publish=publisher.publish)
+    mismatch = expect_parity(parity, limit=recipe.rollout.mismatch_limit)
     reference = Reference(policy) if compares_with_reference(recipe) else None
     if recipe.refresh_every:
         state.reference = reference
-    source = SynchronousSource(
-        recipe,
-        prepared.tasks,
-        prepared.mixture,
-        given,
-        prepared.reward,
-        publish=publisher.publish,
-    )
+    source = _source_of(prepared, given, publisher)
     state.rollouts = source
     parts = OnlineParts(
         source=source,
@@ -112,8 +101,20 @@ def _online(
         replay=_replay(state, prepared),
         held_out=prepared.held_out,
         world=world,
+        parity=parity,
     )
     return train_online(state, recipe, parts), {**checks, "sampler_mismatch": mismatch}
+
+
+def _source_of(prepared: PreparedOnline, engine: Engine, publisher: Publisher) -> RolloutSource:
+    """Who samples when, as the recipe says."""
+    recipe, named = prepared.recipe, prepared.recipe.rollout.source
+    sampled = (prepared.tasks, prepared.mixture, engine, prepared.reward)
+    if isinstance(named, AsynchronousRecipe):
+        return AsynchronousSource(
+            recipe, named, *sampled, total=prepared.total_steps, publish=publisher.publish
+        )
+    return SynchronousSource(recipe, *sampled, publish=publisher.publish)
 
 
 def _engine_of(policy: Policy, prepared: PreparedOnline, engine: Engine | None) -> Engine:

@@ -25,6 +25,7 @@ from strop.model.network import Policy
 from strop.model.reference import Reference
 from strop.recipe.train.online import PolicyRecipe
 from strop.recipe.train.policy import PpoObjective
+from strop.recipe.train.source import AsynchronousRecipe
 from strop.rollout.collect import carries_no_gradient
 from strop.tracking.phases import phase
 from strop.train.loop.micro_batches import MicroBatch, forward_tokens, micro_batches, split_group
@@ -99,6 +100,9 @@ class PolicyGradient:
         self.method = loss_of(recipe)
         self.compares_groups = self.method.advantage in GROUPED
         self.iterations, self.mini_batches = recipe.objective.updates
+        # older weights are apart from the trainer's without anything being wrong
+        ahead = isinstance(recipe.rollout.source, AsynchronousRecipe)
+        self.apart = f"{'async' if ahead else 'mismatch'}/logprob_difference"
         self.head = Head(
             temperature=recipe.rollout.temperature,
             entropy_gradient=self.method.entropy_weight > 0,
@@ -236,7 +240,7 @@ class PolicyGradient:
         loss = policy_loss(self.method, tokens, counts)
         sampler_N = torch.cat(batch.sampler[work.branches]).to(device)
         apart = (sampler_N - tokens.old_N).abs()
-        return Loss(loss.value, {**loss.metrics, "mismatch/logprob_difference": mean_of(apart)})
+        return Loss(loss.value, {**loss.metrics, self.apart: mean_of(apart)})
 
     def _kept(self, number: int, group: ScoredGroup) -> list[Kept]:
         """The group's tree (several where it is too long for one forward), or nothing."""

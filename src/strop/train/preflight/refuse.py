@@ -15,6 +15,7 @@ from strop.recipe.judge import JudgeRecipe
 from strop.recipe.loading.load import load
 from strop.recipe.train.methods import Online, Recipe, method_of
 from strop.recipe.train.online import OnlineRecipe, PolicyRecipe
+from strop.recipe.train.source import AsynchronousRecipe
 from strop.rollout.overlong import NAME as OVERLONG
 from strop.train.methods.policy_gradient import loss_of
 
@@ -118,6 +119,13 @@ def _refuse_contradictory_rollout(recipe: Online) -> None:
             "a reward component is named `overlong`, as the penalty of rollout.overlong_buffer is, "
             "so length would be punished twice under one name",
             fix="drop the component, or set rollout.overlong_buffer: 0",
+        )
+    if isinstance(rollout.source, AsynchronousRecipe) and rollout.engine.kind == "local":
+        raise RecipeError(
+            "rollout.source is async, and the embedded engine samples from the very weights that "
+            "are being updated",
+            fix="sample from another process (rollout.engine: {kind: vllm, url: ...}; "
+            "`strop engine serve MODEL` starts one), or drop rollout.source",
         )
     if not method_of(recipe).importance_ratio and rollout.mismatch.level != "none":
         raise RecipeError(

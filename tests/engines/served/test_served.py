@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -17,13 +19,13 @@ from strop.engines.publish import Publisher
 from strop.engines.served.build import served_engine
 from strop.engines.served.engine import ServedEngine
 from strop.engines.served.expect import expect_servers
-from strop.errors import TrainingError, UsageError
+from strop.errors import HttpError, TrainingError, UsageError
 from strop.model.load import load_policy
 from strop.model.logprobs import Head, eval_mode
 from strop.model.network import Policy
 from strop.recipe.train.engine import VllmRecipe
 from strop.recipe.train.model import ModelRecipe
-from strop.types import Completion, Origin, Task, Tree
+from strop.types import Branch, Completion, Origin, Task, Tree
 from tests.support.engine_servers import Running, engine_server, start
 
 IDS = [(2, 40, 41, 42, 43, 3), (2, 50, 51, 3), (2, 60, 61, 62, 3)]
@@ -90,7 +92,7 @@ class TestWeights:
                 assert torch.tensor(answer.logprobs) == pytest.approx(own, abs=1e-5)
             said.append([answers[n].ids for n in range(12)])
             nudge(trains)
-        assert said[0] != said[1] != said[2]
+        assert all(one != other for one, other in itertools.combinations(said, 2))
 
     def test_scores_of_given_tokens_are_the_trainers(
         self, trains: Policy, server: Running, tmp_path: Path
@@ -232,26 +234,169 @@ class TestFleet:
         finally:
             back.kill()
 
-    def test_planted_a_restart_that_nobody_saw_gives_no_samples_of_other_weights(
-        self, policy: Policy, model_folder: Path, tmp_path: Path
+    def test_a_server_that_was_restarted_unseen_gets_the_newest_weights_within_the_call(
+        self, trains: Policy, model_folder: Path, tmp_path: Path
     ) -> None:
         first = start(model_folder)
-        nudge(policy)
-        engine = engine_for(policy, tmp_path, first)
-        publish(engine, policy)
+        nudge(trains)
+        engine = engine_for(trains, tmp_path, first)
+        publish(engine, trains)
+        wanted = {n: answer.ids for n, answer in engine.generate(requests())}
+        trees = [Tree(PROMPTS[0].prompt_ids, (Branch(wanted[0], (True,) * len(wanted[0])),))]
+        scores = engine.score(trees)
+
+        def restarted() -> Running:
+            first.kill()
+            return start(model_folder, port=int(first.url.rpartition(":")[2]))
+
+        first = restarted()
+        with pytest.warns(UserWarning, match=r"is left out.*it was restarted, or serves"):
+            answers = dict(engine.generate(requests()))
+        assert {n: answer.ids for n, answer in answers.items()} == wanted
+        first = restarted()
+        with pytest.warns(UserWarning, match=r"is left out.*it was restarted, or serves"):
+            again = engine.score(trees)
+        assert again == [pytest.approx(scores[0], abs=1e-6)]
         first.kill()
-        back = start(model_folder, port=int(first.url.rpartition(":")[2]))
-        try:
+
+    def test_weights_lost_between_two_answers_give_no_sample_of_others(
+        self, trains: Policy, model_folder: Path, tmp_path: Path
+    ) -> None:
+        """The fifth sample of the call finds the server as it was when it was started."""
+        seen: list[int] = []
+
+        def forgetful(held: Any) -> None:
+            plain = held.sample
+
+            def sample(request: Request, adapter: str | None) -> Any:
+                seen.append(1)
+                if len(seen) == 5:
+                    for name in set(held.adapters):
+                        held.unload_adapter(name).result()
+                    held.reload(str(model_folder)).result()
+                    held.version = "0"
+                return plain(request, adapter)
+
+            held.sample = sample
+
+        nudge(trains)
+        with engine_server(model_folder) as whole, engine_server(model_folder, forgetful) as other:
+            one = engine_for(trains, tmp_path / "a", whole)
+            publish(one, trains)
+            wanted = {n: answer.ids for n, answer in one.generate(requests())}
+            engine = engine_for(trains, tmp_path / "b", other, at_once=1)
+            publish(engine, trains)
+            with pytest.warns(UserWarning, match="is left out"):
+                answers = dict(engine.generate(requests()))
+        assert {n: answer.ids for n, answer in answers.items()} == wanted
+        for number, asked in enumerate(requests()):
+            own = trained(trains, asked, answers[number])
+            assert torch.tensor(answers[number].logprobs) == pytest.approx(own, abs=1e-5)
+
+    def test_a_server_that_loses_its_weights_again_and_again_is_left_out(
+        self, policy: Policy, model_folder: Path, tmp_path: Path
+    ) -> None:
+        def shared(held: Any) -> None:
+            plain = held.sample
+
+            def sample(request: Request, adapter: str | None) -> Any:
+                held.version = "another run's"
+                return plain(request, adapter)
+
+            held.sample = sample
+
+        with engine_server(model_folder, shared) as server:
+            engine = engine_for(policy, tmp_path, server)
+            publish(engine, policy)
             with (
-                pytest.raises(TrainingError, match="samples from other weights"),
+                pytest.raises(TrainingError, match=r"no server answers.*or serves another run"),
                 pytest.warns(UserWarning, match="is left out"),
             ):
                 list(engine.generate(requests()))
+
+    def test_a_restart_while_weights_are_read_gives_the_old_ones_no_new_name(
+        self, policy: Policy, model_folder: Path, tmp_path: Path
+    ) -> None:
+        """The weights moved by less than the canary can tell, so the name alone can."""
+
+        def restarted(held: Any) -> None:
+            plain = held.reload
+
+            def reload(folder: str) -> Any:
+                done = plain(folder)
+                if folder.endswith("-2"):
+                    done.result()
+                    held.version = "0"
+                    return plain(str(model_folder))
+                return done
+
+            held.reload = reload
+
+        with (
+            engine_server(model_folder, restarted) as first,
+            engine_server(model_folder) as second,
+        ):
+            engine = engine_for(policy, tmp_path, first, second)
+            publish(engine, policy)
+            nudge(policy, 1e-9)
+            with pytest.warns(UserWarning, match=f"{first.url} is left out"):
+                publish(engine, policy)
+            assert [member.alive for member in engine.fleet.members] == [False, True]
+
+    def test_a_request_that_nobody_could_meet_ends_the_call(
+        self, trains: Policy, server: Running, tmp_path: Path
+    ) -> None:
+        engine = engine_for(trains, tmp_path, server)
+        publish(engine, trains)
+        (long,) = requests_of(PROMPTS[:1], Sampling(max_tokens=10**4), DrawKey(1, "training"), 1)
+        with pytest.raises(HttpError, match=r"status 400.*the model reads"):
+            list(engine.generate([long]))
+        assert len(dict(engine.generate(requests()))) == 12, "and the server was not left out"
+
+    @pytest.mark.parametrize("way", ["dies", "breaks"])
+    def test_a_server_that_dies_while_it_takes_weights_is_left_out(
+        self, trains: Policy, model_folder: Path, tmp_path: Path, way: str
+    ) -> None:
+        def take(*_: str) -> Future[None]:
+            never: Future[None] = Future()
+            if way == "dies":
+                threading.Thread(target=first.kill).start()
+            else:
+                never.set_exception(RuntimeError("out of memory"))
+            return never
+
+        first = start(model_folder)
+        with engine_server(model_folder) as second:
+            engine = engine_for(trains, tmp_path, first, second)
+            publish(engine, trains)
+            first.held.load_adapter = first.held.reload = take  # type: ignore[method-assign, assignment]
+            nudge(trains)
+            with pytest.warns(UserWarning, match=f"{first.url} is left out"):
+                publish(engine, trains)
             answers = dict(engine.generate(requests()))
-            own = trained(policy, requests()[0], answers[0])
+            own = trained(trains, requests()[0], answers[0])
             assert torch.tensor(answers[0].logprobs) == pytest.approx(own, abs=1e-5)
-        finally:
-            back.kill()
+            second.held.load_adapter = second.held.reload = take  # type: ignore[method-assign, assignment]
+            if way == "breaks":
+                with (
+                    pytest.raises(TrainingError, match="no server answers"),
+                    pytest.warns(UserWarning, match="is left out"),
+                ):
+                    publish(engine, trains)
+        first.kill()
+
+    def test_a_server_that_refuses_weights_ends_the_run(
+        self, policy: Policy, model_folder: Path, tmp_path: Path
+    ) -> None:
+        def refuse(folder: str) -> Future[None]:
+            refused: Future[None] = Future()
+            refused.set_exception(UsageError("not here"))
+            return refused
+
+        with engine_server(model_folder, lambda held: setattr(held, "reload", refuse)) as server:
+            engine = engine_for(policy, tmp_path, server)
+            with pytest.raises(TrainingError, match="the server took no new weights: status 400"):
+                publish(engine, policy)
 
     def test_without_any_server_the_run_stops_and_says_which(
         self, policy: Policy, model_folder: Path, tmp_path: Path
@@ -291,6 +436,40 @@ class TestFleet:
         assert min(seen.values()) >= 12
 
 
+class TestEnd:
+    @pytest.mark.parametrize("made", [True, False])
+    def test_servers_drop_the_adapter_and_its_folders_go(
+        self, trains: Policy, server: Running, tmp_path: Path, made: bool
+    ) -> None:
+        if not made:
+            (tmp_path / "engine").mkdir()
+            (tmp_path / "engine" / "0badf00d-1").mkdir()
+        folder = None if made else tmp_path / "engine"
+        engine = engine_for(trains, tmp_path, server, folder=folder)
+        for _ in range(3):
+            nudge(trains, 1e-3)
+            publish(engine, trains)
+        engine.close()
+        assert server.held.adapters == set()
+        left = [path.name for path in tmp_path.glob("engine/*")]
+        assert left == ([] if made else ["0badf00d-1"]), "another run's stays"
+        assert (tmp_path / "engine").exists() is not made
+
+    def test_a_server_that_is_gone_holds_up_nothing(
+        self, trains: Policy, model_folder: Path, tmp_path: Path
+    ) -> None:
+        first = start(model_folder)
+        engine = engine_for(trains, tmp_path, first)
+        publish(engine, trains)
+        first.kill()
+        if trains.is_adapter:
+            with pytest.warns(UserWarning, match="was not told that the run is over"):
+                engine.close()
+        else:
+            engine.close()
+        assert not (tmp_path / "engine").exists()
+
+
 class TestRefusals:
     def test_an_address_where_nobody_is(self, policy: Policy) -> None:
         recipe = VllmRecipe(kind="vllm", url=["http://127.0.0.1:9"])
@@ -326,14 +505,28 @@ class TestRefusals:
         ):
             engine_for(policy, tmp_path, server)
 
-    @pytest.mark.parametrize("sync", ["adapter", "disk"])
     def test_a_way_that_does_not_fit_the_model(
-        self, trains: Policy, server: Running, tmp_path: Path, sync: Any
+        self, trains: Policy, server: Running, tmp_path: Path
     ) -> None:
-        if (sync == "adapter") == trains.is_adapter:
-            return
-        with pytest.raises(UsageError, match=f"sync is {sync}, and the model has"):
-            engine_for(trains, tmp_path, server, sync=sync)
+        other, has = ("disk", "an") if trains.is_adapter else ("adapter", "no")
+        with pytest.raises(UsageError, match=f"sync is {other}, and the model has {has} adapter"):
+            engine_for(trains, tmp_path, server, sync=other)
+        own = "adapter" if trains.is_adapter else "disk"
+        assert publish(engine_for(trains, tmp_path, server, sync=own), trains) == 1
+
+    def test_a_server_whose_base_weights_another_run_changed(
+        self, policy: Policy, model_folder: Path, server: Running, tmp_path: Path
+    ) -> None:
+        nudge(policy, 0.05)
+        publish(engine_for(policy, tmp_path / "whole", server), policy)
+        lora: Any = {"rank": 4}
+        adapter = load_policy(ModelRecipe(path=str(model_folder), lora=lora), seed=3)
+        before = [weight.requires_grad for weight in adapter.model.parameters()]
+        with pytest.raises(
+            TrainingError, match=r"the base weights of the server .it calls them '\w+-1'. are not"
+        ):
+            publish(engine_for(adapter, tmp_path / "adapter", server), adapter)
+        assert [weight.requires_grad for weight in adapter.model.parameters()] == before
 
     def test_weights_of_somebody_else(
         self, policy: Policy, server: Running, tmp_path: Path

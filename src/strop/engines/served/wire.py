@@ -11,13 +11,23 @@ from strop.engines.endings import stopped, text_of
 from strop.engines.engine import Request
 from strop.errors import HttpError
 from strop.text.encode import Tokenizer
-from strop.types import Completion, Finish
+from strop.types import Completion, Finish, VersionSpan
 
 Body = dict[str, Any]
+
+Labels = Mapping[str | None, int]
+"""What a server calls its weights, and which versions they are."""
 
 FINISHES: Mapping[str | None, Finish] = {
     "stop": "stop", "length": "length", "abort": "aborted", "error": "error",
 }  # fmt: skip
+
+
+class OtherWeightsError(HttpError):
+    """A server is there, and does not hold the weights that the run gave it."""
+
+    def __init__(self, problem: str, *, where: str) -> None:
+        super().__init__(f"{problem}: it was restarted, or serves another run", where=where)
 
 
 def body_of(request: Request, model: str, stop_ids: Sequence[int]) -> Body:
@@ -44,9 +54,10 @@ def body_of(request: Request, model: str, stop_ids: Sequence[int]) -> Body:
 
 
 def completion_of(
-    said: Any, request: Request, version: int, tokenizer: Tokenizer, url: str
+    said: Any, request: Request, labels: Labels, tokenizer: Tokenizer, url: str
 ) -> Completion:
-    """The answer with its tokens. Raises `HttpError` for one of another form."""
+    """The answer with its tokens, every span stamped with the version that sampled it. Raises
+    `HttpError` for one of another form, and `OtherWeightsError` for one of unknown weights."""
     try:
         choice = said["choices"][0]
         ids = [int(i) for i in choice["token_ids"]]
@@ -57,20 +68,56 @@ def completion_of(
     if len(ids) != len(logprobs):
         raise HttpError(f"{len(ids)} tokens came with {len(logprobs)} log-probs", where=url)
     text = stopped(text_of(tokenizer, ids, request.sampling), request.sampling)
-    made = Completion.one_turn(ids, text, logprobs, finish, version)
-    return replace(made, opened=request.prompt.opened)
+    made = Completion.one_turn(ids, text, logprobs, finish)
+    spans = spans_of(said, labels, url)
+    return replace(made, opened=request.prompt.opened, versions=spans)
 
 
-def expect_weights_of(said: Any, label: str | None, url: str) -> None:
-    """Raise `HttpError` for an answer that says it was sampled from other weights: the server was
-    restarted since they were published, or another run gave it its own."""
-    spans = said["choices"][0].get("weight_versions") or []
-    found = {str(span["version"]) for span in spans} - {label}
-    if label is not None and found:
-        raise HttpError(
-            f"it samples from other weights ({min(found)}) than were published ({label}): it was "
-            "restarted, or serves another run", where=url,
-        )  # fmt: skip
+def weights_of(said: Any, url: str) -> str | None:
+    """The weights that an answer says it comes from; `None` where it says nothing. Raises
+    `HttpError` for an answer of another form."""
+    try:
+        spans = said["choices"][0].get("weight_versions") or []
+        found = sorted({str(span["version"]) for span in spans})
+    except (AttributeError, KeyError, IndexError, TypeError):
+        raise HttpError("the answer does not say its weights as it should", where=url) from None
+    return " and ".join(found) or None
+
+
+def spans_of(said: Any, labels: Labels, url: str) -> tuple[VersionSpan, ...]:
+    """Which version sampled which tokens of an answer; one without a token need not say it.
+
+    Raises `OtherWeightsError` for weights without one of these labels.
+    """
+    found = weights_of(said, url)
+    try:
+        choice = said["choices"][0]
+        count = len(choice.get("token_ids") or ())
+        spans = choice.get("weight_versions") or [{"version": None, "start": 0, "end": count}]
+        read = [(span["version"], int(span["start"]), int(span["end"])) for span in spans]
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError):
+        raise HttpError("the answer does not say its weights as it should", where=url) from None
+    if found is None and count == 0:
+        return ()
+    made = []
+    for label, start, stop in read:
+        known = None if label is None else str(label)
+        if known not in labels:
+            raise OtherWeightsError(
+                f"it samples from other weights ({found}) than were published "
+                f"({' or '.join(str(one) for one in labels)})",
+                where=url,
+            )
+        made.append(VersionSpan(start, stop, labels[known]))
+    if count and [(s.start, s.stop) for s in made] != _contiguous(made, count):
+        raise HttpError("the answer's weights do not cover its tokens", where=url)
+    return tuple(made) if count else ()
+
+
+def _contiguous(spans: Sequence[VersionSpan], count: int) -> list[tuple[int, int]]:
+    """Where these spans begin and end if each begins where the one before ends."""
+    stops = [span.stop for span in spans]
+    return list(zip([0, *stops[:-1]], [*stops[:-1], count], strict=True))
 
 
 def scoring_body(ids: Sequence[int], model: str) -> Body:

@@ -110,7 +110,8 @@ class AsynchronousSource:
         self._come_back()
         batch = self.tickets.batch
         most = batch * (self.recipe.rollout.resample + 1)
-        self._ask((self.ahead + 1) * batch)
+        ahead = min(self.ahead, self.tickets.total - step - 1)  # nothing is learnt after the end
+        self._ask((ahead + 1) * batch)
         taken: list[Ticket] = []
         useful: list[ScoredGroup] = []
         equal: list[ScoredGroup] = []
@@ -124,7 +125,7 @@ class AsynchronousSource:
                     keeps = self.recipe.rollout.resample == 0 or teaches(self.recipe, group)
                     (useful if keeps else equal).append(group)
                 left = min(batch - len(useful), most - len(taken))
-                self._ask(self.ahead * batch + len(taken) + left)
+                self._ask(ahead * batch + len(taken) + left)
         return self._settled(taken, useful, equal, step)
 
     def held_out(

@@ -75,6 +75,28 @@ def test_a_run_samples_from_another_process_and_its_ratios_are_one(
     assert checks["engine"]["sync"] == ("AdapterSync" if adapter else "DiskSync")
 
 
+@pytest.mark.parametrize("adapter", [None, {"rank": 4}])
+def test_an_asynchronous_run_learns_from_every_prompt_once(
+    model_folder: Path, recipe: dict[str, Any], adapter: Any, tmp_path: Path
+) -> None:
+    recipe["model"]["lora"] = adapter
+    recipe["run"] |= {"steps": 6, "save_every": 3}
+    recipe["rollout"] |= {"parity_every": 2, "source": {"kind": "async", "max_staleness": 2}}
+    with process(model_folder) as url:
+        recipe["rollout"]["engine"] = {"kind": "vllm", "url": url}
+        run = strop.train(recipe, rewards=[short])
+    assert max(run.metrics["async/staleness_max"].values) == 2
+    assert run.metrics["async/learnt"].values == (4, 8, 12, 16, 20, 24)
+    assert set(run.metrics["async/dropped"].values) == {0}
+    assert run.metrics["async/drawn"].values == (12, 16, 20, 24, 24, 24)
+    assert max(run.metrics["parity/worst"].values) < 1e-5
+    assert min(run.metrics["mismatch/ess"].values) < 1  # older weights are other probabilities
+    saved = json.loads((tmp_path / "run/checkpoint-3/trainer.json").read_text())["parts"]
+    tickets = saved["rollouts"]["tickets"]
+    assert (tickets["learnt"], tickets["drawn"]) == (12, 20)
+    assert sorted(number for number, *_ in tickets["outstanding"]) == list(range(12, 20))
+
+
 def test_given_tokens_come_back_the_same_by_both_routes(url: str, model_folder: Path) -> None:
     client = HttpClient()
     ids = [2, 40, 41, 42, 3]

@@ -207,9 +207,7 @@ class ServedEngine:
             labels = self._labels(server, held)
         return completion_of(said, request, labels, self._policy.tokenizer, server.url)
 
-    def _score(
-        self, trunk: tuple[int, ...], branch: Branch, server: Server
-    ) -> tuple[float, ...]:
+    def _score(self, trunk: tuple[int, ...], branch: Branch, server: Server) -> tuple[float, ...]:
         """Log-probs of a branch's supervised tokens."""
         ids = [*trunk, *branch.ids]
         with self._of(server) as held:

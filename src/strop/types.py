@@ -101,25 +101,49 @@ Record = Document | Demonstration | Preference | Feedback | Task
 
 
 @dataclass(frozen=True, slots=True)
+class Routes:
+    """The experts that a mixture of experts sent tokens to: `Routes(bytes([3, 1, 0, 2]), layers=2,
+    chosen=2)` is one token that went to experts 3 and 1 in layer 0, to 0 and 2 in layer 1.
+
+    `ids` are the expert numbers as unsigned little-endian integers of `width` bytes, in the order
+    [token, layer, chosen]. `layers` counts all layers of the model; in one that does not route the
+    numbers mean nothing.
+    """
+
+    ids: bytes = field(repr=False)
+    layers: int
+    chosen: int
+    width: Literal[1, 2] = 1
+
+    @property
+    def tokens(self) -> int:
+        return len(self.ids) // (self.layers * self.chosen * self.width)
+
+
+@dataclass(frozen=True, slots=True)
 class Branch:
     """One continuation: `Branch(ids=(5, 6, 2), supervised=(True, True, True))`.
 
-    `supervised[i]` says whether token i is learnt; a tool result inside a branch is read only.
+    `supervised[i]` says whether token i is learnt; a tool result inside a branch is read only. A
+    forward sends the first tokens along `routes`, and those after them wherever the model would.
     """
 
     ids: tuple[int, ...]
     supervised: tuple[bool, ...]
+    routes: Routes | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Tree:
     """One prompt (trunk) with its continuations (branches).
 
-    `Tree(trunk=(1, 4), branches=(Branch((5, 2), (True, True)), Branch((6, 2), (True, True))))`
+    `Tree(trunk=(1, 4), branches=(Branch((5, 2), (True, True)), Branch((6, 2), (True, True))))`;
+    `routes` are those of the trunk.
     """
 
     trunk: tuple[int, ...]
     branches: tuple[Branch, ...]
+    routes: Routes | None = None
 
     def __len__(self) -> int:
         return len(self.trunk) + sum(len(branch.ids) for branch in self.branches)
@@ -153,7 +177,9 @@ class TokenScores:
     """What one forward says of every supervised token.
 
     `logprobs_N = [-0.1, -2.3]` nats, `entropy_N = [0.4, 1.1]` nats, `branch_N = [0, 0]`;
-    `collision_N` is log sum_v p(v)^2 where it was asked for (WPO reads it).
+    `collision_N` is log sum_v p(v)^2 where it was asked for (WPO reads it). Where routes were
+    replayed, `rerouted_T = [0.0, 0.5]` says in which share of the routing layers each token that
+    has a route would have gone to other experts.
     """
 
     logprobs_N: torch.Tensor
@@ -161,6 +187,7 @@ class TokenScores:
     branch_N: torch.Tensor
     branches: int
     collision_N: torch.Tensor | None = None
+    rerouted_T: torch.Tensor | None = None
 
     def sums_B(self) -> torch.Tensor:
         """Sum of log-probs per branch, shape [B]."""
@@ -224,7 +251,8 @@ class Completion(Answer):
     they were drawn from (after temperature and truncation), nats, or `None` where an engine gives
     none. `ids` include the end-of-sequence token when the model wrote one. `entropies` are those of
     the whole distribution at temperature 1 where each sampled id was drawn, nats, if they were
-    asked for.
+    asked for. A mixture of experts can say which way its tokens went: `routes` are those of all ids
+    but the last, which the sampler never read, and `prompt_routes` those of the prompt.
     """
 
     ids: tuple[int, ...]
@@ -232,8 +260,15 @@ class Completion(Answer):
     logprobs: tuple[float, ...] | None
     versions: tuple[VersionSpan, ...]
     entropies: tuple[float, ...] | None = None
+    prompt_routes: Routes | None = None
+    routes: Routes | None = None
 
     def __post_init__(self) -> None:
+        if self.routes is not None and self.routes.tokens != len(self.ids) - 1:
+            raise UsageError(
+                f"a completion of {len(self.ids)} ids has routes of {self.routes.tokens} tokens",
+                fix="give the experts of every id but the last",
+            )
         logprobs = sum(self.sampled) if self.logprobs is None else len(self.logprobs)
         if len(self.sampled) != len(self.ids) or logprobs != sum(self.sampled):
             raise UsageError(

@@ -51,6 +51,8 @@ Hook = Callable[[Any, Any, RouterOutput], RouterOutput | None]
 
 def routers(causal_lm: Any) -> dict[int, Any]:
     """The routers that can be replayed, by the number of their layer; none in a dense model."""
+    if not any(type(module).__name__ in ROUTERS for module in causal_lm.modules()):
+        return {}
     return {
         number: module
         for number, layer in enumerate(causal_lm.get_decoder().layers)
@@ -59,15 +61,14 @@ def routers(causal_lm: Any) -> dict[int, Any]:
     }
 
 
-def expect_routers(causal_lm: Any, path: str) -> None:
-    """Raise `UsageError` for a model without routers, or with one that is not known."""
+def expect_routers(causal_lm: Any, where: str | None = None) -> None:
+    """Raise `UsageError` for a model without routers, or with others than are known here."""
     if not routers(causal_lm):
         raise UsageError(
-            f"rollout.routing_replay is set, but {type(causal_lm).__name__} has no router of "
-            f"{', '.join(sorted(ROUTERS))}",
-            where=path,
-            fix="drop it: a dense model has no routes, and those of other mixtures of experts "
-            "cannot be replayed yet",
+            f"routes are asked for, but {type(causal_lm).__name__} has no router that can be "
+            f"recorded and replayed (there is a way for {', '.join(sorted(ROUTERS))})",
+            where=where,
+            fix="drop rollout.routing_replay: a dense model has no routes",
         )
 
 
@@ -119,6 +120,22 @@ def padded_routes(batch: TreeBatch, routes_LLC: torch.Tensor) -> torch.Tensor:
     return padded.flatten(0, 1)
 
 
+def expect_fit(causal_lm: Any, routes_TLC: torch.Tensor) -> None:
+    """Raise `UsageError` for routes that are not of this model."""
+    found = routers(causal_lm)
+    layers = len(causal_lm.get_decoder().layers)
+    if {(layers, router.top_k) for router in found.values()} != {tuple(routes_TLC.shape[1:])}:
+        raise UsageError(
+            f"the routes are of {routes_TLC.shape[1]} layers with {routes_TLC.shape[2]} experts a "
+            f"token, and the model has {layers} layers, {len(found)} of which route",
+            fix="sample with the model that is trained",
+        )
+    most = int(routes_TLC[:, list(found)].max())
+    if most >= min(router.num_experts for router in found.values()):
+        raise UsageError(f"a route leads to expert {most}, which the model does not have",
+                         fix="sample with the model that is trained")  # fmt: skip
+
+
 class Replay:
     """Makes routers take recorded experts, and counts where their own would have been others."""
 
@@ -167,14 +184,12 @@ def replayed_now() -> torch.Tensor | None:
 
 @contextmanager
 def replayed(causal_lm: Any, routes_TLC: torch.Tensor) -> Iterator[Replay]:
-    """Send the tokens of the forwards within along these routes, in the order in which the routers
-    see the tokens. Raises `UsageError` for routes that are not of this model."""
-    found = routers(causal_lm)
-    _expect_routes_of(found, causal_lm, routes_TLC)
+    """Send the tokens of one forward along these routes, in the order in which the routers see the
+    tokens."""
     replay = Replay(routes_TLC)
     token = _REPLAYED.set(routes_TLC)
     try:
-        with _hooked(found, replay.hook):
+        with _hooked(routers(causal_lm), replay.hook):
             yield replay
     finally:
         _REPLAYED.reset(token)
@@ -219,18 +234,3 @@ def _hooked(found: Mapping[int, Any], hook_of: Callable[[int], Hook]) -> Iterato
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _expect_routes_of(found: Mapping[int, Any], causal_lm: Any, routes_TLC: torch.Tensor) -> None:
-    layers = len(causal_lm.get_decoder().layers)
-    shapes = {(layers, router.top_k) for router in found.values()}
-    if shapes != {tuple(routes_TLC.shape[1:])}:
-        raise UsageError(
-            f"the routes are of {routes_TLC.shape[1]} layers and {routes_TLC.shape[2]} experts a "
-            f"token, the model has {layers} layers, of which {len(found)} route",
-            fix="sample with the model that is trained",
-        )
-    most = max(int(routes_TLC[:, layer].max()) for layer in found)
-    if most >= min(router.num_experts for router in found.values()):
-        raise UsageError(f"a route leads to expert {most}, which the model does not have",
-                         fix="sample with the model that is trained")  # fmt: skip

@@ -138,7 +138,7 @@ class SynchronousSource:
             self.engine,
             self.reward.judge_rollouts,
             group_size=rollout.group_size,
-            sampling=sampling_of(rollout),
+            sampling=replace(sampling_of(rollout), routes=rollout.routing_replay),
             key=DrawKey(self.recipe.seed, "training", step, number),
         )
         for failure in collected.failures:

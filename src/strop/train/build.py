@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -87,7 +88,7 @@ def _online(
         policy,
         given,
         prepared.tasks,
-        sampling_of(recipe.rollout),
+        replace(sampling_of(recipe.rollout), routes=recipe.rollout.routing_replay),
         seed=recipe.seed,
         limit=recipe.rollout.mismatch_limit,
     )
@@ -113,7 +114,7 @@ def _online(
         held_out=prepared.held_out,
         world=world,
     )
-    return train_online(state, recipe, parts), {**checks, "sampler_mismatch": mismatch}
+    return train_online(state, recipe, parts), {**checks, **mismatch}
 
 
 def _engine_of(policy: Policy, prepared: PreparedOnline, engine: Engine | None) -> Engine:

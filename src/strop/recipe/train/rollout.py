@@ -63,7 +63,8 @@ class RolloutRecipe(Strict):
     linearly down to -1 (DAPO's overlong shaping); `mismatch_limit` is the largest mean difference
     between the sampler's and the trainer's log-probs, nats per token, that the self-check before
     step 1 accepts. `stop` and the two options after it are those of `SamplingRecipe`; `engine` is
-    who samples.
+    who samples. With `routing_replay` the trainer's forwards take the experts that a mixture of
+    experts took while it sampled (R3, arXiv 2510.11370).
     """
 
     group_size: int = Field(8, ge=1)
@@ -77,6 +78,7 @@ class RolloutRecipe(Strict):
     overlong_buffer: int = Field(0, ge=0)
     mismatch_limit: float = Field(0.05, gt=0)
     mismatch: MismatchRecipe = MismatchRecipe()
+    routing_replay: bool = False
     engine: EngineRecipe = LocalEngineRecipe()
 
 

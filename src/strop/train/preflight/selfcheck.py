@@ -14,8 +14,9 @@ from strop.errors import TrainingError, UsageError
 from strop.model.adapters import merge_for_good
 from strop.model.logprobs import Head, eval_mode
 from strop.model.network import Network, Policy, ScalarNetwork
+from strop.rollout.routed import routed_tree
 from strop.text.trees import Rendered
-from strop.types import Tree, trainable
+from strop.types import TokenScores, Tree, trainable
 
 PROBED = 4
 """Number of prompts whose completions sampler and trainer both score."""
@@ -107,25 +108,37 @@ def sampler_mismatch(
     *,
     seed: int,
     limit: float,
-) -> float:
-    """Mean |log-prob of the sampler - log-prob of the trainer| over a few completions.
+) -> dict[str, float]:
+    """Mean |log-prob of the sampler - log-prob of the trainer| over a few completions, nats per
+    token, as the check `sampler_mismatch`.
 
-    Raises `TrainingError` above `limit` nats per token: the two would disagree about what the
-    policy is, and every importance ratio would be wrong.
+    If `sampling` asks for routes, that is with the routes replayed; two further checks are the same
+    without them, and the share of (token, layer) that the trainer would route otherwise.
+
+    Raises `TrainingError` above `limit`: the two would disagree about what the policy is, and every
+    importance ratio would be wrong.
     """
     requests = requests_of(tasks[:PROBED], sampling, DrawKey(seed, "selfcheck"), 1)
     answers = [trainable(group[0]) for group in in_groups(engine.generate(requests), 1)]
-    trees = [
-        Tree(request.prompt.prompt_ids, (answer.branch(),))
-        for request, answer in zip(requests, answers, strict=True)
-    ]
-    with policy.arithmetic(), eval_mode(policy.model):
-        scores = policy.score(trees, Head(temperature=sampling.temperature))
+    asked = [request.prompt.prompt_ids for request in requests]
+    pairs = list(zip(asked, answers, strict=True))
     said = torch.tensor([x for answer in answers for x in answer.sampler_logprobs()])
-    difference = float((said - scores.logprobs_N.cpu()).abs().mean())
+
+    def apart(trees: Sequence[Tree]) -> tuple[float, TokenScores]:
+        with policy.arithmetic(), eval_mode(policy.model):
+            scores = policy.score(trees, Head(temperature=sampling.temperature))
+        return float((said - scores.logprobs_N.cpu()).abs().mean()), scores
+
+    difference, _ = apart([Tree(prompt, (answer.branch(),)) for prompt, answer in pairs])
+    checks: dict[str, float] = {}
+    if sampling.routes:
+        checks["sampler_mismatch_unreplayed"] = difference
+        difference, scores = apart([routed_tree(prompt, [answer]) for prompt, answer in pairs])
+        if scores.rerouted_T is not None:
+            checks["sampler_rerouted"] = float(scores.rerouted_T.mean())
     if not difference <= limit:
         raise TrainingError(
             f"sampler and trainer disagree by {difference:.3f} nats per token (limit {limit})",
             fix="use the same precision for both, or raise rollout.mismatch_limit if you must",
         )
-    return difference
+    return {"sampler_mismatch": difference, **checks}

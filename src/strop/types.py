@@ -102,12 +102,9 @@ Record = Document | Demonstration | Preference | Feedback | Task
 
 @dataclass(frozen=True, slots=True)
 class Routes:
-    """The experts that a mixture of experts sent tokens to: `Routes(bytes([3, 1, 0, 2]), layers=2,
-    chosen=2)` is one token that went to experts 3 and 1 in layer 0, to 0 and 2 in layer 1.
-
-    `ids` are the expert numbers as unsigned little-endian integers of `width` bytes, in the order
-    [token, layer, chosen]. `layers` counts all layers of the model; in one that does not route the
-    numbers mean nothing.
+    """Which experts tokens went to: `Routes(bytes([3, 1, 0, 2]), layers=2, chosen=2)` is one token
+    that took 3 and 1 in layer 0, 0 and 2 in layer 1. `ids` are little-endian integers of `width`
+    bytes, [token, layer, chosen], of all layers; in one that does not route they mean nothing.
     """
 
     ids: bytes = field(repr=False)
@@ -124,8 +121,8 @@ class Routes:
 class Branch:
     """One continuation: `Branch(ids=(5, 6, 2), supervised=(True, True, True))`.
 
-    `supervised[i]` says whether token i is learnt; a tool result inside a branch is read only. A
-    forward sends the first tokens along `routes`, and those after them wherever the model would.
+    `supervised[i]` says whether token i is learnt; a tool result inside a branch is read only.
+    `routes` are those that its first tokens have to take.
     """
 
     ids: tuple[int, ...]
@@ -135,10 +132,9 @@ class Branch:
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """One prompt (trunk) with its continuations (branches).
+    """One prompt (trunk, with its `routes`) with its continuations (branches).
 
-    `Tree(trunk=(1, 4), branches=(Branch((5, 2), (True, True)), Branch((6, 2), (True, True))))`;
-    `routes` are those of the trunk.
+    `Tree(trunk=(1, 4), branches=(Branch((5, 2), (True, True)), Branch((6, 2), (True, True))))`
     """
 
     trunk: tuple[int, ...]
@@ -177,9 +173,8 @@ class TokenScores:
     """What one forward says of every supervised token.
 
     `logprobs_N = [-0.1, -2.3]` nats, `entropy_N = [0.4, 1.1]` nats, `branch_N = [0, 0]`;
-    `collision_N` is log sum_v p(v)^2 where it was asked for (WPO reads it). Where routes were
-    replayed, `rerouted_T = [0.0, 0.5]` says in which share of the routing layers each token that
-    has a route would have gone to other experts.
+    `collision_N` is log sum_v p(v)^2 where it was asked for (WPO reads it); `rerouted_T` in which
+    share of the layers each token with a given route would have gone to other experts.
     """
 
     logprobs_N: torch.Tensor
@@ -251,8 +246,8 @@ class Completion(Answer):
     they were drawn from (after temperature and truncation), nats, or `None` where an engine gives
     none. `ids` include the end-of-sequence token when the model wrote one. `entropies` are those of
     the whole distribution at temperature 1 where each sampled id was drawn, nats, if they were
-    asked for. A mixture of experts can say which way its tokens went: `routes` are those of all ids
-    but the last, which the sampler never read, and `prompt_routes` those of the prompt.
+    asked for. `prompt_routes` and `routes` are the experts of the prompt and of all ids but the
+    last, which the sampler does not read, if they were asked for.
     """
 
     ids: tuple[int, ...]
@@ -264,11 +259,6 @@ class Completion(Answer):
     routes: Routes | None = None
 
     def __post_init__(self) -> None:
-        if self.routes is not None and self.routes.tokens != len(self.ids) - 1:
-            raise UsageError(
-                f"a completion of {len(self.ids)} ids has routes of {self.routes.tokens} tokens",
-                fix="give the experts of every id but the last",
-            )
         logprobs = sum(self.sampled) if self.logprobs is None else len(self.logprobs)
         if len(self.sampled) != len(self.ids) or logprobs != sum(self.sampled):
             raise UsageError(

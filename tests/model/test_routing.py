@@ -104,8 +104,9 @@ def test_one_wrong_expert_is_seen_in_what_follows_it() -> None:
     assert moved[:6].max() < 1e-6  # the sibling, and the tokens before
     assert moved[6:].min() > 1e-3
     assert planted.rerouted_T is not None
-    # two of three layers route, and in one of them one token of ten goes elsewhere
-    assert planted.rerouted_T.sum() == 0.5
+    # of the row's ten tokens it is the eighth, and two of three layers route
+    assert planted.rerouted_T[:7].tolist() == [0.0] * 7
+    assert planted.rerouted_T[7] >= 0.5
 
 
 def test_tokens_without_a_route_take_their_own() -> None:

@@ -23,4 +23,13 @@ def routed_tree(prompt_ids: tuple[int, ...], completions: Sequence[Completion]) 
             "`routes` and `prompt_routes` of its completions",
         )
     branches = tuple(replace(one.branch(), routes=one.routes) for one in completions)
-    return Tree(prompt_ids, branches, completions[0].prompt_routes)
+    tree = Tree(prompt_ids, branches, completions[0].prompt_routes)
+    given = [(len(prompt_ids), tree.routes), *((len(b.ids) - 1, b.routes) for b in branches)]
+    for tokens, routes in given:
+        if routes is not None and routes.tokens != tokens:
+            raise UsageError(
+                f"the engine gave routes of {routes.tokens} tokens for {tokens}",
+                fix="let it give those of the prompt, and those of the answer without its last "
+                "token",
+            )
+    return tree

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -134,3 +135,22 @@ def _expert(experts: Any, number: int, x_H: torch.Tensor) -> torch.Tensor:
     gate, up = (experts.gate_up_proj[number] @ x_H).chunk(2)
     said: torch.Tensor = experts.down_proj[number] @ (torch.nn.functional.silu(gate) * up)
     return said
+
+
+def save_mixture(folder: Path, tokenizer: Any, *, std: float = 0.2) -> Path:
+    """A Qwen3-MoE of three narrow layers, with that tokenizer."""
+    torch.manual_seed(0)
+    config = hf.Qwen3MoeConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=48, moe_intermediate_size=24,
+        num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, head_dim=8,
+        num_experts=EXPERTS, num_experts_per_tok=CHOSEN, norm_topk_prob=True,
+        max_position_embeddings=128, tie_word_embeddings=True, bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    model = hf.Qwen3MoeForCausalLM(config)
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=std)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

@@ -16,10 +16,14 @@ from strop.api import train as train_with
 from strop.cli.app import app
 from strop.engines.engine import Request
 from strop.engines.local.engine import LocalEngine
+from strop.engines.server.held import Held
 from strop.errors import RecipeError, UsageError
 from strop.recipe.loading.load import load_recipe
+from strop.train.loop.micro_batches import split_tree
+from strop.train.preflight.prepare import prepare
 from strop.train.run import train
-from strop.types import Completion
+from strop.types import Branch, Completion, Tree
+from tests.support.engine_servers import engine_server
 from tests.support.experts import drawn_routes, save_mixture
 from tests.support.runs import break_off, final_weights, metrics, same, write_recipes
 
@@ -121,6 +125,44 @@ def test_an_engine_without_routes_is_refused(mixtures: dict[str, Path], folder: 
     with pytest.raises(UsageError, match="does not say which experts") as found:
         train_with(recipe, engine=given(Silent, folder), force=True)
     assert "--enable-return-routed-experts" in str(found.value)
+
+
+class TestServers:
+    """`strop engine serve`, in a thread."""
+
+    def test_a_run_follows_a_server(self, mixtures: dict[str, Path], folder: Path) -> None:
+        def tell(held: Held) -> None:
+            held.routes = True
+
+        with engine_server(folder, alter=tell) as server:
+            asked = f"rollout.engine={{kind: vllm, url: '{server.url}'}}"
+            run = train(load_recipe(mixtures["grpo"], [*REPLAY, asked]), force=True).parent
+        rows = metrics(run)
+        assert max(row["mismatch/logprob_difference"] for row in rows) < 1e-4
+        assert max(row["mismatch/rerouted"] for row in rows) < 0.001
+
+    def test_that_does_not_say_its_routes_is_refused_in_a_dry_run(
+        self, mixtures: dict[str, Path], folder: Path
+    ) -> None:
+        with engine_server(folder) as server:
+            asked = f"rollout.engine={{kind: vllm, url: '{server.url}'}}"
+            recipe = load_recipe(mixtures["grpo"], [*REPLAY, asked])
+            with pytest.raises(UsageError, match="does not say which experts"):
+                prepare(recipe, resume=False, overwrite=False, force=True, dry_run=True)
+
+    def test_of_a_dense_model_does_not_start(self, model_folder: Path) -> None:
+        asked = ["engine", "serve", str(model_folder), "--port", "0",
+                 "--enable-return-routed-experts"]  # fmt: skip
+        said = CliRunner().invoke(app, asked)
+        assert "Qwen3ForCausalLM has no router" in str(said.exception)
+
+
+def test_a_group_that_is_cut_keeps_its_routes() -> None:
+    branches = [Branch((5, 6, 7), (True,) * 3, drawn_routes(n, 2)) for n in range(4)]
+    whole = Tree((1, 2), tuple(branches), drawn_routes(9, 2))
+    parts = split_tree(whole, 8)
+    assert [part.routes for part in parts] == [whole.routes] * 2
+    assert [branch for part in parts for branch in part.branches] == branches
 
 
 def test_a_dense_model_is_refused_before_it_is_loaded(recipes: dict[str, Path]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -94,7 +95,7 @@ def _online(
     if not isinstance(given, LocalEngine) or engine is not None:
         checks = {**checks, "engine": given.identity()}
     publisher = Publisher(policy, given, lambda: state.updates()[0])
-    sampling = sampling_of(recipe.rollout)
+    sampling = replace(sampling_of(recipe.rollout), routes=recipe.rollout.routing_replay)
     parity = Parity(policy, given, prepared.tasks, sampling, recipe.seed, publish=publisher.publish)
     mismatch = expect_parity(parity, limit=recipe.rollout.mismatch_limit)
     reference = Reference(policy) if compares_with_reference(recipe) else None
@@ -113,7 +114,7 @@ def _online(
         world=world,
         parity=parity,
     )
-    return train_online(state, recipe, parts), {**checks, "sampler_mismatch": mismatch}
+    return train_online(state, recipe, parts), {**checks, **mismatch}
 
 
 def _source_of(

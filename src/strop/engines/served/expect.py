@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
-from strop.engines.engine import PromptedTask
+from strop.engines.draws import DrawKey
+from strop.engines.engine import PromptedTask, Request, Sampling
 from strop.engines.served.command import vllm_command
 from strop.engines.served.server import SIGN_SECONDS, About, Server
+from strop.engines.served.wire import body_of, routes_of_answer
 from strop.errors import HttpError, UsageError
 from strop.http import refused
 from strop.recipe.train.engine import VllmRecipe
@@ -47,6 +49,22 @@ def expect_servers(
         raise UsageError(f"the servers hold different models: {', '.join(sorted(held))}",
                          fix="start all with the same model or --served-model-name")  # fmt: skip
     return abouts[0]
+
+
+def expect_routes(recipe: VllmRecipe, about: About, prompt: PromptedTask) -> None:
+    """Raise `UsageError` where a server does not say which experts its tokens went to. One token is
+    sampled of each."""
+    asked = Request(prompt, Sampling(max_tokens=1, routes=True), DrawKey(0, "selfcheck"))
+    for url in recipe.url:
+        server = Server(url, seconds=recipe.seconds)
+        try:
+            routes_of_answer(server.generate(body_of(asked, about.model, [])), asked, 1, url)
+        except HttpError as error:
+            raise UsageError(
+                f"rollout.routing_replay is set, and {error.problem}",
+                where=url,
+                fix="start the server with --enable-return-routed-experts",
+            ) from None
 
 
 def expect_context(about: About, tokens: int) -> None:

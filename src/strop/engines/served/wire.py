@@ -9,9 +9,10 @@ from typing import Any
 from strop.engines.draws import seed_of
 from strop.engines.endings import stopped, text_of
 from strop.engines.engine import Request
+from strop.engines.routes import routes_of_text
 from strop.errors import HttpError
 from strop.text.encode import Tokenizer
-from strop.types import Completion, Finish, VersionSpan
+from strop.types import Completion, Finish, Routes, VersionSpan
 
 Body = dict[str, Any]
 
@@ -70,7 +71,20 @@ def completion_of(
     text = stopped(text_of(tokenizer, ids, request.sampling), request.sampling)
     made = Completion.one_turn(ids, text, logprobs, finish)
     spans = spans_of(said, labels, url)
-    return replace(made, opened=request.prompt.opened, versions=spans)
+    made = replace(made, opened=request.prompt.opened, versions=spans)
+    if not request.sampling.routes or not ids:
+        return made
+    prompt, answer = routes_of_answer(said, request, len(ids), url)
+    return replace(made, prompt_routes=prompt, routes=answer)
+
+
+def routes_of_answer(said: Any, request: Request, length: int, url: str) -> tuple[Routes, Routes]:
+    """The routes of a prompt and of an answer of so many tokens. Raises `HttpError` for an answer
+    without them."""
+    given = said["choices"][0].get("routed_experts")
+    if given is None:
+        raise HttpError("the answer does not say which experts its tokens went to", where=url)
+    return routes_of_text(given, len(request.prompt.prompt_ids), length, url)
 
 
 def weights_of(said: Any, url: str) -> str | None:

@@ -67,6 +67,15 @@ def test_the_command_trains_and_tries(mixtures: dict[str, Path], tmp_path: Path)
     )
 
 
+def test_an_adapter_learns_along_the_same_routes(mixtures: dict[str, Path]) -> None:
+    options = ["model.lora={rank: 4}", "model.gradient_checkpointing=true", "run.steps=2"]
+    run = train(load_recipe(mixtures["grpo"], [*REPLAY, *options]), force=True).parent
+    rows = metrics(run)
+    assert [row["mismatch/rerouted"] for row in rows] == [0.0, 0.0]
+    assert max(row["mismatch/logprob_difference"] for row in rows) < 1e-4
+    assert any(row["grad_norm"] > 0 for row in rows)
+
+
 @pytest.mark.parametrize("method", ["grpo", "gspo", "ppo"])
 def test_stopped_and_resumed_is_bit_identical(method: str, mixtures: dict[str, Path]) -> None:
     several = ("objective.num_iterations=2", "objective.mini_batches=2")

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from rich.console import Console
 from transformers import LlamaConfig, Qwen3Config
 from typer.testing import CliRunner, Result
 
 from strop.cli.app import app
+from strop.cli.show import Progress
 from strop.errors import UsageError
 from strop.model.activations import kept_by_a_token, tokens_at_once
 from strop.model.load import load_config, load_policy
@@ -26,6 +29,7 @@ from strop.train.preflight.cost.hardware import Range, hardware
 from strop.train.preflight.cost.memory import memory_of
 from strop.train.preflight.cost.shape import shape_of
 from strop.train.preflight.cost.workload import Workload, assumed_workload
+from strop.types import StepRecord
 
 LLAMA = {"vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008,
          "num_hidden_layers": 32, "num_attention_heads": 32, "head_dim": 128,
@@ -237,11 +241,38 @@ def test_a_table_of_ones_own(tmp_path: Path) -> None:
 def test_time_left_after_twenty_steps() -> None:
     """Evals every tenth step are part of it; the slow first step is not."""
     left, now = Remaining(), 100.0
-    for step in range(1, 41):
-        now += 50.0 if step == 1 else 2.0 + 5.0 * (step % 10 == 0)
-        said = left.after(step, 100, now)
+    for step in range(1, 42):
+        took = 50.0 if step == 1 else 2.0
+        now += took + 5.0 * (step % 10 == 0)
+        said = left.after(step, 100, now, took)
         assert (said is None) == (step < 21)
-    assert said == pytest.approx(60 * 2.5, rel=0.03)
+    assert said == pytest.approx(59 * (2.0 + 0.5))
+
+
+def test_one_long_step_does_not_move_the_time_left_and_shorter_steps_do() -> None:
+    left, now = Remaining(), 0.0
+    for step, took in enumerate([4.0] * 20 + [400.0] + [4.0] * 9, 1):
+        now += took
+        said = left.after(step, 130, now, took)
+    assert said == pytest.approx(100 * 4.0)
+    for step in range(31, 51):
+        now += 1.0
+        said = left.after(step, 150, now, 1.0)
+    assert said == pytest.approx(100 * 1.0), "the steps of long ago say nothing any more"
+
+
+def test_the_time_left_stands_with_every_printed_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a pipe, where no bar shows it: anew each time, and no longer after the last step."""
+    clock = iter(range(100, 1000, 10))
+    monkeypatch.setattr("strop.cli.show.time.monotonic", lambda: float(next(clock)))
+    with Console(file=StringIO(), width=200) as console, Progress(False, console) as progress:
+        for step in range(1, 31):
+            progress.step(StepRecord(step, 30, {"loss": 1.0, "step_time": 10.0}))
+        lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert "left" not in lines[19]
+    assert lines[20] == "  step 21/30  loss 1  1 min 30 s left"
+    assert lines[28].endswith("10 s left")
+    assert lines[29] == "  step 30/30  loss 1"
 
 
 def test_seconds_in_words() -> None:

@@ -1,10 +1,11 @@
 """How right the time left is, from the logs of real runs.
 
-    python evidence/remaining.py RUN [RUN ...] [--each]    # folders of strop train, of 40 steps or more
+    python evidence/remaining.py RUN [RUN ...] [--each]
 
-After the 21st step, and in the middle of a run, says what is left: as `strop train` does (the median
-of the latest 20 steps), and by the mean of all steps but the first. Both are compared with the time
-that the rest took. Logs hold the time of steps alone, so evals and checkpoints are not part of it.
+takes folders of strop train, of 40 steps or more. After the 21st step, and in the middle of a run, it
+says what is left: as `strop train` does (the median of the latest 20 steps), and by the mean of all
+steps but the first. Both are compared with the time that the rest took. Logs hold the time of steps
+alone, so evals and checkpoints are not part of it.
 """
 
 from __future__ import annotations
@@ -74,7 +75,10 @@ def read(run: Path) -> Log | None:
 
 def table(logs: Sequence[Log]) -> list[str]:
     """For every kind, moment and way: how many are near, and how far off they usually are."""
-    lines = ["| runs | said at | by | within 25 % | usually off | middle |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| runs | said at | by | within 25 % | usually off | middle |",
+        "|---|---|---|---|---|---|",
+    ]
     for kind in sorted({log.kind for log in logs}):
         mine = [log for log in logs if log.kind == kind]
         for moment in moments(mine[0]):

@@ -265,10 +265,11 @@ def test_the_time_left_stands_with_every_printed_step(monkeypatch: pytest.Monkey
     """In a pipe, where no bar shows it: anew each time, and no longer after the last step."""
     clock = iter(range(100, 1000, 10))
     monkeypatch.setattr("strop.cli.show.time.monotonic", lambda: float(next(clock)))
-    with Console(file=StringIO(), width=200) as console, Progress(False, console) as progress:
+    piped = StringIO()
+    with Progress(False, Console(file=piped, width=200)) as progress:
         for step in range(1, 31):
             progress.step(StepRecord(step, 30, {"loss": 1.0, "step_time": 10.0}))
-        lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    lines = piped.getvalue().splitlines()
     assert "left" not in lines[19]
     assert lines[20] == "  step 21/30  loss 1  1 min 30 s left"
     assert lines[28].endswith("10 s left")

@@ -26,7 +26,7 @@ from strop.tracking.remaining import Remaining, spoken
 from strop.train.preflight.cost.duration import duration_of
 from strop.train.preflight.cost.estimate import estimate
 from strop.train.preflight.cost.hardware import Range, hardware
-from strop.train.preflight.cost.memory import memory_of
+from strop.train.preflight.cost.memory import critic_of, memory_of
 from strop.train.preflight.cost.shape import shape_of
 from strop.train.preflight.cost.workload import Workload, assumed_workload
 from strop.types import StepRecord
@@ -114,6 +114,76 @@ def test_a_reference_is_held_where_the_method_reads_one(
     shape = shape_of(config)
     parts = memory_of(made, config, shape, WORK, "cpu").parts
     assert parts.get("reference", 0) == (4 * shape.parameters if copied else 0)
+
+
+SMALL = {"vocab_size": 1000, "hidden_size": 64, "intermediate_size": 128,
+         "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+         "head_dim": 16}  # fmt: skip
+BODY = 64_000 + 2 * (64 * (64 + 32 + 32) + 64 * 64 + 3 * 64 * 128 + 2 * 64 + 2 * 16) + 64
+"""Weights of `SMALL` without a head: embedding, two layers (queries, keys, values and output, three of
+the MLP, two norms, two of queries and keys), the last norm."""
+
+
+def ppo(tmp_path: Path, **changes: Any) -> Recipe:
+    return recipe(tmp_path, method="ppo", reward=[{"function": "repetition"}],
+                  **{"value": {"path": "MODEL", "learning_rate": 1e-5}, **changes})  # fmt: skip
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_critic_is_held_beside_the_policy(tmp_path: Path, tied: bool) -> None:
+    """Its weights and both moments in float32; gradients of one network at a time."""
+    config = Qwen3Config(**SMALL, tie_word_embeddings=tied)
+    made, shape = ppo(tmp_path), shape_of(config)
+    assert shape.parameters == BODY + (0 if tied else 64_000)
+    parts = memory_of(made, config, shape, WORK, "cpu").parts
+    assert parts["critic"] == 4 * BODY
+    assert parts["critic moments"] == 8 * BODY
+    assert parts["gradients"] == 4 * shape.parameters, "the policy's learning is larger"
+    alone = memory_of(made.model_copy(update={"value": None}), config, shape, WORK, "cpu")
+    assert sum(parts.values()) - alone.total == 12 * BODY
+
+
+def test_a_critic_with_an_adapter_of_another_model(tmp_path: Path) -> None:
+    """bfloat16 weights that are frozen, and an adapter of float32 with its moments."""
+    Qwen3Config(**{**SMALL, "hidden_size": 32}).save_pretrained(tmp_path / "critic")
+    value = {"path": str(tmp_path / "critic"), "learning_rate": 1e-5, "lora": {"rank": 4}}
+    made = ppo(tmp_path, value=value, model__dtype="bfloat16")
+    config = Qwen3Config(**SMALL)
+    parts = memory_of(made, config, shape_of(config), WORK, "cpu").parts
+    body = 32_000 + 2 * (32 * (64 + 32 + 32) + 64 * 32 + 3 * 32 * 128 + 2 * 32 + 2 * 16) + 32
+    width = 2 * ((32 + 64) + 2 * (32 + 32) + (64 + 32) + 3 * (32 + 128))
+    assert parts["critic"] == 2 * body + 4 * 4 * width
+    assert parts["critic moments"] == 8 * 4 * width
+
+
+def test_a_critic_that_is_larger_than_its_policy_decides_the_peak(tmp_path: Path) -> None:
+    Qwen3Config(**{**SMALL, "hidden_size": 512}).save_pretrained(tmp_path / "critic")
+    value = {"path": str(tmp_path / "critic"), "learning_rate": 1e-5}
+    made, config = ppo(tmp_path, value=value), Qwen3Config(**SMALL)
+    parts = memory_of(made, config, shape_of(config), WORK, "cpu").parts
+    assert parts["gradients"] == parts["critic"] > 4 * shape_of(config).parameters
+    assert "logits" not in parts, "values have none"
+
+
+def test_a_critic_and_passes_take_their_time(tmp_path: Path) -> None:
+    """Of tokens that are few beside the weights: 6 operations a weight and pass for each network, and
+    2 for the values."""
+    config, device = Qwen3Config(**SMALL, tie_word_embeddings=True), hardware("cpu-server")
+    shape, few = shape_of(config), Workload(1, 64, 32, 1)
+    head, body = shape.parameters, BODY - 64_000
+
+    def operations(**changes: Any) -> float:
+        made = ppo(tmp_path, **changes)
+        memory = memory_of(made, config, shape, few, "cpu")
+        critic = critic_of(made, config)
+        assert critic is not None
+        seconds = duration_of(made, shape, few, memory, device, critic).training.likely
+        attention = (2 + 2 * 2 * ("objective" in changes)) * 12 * 2 * 64 * 0.5
+        return seconds * device.tflops * 1e12 * 0.5 / 64 - attention
+
+    assert operations() == pytest.approx(6 * head + 6 * body + 2 * body)
+    again = operations(objective={"num_iterations": 3})
+    assert again == pytest.approx(3 * (6 * head + 6 * body) + 2 * body)
 
 
 LLAMA_FACTORY = {1024: 6, 2048: 7, 4096: 9, 8192: 12, 16384: 19, 32768: 32}

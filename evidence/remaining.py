@@ -3,9 +3,9 @@
     python evidence/remaining.py RUN [RUN ...] [--each]
 
 takes folders of strop train, of 40 steps or more. After the 21st step, and in the middle of a run,
-it says what is left: as `strop train` does (the median of the latest 20 steps), and by the mean of all
-steps but the first. Both are compared with the time that the rest took. Logs hold the time of steps
-alone, so evals and checkpoints are not part of it.
+it says what is left: as `strop train` does (the median of the latest 20 steps), and by the mean of
+all steps but the first. Both are compared with the time that the rest took. Logs hold the time of
+steps alone, so evals and checkpoints are not part of it.
 """
 
 from __future__ import annotations

@@ -120,8 +120,8 @@ SMALL = {"vocab_size": 1000, "hidden_size": 64, "intermediate_size": 128,
          "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
          "head_dim": 16}  # fmt: skip
 BODY = 64_000 + 2 * (64 * (64 + 32 + 32) + 64 * 64 + 3 * 64 * 128 + 2 * 64 + 2 * 16) + 64
-"""Weights of `SMALL` without a head: embedding, two layers (queries, keys, values and output, three of
-the MLP, two norms, two of queries and keys), the last norm."""
+"""Weights of `SMALL` without a head: embedding, two layers (queries, keys, values and output, three
+of the MLP, two norms, two of queries and keys), the last norm."""
 
 
 def ppo(tmp_path: Path, **changes: Any) -> Recipe:
@@ -166,8 +166,8 @@ def test_a_critic_that_is_larger_than_its_policy_decides_the_peak(tmp_path: Path
 
 
 def test_a_critic_and_passes_take_their_time(tmp_path: Path) -> None:
-    """Of tokens that are few beside the weights: 6 operations a weight and pass for each network, and
-    2 for the values."""
+    """Of tokens that are few beside the weights: 6 operations a weight and pass for each network,
+    and 2 for the values."""
     config, device = Qwen3Config(**SMALL, tie_word_embeddings=True), hardware("cpu-server")
     shape, few = shape_of(config), Workload(1, 64, 32, 1)
     head, body = shape.parameters, BODY - 64_000

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON lines for machines.")]
+AsJsonObject = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, write nothing.")]
 Overrides = Annotated[
     list[str],

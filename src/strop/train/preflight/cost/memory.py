@@ -1,8 +1,8 @@
 """Memory of a run at its peak, from sizes alone.
 
 What is held all the time (weights, a reference, a critic, moments), and beside it what is largest:
-what learning holds (gradients, activations of one forward, logits), what the critic's learning holds,
-or what sampling holds (keys and logits of its rows).
+what learning holds (gradients, activations of one forward, logits), what the critic's learning
+holds, or what sampling holds (keys and logits of its rows).
 """
 
 from __future__ import annotations

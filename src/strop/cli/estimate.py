@@ -207,8 +207,8 @@ def said_split(one: Split) -> str:
 
 
 SPLIT_HEADING = (
-    "  GPUs  way                   sample   train  tensor    step, s"
-    "   idle: sample  train  times    dollars"
+    "  GPUs  way                  sample   train  tensor    step, s"
+    "  idle: sample  train  times   dollars"
 )
 
 
@@ -217,7 +217,7 @@ def split_line(one: Split) -> str:
     way = one.placement if one.placement == "in turn" else f"apart, staleness {one.staleness}"
     idle = (one.period.generator_idle, one.period.trainer_idle)
     return (
-        f"{one.gpus:6}  {way:<20} {one.generating:7} {one.training:7} {one.tensor:7}"
-        f" {one.period.seconds:10.4g} {idle[0]:14.0%} {idle[1]:6.0%} {one.times:6.2f}"
-        f" {one.dollars:10,.0f}"
+        f"{one.gpus:6}  {way:<19} {one.generating:7} {one.training:7} {one.tensor:7}"
+        f" {one.period.seconds:10.4g} {idle[0]:13.0%} {idle[1]:6.0%} {one.times:6.2f}"
+        f" {one.dollars:9,.0f}"
     )

@@ -259,14 +259,15 @@ def assumptions(model: Planner, workload: Workload) -> Iterator[str]:
     speeds, answers = model.speeds, model.fleet.answers
     if speeds.measured is None:
         yield from workload.assumed
-    yield (f"a step samples {answers.count} answers of {answers.mean:.0f} tokens, the longest of "
-           f"{answers.longest:.0f}")  # fmt: skip
-    yield (f"a GPU sends {speeds.network:g} GB/s (--network): gradients once a step, unhidden, and "
-           "from one trainer the weights to all engines")  # fmt: skip
+    yield (
+        f"a step samples {answers.count} answers of {answers.mean:.0f} tokens, the longest of "
+        f"{answers.longest:.0f}"
+    )
+    yield f"a GPU sends {speeds.network:g} GB/s (--network): gradients, and weights to the engines"
     if speeds.sampled is None:
         yield "sampling as an engine with captured kernels does, from bytes and operations"
     if speeds.trained is None:
-        yield "training from operations; what is divided over GPUs loses nothing else"
+        yield "training from operations; what is divided over GPUs loses only the exchange"
     yield "engines of 2, 4 and 8 GPUs reach 95, 88 and 78 % of their speed, and stay in a node"
     yield "in turn, memory changes hands in no time"
     yield "several GPUs train in another system: strop trains in one process"

@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 
 from strop.advise.table.rules import read_table
 from strop.cli.app import app
+from strop.errors import UsageError
 from strop.files import write_json, write_rows
 from strop.model.load import weights_hash
 from tests.support import ROOT
@@ -133,11 +134,14 @@ def test_nothing_given_says_what_to_give() -> None:
         (["--target", "greedy/accuracy=nan"], "SCORE=VALUE"),
         (["--target", "greedy/accuracy=90"], "is a share"),
         (["--model", "nowhere"], "no such model folder"),
-        (["--eval", "ELSEWHERE"], "holds no eval"),
+        (["--eval", "ELSEWHERE"], "an eval is wanted here, and this is a folder of another kind"),
+        (["--eval", "RUN"], "this is a training run (strop train)"),
+        (["--eval", "MODEL"], "this is a model"),
         (["--data", "MIXED"], "several kinds: 201 pairs and 9 tasks"),
         (["--eval", "nowhere"], "nowhere"),
         (["--model", "/nowhere"], "no such model folder"),
-        (["--decode", "EVAL"], "no decoding study"),
+        (["--decode", "EVAL"], "wants a decoding study, and this is an eval (strop eval)"),
+        (["--decode", "nowhere"], "wants a decoding study, and this is not there"),
         (["--data", "nowhere.jsonl"], "nowhere.jsonl"),
         (["--data", "ODD"], "strop data build"),
         (["--data", "EMPTY"], "no row"),
@@ -154,8 +158,13 @@ def test_mistakes_get_one_message(
     places = {"EVAL": str(given[3]), "ELSEWHERE": str(tmp_path)}
     places |= {name.upper(): str(tmp_path / f"{name}.jsonl")
                for name in ("odd", "empty", "mixed")}  # fmt: skip
+    for name, mark in {"run": "metrics.jsonl", "model": "config.json"}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / mark).write_text("")
+        places[name.upper()] = str(tmp_path / name)
     said = advise(*given, *(places.get(word, word) for word in change))
-    assert said.exit_code != 0
+    assert isinstance(said.exception, UsageError)
+    assert said.exception.exit_code == 2
     assert words in f"{said.output} {said.exception}"
 
 

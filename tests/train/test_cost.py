@@ -306,6 +306,10 @@ def test_a_table_of_ones_own(tmp_path: Path) -> None:
     table.write_text('prices_of = "2026"\n[mine]\nname = "Mine"\nkind = "cuda"\nmemory_gib = 10\n'
                      "tflops = 5\ngb_per_second = 100\nprice = [1, 2, 3]\n")  # fmt: skip
     assert hardware("mine", table).price == Range(1.0, 2.0, 3.0)
+    assert hardware("mine", table).prices_of == "2026"
+    with table.open("a") as file:
+        file.write('prices_of = "2027"\n')
+    assert hardware("mine", table).prices_of == "2027", "a row may have a date of its own"
 
 
 def test_time_left_after_twenty_steps() -> None:

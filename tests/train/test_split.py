@@ -325,7 +325,7 @@ def test_what_cannot_be_split_is_refused(
 def test_a_run_that_says_nothing_is_refused(
     tmp_path: Path, rows: list[dict[str, float]], said: str
 ) -> None:
-    with pytest.raises(UsageError, match="no run"):
+    with pytest.raises(UsageError, match="this is empty"):
         measured(tmp_path)
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(UsageError) as caught:
@@ -377,7 +377,7 @@ def test_json_has_every_split(told: Path) -> None:
      (["--measured", "runs"], "--measured says nothing"), (["--split", "--gpus", "8;9"], "8;9"),
      (["--split", "--gpus", "1,8"], "2 to 1024"), (["--split", "--gpus", 8], "no GPU"),
      (["--max-staleness", 0], "--max-staleness says nothing"),
-     (["--split", "--gpus", 8, "--hardware", "h100", "--measured", "nowhere"], "no run")],
+     (["--split", "--gpus", 8, "--hardware", "h100", "--measured", "nowhere"], "not there")],
 )  # fmt: skip
 def test_options_that_say_nothing_are_refused(told: Path, options: list[Any], said: str) -> None:
     result = invoke(told, *options)

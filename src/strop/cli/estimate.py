@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from strop.cli.options import AsJsonObject, Overrides
+from strop.cli.options import AsJson, Overrides
 
 if TYPE_CHECKING:
     from strop.recipe.train.methods import Recipe
@@ -58,7 +58,7 @@ def estimate(
     measured: Annotated[
         Path | None, typer.Option(metavar="RUN", help="With --split: a run on one such GPU.")
     ] = None,
-    as_json: AsJsonObject = False,
+    as_json: AsJson = False,
 ) -> None:
     """Say what a run will take: memory, time and money, as ranges with their assumptions.
 

@@ -9,6 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from strop.errors import UsageError
+from strop.evals.folders import kind_of
 from strop.tracking.runlog import read_rows
 
 WARM_UP = 1
@@ -37,8 +38,8 @@ def measured(run: Path) -> Measured:
     """
     log = run / "metrics.jsonl"
     if not log.is_file():
-        raise UsageError("the folder holds no run: there is no metrics.jsonl", where=str(run),
-                         fix="give the output folder of a strop train")  # fmt: skip
+        raise UsageError(f"--measured wants a training run, and this is {kind_of(run)}",
+                         where=str(run), fix="give the output of a strop train")  # fmt: skip
     rows = list(read_rows(log))[WARM_UP:]
     if not rows or any("sampling_time" not in row for row in rows):
         raise UsageError("the run has no step that sampled and was not its first", where=str(log),

@@ -65,7 +65,9 @@ def test_explain_prints_every_rule(given: list[object]) -> None:
 
 def test_files_are_written(given: list[object], tmp_path: Path) -> None:
     recipe, page = tmp_path / "new.yaml", tmp_path / "page.html"
-    assert advise(*given, "--recipe", recipe, "--page", page).exit_code == 0
+    said = advise(*given, "--recipe", recipe, "--page", page)
+    assert said.exit_code == 0
+    assert said.output.splitlines()[-2:] == [f"saved {recipe}", f"saved {page}"]
     assert "method: simpo" in recipe.read_text()
     assert "length_decides" in page.read_text()
     assert "http" not in page.read_text().split("</style>")[-1].replace("arXiv", "")
@@ -138,7 +140,7 @@ def test_nothing_given_says_what_to_give() -> None:
         (["--eval", "RUN"], "this is a training run (strop train)"),
         (["--eval", "MODEL"], "this is a model"),
         (["--data", "MIXED"], "several kinds: 201 pairs and 9 tasks"),
-        (["--eval", "nowhere"], "nowhere"),
+        (["--eval", "nowhere"], "an eval is wanted here, and nothing is there"),
         (["--model", "/nowhere"], "no such model folder"),
         (["--decode", "EVAL"], "wants a decoding study, and this is an eval (strop eval)"),
         (["--decode", "nowhere"], "wants a decoding study, and this is not there"),

@@ -41,7 +41,7 @@ def export_recipe(
                           "lost": list(made.lost)}))  # fmt: skip
         return
     print(f"{output}: {', '.join(files)}")
-    print(f"start it there: {made.command}")
+    print(f"start it in {output}: {made.command}")
     _print_lost(made.lost)
 
 

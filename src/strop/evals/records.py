@@ -31,6 +31,9 @@ def read_records(path: str | Path) -> list[EvalRecord]:
     form.
     """
     file = Path(path)
+    if not file.exists():
+        raise DataError("an eval is wanted here, and nothing is there", where=str(file),
+                        fix="name a folder that strop eval wrote, or a file of scores")  # fmt: skip
     if not (file / RECORDS).exists() and holds_log_samples(file):
         return read_log_samples(file)
     if file.is_dir() and not (file / RECORDS).exists():

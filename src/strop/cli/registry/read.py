@@ -44,6 +44,8 @@ def list_entries(registry: Store = HERE, as_json: AsJson = False) -> None:
             print(f"  {event.at}  {event.action:<9} {event.entry}  by {event.who}{reason}")
     for entry in imported:
         print(f"under no name: {entry.id}  {entry.lineage['model']}")
+    if not current and not imported:
+        print("no entries yet: strop registry promote makes one")
 
 
 def show(which: Which, registry: Store = HERE, as_json: AsJson = False) -> None:

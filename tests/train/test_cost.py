@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -348,6 +349,20 @@ def test_the_time_left_stands_with_every_printed_step(monkeypatch: pytest.Monkey
     assert lines[20] == "  step 21/30  loss 1  1 min 30 s left"
     assert lines[28].endswith("10 s left")
     assert lines[29] == "  step 30/30  loss 1"
+
+
+def test_a_terminal_shows_the_time_left_in_its_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(100, 10_000, 10))
+    shown = StringIO()
+    with Progress(False, Console(file=shown, force_terminal=True, width=120)) as progress:
+        progress.start(SimpleNamespace(sources=[], checks={}, total_steps=40), 0)  # type: ignore[arg-type]
+        assert progress.bar is not None
+        monkeypatch.setattr("strop.cli.show.time.monotonic", lambda: float(next(clock)))
+        for step in range(1, 31):
+            progress.step(StepRecord(step, 40, {"loss": 1.0, "step_time": 10.0}))
+        assert progress.bar.tasks[0].fields["left"] == "  1 min 40 s left"
+        progress.bar.refresh()
+    assert "1 min 40 s left" in shown.getvalue()
 
 
 def test_seconds_in_words() -> None:

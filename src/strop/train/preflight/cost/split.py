@@ -269,6 +269,6 @@ def assumptions(model: Planner, workload: Workload) -> Iterator[str]:
     if speeds.trained is None:
         yield "training from operations; what is divided over GPUs loses only the exchange"
     reached = ", ".join(f"of {gpus} {share:.0%}" for gpus, share in TENSOR.items() if gpus > 1)
-    yield f"engines stay in a node; those of several GPUs reach, of their speed: {reached}"
+    yield f"an engine stays in a node and reaches, of its GPUs' speed: {reached}"
     yield "in turn, memory changes hands in no time"
     yield "several GPUs train in another system: strop trains in one process"

@@ -3,7 +3,7 @@
     python evidence/split.py SYNC ASYNC [ASYNC ...] [--staleness S]
 
 SYNC is the folder of a run that sampled and trained in turn, each ASYNC that of one with
-`rollout.max_staleness` above 0. Three predictions of the ratio of their step times are compared
+`rollout.source: {kind: async}`. Three predictions of the ratio of their step times are compared
 with the measured one:
 
 - by means: (g + u) / max(g, u), of SYNC's mean seconds of sampling (g) and of training (u);
@@ -80,7 +80,7 @@ def asynchronous(run: Path) -> Steps:
 
 def staleness_of(run: Path) -> int:
     recipe = yaml.safe_load((run / "recipe.resolved.yaml").read_text(encoding="utf-8"))
-    return int(recipe["rollout"]["max_staleness"])
+    return int(recipe["rollout"]["source"]["max_staleness"])
 
 
 def compare(name: str, sync: Steps, ahead: Steps, staleness: int) -> Row:

@@ -135,7 +135,7 @@ def test_predicted_ratios_of_asynchronous_runs_by_hand(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         lines = [json.dumps({**row, "step_time": 99.0} if n == 0 else row) for n in range(201)]
         (tmp_path / name / "metrics.jsonl").write_text("\n".join(lines) + "\n")
-    (tmp_path / "ahead/recipe.resolved.yaml").write_text("rollout: {max_staleness: 2}\n")
+    (tmp_path / "ahead/recipe.resolved.yaml").write_text("rollout: {source: {max_staleness: 2}}\n")
     assert split.staleness_of(tmp_path / "ahead") == 2
     before = split.synchronous(tmp_path / "sync")
     found = split.compare("ahead", before, split.asynchronous(tmp_path / "ahead"), 2)

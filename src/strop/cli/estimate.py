@@ -34,7 +34,10 @@ def estimate(
         str, typer.Option(metavar="N,N", help="With --split: GPUs in all, 2 to 1024.")
     ] = "",
     max_staleness: Annotated[
-        int | None, typer.Option(min=0, help="With --split: updates that answers may lag. [1]")
+        int | None,
+        typer.Option(
+            min=0, help="With --split: updates that answers may lag. [rollout.source's, or 1]"
+        ),
     ] = None,
     network: Annotated[
         float | None, typer.Option(min=0.01, help="With --split: GB/s that a GPU sends. [50]")
@@ -87,7 +90,8 @@ def estimate(
         counts = gpus_of(gpus)
         speeds = speeds_of(network, sampling, training, measured)
         model, work = modelled(loaded, device, speeds)
-        print_splits(model, work, counts, 1 if max_staleness is None else max_staleness, as_json)
+        staleness = staleness_of(loaded) if max_staleness is None else max_staleness
+        print_splits(model, work, counts, staleness, as_json)
         return
     result = run(loaded, workload(loaded), device)
     if as_json:
@@ -95,6 +99,15 @@ def estimate(
         return
     for line in lines(result):
         print(line)
+
+
+def staleness_of(recipe: Recipe) -> int:
+    """That of the recipe's source; 1 where it samples and trains in turn."""
+    from strop.recipe.train.online import OnlineRecipe
+    from strop.recipe.train.source import AsynchronousRecipe
+
+    source = recipe.rollout.source if isinstance(recipe, OnlineRecipe) else None
+    return source.max_staleness if isinstance(source, AsynchronousRecipe) else 1
 
 
 def workload(recipe: Recipe) -> Workload:

@@ -320,7 +320,7 @@ def test_what_cannot_be_split_is_refused(
 @pytest.mark.parametrize(
     ("rows", "said"),
     [([], "no step that sampled"), ([{"step": 1}, {"step": 2, "step_time": 1.0}], "no step that"),
-     ([{"sampling_time": 1.0, "step_time": 2.0, "async/trainer_idle": 0.1}] * 3, "staleness 0")],
+     ([{"sampling_time": 1.0, "step_time": 2.0, "async/trainer_idle": 0.1}] * 3, "synchronous")],
 )  # fmt: skip
 def test_a_run_that_says_nothing_is_refused(
     tmp_path: Path, rows: list[dict[str, float]], said: str

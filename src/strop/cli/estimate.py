@@ -35,9 +35,7 @@ def estimate(
     ] = "",
     max_staleness: Annotated[
         int | None,
-        typer.Option(
-            min=0, help="With --split: updates that answers may lag. [rollout.source's, or 1]"
-        ),
+        typer.Option(min=0, help="With --split: updates that answers may lag. [as the recipe]"),
     ] = None,
     network: Annotated[
         float | None, typer.Option(min=0.01, help="With --split: GB/s that a GPU sends. [50]")

@@ -46,7 +46,7 @@ def measured(run: Path) -> Measured:
                          fix="give a run of a method that learns from rewards")  # fmt: skip
     if any(name.startswith("async/") for row in rows for name in row):
         raise UsageError("the run sampled while it trained, so neither was timed alone",
-                         where=str(log), fix="give a run whose rollout.source is synchronous")  # fmt: skip
+                         where=str(log), fix="give a run with a synchronous source")  # fmt: skip
     sampling = [float(row["sampling_time"]) for row in rows]
     training = [float(row["step_time"]) - one for row, one in zip(rows, sampling, strict=True)]
     tokens = _sum(rows, "num_tokens")

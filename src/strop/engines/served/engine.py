@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NoReturn
@@ -12,6 +11,7 @@ import torch
 from strop.engines.canary import Canary
 from strop.engines.endings import stop_ids
 from strop.engines.engine import Chances, PromptedTask, Request, Sampling, prompted_tasks
+from strop.engines.options import chances_of, option_trees
 from strop.engines.served.expect import expect_context
 from strop.engines.served.fleet import Asked, Fleet, Member
 from strop.engines.served.server import About, Server
@@ -21,7 +21,7 @@ from strop.errors import HttpError, TrainingError, UsageError
 from strop.model.logprobs import bare
 from strop.model.network import Policy
 from strop.recipe.template import AS_IT_IS, TemplateRecipe
-from strop.types import Branch, Completion, Task, Tree, Usage
+from strop.types import Branch, Completion, Task, Tree
 
 
 class ServedEngine:
@@ -83,17 +83,8 @@ class ServedEngine:
         return [said for one in asked for _, said in self.fleet.ask([one])]
 
     def choose(self, prompts: Sequence[PromptedTask], options: Sequence[str]) -> list[Chances]:
-        tokenizer = self._policy.tokenizer
-        ids = [tuple(tokenizer(one, add_special_tokens=False)["input_ids"]) for one in options]
-        branches = tuple(Branch(one, (True,) * len(one)) for one in ids)
-        scores = self.score([Tree(prompt.prompt_ids, branches) for prompt in prompts])
-        totals = [math.fsum(logprobs) for logprobs in scores]
-        asked, count = sum(len(one) for one in ids), len(ids)
-        return [
-            Chances(tuple(totals[n * count : (n + 1) * count]),
-                    Usage(len(prompt.prompt_ids), asked))
-            for n, prompt in enumerate(prompts)
-        ]  # fmt: skip
+        trees = option_trees(self._policy.tokenizer, prompts, options)
+        return chances_of(trees, self.score(trees))
 
     def publish(self, weights: Mapping[str, torch.Tensor]) -> int:
         """Write the policy's weights, let every server load them, and prove it."""

@@ -104,8 +104,7 @@ def told(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> Told:
     """The records of a row whose choices have these log-probs."""
 
     def records(row: dict[str, Any], *logprobs: float) -> list[EvalRecord]:
-        read = [choice.Continuation(logprob, 1, False) for logprob in logprobs]
-        monkeypatch.setattr(choice, "read_continuations", lambda policy, trees: read)
+        monkeypatch.setattr(PolicyReader, "sums", lambda reader, trees: list(logprobs))
         parsed = choice.parse(row, Origin("f", 1))
         return choice.score_rows(PolicyReader(policy), choice_task(Path("f")), [parsed])
 

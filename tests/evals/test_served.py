@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
@@ -19,20 +18,19 @@ from strop.demo.world import all_equations, user
 from strop.engines.served.fixed import FixedEngine
 from strop.engines.served.server import Server
 from strop.errors import UnscoredError, UsageError
+from strop.evals.decode.study import check_study, run_study
 from strop.evals.gate.verdict import rules_of, run_gate
 from strop.evals.records import read_records
 from strop.evals.run import run_suite
 from strop.recipe.engine import ServersRecipe
 from strop.recipe.study import Study
 from strop.recipe.suite import Suite
-from strop.types import EvalRecord
-from tests.engines.served.test_process import process as serving
-from tests.evals.test_decoding_runs import ran
+from tests.support.engine_processes import process as serving
 from tests.support.engine_servers import Running, engine_server
 from tests.support.runs import EQUATIONS, WriteRows
+from tests.support.served_evals import QUIZ, expect_equal, save_adapter
 from tests.support.suites import GENERATE, PAIRS, SAMPLED, MakeSuite
 
-QUIZ = {"kind": "choice", "name": "quiz", "data": "quiz.jsonl"}
 PROSE = {"kind": "perplexity", "name": "prose", "data": "prose.jsonl", "window": 24}
 LM_EVAL = {"kind": "lm_eval", "name": "bench", "tasks": ["arc_easy"]}
 OWN = {"kind": "python", "name": "own", "file": "own.py"}
@@ -65,26 +63,6 @@ def suite(make_suite: MakeSuite, write_rows: WriteRows, tmp_path: Path) -> Suite
 
 def served(*urls: str, **options: Any) -> ServersRecipe:
     return ServersRecipe(kind="vllm", url=list(urls), **options)
-
-
-def by_place(folder: Path) -> dict[tuple[str, str, int], EvalRecord]:
-    found = {(r.task, r.item, r.sample): r for r in read_records(folder)}
-    return {key: r for key, r in found.items() if not key[0].endswith("/entropy")}
-
-
-def expect_equal(one: Path, other: Path, but: str = "-") -> None:
-    """Equal answers and scores, log-probs to 1e-5; `but` is a task that is left out."""
-    left, right = (
-        {key: r for key, r in by_place(folder).items() if f"/{but}/" not in f"/{key[0]}/"}
-        for folder in (one, other)
-    )
-    assert left
-    assert left.keys() == right.keys()
-    for key, record in left.items():
-        mate = right[key]
-        assert record.output == mate.output, key
-        assert record.score == pytest.approx(mate.score, abs=1e-5), key
-        assert record.details == pytest.approx(mate.details, abs=1e-4, rel=1e-5), key
 
 
 class TestEvals:
@@ -229,20 +207,7 @@ class TestProof:
 def adapter_folder(
     model_folder: Path, tokenizer: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """An adapter of rank 4 on the tiny model that changes what it says."""
-    torch.manual_seed(4)
-    folder = tmp_path_factory.mktemp("adapter")
-    base = AutoModelForCausalLM.from_pretrained(model_folder)
-    model = get_peft_model(
-        base, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
-    )
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if "lora_B" in name:
-                weight += 0.1 * torch.randn(weight.shape)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    return save_adapter(model_folder, tokenizer, tmp_path_factory.mktemp("adapter"))
 
 
 class TestAdapters:
@@ -334,8 +299,8 @@ class TestSeveralServers:
         expect_equal(tmp_path / "whole", tmp_path / "there")
 
 
-def greedy(found: dict[str, bytes]) -> list[dict[str, Any]]:
-    rows = [json.loads(line) for line in found["samples.jsonl"].splitlines()]
+def greedy(folder: Path) -> list[dict[str, Any]]:
+    rows = [json.loads(line) for line in (folder / "samples.jsonl").open()]
     return [row for row in rows if row["temperature"] == 0]
 
 
@@ -345,12 +310,13 @@ class TestStudies:
         tmp_path: Path,
     ) -> None:  # fmt: skip
         recipe = study(refine={"instruction": "Check it."}, sampling={"max_tokens": 8})
-        here = ran(recipe, model_folder, base_folder, tmp_path / "here")
         asked = recipe.model_copy(update={"engine": served(process)})
-        there = ran(asked, model_folder, base_folder, tmp_path / "there")
+        here, there = tmp_path / "here", tmp_path / "there"
+        for one, folder in ((recipe, here), (asked, there)):
+            run_study(check_study(one, model=str(model_folder), base=str(base_folder)), folder)
         assert greedy(there) == greedy(here)
         assert {row["round"] for row in greedy(there)} == {0, 1}
-        other = json.loads(there["decode.json"])
+        other = json.loads((there / "decode.json").read_text())
         assert any("sampled by different engines" in note for note in other["notes"])
         assert other["model"]["engine"] == "vllm"
         assert "engine" not in other["base"]

@@ -10,9 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM
 
 from strop.demo.model import raw_model
 from strop.engines.served.fixed import FixedEngine
@@ -20,9 +17,9 @@ from strop.errors import UsageError
 from strop.evals.records import read_records
 from strop.evals.run import run_suite
 from strop.recipe.engine import ServersRecipe
-from tests.engines.served.test_vllm import VLLM, vllm
-from tests.evals.test_served import QUIZ, expect_equal
+from tests.support.engine_processes import VLLM, vllm
 from tests.support.runs import EQUATIONS, WriteRows
+from tests.support.served_evals import QUIZ, expect_equal, save_adapter
 from tests.support.suites import GENERATE, PAIRS, SAMPLED, MakeSuite
 
 pytestmark = [
@@ -38,15 +35,7 @@ def test_the_eval_of_a_model_and_of_its_adapter(
     for seed, folder in ((0, base), (1, other)):
         raw_model(tokenizer, seed, width=128).save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-    torch.manual_seed(2)
-    lora = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
-    model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), lora)
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if "lora_B" in name:
-                weight += 0.1 * torch.randn(weight.shape)
-    model.save_pretrained(adapter)
-    tokenizer.save_pretrained(adapter)
+    save_adapter(base, tokenizer, adapter)
     quiz = [{"prompt": e.question, "choices": ["2", "so", f"{e.x}"], "answer": 0, "id": f"c{n}"}
             for n, e in enumerate(EQUATIONS[:6])]  # fmt: skip
     write_rows("quiz.jsonl", quiz)

@@ -95,11 +95,9 @@ class FixedEngine:
             Asked(partial(_sample, request, held, tokenizer), request.sampling.max_tokens)
             for request in requests
         ]
-        yield from self._proven([asked])
+        yield from self._proven(asked)
 
     def score(self, trees: Sequence[Tree]) -> list[tuple[float, ...]]:
-        """With an adapter one text after another: vLLM 0.32 takes the adapter's part of the head
-        for the wrong rows where several are scored together."""
         longest = max(len(tree.trunk) + len(one.ids) for tree in trees for one in tree.branches)
         self._expect_room(longest + AFTER)
         asked = [
@@ -107,8 +105,7 @@ class FixedEngine:
             for tree in trees
             for branch in tree.branches
         ]
-        parts = [asked] if self._held.adapter is None else [[one] for one in asked]
-        found = dict(self._proven(parts))
+        found = dict(self._proven(asked))
         return [found[number] for number in range(len(asked))]
 
     def choose(self, prompts: Sequence[PromptedTask], options: Sequence[str]) -> list[Chances]:
@@ -175,15 +172,11 @@ class FixedEngine:
         for about in self._abouts:
             expect_context(about, tokens)
 
-    def _proven(self, parts: Sequence[Sequence[Asked[T]]]) -> list[tuple[int, T]]:
-        """What these parts give, asked one after another and numbered throughout. It is given out
-        when the servers that still answer have shown that they still hold the model."""
-        found: list[tuple[int, T]] = []
-        first = 0
+    def _proven(self, asked: Sequence[Asked[T]]) -> list[tuple[int, T]]:
+        """(number, result), given out when the servers that still answer have shown that they still
+        hold the model."""
         try:
-            for part in parts:
-                found += [(first + number, said) for number, said in self._fleet.ask(part)]
-                first += len(part)
+            found = list(self._fleet.ask(asked))
         except HttpError as error:
             raise UnscoredError(f"the server refuses a request ({error.problem})",
                                 where=error.where) from None  # fmt: skip
@@ -208,5 +201,5 @@ def _branch_scores(
     trunk: tuple[int, ...], branch: Branch, held: Holding, server: Server
 ) -> tuple[float, ...]:
     """Log-probs of a branch's supervised tokens."""
-    said = server.score([*trunk, *branch.ids], held.name_at(server))[len(trunk) - 1 :]
+    said = held.score([*trunk, *branch.ids], server)[len(trunk) - 1 :]
     return tuple(one for one, counts in zip(said, branch.supervised, strict=True) if counts)

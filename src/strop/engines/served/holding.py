@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import threading
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -54,10 +55,20 @@ class Holding:
         self.adapter = f"strop-{secrets.token_hex(4)}" if is_adapter else None
         self._base = adapter_base(path) if is_adapter else path
         self._names: dict[str, str] = {}
+        self._alone: dict[str, threading.Lock] = {}
 
     def name_at(self, server: Server) -> str:
         """By what name to ask a server that was prepared."""
         return self._names[server.url]
+
+    def score(self, ids: Sequence[int], server: Server) -> list[float]:
+        """Log-probs of all ids but the first, nats; a server is given one text after another.
+
+        vLLM 0.32 that may get adapters takes their part of the head for the wrong rows where
+        several texts are scored together, and ends.
+        """
+        with self._alone[server.url]:
+            return server.score(ids, self.name_at(server))
 
     def prepare(self, server: Server) -> None:
         """Load the adapter, if there is one, and prove that the server holds the model.
@@ -69,6 +80,7 @@ class Holding:
         if self.adapter is not None and self.adapter not in about.adapters:
             self._load(server, self.adapter)
         self._names[server.url] = self.adapter or about.model
+        self._alone.setdefault(server.url, threading.Lock())
         self._expect_logprobs(server)
 
     def still(self, server: Server) -> bool:
@@ -116,7 +128,7 @@ class Holding:
             )  # fmt: skip
 
     def _expect_logprobs(self, server: Server) -> None:
-        said_N = torch.tensor(server.score(self.ids, self.name_at(server)), dtype=torch.float64)
+        said_N = torch.tensor(self.score(self.ids, server), dtype=torch.float64)
         apart = float((said_N - self.logprobs_N).abs().mean())
         if not apart <= self.limit:
             raise UsageError(

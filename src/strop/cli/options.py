@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -14,3 +16,16 @@ Overrides = Annotated[
     list[str],
     typer.Option("--set", metavar="A.B=C", help="Override a key of the YAML; may be repeated."),
 ]
+Servers = Annotated[
+    list[str],
+    typer.Option(
+        "--engine",
+        metavar="URL",
+        help="A server that holds the model (vLLM, strop engine serve); may be repeated.",
+    ),
+]
+
+
+def asking(servers: Sequence[str], key: str = "engine") -> list[str]:
+    """Overrides by which a recipe asks these servers; none where there are none."""
+    return [f"{key}.kind=vllm", f"{key}.url={json.dumps(list(servers))}"] if servers else []

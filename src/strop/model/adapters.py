@@ -93,6 +93,11 @@ def adapter_base(folder: str) -> str:
     return str(_config(folder).base_model_name_or_path)
 
 
+def adapter_rank(folder: str) -> int:
+    """The rank of a saved adapter."""
+    return int(_config(folder).r)
+
+
 def _config(folder: str) -> Any:
     try:
         return _peft().LoraConfig.from_pretrained(folder)

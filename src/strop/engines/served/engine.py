@@ -15,14 +15,8 @@ import torch
 
 from strop.engines.canary import Canary
 from strop.engines.endings import stop_ids
-from strop.engines.engine import (
-    Chances,
-    PromptedTask,
-    Request,
-    Sampling,
-    chances_of,
-    prompted_tasks,
-)
+from strop.engines.engine import Chances, PromptedTask, Request, Sampling, prompted_tasks
+from strop.engines.options import chances_of, option_trees
 from strop.engines.served.expect import expect_context
 from strop.engines.served.fleet import Asked, Fleet, Member
 from strop.engines.served.server import About, Server
@@ -119,7 +113,8 @@ class ServedEngine:
         return [said for one in asked for _, said in self.fleet.ask([one])]
 
     def choose(self, prompts: Sequence[PromptedTask], options: Sequence[str]) -> list[Chances]:
-        return chances_of(self._policy.tokenizer, prompts, options, self.score)
+        trees = option_trees(self._policy.tokenizer, prompts, options)
+        return chances_of(trees, self.score(trees))
 
     def publish(self, weights: Mapping[str, torch.Tensor]) -> int:
         """Write the policy's weights, let every server load them, and prove it."""

@@ -40,10 +40,11 @@ def expect_servers(
         )
     servers = [Server(url, seconds=recipe.seconds) for url in recipe.url]
     longest = max(len(prompt.prompt_ids) for prompt in prompts) + answer_tokens
-    abouts = [_reached(server, model, longest) for server in servers]
+    rank = None if model.lora is None else model.lora.rank
+    abouts = [reached(server, model.path, context=longest, rank=rank) for server in servers]
     for server, about in zip(servers, abouts, strict=True):
         expect_context(about, longest)
-        _expect_tokenizer(server, about, tokenizer)
+        expect_tokenizer(server, about, tokenizer)
     held = {about.model for about in abouts}
     if len(held) > 1:
         raise UsageError(f"the servers hold different models: {', '.join(sorted(held))}",
@@ -78,15 +79,18 @@ def expect_context(about: About, tokens: int) -> None:
         )
 
 
-def _reached(server: Server, model: ModelRecipe, context: int) -> About:
-    """What a server holds. Raises `UsageError` with the commands that would start one."""
+def reached(server: Server, model: str, *, context: int, rank: int | None) -> About:
+    """What a server holds; `rank` is that of the adapters that it will get. Raises `UsageError`
+    with the commands that would start one."""
     try:
         return server.about()
     except HttpError as error:
-        raise _no_server(server.url, error, model, context) from None
+        raise _no_server(server.url, error, model, context=context, rank=rank) from None
 
 
-def _no_server(url: str, error: HttpError, model: ModelRecipe, context: int) -> UsageError:
+def _no_server(
+    url: str, error: HttpError, model: str, *, context: int, rank: int | None
+) -> UsageError:
     """Why an address has no server that a run can sample from, and what to do."""
     if "SSL" in error.problem:
         return UsageError(
@@ -96,10 +100,9 @@ def _no_server(url: str, error: HttpError, model: ModelRecipe, context: int) -> 
             "engine serve` and vLLM have none by default); else let this machine trust it",
         )
     port = urlsplit(url).port or 80
-    rank = None if model.lora is None else model.lora.rank
-    command = vllm_command("python", model.path, port, context=context, rank=rank)
+    command = vllm_command("python", model, port, context=context, rank=rank)
     start = (
-        f"start one: strop engine serve {model.path} --port {port}\n"
+        f"start one: strop engine serve {model} --port {port}\n"
         f"  or vLLM, by its own Python (docs/engines.md): {command.line()}"
     )
     if error.status == 200 or refused(error):
@@ -112,7 +115,9 @@ def _no_server(url: str, error: HttpError, model: ModelRecipe, context: int) -> 
     )
 
 
-def _expect_tokenizer(server: Server, about: About, tokenizer: Tokenizer) -> None:
+def expect_tokenizer(
+    server: Server, about: About, tokenizer: Tokenizer, of: str = "the model that is trained"
+) -> None:
     """Raise `UsageError` where the server reads a text or a conversation as other tokens. One
     without a tokenizer (`--tokens-only`) is left to the canary."""
     body = {"model": about.model, "prompt": TEXT, "add_special_tokens": False}
@@ -120,15 +125,15 @@ def _expect_tokenizer(server: Server, about: About, tokenizer: Tokenizer) -> Non
     if said is None:
         return
     if said != list(tokenizer(TEXT, add_special_tokens=False)["input_ids"]):
-        raise UsageError("the server has another tokenizer than the model that is trained",
-                         where=server.url, fix="start it with the recipe's model")  # fmt: skip
+        raise UsageError(f"the server has another tokenizer than {of}", where=server.url,
+                         fix="start it with that model")  # fmt: skip
     if tokenizer.chat_template is None:
         return
     chat = {"model": about.model, "messages": CHAT, "add_generation_prompt": True}
     own = tokenizer.apply_chat_template(CHAT, add_generation_prompt=True, return_dict=False)
     if server.encoded(chat) != list(own):
         raise UsageError(
-            "the server has another chat template than the model that is trained",
+            f"the server has another chat template than {of}",
             where=server.url,
-            fix="start it with the recipe's model, or with --chat-template",
+            fix="start it with that model, or with --chat-template",
         )

@@ -3,11 +3,37 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from strop.recipe.base import Strict
+
+
+def _listed(given: object) -> object:
+    return [given] if isinstance(given, str) else given
+
+
+def _addresses_are_servers(urls: list[str]) -> list[str]:
+    plain = [url.rstrip("/") for url in urls]
+    for url in plain:
+        if url.endswith("/v1"):
+            raise ValueError(
+                f"{url} is one of a server's interfaces, and more of them are needed: write "
+                f"{url.removesuffix('/v1')}"
+            )
+    if len(set(plain)) < len(plain):
+        raise ValueError("the same url stands twice: a server is asked once")
+    return urls
+
+
+Urls = Annotated[
+    list[str],
+    BeforeValidator(_listed),
+    AfterValidator(_addresses_are_servers),
+    Field(min_length=1),
+]
+"""One address or several, no two of them the same."""
 
 
 class LocalEngineRecipe(Strict):
@@ -30,28 +56,12 @@ class VllmRecipe(Strict):
     """
 
     kind: Literal["vllm"]
-    url: Annotated[list[str], Field(min_length=1)]
+    url: Urls
     sync: Literal["adapter", "disk"] | None = None
     folder: Path | None = None
     seconds: float = Field(600.0, gt=0)
     at_once: int = Field(64, ge=1)
     limit: float = Field(0.02, gt=0)
-
-    @field_validator("url", mode="before")
-    @classmethod
-    def _one_or_several(cls, given: object) -> object:
-        return [given] if isinstance(given, str) else given
-
-    @model_validator(mode="after")
-    def _addresses_are_servers(self) -> Self:
-        plain = [url.rstrip("/") for url in self.url]
-        for url in plain:
-            if url.endswith("/v1"):
-                raise ValueError(f"{url} is one of a server's interfaces, and more of them are "
-                                 f"needed: write {url.removesuffix('/v1')}")  # fmt: skip
-        if len(set(plain)) < len(plain):
-            raise ValueError("the same url stands twice: a server is asked once")
-        return self
 
 
 EngineRecipe = Annotated[LocalEngineRecipe | VllmRecipe, Field(discriminator="kind")]

@@ -3,8 +3,9 @@ published."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol, TypeVar
 
@@ -17,7 +18,7 @@ from strop.recipe.template import TemplateRecipe
 from strop.recipe.train.rollout import RolloutRecipe, SamplingRecipe
 from strop.text.encode import Tokenizer
 from strop.text.render import opening, prompts_ids
-from strop.types import Answer, Task, Tree, Usage
+from strop.types import Answer, Branch, Task, Tree, Usage
 
 A = TypeVar("A", bound=Answer)
 
@@ -134,6 +135,28 @@ class Chances:
     logprobs: tuple[float, ...] | None
     usage: Usage | None = None
     problem: str = ""
+
+
+Scorer = Callable[[Sequence[Tree]], Sequence[tuple[float, ...]]]
+"""Log-probs of the supervised tokens of every branch, branch by branch, as `Engine.score`."""
+
+
+def chances_of(
+    tokenizer: Tokenizer, prompts: Sequence[PromptedTask], options: Sequence[str], score: Scorer
+) -> list[Chances]:
+    """How likely each answer begins with each of the options, from the log-probs of their
+    tokens."""
+    ids = [tuple(tokenizer(one, add_special_tokens=False)["input_ids"]) for one in options]
+    branches = tuple(Branch(one, (True,) * len(one)) for one in ids)
+    totals = [
+        math.fsum(logprobs)
+        for logprobs in score([Tree(prompt.prompt_ids, branches) for prompt in prompts])
+    ]
+    asked, count = sum(len(one) for one in ids), len(ids)
+    return [
+        Chances(tuple(totals[n * count : (n + 1) * count]), Usage(len(prompt.prompt_ids), asked))
+        for n, prompt in enumerate(prompts)
+    ]
 
 
 class Engine(Protocol):

@@ -32,10 +32,14 @@ def load_weights(network: Network, folder: Path) -> None:
     state: dict[str, torch.Tensor] = {}
     for file in sorted(folder.glob("model*.safetensors")):
         state |= load_file(file)
-    # tied weights are written once, so names may be missing, never unknown
-    unknown = network.model.load_state_dict(state, strict=False).unexpected_keys
-    if unknown:
-        raise ModelError(f"unknown weights {unknown[:3]}", where=str(folder))
+    own = network.model.state_dict()
+    wrong = [name for name in state if name not in own or own[name].shape != state[name].shape]
+    if wrong or not state:
+        # seen before the first one is loaded: half of them would make a third model
+        problem = f"unknown weights {wrong[:3]}" if state else "there are no whole weights"
+        raise ModelError(problem, where=str(folder))
+    # tied weights are written once, so names may be missing
+    network.model.load_state_dict(state, strict=False)
 
 
 def save_final(network: Network, folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -64,22 +65,31 @@ def build_state(recipe: Recipe, start: ModelRecipe, *, muon: Precision = "bfloat
 
 
 def build_loop(
-    state: TrainState, prepared: Prepared, engine: Engine | None = None, world: World = ALONE
+    state: TrainState,
+    prepared: Prepared,
+    engine: Engine | None = None,
+    world: World = ALONE,
+    *,
+    ends: ExitStack | None = None,
 ) -> Loop:
     """The loop over the remaining steps. Call it before a checkpoint's weights are loaded:
     references have to come from the starting model. `engine` samples in place of the embedded
-    one."""
+    one. `ends` is given what has to be done when the run ends, in whatever way."""
     if isinstance(prepared, PreparedOnline):
-        return _online(state, prepared, engine, world)
+        return _online(state, prepared, engine, world, ends or ExitStack())
     assert isinstance(prepared, PreparedOffline)
     return _offline(state, prepared, world)
 
 
 def _online(
-    state: TrainState, prepared: PreparedOnline, engine: Engine | None, world: World
+    state: TrainState,
+    prepared: PreparedOnline,
+    engine: Engine | None,
+    world: World,
+    ends: ExitStack,
 ) -> Loop:
     policy, recipe = policy_of(state), prepared.recipe
-    given = _engine_of(policy, prepared, engine)
+    given = _engine_of(policy, prepared, engine, ends)
     checks = prepared.checks
     if not isinstance(given, LocalEngine) or engine is not None:
         checks = {**checks, "engine": given.identity()}
@@ -117,15 +127,19 @@ def _source_of(prepared: PreparedOnline, engine: Engine, publisher: Publisher) -
     return SynchronousSource(recipe, *sampled, publish=publisher.publish)
 
 
-def _engine_of(policy: Policy, prepared: PreparedOnline, engine: Engine | None) -> Engine:
-    """The given engine, the recipe's servers, or the policy itself."""
+def _engine_of(
+    policy: Policy, prepared: PreparedOnline, engine: Engine | None, ends: ExitStack
+) -> Engine:
+    """The given engine, the recipe's servers (told when the run ends), or the policy itself."""
     recipe = prepared.recipe
     named = recipe.rollout.engine
     if isinstance(named, LocalEngineRecipe) or prepared.server is None:
         return engine or LocalEngine(recipe.model.path, policy)
-    return served_engine(
+    served = served_engine(
         named, prepared.server, policy, prepared.tasks, folder=prepared.folder / WEIGHTS
     )
+    ends.callback(served.close)
+    return served
 
 
 def _offline(state: TrainState, prepared: PreparedOffline, world: World) -> Loop:

@@ -12,7 +12,14 @@ from typing import Any
 
 import torch
 
-from strop.engines.engine import Chances, PromptedTask, Request, Sampling, prompted_tasks
+from strop.engines.engine import (
+    Chances,
+    PromptedTask,
+    Request,
+    Sampling,
+    chances_of,
+    prompted_tasks,
+)
 from strop.engines.local.sampler import LocalSampler
 from strop.errors import UsageError
 from strop.model.decode import slot_bytes, slots_of
@@ -22,7 +29,7 @@ from strop.model.network import Policy
 from strop.recipe.template import AS_IT_IS, TemplateRecipe
 from strop.text.chat.named import with_template
 from strop.text.runs import runs
-from strop.types import Branch, Completion, Task, Tree, Usage
+from strop.types import Completion, Task, Tree
 
 KEYS_AT_LEAST = {"cpu": 3 * 2**27}
 KEYS_AT_LEAST_ELSEWHERE = 2**32
@@ -97,19 +104,10 @@ class LocalEngine:
         return [tuple(part.tolist()) for part in scores.logprobs_N.split(lengths)]
 
     def choose(self, prompts: Sequence[PromptedTask], options: Sequence[str]) -> list[Chances]:
-        tokenizer = self.policy().tokenizer
-        ids = [
-            tuple(tokenizer(option, add_special_tokens=False)["input_ids"]) for option in options
-        ]
-        branches = tuple(Branch(one, (True,) * len(one)) for one in ids)
-        trees = [Tree(prompt.prompt_ids, branches) for prompt in prompts]
-        scores = [logprobs for held in runs(trees, TOKENS_AT_ONCE) for logprobs in self.score(held)]
-        totals = [math.fsum(logprobs) for logprobs in scores]
-        asked = sum(len(one) for one in ids)
-        return [
-            Chances(tuple(totals[first : first + len(ids)]), Usage(len(tree.trunk), asked))
-            for first, tree in zip(range(0, len(totals), len(ids)), trees, strict=True)
-        ]
+        def score(trees: Sequence[Tree]) -> list[tuple[float, ...]]:
+            return [one for held in runs(trees, TOKENS_AT_ONCE) for one in self.score(held)]
+
+        return chances_of(self.policy().tokenizer, prompts, options, score)
 
     def publish(self, weights: Mapping[str, torch.Tensor]) -> int:
         """Copies weights that are not the model's own tensors; in training all are its own, so none

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NoReturn
@@ -11,24 +11,42 @@ import torch
 
 from strop.engines.canary import Canary
 from strop.engines.endings import stop_ids
-from strop.engines.engine import Chances, PromptedTask, Request, Sampling, prompted_tasks
+from strop.engines.engine import (
+    Chances,
+    PromptedTask,
+    Request,
+    Sampling,
+    chances_of,
+    prompted_tasks,
+)
 from strop.engines.served.expect import expect_context
 from strop.engines.served.fleet import Asked, Fleet, Member
 from strop.engines.served.server import About, Server
 from strop.engines.served.sync import Sync
-from strop.engines.served.wire import body_of, completion_of, expect_weights_of
+from strop.engines.served.wire import (
+    Body,
+    OtherWeightsError,
+    body_of,
+    completion_of,
+    expect_weights,
+    scored,
+    scoring_body,
+    weights_of,
+)
 from strop.errors import HttpError, TrainingError, UsageError
+from strop.http import refused
 from strop.model.logprobs import bare
 from strop.model.network import Policy
 from strop.recipe.template import AS_IT_IS, TemplateRecipe
-from strop.types import Branch, Completion, Task, Tree, Usage
+from strop.types import Branch, Completion, Task, Tree
 
 
 class ServedEngine:
     """Servers that hold one model, for the policy that is trained.
 
     Every version is written once, loaded by every server, and proven on each by the canary before
-    it samples. Completions carry the version they were asked of.
+    it samples. What an answer says of its weights has to be what the canary's said. Completions
+    carry the version they were asked of.
     """
 
     def __init__(
@@ -45,7 +63,8 @@ class ServedEngine:
         self.version = 0
         self.fleet = Fleet([Member(server) for server in servers], at_once, self._give_newest)
         self._stops = sorted(stop_ids(bare(policy.model), policy.tokenizer))
-        self._trained_N = torch.empty(0)
+        self._trained_N, self._base_N = torch.empty(0), torch.empty(0)
+        self._labels: dict[str, str | None] = {}
 
     def identity(self) -> Mapping[str, Any]:
         urls = [member.server.url for member in self.fleet.members]
@@ -74,37 +93,42 @@ class ServedEngine:
     def score(self, trees: Sequence[Tree]) -> list[tuple[float, ...]]:
         """One text after another: vLLM 0.32 takes the adapter's part of the head for the wrong rows
         where texts with an adapter are scored together."""
-        model = self.sync.model(self.version, self.about.model)
+        version, model = self.version, self.sync.model(self.version, self.about.model)
         asked = [
-            Asked(partial(_branch_scores, tree.trunk, branch, model), len(branch.ids))
+            Asked(partial(self._score, tree.trunk, branch, model, version), len(branch.ids))
             for tree in trees
             for branch in tree.branches
         ]
         return [said for one in asked for _, said in self.fleet.ask([one])]
 
     def choose(self, prompts: Sequence[PromptedTask], options: Sequence[str]) -> list[Chances]:
-        tokenizer = self._policy.tokenizer
-        ids = [tuple(tokenizer(one, add_special_tokens=False)["input_ids"]) for one in options]
-        branches = tuple(Branch(one, (True,) * len(one)) for one in ids)
-        scores = self.score([Tree(prompt.prompt_ids, branches) for prompt in prompts])
-        totals = [math.fsum(logprobs) for logprobs in scores]
-        asked, count = sum(len(one) for one in ids), len(ids)
-        return [
-            Chances(tuple(totals[n * count : (n + 1) * count]),
-                    Usage(len(prompt.prompt_ids), asked))
-            for n, prompt in enumerate(prompts)
-        ]  # fmt: skip
+        return chances_of(self._policy.tokenizer, prompts, options, self.score)
 
     def publish(self, weights: Mapping[str, torch.Tensor]) -> int:
         """Write the policy's weights, let every server load them, and prove it."""
         own = dict(self._policy.model.named_parameters())
         if any(own.get(name) is not given for name, given in weights.items()):
             raise UsageError("servers get the weights of the run's own policy, and no others")
+        if not self.version and self._policy.is_adapter:
+            self._base_N = self.canary.base()
         self._trained_N = self.canary.trained()
         self.sync.write(self._policy, self.version + 1)
         self.version += 1
         self.fleet.everywhere()
         return self.version
+
+    def close(self) -> None:
+        """Let the servers drop what this run gave them, and remove what it wrote."""
+        for member in self.fleet.members:
+            try:
+                self.sync.leave(member.server)
+            except HttpError as error:
+                warnings.warn(
+                    f"{member.server.url} was not told that the run is over and may keep its last "
+                    f"adapter: {error.problem}",
+                    stacklevel=2,
+                )
+        self.sync.remove()
 
     def policy(self) -> NoReturn:
         raise UsageError(
@@ -113,29 +137,69 @@ class ServedEngine:
         )
 
     def _give_newest(self, server: Server) -> None:
-        """Let a server load the newest version, and compare it with the trainer."""
+        """Let a server load the newest version, and compare it with the trainer. Raises `HttpError`
+        where it fell silent meanwhile, and `TrainingError` where it will not or did not take it."""
         try:
             self.sync.load(server, self.version)
         except HttpError as error:
+            if not refused(error):
+                raise
             raise TrainingError(
                 f"the server took no new weights: {error.problem}", where=server.url,
                 fix="start it as docs/engines.md says, so that it may take weights while it runs",
             ) from None  # fmt: skip
+        label = self.sync.label(self.version)
         model = self.sync.model(self.version, self.about.model)
+        said = self._asked(server, self._canary_body(model), self.version)
+        if label is not None:
+            expect_weights(said, label, server.url)
+        self._labels[server.url] = weights_of(said, server.url)
+        try:
+            self.canary.expect(server.url, self._canary_scores(said, server), self._trained_N)
+        except TrainingError:
+            if self._policy.is_adapter:
+                base = server.generate(self._canary_body(self.about.model))
+                self.canary.expect_base(
+                    server.url, self._canary_scores(base, server), self._base_N,
+                    weights_of(base, server.url),
+                )  # fmt: skip
+            raise
+
+    def _canary_body(self, model: str) -> Body:
         tree = self.canary.tree
-        said = _branch_scores(tree.trunk, tree.branches[0], model, server)
-        self.canary.expect(server.url, said, self._trained_N)
+        return scoring_body([*tree.trunk, *tree.branches[0].ids], model)
+
+    def _canary_scores(self, said: Any, server: Server) -> list[float]:
+        tree = self.canary.tree
+        return scored(said, [*tree.trunk, *tree.branches[0].ids], server.url)
 
     def _sample(self, request: Request, model: str, version: int, server: Server) -> Completion:
-        said = server.generate(body_of(request, model, self._stops))
-        completion = completion_of(said, request, version, self._policy.tokenizer, server.url)
-        expect_weights_of(said, self.sync.label(version), server.url)
-        return completion
+        said = self._proven(server, body_of(request, model, self._stops), version)
+        return completion_of(said, request, version, self._policy.tokenizer, server.url)
 
+    def _score(
+        self, trunk: tuple[int, ...], branch: Branch, model: str, version: int, server: Server
+    ) -> tuple[float, ...]:
+        """Log-probs of a branch's supervised tokens."""
+        ids = [*trunk, *branch.ids]
+        said = scored(self._proven(server, scoring_body(ids, model), version), ids, server.url)
+        own = zip(said[len(trunk) - 1 :], branch.supervised, strict=True)
+        return tuple(one for one, counts in own if counts)
 
-def _branch_scores(
-    trunk: tuple[int, ...], branch: Branch, model: str, server: Server
-) -> tuple[float, ...]:
-    """Log-probs of a branch's supervised tokens."""
-    said = server.score([*trunk, *branch.ids], model)[len(trunk) - 1 :]
-    return tuple(one for one, counts in zip(said, branch.supervised, strict=True) if counts)
+    def _proven(self, server: Server, body: Body, version: int) -> Any:
+        """An answer of the weights that the canary saw there last, or `OtherWeightsError`."""
+        label = self._labels[server.url]
+        said = self._asked(server, body, version)
+        expect_weights(said, label, server.url)
+        return said
+
+    def _asked(self, server: Server, body: Body, version: int) -> Any:
+        """An answer; `OtherWeightsError` where the server does not know the version's name."""
+        try:
+            return server.generate(body)
+        except HttpError as error:
+            if refused(error) and not self.sync.holds(server, version):
+                raise OtherWeightsError(
+                    f"it has no {body['model']} any more", where=server.url
+                ) from None
+            raise

@@ -9,6 +9,7 @@ from strop.engines.engine import PromptedTask
 from strop.engines.served.command import vllm_command
 from strop.engines.served.server import SIGN_SECONDS, About, Server
 from strop.errors import HttpError, UsageError
+from strop.http import refused
 from strop.recipe.train.engine import VllmRecipe
 from strop.recipe.train.model import ModelRecipe
 from strop.text.encode import Tokenizer
@@ -50,7 +51,7 @@ def expect_servers(
 
 def expect_context(about: About, tokens: int) -> None:
     """Raise `UsageError` where the longest prompt and its answer do not fit."""
-    if tokens > about.context:
+    if about.context is not None and tokens > about.context:
         raise UsageError(
             f"the longest prompt and its answer need {tokens} tokens, the server reads "
             f"{about.context}",
@@ -64,15 +65,33 @@ def _reached(server: Server, model: ModelRecipe, context: int) -> About:
     try:
         return server.about()
     except HttpError as error:
-        port = urlsplit(server.url).port or 80
-        rank = None if model.lora is None else model.lora.rank
-        command = vllm_command("python", model.path, port, context=context, rank=rank)
-        raise UsageError(
-            f"no server answers here within {SIGN_SECONDS:g} s ({error.problem})",
-            where=server.url,
-            fix=f"start one: strop engine serve {model.path} --port {port}\n"
-            f"  or vLLM, by its own Python (docs/engines.md): {command.line()}",
-        ) from None
+        raise _no_server(server.url, error, model, context) from None
+
+
+def _no_server(url: str, error: HttpError, model: ModelRecipe, context: int) -> UsageError:
+    """Why an address has no server that a run can sample from, and what to do."""
+    if "SSL" in error.problem:
+        return UsageError(
+            f"what answers here does not speak https as this machine does ({error.problem})",
+            where=url,
+            fix=f"write http{url.removeprefix('https')} if the server has no certificate (`strop "
+            "engine serve` and vLLM have none by default); else let this machine trust it",
+        )
+    port = urlsplit(url).port or 80
+    rank = None if model.lora is None else model.lora.rank
+    command = vllm_command("python", model.path, port, context=context, rank=rank)
+    start = (
+        f"start one: strop engine serve {model.path} --port {port}\n"
+        f"  or vLLM, by its own Python (docs/engines.md): {command.line()}"
+    )
+    if error.status == 200 or refused(error):
+        return UsageError(
+            f"what answers here speaks another protocol than vLLM's ({error.problem})", where=url,
+            fix=f"give the address of a server as it says it when it starts, or {start}",
+        )  # fmt: skip
+    return UsageError(
+        f"no server answers here within {SIGN_SECONDS:g} s ({error.problem})", where=url, fix=start
+    )
 
 
 def _expect_tokenizer(server: Server, about: About, tokenizer: Tokenizer) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from strop.engines.served.wire import Body, scored, scoring_body
+from strop.engines.served.wire import Body
 from strop.errors import HttpError
 from strop.http import HttpClient, RequestLimits
 
@@ -19,19 +18,23 @@ SIGN_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What a server holds: `About(model="/models/base", context=4096, adapters=("a1b2-7",))`."""
+    """What a server holds: `About(model="/models/base", context=4096, adapters=("a1b2-7",))`;
+    `context` is `None` where its model sets no bound."""
 
     model: str
-    context: int
+    context: int | None
     adapters: tuple[str, ...]
 
 
 class Server:
-    """Asks one server; every call has an end. Raises `HttpError` for what fails."""
+    """Asks one server; every call has an end. Raises `HttpError` for what fails.
+
+    A sample that takes longer than `seconds` is not asked for again: its server is still at work.
+    """
 
     def __init__(self, url: str, *, seconds: float) -> None:
         self.url = url.rstrip("/")
-        self._asking = HttpClient(RequestLimits(seconds=seconds, retries=1))
+        self._asking = HttpClient(RequestLimits(seconds=seconds, retries=1, slow_again=False))
         self._control = HttpClient(RequestLimits(seconds=CONTROL_SECONDS, retries=0))
         self._sign = HttpClient(RequestLimits(seconds=SIGN_SECONDS, retries=0))
 
@@ -42,9 +45,11 @@ class Server:
         try:
             base = next(one for one in said["data"] if one.get("parent") is None)
             adapters = tuple(str(one["id"]) for one in said["data"] if one.get("parent"))
-            return About(str(base["id"]), int(base["max_model_len"]), adapters)
+            most = base["max_model_len"]
+            return About(str(base["id"]), None if most is None else int(most), adapters)
         except (KeyError, TypeError, ValueError, StopIteration):
-            raise HttpError("the list of models is of another form", where=address) from None
+            raise HttpError("the list of models is of another form", where=address,
+                            status=200) from None  # fmt: skip
 
     def encoded(self, body: Body) -> list[int] | None:
         """The ids of a `prompt` or of `messages`; `None` where the server has no tokenizer."""
@@ -61,21 +66,23 @@ class Server:
     def generate(self, body: Body) -> Any:
         return self._asking.post(f"{self.url}/inference/v1/generate", body)
 
-    def score(self, ids: Sequence[int], model: str) -> list[float]:
-        """Log-probs of all given tokens but the first, nats, at temperature 1."""
-        return scored(self.generate(scoring_body(ids, model)), ids, self.url)
-
     def load_adapter(self, name: str, folder: Path) -> None:
         body = {"lora_name": name, "lora_path": str(folder)}
         self._control.tell(f"{self.url}/v1/load_lora_adapter", body)
 
-    def unload_adapter(self, name: str) -> None:
-        self._control.tell(f"{self.url}/v1/unload_lora_adapter", {"lora_name": name})
+    def unload_adapter(self, name: str, *, leaving: bool = False) -> None:
+        """One who is `leaving` waits for a sign of life alone."""
+        ask = self._sign if leaving else self._control
+        ask.tell(f"{self.url}/v1/unload_lora_adapter", {"lora_name": name})
 
     def reload(self, folder: Path) -> None:
         """Read all weights again, from this folder, whose name is theirs from now on, and forget
-        what the old ones computed."""
+        what the old ones computed.
+
+        The name comes first: a server that is restarted in between has lost it, whereas the other
+        way round its first weights would get it.
+        """
         how = {"method": "reload_weights", "kwargs": {"weights_path": str(folder)}}
+        self._control.tell(f"{self.url}/update_weight_version", {"new_version": folder.name})
         self._control.tell(f"{self.url}/collective_rpc", how)
         self._control.tell(f"{self.url}/reset_prefix_cache", {})
-        self._control.tell(f"{self.url}/update_weight_version", {"new_version": folder.name})

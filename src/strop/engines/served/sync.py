@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -21,6 +22,15 @@ class Sync(Protocol):
     def load(self, server: Server, version: int) -> None:
         """Let a server load this version."""
 
+    def holds(self, server: Server, version: int) -> bool:
+        """Whether a server knows the name by which this version is asked for."""
+
+    def leave(self, server: Server) -> None:
+        """Let a server drop what it was given."""
+
+    def remove(self) -> None:
+        """Remove all that was written."""
+
     def model(self, version: int, base: str) -> str:
         """By what name to ask for this version, at servers whose model is `base`."""
 
@@ -34,6 +44,7 @@ class Folders:
 
     def __init__(self, root: Path) -> None:
         self.root, self.run = root.resolve(), secrets.token_hex(4)
+        self._is_new = not root.exists()
 
     def of(self, version: int) -> Path:
         return self.root / f"{self.run}-{version}"
@@ -41,6 +52,18 @@ class Folders:
     def write(self, policy: Policy, version: int) -> None:
         save_network(policy, self.of(version))
         shutil.rmtree(self.of(version - 2), ignore_errors=True)
+
+    def has(self, name: str) -> bool:
+        """Whether one of these folders has this name."""
+        return name.startswith(f"{self.run}-")
+
+    def remove(self) -> None:
+        """All of them, and what is around them where the first of them made it."""
+        for folder in self.root.glob(f"{self.run}-*"):
+            shutil.rmtree(folder, ignore_errors=True)
+        if self._is_new:
+            with suppress(OSError):  # others write there, too, or nothing was written
+                self.root.rmdir()
 
 
 class AdapterSync:
@@ -59,8 +82,19 @@ class AdapterSync:
         if folder.name not in held:
             server.load_adapter(folder.name, folder)
         for name in held:
-            if name.startswith(f"{self.folders.run}-") and name != folder.name:
+            if self.folders.has(name) and name != folder.name:
                 server.unload_adapter(name)
+
+    def holds(self, server: Server, version: int) -> bool:
+        return self.folders.of(version).name in server.about().adapters
+
+    def leave(self, server: Server) -> None:
+        for name in server.about().adapters:
+            if self.folders.has(name):
+                server.unload_adapter(name, leaving=True)
+
+    def remove(self) -> None:
+        self.folders.remove()
 
     def model(self, version: int, base: str) -> str:
         return self.folders.of(version).name
@@ -80,6 +114,15 @@ class DiskSync:
 
     def load(self, server: Server, version: int) -> None:
         server.reload(self.folders.of(version))
+
+    def holds(self, server: Server, version: int) -> bool:
+        return True  # the base's own name
+
+    def leave(self, server: Server) -> None:
+        """Its first weights are read again only where it is restarted."""
+
+    def remove(self) -> None:
+        self.folders.remove()
 
     def model(self, version: int, base: str) -> str:
         return base

@@ -20,6 +20,13 @@ FINISHES: Mapping[str | None, Finish] = {
 }  # fmt: skip
 
 
+class OtherWeightsError(HttpError):
+    """A server is there, and does not hold the weights that the run gave it."""
+
+    def __init__(self, problem: str, *, where: str) -> None:
+        super().__init__(f"{problem}: it was restarted, or serves another run", where=where)
+
+
 def body_of(request: Request, model: str, stop_ids: Sequence[int]) -> Body:
     """One sample, with a seed of its own: the children of vLLM's `n` have seeds that follow each
     other, so that those of two prompts would share draws."""
@@ -61,16 +68,25 @@ def completion_of(
     return replace(made, opened=request.prompt.opened)
 
 
-def expect_weights_of(said: Any, label: str | None, url: str) -> None:
-    """Raise `HttpError` for an answer that says it was sampled from other weights: the server was
-    restarted since they were published, or another run gave it its own."""
-    spans = said["choices"][0].get("weight_versions") or []
-    found = {str(span["version"]) for span in spans} - {label}
-    if label is not None and found:
-        raise HttpError(
-            f"it samples from other weights ({min(found)}) than were published ({label}): it was "
-            "restarted, or serves another run", where=url,
-        )  # fmt: skip
+def weights_of(said: Any, url: str) -> str | None:
+    """The weights that an answer says it comes from; `None` where it says nothing. Raises
+    `HttpError` for an answer of another form."""
+    try:
+        spans = said["choices"][0].get("weight_versions") or []
+        found = sorted({str(span["version"]) for span in spans})
+    except (AttributeError, KeyError, IndexError, TypeError):
+        raise HttpError("the answer does not say its weights as it should", where=url) from None
+    return " and ".join(found) or None
+
+
+def expect_weights(said: Any, label: str | None, url: str) -> None:
+    """Raise `OtherWeightsError` unless an answer says that it comes from these weights; an answer
+    without a token need not say it."""
+    found = weights_of(said, url)
+    if found != label and (found is not None or said["choices"][0].get("token_ids")):
+        raise OtherWeightsError(
+            f"it samples from other weights ({found}) than were published ({label})", where=url
+        )
 
 
 def scoring_body(ids: Sequence[int], model: str) -> Body:

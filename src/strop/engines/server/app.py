@@ -25,7 +25,7 @@ Ids = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
 
 
 class Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
 
 class SamplingParams(Body):
@@ -145,12 +145,13 @@ def _add_answers(app: FastAPI, held: Held) -> None:
         how, adapter = body.sampling_params, adapter_of(body.model)
         expect_ends(how.stop_token_ids, ends)
         answer: dict[str, Any] = {"choices": [], "prompt_logprobs": None, "model": body.model}
+        version = held.version
         if how.prompt_logprobs is not None:
             said = await done(held.score(body.token_ids, adapter))
             scored = zip(body.token_ids[1:], said, strict=True)
             listed = [{str(token): {"logprob": logprob}} for token, logprob in scored]
-            return answer | {"prompt_logprobs": [None, *listed]}
-        version = held.version
+            nothing = choice_of(Completion.one_turn((), "", (), "length", 0), version)
+            return answer | {"prompt_logprobs": [None, *listed], "choices": [nothing]}
         made = await done(held.sample(request_of(body), adapter))
         return answer | {"choices": [choice_of(made, version)]}
 
@@ -184,8 +185,6 @@ def _add_weights(app: FastAPI, held: Held) -> None:
 
     @app.post("/v1/unload_lora_adapter")
     async def unload_adapter(body: UnloadAdapter) -> Response:
-        if body.lora_name not in held.adapters:
-            raise UsageError(f"no adapter {body.lora_name!r} is loaded")
         await done(held.unload_adapter(body.lora_name))
         return Response()
 

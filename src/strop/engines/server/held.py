@@ -7,7 +7,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,7 @@ class Held:
         self.engine = LocalEngine(path)
         self.policy = self.engine.policy()
         self.context = positions_of(bare(self.policy.model).config)
+        self._vocabulary = int(bare(self.policy.model).get_input_embeddings().weight.shape[0])
         self.adapters: set[str] = set()
         self._jobs: queue.Queue[Job | None] = queue.Queue()
         self._ahead: list[Job | None] = []
@@ -59,15 +62,18 @@ class Held:
         self._thread.join()
 
     def sample(self, request: Request, adapter: str | None) -> Future[Completion]:
-        """An answer; its tokens fit the context, else the future has a `UsageError`."""
-        length = len(request.prompt.prompt_ids) + request.sampling.max_tokens
-        return self._put(adapter, request, lambda: self._expect_room(length))
+        """An answer; its tokens are the model's and fit its context, else the future has a
+        `UsageError`."""
+        ids, more = request.prompt.prompt_ids, request.sampling.max_tokens
+        return self._put(adapter, request, lambda: self._expect_readable(ids, more))
 
     def score(self, ids: Sequence[int], adapter: str | None) -> Future[tuple[float, ...]]:
         """Log-probs of all ids but the first, nats."""
 
         def scored() -> tuple[float, ...]:
-            self._expect_room(len(ids))
+            self._expect_readable(ids)
+            if len(ids) == 1:
+                return ()
             branch = Branch(tuple(ids[1:]), (True,) * (len(ids) - 1))
             return self.engine.score([Tree((ids[0],), (branch,))])[0]
 
@@ -78,16 +84,16 @@ class Held:
             if name in self.adapters:
                 raise UsageError(f"an adapter {name!r} is loaded already",
                                  fix="give every version a name of its own")  # fmt: skip
-            model = attach_adapter(self.policy.model, name, folder).eval()
-            self.policy = replace(self.policy, model=model, score=TreeScorer(model))
-            self.engine = LocalEngine(self.path, self.policy)
+            self._use(attach_adapter(self.policy.model, name, folder).eval())
             self.adapters.add(name)
 
         return self._put(None, None, load)
 
     def unload_adapter(self, name: str) -> Future[None]:
         def unload() -> None:
-            drop_adapter(self.policy.model, name)
+            if name not in self.adapters:
+                raise UsageError(f"no adapter {name!r} is loaded")
+            self._use(drop_adapter(self.policy.model, name))
             self.adapters.discard(name)
 
         return self._put(None, None, unload)
@@ -111,9 +117,22 @@ class Held:
         self._jobs.put(job)
         return job.result
 
-    def _expect_room(self, tokens: int) -> None:
-        if self.context is not None and tokens > self.context:
-            raise UsageError(f"{tokens} tokens are asked for, and the model reads {self.context}")
+    def _use(self, model: Any) -> None:
+        """Sample from and score with this model, which has the same weights with other adapters."""
+        if model is not self.policy.model:
+            self.policy = replace(self.policy, model=model, score=TreeScorer(model))
+            self.engine = LocalEngine(self.path, self.policy)
+
+    def _expect_readable(self, ids: Sequence[int], more: int = 0) -> None:
+        """Raise `UsageError` for ids that the model does not know, or too many."""
+        if self.context is not None and len(ids) + more > self.context:
+            raise UsageError(
+                f"{len(ids) + more} tokens are asked for, and the model reads {self.context}"
+            )
+        if max(ids) >= self._vocabulary:
+            raise UsageError(
+                f"there is no token {max(ids)}: the model knows {self._vocabulary}, from 0 on"
+            )
 
     def _work(self) -> None:
         while (job := self._next()) is not None:
@@ -138,34 +157,49 @@ class Held:
             yield job
 
     def _sample(self, jobs: Sequence[Job], adapter: str | None) -> None:
-        fits = [job for job in jobs if self._ran(job)]
-        requests = [job.sample for job in fits if job.sample is not None]
-        try:
-            with only_adapter(self.policy.model, adapter):
-                for number, completion in self.engine.generate(requests):
-                    fits[number].result.set_result(completion)
-        except Exception as error:  # noqa: BLE001 - whatever it is, those who wait have to be told
-            for job in fits:
-                if not job.result.done():
-                    job.result.set_exception(error)
+        """Answer them together; where that fails, each by itself, so that one takes no other with
+        it: an answer depends on its request alone."""
+        begun = [job for job in jobs if self._ran(job)]
+        with suppress(Exception):  # those who are left find out whose fault it was
+            self._answer(begun, adapter)
+        for job in begun:
+            if not job.result.done():
+                self._alone(job, partial(self._answer, [job], adapter))
+
+    def _answer(self, jobs: Sequence[Job], adapter: str | None) -> None:
+        requests = [job.sample for job in jobs if job.sample is not None]
+        with only_adapter(self.policy.model, adapter):
+            for number, completion in self.engine.generate(requests):
+                jobs[number].result.set_result(completion)
 
     def _ran(self, job: Job) -> bool:
-        """Whether what a job needs is there; else it is told."""
-        try:
+        """Whether somebody still waits for a job and what it needs is there; else they are told."""
+        if not job.result.set_running_or_notify_cancel():
+            return False
+
+        def expect() -> None:
             job.run()
             self._expect_adapter(job.adapter)
-        except UsageError as error:
-            job.result.set_exception(error)
-            return False
-        return True
+
+        return self._alone(job, expect)
 
     def _do(self, job: Job) -> None:
-        try:
+        def run() -> None:
             self._expect_adapter(job.adapter)
             with only_adapter(self.policy.model, job.adapter):
                 job.result.set_result(job.run())
+
+        if job.result.set_running_or_notify_cancel():
+            self._alone(job, run)
+
+    def _alone(self, job: Job, run: Callable[[], Any]) -> bool:
+        """Whether it ran; else the one who waits for the job is told why."""
+        try:
+            run()
         except Exception as error:  # noqa: BLE001 - whatever it is, the one who waits has to be told
             job.result.set_exception(error)
+            return False
+        return True
 
     def _expect_adapter(self, name: str | None) -> None:
         if name is not None and name not in self.adapters:

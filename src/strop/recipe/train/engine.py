@@ -19,9 +19,10 @@ class LocalEngineRecipe(Strict):
 class VllmRecipe(Strict):
     """Servers that speak vLLM's protocol: vLLM itself, or `strop engine serve`.
 
-    `url` are the addresses of running ones (`http://127.0.0.1:8000`). `sync` says how weights get
-    there: `adapter` loads only the adapter, under a new name each time; `disk` writes the whole
-    model and lets the servers read it again; by default `adapter` where the model has one.
+    `url` are the addresses of running ones (`http://127.0.0.1:8000`, without `/v1`). `sync` says
+    how weights get there: `adapter` loads only the adapter, under a new name each time; `disk`
+    writes the whole model and lets the servers read it again; by default `adapter` where the model
+    has one.
     `folder` is where the weights are written (default: `engine` in the run's folder); every server
     has to see it under this path. A request gets `seconds`; `at_once` are on their way together.
     `limit` is how far a server's log-probs of a fixed text may be from the trainer's after each
@@ -42,8 +43,12 @@ class VllmRecipe(Strict):
         return [given] if isinstance(given, str) else given
 
     @model_validator(mode="after")
-    def _addresses_differ(self) -> Self:
+    def _addresses_are_servers(self) -> Self:
         plain = [url.rstrip("/") for url in self.url]
+        for url in plain:
+            if url.endswith("/v1"):
+                raise ValueError(f"{url} is one of a server's interfaces, and more of them are "
+                                 f"needed: write {url.removesuffix('/v1')}")  # fmt: skip
         if len(set(plain)) < len(plain):
             raise ValueError("the same url stands twice: a server is asked once")
         return self

@@ -26,7 +26,7 @@ from strop.engines.engine import PromptedTask, Sampling, requests_of
 from strop.engines.served.build import served_engine
 from strop.engines.served.command import vllm_command
 from strop.engines.served.expect import expect_servers
-from strop.engines.served.server import Server
+from strop.engines.served.vllm import VllmServer
 from strop.errors import HttpError, TrainingError
 from strop.model.load import load_policy
 from strop.model.logprobs import Head, eval_mode
@@ -56,7 +56,7 @@ def folder(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def vllm(folder: Path, *, rank: int | None = None, cpu: bool = True) -> Iterator[Server]:
+def vllm(folder: Path, *, rank: int | None = None, cpu: bool = True) -> Iterator[VllmServer]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = vllm_command(VLLM, str(folder), port, context=128, rank=rank, cpu=cpu)
@@ -65,7 +65,7 @@ def vllm(folder: Path, *, rank: int | None = None, cpu: bool = True) -> Iterator
         process = subprocess.Popen(command.arguments, env=environment, stdout=log, stderr=log,
                                    start_new_session=True)  # fmt: skip
         try:
-            server = Server(f"http://127.0.0.1:{port}", seconds=120.0)
+            server = VllmServer(f"http://127.0.0.1:{port}", seconds=120.0)
             until = time.monotonic() + STARTS_WITHIN
             while True:
                 try:
@@ -89,7 +89,7 @@ def nudge(policy: Policy, seed: int) -> None:
             weight += 0.02 * torch.randn(weight.shape, generator=draw)
 
 
-def engine_for(policy: Policy, server: Server, tmp_path: Path) -> Any:
+def engine_for(policy: Policy, server: VllmServer, tmp_path: Path) -> Any:
     recipe = VllmRecipe(kind="vllm", url=[server.url])
     lora: Any = {"rank": 4} if policy.is_adapter else None
     model = ModelRecipe(path="base", lora=lora)

@@ -1,4 +1,4 @@
-"""The command that starts vLLM so that a run can sample from it and give it weights."""
+"""The commands that start servers so that a run can sample from them and give them weights."""
 
 from __future__ import annotations
 
@@ -46,3 +46,18 @@ def vllm_command(
         arguments += ["--worker-extension-cls", "strop_vllm_cpu.Plain"]
         environment |= {"PYTHONPATH": str(FILES), "VLLM_CPU_KVCACHE_SPACE": "1"}
     return Command(tuple(arguments), environment)
+
+
+def sglang_command(
+    python: str, model: str, port: int, *, context: int, rank: int | None = None
+) -> Command:
+    """SGLang 0.5.23 for a run: seeds are read, and float32 where the trainer is."""
+    arguments = [
+        python, "-m", "sglang.launch_server", "--model-path", model,
+        "--host", "127.0.0.1", "--port", str(port), "--context-length", str(context),
+        "--enable-deterministic-inference", "--dtype", "float32",
+    ]  # fmt: skip
+    if rank is not None:
+        arguments += ["--enable-lora", "--max-lora-rank", str(rank),
+                      "--lora-target-modules", "all", "--max-loras-per-batch", "2"]  # fmt: skip
+    return Command(tuple(arguments), {})

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import torch
 
 from strop.engines.canary import Canary
-from strop.engines.endings import stop_ids
+from strop.engines.endings import stop_ids, stopped, text_of
 from strop.engines.engine import (
     Chances,
     PromptedTask,
@@ -21,24 +22,17 @@ from strop.engines.engine import (
 )
 from strop.engines.served.expect import expect_context
 from strop.engines.served.fleet import Asked, Fleet, Member
-from strop.engines.served.server import About, Server
+from strop.engines.served.server import About, OtherWeightsError, Said, Scored, Server
 from strop.engines.served.sync import Sync
-from strop.engines.served.wire import (
-    Body,
-    OtherWeightsError,
-    body_of,
-    completion_of,
-    expect_weights,
-    scored,
-    scoring_body,
-    weights_of,
-)
 from strop.errors import HttpError, TrainingError, UsageError
 from strop.http import refused
 from strop.model.logprobs import bare
 from strop.model.network import Policy
 from strop.recipe.template import AS_IT_IS, TemplateRecipe
+from strop.text.encode import Tokenizer
 from strop.types import Branch, Completion, Task, Tree
+
+A = TypeVar("A", Said, Scored)
 
 
 class ServedEngine:
@@ -82,10 +76,10 @@ class ServedEngine:
         return prompts
 
     def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion]]:
-        version, model = self.version, self.sync.model(self.version, self.about.model)
+        version = self.version
         yield from self.fleet.ask(
             [
-                Asked(partial(self._sample, request, model, version), request.sampling.max_tokens)
+                Asked(partial(self._sample, request, version), request.sampling.max_tokens)
                 for request in requests
             ]
         )
@@ -93,9 +87,9 @@ class ServedEngine:
     def score(self, trees: Sequence[Tree]) -> list[tuple[float, ...]]:
         """One text after another: vLLM 0.32 takes the adapter's part of the head for the wrong rows
         where texts with an adapter are scored together."""
-        version, model = self.version, self.sync.model(self.version, self.about.model)
+        version = self.version
         asked = [
-            Asked(partial(self._score, tree.trunk, branch, model, version), len(branch.ids))
+            Asked(partial(self._score, tree.trunk, branch, version), len(branch.ids))
             for tree in trees
             for branch in tree.branches
         ]
@@ -148,58 +142,62 @@ class ServedEngine:
                 f"the server took no new weights: {error.problem}", where=server.url,
                 fix="start it as docs/engines.md says, so that it may take weights while it runs",
             ) from None  # fmt: skip
+        tree = self.canary.tree
+        ids = [*tree.trunk, *tree.branches[0].ids]
+        said = self._asked(server, self.version, lambda adapter: server.score(ids, adapter))
         label = self.sync.label(self.version)
-        model = self.sync.model(self.version, self.about.model)
-        said = self._asked(server, self._canary_body(model), self.version)
         if label is not None:
-            expect_weights(said, label, server.url)
-        self._labels[server.url] = weights_of(said, server.url)
+            _expect_weights(said.weights, label, server.url)
+        self._labels[server.url] = said.weights
         try:
-            self.canary.expect(server.url, self._canary_scores(said, server), self._trained_N)
+            self.canary.expect(server.url, said.logprobs, self._trained_N)
         except TrainingError:
             if self._policy.is_adapter:
-                base = server.generate(self._canary_body(self.about.model))
-                self.canary.expect_base(
-                    server.url, self._canary_scores(base, server), self._base_N,
-                    weights_of(base, server.url),
-                )  # fmt: skip
+                base = server.score(ids, None)
+                self.canary.expect_base(server.url, base.logprobs, self._base_N, base.weights)
             raise
 
-    def _canary_body(self, model: str) -> Body:
-        tree = self.canary.tree
-        return scoring_body([*tree.trunk, *tree.branches[0].ids], model)
-
-    def _canary_scores(self, said: Any, server: Server) -> list[float]:
-        tree = self.canary.tree
-        return scored(said, [*tree.trunk, *tree.branches[0].ids], server.url)
-
-    def _sample(self, request: Request, model: str, version: int, server: Server) -> Completion:
-        said = self._proven(server, body_of(request, model, self._stops), version)
-        return completion_of(said, request, version, self._policy.tokenizer, server.url)
+    def _sample(self, request: Request, version: int, server: Server) -> Completion:
+        """An answer of the weights that the canary saw there last, or `OtherWeightsError`; an
+        answer without a token need not say its weights."""
+        label = self._labels[server.url]
+        said = self._asked(
+            server, version, lambda adapter: server.sample(request, adapter, self._stops)
+        )
+        if said.ids or said.weights is not None:
+            _expect_weights(said.weights, label, server.url)
+        return _completion(said, request, version, self._policy.tokenizer)
 
     def _score(
-        self, trunk: tuple[int, ...], branch: Branch, model: str, version: int, server: Server
+        self, trunk: tuple[int, ...], branch: Branch, version: int, server: Server
     ) -> tuple[float, ...]:
         """Log-probs of a branch's supervised tokens."""
-        ids = [*trunk, *branch.ids]
-        said = scored(self._proven(server, scoring_body(ids, model), version), ids, server.url)
-        own = zip(said[len(trunk) - 1 :], branch.supervised, strict=True)
+        ids, label = [*trunk, *branch.ids], self._labels[server.url]
+        said = self._asked(server, version, lambda adapter: server.score(ids, adapter))
+        _expect_weights(said.weights, label, server.url)
+        own = zip(said.logprobs[len(trunk) - 1 :], branch.supervised, strict=True)
         return tuple(one for one, counts in own if counts)
 
-    def _proven(self, server: Server, body: Body, version: int) -> Any:
-        """An answer of the weights that the canary saw there last, or `OtherWeightsError`."""
-        label = self._labels[server.url]
-        said = self._asked(server, body, version)
-        expect_weights(said, label, server.url)
-        return said
-
-    def _asked(self, server: Server, body: Body, version: int) -> Any:
+    def _asked(self, server: Server, version: int, ask: Callable[[str | None], A]) -> A:
         """An answer; `OtherWeightsError` where the server does not know the version's name."""
+        adapter = self.sync.adapter(version)
         try:
-            return server.generate(body)
+            return ask(adapter)
         except HttpError as error:
             if refused(error) and not self.sync.holds(server, version):
-                raise OtherWeightsError(
-                    f"it has no {body['model']} any more", where=server.url
-                ) from None
+                raise OtherWeightsError(f"it has no {adapter} any more", where=server.url) from None
             raise
+
+
+def _completion(said: Said, request: Request, version: int, tokenizer: Tokenizer) -> Completion:
+    text = stopped(text_of(tokenizer, said.ids, request.sampling), request.sampling)
+    made = Completion.one_turn(said.ids, text, said.logprobs, said.finish, version)
+    return replace(made, opened=request.prompt.opened)
+
+
+def _expect_weights(found: str | None, label: str | None, url: str) -> None:
+    """Raise `OtherWeightsError` unless an answer says that it comes from these weights."""
+    if found != label:
+        raise OtherWeightsError(
+            f"it samples from other weights ({found}) than were published ({label})", where=url
+        )

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from strop.engines.engine import PromptedTask
-from strop.engines.served.command import vllm_command
+from strop.engines.served.kinds import KINDS, Kind, servers_of
 from strop.engines.served.server import SIGN_SECONDS, About, Server
 from strop.errors import HttpError, UsageError
 from strop.http import refused
-from strop.recipe.train.engine import VllmRecipe
+from strop.recipe.train.engine import ServedRecipe
 from strop.recipe.train.model import ModelRecipe
 from strop.text.encode import Tokenizer
 from strop.types import Message
@@ -20,7 +20,7 @@ CHAT: list[Message] = [{"role": "user", "content": TEXT}]
 
 
 def expect_servers(
-    recipe: VllmRecipe,
+    recipe: ServedRecipe,
     model: ModelRecipe,
     tokenizer: Tokenizer,
     prompts: Sequence[PromptedTask],
@@ -28,7 +28,8 @@ def expect_servers(
     answer_tokens: int,
 ) -> About:
     """What the servers hold, which is the same. Raises `UsageError` for one that does not answer,
-    reads other tokens or too few of them, or gets its weights by a way that does not fit."""
+    reads other tokens or too few of them, samples in a way that does not fit, or gets its weights
+    by one that does not."""
     way = recipe.sync or ("disk" if model.lora is None else "adapter")
     if (way == "disk") != (model.lora is None):
         raise UsageError(
@@ -36,12 +37,13 @@ def expect_servers(
             f"{'no' if model.lora is None else 'an'} adapter",
             fix="drop rollout.engine.sync: it follows from model.lora",
         )
-    servers = [Server(url, seconds=recipe.seconds) for url in recipe.url]
+    servers = servers_of(recipe)
     longest = max(len(prompt.prompt_ids) for prompt in prompts) + answer_tokens
-    abouts = [_reached(server, model, longest) for server in servers]
+    abouts = [_reached(server, KINDS[recipe.kind], model, longest) for server in servers]
     for server, about in zip(servers, abouts, strict=True):
         expect_context(about, longest)
         _expect_tokenizer(server, about, tokenizer)
+        server.expect_usable(prompts[0].prompt_ids)
     held = {about.model for about in abouts}
     if len(held) > 1:
         raise UsageError(f"the servers hold different models: {', '.join(sorted(held))}",
@@ -60,15 +62,17 @@ def expect_context(about: About, tokens: int) -> None:
         )
 
 
-def _reached(server: Server, model: ModelRecipe, context: int) -> About:
+def _reached(server: Server, kind: Kind, model: ModelRecipe, context: int) -> About:
     """What a server holds. Raises `UsageError` with the commands that would start one."""
     try:
         return server.about()
     except HttpError as error:
-        raise _no_server(server.url, error, model, context) from None
+        raise _no_server(server.url, error, kind, model, context) from None
 
 
-def _no_server(url: str, error: HttpError, model: ModelRecipe, context: int) -> UsageError:
+def _no_server(
+    url: str, error: HttpError, kind: Kind, model: ModelRecipe, context: int
+) -> UsageError:
     """Why an address has no server that a run can sample from, and what to do."""
     if "SSL" in error.problem:
         return UsageError(
@@ -77,18 +81,13 @@ def _no_server(url: str, error: HttpError, model: ModelRecipe, context: int) -> 
             fix=f"write http{url.removeprefix('https')} if the server has no certificate (`strop "
             "engine serve` and vLLM have none by default); else let this machine trust it",
         )
-    port = urlsplit(url).port or 80
-    rank = None if model.lora is None else model.lora.rank
-    command = vllm_command("python", model.path, port, context=context, rank=rank)
-    start = (
-        f"start one: strop engine serve {model.path} --port {port}\n"
-        f"  or vLLM, by its own Python (docs/engines.md): {command.line()}"
-    )
+    start = kind.start(model, urlsplit(url).port or 80, context)
     if error.status == 200 or refused(error):
         return UsageError(
-            f"what answers here speaks another protocol than vLLM's ({error.problem})", where=url,
+            f"what answers here speaks another protocol than {kind.protocol}'s ({error.problem})",
+            where=url,
             fix=f"give the address of a server as it says it when it starts, or {start}",
-        )  # fmt: skip
+        )
     return UsageError(
         f"no server answers here within {SIGN_SECONDS:g} s ({error.problem})", where=url, fix=start
     )

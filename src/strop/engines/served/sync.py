@@ -31,8 +31,8 @@ class Sync(Protocol):
     def remove(self) -> None:
         """Remove all that was written."""
 
-    def model(self, version: int, base: str) -> str:
-        """By what name to ask for this version, at servers whose model is `base`."""
+    def adapter(self, version: int) -> str | None:
+        """The adapter to ask for this version; `None` is the servers' model itself."""
 
     def label(self, version: int) -> str | None:
         """What servers call the weights of this version; `None` where its name says it."""
@@ -96,7 +96,7 @@ class AdapterSync:
     def remove(self) -> None:
         self.folders.remove()
 
-    def model(self, version: int, base: str) -> str:
+    def adapter(self, version: int) -> str | None:
         return self.folders.of(version).name
 
     def label(self, version: int) -> str | None:
@@ -124,8 +124,8 @@ class DiskSync:
     def remove(self) -> None:
         self.folders.remove()
 
-    def model(self, version: int, base: str) -> str:
-        return base
+    def adapter(self, version: int) -> str | None:
+        return None
 
     def label(self, version: int) -> str | None:
         return self.folders.of(version).name

@@ -16,8 +16,8 @@ class LocalEngineRecipe(Strict):
     kind: Literal["local"] = "local"
 
 
-class VllmRecipe(Strict):
-    """Servers that speak vLLM's protocol: vLLM itself, or `strop engine serve`.
+class ServersRecipe(Strict):
+    """Servers that sample for the run.
 
     `url` are the addresses of running ones (`http://127.0.0.1:8000`, without `/v1`). `sync` says
     how weights get there: `adapter` loads only the adapter, under a new name each time; `disk`
@@ -29,7 +29,6 @@ class VllmRecipe(Strict):
     publish, nats a token in the mean.
     """
 
-    kind: Literal["vllm"]
     url: Annotated[list[str], Field(min_length=1)]
     sync: Literal["adapter", "disk"] | None = None
     folder: Path | None = None
@@ -54,4 +53,18 @@ class VllmRecipe(Strict):
         return self
 
 
-EngineRecipe = Annotated[LocalEngineRecipe | VllmRecipe, Field(discriminator="kind")]
+class VllmRecipe(ServersRecipe):
+    """Servers that speak vLLM's protocol: vLLM itself, or `strop engine serve`."""
+
+    kind: Literal["vllm"]
+
+
+class SglangRecipe(ServersRecipe):
+    """Servers that speak SGLang's native protocol."""
+
+    kind: Literal["sglang"]
+
+
+ServedRecipe = VllmRecipe | SglangRecipe
+
+EngineRecipe = Annotated[LocalEngineRecipe | ServedRecipe, Field(discriminator="kind")]

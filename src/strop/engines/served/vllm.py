@@ -1,0 +1,118 @@
+"""A server that speaks vLLM's protocol: vLLM 0.32, or `strop engine serve`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from strop.engines.draws import seed_of
+from strop.engines.engine import Request
+from strop.engines.served.server import About, Body, Calls, Said, Scored, named
+from strop.errors import HttpError
+from strop.types import Finish
+
+FINISHES: Mapping[str | None, Finish] = {
+    "stop": "stop", "length": "length", "abort": "aborted", "error": "error",
+}  # fmt: skip
+
+
+class VllmServer:
+    """A `Server`. Every sample is one request, with a seed of its own: the children of vLLM's `n`
+    have seeds that follow each other, so that those of two prompts would share draws."""
+
+    def __init__(self, url: str, *, seconds: float) -> None:
+        self._calls = Calls(url, seconds=seconds)
+        self.url = self._calls.url
+
+    def about(self) -> About:
+        return self._calls.models()
+
+    def expect_usable(self, prompt_ids: Sequence[int]) -> None:
+        """vLLM says nothing of how it was started: the self-check before step 1 finds log-probs of
+        another distribution."""
+
+    def encoded(self, body: Body) -> list[int] | None:
+        return self._calls.tokens(body)
+
+    def sample(self, request: Request, adapter: str | None, stop_ids: Sequence[int]) -> Said:
+        said = self._calls.ask("inference/v1/generate", body_of(request, adapter, stop_ids))
+        return said_of(said, self.url)
+
+    def score(self, ids: Sequence[int], adapter: str | None) -> Scored:
+        said = self._calls.ask("inference/v1/generate", scoring_body(ids, adapter))
+        return scored(said, ids, self.url)
+
+    def load_adapter(self, name: str, folder: Path) -> None:
+        self._calls.tell("v1/load_lora_adapter", {"lora_name": name, "lora_path": str(folder)})
+
+    def unload_adapter(self, name: str, *, leaving: bool = False) -> None:
+        self._calls.tell("v1/unload_lora_adapter", {"lora_name": name}, leaving=leaving)
+
+    def reload(self, folder: Path) -> None:
+        """The name comes first: a server that is restarted in between has lost it, whereas the
+        other way round its first weights would get it."""
+        how = {"method": "reload_weights", "kwargs": {"weights_path": str(folder)}}
+        self._calls.tell("update_weight_version", {"new_version": folder.name})
+        self._calls.tell("collective_rpc", how)
+        self._calls.tell("reset_prefix_cache", {})
+
+
+def body_of(request: Request, adapter: str | None, stop_ids: Sequence[int]) -> Body:
+    """A request as `/inference/v1/generate` reads it."""
+    sampling = request.sampling
+    return _asked_of(adapter, request.prompt.prompt_ids) | {
+        "sampling_params": {
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "top_k": sampling.top_k,
+            "min_p": sampling.min_p,
+            "max_tokens": sampling.max_tokens,
+            "seed": seed_of(request.key),
+            "stop": list(sampling.stop),
+            "stop_token_ids": list(stop_ids),
+            "include_stop_str_in_output": sampling.include_stop_str_in_output,
+            "skip_special_tokens": sampling.skip_special_tokens,
+            "logprobs": 0,
+        },
+    }
+
+
+def said_of(said: Any, url: str) -> Said:
+    """The answer. Raises `HttpError` for one of another form."""
+    try:
+        choice = said["choices"][0]
+        ids = tuple(int(i) for i in choice["token_ids"])
+        logprobs = tuple(float(one["logprob"]) for one in choice["logprobs"]["content"])
+        finish = FINISHES[choice["finish_reason"]]
+        weights = named(choice.get("weight_versions") or ())
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError):
+        raise HttpError("the answer has no tokens with log-probs", where=url) from None
+    if len(ids) != len(logprobs):
+        raise HttpError(f"{len(ids)} tokens came with {len(logprobs)} log-probs", where=url)
+    return Said(ids, logprobs, finish, weights)
+
+
+def scoring_body(ids: Sequence[int], adapter: str | None) -> Body:
+    """Asks for the log-probs of given tokens, and for one further token, which nobody reads."""
+    how = {"temperature": 1.0, "max_tokens": 1, "prompt_logprobs": 0}
+    return _asked_of(adapter, ids) | {"sampling_params": how}
+
+
+def scored(said: Any, ids: Sequence[int], url: str) -> Scored:
+    """The log-prob of every given token but the first. Raises `HttpError` for an answer of another
+    form."""
+    try:
+        listed = said["prompt_logprobs"]
+        places = range(1, len(ids))
+        found = tuple(float(listed[place][str(ids[place])]["logprob"]) for place in places)
+        spans = [span for one in said["choices"] for span in one.get("weight_versions") or ()]
+        return Scored(found, named(spans))
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError):
+        raise HttpError("the answer has no log-probs of the given tokens", where=url) from None
+
+
+def _asked_of(adapter: str | None, ids: Sequence[int]) -> Body:
+    """A server that is asked of no model answers by the one it was started with."""
+    named = {} if adapter is None else {"model": adapter}
+    return {**named, "token_ids": list(ids)}

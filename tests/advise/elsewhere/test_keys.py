@@ -75,7 +75,8 @@ ELSEWHERE = {
     "probes.accept": "lost as the others", "value.lora": "tested below", "model.path": "",
     "rollout.mask_truncated": "tested below",
     **{f"rollout.engine.{key}": "tested as a whole"
-       for key in ("kind", "url", "sync", "folder", "seconds", "at_once", "limit")},
+       for key in ("kind", "url", "sync", "folder", "seconds", "at_once", "limit",
+                   "python", "arguments", "start_seconds")},
 }  # fmt: skip
 
 AT_ONCE: dict[str, tuple[str, dict[str, Any]]] = {

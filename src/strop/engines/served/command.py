@@ -24,10 +24,17 @@ class Command:
 
 
 def vllm_command(
-    python: str, model: str, port: int, *, context: int, rank: int | None = None, cpu: bool = False
+    python: str,
+    model: str,
+    port: int,
+    *,
+    context: int,
+    rank: int | None = None,
+    dtype: str = "float32",
+    cpu: bool = False,
 ) -> Command:
-    """vLLM 0.32 for a run: ids in and out, log-probs of what is sampled, float32 where the trainer
-    is, weights from here.
+    """vLLM 0.32 for a run: ids in and out, log-probs of what is sampled, the trainer's arithmetic,
+    weights from here.
 
     `rank` is the rank of the adapters that it will get, if there are any. With `cpu` weights are
     kept in a form that can be loaded again.
@@ -35,7 +42,7 @@ def vllm_command(
     arguments = [
         python, "-m", "vllm.entrypoints.openai.api_server", "--model", model,
         "--host", "127.0.0.1", "--port", str(port), "--max-model-len", str(context),
-        "--enable-scale-out", "--logprobs-mode", "processed_logprobs", "--dtype", "float32",
+        "--enable-scale-out", "--logprobs-mode", "processed_logprobs", "--dtype", dtype,
         "--no-enable-prefix-caching", "--generation-config", "vllm",
     ]  # fmt: skip
     environment = {"VLLM_SERVER_DEV_MODE": "1", "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}

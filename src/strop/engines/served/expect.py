@@ -30,15 +30,9 @@ def expect_servers(
     """What the servers hold, which is the same. Raises `UsageError` for one that does not answer,
     reads other tokens or too few of them, samples in a way that does not fit, or gets its weights
     by one that does not."""
-    way = recipe.sync or ("disk" if model.lora is None else "adapter")
-    if (way == "disk") != (model.lora is None):
-        raise UsageError(
-            f"rollout.engine.sync is {way}, and the model has "
-            f"{'no' if model.lora is None else 'an'} adapter",
-            fix="drop rollout.engine.sync: it follows from model.lora",
-        )
+    expect_way(recipe, model)
     servers = servers_of(recipe)
-    longest = max(len(prompt.prompt_ids) for prompt in prompts) + answer_tokens
+    longest = context_of(prompts, answer_tokens)
     abouts = [_reached(server, KINDS[recipe.kind], model, longest) for server in servers]
     for server, about in zip(servers, abouts, strict=True):
         expect_context(about, longest)
@@ -49,6 +43,22 @@ def expect_servers(
         raise UsageError(f"the servers hold different models: {', '.join(sorted(held))}",
                          fix="start all with the same model or --served-model-name")  # fmt: skip
     return abouts[0]
+
+
+def expect_way(recipe: ServedRecipe, model: ModelRecipe) -> None:
+    """Raise `UsageError` where weights would get to the servers by a way that does not fit."""
+    way = recipe.sync
+    if way is not None and (way == "adapter") == (model.lora is None):
+        raise UsageError(
+            f"rollout.engine.sync is {way}, and the model has "
+            f"{'no' if model.lora is None else 'an'} adapter",
+            fix="drop rollout.engine.sync: it follows from model.lora",
+        )
+
+
+def context_of(prompts: Sequence[PromptedTask], answer_tokens: int) -> int:
+    """Tokens of the longest prompt and its answer."""
+    return max(len(prompt.prompt_ids) for prompt in prompts) + answer_tokens
 
 
 def expect_context(about: About, tokens: int) -> None:

@@ -54,9 +54,31 @@ class ServersRecipe(Strict):
 
 
 class VllmRecipe(ServersRecipe):
-    """Servers that speak vLLM's protocol: vLLM itself, or `strop engine serve`."""
+    """Servers that speak vLLM's protocol: vLLM itself, or `strop engine serve`.
+
+    Instead of `url`, `python` is the Python of an environment with vLLM: then strop starts one vLLM
+    on this machine for the run, with `arguments` after its own, waits up to `start_seconds` until
+    it answers, and ends it with the run.
+    """
 
     kind: Literal["vllm"]
+    url: list[str] = Field(default_factory=list)
+    python: Path | None = None
+    arguments: list[str] = Field(default_factory=list)
+    start_seconds: float = Field(600.0, gt=0)
+
+    @model_validator(mode="after")
+    def _runs_or_is_started(self) -> Self:
+        if bool(self.url) == (self.python is not None):
+            raise ValueError("give either url, of servers that run, or python, to have one started")
+        unread = {"arguments", "start_seconds"} & self.model_fields_set
+        if self.url and unread:
+            raise ValueError(f"{min(unread)} is for a server that strop starts: drop it, or url")
+        return self
+
+    def at(self, url: str) -> VllmRecipe:
+        """The recipe of the server that was started, which answers here."""
+        return self.model_copy(update={"url": [url], "python": None})
 
 
 class SglangRecipe(ServersRecipe):

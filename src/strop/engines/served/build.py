@@ -11,7 +11,7 @@ from strop.engines.engine import PromptedTask
 from strop.engines.served.engine import ServedEngine
 from strop.engines.served.kinds import servers_of
 from strop.engines.served.server import About
-from strop.engines.served.sync import AdapterSync, DiskSync
+from strop.engines.served.sync import SYNCS
 from strop.model.network import Policy
 from strop.recipe.train.engine import ServedRecipe
 
@@ -32,5 +32,6 @@ def served_engine(
     if recipe.folder is None:
         shutil.rmtree(folder, ignore_errors=True)
     canary = Canary(policy, canary_tree(prompts), limit=recipe.limit)
-    sync = (AdapterSync if policy.is_adapter else DiskSync)(recipe.folder or folder)
+    way = recipe.sync or ("adapter" if policy.is_adapter else "disk")
+    sync = SYNCS[way](recipe.folder or folder)
     return ServedEngine(policy, about, servers_of(recipe), sync, canary, at_once=recipe.at_once)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
+
 from strop.engines.engine import Request
 from strop.errors import HttpError
 from strop.http import HttpClient, RequestLimits
@@ -95,6 +97,9 @@ class Server(Protocol):
     def reload(self, folder: Path) -> None:
         """Read all weights again, from this folder, whose name is theirs from now on, and forget
         what the old ones computed."""
+
+    def receive(self, weights: Mapping[str, torch.Tensor], name: str) -> None:
+        """Take these weights, all of the model's, by broadcast; `name` is theirs from now on."""
 
 
 class Calls:

@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+import torch
 
 from strop.engines.draws import seed_of
 from strop.engines.engine import Request, Sampling
@@ -77,6 +79,10 @@ class SglangServer:
     def reload(self, folder: Path) -> None:
         how = {"model_path": str(folder), "weight_version": folder.name, "flush_cache": True}
         self._calls.tell("update_weights_from_disk", how)
+
+    def receive(self, weights: Mapping[str, torch.Tensor], name: str) -> NoReturn:
+        raise UsageError("weights are not broadcast to SGLang", where=self.url,
+                         fix="send them by disk, or an adapter")  # fmt: skip
 
     def _expect_temperature(self, prompt_ids: Sequence[int]) -> None:
         """Half the temperature doubles the distance between two log-probs, if they are those of

@@ -1,12 +1,15 @@
-"""How weights get to servers: as a folder that they read."""
+"""How weights get to servers: as a folder that they read, or by broadcast."""
 
 from __future__ import annotations
 
 import secrets
 import shutil
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
+
+import torch
 
 from strop.engines.served.server import Server
 from strop.model.network import Policy
@@ -129,3 +132,40 @@ class DiskSync:
 
     def label(self, version: int) -> str | None:
         return self.folders.of(version).name
+
+
+class BroadcastSync:
+    """The whole model from memory to memory. A copy is kept, because a server that was away gets
+    this version while the trainer may be at the next."""
+
+    def __init__(self) -> None:
+        self._run = secrets.token_hex(4)
+        self._weights: Mapping[str, torch.Tensor] = {}
+
+    def write(self, policy: Policy, version: int) -> None:
+        own = policy.model.named_parameters()
+        self._weights = {name: one.detach().cpu().clone() for name, one in own}
+
+    def load(self, server: Server, version: int) -> None:
+        server.receive(self._weights, self.label(version))
+
+    def holds(self, server: Server, version: int) -> bool:
+        return True  # the base's own name
+
+    def leave(self, server: Server) -> None:
+        """Its first weights are read again only where it is restarted."""
+
+    def remove(self) -> None:
+        """Nothing was written."""
+
+    def adapter(self, version: int) -> str | None:
+        return None
+
+    def label(self, version: int) -> str:
+        return f"{self._run}-{version}"
+
+
+SYNCS: Mapping[str, Callable[[Path], Sync]] = {
+    "adapter": AdapterSync, "disk": DiskSync, "broadcast": lambda root: BroadcastSync(),
+}  # fmt: skip
+"""How `rollout.engine.sync` names them; each is given the folder for what it writes."""

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from strop.engines.broadcast import BACKEND, BOTH, RECEIVER, Pair, forms_of, meeting_place
 from strop.engines.draws import seed_of
 from strop.engines.engine import Request
-from strop.engines.served.server import About, Body, Calls, Said, Scored, named
+from strop.engines.served.server import CONTROL_SECONDS, About, Body, Calls, Said, Scored, named
 from strop.errors import HttpError
 from strop.types import Finish
 
@@ -56,6 +62,36 @@ class VllmServer:
         self._calls.tell("update_weight_version", {"new_version": folder.name})
         self._calls.tell("collective_rpc", how)
         self._calls.tell("reset_prefix_cache", {})
+
+    def receive(self, weights: Mapping[str, torch.Tensor], name: str) -> None:
+        """As `strop engine serve` takes them. This side of the pair runs in another thread, because
+        a server that refuses would never come."""
+        place = meeting_place(self.url)
+        address, port = place.getsockname()[:2]
+        init = {"master_address": address, "master_port": port, "rank_offset": RECEIVER,
+                "world_size": BOTH, "backend": BACKEND}  # fmt: skip
+        forms = forms_of(weights)
+        update = {"names": [form.name for form in forms],
+                  "dtype_names": [form.dtype for form in forms],
+                  "shapes": [list(form.shape) for form in forms]}  # fmt: skip
+        given_up = threading.Event()
+        thread = threading.Thread(target=_send, args=(place, given_up, weights), daemon=True)
+        thread.start()
+        try:
+            self._calls.tell("init_weight_transfer_engine", {"init_info": init})
+            self._calls.tell("update_weights", {"update_info": update})
+        finally:
+            given_up.set()
+            thread.join()
+        self._calls.tell("finish_weight_update", {"weight_version": name})
+
+
+def _send(
+    place: socket.socket, given_up: threading.Event, weights: Mapping[str, torch.Tensor]
+) -> None:
+    """What goes wrong here goes wrong there, too, and is said by the server."""
+    with suppress(RuntimeError):
+        Pair.sender(place, given_up, seconds=CONTROL_SECONDS).send(weights)
 
 
 def body_of(request: Request, adapter: str | None, stop_ids: Sequence[int]) -> Body:

@@ -21,8 +21,9 @@ class ServersRecipe(Strict):
 
     `url` are the addresses of running ones (`http://127.0.0.1:8000`, without `/v1`). `sync` says
     how weights get there: `adapter` loads only the adapter, under a new name each time; `disk`
-    writes the whole model and lets the servers read it again; by default `adapter` where the model
-    has one.
+    writes the whole model and lets the servers read it again; `broadcast` sends the whole model
+    from memory to memory (`strop engine serve` alone takes it); by default `adapter` where the
+    model has one, and `disk` where not.
     `folder` is where the weights are written (default: `engine` in the run's folder); every server
     has to see it under this path. A request gets `seconds`; `at_once` are on their way together.
     `limit` is how far a server's log-probs of a fixed text may be from the trainer's after each
@@ -30,7 +31,7 @@ class ServersRecipe(Strict):
     """
 
     url: Annotated[list[str], Field(min_length=1)]
-    sync: Literal["adapter", "disk"] | None = None
+    sync: Literal["adapter", "disk", "broadcast"] | None = None
     folder: Path | None = None
     seconds: float = Field(600.0, gt=0)
     at_once: int = Field(64, ge=1)
@@ -50,6 +51,12 @@ class ServersRecipe(Strict):
                                  f"needed: write {url.removesuffix('/v1')}")  # fmt: skip
         if len(set(plain)) < len(plain):
             raise ValueError("the same url stands twice: a server is asked once")
+        return self
+
+    @model_validator(mode="after")
+    def _weights_need_a_folder(self) -> Self:
+        if self.sync == "broadcast" and self.folder is not None:
+            raise ValueError("folder is for weights that are written: drop it, or sync: broadcast")
         return self
 
 
@@ -74,6 +81,9 @@ class VllmRecipe(ServersRecipe):
         unread = {"arguments", "start_seconds"} & self.model_fields_set
         if self.url and unread:
             raise ValueError(f"{min(unread)} is for a server that strop starts: drop it, or url")
+        if self.python is not None and self.sync == "broadcast":
+            raise ValueError("sync: broadcast is for `strop engine serve`, and python starts vLLM: "
+                             "drop sync")  # fmt: skip
         return self
 
     def at(self, url: str) -> VllmRecipe:
@@ -85,6 +95,7 @@ class SglangRecipe(ServersRecipe):
     """Servers that speak SGLang's native protocol."""
 
     kind: Literal["sglang"]
+    sync: Literal["adapter", "disk"] | None = None
 
 
 ServedRecipe = VllmRecipe | SglangRecipe

@@ -131,9 +131,9 @@ def _add_generate(app: FastAPI, held: Held, how: Sglang) -> None:
             raise HTTPException(400, f"Got LoRA adapter that has never been loaded: {body}")
         seed = SEED if wanted.sampling_seed is None else wanted.sampling_seed
         request = _request_of(body, seed if how.deterministic else next(drawn))
-        made = await done(held.sample(request, body.lora_path))
-        ids = list(made.ids)
-        about: dict[str, Any] = {"id": "0", "weight_version": held.version,
+        said = await done(held.sample(request, body.lora_path))
+        made, ids = said.what, list(said.what.ids)
+        about: dict[str, Any] = {"id": "0", "weight_version": said.version,
                                  "finish_reason": {"type": made.finish}}  # fmt: skip
         if how.abort(request):
             ids = ids[: len(ids) // 2]
@@ -202,7 +202,7 @@ def _add_weights(app: FastAPI, held: Held) -> None:
             response.status_code = 400
             return {"success": False, "message": str(error), "num_paused_requests": 0}
         app.state.served[0] = body.model_path
-        held.version = body.weight_version or held.version
+        await done(held.call_weights(body.weight_version or held.version))
         return {"success": True, "message": "Succeeded", "num_paused_requests": 0}
 
     @app.post("/load_lora_adapter")

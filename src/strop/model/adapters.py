@@ -129,7 +129,8 @@ def attach_adapter(model: Any, name: str, folder: str) -> Any:
         if wrapped is None:
             wrapped = _peft().PeftModelForCausalLM(model, config, adapter_name=name)
         loaded = wrapped.load_adapter(folder, adapter_name=name)
-        wrong = [*loaded.missing_keys, *loaded.unexpected_keys]
+        missing = [key for key in loaded.missing_keys if name in key.split(".")]  # of this one
+        wrong = [*missing, *loaded.unexpected_keys]
         problem = f"its weights and its config differ in {wrong[0]}" if wrong else ""
     except Exception as error:  # noqa: BLE001 - files of a folder's own can break any line of it
         problem = str(error).strip().partition("\n")[0]

@@ -105,7 +105,7 @@ def _online(
     reference = Reference(policy) if compares_with_reference(recipe) else None
     if recipe.refresh_every:
         state.reference = reference
-    source = _source_of(prepared, given, publisher)
+    source = _source_of(prepared, given, publisher, ends)
     state.rollouts = source
     parts = OnlineParts(
         source=source,
@@ -121,14 +121,18 @@ def _online(
     return train_online(state, recipe, parts), {**checks, "sampler_mismatch": mismatch}
 
 
-def _source_of(prepared: PreparedOnline, engine: Engine, publisher: Publisher) -> RolloutSource:
+def _source_of(
+    prepared: PreparedOnline, engine: Engine, publisher: Publisher, ends: ExitStack
+) -> RolloutSource:
     """Who samples when, as the recipe says."""
     recipe, named = prepared.recipe, prepared.recipe.rollout.source
     sampled = (prepared.tasks, prepared.mixture, engine, prepared.reward)
     if isinstance(named, AsynchronousRecipe):
-        return AsynchronousSource(
+        source = AsynchronousSource(
             recipe, named, *sampled, total=prepared.total_steps, publish=publisher.publish
         )
+        ends.callback(source.close)
+        return source
     return SynchronousSource(recipe, *sampled, publish=publisher.publish)
 
 

@@ -148,7 +148,7 @@ def test_planted_a_server_that_reports_success_and_keeps_its_weights(
     policy: Policy, model_folder: Path, tmp_path: Path
 ) -> None:
     def lie(held: Any) -> None:
-        held.take = lambda weights: held._put(None, None, lambda: None)
+        held.take = lambda weights, version: held.call_weights(version)
 
     nudge(policy)
     with engine_server(model_folder, lie) as server:

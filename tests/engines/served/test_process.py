@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +98,10 @@ def test_given_tokens_come_back_the_same_by_both_routes(url: str, model_folder: 
          "answers end at the tokens"),
         ("inference/v1/generate", {"token_ids": [2], "sampling_params": {"n": 3}}, "extra_forbid"),
         ("inference/v1/generate", {"token_ids": [], "sampling_params": {}}, "too_short"),
+        ("inference/v1/generate", {"token_ids": [2, 10**5], "sampling_params": {}},
+         "there is no token 100000: the model knows"),
+        ("inference/v1/generate", {"token_ids": [10**5, 2], "sampling_params":
+         {"prompt_logprobs": 0}}, "there is no token 100000"),
         ("v1/load_lora_adapter", {"lora_name": "a", "lora_path": "/nowhere"}, "no such folder"),
         ("v1/unload_lora_adapter", {"lora_name": "a"}, "no adapter 'a' is loaded"),
         ("collective_rpc", {"method": "reload_weights", "kwargs": {"weights_path": "/nowhere"}},
@@ -139,6 +143,7 @@ def test_a_run_whose_server_keeps_its_weights_stops_and_says_so(
         ({"kind": "local", "url": "http://127.0.0.1:1"}, "url"),
         ({"kind": "vllm"}, "url"),
         ({"kind": "vllm", "url": ["http://a:1", "http://a:1/"]}, "stands twice"),
+        ({"kind": "vllm", "url": "http://a:1/v1/"}, "write http://a:1"),
         ({"kind": "sglong", "url": "http://a:1"}, "kind"),
         ({"kind": "sglang"}, "url"),
         ({"kind": "sglang", "url": "http://a:1", "tokens_only": True}, "tokens_only"),
@@ -158,3 +163,27 @@ def test_an_engine_beside_a_recipe_that_names_one(recipe: dict[str, Any]) -> Non
     engine = LocalEngine(recipe["model"]["path"])
     with pytest.raises(UsageError, match="drop one of the two"):
         strop.train(recipe, rewards=[short], engine=engine)
+
+
+@pytest.mark.parametrize("adapter", [None, {"rank": 4}])
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_run_leaves_nothing_on_its_servers_and_no_weights_for_them(
+    model_folder: Path, recipe: dict[str, Any], tmp_path: Path, adapter: Any, fails: bool
+) -> None:
+    asked = []
+
+    def reward(prompts: Any, completions: Any, **more: Any) -> list[float]:
+        asked.append(len(server.held.adapters))
+        if fails and len(asked) == 2:
+            raise KeyboardInterrupt
+        return short(prompts, completions, **more)
+
+    recipe["model"]["lora"] = adapter
+    with engine_server(model_folder) as server:
+        recipe["rollout"]["engine"] = {"kind": "vllm", "url": server.url}
+        with pytest.raises(KeyboardInterrupt) if fails else nullcontext():
+            strop.train(recipe, rewards=[reward])
+        assert asked[:2] == ([0, 0] if adapter is None else [1, 1])
+        assert server.held.adapters == set()
+    assert (tmp_path / "run").exists()
+    assert not (tmp_path / "run/engine").exists()

@@ -115,29 +115,36 @@ def worst_difference(policy: Policy, engine: Any) -> float:
     return worst
 
 
+def expect_parity(policy: Policy, engine: Any) -> None:
+    """Three versions of the weights, each of which has to arrive."""
+    for version in range(1, 4):
+        engine.publish(dict(policy.model.named_parameters()))
+        worst = worst_difference(policy, engine)
+        way = engine.identity()["sync"]
+        print(f"{way}, version {version}: worst difference {worst:.2g} nats")
+        assert worst <= 1e-5
+        nudge(policy, version)
+
+
 def test_adapters_arrive_under_new_names(folder: Path, tmp_path: Path) -> None:
     policy = load_policy(ModelRecipe(path=str(folder), lora={"rank": 4}), seed=3)  # type: ignore[arg-type]
     with vllm(folder, rank=4) as server:
         engine = engine_for(policy, server, tmp_path)
-        for version in range(1, 4):
-            engine.publish(dict(policy.model.named_parameters()))
-            worst = worst_difference(policy, engine)
-            print(f"adapter, version {version}: worst difference {worst:.2g} nats")
-            assert worst <= 1e-5
-            nudge(policy, version)
+        expect_parity(policy, engine)
         assert len(server.about().adapters) == 1
+        engine.publish(dict(policy.model.named_parameters()))
+        server.unload_adapter(server.about().adapters[0])
+        with pytest.warns(UserWarning, match="is left out until it answers again: it has no"):
+            assert worst_difference(policy, engine) <= 1e-5
+        engine.close()
+        assert server.about().adapters == ()
 
 
 def test_whole_weights_arrive_where_they_are_not_packed(folder: Path, tmp_path: Path) -> None:
     policy = load_policy(ModelRecipe(path=str(folder)))
     with vllm(folder) as server:
         engine = engine_for(policy, server, tmp_path)
-        for version in range(1, 4):
-            engine.publish(dict(policy.model.named_parameters()))
-            worst = worst_difference(policy, engine)
-            print(f"disk, version {version}: worst difference {worst:.2g} nats")
-            assert worst <= 1e-5
-            nudge(policy, version)
+        expect_parity(policy, engine)
 
 
 def test_the_canary_finds_a_reload_that_changes_nothing(folder: Path, tmp_path: Path) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NoReturn, TypeVar
 
@@ -22,7 +25,17 @@ from strop.engines.engine import (
 )
 from strop.engines.served.expect import expect_context
 from strop.engines.served.fleet import Asked, Fleet, Member
-from strop.engines.served.server import About, OtherWeightsError, Said, Scored, Server
+from strop.engines.served.server import (
+    About,
+    Labels,
+    OtherWeightsError,
+    Said,
+    Scored,
+    Server,
+    expect_labels,
+    versions_of,
+    weights_of,
+)
 from strop.engines.served.sync import Sync
 from strop.errors import HttpError, TrainingError, UsageError
 from strop.http import refused
@@ -35,12 +48,24 @@ from strop.types import Branch, Completion, Task, Tree
 A = TypeVar("A", Said, Scored)
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a server has, as the canary saw it: `Held(7, {"a1b2-7": 7, "a1b2-6": 6})`.
+
+    `labels` are the names of the weights with their versions: the newest, and where weights are
+    replaced in place those whose answers are on their way.
+    """
+
+    version: int
+    labels: Labels
+
+
 class ServedEngine:
     """Servers that hold one model, for the policy that is trained.
 
     Every version is written once, loaded by every server, and proven on each by the canary before
     it samples. What an answer says of its weights has to be what the canary's said. Completions
-    carry the version they were asked of.
+    carry the version of every span. Samples may be on their way while a version is published.
     """
 
     def __init__(
@@ -58,7 +83,9 @@ class ServedEngine:
         self.fleet = Fleet([Member(server) for server in servers], at_once, self._give_newest)
         self._stops = sorted(stop_ids(bare(policy.model), policy.tokenizer))
         self._trained_N, self._base_N = torch.empty(0), torch.empty(0)
-        self._labels: dict[str, str | None] = {}
+        self._held: dict[str, Held] = {}
+        self._flying: Counter[int] = Counter()
+        self._counting = threading.Lock()
 
     def identity(self) -> Mapping[str, Any]:
         urls = [member.server.url for member in self.fleet.members]
@@ -76,10 +103,9 @@ class ServedEngine:
         return prompts
 
     def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion]]:
-        version = self.version
         yield from self.fleet.ask(
             [
-                Asked(partial(self._sample, request, version), request.sampling.max_tokens)
+                Asked(partial(self._sample, request), request.sampling.max_tokens)
                 for request in requests
             ]
         )
@@ -87,9 +113,8 @@ class ServedEngine:
     def score(self, trees: Sequence[Tree]) -> list[tuple[float, ...]]:
         """One text after another: vLLM 0.32 takes the adapter's part of the head for the wrong rows
         where texts with an adapter are scored together."""
-        version = self.version
         asked = [
-            Asked(partial(self._score, tree.trunk, branch, version), len(branch.ids))
+            Asked(partial(self._score, tree.trunk, branch), len(branch.ids))
             for tree in trees
             for branch in tree.branches
         ]
@@ -105,14 +130,16 @@ class ServedEngine:
             raise UsageError("servers get the weights of the run's own policy, and no others")
         if not self.version and self._policy.is_adapter:
             self._base_N = self.canary.base()
-        self._trained_N = self.canary.trained()
-        self.sync.write(self._policy, self.version + 1)
-        self.version += 1
-        self.fleet.everywhere()
+        with self.fleet.preparing:
+            self._trained_N = self.canary.trained()
+            self.sync.write(self._policy, self.version + 1, set(self._flying.elements()))
+            self.version += 1
+            self.fleet.everywhere()
         return self.version
 
     def close(self) -> None:
         """Let the servers drop what this run gave them, and remove what it wrote."""
+        self.fleet.close()
         for member in self.fleet.members:
             try:
                 self.sync.leave(member.server)
@@ -147,36 +174,62 @@ class ServedEngine:
         said = self._asked(server, self.version, lambda adapter: server.score(ids, adapter))
         label = self.sync.label(self.version)
         if label is not None:
-            _expect_weights(said.weights, label, server.url)
-        self._labels[server.url] = said.weights
+            expect_labels(said.spans, {label: self.version}, server.url)
         try:
             self.canary.expect(server.url, said.logprobs, self._trained_N)
         except TrainingError:
             if self._policy.is_adapter:
                 base = server.score(ids, None)
-                self.canary.expect_base(server.url, base.logprobs, self._base_N, base.weights)
+                self.canary.expect_base(
+                    server.url, base.logprobs, self._base_N, weights_of(base.spans)
+                )
             raise
+        with self._counting:
+            flying = set(self._flying)
+            labels = {weights_of(said.spans): self.version}
+            if label is not None and server.url in self._held:
+                before = self._held[server.url].labels.items()
+                labels |= {name: version for name, version in before if version in flying}
+            self._held[server.url] = Held(self.version, labels)
+        self.sync.tidy(server, self.version, flying)
 
-    def _sample(self, request: Request, version: int, server: Server) -> Completion:
-        """An answer of the weights that the canary saw there last, or `OtherWeightsError`; an
-        answer without a token need not say its weights."""
-        label = self._labels[server.url]
-        said = self._asked(
-            server, version, lambda adapter: server.sample(request, adapter, self._stops)
-        )
-        if said.ids or said.weights is not None:
-            _expect_weights(said.weights, label, server.url)
-        return _completion(said, request, version, self._policy.tokenizer)
+    def _sample(self, request: Request, server: Server) -> Completion:
+        with self._of(server) as held:
+            said = self._asked(
+                server, held.version, lambda adapter: server.sample(request, adapter, self._stops)
+            )
+            labels = self._labels(server, held)
+        return _completion(said, request, labels, self._policy.tokenizer, server.url)
 
-    def _score(
-        self, trunk: tuple[int, ...], branch: Branch, version: int, server: Server
-    ) -> tuple[float, ...]:
+    def _score(self, trunk: tuple[int, ...], branch: Branch, server: Server) -> tuple[float, ...]:
         """Log-probs of a branch's supervised tokens."""
-        ids, label = [*trunk, *branch.ids], self._labels[server.url]
-        said = self._asked(server, version, lambda adapter: server.score(ids, adapter))
-        _expect_weights(said.weights, label, server.url)
+        ids = [*trunk, *branch.ids]
+        with self._of(server) as held:
+            said = self._asked(server, held.version, lambda adapter: server.score(ids, adapter))
+            expect_labels(said.spans, self._labels(server, held), server.url)
         own = zip(said.logprobs[len(trunk) - 1 :], branch.supervised, strict=True)
         return tuple(one for one, counts in own if counts)
+
+    @contextmanager
+    def _of(self, server: Server) -> Iterator[Held]:
+        """What a server holds; inside, that version is on its way."""
+        with self._counting:
+            held = self._held[server.url]
+            self._flying[held.version] += 1
+        try:
+            yield held
+        finally:
+            with self._counting:
+                self._flying[held.version] -= 1
+                self._flying += Counter()  # forget what is at 0
+
+    def _labels(self, server: Server, held: Held) -> Labels:
+        """What a server may call the weights of an answer that was asked for when it held these:
+        where they are replaced in place, newer ones may have come while it was sampled."""
+        if self.sync.label(held.version) is None:
+            return held.labels
+        now = self._held[server.url].labels
+        return {label: version for label, version in now.items() if version >= held.version}
 
     def _asked(self, server: Server, version: int, ask: Callable[[str | None], A]) -> A:
         """An answer; `OtherWeightsError` where the server does not know the version's name."""
@@ -189,15 +242,11 @@ class ServedEngine:
             raise
 
 
-def _completion(said: Said, request: Request, version: int, tokenizer: Tokenizer) -> Completion:
+def _completion(
+    said: Said, request: Request, labels: Labels, tokenizer: Tokenizer, url: str
+) -> Completion:
+    """The answer, every span stamped with the version that sampled it."""
     text = stopped(text_of(tokenizer, said.ids, request.sampling), request.sampling)
-    made = Completion.one_turn(said.ids, text, said.logprobs, said.finish, version)
-    return replace(made, opened=request.prompt.opened)
-
-
-def _expect_weights(found: str | None, label: str | None, url: str) -> None:
-    """Raise `OtherWeightsError` unless an answer says that it comes from these weights."""
-    if found != label:
-        raise OtherWeightsError(
-            f"it samples from other weights ({found}) than were published ({label})", where=url
-        )
+    made = Completion.one_turn(said.ids, text, said.logprobs, said.finish)
+    versions = versions_of(said, labels, url)
+    return replace(made, opened=request.prompt.opened, versions=versions)

@@ -48,25 +48,38 @@ class Asked(Generic[T]):
 
 @dataclass(slots=True)
 class Fleet:
-    """Asks the server that owes the fewest tokens.
+    """Asks the server that owes the fewest tokens, several callers at a time.
 
     `prepare` gives a server the newest weights and proves it; one that was away gets them before
-    its first request. It is called from threads, for one server at a time each.
+    its first request. It is called from threads, for one server at a time: whoever changes what
+    the newest weights are holds `preparing` meanwhile.
     """
 
     members: Sequence[Member]
     at_once: int
     prepare: Callable[[Server], None]
+    preparing: threading.RLock = field(default_factory=threading.RLock)
     _changed: threading.Condition = field(default_factory=threading.Condition)
+    _closed: threading.Event = field(default_factory=threading.Event)
     _stop: TrainingError | None = None
+    _places: threading.Semaphore = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._places = threading.Semaphore(self.at_once)
 
     def everywhere(self) -> None:
         """Prepare every server that answers, those that are back among them."""
-        for member in self.members:
-            member.lost = 0
-            self._prepared(member)
+        with self.preparing:
+            self._stop = None
+            for member in self.members:
+                member.lost = 0
+                self._prepared(member)
         if not any(member.alive for member in self.members):
             raise self._nobody()
+
+    def close(self) -> None:
+        """Nobody gets weights any more; who still asks is told what the servers say."""
+        self._closed.set()
 
     def ask(self, asked: Sequence[Asked[T]]) -> Iterator[tuple[int, T]]:
         """(number, result), as they come. What a server owed when it fell silent is asked of
@@ -77,10 +90,7 @@ class Fleet:
         refuses. Neither that nor a signal waits for a server: the threads are daemons, and what
         they wait for has an end.
         """
-        self._stop = None
-        for member in self.members:
-            if not member.alive:
-                self._prepared(member)
+        self._look_for_those_away()
         waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
         ready: queue.SimpleQueue[tuple[int, Future[T]]] = queue.SimpleQueue()
         over = threading.Event()
@@ -108,7 +118,8 @@ class Fleet:
         """What a piece of work came to, an error as well."""
         future: Future[T] = Future()
         try:
-            future.set_result(self._one(asked, over))
+            with self._places:
+                future.set_result(self._one(asked, over))
         except Exception as error:  # noqa: BLE001 - whatever it is, the one who waits has to be told
             future.set_exception(error)
         return future
@@ -119,7 +130,7 @@ class Fleet:
             try:
                 return asked.work(member.server)
             except HttpError as error:
-                if over.is_set() or refused(error):
+                if over.is_set() or self._closed.is_set() or refused(error):
                     raise
                 self._failed(member, prepared, error)
             finally:
@@ -153,7 +164,8 @@ class Fleet:
             if not member.returning:
                 return
         try:
-            self._prepared(member)
+            with self.preparing:
+                self._prepared(member)
         except TrainingError as stop:
             self._stop = stop
             raise
@@ -161,6 +173,14 @@ class Fleet:
             with self._changed:
                 member.returning = False
                 self._changed.notify_all()
+
+    def _look_for_those_away(self) -> None:
+        if all(member.alive for member in self.members) or self._closed.is_set():
+            return
+        with self.preparing:
+            for member in self.members:
+                if not member.alive and not member.returning:
+                    self._prepared(member)
 
     def _left_out(self, member: Member, error: HttpError) -> None:
         with self._changed:

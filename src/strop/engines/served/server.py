@@ -12,7 +12,7 @@ import torch
 from strop.engines.engine import Request
 from strop.errors import HttpError
 from strop.http import HttpClient, RequestLimits
-from strop.types import Finish
+from strop.types import Finish, VersionSpan
 
 CONTROL_SECONDS = 300.0
 """Within so many seconds a server has to have taken new weights."""
@@ -34,28 +34,41 @@ class About:
     adapters: tuple[str, ...]
 
 
+Labels = Mapping[str | None, int]
+"""What a server calls its weights, and which versions they are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """What a server calls the weights that sampled some tokens: `Span("a1b2-7", 0, 12)`."""
+
+    label: str | None
+    start: int
+    stop: int
+
+
 @dataclass(frozen=True, slots=True)
 class Said:
-    """An answer: `Said(ids=(5, 2), logprobs=(-0.1, -0.02), finish="stop", weights="a1b2-7")`.
+    """An answer: `Said(ids=(5, 2), logprobs=(-0.1, -0.02), finish="stop",
+    spans=(Span("a1b2-7", 0, 2),))`.
 
     `logprobs` are those of the distribution that the ids were drawn from, nats, and `None` where
-    the server does not give them; `weights` are what it says they come from, `None` where it says
-    nothing.
+    the server does not give them; there are no spans where it says nothing of its weights.
     """
 
     ids: tuple[int, ...]
     logprobs: tuple[float, ...] | None
     finish: Finish
-    weights: str | None
+    spans: tuple[Span, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """Log-probs of given tokens, nats, and the weights that an answer says they come from:
-    `Scored(logprobs=(-0.1, -2.3), weights="a1b2-7")`."""
+    """Log-probs of given tokens, nats, and what the server calls the weights that gave them:
+    `Scored(logprobs=(-0.1, -2.3), spans=(Span("a1b2-7", 0, 0),))`."""
 
     logprobs: tuple[float, ...]
-    weights: str | None
+    spans: tuple[Span, ...]
 
 
 class OtherWeightsError(HttpError):
@@ -150,6 +163,47 @@ class Calls:
             raise HttpError("the answer has no tokens", where=f"{self.url}/tokenize") from None
 
 
-def named(spans: Sequence[Mapping[str, Any]]) -> str | None:
-    """What the weights of an answer's spans are called, `None` where there are no spans."""
-    return " and ".join(sorted({str(span["version"]) for span in spans})) or None
+def spans_of(listed: Sequence[Mapping[str, Any]]) -> tuple[Span, ...]:
+    """Spans in the form that vLLM and SGLang have in common."""
+    return tuple(
+        Span(
+            None if one["version"] is None else str(one["version"]),
+            int(one["start"]),
+            int(one["end"]),
+        )
+        for one in listed
+    )
+
+
+def weights_of(spans: Sequence[Span]) -> str | None:
+    """What an answer's weights are called; `None` where it does not say."""
+    return " and ".join(sorted({one.label for one in spans if one.label is not None})) or None
+
+
+def expect_labels(spans: Sequence[Span], labels: Labels, url: str) -> None:
+    """Raise `OtherWeightsError` for weights without one of these labels."""
+    if {one.label for one in spans or (Span(None, 0, 0),)} - labels.keys():
+        raise OtherWeightsError(
+            f"it samples from other weights ({weights_of(spans)}) than were published "
+            f"({' or '.join(str(one) for one in labels)})",
+            where=url,
+        )
+
+
+def versions_of(said: Said, labels: Labels, url: str) -> tuple[VersionSpan, ...]:
+    """Which version sampled which tokens of an answer; one without a token need not say it.
+
+    Raises `OtherWeightsError` for weights without one of these labels, and `HttpError` for spans
+    that do not cover the tokens.
+    """
+    count = len(said.ids)
+    if not count and not said.spans:
+        return ()
+    expect_labels(said.spans, labels, url)
+    spans = said.spans or (Span(None, 0, count),)
+    stops = [one.stop for one in spans]
+    ends = list(zip([0, *stops[:-1]], [*stops[:-1], count], strict=True))
+    if count and [(one.start, one.stop) for one in spans] != ends:
+        raise HttpError("the answer's weights do not cover its tokens", where=url)
+    made = tuple(VersionSpan(one.start, one.stop, labels[one.label]) for one in spans)
+    return made if count else ()

@@ -16,7 +16,7 @@ import torch
 
 from strop.engines.draws import seed_of
 from strop.engines.engine import Request, Sampling
-from strop.engines.served.server import About, Body, Calls, Said, Scored, named
+from strop.engines.served.server import About, Body, Calls, Said, Scored, Span, spans_of
 from strop.errors import HttpError, UsageError
 from strop.types import Finish
 
@@ -136,10 +136,10 @@ def said_of(said: Any, sampling: Sampling, url: str) -> Said:
             about.get("output_token_logprobs") or ())  # fmt: skip
         ids = tuple(int(one[1]) for one in listed)
         logprobs = tuple(float(one[0]) for one in listed)
-        weights = _weights_of(about)
+        spans = _spans_of(about, len(ids))
     except (AttributeError, KeyError, IndexError, TypeError, ValueError):
         raise HttpError("the answer has no tokens with log-probs", where=url) from None
-    return Said(ids, _of_what_is_drawn(logprobs, sampling), finish, weights)
+    return Said(ids, _of_what_is_drawn(logprobs, sampling), finish, spans)
 
 
 def scoring_body(ids: Sequence[int], adapter: str | None) -> Body:
@@ -154,7 +154,7 @@ def scored(said: Any, ids: Sequence[int], url: str) -> Scored:
     try:
         about = said["meta_info"]
         listed = about["input_token_logprobs"][1:]
-        found = Scored(tuple(float(one[0]) for one in listed), _weights_of(about))
+        found = Scored(tuple(float(one[0]) for one in listed), _spans_of(about, 1))
         same = [int(one[1]) for one in listed] == list(ids[1:])
     except (AttributeError, KeyError, IndexError, TypeError, ValueError):
         raise HttpError("the answer has no log-probs of the given tokens", where=url) from None
@@ -163,9 +163,11 @@ def scored(said: Any, ids: Sequence[int], url: str) -> Scored:
     return found
 
 
-def _weights_of(about: Mapping[str, Any]) -> str | None:
+def _spans_of(about: Mapping[str, Any], count: int) -> tuple[Span, ...]:
     """An answer names its weights; one that several versions sampled names each of its spans."""
-    return named(about.get("weight_versions") or [{"version": about["weight_version"]}])
+    return spans_of(about.get("weight_versions") or ()) or (
+        Span(str(about["weight_version"]), 0, count),
+    )
 
 
 def _asked_of(adapter: str | None, ids: Sequence[int]) -> Body:

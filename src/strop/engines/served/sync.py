@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
@@ -19,11 +19,15 @@ from strop.model.save import save_network
 class Sync(Protocol):
     """Writes versions of a policy, and lets servers load them."""
 
-    def write(self, policy: Policy, version: int) -> None:
-        """Write this version, and drop those that nobody loads any more."""
+    def write(self, policy: Policy, version: int, flying: Collection[int]) -> None:
+        """Write this version, and drop those that nobody loads any more. Answers of the versions
+        `flying` are on their way."""
 
     def load(self, server: Server, version: int) -> None:
         """Let a server load this version."""
+
+    def tidy(self, server: Server, version: int, flying: Collection[int]) -> None:
+        """Let a server that samples from this version drop others, but those that are flying."""
 
     def holds(self, server: Server, version: int) -> bool:
         """Whether a server knows the name by which this version is asked for."""
@@ -43,7 +47,7 @@ class Sync(Protocol):
 
 class Folders:
     """Folders `<root>/<run>-<version>`; `run` is new each time, so that no server confuses it with
-    what an earlier run gave it. The newest two stay."""
+    what an earlier run gave it. The newest two stay, and those whose answers are on their way."""
 
     def __init__(self, root: Path) -> None:
         self.root, self.run = root.resolve(), secrets.token_hex(4)
@@ -52,9 +56,12 @@ class Folders:
     def of(self, version: int) -> Path:
         return self.root / f"{self.run}-{version}"
 
-    def write(self, policy: Policy, version: int) -> None:
+    def write(self, policy: Policy, version: int, flying: Collection[int]) -> None:
         save_network(policy, self.of(version))
-        shutil.rmtree(self.of(version - 2), ignore_errors=True)
+        kept = {self.of(one).name for one in (version, version - 1, *flying)}
+        for folder in self._all():
+            if folder.name not in kept:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def has(self, name: str) -> bool:
         """Whether one of these folders has this name."""
@@ -62,30 +69,35 @@ class Folders:
 
     def remove(self) -> None:
         """All of them, and what is around them where the first of them made it."""
-        for folder in self.root.glob(f"{self.run}-*"):
+        for folder in self._all():
             shutil.rmtree(folder, ignore_errors=True)
         if self._is_new:
             with suppress(OSError):  # others write there, too, or nothing was written
                 self.root.rmdir()
 
+    def _all(self) -> list[Path]:
+        return list(self.root.glob(f"{self.run}-*"))
+
 
 class AdapterSync:
     """The adapter alone, under a new name and folder each time: servers serve an adapter of a known
-    name from their cache. The one before is unloaded."""
+    name from their cache. Older ones are unloaded when none of their answers is on its way."""
 
     def __init__(self, root: Path) -> None:
         self.folders = Folders(root)
 
-    def write(self, policy: Policy, version: int) -> None:
-        self.folders.write(policy, version)
+    def write(self, policy: Policy, version: int, flying: Collection[int]) -> None:
+        self.folders.write(policy, version, flying)
 
     def load(self, server: Server, version: int) -> None:
         folder = self.folders.of(version)
-        held = server.about().adapters
-        if folder.name not in held:
+        if folder.name not in server.about().adapters:
             server.load_adapter(folder.name, folder)
-        for name in held:
-            if self.folders.has(name) and name != folder.name:
+
+    def tidy(self, server: Server, version: int, flying: Collection[int]) -> None:
+        kept = {self.folders.of(one).name for one in (version, *flying)}
+        for name in server.about().adapters:
+            if self.folders.has(name) and name not in kept:
                 server.unload_adapter(name)
 
     def holds(self, server: Server, version: int) -> bool:
@@ -112,11 +124,14 @@ class DiskSync:
     def __init__(self, root: Path) -> None:
         self.folders = Folders(root)
 
-    def write(self, policy: Policy, version: int) -> None:
-        self.folders.write(policy, version)
+    def write(self, policy: Policy, version: int, flying: Collection[int]) -> None:
+        self.folders.write(policy, version, flying)
 
     def load(self, server: Server, version: int) -> None:
         server.reload(self.folders.of(version))
+
+    def tidy(self, server: Server, version: int, flying: Collection[int]) -> None:
+        """There is one set of weights, and it was replaced."""
 
     def holds(self, server: Server, version: int) -> bool:
         return True  # the base's own name
@@ -142,12 +157,15 @@ class BroadcastSync:
         self._run = secrets.token_hex(4)
         self._weights: Mapping[str, torch.Tensor] = {}
 
-    def write(self, policy: Policy, version: int) -> None:
+    def write(self, policy: Policy, version: int, flying: Collection[int]) -> None:
         own = policy.model.named_parameters()
         self._weights = {name: one.detach().cpu().clone() for name, one in own}
 
     def load(self, server: Server, version: int) -> None:
         server.receive(self._weights, self.label(version))
+
+    def tidy(self, server: Server, version: int, flying: Collection[int]) -> None:
+        """There is one set of weights, and it was replaced."""
 
     def holds(self, server: Server, version: int) -> bool:
         return True  # the base's own name

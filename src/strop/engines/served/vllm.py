@@ -14,7 +14,7 @@ import torch
 from strop.engines.broadcast import BACKEND, BOTH, RECEIVER, Pair, forms_of, meeting_place
 from strop.engines.draws import seed_of
 from strop.engines.engine import Request
-from strop.engines.served.server import CONTROL_SECONDS, About, Body, Calls, Said, Scored, named
+from strop.engines.served.server import CONTROL_SECONDS, About, Body, Calls, Said, Scored, spans_of
 from strop.errors import HttpError
 from strop.types import Finish
 
@@ -121,12 +121,12 @@ def said_of(said: Any, url: str) -> Said:
         ids = tuple(int(i) for i in choice["token_ids"])
         logprobs = tuple(float(one["logprob"]) for one in choice["logprobs"]["content"])
         finish = FINISHES[choice["finish_reason"]]
-        weights = named(choice.get("weight_versions") or ())
+        spans = spans_of(choice.get("weight_versions") or ())
     except (AttributeError, KeyError, IndexError, TypeError, ValueError):
         raise HttpError("the answer has no tokens with log-probs", where=url) from None
     if len(ids) != len(logprobs):
         raise HttpError(f"{len(ids)} tokens came with {len(logprobs)} log-probs", where=url)
-    return Said(ids, logprobs, finish, weights)
+    return Said(ids, logprobs, finish, spans)
 
 
 def scoring_body(ids: Sequence[int], adapter: str | None) -> Body:
@@ -143,7 +143,7 @@ def scored(said: Any, ids: Sequence[int], url: str) -> Scored:
         places = range(1, len(ids))
         found = tuple(float(listed[place][str(ids[place])]["logprob"]) for place in places)
         spans = [span for one in said["choices"] for span in one.get("weight_versions") or ()]
-        return Scored(found, named(spans))
+        return Scored(found, spans_of(spans))
     except (AttributeError, KeyError, IndexError, TypeError, ValueError):
         raise HttpError("the answer has no log-probs of the given tokens", where=url) from None
 

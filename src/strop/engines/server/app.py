@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from strop.engines import engine as asked
 from strop.engines.draws import DrawKey
 from strop.engines.endings import stop_ids
-from strop.engines.server.held import Held
+from strop.engines.server.held import Answered, Held
 from strop.engines.server.receive import add_transfer
 from strop.errors import StropError, UsageError
 from strop.model.logprobs import bare
@@ -147,15 +147,14 @@ def _add_answers(app: FastAPI, held: Held) -> None:
         how, adapter = body.sampling_params, adapter_of(body.model)
         expect_ends(how.stop_token_ids, ends)
         answer: dict[str, Any] = {"choices": [], "prompt_logprobs": None, "model": body.model}
-        version = held.version
         if how.prompt_logprobs is not None:
             said = await done(held.score(body.token_ids, adapter))
-            scored = zip(body.token_ids[1:], said, strict=True)
+            scored = zip(body.token_ids[1:], said.what, strict=True)
             listed = [{str(token): {"logprob": logprob}} for token, logprob in scored]
-            nothing = choice_of(Completion.one_turn((), "", (), "length", 0), version)
-            return answer | {"prompt_logprobs": [None, *listed], "choices": [nothing]}
+            nothing = Answered(Completion.one_turn((), "", (), "length", 0), said.version)
+            return answer | {"prompt_logprobs": [None, *listed], "choices": [choice_of(nothing)]}
         made = await done(held.sample(request_of(body), adapter))
-        return answer | {"choices": [choice_of(made, version)]}
+        return answer | {"choices": [choice_of(made)]}
 
     @app.post("/v1/completions")
     async def completions(body: Completions) -> dict[str, Any]:
@@ -165,7 +164,8 @@ def _add_answers(app: FastAPI, held: Held) -> None:
         how = SamplingParams(max_tokens=body.max_tokens, temperature=body.temperature,
                              top_p=body.top_p, seed=body.seed, stop=stop)  # fmt: skip
         asked_for = Generate(token_ids=ids, sampling_params=how, model=body.model)
-        made = await done(held.sample(request_of(asked_for), adapter_of(body.model)))
+        said = await done(held.sample(request_of(asked_for), adapter_of(body.model)))
+        made = said.what
         choice: dict[str, Any] = {"index": 0, "text": made.text, "finish_reason": made.finish,
                                   "logprobs": None}  # fmt: skip
         if body.return_token_ids:
@@ -200,8 +200,8 @@ def _add_weights(app: FastAPI, held: Held) -> None:
         return Response()  # nothing is kept from one answer to the next
 
     @app.post("/update_weight_version")
-    def update_weight_version(body: Version) -> dict[str, Any]:
-        held.version = body.new_version
+    async def update_weight_version(body: Version) -> dict[str, Any]:
+        await done(held.call_weights(body.new_version))
         return {"success": True, "new_version": body.new_version}
 
     @app.get("/weight_info")
@@ -236,10 +236,11 @@ def request_of(body: Generate) -> asked.Request:
     return asked.Request(prompt, sampling, DrawKey(how.seed, "served"))
 
 
-def choice_of(made: Completion, version: str) -> dict[str, Any]:
+def choice_of(said: Answered[Completion]) -> dict[str, Any]:
     """A choice in vLLM's form."""
+    made = said.what
     listed = [{"token_id": i, "logprob": x}
               for i, x in zip(made.ids, made.sampler_logprobs(), strict=True)]  # fmt: skip
-    span = {"version": version, "start": 0, "end": len(made.ids)}
+    span = {"version": said.version, "start": 0, "end": len(made.ids)}
     return {"index": 0, "finish_reason": made.finish, "token_ids": list(made.ids),
             "logprobs": {"content": listed}, "weight_versions": [span]}  # fmt: skip

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 
@@ -24,6 +24,8 @@ from strop.model.load import expect_weights, positions_of
 from strop.model.logprobs import TreeScorer, bare
 from strop.model.save import load_weights
 from strop.types import Branch, Completion, Tree
+
+T = TypeVar("T")
 
 GATHERED_WITHIN = 0.004
 """Seconds in which further requests join a batch that waits to begin."""
@@ -38,6 +40,14 @@ class Job:
     sample: Request | None
     run: Callable[[], Any]
     result: Future[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Answered(Generic[T]):
+    """What a job came to, and by what name the weights were called then."""
+
+    what: T
+    version: str
 
 
 class Held:
@@ -64,21 +74,20 @@ class Held:
         self._jobs.put(None)
         self._thread.join()
 
-    def sample(self, request: Request, adapter: str | None) -> Future[Completion]:
+    def sample(self, request: Request, adapter: str | None) -> Future[Answered[Completion]]:
         """An answer; its tokens are the model's and fit its context, else the future has a
         `UsageError`."""
         ids, more = request.prompt.prompt_ids, request.sampling.max_tokens
         return self._put(adapter, request, lambda: self._expect_readable(ids, more))
 
-    def score(self, ids: Sequence[int], adapter: str | None) -> Future[tuple[float, ...]]:
+    def score(self, ids: Sequence[int], adapter: str | None) -> Future[Answered[tuple[float, ...]]]:
         """Log-probs of all ids but the first, nats."""
 
-        def scored() -> tuple[float, ...]:
+        def scored() -> Answered[tuple[float, ...]]:
             self._expect_readable(ids)
-            if len(ids) == 1:
-                return ()
             branch = Branch(tuple(ids[1:]), (True,) * (len(ids) - 1))
-            return self.engine.score([Tree((ids[0],), (branch,))])[0]
+            said = self.engine.score([Tree((ids[0],), (branch,))])[0] if branch.ids else ()
+            return Answered(said, self.version)
 
         return self._put(adapter, None, scored)
 
@@ -111,18 +120,28 @@ class Held:
 
         return self._put(None, None, read)
 
+    def call_weights(self, version: str) -> Future[None]:
+        """From now on the weights have this name."""
+
+        def call() -> None:
+            self.version = version
+
+        return self._put(None, None, call)
+
     def forms(self) -> list[Form]:
         """What the model's tensors are like."""
         return forms_of(dict(self.policy.model.named_parameters()))
 
-    def take(self, weights: Mapping[str, torch.Tensor]) -> Future[None]:
-        """Copy all weights from these, by name; they have the model's forms."""
+    def take(self, weights: Mapping[str, torch.Tensor], version: str) -> Future[None]:
+        """Copy all weights from these, by name; they have the model's forms. `version` is what they
+        are called from now on."""
 
         def copy() -> None:
             self._expect_bare()
             with torch.no_grad():
                 for name, own in self.policy.model.named_parameters():
                     own.copy_(weights[name])
+            self.version = version
 
         return self._put(None, None, copy)
 
@@ -191,7 +210,7 @@ class Held:
         requests = [job.sample for job in jobs if job.sample is not None]
         with only_adapter(self.policy.model, adapter):
             for number, completion in self.engine.generate(requests):
-                jobs[number].result.set_result(completion)
+                jobs[number].result.set_result(Answered(completion, self.version))
 
     def _ran(self, job: Job) -> bool:
         """Whether somebody still waits for a job and what it needs is there; else they are told."""

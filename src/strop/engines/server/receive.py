@@ -84,8 +84,7 @@ class Transfer:
         came, self._came = self._came, {}
         if not came:
             raise UsageError("no weights came")
-        await asyncio.wrap_future(self._held.take(came))
-        self._held.version = version
+        await asyncio.wrap_future(self._held.take(came, version))
 
 
 def add_transfer(app: FastAPI, held: Held) -> None:

@@ -49,6 +49,12 @@ class Decoder(Protocol):
     def arrange(self, parent_R: torch.Tensor) -> None:
         """Make each new row a copy of an old one, in the order of `places`; other old rows end."""
 
+    def of_prompts(self, seen_T: torch.Tensor) -> list[torch.Tensor]:
+        """What was noted of every token that `prefill` just read, prompt by prompt."""
+
+    def of_tokens(self, seen_T: torch.Tensor) -> torch.Tensor:
+        """What was noted of the tokens that `step` just appended, row by row."""
+
 
 def places(parent_C: torch.Tensor) -> torch.Tensor:
     """New positions of the rows that continue `parent_C` (equal parents are adjacent): the parent's
@@ -242,6 +248,13 @@ class TreeDecoder:
             if ended:
                 keys.keep_prompts(left_P)
 
+    def of_prompts(self, seen_T: torch.Tensor) -> list[torch.Tensor]:
+        pairs = zip(self.gather_PL, self.lengths_P.tolist(), strict=True)
+        return [seen_T[places_L[:length]] for places_L, length in pairs]
+
+    def of_tokens(self, seen_T: torch.Tensor) -> torch.Tensor:
+        return seen_T
+
     def attend(
         self, layer: int, q_RHD: torch.Tensor, k_RKD: torch.Tensor, v_RKD: torch.Tensor
     ) -> torch.Tensor:
@@ -404,6 +417,13 @@ class RereadDecoder:
 
     def arrange(self, parent_R: torch.Tensor) -> None:
         self.rows = [self.rows[row] for row in parent_R.tolist()]
+
+    def of_prompts(self, seen_T: torch.Tensor) -> list[torch.Tensor]:
+        seen_RT = seen_T.unflatten(0, (len(self.rows), -1))
+        return [seen_T[: len(row)] for seen_T, row in zip(seen_RT, self.rows, strict=True)]
+
+    def of_tokens(self, seen_T: torch.Tensor) -> torch.Tensor:
+        return torch.stack([seen_T[-1] for seen_T in self.of_prompts(seen_T)])
 
     def _forward(self) -> torch.Tensor:
         tokens_RT = torch.nn.utils.rnn.pad_sequence(self.rows, batch_first=True)

@@ -10,14 +10,22 @@ from typing import Any
 
 from strop.data.order import DataMixture
 from strop.engines.draws import DrawKey
-from strop.engines.engine import Engine, PromptedTask, Request, requests_of, sampling_of
+from strop.engines.engine import Engine, PromptedTask, Request, requests_of
 from strop.errors import UsageError
 from strop.recipe.train.methods import Online
 from strop.recipe.train.source import AsynchronousRecipe
 from strop.rewards.compose import Reward
 from strop.rollout.collect import Collected, expect_some_scored
 from strop.rollout.saved import group_of, group_plain
-from strop.rollout.source import StepRollouts, answers_to, filled, shaped, teaches, warn_of
+from strop.rollout.source import (
+    StepRollouts,
+    answers_to,
+    filled,
+    shaped,
+    teaches,
+    training_sampling,
+    warn_of,
+)
 from strop.rollout.tickets import Ticket, Tickets
 from strop.tracking.phases import phase
 from strop.types import Completion, Failure, Rollout, ScoredGroup, trainable
@@ -110,7 +118,8 @@ class AsynchronousSource:
         self._come_back()
         batch = self.tickets.batch
         most = batch * (self.recipe.rollout.resample + 1)
-        self._ask((self.ahead + 1) * batch)
+        ahead = min(self.ahead, self.tickets.total - step - 1)  # nothing is learnt after the end
+        self._ask((ahead + 1) * batch)
         taken: list[Ticket] = []
         useful: list[ScoredGroup] = []
         equal: list[ScoredGroup] = []
@@ -124,7 +133,7 @@ class AsynchronousSource:
                     keeps = self.recipe.rollout.resample == 0 or teaches(self.recipe, group)
                     (useful if keeps else equal).append(group)
                 left = min(batch - len(useful), most - len(taken))
-                self._ask(self.ahead * batch + len(taken) + left)
+                self._ask(ahead * batch + len(taken) + left)
         return self._settled(taken, useful, equal, step)
 
     def held_out(
@@ -137,9 +146,13 @@ class AsynchronousSource:
 
     def state(self) -> dict[str, Any]:
         """The tickets, and the groups that are finished and not learnt from; what is being sampled
-        is sampled again, with the same draws."""
+        is sampled again, with the same draws. So are groups with routes, which are large."""
         with self._changed:
-            groups = {str(n): group_plain(g, self.version) for n, g in self._arrived.groups.items()}
+            groups = {
+                str(number): group_plain(group, self.version)
+                for number, group in self._arrived.groups.items()
+                if all(c.routes is None for c in group.rollout.completions)
+            }
             return {"tickets": self.tickets.state(), "groups": groups}
 
     def load(self, state: Mapping[str, Any]) -> None:
@@ -217,9 +230,7 @@ class AsynchronousSource:
         """The requests that the synchronous source makes for this prompt, keys included."""
         size = self.recipe.rollout.group_size
         key = DrawKey(self.recipe.seed, "training", ticket.number // self.tickets.batch)
-        batch = requests_of(
-            self.tasks(ticket.position), sampling_of(self.recipe.rollout), key, size
-        )
+        batch = requests_of(self.tasks(ticket.position), training_sampling(self.recipe), key, size)
         return batch[ticket.place * size : (ticket.place + 1) * size]
 
     def _prompt(self, ticket: Ticket) -> PromptedTask:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from strop.data.order import DataMixture, permutation
 from strop.engines.draws import DrawKey
-from strop.engines.engine import Engine, PromptedTask, sampling_of
+from strop.engines.engine import Engine, PromptedTask, Sampling, sampling_of
 from strop.errors import UsageError
 from strop.recipe.train.methods import Online
 from strop.rewards.compose import Reward
@@ -131,12 +131,17 @@ class SynchronousSource:
             self.engine,
             self.reward.judge_rollouts,
             group_size=rollout.group_size,
-            sampling=sampling_of(rollout),
+            sampling=training_sampling(self.recipe),
             key=DrawKey(self.recipe.seed, "training", step, number),
         )
         warn_of(collected.failures)
         groups = tuple(shaped(self.recipe, group) for group in collected.groups)
         return Collected(groups, collected.failures)
+
+
+def training_sampling(recipe: Online) -> Sampling:
+    """How the answers that are learnt from are drawn."""
+    return replace(sampling_of(recipe.rollout), routes=recipe.rollout.routing_replay)
 
 
 def answers_to(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,7 +14,7 @@ from strop.engines.engine import Engine, sampling_of
 from strop.engines.local.engine import LocalEngine
 from strop.engines.publish import Publisher
 from strop.engines.served.build import served_engine
-from strop.engines.served.expect import context_of, expect_servers
+from strop.engines.served.expect import context_of, expect_routes, expect_servers
 from strop.engines.served.server import About
 from strop.engines.served.start import started_vllm
 from strop.model.arithmetic import Precision
@@ -99,7 +100,7 @@ def _online(
     if not isinstance(given, LocalEngine) or engine is not None:
         checks = {**checks, "engine": given.identity()}
     publisher = Publisher(policy, given, lambda: state.updates()[0])
-    sampling = sampling_of(recipe.rollout)
+    sampling = replace(sampling_of(recipe.rollout), routes=recipe.rollout.routing_replay)
     parity = Parity(policy, given, prepared.tasks, sampling, recipe.seed, publish=publisher.publish)
     mismatch = expect_parity(parity, limit=recipe.rollout.mismatch_limit)
     reference = Reference(policy) if compares_with_reference(recipe) else None
@@ -118,7 +119,7 @@ def _online(
         world=world,
         parity=parity,
     )
-    return train_online(state, recipe, parts), {**checks, "sampler_mismatch": mismatch}
+    return train_online(state, recipe, parts), {**checks, **mismatch}
 
 
 def _source_of(
@@ -161,8 +162,13 @@ def _started(
     prompts = (*prepared.tasks, *(() if held_out is None else held_out.tasks))
     tokens, log = recipe.rollout.max_tokens, prepared.folder / LOG
     context = context_of(prompts, tokens)
-    at = ends.enter_context(started_vllm(named, recipe.model, context=context, log=log))
-    return at, expect_servers(at, recipe.model, policy.tokenizer, prompts, answer_tokens=tokens)
+    routes = recipe.rollout.routing_replay
+    start = started_vllm(named, recipe.model, context=context, routes=routes, log=log)
+    at = ends.enter_context(start)
+    about = expect_servers(at, recipe.model, policy.tokenizer, prompts, answer_tokens=tokens)
+    if routes:
+        expect_routes(at, prompts[0])
+    return at, about
 
 
 def _offline(state: TrainState, prepared: PreparedOffline, world: World) -> Loop:

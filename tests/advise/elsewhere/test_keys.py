@@ -47,7 +47,7 @@ OTHERS: dict[str, Any] = {
     "rollout.group_size": 4, "rollout.temperature": 0.7, "rollout.max_tokens": 100,
     "rollout.stop": ["\n"], "rollout.include_stop_str_in_output": False,
     "rollout.skip_special_tokens": False, "rollout.resample": 3, "rollout.overlong_buffer": 20,
-    "rollout.mismatch_limit": 0.2,
+    "rollout.mismatch_limit": 0.2, "rollout.routing_replay": True,
     "rollout.engine": {"kind": "vllm", "url": "http://127.0.0.1:8000"},
     "rollout.parity_every": 10,
     "rollout.mismatch": {"level": "token", "bound": "mask", "cap": 3.0, "floor": 0.5},

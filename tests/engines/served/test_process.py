@@ -8,7 +8,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from strop.cli.app import app
 from strop.engines.local.engine import LocalEngine
 from strop.errors import TrainingError, UsageError
 from strop.http import HttpClient
+from strop.train.preflight.selfcheck import PROBED
 from tests.support.engine_servers import engine_server
 from tests.support.runs import WriteRows
 
@@ -73,6 +76,28 @@ def test_a_run_samples_from_another_process_and_its_ratios_are_one(
     assert checks["sampler_mismatch"] < 1e-5
     assert checks["engine"]["servers"] == [url]
     assert checks["engine"]["sync"] == ("AdapterSync" if adapter else "DiskSync")
+
+
+@pytest.mark.parametrize("adapter", [None, {"rank": 4}])
+def test_an_asynchronous_run_learns_from_every_prompt_once(
+    model_folder: Path, recipe: dict[str, Any], adapter: Any, tmp_path: Path
+) -> None:
+    recipe["model"]["lora"] = adapter
+    recipe["run"] |= {"steps": 6, "save_every": 3}
+    recipe["rollout"] |= {"parity_every": 2, "source": {"kind": "async", "max_staleness": 2}}
+    with process(model_folder) as url:
+        recipe["rollout"]["engine"] = {"kind": "vllm", "url": url}
+        run = strop.train(recipe, rewards=[short])
+    assert max(run.metrics["async/staleness_max"].values) == 2
+    assert run.metrics["async/learnt"].values == (4, 8, 12, 16, 20, 24)
+    assert set(run.metrics["async/dropped"].values) == {0}
+    assert run.metrics["async/drawn"].values == (12, 16, 20, 24, 24, 24)
+    assert max(run.metrics["parity/worst"].values) < 1e-5
+    assert min(run.metrics["mismatch/ess"].values) < 1  # older weights are other probabilities
+    saved = json.loads((tmp_path / "run/checkpoint-3/trainer.json").read_text())["parts"]
+    tickets = saved["rollouts"]["tickets"]
+    assert (tickets["learnt"], tickets["drawn"]) == (12, 20)
+    assert sorted(number for number, *_ in tickets["outstanding"]) == list(range(12, 20))
 
 
 def test_given_tokens_come_back_the_same_by_both_routes(url: str, model_folder: Path) -> None:
@@ -186,4 +211,42 @@ def test_a_run_leaves_nothing_on_its_servers_and_no_weights_for_them(
         assert asked[:2] == ([0, 0] if adapter is None else [1, 1])
         assert server.held.adapters == set()
     assert (tmp_path / "run").exists()
+    assert not (tmp_path / "run/engine").exists()
+
+
+def test_ctrl_c_ends_a_run_whose_server_fell_silent(
+    model_folder: Path, recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    """The requests have ten minutes. The state is saved, and the server drops the adapter."""
+    silent = threading.Event()
+
+    def fall_silent(held: Any) -> None:
+        plain, asked = held.sample, []
+
+        def sample(*what: Any) -> Any:
+            asked.append(what)
+            if len(asked) <= PROBED:
+                return plain(*what)
+            silent.set()
+            return Future()
+
+        held.sample = sample
+
+    with engine_server(model_folder, fall_silent) as server:
+        recipe["rollout"]["engine"] = {"kind": "vllm", "url": server.url}
+        recipe["model"]["lora"] = {"rank": 4}
+        recipe["reward"] = [{"function": "exact_answer"}]
+        (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
+        command = [sys.executable, "-m", "strop.cli", "train", str(tmp_path / "recipe.yaml")]
+        running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        try:
+            assert silent.wait(120)
+            assert server.held.adapters
+            running.send_signal(signal.SIGINT)
+            _, said = running.communicate(timeout=60)
+        finally:
+            running.kill()
+        assert running.returncode == 130, said
+        assert "stopped by SIGINT" in said
+        assert server.held.adapters == set()
     assert not (tmp_path / "run/engine").exists()

@@ -17,7 +17,7 @@ from strop.engines.draws import DrawKey
 from strop.engines.engine import PromptedTask, Request, Sampling, requests_of
 from strop.engines.served.build import served_engine
 from strop.engines.served.engine import ServedEngine
-from strop.engines.served.expect import expect_servers
+from strop.engines.served.expect import expect_routes, expect_servers
 from strop.engines.served.sglang import body_of, said_of
 from strop.errors import HttpError, TrainingError, UsageError
 from strop.model.load import load_policy
@@ -306,6 +306,11 @@ class TestRefusals:
             pytest.raises(UsageError, match="another tokenizer"),
         ):
             engine_for(policy, tmp_path, server)
+
+    def test_routing_replay(self, policy: Policy, server: Running) -> None:
+        recipe = SglangRecipe(kind="sglang", url=[server.url])
+        with pytest.raises(UsageError, match="the experts of SGLang's answers are not read"):
+            expect_routes(recipe, PROMPTS[0])
 
     def test_a_server_of_the_other_protocol(
         self, policy: Policy, model_folder: Path, tmp_path: Path

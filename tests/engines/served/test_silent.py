@@ -38,9 +38,9 @@ def ask(server: Server) -> Any:
 @pytest.mark.parametrize("way", TRICKLES)
 def test_it_is_left_out_after_its_time_and_asked_no_second_time(way: str) -> None:
     with stalling_server(*TRICKLES[way]) as stalling:
-        fleet = fleet_of(VllmServer(stalling.url, seconds=0.3))
+        fleet = fleet_of(VllmServer(stalling.url, seconds=1.0))
         with (
-            pytest.raises(TrainingError, match=r"no server answers: .*whole answer within 0\.3 s"),
+            pytest.raises(TrainingError, match=r"no server answers: .*whole answer within 1 s"),
             pytest.warns(UserWarning, match="is left out"),
         ):
             list(fleet.ask([Asked(ask, 1)]))
@@ -112,9 +112,6 @@ class TestAddresses:
         assert f"write {url.replace('https:', 'http:')} if" in str(error.fix)
 
     def test_a_server_of_another_protocol(self) -> None:
-        with chat_server(lambda body: "x") as server:  # it takes no GET
-            error = self.expect(f"{server.url}/chat")
-        assert "no server answers" not in error.problem or "status 501" in error.problem
         with stalling_server(b"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\nno") as other:
             error = self.expect(other.url)
         assert error.problem.startswith("what answers here speaks another protocol than vLLM's")

@@ -58,6 +58,7 @@ WHY: Mapping[str, str] = {
     "rollout.mismatch_limit": "sampler and trainer are not compared before step 1 there",
     "rollout.parity_every": "sampler and trainer are not compared during the run there",
     "rollout.source": "whether sampling waits for training is said in that system's own way",
+    "rollout.routing_replay": "routes are replayed by an option of that system, where it has one",
     "rollout.engine": "who samples is said in that system's own way",
     "data": "the data files were read once, at the export",
 }

@@ -4,6 +4,7 @@ numbers."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -16,7 +17,8 @@ from strop.engines.local.distribution import draw, entropy, kept_logits
 from strop.model.decode import Decoder, RereadDecoder, TreeDecoder, honours_plain, places
 from strop.model.logprobs import bare, eval_mode, honours_tree
 from strop.model.network import Policy
-from strop.types import Completion, Finish
+from strop.model.routing import Record, expect_routers, packed, recorded
+from strop.types import Completion, Finish, Routes
 
 REPACK_BELOW = 0.9
 """The decoder's rows are repacked when fewer than this share of them is still wanted."""
@@ -44,6 +46,38 @@ class DrawnTokens:
             yield ids[:length], logprobs[:length], entropies[:length], finish
 
 
+class DrawnRoutes:
+    """The experts of the prompts, and those of every drawn token that was read: one entry a
+    round."""
+
+    def __init__(self, record: Record) -> None:
+        self.record = record
+        self.prompts: list[Routes] = []
+        self.rows: list[torch.Tensor] = []
+        self.experts: list[torch.Tensor] = []
+
+    def read_prompts(self, decoder: Decoder) -> None:
+        """Call after `prefill`."""
+        self.prompts = [self._packed(seen) for seen in decoder.of_prompts(self.record.last())]
+
+    def read_tokens(self, decoder: Decoder, row_A: torch.Tensor, stem_A: torch.Tensor) -> None:
+        """Call after `step`: answer `row_A` has read the token of stem `stem_A`."""
+        self.rows.append(row_A)
+        self.experts.append(decoder.of_tokens(self.record.last())[stem_A])
+
+    def of_answers(self, answers: int) -> list[Routes]:
+        """The routes of each answer's tokens in order, without the last one."""
+        nothing = self.record.last()[:0]
+        experts_N = torch.cat([nothing, *self.experts])
+        row_N = torch.cat([torch.zeros(0, dtype=torch.long, device=nothing.device), *self.rows])
+        sizes = torch.bincount(row_N, minlength=answers).tolist()
+        by_row_N = experts_N[row_N.argsort(stable=True)]
+        return [self._packed(part) for part in by_row_N.split(sizes)]
+
+    def _packed(self, experts_TLC: torch.Tensor) -> Routes:
+        return packed(experts_TLC, self.record.experts)
+
+
 class LocalSampler:
     """Samples from a transformers (or peft) model.
 
@@ -64,15 +98,35 @@ class LocalSampler:
         the model is in."""
         sampling = requests[0].sampling
         numbers = np.stack([uniforms(one.key, sampling.max_tokens) for one in requests])
-        with eval_mode(self.policy.model), self.policy.arithmetic():
-            drawn = self._decode([one.prompt.prompt_ids for one in requests], numbers, sampling)
-            return [
+        prompts = [one.prompt.prompt_ids for one in requests]
+        with eval_mode(self.policy.model), self.policy.arithmetic(), self._record(sampling) as seen:
+            routes = None if seen is None else DrawnRoutes(seen)
+            drawn = self._decode(prompts, numbers, sampling, routes)
+            made = [
                 self._completion(one, row, version)
                 for one, row in zip(requests, drawn.completions(), strict=True)
             ]
+        if routes is None:
+            return made
+        distinct = dict(zip(dict.fromkeys(prompts), routes.prompts, strict=True))
+        return [
+            replace(one, prompt_routes=distinct[prompt], routes=tokens)
+            for one, prompt, tokens in zip(made, prompts, routes.of_answers(len(made)), strict=True)
+        ]
+
+    def _record(self, sampling: Sampling) -> AbstractContextManager[Record | None]:
+        """Raises `UsageError` where routes are asked of a model that has none."""
+        if not sampling.routes:
+            return nullcontext()
+        expect_routers(self.causal_lm)
+        return recorded(self.causal_lm)
 
     def _decode(
-        self, prompts: list[tuple[int, ...]], numbers: Uniforms, sampling: Sampling
+        self,
+        prompts: list[tuple[int, ...]],
+        numbers: Uniforms,
+        sampling: Sampling,
+        routes: DrawnRoutes | None,
     ) -> DrawnTokens:
         """Draw one token per round for every unfinished answer; `row_A` are their request numbers.
 
@@ -84,6 +138,8 @@ class LocalSampler:
         drawn, decoder = DrawnTokens(rows, rounds, device), self._decoder()
         distinct = {prompt: number for number, prompt in enumerate(dict.fromkeys(prompts))}
         logits = decoder.prefill(list(distinct), rows)
+        if routes is not None:
+            routes.read_prompts(decoder)
         stem_A = torch.tensor([distinct[prompt] for prompt in prompts], device=device)
         stop_S = torch.tensor(sorted(self.stop_ids), device=device)
         row_A = torch.arange(rows, device=device)
@@ -104,6 +160,8 @@ class LocalSampler:
                 break
             token_S, stem_A = _grow(decoder, stem_A, token_A, logits.shape)
             logits = decoder.step(token_S)
+            if routes is not None:
+                routes.read_tokens(decoder, row_A, stem_A)
         return drawn
 
     def _decoder(self) -> Decoder:

@@ -249,4 +249,7 @@ def _completion(
     text = stopped(text_of(tokenizer, said.ids, request.sampling), request.sampling)
     made = Completion.one_turn(said.ids, text, said.logprobs, said.finish)
     versions = versions_of(said, labels, url)
-    return replace(made, opened=request.prompt.opened, versions=versions)
+    made = replace(made, opened=request.prompt.opened, versions=versions)
+    if said.routes is None:
+        return made
+    return replace(made, prompt_routes=said.routes[0], routes=said.routes[1])

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
-from strop.engines.engine import PromptedTask
+from strop.engines.draws import DrawKey
+from strop.engines.engine import PromptedTask, Request, Sampling
 from strop.engines.served.kinds import KINDS, Kind, servers_of
 from strop.engines.served.server import SIGN_SECONDS, About, Server
 from strop.errors import HttpError, UsageError
@@ -59,6 +60,21 @@ def expect_way(recipe: ServedRecipe, model: ModelRecipe) -> None:
 def context_of(prompts: Sequence[PromptedTask], answer_tokens: int) -> int:
     """Tokens of the longest prompt and its answer."""
     return max(len(prompt.prompt_ids) for prompt in prompts) + answer_tokens
+
+
+def expect_routes(recipe: ServedRecipe, prompt: PromptedTask) -> None:
+    """Raise `UsageError` where a server does not say which experts its tokens went to. One token is
+    sampled of each."""
+    asked = Request(prompt, Sampling(max_tokens=1, routes=True), DrawKey(0, "selfcheck"))
+    for server in servers_of(recipe):
+        try:
+            server.sample(asked, None, [])
+        except HttpError as error:
+            raise UsageError(
+                f"rollout.routing_replay is set, and {error.problem}",
+                where=server.url,
+                fix="start the server with --enable-return-routed-experts",
+            ) from None
 
 
 def expect_context(about: About, tokens: int) -> None:

@@ -12,7 +12,7 @@ import torch
 from strop.engines.engine import Request
 from strop.errors import HttpError
 from strop.http import HttpClient, RequestLimits
-from strop.types import Finish, VersionSpan
+from strop.types import Finish, Routes, VersionSpan
 
 CONTROL_SECONDS = 300.0
 """Within so many seconds a server has to have taken new weights."""
@@ -53,13 +53,15 @@ class Said:
     spans=(Span("a1b2-7", 0, 2),))`.
 
     `logprobs` are those of the distribution that the ids were drawn from, nats, and `None` where
-    the server does not give them; there are no spans where it says nothing of its weights.
+    the server does not give them; there are no spans where it says nothing of its weights. `routes`
+    are those of the prompt and of the answer, where they were asked for.
     """
 
     ids: tuple[int, ...]
     logprobs: tuple[float, ...] | None
     finish: Finish
     spans: tuple[Span, ...]
+    routes: tuple[Routes, Routes] | None = None
 
 
 @dataclass(frozen=True, slots=True)

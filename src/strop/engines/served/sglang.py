@@ -64,6 +64,11 @@ class SglangServer:
         return self._calls.tokens(body)
 
     def sample(self, request: Request, adapter: str | None, stop_ids: Sequence[int]) -> Said:
+        if request.sampling.routes:
+            raise UsageError(
+                "the experts of SGLang's answers are not read", where=self.url,
+                fix="drop rollout.routing_replay, or sample from vLLM",
+            )  # fmt: skip
         said = self._calls.ask("generate", body_of(request, adapter, stop_ids))
         return said_of(said, request.sampling, self.url)
 

@@ -31,13 +31,16 @@ def expect_python(recipe: VllmRecipe) -> Path:
 
 @contextmanager
 def started_vllm(
-    recipe: VllmRecipe, model: ModelRecipe, *, context: int, log: Path
+    recipe: VllmRecipe, model: ModelRecipe, *, context: int, routes: bool, log: Path
 ) -> Iterator[VllmRecipe]:
     """A vLLM with the model of a run, which reads `context` tokens, as long as the block lasts; the
-    recipe with its address."""
+    recipe with its address. With `routes` it says which experts its tokens went to."""
     url = f"http://127.0.0.1:{(port := free_port())}"
     server = VllmServer(url, seconds=recipe.seconds)
     command = _command(recipe, model, port, context)
+    if routes:
+        said = (*command.arguments, "--enable-return-routed-experts")
+        command = replace(command, arguments=said)
     with started(command, server.about, log, seconds=recipe.start_seconds):
         yield recipe.at(url)
 

@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ import torch
 from strop.engines.broadcast import BACKEND, BOTH, RECEIVER, Pair, forms_of, meeting_place
 from strop.engines.draws import seed_of
 from strop.engines.engine import Request
+from strop.engines.routes import routes_of_text
 from strop.engines.served.server import CONTROL_SECONDS, About, Body, Calls, Said, Scored, spans_of
 from strop.errors import HttpError
-from strop.types import Finish
+from strop.types import Finish, Routes
 
 FINISHES: Mapping[str | None, Finish] = {
     "stop": "stop", "length": "length", "abort": "aborted", "error": "error",
@@ -43,7 +45,10 @@ class VllmServer:
 
     def sample(self, request: Request, adapter: str | None, stop_ids: Sequence[int]) -> Said:
         said = self._calls.ask("inference/v1/generate", body_of(request, adapter, stop_ids))
-        return said_of(said, self.url)
+        read = said_of(said, self.url)
+        if not request.sampling.routes or not read.ids:
+            return read
+        return replace(read, routes=routes_of_answer(said, request, len(read.ids), self.url))
 
     def score(self, ids: Sequence[int], adapter: str | None) -> Scored:
         said = self._calls.ask("inference/v1/generate", scoring_body(ids, adapter))
@@ -127,6 +132,15 @@ def said_of(said: Any, url: str) -> Said:
     if len(ids) != len(logprobs):
         raise HttpError(f"{len(ids)} tokens came with {len(logprobs)} log-probs", where=url)
     return Said(ids, logprobs, finish, spans)
+
+
+def routes_of_answer(said: Any, request: Request, length: int, url: str) -> tuple[Routes, Routes]:
+    """The routes of a prompt and of an answer of so many tokens. Raises `HttpError` for an answer
+    without them."""
+    given = said["choices"][0].get("routed_experts")
+    if given is None:
+        raise HttpError("the answer does not say which experts its tokens went to", where=url)
+    return routes_of_text(given, len(request.prompt.prompt_ids), length, url)
 
 
 def scoring_body(ids: Sequence[int], adapter: str | None) -> Body:

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from strop.engines import engine as asked
 from strop.engines.draws import DrawKey
 from strop.engines.endings import stop_ids
+from strop.engines.routes import routes_text
 from strop.engines.server.held import Answered, Held
 from strop.engines.server.receive import add_transfer
 from strop.errors import StropError, UsageError
@@ -153,7 +154,7 @@ def _add_answers(app: FastAPI, held: Held) -> None:
             listed = [{str(token): {"logprob": logprob}} for token, logprob in scored]
             nothing = Answered(Completion.one_turn((), "", (), "length", 0), said.version)
             return answer | {"prompt_logprobs": [None, *listed], "choices": [choice_of(nothing)]}
-        made = await done(held.sample(request_of(body), adapter))
+        made = await done(held.sample(request_of(body, routes=held.routes), adapter))
         return answer | {"choices": [choice_of(made)]}
 
     @app.post("/v1/completions")
@@ -223,7 +224,7 @@ def expect_ends(wanted: list[int], ends: frozenset[int]) -> None:
         )
 
 
-def request_of(body: Generate) -> asked.Request:
+def request_of(body: Generate, *, routes: bool = False) -> asked.Request:
     """The draw depends on the seed and the prompt alone, not on what else is asked."""
     how = body.sampling_params
     sampling = asked.Sampling(
@@ -231,6 +232,7 @@ def request_of(body: Generate) -> asked.Request:
         max_tokens=how.max_tokens, stop=tuple(how.stop),
         include_stop_str_in_output=how.include_stop_str_in_output,
         skip_special_tokens=how.skip_special_tokens,
+        routes=routes,
     )  # fmt: skip
     prompt = asked.PromptedTask(Task("", {}, Origin("request", 0)), tuple(body.token_ids))
     return asked.Request(prompt, sampling, DrawKey(how.seed, "served"))
@@ -243,4 +245,5 @@ def choice_of(said: Answered[Completion]) -> dict[str, Any]:
               for i, x in zip(made.ids, made.sampler_logprobs(), strict=True)]  # fmt: skip
     span = {"version": said.version, "start": 0, "end": len(made.ids)}
     return {"index": 0, "finish_reason": made.finish, "token_ids": list(made.ids),
-            "logprobs": {"content": listed}, "weight_versions": [span]}  # fmt: skip
+            "logprobs": {"content": listed}, "weight_versions": [span],
+            "routed_experts": routes_text(made)}  # fmt: skip

@@ -22,6 +22,7 @@ from strop.errors import UsageError
 from strop.model.adapters import attach_adapter, drop_adapter, only_adapter
 from strop.model.load import expect_weights, positions_of
 from strop.model.logprobs import TreeScorer, bare
+from strop.model.routing import expect_routers
 from strop.model.save import load_weights
 from strop.types import Branch, Completion, Tree
 
@@ -54,13 +55,16 @@ class Held:
     """The model of a folder. All its work is done by one thread, in the order in which it came, so
     that weights never change within an answer.
 
-    `version` names the weights; adapters have names of their own.
+    `version` names the weights; adapters have names of their own. With `routes` answers say which
+    experts their tokens went to; raises `UsageError` where the model has none.
     """
 
-    def __init__(self, path: str) -> None:
-        self.path, self.version = path, "0"
+    def __init__(self, path: str, *, routes: bool = False) -> None:
+        self.path, self.version, self.routes = path, "0", routes
         self.engine = LocalEngine(path)
         self.policy = self.engine.policy()
+        if routes:
+            expect_routers(bare(self.policy.model), path)
         self.context = positions_of(bare(self.policy.model).config)
         self._vocabulary = int(bare(self.policy.model).get_input_embeddings().weight.shape[0])
         self.adapters: set[str] = set()

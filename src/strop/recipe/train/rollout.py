@@ -72,7 +72,8 @@ class RolloutRecipe(Strict):
     step 1 accepts; `parity_every` repeats that comparison every so many steps (0: never). `stop`
     and the two options after it are those of `SamplingRecipe`; `engine` is who samples, `source`
     when. With an asynchronous source `mismatch` is token-level truncation unless the recipe says
-    otherwise.
+    otherwise. With `routing_replay` the trainer's forwards take the experts that a mixture of
+    experts took while it sampled (R3, arXiv 2510.11370).
     """
 
     group_size: int = Field(8, ge=1)
@@ -86,6 +87,7 @@ class RolloutRecipe(Strict):
     overlong_buffer: int = Field(0, ge=0)
     mismatch_limit: float = Field(0.05, gt=0)
     parity_every: int = Field(0, ge=0)
+    routing_replay: bool = False
     engine: EngineRecipe = LocalEngineRecipe()
     source: SourceRecipe = SynchronousRecipe()
     mismatch: MismatchRecipe = Field(default_factory=_weighed_where_stale)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from strop.engines.engine import PromptedTask
-from strop.engines.served.expect import expect_servers, expect_way
+from strop.engines.served.expect import expect_routes, expect_servers, expect_way
 from strop.engines.served.server import About
 from strop.engines.served.start import expect_python
 from strop.model.arithmetic import Precision, emulates_bfloat16
@@ -37,7 +37,7 @@ from strop.train.preflight.sources import (
     by_role,
     replay_checks,
 )
-from strop.train.preflight.starting_model import expect_lora_targets
+from strop.train.preflight.starting_model import expect_lora_targets, expect_routing
 from strop.train.preflight.tokenised import TokenCache
 from strop.train.rundir.directory import claim, has_begun, self_check
 
@@ -66,6 +66,7 @@ def prepare(
         expect_critic(recipe.critic.path, recipe)
     folder = claim(recipe, resume=resume, overwrite=overwrite, force_resume=force_resume)
     expect_lora_targets(recipe)
+    expect_routing(recipe)
     given, recipe = recipe, within_positions(recipe)
     tokenizer = tokenizer_of(recipe.model, recipe.template)
     cache = TokenCache(recipe, keep=not dry_run)
@@ -179,7 +180,10 @@ def _server(recipe: Online, tokenizer: Any, prompts: Sequence[PromptedTask]) -> 
         expect_python(engine)
         expect_way(engine, recipe.model)
         return None
-    return expect_servers(engine, recipe.model, tokenizer, prompts, answer_tokens=tokens)
+    about = expect_servers(engine, recipe.model, tokenizer, prompts, answer_tokens=tokens)
+    if recipe.rollout.routing_replay:
+        expect_routes(engine, prompts[0])
+    return about
 
 
 def _ids(tokenizer: Any, text: str) -> list[int]:

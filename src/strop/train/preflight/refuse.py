@@ -132,6 +132,12 @@ def _refuse_contradictory_rollout(recipe: Online) -> None:
             f"rollout.mismatch is set, but method {recipe.method} does not read it",
             fix="drop it: it corrects importance ratios, and this method has none",
         )
+    if not method_of(recipe).importance_ratio and rollout.routing_replay:
+        raise RecipeError(
+            f"rollout.routing_replay is set, but method {recipe.method} does not read it",
+            fix="drop it: it lets importance ratios compare the same experts, and this method has "
+            "none",
+        )
 
 
 def _compares_groups(recipe: Online) -> bool:

@@ -25,11 +25,12 @@ from strop.engines.server.held import Held
 from strop.errors import HttpError, TrainingError, UsageError
 from strop.model.load import load_policy
 from strop.model.logprobs import Head, TreeScorer
+from strop.model.network import Policy
 from strop.model.routing import packed, recorded, unpacked
 from strop.recipe.train.engine import VllmRecipe
 from strop.recipe.train.model import ModelRecipe
 from strop.rollout.routed import routed_tree
-from strop.train.preflight.selfcheck import sampler_mismatch
+from strop.train.loop.parity import Parity, expect_parity
 from strop.types import Completion, Origin, Routes, Task, Tree
 from tests.support.engine_servers import engine_server
 from tests.support.experts import drawn_routes, mixture, save_mixture
@@ -38,6 +39,16 @@ from tests.support.rollouts import prompts
 from tests.support.sampling import engine_of, prompted, sample
 
 SAMPLING = Sampling(temperature=0.8, max_tokens=12, routes=True)
+
+
+def checked(
+    policy: Policy, engine: LocalEngine, sampling: Sampling, *, limit: float, seed: int = 1
+) -> dict[str, float]:
+    """What is checked before step 1."""
+    parity = Parity(policy, engine, prompted(prompts()), sampling, seed, publish=lambda: 1)
+    return expect_parity(parity, limit=limit)
+
+
 COMMON = tuple(range(20, 32))
 LONG = tuple(range(8, 88))
 PROMPTS = {
@@ -138,11 +149,11 @@ class TestLowerPrecision:
     def test_the_self_check_measures_both(self, trained: Any, rounded: LocalEngine) -> None:
         policy = engine_of(trained).policy()
         how = replace(SAMPLING, max_tokens=60)
-        found = sampler_mismatch(policy, rounded, prompted(prompts()), how, seed=1, limit=0.1)
+        found = checked(policy, rounded, how, limit=0.1)
         assert 0 < found["sampler_mismatch"] < found["sampler_mismatch_unreplayed"]
         assert 0 < found["sampler_rerouted"] < 0.2
         plain = replace(how, routes=False)
-        alone = sampler_mismatch(policy, rounded, prompted(prompts()), plain, seed=1, limit=0.5)
+        alone = checked(policy, rounded, plain, limit=0.5)
         assert alone == {"sampler_mismatch": found["sampler_mismatch_unreplayed"]}
 
     def test_planted_an_engine_that_says_other_routes_than_it_took(self, trained: Any) -> None:
@@ -153,8 +164,7 @@ class TestLowerPrecision:
 
         policy = engine_of(trained).policy()
         with pytest.raises(TrainingError, match="sampler and trainer disagree"):
-            sampler_mismatch(policy, Lying("", policy), prompted(prompts()), SAMPLING,
-                             seed=0, limit=0.1)  # fmt: skip
+            checked(policy, Lying("", policy), SAMPLING, limit=0.1, seed=0)
 
     def test_an_engine_that_says_none_or_too_few(self, trained: Any) -> None:
         made = Completion.one_turn((4, 5, 6), "", (-1.0,) * 3, "stop")

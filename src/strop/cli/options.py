@@ -6,7 +6,9 @@ from typing import Annotated
 
 import typer
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON lines for machines.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines.")]
+AsJsonArray = Annotated[bool, typer.Option("--json", help="Print one JSON array for machines.")]
+AsJsonLines = Annotated[bool, typer.Option("--json", help="Print JSON lines for machines.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, write nothing.")]
 Overrides = Annotated[
     list[str],

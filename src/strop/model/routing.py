@@ -2,8 +2,8 @@
 
 A router chooses the likeliest experts of each token, and a small difference of precision can make
 it choose others: then the same weights say something else. Rollout routing replay (R3: Ma et al.
-2025, arXiv 2510.11370, section 4) lets the trainer take the experts that the sampler took. The
-weights of the experts are computed from the trainer's own logits, so that the router still learns.
+2025, arXiv 2510.11370) lets the trainer take the experts that the sampler took. The weights of the
+experts are computed from the trainer's own logits, so that the router still learns.
 """
 
 from __future__ import annotations
@@ -51,14 +51,21 @@ Hook = Callable[[Any, Any, RouterOutput], RouterOutput | None]
 
 def routers(causal_lm: Any) -> dict[int, Any]:
     """The routers that can be replayed, by the number of their layer; none in a dense model."""
-    if not any(type(module).__name__ in ROUTERS for module in causal_lm.modules()):
+    if not any(map(_rule_of, causal_lm.modules())):
         return {}
     return {
         number: module
         for number, layer in enumerate(causal_lm.get_decoder().layers)
         for module in layer.modules()
-        if type(module).__name__ in ROUTERS
+        if _rule_of(module)
     }
+
+
+def _rule_of(module: Any) -> Callable[[Any], bool] | None:
+    """The router's entry in the table. An adapter on its weight makes it a module of a derived
+    class while it runs."""
+    names = (kind.__name__ for kind in type(module).__mro__)
+    return next((ROUTERS[name] for name in names if name in ROUTERS), None)
 
 
 def expect_routers(causal_lm: Any, where: str | None = None) -> None:
@@ -168,7 +175,8 @@ def _weights(router: Any, logits_TE: torch.Tensor, experts_TC: torch.Tensor) -> 
     """The weights of given experts, as the router weighs those that it chooses itself."""
     all_TE = torch.softmax(logits_TE, -1, dtype=torch.float32)
     chosen_TC = all_TE.gather(-1, experts_TC)
-    if ROUTERS[type(router).__name__](router):
+    divides = _rule_of(router)
+    if divides is not None and divides(router):
         chosen_TC = chosen_TC / chosen_TC.sum(-1, keepdim=True)
     return chosen_TC
 
@@ -202,6 +210,7 @@ class Record:
         found = routers(causal_lm)
         self.layers = len(causal_lm.get_decoder().layers)
         self.experts = next(iter(found.values())).num_experts
+        self.dtype = torch.uint8 if self.experts <= LARGEST_BYTE else torch.int16
         self.seen: dict[int, torch.Tensor] = {}
 
     def hook(self, layer: int) -> Hook:
@@ -213,9 +222,9 @@ class Record:
     def last(self) -> torch.Tensor:
         """[tokens, layers, chosen] in the order in which the routers saw the tokens; 0 in layers
         that do not route."""
-        some = next(iter(self.seen.values()))
-        nothing = torch.zeros_like(some)
-        return torch.stack([self.seen.get(layer, nothing) for layer in range(self.layers)], 1)
+        nothing = torch.zeros_like(next(iter(self.seen.values())))
+        seen = [self.seen.get(layer, nothing) for layer in range(self.layers)]
+        return torch.stack(seen, 1).to(self.dtype)
 
 
 @contextmanager

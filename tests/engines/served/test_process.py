@@ -23,7 +23,7 @@ from strop.cli.app import app
 from strop.engines.local.engine import LocalEngine
 from strop.errors import TrainingError, UsageError
 from strop.http import HttpClient
-from strop.train.preflight.selfcheck import PROBED
+from strop.train.loop.parity import PROBED
 from tests.support.engine_servers import engine_server
 from tests.support.runs import WriteRows
 

@@ -241,7 +241,7 @@ class TestServer:
             recipe = VllmRecipe(kind="vllm", url=[server.url])
             about = expect_servers(recipe, ModelRecipe(path=str(folder)), policy.tokenizer,
                                    self.ASKED, answer_tokens=12)  # fmt: skip
-            expect_routes(recipe, about, self.ASKED[0])
+            expect_routes(recipe, self.ASKED[0])
             engine = served_engine(recipe, about, policy, self.ASKED, folder=tmp_path / "engine")
             engine.publish(dict(policy.model.named_parameters()))
             requests = [
@@ -258,13 +258,10 @@ class TestServer:
             )
 
     def test_that_does_not_say_them_is_refused(self, folder: Path) -> None:
-        policy = load_policy(ModelRecipe(path=str(folder)))
         with engine_server(folder) as server:
             recipe = VllmRecipe(kind="vllm", url=[server.url])
-            about = expect_servers(recipe, ModelRecipe(path=str(folder)), policy.tokenizer,
-                                   self.ASKED, answer_tokens=12)  # fmt: skip
             with pytest.raises(UsageError, match="does not say which") as found:
-                expect_routes(recipe, about, self.ASKED[0])
+                expect_routes(recipe, self.ASKED[0])
             assert "--enable-return-routed-experts" in str(found.value)
             assert server.url in str(found.value)
 

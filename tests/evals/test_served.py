@@ -22,7 +22,7 @@ from strop.evals.decode.study import check_study, run_study
 from strop.evals.gate.verdict import rules_of, run_gate
 from strop.evals.records import read_records
 from strop.evals.run import run_suite
-from strop.recipe.engine import ServersRecipe
+from strop.recipe.engine import HoldersRecipe
 from strop.recipe.study import Study
 from strop.recipe.suite import Suite
 from tests.support.engine_processes import process as serving
@@ -61,8 +61,8 @@ def suite(make_suite: MakeSuite, write_rows: WriteRows, tmp_path: Path) -> Suite
     return make_suite(GENERATE, SAMPLED, PAIRS, QUIZ, PROSE, OWN, seed=3)
 
 
-def served(*urls: str, **options: Any) -> ServersRecipe:
-    return ServersRecipe(kind="vllm", url=list(urls), **options)
+def served(*urls: str, **options: Any) -> HoldersRecipe:
+    return HoldersRecipe(kind="vllm", url=list(urls), **options)
 
 
 class TestEvals:

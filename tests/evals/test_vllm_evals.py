@@ -16,7 +16,7 @@ from strop.engines.served.fixed import FixedEngine
 from strop.errors import UsageError
 from strop.evals.records import read_records
 from strop.evals.run import run_suite
-from strop.recipe.engine import ServersRecipe
+from strop.recipe.engine import HoldersRecipe
 from tests.support.engine_processes import VLLM, vllm
 from tests.support.runs import EQUATIONS, WriteRows
 from tests.support.served_evals import QUIZ, expect_equal, save_adapter
@@ -41,7 +41,7 @@ def test_the_eval_of_a_model_and_of_its_adapter(
     write_rows("quiz.jsonl", quiz)
     suite = make_suite(GENERATE, SAMPLED, PAIRS, QUIZ)
     with vllm(base, rank=4) as server:
-        asked = suite.model_copy(update={"engine": ServersRecipe(kind="vllm", url=[server.url])})
+        asked = suite.model_copy(update={"engine": HoldersRecipe(kind="vllm", url=[server.url])})
         for folder in (base, adapter):
             here, there, again = (tmp_path / f"{folder.name}-{n}" for n in ("here", "there", "a"))
             run_suite(suite, str(folder), here)

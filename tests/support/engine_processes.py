@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from strop.engines.served.command import vllm_command
-from strop.engines.served.server import Server
+from strop.engines.served.vllm import VllmServer
 from strop.errors import HttpError
 
 VLLM = os.environ.get("STROP_VLLM", "")
@@ -35,7 +35,7 @@ def process(model_folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def vllm(folder: Path, *, rank: int | None = None, cpu: bool = True) -> Iterator[Server]:
+def vllm(folder: Path, *, rank: int | None = None, cpu: bool = True) -> Iterator[VllmServer]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = vllm_command(VLLM, str(folder), port, context=128, rank=rank, cpu=cpu)
@@ -44,7 +44,7 @@ def vllm(folder: Path, *, rank: int | None = None, cpu: bool = True) -> Iterator
         process = subprocess.Popen(command.arguments, env=environment, stdout=log, stderr=log,
                                    start_new_session=True)  # fmt: skip
         try:
-            server = Server(f"http://127.0.0.1:{port}", seconds=120.0)
+            server = VllmServer(f"http://127.0.0.1:{port}", seconds=120.0)
             until = time.monotonic() + STARTS_WITHIN
             while True:
                 try:

@@ -11,7 +11,7 @@ from strop.recipe.base import Strict
 from strop.recipe.train.engine import LocalEngineRecipe, Urls
 
 
-class ServersRecipe(Strict):
+class HoldersRecipe(Strict):
     """Servers that hold the model folder and speak vLLM's protocol: vLLM itself, or `strop engine
     serve`.
 
@@ -28,6 +28,6 @@ class ServersRecipe(Strict):
     limit: float | None = Field(None, gt=0)
 
 
-FolderEngineRecipe = Annotated[LocalEngineRecipe | ServersRecipe, Field(discriminator="kind")]
+FolderEngineRecipe = Annotated[LocalEngineRecipe | HoldersRecipe, Field(discriminator="kind")]
 
 LOCAL = LocalEngineRecipe()

@@ -14,11 +14,14 @@ from strop.engines.engine import Engine, sampling_of
 from strop.engines.local.engine import LocalEngine
 from strop.engines.publish import Publisher
 from strop.engines.served.build import served_engine
+from strop.engines.served.expect import context_of, expect_routes, expect_servers
+from strop.engines.served.server import About
+from strop.engines.served.start import started_vllm
 from strop.model.arithmetic import Precision
 from strop.model.load import critic_recipe, load_policy, load_scalar
 from strop.model.network import Network, Policy, switch_off_dropout
 from strop.model.reference import Reference
-from strop.recipe.train.engine import LocalEngineRecipe
+from strop.recipe.train.engine import LocalEngineRecipe, VllmRecipe
 from strop.recipe.train.methods import Recipe, method_of
 from strop.recipe.train.model import ModelRecipe
 from strop.recipe.train.source import AsynchronousRecipe
@@ -39,6 +42,8 @@ from strop.types import StepRecord
 
 WEIGHTS = "engine"
 """Where in a run's folder the weights stand that servers read."""
+LOG = "vllm.log"
+"""Where in a run's folder the server writes that strop starts."""
 
 Loop = tuple[Iterator[StepRecord], dict[str, Any]]
 """The remaining steps, and the checks made while the loop was built."""
@@ -138,13 +143,32 @@ def _engine_of(
     """The given engine, the recipe's servers (told when the run ends), or the policy itself."""
     recipe = prepared.recipe
     named = recipe.rollout.engine
-    if isinstance(named, LocalEngineRecipe) or prepared.server is None:
+    if isinstance(named, LocalEngineRecipe):
         return engine or LocalEngine(recipe.model.path, policy)
-    served = served_engine(
-        named, prepared.server, policy, prepared.tasks, folder=prepared.folder / WEIGHTS
-    )
+    about = prepared.server
+    if isinstance(named, VllmRecipe) and named.python is not None:
+        named, about = _started(named, policy, prepared, ends)
+    assert about is not None, "a run whose servers run already was prepared with what they hold"
+    served = served_engine(named, about, policy, prepared.tasks, folder=prepared.folder / WEIGHTS)
     ends.callback(served.close)
     return served
+
+
+def _started(
+    named: VllmRecipe, policy: Policy, prepared: PreparedOnline, ends: ExitStack
+) -> tuple[VllmRecipe, About]:
+    """The server that the recipe lets strop start, looked at as those are that run already."""
+    recipe, held_out = prepared.recipe, prepared.held_out
+    prompts = (*prepared.tasks, *(() if held_out is None else held_out.tasks))
+    tokens, log = recipe.rollout.max_tokens, prepared.folder / LOG
+    context = context_of(prompts, tokens)
+    routes = recipe.rollout.routing_replay
+    start = started_vllm(named, recipe.model, context=context, routes=routes, log=log)
+    at = ends.enter_context(start)
+    about = expect_servers(at, recipe.model, policy.tokenizer, prompts, answer_tokens=tokens)
+    if routes:
+        expect_routes(at, prompts[0])
+    return at, about
 
 
 def _offline(state: TrainState, prepared: PreparedOffline, world: World) -> Loop:

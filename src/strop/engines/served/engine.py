@@ -5,39 +5,41 @@ from __future__ import annotations
 import threading
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import torch
 
 from strop.engines.canary import Canary
-from strop.engines.endings import stop_ids
+from strop.engines.endings import stop_ids, stopped, text_of
 from strop.engines.engine import Chances, PromptedTask, Request, Sampling, prompted_tasks
 from strop.engines.options import chances_of, option_trees
 from strop.engines.served.expect import expect_context
 from strop.engines.served.fleet import Asked, Fleet, Member
-from strop.engines.served.server import About, Server
-from strop.engines.served.sync import Sync
-from strop.engines.served.wire import (
-    Body,
+from strop.engines.served.server import (
+    About,
     Labels,
     OtherWeightsError,
-    body_of,
-    completion_of,
-    scored,
-    scoring_body,
-    spans_of,
+    Said,
+    Scored,
+    Server,
+    expect_labels,
+    versions_of,
     weights_of,
 )
+from strop.engines.served.sync import Sync
 from strop.errors import HttpError, TrainingError, UsageError
 from strop.http import refused
 from strop.model.logprobs import bare
 from strop.model.network import Policy
 from strop.recipe.template import AS_IT_IS, TemplateRecipe
-from strop.types import Branch, Completion, Task, Tree
+from strop.text.encode import Tokenizer
+from strop.types import Branch, Completion, Task, Tree, VersionSpan
+
+A = TypeVar("A", Said, Scored)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,55 +164,46 @@ class ServedEngine:
                 f"the server took no new weights: {error.problem}", where=server.url,
                 fix="start it as docs/engines.md says, so that it may take weights while it runs",
             ) from None  # fmt: skip
+        tree = self.canary.tree
+        ids = [*tree.trunk, *tree.branches[0].ids]
+        said = self._asked(server, self.version, lambda adapter: server.score(ids, adapter))
         label = self.sync.label(self.version)
-        model = self.sync.model(self.version, self.about.model)
-        said = self._asked(server, self._canary_body(model), self.version)
         if label is not None:
-            spans_of(said, {label: self.version}, server.url)
+            expect_labels(said.spans, {label: self.version}, server.url)
         try:
-            self.canary.expect(server.url, self._canary_scores(said, server), self._trained_N)
+            self.canary.expect(server.url, said.logprobs, self._trained_N)
         except TrainingError:
             if self._policy.is_adapter:
-                base = server.generate(self._canary_body(self.about.model))
+                base = server.score(ids, None)
                 self.canary.expect_base(
-                    server.url, self._canary_scores(base, server), self._base_N,
-                    weights_of(base, server.url),
-                )  # fmt: skip
+                    server.url, base.logprobs, self._base_N, weights_of(base.spans)
+                )
             raise
         with self._counting:
             flying = set(self._flying)
-            labels = {weights_of(said, server.url): self.version}
+            labels = {weights_of(said.spans): self.version}
             if label is not None and server.url in self._held:
                 before = self._held[server.url].labels.items()
                 labels |= {name: version for name, version in before if version in flying}
             self._held[server.url] = Held(self.version, labels)
         self.sync.tidy(server, self.version, flying)
 
-    def _canary_body(self, model: str) -> Body:
-        tree = self.canary.tree
-        return scoring_body([*tree.trunk, *tree.branches[0].ids], model)
-
-    def _canary_scores(self, said: Any, server: Server) -> list[float]:
-        tree = self.canary.tree
-        return scored(said, [*tree.trunk, *tree.branches[0].ids], server.url)
-
     def _sample(self, request: Request, server: Server) -> Completion:
         with self._of(server) as held:
-            model = self.sync.model(held.version, self.about.model)
-            body = body_of(request, model, self._stops)
-            said = self._asked(server, body, held.version)
+            said = self._asked(
+                server, held.version, lambda adapter: server.sample(request, adapter, self._stops)
+            )
             labels = self._labels(server, held)
-        return completion_of(said, request, labels, self._policy.tokenizer, server.url)
+        versions = versions_of(said, labels, server.url)
+        return completion_of(said, request, versions, self._policy.tokenizer)
 
     def _score(self, trunk: tuple[int, ...], branch: Branch, server: Server) -> tuple[float, ...]:
         """Log-probs of a branch's supervised tokens."""
         ids = [*trunk, *branch.ids]
         with self._of(server) as held:
-            body = scoring_body(ids, self.sync.model(held.version, self.about.model))
-            answer = self._asked(server, body, held.version)
-            spans_of(answer, self._labels(server, held), server.url)
-        said = scored(answer, ids, server.url)
-        own = zip(said[len(trunk) - 1 :], branch.supervised, strict=True)
+            said = self._asked(server, held.version, lambda adapter: server.score(ids, adapter))
+            expect_labels(said.spans, self._labels(server, held), server.url)
+        own = zip(said.logprobs[len(trunk) - 1 :], branch.supervised, strict=True)
         return tuple(one for one, counts in own if counts)
 
     @contextmanager
@@ -234,13 +227,24 @@ class ServedEngine:
         now = self._held[server.url].labels
         return {label: version for label, version in now.items() if version >= held.version}
 
-    def _asked(self, server: Server, body: Body, version: int) -> Any:
+    def _asked(self, server: Server, version: int, ask: Callable[[str | None], A]) -> A:
         """An answer; `OtherWeightsError` where the server does not know the version's name."""
+        adapter = self.sync.adapter(version)
         try:
-            return server.generate(body)
+            return ask(adapter)
         except HttpError as error:
             if refused(error) and not self.sync.holds(server, version):
-                raise OtherWeightsError(
-                    f"it has no {body['model']} any more", where=server.url
-                ) from None
+                raise OtherWeightsError(f"it has no {adapter} any more", where=server.url) from None
             raise
+
+
+def completion_of(
+    said: Said, request: Request, versions: tuple[VersionSpan, ...], tokenizer: Tokenizer
+) -> Completion:
+    """The answer, every span stamped with the version that sampled it."""
+    text = stopped(text_of(tokenizer, said.ids, request.sampling), request.sampling)
+    made = Completion.one_turn(said.ids, text, said.logprobs, said.finish)
+    made = replace(made, opened=request.prompt.opened, versions=versions)
+    if said.routes is None:
+        return made
+    return replace(made, prompt_routes=said.routes[0], routes=said.routes[1])

@@ -7,12 +7,11 @@ from urllib.parse import urlsplit
 
 from strop.engines.draws import DrawKey
 from strop.engines.engine import PromptedTask, Request, Sampling
-from strop.engines.served.command import vllm_command
+from strop.engines.served.kinds import KINDS, Kind, servers_of
 from strop.engines.served.server import SIGN_SECONDS, About, Server
-from strop.engines.served.wire import body_of, routes_of_answer
 from strop.errors import HttpError, UsageError
 from strop.http import refused
-from strop.recipe.train.engine import VllmRecipe
+from strop.recipe.train.engine import ServedRecipe
 from strop.recipe.train.model import ModelRecipe
 from strop.text.encode import Tokenizer
 from strop.types import Message
@@ -22,7 +21,7 @@ CHAT: list[Message] = [{"role": "user", "content": TEXT}]
 
 
 def expect_servers(
-    recipe: VllmRecipe,
+    recipe: ServedRecipe,
     model: ModelRecipe,
     tokenizer: Tokenizer,
     prompts: Sequence[PromptedTask],
@@ -30,21 +29,17 @@ def expect_servers(
     answer_tokens: int,
 ) -> About:
     """What the servers hold, which is the same. Raises `UsageError` for one that does not answer,
-    reads other tokens or too few of them, or gets its weights by a way that does not fit."""
-    way = recipe.sync or ("disk" if model.lora is None else "adapter")
-    if (way == "disk") != (model.lora is None):
-        raise UsageError(
-            f"rollout.engine.sync is {way}, and the model has "
-            f"{'no' if model.lora is None else 'an'} adapter",
-            fix="drop rollout.engine.sync: it follows from model.lora",
-        )
-    servers = [Server(url, seconds=recipe.seconds) for url in recipe.url]
-    longest = max(len(prompt.prompt_ids) for prompt in prompts) + answer_tokens
+    reads other tokens or too few of them, samples in a way that does not fit, or gets its weights
+    by one that does not."""
+    expect_way(recipe, model)
+    servers, kind = servers_of(recipe), KINDS[recipe.kind]
+    longest = context_of(prompts, answer_tokens)
     rank = None if model.lora is None else model.lora.rank
-    abouts = [reached(server, model.path, context=longest, rank=rank) for server in servers]
+    abouts = [reached(one, kind, model.path, context=longest, rank=rank) for one in servers]
     for server, about in zip(servers, abouts, strict=True):
         expect_context(about, longest)
         expect_tokenizer(server, about, tokenizer)
+        server.expect_usable(prompts[0].prompt_ids)
     held = {about.model for about in abouts}
     if len(held) > 1:
         raise UsageError(f"the servers hold different models: {', '.join(sorted(held))}",
@@ -52,18 +47,33 @@ def expect_servers(
     return abouts[0]
 
 
-def expect_routes(recipe: VllmRecipe, about: About, prompt: PromptedTask) -> None:
+def expect_way(recipe: ServedRecipe, model: ModelRecipe) -> None:
+    """Raise `UsageError` where weights would get to the servers by a way that does not fit."""
+    way = recipe.sync
+    if way is not None and (way == "adapter") == (model.lora is None):
+        raise UsageError(
+            f"rollout.engine.sync is {way}, and the model has "
+            f"{'no' if model.lora is None else 'an'} adapter",
+            fix="drop rollout.engine.sync: it follows from model.lora",
+        )
+
+
+def context_of(prompts: Sequence[PromptedTask], answer_tokens: int) -> int:
+    """Tokens of the longest prompt and its answer."""
+    return max(len(prompt.prompt_ids) for prompt in prompts) + answer_tokens
+
+
+def expect_routes(recipe: ServedRecipe, prompt: PromptedTask) -> None:
     """Raise `UsageError` where a server does not say which experts its tokens went to. One token is
     sampled of each."""
     asked = Request(prompt, Sampling(max_tokens=1, routes=True), DrawKey(0, "selfcheck"))
-    for url in recipe.url:
-        server = Server(url, seconds=recipe.seconds)
+    for server in servers_of(recipe):
         try:
-            routes_of_answer(server.generate(body_of(asked, about.model, [])), asked, 1, url)
+            server.sample(asked, None, [])
         except HttpError as error:
             raise UsageError(
                 f"rollout.routing_replay is set, and {error.problem}",
-                where=url,
+                where=server.url,
                 fix="start the server with --enable-return-routed-experts",
             ) from None
 
@@ -79,18 +89,18 @@ def expect_context(about: About, tokens: int) -> None:
         )
 
 
-def reached(server: Server, model: str, *, context: int, rank: int | None) -> About:
+def reached(server: Server, kind: Kind, model: str, *, context: int, rank: int | None) -> About:
     """What a server holds; `rank` is that of the adapters that it will get. Raises `UsageError`
     with the commands that would start one."""
     try:
         return server.about()
     except HttpError as error:
-        raise _no_server(server.url, error, model, context=context, rank=rank) from None
+        port = urlsplit(server.url).port or 80
+        start = kind.start(model, rank, port, context)
+        raise _no_server(server.url, error, kind, start) from None
 
 
-def _no_server(
-    url: str, error: HttpError, model: str, *, context: int, rank: int | None
-) -> UsageError:
+def _no_server(url: str, error: HttpError, kind: Kind, start: str) -> UsageError:
     """Why an address has no server that a run can sample from, and what to do."""
     if "SSL" in error.problem:
         return UsageError(
@@ -99,17 +109,12 @@ def _no_server(
             fix=f"write http{url.removeprefix('https')} if the server has no certificate (`strop "
             "engine serve` and vLLM have none by default); else let this machine trust it",
         )
-    port = urlsplit(url).port or 80
-    command = vllm_command("python", model, port, context=context, rank=rank)
-    start = (
-        f"start one: strop engine serve {model} --port {port}\n"
-        f"  or vLLM, by its own Python (docs/engines.md): {command.line()}"
-    )
     if error.status == 200 or refused(error):
         return UsageError(
-            f"what answers here speaks another protocol than vLLM's ({error.problem})", where=url,
+            f"what answers here speaks another protocol than {kind.protocol}'s ({error.problem})",
+            where=url,
             fix=f"give the address of a server as it says it when it starts, or {start}",
-        )  # fmt: skip
+        )
     return UsageError(
         f"no server answers here within {SIGN_SECONDS:g} s ({error.problem})", where=url, fix=start
     )

@@ -12,19 +12,20 @@ import torch
 
 from strop.engines.engine import Chances, PromptedTask, Request, Sampling, prompted_tasks
 from strop.engines.options import chances_of, option_trees
+from strop.engines.served.engine import completion_of
 from strop.engines.served.expect import expect_context, expect_tokenizer, reached
 from strop.engines.served.fleet import Asked, Fleet, Member
 from strop.engines.served.holding import Holding
+from strop.engines.served.kinds import KINDS
 from strop.engines.served.server import About, Server
-from strop.engines.served.wire import body_of, completion_of
 from strop.errors import HttpError, TrainingError, UnscoredError, UsageError
 from strop.model.adapters import adapter_base, adapter_rank, is_adapter_folder
 from strop.model.load import load_config, load_tokenizer, weights_hash
 from strop.model.network import Policy
-from strop.recipe.engine import ServersRecipe
+from strop.recipe.engine import HoldersRecipe
 from strop.recipe.template import AS_IT_IS, TemplateRecipe
 from strop.text.encode import Tokenizer
-from strop.types import Branch, Completion, Task, Tree
+from strop.types import Branch, Completion, Task, Tree, VersionSpan
 
 T = TypeVar("T")
 
@@ -42,10 +43,11 @@ class FixedEngine:
     """
 
     def __init__(
-        self, path: str, recipe: ServersRecipe, template: TemplateRecipe = AS_IT_IS
+        self, path: str, recipe: HoldersRecipe, template: TemplateRecipe = AS_IT_IS
     ) -> None:
         self.path, self.recipe, self.template = path, recipe, template
-        self._servers = [Server(url, seconds=recipe.seconds) for url in recipe.url]
+        self._kind = KINDS[recipe.kind]
+        self._servers = [self._kind.connect(url, seconds=recipe.seconds) for url in recipe.url]
 
     def identity(self) -> Mapping[str, Any]:
         urls = [server.url for server in self._servers]
@@ -73,11 +75,15 @@ class FixedEngine:
 
     def context(self) -> int:
         """Tokens that the model and all servers read."""
-        return min(self.positions, *(about.context for about in self._abouts))
+        return min([self.positions, *self._contexts()])
 
     def longest(self) -> int:
         """Tokens of the longest text that all servers can score."""
-        return min(about.context for about in self._abouts) - AFTER
+        return self.context() - AFTER
+
+    def _contexts(self) -> list[int]:
+        """Those of the servers that set a bound."""
+        return [about.context for about in self._abouts if about.context is not None]
 
     @cached_property
     def positions(self) -> int:
@@ -149,7 +155,7 @@ class FixedEngine:
         own = load_tokenizer(self.path)
         abouts = []
         for server in self._servers:
-            about = reached(server, model, context=self.positions, rank=rank)
+            about = reached(server, self._kind, model, context=self.positions, rank=rank)
             expect_tokenizer(server, about, own, self.path)
             abouts.append(about)
         return abouts
@@ -193,8 +199,9 @@ class FixedEngine:
 
 
 def _sample(request: Request, held: Holding, tokenizer: Tokenizer, server: Server) -> Completion:
-    said = server.generate(body_of(request, held.name_at(server), held.stops))
-    return completion_of(said, request, 0, tokenizer, server.url)
+    said = server.sample(request, held.adapter, held.stops)
+    versions = (VersionSpan(0, len(said.ids), 0),) if said.ids else ()
+    return completion_of(said, request, versions, tokenizer)
 
 
 def _branch_scores(

@@ -11,8 +11,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from strop.engines.served.server import Server
-from strop.engines.served.wire import OtherWeightsError
+from strop.engines.served.server import OtherWeightsError, Server
 from strop.errors import HttpError, TrainingError
 from strop.http import refused
 

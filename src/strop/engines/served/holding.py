@@ -54,21 +54,17 @@ class Holding:
         is_adapter = is_adapter_folder(path)
         self.adapter = f"strop-{secrets.token_hex(4)}" if is_adapter else None
         self._base = adapter_base(path) if is_adapter else path
-        self._names: dict[str, str] = {}
+        self._prepared: set[str] = set()
         self._alone: dict[str, threading.Lock] = {}
 
-    def name_at(self, server: Server) -> str:
-        """By what name to ask a server that was prepared."""
-        return self._names[server.url]
-
-    def score(self, ids: Sequence[int], server: Server) -> list[float]:
+    def score(self, ids: Sequence[int], server: Server) -> tuple[float, ...]:
         """Log-probs of all ids but the first, nats; a server is given one text after another.
 
         vLLM 0.32 that may get adapters takes their part of the head for the wrong rows where
         several texts are scored together, and ends.
         """
         with self._alone[server.url]:
-            return server.score(ids, self.name_at(server))
+            return server.score(ids, self.adapter).logprobs
 
     def prepare(self, server: Server) -> None:
         """Load the adapter, if there is one, and prove that the server holds the model.
@@ -79,7 +75,7 @@ class Holding:
         self._expect_folder(server, about.model)
         if self.adapter is not None and self.adapter not in about.adapters:
             self._load(server, self.adapter)
-        self._names[server.url] = self.adapter or about.model
+        self._prepared.add(server.url)
         self._alone.setdefault(server.url, threading.Lock())
         self._expect_logprobs(server)
 
@@ -94,8 +90,9 @@ class Holding:
     def leave(self, servers: Sequence[Server]) -> None:
         """Unload the adapter wherever it was loaded."""
         for server in servers:
-            if self.adapter is None or self._names.pop(server.url, None) is None:
+            if self.adapter is None or server.url not in self._prepared:
                 continue
+            self._prepared.discard(server.url)
             try:
                 server.unload_adapter(self.adapter)
             except HttpError as error:

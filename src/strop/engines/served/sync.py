@@ -1,13 +1,15 @@
-"""How weights get to servers: as a folder that they read."""
+"""How weights get to servers: as a folder that they read, or by broadcast."""
 
 from __future__ import annotations
 
 import secrets
 import shutil
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
+
+import torch
 
 from strop.engines.served.server import Server
 from strop.model.network import Policy
@@ -36,8 +38,8 @@ class Sync(Protocol):
     def remove(self) -> None:
         """Remove all that was written."""
 
-    def model(self, version: int, base: str) -> str:
-        """By what name to ask for this version, at servers whose model is `base`."""
+    def adapter(self, version: int) -> str | None:
+        """The adapter to ask for this version; `None` is the servers' model itself."""
 
     def label(self, version: int) -> str | None:
         """What servers call the weights of this version; `None` where its name says it."""
@@ -109,7 +111,7 @@ class AdapterSync:
     def remove(self) -> None:
         self.folders.remove()
 
-    def model(self, version: int, base: str) -> str:
+    def adapter(self, version: int) -> str | None:
         return self.folders.of(version).name
 
     def label(self, version: int) -> str | None:
@@ -140,8 +142,48 @@ class DiskSync:
     def remove(self) -> None:
         self.folders.remove()
 
-    def model(self, version: int, base: str) -> str:
-        return base
+    def adapter(self, version: int) -> str | None:
+        return None
 
     def label(self, version: int) -> str | None:
         return self.folders.of(version).name
+
+
+class BroadcastSync:
+    """The whole model from memory to memory. A copy is kept, because a server that was away gets
+    this version while the trainer may be at the next."""
+
+    def __init__(self) -> None:
+        self._run = secrets.token_hex(4)
+        self._weights: Mapping[str, torch.Tensor] = {}
+
+    def write(self, policy: Policy, version: int, flying: Collection[int]) -> None:
+        own = policy.model.named_parameters()
+        self._weights = {name: one.detach().cpu().clone() for name, one in own}
+
+    def load(self, server: Server, version: int) -> None:
+        server.receive(self._weights, self.label(version))
+
+    def tidy(self, server: Server, version: int, flying: Collection[int]) -> None:
+        """There is one set of weights, and it was replaced."""
+
+    def holds(self, server: Server, version: int) -> bool:
+        return True  # the base's own name
+
+    def leave(self, server: Server) -> None:
+        """Its first weights are read again only where it is restarted."""
+
+    def remove(self) -> None:
+        """Nothing was written."""
+
+    def adapter(self, version: int) -> str | None:
+        return None
+
+    def label(self, version: int) -> str:
+        return f"{self._run}-{version}"
+
+
+SYNCS: Mapping[str, Callable[[Path], Sync]] = {
+    "adapter": AdapterSync, "disk": DiskSync, "broadcast": lambda root: BroadcastSync(),
+}  # fmt: skip
+"""How `rollout.engine.sync` names them; each is given the folder for what it writes."""

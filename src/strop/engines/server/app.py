@@ -18,6 +18,7 @@ from strop.engines.draws import DrawKey
 from strop.engines.endings import stop_ids
 from strop.engines.routes import routes_text
 from strop.engines.server.held import Answered, Held
+from strop.engines.server.receive import add_transfer
 from strop.errors import StropError, UsageError
 from strop.model.logprobs import bare
 from strop.types import Completion, Origin, Task
@@ -110,6 +111,7 @@ def engine_app(held: Held) -> FastAPI:
 
     _add_answers(app, held)
     _add_weights(app, held)
+    add_transfer(app, held)
     return app
 
 

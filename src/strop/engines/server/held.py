@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -13,6 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+import torch
+
+from strop.engines.broadcast import Form, forms_of
 from strop.engines.engine import Request
 from strop.engines.local.engine import LocalEngine
 from strop.errors import UsageError
@@ -115,9 +118,7 @@ class Held:
         """Read all weights again from a folder."""
 
         def read() -> None:
-            if self.policy.is_adapter:
-                raise UsageError("adapters were loaded, and belong to the weights that are there",
-                                 fix="start another server")  # fmt: skip
+            self._expect_bare()
             expect_weights(folder)
             load_weights(self.policy, Path(folder))
 
@@ -131,6 +132,23 @@ class Held:
 
         return self._put(None, None, call)
 
+    def forms(self) -> list[Form]:
+        """What the model's tensors are like."""
+        return forms_of(dict(self.policy.model.named_parameters()))
+
+    def take(self, weights: Mapping[str, torch.Tensor], version: str) -> Future[None]:
+        """Copy all weights from these, by name; they have the model's forms. `version` is what they
+        are called from now on."""
+
+        def copy() -> None:
+            self._expect_bare()
+            with torch.no_grad():
+                for name, own in self.policy.model.named_parameters():
+                    own.copy_(weights[name])
+            self.version = version
+
+        return self._put(None, None, copy)
+
     def _put(
         self, adapter: str | None, sample: Request | None, run: Callable[[], Any]
     ) -> Future[Any]:
@@ -143,6 +161,11 @@ class Held:
         if model is not self.policy.model:
             self.policy = replace(self.policy, model=model, score=TreeScorer(model))
             self.engine = LocalEngine(self.path, self.policy)
+
+    def _expect_bare(self) -> None:
+        if self.policy.is_adapter:
+            raise UsageError("adapters were loaded, and belong to the weights that are there",
+                             fix="start another server")  # fmt: skip
 
     def _expect_readable(self, ids: Sequence[int], more: int = 0) -> None:
         """Raise `UsageError` for ids that the model does not know, or too many."""

@@ -16,7 +16,7 @@ from strop.cli.app import app
 from strop.demo.model import raw_model, train_tokenizer
 from strop.demo.world import all_equations, user
 from strop.engines.served.fixed import FixedEngine
-from strop.engines.served.server import Server
+from strop.engines.served.vllm import VllmServer
 from strop.errors import UnscoredError, UsageError
 from strop.evals.decode.study import check_study, run_study
 from strop.evals.gate.verdict import rules_of, run_gate
@@ -228,7 +228,7 @@ class TestAdapters:
             asked = suite.model_copy(update={"engine": served(server.url)})
             run_suite(asked, str(adapter_folder), tmp_path / "there")
             assert [name[:6] for name in seen] == ["strop-"]
-            assert not Server(server.url, seconds=5).about().adapters
+            assert not VllmServer(server.url, seconds=5).about().adapters
         expect_equal(tmp_path / "here", tmp_path / "there", but="sampled")
         said = [{r.output for r in read_records(tmp_path / n) if r.task == "greedy/right"}
                 for n in ("base", "there")]  # fmt: skip

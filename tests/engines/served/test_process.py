@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -11,7 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,21 +23,9 @@ from strop.engines.local.engine import LocalEngine
 from strop.errors import TrainingError, UsageError
 from strop.http import HttpClient
 from strop.train.loop.parity import PROBED
+from tests.support.engine_process import process
 from tests.support.engine_servers import engine_server
 from tests.support.runs import WriteRows
-
-
-@contextmanager
-def process(model_folder: Path) -> Iterator[str]:
-    command = [sys.executable, "-P", "-m", "strop.cli", "engine", "serve", str(model_folder),
-               "--port", "0"]  # fmt: skip
-    running = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert running.stdout is not None
-    said = running.stdout.readline()
-    assert said.startswith(f"serving {model_folder} at http://127.0.0.1:")
-    yield said.split()[-1]
-    os.kill(running.pid, signal.SIGTERM)
-    assert running.wait(20) == 143
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ from strop.model.network import Policy
 from strop.recipe.train.engine import VllmRecipe
 from strop.recipe.train.model import ModelRecipe
 from strop.types import Origin, Task, Tree
-from tests.engines.served.test_process import process
+from tests.support.engine_processes import process
 from tests.support.engine_servers import Running, engine_server, start
 from tests.support.runs import WriteRows
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
+import warnings
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from strop.engines.draws import DrawKey
@@ -52,3 +55,40 @@ def trained(policy: Policy, request: Request, answer: Completion) -> torch.Tenso
     with eval_mode(policy.model):
         tree = Tree(request.prompt.prompt_ids, (answer.branch(),))
         return policy.score([tree], Head(temperature=SAMPLING.temperature)).logprobs_N
+
+
+def expect_stamped(engine: ServedEngine, policy: Policy, rounds: int) -> set[int]:
+    """Sample while versions are published; answers of one version have its log-probs. Returns the
+    versions that were seen."""
+    kept: dict[int, list[torch.Tensor]] = {}
+    answers: list[dict[int, Completion]] = []
+
+    def give() -> None:
+        nudge(policy)
+        kept[publish(engine, policy)] = [one.detach().clone() for one in policy.trainable()]
+
+    def sample() -> None:
+        for _ in range(rounds):
+            answers.append(dict(engine.generate(requests(8))))
+
+    give()
+    sampling = threading.Thread(target=sample)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # no server is left out meanwhile
+        sampling.start()
+        while sampling.is_alive():
+            give()
+        sampling.join()
+    assert [sorted(one) for one in answers] == [list(range(24))] * rounds
+    seen = set()
+    for one in answers:
+        for number, request in enumerate(requests(8)):
+            versions = [span.version for span in one[number].versions]
+            seen |= set(versions)
+            if len(versions) == 1:
+                with torch.no_grad():
+                    for weight, of_then in zip(policy.trainable(), kept[versions[0]], strict=True):
+                        weight.copy_(of_then)
+                own = trained(policy, request, one[number])
+                assert torch.tensor(one[number].logprobs) == pytest.approx(own, abs=1e-5)
+    return seen

@@ -30,6 +30,7 @@ from strop.recipe.train.model import ModelRecipe
 from strop.types import Origin, Task, Tree
 from tests.support.engine_processes import STARTS_WITHIN, VLLM, vllm
 from tests.support.runs import WriteRows
+from tests.support.served import expect_stamped
 
 pytestmark = [
     pytest.mark.engines,
@@ -95,6 +96,7 @@ def test_adapters_arrive_under_new_names(folder: Path, tmp_path: Path) -> None:
     with vllm(folder, rank=4) as server:
         engine = engine_for(policy, server, tmp_path)
         expect_parity(policy, engine)
+        assert len(expect_stamped(engine, policy, rounds=2)) > 1
         assert len(server.about().adapters) == 1
         engine.publish(dict(policy.model.named_parameters()))
         server.unload_adapter(server.about().adapters[0])
@@ -109,6 +111,7 @@ def test_whole_weights_arrive_where_they_are_not_packed(folder: Path, tmp_path: 
     with vllm(folder) as server:
         engine = engine_for(policy, server, tmp_path)
         expect_parity(policy, engine)
+        assert len(expect_stamped(engine, policy, rounds=2)) > 1
 
 
 def test_the_canary_finds_a_reload_that_changes_nothing(folder: Path, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from strop.engines.served.server import (
     Said,
     Scored,
     Server,
+    Span,
     expect_labels,
     versions_of,
     weights_of,
@@ -193,7 +194,7 @@ class ServedEngine:
             said = self._asked(
                 server, held.version, lambda adapter: server.sample(request, adapter, self._stops)
             )
-            labels = self._labels(server, held)
+            labels = self._known(server, held, said.spans)
         versions = versions_of(said, labels, server.url)
         return completion_of(said, request, versions, self._policy.tokenizer)
 
@@ -202,7 +203,7 @@ class ServedEngine:
         ids = [*trunk, *branch.ids]
         with self._of(server) as held:
             said = self._asked(server, held.version, lambda adapter: server.score(ids, adapter))
-            expect_labels(said.spans, self._labels(server, held), server.url)
+            expect_labels(said.spans, self._known(server, held, said.spans), server.url)
         own = zip(said.logprobs[len(trunk) - 1 :], branch.supervised, strict=True)
         return tuple(one for one, counts in own if counts)
 
@@ -218,6 +219,15 @@ class ServedEngine:
             with self._counting:
                 self._flying[held.version] -= 1
                 self._flying += Counter()  # forget what is at 0
+
+    def _known(self, server: Server, held: Held, spans: Sequence[Span]) -> Labels:
+        """What an answer may call its weights. Those of a version that is being published are known
+        once the canary has seen them, which is waited for."""
+        labels = self._labels(server, held)
+        if all(span.label in labels for span in spans):
+            return labels
+        with self.fleet.preparing:
+            return self._labels(server, held)
 
     def _labels(self, server: Server, held: Held) -> Labels:
         """What a server may call the weights of an answer that was asked for when it held these:

@@ -61,12 +61,17 @@ class VllmServer:
         self._calls.tell("v1/unload_lora_adapter", {"lora_name": name}, leaving=leaving)
 
     def reload(self, folder: Path) -> None:
-        """The name comes first: a server that is restarted in between has lost it, whereas the
-        other way round its first weights would get it."""
+        """Answers on their way stand still meanwhile, and go on with the new weights. The name
+        comes first: a server that is restarted in between has lost it, whereas the other way round
+        its first weights would get it."""
         how = {"method": "reload_weights", "kwargs": {"weights_path": str(folder)}}
-        self._calls.tell("update_weight_version", {"new_version": folder.name})
-        self._calls.tell("collective_rpc", how)
-        self._calls.tell("reset_prefix_cache", {})
+        self._calls.tell("pause?mode=keep", {})
+        try:
+            self._calls.tell("update_weight_version", {"new_version": folder.name})
+            self._calls.tell("collective_rpc", how)
+            self._calls.tell("reset_prefix_cache", {})
+        finally:
+            self._calls.tell("resume", {})
 
     def receive(self, weights: Mapping[str, torch.Tensor], name: str) -> None:
         """As `strop engine serve` takes them. This side of the pair runs in another thread, because

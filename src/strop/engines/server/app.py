@@ -109,13 +109,16 @@ def engine_app(held: Held) -> FastAPI:
     async def refused(_: Request, error: StropError) -> JSONResponse:
         return JSONResponse({"error": {"message": str(error)}}, 400)
 
-    _add_answers(app, held)
+    going = asyncio.Event()
+    going.set()
+    _add_answers(app, held, going)
     _add_weights(app, held)
+    _add_pauses(app, going)
     add_transfer(app, held)
     return app
 
 
-def _add_answers(app: FastAPI, held: Held) -> None:
+def _add_answers(app: FastAPI, held: Held, going: asyncio.Event) -> None:
     tokenizer = held.policy.tokenizer
     ends = stop_ids(bare(held.policy.model), tokenizer)
 
@@ -154,6 +157,7 @@ def _add_answers(app: FastAPI, held: Held) -> None:
             listed = [{str(token): {"logprob": logprob}} for token, logprob in scored]
             nothing = Answered(Completion.one_turn((), "", (), "length", 0), said.version)
             return answer | {"prompt_logprobs": [None, *listed], "choices": [choice_of(nothing)]}
+        await going.wait()
         made = await done(held.sample(request_of(body, routes=held.routes), adapter))
         return answer | {"choices": [choice_of(made)]}
 
@@ -208,6 +212,20 @@ def _add_weights(app: FastAPI, held: Held) -> None:
     @app.get("/weight_info")
     def weight_info() -> dict[str, str]:
         return {"weight_version": held.version}
+
+
+def _add_pauses(app: FastAPI, going: asyncio.Event) -> None:
+    @app.post("/pause")
+    async def pause(mode: Literal["keep"]) -> dict[str, str]:
+        """What comes from now on waits. What began before keeps its weights: these change only when
+        it is done."""
+        going.clear()
+        return {"status": "paused"}
+
+    @app.post("/resume")
+    async def resume() -> dict[str, str]:
+        going.set()
+        return {"status": "resumed"}
 
 
 async def done(future: Future[Any]) -> Any:

@@ -48,7 +48,7 @@ def vllm_command(
     environment = {"VLLM_SERVER_DEV_MODE": "1", "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}
     if rank is not None:
         most = next((size for size in (8, 16, 32, 64, 128, 256, 320, 512) if size >= rank), rank)
-        arguments += ["--enable-lora", "--max-lora-rank", str(most), "--max-loras", "2"]
+        arguments += ["--enable-lora", "--max-lora-rank", str(most), "--max-loras", "4"]
     if cpu:
         arguments += ["--worker-extension-cls", "strop_vllm_cpu.Plain"]
         environment |= {"PYTHONPATH": str(FILES), "VLLM_CPU_KVCACHE_SPACE": "1"}
@@ -66,5 +66,5 @@ def sglang_command(
     ]  # fmt: skip
     if rank is not None:
         arguments += ["--enable-lora", "--max-lora-rank", str(rank),
-                      "--lora-target-modules", "all", "--max-loras-per-batch", "2"]  # fmt: skip
+                      "--lora-target-modules", "all", "--max-loras-per-batch", "4"]  # fmt: skip
     return Command(tuple(arguments), {})

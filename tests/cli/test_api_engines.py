@@ -69,5 +69,7 @@ class TestEngines:
         engine = Counted(str(model_folder))
         with pytest.raises(RecipeError, match="method sft samples nothing"):
             strop.train(recipes["sft"], engine=engine)
+        suite = {"name": "own", "tasks": [{"name": "said", "data": "t.jsonl", "kind": "generate",
+                                           "scores": [{"function": "exact_answer"}]}]}  # fmt: skip
         with pytest.raises(UsageError, match="an engine answers by itself"):
-            strop.evaluate({}, engine, output=tmp_path / "out", outputs="said.jsonl")
+            strop.evaluate(suite, engine, output=tmp_path / "out", outputs="said.jsonl")

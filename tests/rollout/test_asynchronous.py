@@ -162,7 +162,9 @@ class TestStaleness:
             time.sleep(0.001)
         for step in range(5, 8):
             learnt += prompts_of(gathered := source.next(step, step))
-        assert gathered.metrics["async/dropped"] == 1
+        # a busy machine may make others late as well
+        assert gathered.metrics["async/dropped"] >= 1
+        assert 0 not in source.tickets.outstanding
         assert first[0] not in learnt
         assert len(learnt) == 8 * BATCH == gathered.metrics["async/learnt"]
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 import scipy.stats
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evidence.planted import Flipping, Graded, shares, sizes
@@ -216,6 +216,7 @@ class TestVerdicts:
             base.tolist(), candidate.tolist(), margin=0.1, clusters=[f"c{k}" for k in labels]
         )
 
+    @settings(deadline=None)
     @given(st.integers(0, 2**32), st.sampled_from([0.0, 0.05, -0.1]), st.booleans())
     def test_p_value_and_interval_agree(self, seed: int, bound: float, graded: bool) -> None:
         draw = np.random.default_rng(seed)

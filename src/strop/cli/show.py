@@ -119,7 +119,10 @@ class Progress:
         held_out += [name for name in record.metrics if name.startswith("dev/")]
         shown = "  ".join(f"{n} {record.metrics[n]:.3g}" for n in [*named, *held_out])
         now, done = time.monotonic(), record.step == record.total
-        seconds = self.remaining.after(record.step, record.total, now, record.metrics["step_time"])
+        took = record.metrics.get("step_time")  # what is measured before step 1 is no step
+        seconds = (
+            None if took is None else self.remaining.after(record.step, record.total, now, took)
+        )
         left = "" if seconds is None or done else f"  {spoken(seconds)} left"
         if self.bar is not None:
             self.bar.update(self.task, completed=record.step, m=shown, left=left)

@@ -21,17 +21,23 @@ GRACE = 20.0
 def main() -> int:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     command = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, preexec_fn=_as_usual)
-    threading.Thread(target=_end_with_input, args=(command,), daemon=True).start()
-    return command.wait()
+    told = threading.Event()
+    ending = threading.Thread(target=_end_with_input, args=(command, told), daemon=True)
+    ending.start()
+    status = command.wait()
+    if told.is_set():
+        ending.join()  # what the command started may still be there: it is ended, too
+    return status
 
 
 def _as_usual() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _end_with_input(command: "subprocess.Popen[bytes]") -> None:
+def _end_with_input(command: "subprocess.Popen[bytes]", told: threading.Event) -> None:
     while os.read(0, 4096):
         pass
+    told.set()
     os.killpg(0, signal.SIGTERM)
     with contextlib.suppress(subprocess.TimeoutExpired):
         command.wait(GRACE)

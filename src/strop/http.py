@@ -185,7 +185,11 @@ class HttpClient:
                 if not self.limits.slow_again:
                     break
             except httpx.HTTPError as error:
-                problem, asked_for, status = f"{type(error).__name__}: {error}", 0.0, None
+                problem, asked_for, status = (
+                    f"{type(error).__name__}: {error}".rstrip(": "),
+                    0.0,
+                    None,
+                )
             else:
                 if response.is_success:
                     return (read or _parsed)(response, url)

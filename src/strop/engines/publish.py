@@ -13,19 +13,19 @@ from strop.model.network import Policy
 class Publisher:
     """Publishes a policy to an engine whenever it was updated since the last time.
 
-    `updates` counts the policy's updates; a count that went back (a checkpoint was loaded) is
-    another state, too. `version` is the engine's number of what it has, 0 before the first time.
+    `state` names the policy's weights: it is another one after every update, and after a checkpoint
+    was loaded. `version` is the engine's number of what it has, 0 before the first time.
     """
 
-    def __init__(self, policy: Policy, engine: Engine, updates: Callable[[], int]) -> None:
-        self.policy, self.engine, self.updates = policy, engine, updates
+    def __init__(self, policy: Policy, engine: Engine, state: Callable[[], object]) -> None:
+        self.policy, self.engine, self.state = policy, engine, state
         self.version = 0
-        self._published: int | None = None
+        self._published: object = None
 
     def publish(self) -> int:
         """The version that the engine has now; nothing is sent where these are its weights
         already."""
-        now = self.updates()
+        now = self.state()
         if now != self._published:
             self.version = self.engine.publish(weights_of(self.policy))
             self._published = now

@@ -99,7 +99,7 @@ def _online(
     checks = prepared.checks
     if not isinstance(given, LocalEngine) or engine is not None:
         checks = {**checks, "engine": given.identity()}
-    publisher = Publisher(policy, given, lambda: state.updates()[0])
+    publisher = Publisher(policy, given, lambda: (state.updates()[0], state.loaded))
     sampling = replace(sampling_of(recipe.rollout), routes=recipe.rollout.routing_replay)
     parity = Parity(policy, given, prepared.tasks, sampling, recipe.seed, publish=publisher.publish)
     mismatch = expect_parity(parity, limit=recipe.rollout.mismatch_limit)

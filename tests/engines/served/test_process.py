@@ -66,6 +66,29 @@ def test_a_run_samples_from_another_process_and_its_ratios_are_one(
 
 
 @pytest.mark.parametrize("adapter", [None, {"rank": 4}])
+@pytest.mark.parametrize("source", [{"kind": "synchronous"}, {"kind": "async"}])
+def test_a_resumed_run_samples_from_the_weights_of_its_checkpoint(
+    model_folder: Path, recipe: dict[str, Any], adapter: Any, source: Any
+) -> None:
+    """Until the checkpoint is loaded its servers have the weights that the run began with."""
+    recipe["model"]["lora"] = adapter
+    recipe["run"] |= {"steps": 4, "save_every": 2}
+    recipe["optim"]["schedule"] = "constant"
+    with process(model_folder) as url:
+        recipe["rollout"] |= {"engine": {"kind": "vllm", "url": url}, "source": source}
+        strop.train(recipe, rewards=[short])
+        recipe["run"]["steps"] = 6
+        run = strop.train(recipe, rewards=[short], resume=True, force_resume=True)
+    name = "async" if source["kind"] == "async" else "mismatch"
+    apart = run.metrics[f"{name}/logprob_difference"].values
+    if name == "mismatch":
+        assert max(apart) < 1e-5
+    else:  # what is sampled first after the checkpoint was loaded is of its weights
+        assert run.metrics["async/staleness"].values[4] == 0
+        assert apart[4] < 1e-5
+
+
+@pytest.mark.parametrize("adapter", [None, {"rank": 4}])
 def test_an_asynchronous_run_learns_from_every_prompt_once(
     model_folder: Path, recipe: dict[str, Any], adapter: Any, tmp_path: Path
 ) -> None:

@@ -96,6 +96,19 @@ class TestWeights:
         publisher.publish()
         assert engine.version == 2
 
+    def test_an_adapter_on_weights_that_another_run_replaced(
+        self, model_folder: Path, server: Running, tmp_path: Path
+    ) -> None:
+        """However little they differ: the canary alone would let them pass."""
+        whole = load_policy(ModelRecipe(path=str(model_folder)))
+        first = engine_for(whole, tmp_path / "whole", server)
+        publish(first, whole)
+        first.close()
+        policy = load_policy(ModelRecipe(path=str(model_folder), lora={"rank": 4}), seed=3)  # type: ignore[arg-type]
+        engine = engine_for(policy, tmp_path / "adapter", server)
+        with pytest.raises(TrainingError, match=r"base weights are not those it was started with"):
+            publish(engine, policy)
+
     def test_two_versions_stay_on_disk_and_one_adapter_on_the_server(
         self, trains: Policy, server: Running, tmp_path: Path
     ) -> None:

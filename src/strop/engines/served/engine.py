@@ -43,6 +43,10 @@ from strop.types import Branch, Completion, Task, Tree, VersionSpan
 A = TypeVar("A", Said, Scored)
 
 
+FIRST = (None, "0", "default")
+"""What servers call the weights they were started with: `strop engine serve`; vLLM and SGLang."""
+
+
 @dataclass(frozen=True, slots=True)
 class Held:
     """What a server has, as the canary saw it: `Held(7, {"a1b2-7": 7, "a1b2-6": 6})`.
@@ -168,6 +172,8 @@ class ServedEngine:
         tree = self.canary.tree
         ids = [*tree.trunk, *tree.branches[0].ids]
         said = self._asked(server, self.version, lambda adapter: server.score(ids, adapter))
+        if self._policy.is_adapter and server.url not in self._held:
+            expect_first_weights(weights_of(server.score(ids, None).spans), server.url)
         label = self.sync.label(self.version)
         if label is not None:
             expect_labels(said.spans, {label: self.version}, server.url)
@@ -246,6 +252,18 @@ class ServedEngine:
             if refused(error) and not self.sync.holds(server, version):
                 raise OtherWeightsError(f"it has no {adapter} any more", where=server.url) from None
             raise
+
+
+def expect_first_weights(label: str | None, url: str) -> None:
+    """Raise `TrainingError` where a server's own weights were replaced since it was started: an
+    adapter belongs to those of the recipe's model."""
+    if label not in FIRST:
+        raise TrainingError(
+            f"the server's base weights are not those it was started with: another run replaced "
+            f"them, and they are called {label!r}",
+            where=url,
+            fix="start it anew with model.path of the recipe",
+        )
 
 
 def completion_of(

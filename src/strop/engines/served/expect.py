@@ -42,8 +42,10 @@ def expect_servers(
         server.expect_usable(prompts[0].prompt_ids)
     held = {about.model for about in abouts}
     if len(held) > 1:
-        raise UsageError(f"the servers hold different models: {', '.join(sorted(held))}",
-                         fix="start all with the same model or --served-model-name")  # fmt: skip
+        pairs = zip(servers, abouts, strict=True)
+        each = ", ".join(f"{server.url} {about.model}" for server, about in pairs)
+        raise UsageError(f"the servers hold different models: {each}",
+                         fix="start all with the same model")  # fmt: skip
     return abouts[0]
 
 

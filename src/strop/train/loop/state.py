@@ -101,15 +101,16 @@ class LeftOutUpdates:
 class TrainState:
     """What training changes.
 
-    `step` counts finished steps; `reward_mean` is the mean reward of all answers trained on so far
-    (BCO reads it); `unscored` counts for each reward the steps in a row with too many unscored
-    completions; `reference` is set only if it moves with the policy, `rollouts` only if the run
-    samples.
+    `step` counts finished steps; `loaded` how often a checkpoint was loaded in this process;
+    `reward_mean` is the mean reward of all answers trained on so far (BCO reads it); `unscored`
+    counts for each reward the steps in a row with too many unscored completions; `reference` is set
+    only if it moves with the policy, `rollouts` only if the run samples.
     """
 
     network: Network
     optimizer: Optimizers
     step: int = 0
+    loaded: int = 0
     reference: Reference | None = None
     critic: Critic | None = None
     position: DataPosition = field(default_factory=DataPosition)

@@ -168,6 +168,7 @@ def restore(state: TrainState, folder: Path) -> None:
         torch.cuda.set_rng_state(streams["cuda"])
     carried = json.loads((folder / "trainer.json").read_text())
     state.step = int(carried["step"])
+    state.loaded += 1
     for name, part in state.parts().items():
         part.load(carried["parts"][name])
 

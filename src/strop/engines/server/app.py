@@ -26,6 +26,10 @@ from strop.types import Completion, Origin, Task
 Ids = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
 
 
+PAUSED_AT_MOST = 300.0
+"""Seconds after which a pause ends by itself."""
+
+
 class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
@@ -215,16 +219,25 @@ def _add_weights(app: FastAPI, held: Held) -> None:
 
 
 def _add_pauses(app: FastAPI, going: asyncio.Event) -> None:
+    ends: list[asyncio.TimerHandle] = []
+
+    def go_on() -> None:
+        going.set()
+        while ends:
+            ends.pop().cancel()
+
     @app.post("/pause")
     async def pause(mode: Literal["keep"]) -> dict[str, str]:
         """What comes from now on waits. What began before keeps its weights: these change only when
-        it is done."""
+        it is done. Whoever asked for it may have died."""
+        go_on()
         going.clear()
+        ends.append(asyncio.get_running_loop().call_later(PAUSED_AT_MOST, go_on))
         return {"status": "paused"}
 
     @app.post("/resume")
     async def resume() -> dict[str, str]:
-        going.set()
+        go_on()
         return {"status": "resumed"}
 
 

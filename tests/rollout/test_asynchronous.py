@@ -18,9 +18,11 @@ from hypothesis import strategies as st
 
 from strop.data.order import DataMixture, Part
 from strop.engines.engine import Request
+from strop.engines.publish import Publisher
 from strop.errors import UnscoredError, UsageError
 from strop.recipe.loading.load import load_recipe
 from strop.recipe.train.source import AsynchronousRecipe
+from strop.rollout import asynchronous
 from strop.rollout.asynchronous import AsynchronousSource, IdleClock, ages_of
 from strop.rollout.saved import group_of, group_plain
 from strop.rollout.source import StepRollouts, SynchronousSource
@@ -38,6 +40,11 @@ class Paced:
 
     def __init__(self, pace: Callable[[Request], float]) -> None:
         self.pace, self.version = pace, 0
+
+    @property
+    def current(self) -> int:
+        """The weights were always updated since they were published."""
+        return self.version + 1
 
     def publish(self) -> int:
         self.version += 1
@@ -106,7 +113,7 @@ def make(recipes: dict[str, Path]) -> Callable[..., AsynchronousSource]:
         prompts = prompted([(n,) for n in range(1, records + 1)])
         return AsynchronousSource(
             recipe, named, prompts, mixture, engine, reward or ByIndex(), total=total,
-            publish=engine.publish,
+            publisher=engine,
         )  # fmt: skip
 
     return source
@@ -183,7 +190,7 @@ class TestAsTheSynchronousSource:
         ours, theirs = engine_of(model), engine_of(model)
         ahead = AsynchronousSource(
             recipe, AsynchronousRecipe(kind="async", max_staleness=0), prompts, mixture, ours,
-            reward, total=4, publish=lambda: ours.publish({}),
+            reward, total=4, publisher=Publisher(engine_of(model).policy(), ours, lambda: object()),
         )  # fmt: skip
         waits = SynchronousSource(
             recipe, prompts, mixture, theirs, reward, publish=lambda: theirs.publish({})
@@ -300,8 +307,81 @@ class TestAccounts:
         assert prompts_of(gathered) == [1 + i for i in source.mixture.draw(2).own]
         assert [t.position for t in source.tickets.outstanding.values()] == [3] * BATCH
 
+    def test_a_run_that_left_records_out_learns_from_none_of_them(self, make: Any) -> None:
+        """It went back with prompts outstanding: theirs are those after the records left out."""
+        source = make(Paced(at_once), staleness=2)
+        seen = prompts_of(source.next(0, 0))
+        saved = json.loads(json.dumps(source.state()))
+        blown_up = [prompts_of(source.next(step, step)) for step in (1, 2)]
+        source.load(saved)
+        later = [prompts_of(source.next(step, position=step + 2)) for step in (1, 2)]
+        assert later == [[1 + i for i in source.mixture.draw(n).own] for n in (3, 4)]
+        assert not {*seen, *blown_up[0], *blown_up[1]} & {*later[0], *later[1]}
+        assert source.tickets.dropped == 0
+
+    def test_a_signal_at_the_end_of_a_step_loses_no_prompt(
+        self, make: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        source = make(Paced(at_once))
+        expected = prompts_of(make(Paced(at_once)).next(0, 0))
+
+        def interrupted(group: ScoredGroup, version: int) -> list[int]:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as planted:
+            planted.setattr(asynchronous, "ages_of", interrupted)
+            planted.setattr(AsynchronousSource, "_age", lambda self, group: 0)
+            with pytest.raises(KeyboardInterrupt):
+                source.next(0, 0)
+        other = make(Paced(at_once))
+        other.load(json.loads(json.dumps(source.state())))
+        assert prompts_of(other.next(0, 0)) == expected
+
+    def test_a_version_published_before_the_save_makes_no_group_older(self, make: Any) -> None:
+        """A held-out evaluation gave the engine the weights that the checkpoint has."""
+
+        class Evaluated(Paced):
+            current = property(lambda self: self.version)  # type: ignore[assignment]
+
+        source = make(Evaluated(at_once), staleness=1)
+        source.next(0, 0)
+        while len(source._arrived.groups) < BATCH:
+            time.sleep(0.001)
+        source.held_out(prompted([(5,)]), ByIndex(), samples=2, temperature=0.0)
+        saved = json.loads(json.dumps(source.state()))
+        other = make(Paced(at_once), staleness=1)
+        other.load(saved)
+        assert other.next(1, 1).metrics["async/dropped"] == 0
+
 
 class TestFaults:
+    def test_a_reward_that_ends_the_program_ends_the_step(self, make: Any) -> None:
+        class Leaves:
+            def judge_rollouts(self, rollouts: Sequence[Rollout]) -> Judged:
+                raise SystemExit(3)
+
+        with pytest.raises(SystemExit):
+            make(Paced(at_once), reward=Leaves()).next(0, 0)
+
+    def test_a_closed_source_asks_for_nothing_more(self, make: Any) -> None:
+        begun, go_on = threading.Event(), threading.Event()
+        asked: list[int] = []
+
+        def held(request: Request) -> float:
+            asked.append(request.key.index)
+            begun.set()
+            assert go_on.wait(20)
+            return 0.0
+
+        source = make(Paced(held))
+        source._ask(BATCH)
+        assert begun.wait(20)
+        source.close()
+        go_on.set()
+        while source._idle.busy:
+            time.sleep(0.001)
+        assert len(asked) == 1
+
     def test_what_a_thread_raises_ends_the_step(self, make: Any) -> None:
         def broken(request: Request) -> float:
             raise UsageError("the server fell over")

@@ -22,6 +22,11 @@ class Publisher:
         self.version = 0
         self._published: object = None
 
+    @property
+    def current(self) -> int:
+        """The version that the policy's weights have, or will have once they are published."""
+        return self.version + (self.state() != self._published)
+
     def publish(self) -> int:
         """The version that the engine has now; nothing is sent where these are its weights
         already."""

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from strop.data.order import DataMixture
 from strop.engines.draws import DrawKey
@@ -28,18 +28,20 @@ from strop.rollout.source import (
 )
 from strop.rollout.tickets import Ticket, Tickets
 from strop.tracking.phases import phase
-from strop.types import Completion, Failure, Rollout, ScoredGroup, trainable
+from strop.types import Completion, Failure, Judged, Rollout, ScoredGroup, trainable
 
 FEW = "resume with the recipe that the run was started with, or pass --overwrite to start again"
 
 
 @dataclass(slots=True)
 class Arrived:
-    """What came back since the last step: scored groups by ticket number, and what failed."""
+    """What came back and is not learnt from: scored groups by ticket number, and what failed. Once
+    it is `over` nothing more is asked for."""
 
     groups: dict[int, ScoredGroup] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
-    error: Exception | None = None
+    error: BaseException | None = None
+    over: threading.Event = field(default_factory=threading.Event)
 
 
 class IdleClock:
@@ -67,6 +69,15 @@ class IdleClock:
         return seconds
 
 
+class Published(Protocol):
+    """Who gives the engine the trainer's weights (strop.engines.publish)."""
+
+    @property
+    def current(self) -> int: ...
+
+    def publish(self) -> int: ...
+
+
 class AsynchronousSource:
     """The engine samples in other threads, up to `max_staleness` steps ahead of the trainer.
 
@@ -92,11 +103,11 @@ class AsynchronousSource:
         reward: Reward,
         *,
         total: int,
-        publish: Callable[[], int],
+        publisher: Published,
     ) -> None:
         self.recipe, self.prompts, self.mixture = recipe, prompts, mixture
         self.ahead, self.in_order = asynchronous.max_staleness, asynchronous.order == "drawn"
-        self.engine, self.reward, self.publish = engine, reward, publish
+        self.engine, self.reward, self.publisher = engine, reward, publisher
         self.tickets = Tickets(mixture.own, total)
         self.version = 0
         self._shift = 0
@@ -114,7 +125,7 @@ class AsynchronousSource:
     def next(self, step: int, position: int) -> StepRollouts:
         """The groups of a step, and what was drawn for further ones."""
         self._shift = (position - step) % self.tickets.total
-        self.version = self.publish()
+        self.version = self.publisher.publish()
         self._come_back()
         batch = self.tickets.batch
         most = batch * (self.recipe.rollout.resample + 1)
@@ -139,9 +150,14 @@ class AsynchronousSource:
     def held_out(
         self, tasks: Sequence[PromptedTask], reward: Reward, *, samples: int, temperature: float
     ) -> Collected:
-        self.version = self.publish()
+        self.version = self.publisher.publish()
+
+        def judged(rollouts: Sequence[Rollout]) -> Judged:
+            with self._rewarding:
+                return reward.judge_rollouts(rollouts)
+
         return answers_to(
-            self.recipe, tasks, self.engine, reward, samples=samples, temperature=temperature
+            self.recipe, tasks, self.engine, judged, samples=samples, temperature=temperature
         )
 
     def state(self) -> dict[str, Any]:
@@ -149,7 +165,7 @@ class AsynchronousSource:
         is sampled again, with the same draws. So are groups with routes, which are large."""
         with self._changed:
             groups = {
-                str(number): group_plain(group, self.version)
+                str(number): group_plain(group, self.publisher.current)
                 for number, group in self._arrived.groups.items()
                 if all(c.routes is None for c in group.rollout.completions)
             }
@@ -162,27 +178,31 @@ class AsynchronousSource:
                 "synchronously: an asynchronous one would begin with the first prompt again",
                 fix=FEW,
             )
+        self.close()
         with self._changed:
             self.tickets.load(state["tickets"])
             self._loaded = dict(state["groups"])
-            self._arrived = Arrived()
             self._asked_again = [
                 t for n, t in self.tickets.outstanding.items() if str(n) not in self._loaded
             ]
 
     def close(self) -> None:
         """What is still being sampled is not waited for."""
+        self._arrived.over.set()
         self._arrived = Arrived()
 
     def _come_back(self) -> None:
-        """After a checkpoint was loaded: its finished groups, which are one step older now, and
-        what was being sampled, once more."""
+        """After a checkpoint was loaded: its finished groups, and what was being sampled once more.
+        Where the run left records out, all that is outstanding is asked for anew."""
+        moved = self.tickets.moved(self._shift)
+        if moved:
+            self.close()
+            self._loaded, self._asked_again = {}, list(self.tickets.outstanding.values())
         for number, saved in self._loaded.items():
             ticket = self.tickets.outstanding[int(number)]
-            group = group_of(saved, self._prompt(ticket), self.version - 1)
+            group = group_of(saved, self._prompt(ticket), self.version)
             self._arrived.groups[ticket.number] = group
-        self._loaded = {}
-        again, self._asked_again = self._asked_again, []
+        again, self._loaded, self._asked_again = self._asked_again, {}, []
         self._start(again)
 
     def _ask(self, up_to: int) -> None:
@@ -203,17 +223,20 @@ class AsynchronousSource:
         answers: dict[int, dict[int, Completion]] = {n: {} for n in range(len(tickets))}
         try:
             for index, answer in self.engine.generate(requests):
+                if arrived.over.is_set():
+                    break
                 which, member = divmod(index, size)
                 answers[which][member] = trainable(answer)
                 if len(answers[which]) == size:
                     whole = tuple(answers[which][n] for n in range(size))
                     self._score(tickets[which], whole, arrived)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the trainer has to be told
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the trainer has to be told
             with self._changed:
                 arrived.error = error
                 self._changed.notify_all()
-        with self._changed:
-            self._idle.ended()
+        finally:
+            with self._changed:
+                self._idle.ended()
 
     def _score(self, ticket: Ticket, completions: tuple[Completion, ...], arrived: Arrived) -> None:
         prompt = self._prompt(ticket)
@@ -269,11 +292,9 @@ class AsynchronousSource:
         equal: list[ScoredGroup],
         step: int,
     ) -> StepRollouts:
-        """What was taken is learnt from now, and no longer outstanding."""
+        """What was taken is learnt from now, and no longer outstanding: that is said last, because
+        a signal may come before."""
         with self._changed:
-            self.tickets.learn(taken)
-            for ticket in taken:
-                del self._arrived.groups[ticket.number]
             failures, self._arrived.failures = tuple(self._arrived.failures), []
         sampled = (*useful, *equal)
         warn_of(failures)
@@ -284,10 +305,14 @@ class AsynchronousSource:
             batch = self.tickets.batch
             learnt = filled(useful, equal, batch, seed=self.recipe.seed, step=step)
         rounds = len(taken) / self.tickets.batch
-        return StepRollouts(learnt, sampled, rounds, failures, self._metrics(learnt))
-
-    def _metrics(self, learnt: Sequence[ScoredGroup]) -> dict[str, float]:
         ages = [age for group in learnt for age in ages_of(group, self.version)]
+        with self._changed:
+            self.tickets.learn(taken)
+            for ticket in taken:
+                del self._arrived.groups[ticket.number]
+        return StepRollouts(learnt, sampled, rounds, failures, self._metrics(ages))
+
+    def _metrics(self, ages: Sequence[int]) -> dict[str, float]:
         waited, self._waited = self._waited, 0.0
         settled = self.tickets.learnt + self.tickets.dropped
         return {

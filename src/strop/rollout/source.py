@@ -15,7 +15,7 @@ from strop.recipe.train.methods import Online
 from strop.rewards.compose import Reward
 from strop.rollout.collect import Collected, carries_no_gradient, collect
 from strop.rollout.overlong import with_overlong_penalty
-from strop.types import Failure, ScoredGroup
+from strop.types import Failure, Judged, Rollout, ScoredGroup
 
 ORDER_STREAM = 10**6
 """Stream that orders the groups of a step after dynamic sampling."""
@@ -106,8 +106,9 @@ class SynchronousSource:
     ) -> Collected:
         self.publish()
         return answers_to(
-            self.recipe, tasks, self.engine, reward, samples=samples, temperature=temperature
-        )
+            self.recipe, tasks, self.engine, reward.judge_rollouts,
+            samples=samples, temperature=temperature,
+        )  # fmt: skip
 
     def state(self) -> dict[str, Any]:
         """Empty: the next rollouts follow from step and position alone."""
@@ -148,7 +149,7 @@ def answers_to(
     recipe: Online,
     tasks: Sequence[PromptedTask],
     engine: Engine,
-    reward: Reward,
+    judge: Callable[[Sequence[Rollout]], Judged],
     *,
     samples: int,
     temperature: float,
@@ -157,7 +158,7 @@ def answers_to(
     return collect(
         tasks,
         engine,
-        reward.judge_rollouts,
+        judge,
         group_size=samples,
         sampling=replace(sampling_of(recipe.rollout), temperature=temperature),
         key=DrawKey(recipe.seed, "held_out"),

@@ -21,7 +21,7 @@ class Ticket:
 
 @dataclass(slots=True)
 class Tickets:
-    """`drawn` = `learnt` + `dropped` + the number of outstanding ones, always.
+    """Every prompt that was drawn is learnt from, dropped, or outstanding.
 
     Batch n of `batch` tickets has the prompts at position n of the data order, `shift` further
     where the run left records out, and those of the first after the last of `total` positions.
@@ -31,19 +31,31 @@ class Tickets:
     total: int
     learnt: int = 0
     dropped: int = 0
-    drawn: int = 0
     outstanding: dict[int, Ticket] = field(default_factory=dict)
+
+    @property
+    def drawn(self) -> int:
+        return self.learnt + self.dropped + len(self.outstanding)
 
     def draw(self, up_to: int, shift: int) -> list[Ticket]:
         """Draw the next prompts, until `up_to` are outstanding."""
         new = []
         while len(self.outstanding) < up_to:
-            number = self.drawn
-            position = (number // self.batch + shift) % self.total
-            new.append(Ticket(number, position, number % self.batch))
-            self.outstanding[number] = new[-1]
-            self.drawn += 1
+            new.append(self._numbered(self.drawn, shift))
+            self.outstanding[new[-1].number] = new[-1]
         return new
+
+    def moved(self, shift: int) -> list[Ticket]:
+        """Outstanding tickets that were drawn before the run left records out, for the prompts that
+        are theirs now."""
+        now = [self._numbered(number, shift) for number in self.outstanding]
+        changed = [ticket for ticket in now if ticket != self.outstanding[ticket.number]]
+        self.outstanding |= {ticket.number: ticket for ticket in changed}
+        return changed
+
+    def _numbered(self, number: int, shift: int) -> Ticket:
+        position = (number // self.batch + shift) % self.total
+        return Ticket(number, position, number % self.batch)
 
     def learn(self, tickets: list[Ticket]) -> None:
         for ticket in tickets:
@@ -76,5 +88,5 @@ class Tickets:
                 f"from or dropped, {len(tickets)} outstanding",
                 fix="resume from the checkpoint before",
             )
-        self.drawn, self.learnt, self.dropped = drawn, saved["learnt"], saved["dropped"]
+        self.learnt, self.dropped = saved["learnt"], saved["dropped"]
         self.outstanding = {ticket.number: ticket for ticket in tickets}

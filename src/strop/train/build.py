@@ -130,7 +130,7 @@ def _source_of(
     sampled = (prepared.tasks, prepared.mixture, engine, prepared.reward)
     if isinstance(named, AsynchronousRecipe):
         source = AsynchronousSource(
-            recipe, named, *sampled, total=prepared.total_steps, publish=publisher.publish
+            recipe, named, *sampled, total=prepared.total_steps, publisher=publisher
         )
         ends.callback(source.close)
         return source

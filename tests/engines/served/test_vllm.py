@@ -96,7 +96,6 @@ def test_adapters_arrive_under_new_names(folder: Path, tmp_path: Path) -> None:
     with vllm(folder, rank=4) as server:
         engine = engine_for(policy, server, tmp_path)
         expect_parity(policy, engine)
-        assert len(expect_stamped(engine, policy, rounds=2)) > 1
         assert len(server.about().adapters) == 1
         engine.publish(dict(policy.model.named_parameters()))
         server.unload_adapter(server.about().adapters[0])

@@ -62,7 +62,8 @@ def test_what_it_owed_is_asked_of_another() -> None:
 
 
 PROGRAM = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what a job in the background ignores
 from strop.engines.served.fleet import Asked, Fleet, Member
 from strop.engines.served.vllm import VllmServer
 

@@ -143,8 +143,9 @@ def test_one_that_hears_no_signal_is_killed(
 
 
 HOLDER = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what a job in the background ignores
 from strop.engines.served.command import Command
 from strop.engines.served.process import started
 here = Path(sys.argv[1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -251,12 +252,11 @@ class TestSeveralServers:
         running: list[Running] = []
 
         def dies(held: Any) -> None:
-            """Its connections end when it has begun to sample."""
-            sample = held.sample
+            """Its connections end when it has begun to sample, and no answer was given."""
 
             def dying(request: Any, adapter: Any) -> Any:
                 running[0].server.should_exit = running[0].server.force_exit = True
-                return sample(request, adapter)
+                return Future()
 
             held.sample = dying
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,16 @@ def nudge(policy: Policy, size: float = 0.02) -> None:
     with torch.no_grad():
         for weight in policy.trainable():
             weight += size * torch.randn(weight.shape, generator=draw)
+
+
+def killing_after(
+    count: int, server: Running, answers: Iterator[tuple[int, Completion]]
+) -> Iterator[tuple[int, Completion]]:
+    """The answers; once so many have come, the server dies."""
+    for number, answer in enumerate(answers, 1):
+        if number == count:
+            threading.Thread(target=server.kill).start()
+        yield answer
 
 
 @torch.no_grad()

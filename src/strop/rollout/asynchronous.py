@@ -6,11 +6,12 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from strop.data.order import DataMixture
 from strop.engines.draws import DrawKey
 from strop.engines.engine import Engine, PromptedTask, Request, requests_of
+from strop.engines.publish import Publisher
 from strop.errors import UsageError
 from strop.recipe.train.methods import Online
 from strop.recipe.train.source import AsynchronousRecipe
@@ -69,15 +70,6 @@ class IdleClock:
         return seconds
 
 
-class Published(Protocol):
-    """Who gives the engine the trainer's weights (strop.engines.publish)."""
-
-    @property
-    def current(self) -> int: ...
-
-    def publish(self) -> int: ...
-
-
 class AsynchronousSource:
     """The engine samples in other threads, up to `max_staleness` steps ahead of the trainer.
 
@@ -103,7 +95,7 @@ class AsynchronousSource:
         reward: Reward,
         *,
         total: int,
-        publisher: Published,
+        publisher: Publisher,
     ) -> None:
         self.recipe, self.prompts, self.mixture = recipe, prompts, mixture
         self.ahead, self.in_order = asynchronous.max_staleness, asynchronous.order == "drawn"
@@ -150,7 +142,7 @@ class AsynchronousSource:
     def held_out(
         self, tasks: Sequence[PromptedTask], reward: Reward, *, samples: int, temperature: float
     ) -> Collected:
-        self.version = self.publisher.publish()
+        self.publisher.publish()
 
         def judged(rollouts: Sequence[Rollout]) -> Judged:
             with self._rewarding:
@@ -219,10 +211,9 @@ class AsynchronousSource:
     def _sample(self, tickets: list[Ticket], arrived: Arrived) -> None:
         """Ask for these prompts' groups; every group goes to `arrived` once it is whole."""
         size = self.recipe.rollout.group_size
-        requests = [request for ticket in tickets for request in self._requests(ticket)]
         answers: dict[int, dict[int, Completion]] = {n: {} for n in range(len(tickets))}
         try:
-            for index, answer in self.engine.generate(requests):
+            for index, answer in self.engine.generate(self._requests(tickets)):
                 if arrived.over.is_set():
                     break
                 which, member = divmod(index, size)
@@ -249,12 +240,18 @@ class AsynchronousSource:
             arrived.failures += judged.failures
             self._changed.notify_all()
 
-    def _requests(self, ticket: Ticket) -> list[Request]:
-        """The requests that the synchronous source makes for this prompt, keys included."""
-        size = self.recipe.rollout.group_size
-        key = DrawKey(self.recipe.seed, "training", ticket.number // self.tickets.batch)
-        batch = requests_of(self.tasks(ticket.position), training_sampling(self.recipe), key, size)
-        return batch[ticket.place * size : (ticket.place + 1) * size]
+    def _requests(self, tickets: list[Ticket]) -> list[Request]:
+        """The requests that the synchronous source makes for these prompts, keys included."""
+        size, sampling = self.recipe.rollout.group_size, training_sampling(self.recipe)
+        whole: dict[int, list[Request]] = {}
+        found = []
+        for ticket in tickets:
+            step = ticket.number // self.tickets.batch
+            if step not in whole:
+                key = DrawKey(self.recipe.seed, "training", step)
+                whole[step] = requests_of(self.tasks(ticket.position), sampling, key, size)
+            found += whole[step][ticket.place * size : (ticket.place + 1) * size]
+        return found
 
     def _prompt(self, ticket: Ticket) -> PromptedTask:
         return self.prompts[self.mixture.draw(ticket.position).own[ticket.place]]

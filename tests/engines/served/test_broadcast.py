@@ -33,6 +33,7 @@ from strop.types import Origin, Task, Tree
 from tests.support.engine_processes import process
 from tests.support.engine_servers import Running, engine_server, start
 from tests.support.runs import WriteRows
+from tests.support.served import nudge, publish
 
 IDS = [(2, 40, 41, 42, 43, 3), (2, 50, 51, 3)]
 PROMPTS = [PromptedTask(Task(str(n), {}, Origin("t", n)), ids) for n, ids in enumerate(IDS)]
@@ -45,17 +46,6 @@ def engine_for(policy: Policy, root: Path, *servers: Running) -> ServedEngine:
     model = ModelRecipe(path="base")
     about = expect_servers(recipe, model, policy.tokenizer, PROMPTS, answer_tokens=12)
     return served_engine(recipe, about, policy, PROMPTS, folder=root / "engine")
-
-
-def publish(engine: ServedEngine, policy: Policy) -> int:
-    return engine.publish(dict(policy.model.named_parameters()))
-
-
-def nudge(policy: Policy, size: float = 0.02) -> None:
-    draw = torch.Generator().manual_seed(9)
-    with torch.no_grad():
-        for weight in policy.trainable():
-            weight += size * torch.randn(weight.shape, generator=draw)
 
 
 @torch.no_grad()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,26 +15,17 @@ from strop.engines.draws import DrawKey
 from strop.engines.engine import Request, Sampling, requests_of
 from strop.errors import HttpError, TrainingError, UsageError
 from strop.model.network import Policy
-from strop.types import Branch, Completion, Tree
+from strop.types import Branch, Tree
 from tests.support.engine_servers import Running, engine_server, start
 from tests.support.served import (
     PROMPTS,
     engine_for,
+    killing_after,
     nudge,
     publish,
     requests,
     trained,
 )
-
-
-def killing_after(
-    count: int, server: Running, answers: Iterator[tuple[int, Completion]]
-) -> Iterator[tuple[int, Completion]]:
-    """The answers; once so many have come, the server dies."""
-    for number, answer in enumerate(answers, 1):
-        if number == count:
-            threading.Thread(target=server.kill).start()
-        yield answer
 
 
 class TestFleet:

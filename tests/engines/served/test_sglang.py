@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +27,7 @@ from strop.recipe.train.model import ModelRecipe
 from strop.types import Completion, Origin, Task, Tree
 from tests.support.engine_servers import Running, engine_server, start
 from tests.support.runs import WriteRows
+from tests.support.served import killing_after, nudge, publish
 from tests.support.sglang_app import Sglang
 
 IDS = [(2, 40, 41, 42, 43, 3), (2, 50, 51, 3)]
@@ -45,17 +45,6 @@ def engine_for(policy: Policy, root: Path, *servers: Running, **options: Any) ->
     model = ModelRecipe(path="base", lora=lora)
     about = expect_servers(recipe, model, policy.tokenizer, PROMPTS, answer_tokens=12)
     return served_engine(recipe, about, policy, PROMPTS, folder=root / "engine")
-
-
-def publish(engine: ServedEngine, policy: Policy) -> int:
-    return engine.publish(dict(policy.model.named_parameters()))
-
-
-def nudge(policy: Policy, size: float = 0.02) -> None:
-    draw = torch.Generator().manual_seed(9)
-    with torch.no_grad():
-        for weight in policy.trainable():
-            weight += size * torch.randn(weight.shape, generator=draw)
 
 
 @torch.no_grad()
@@ -202,16 +191,6 @@ class TestWire:
             publish(engine, policy)
             answers = dict(engine.generate(requests()))
         assert [answers[n].finish == "aborted" for n in range(6)] == [False] * 3 + [True] * 3
-
-
-def killing_after(
-    count: int, server: Running, answers: Iterator[tuple[int, Completion]]
-) -> Iterator[tuple[int, Completion]]:
-    """The answers; once so many have come, the server dies."""
-    for number, answer in enumerate(answers, 1):
-        if number == count:
-            threading.Thread(target=server.kill).start()
-        yield answer
 
 
 class TestWeights:

@@ -75,15 +75,12 @@ class FixedEngine:
 
     def context(self) -> int:
         """Tokens that the model and all servers read."""
-        return min([self.positions, *self._contexts()])
+        bounds = [about.context for about in self._abouts if about.context is not None]
+        return min([self.positions, *bounds])
 
     def longest(self) -> int:
         """Tokens of the longest text that all servers can score."""
         return self.context() - AFTER
-
-    def _contexts(self) -> list[int]:
-        """Those of the servers that set a bound."""
-        return [about.context for about in self._abouts if about.context is not None]
 
     @cached_property
     def positions(self) -> int:

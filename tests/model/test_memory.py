@@ -25,7 +25,7 @@ from strop.recipe.train.run import RunRecipe
 from strop.train.loop.micro_batches import forward_tokens, micro_batches, split_group
 from strop.train.loop.optim import Optimizers
 from strop.train.loop.state import TrainState
-from strop.train.rundir.checkpoint import capture
+from strop.train.rundir.checkpoint import capture, random_states
 from strop.types import Branch, Tree
 from tests.support.sampling import engine_of, prompted, sample
 
@@ -187,6 +187,6 @@ def test_the_last_checkpoint_is_no_copy() -> None:
     weight = policy.model.get_decoder().layers[0].mlp.up_proj.weight
     name = "model.layers.0.mlp.up_proj.weight"
     for copy in (True, False):
-        taken = capture(state, copy=copy).networks[""][1][name]
+        taken = capture(state, random_states(), copy=copy).networks[""][1][name]
         assert torch.equal(taken, weight)
         assert (taken.data_ptr() == weight.data_ptr()) is not copy

@@ -23,7 +23,7 @@ STARTS_WITHIN = 300.0
 
 @contextmanager
 def process(model_folder: Path) -> Iterator[str]:
-    command = [sys.executable, "-P", "-m", "strop.cli", "engine", "serve", str(model_folder),
+    command = [sys.executable, "-P", "-m", "strop", "engine", "serve", str(model_folder),
                "--port", "0"]  # fmt: skip
     running = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert running.stdout is not None

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from strop.data.order import DataMixture, permutation
+from strop.distributed.world import ALONE, World
 from strop.engines.draws import DrawKey
 from strop.engines.engine import Engine, PromptedTask, Sampling, sampling_of
 from strop.errors import UsageError
@@ -72,9 +73,11 @@ class SynchronousSource:
         reward: Reward,
         *,
         publish: Callable[[], int],
+        world: World = ALONE,
     ) -> None:
         self.recipe, self.prompts, self.mixture = recipe, prompts, mixture
         self.engine, self.reward, self.publish = engine, reward, publish
+        self.world = world
 
     def tasks(self, position: int) -> list[PromptedTask]:
         return self._round(position, 0)
@@ -107,7 +110,7 @@ class SynchronousSource:
         self.publish()
         return answers_to(
             self.recipe, tasks, self.engine, reward.judge_rollouts,
-            samples=samples, temperature=temperature,
+            samples=samples, temperature=temperature, world=self.world,
         )  # fmt: skip
 
     def state(self) -> dict[str, Any]:
@@ -134,6 +137,7 @@ class SynchronousSource:
             group_size=rollout.group_size,
             sampling=training_sampling(self.recipe),
             key=DrawKey(self.recipe.seed, "training", step, number),
+            world=self.world,
         )
         warn_of(collected.failures)
         groups = tuple(shaped(self.recipe, group) for group in collected.groups)
@@ -153,6 +157,7 @@ def answers_to(
     *,
     samples: int,
     temperature: float,
+    world: World = ALONE,
 ) -> Collected:
     """Answers to held-out tasks, with the same draws every time."""
     return collect(
@@ -162,6 +167,7 @@ def answers_to(
         group_size=samples,
         sampling=replace(sampling_of(recipe.rollout), temperature=temperature),
         key=DrawKey(recipe.seed, "held_out"),
+        world=world,
     )
 
 

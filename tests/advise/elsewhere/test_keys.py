@@ -34,6 +34,8 @@ OTHERS: dict[str, Any] = {
     "optim.betas": [0.8, 0.99], "optim.max_grad_norm": 0.5,
     "run.epochs": 5, "run.batch_size": 2, "run.micro_batch_tokens": 2048, "run.save_every": 3,
     "run.skip_nonfinite": 0, "run.sinks": ["wandb"],
+    "run.distributed.shard": "full", "run.distributed.activation_checkpointing": True,
+    "run.distributed.timeout": 60.0,
     "alarms.spike": {"threshold": 3.0}, "alarms.capability_regression": {"patience": 7},
     "objective.beta": 0.35, "objective.nll_weight": 0.3, "objective.label_smoothing": 0.25,
     "objective.divergence": "js", "objective.length_normalized": True, "objective.ld_alpha": 0.5,
@@ -60,6 +62,9 @@ ELSEWHERE = {
     "data": "its parts are tested with the rows",
     "eval": "tested below", "dev": "tested below", "reward": "tested below",
     "run.steps": "excludes run.epochs: tested below",
+    "run.distributed": "tested by its parts",
+    "run.distributed.replicas": "needs shard: tested below",
+    "run.distributed.cpu_offload": "needs shard: tested below",
     "run.keep_checkpoints": "read with run.save_every: tested below",
     "model.quantize": "needs an adapter: tested below",
     "chat_template": "is a file: tested below",
@@ -82,6 +87,9 @@ ELSEWHERE = {
 }  # fmt: skip
 
 AT_ONCE: dict[str, tuple[str, dict[str, Any]]] = {
+    "run.distributed.replicas": ("sft", {"run.distributed": {"shard": "hybrid", "replicas": 2}}),
+    "run.distributed.cpu_offload": ("sft", {
+        "run.distributed": {"shard": "full", "cpu_offload": True}}),
     "run.keep_checkpoints": ("sft", {"run.save_every": 2, "run.keep_checkpoints": 5}),
     "model.quantize": ("sft", {"model.lora": {}, "model.quantize": "nf4"}),
     "model.lora.rslora": ("sft", {"model.lora": {}, "model.lora.rslora": True}),

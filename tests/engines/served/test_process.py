@@ -247,7 +247,7 @@ def test_ctrl_c_ends_a_run_whose_server_fell_silent(
         recipe["model"]["lora"] = {"rank": 4}
         recipe["reward"] = [{"function": "exact_answer"}]
         (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
-        command = [sys.executable, "-m", "strop.cli", "train", str(tmp_path / "recipe.yaml")]
+        command = [sys.executable, "-m", "strop", "train", str(tmp_path / "recipe.yaml")]
         running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         try:
             assert silent.wait(120)

@@ -51,6 +51,7 @@ WHY: Mapping[str, str] = {
     "optim.optimizer": "AdamW trains all weights there",
     "run.skip_nonfinite": "an update that is not finite is not left out there",
     "run.micro_batch_tokens": "a forward is counted in records there, not in tokens",
+    "run.distributed.": "set that system's own launcher and sharding",
     "run.sinks": "name the trackers in that system's own way",
     "text.cache": "where tokens are kept is the system's own affair",
     "text.date": "the template writes the day on which the run is started",

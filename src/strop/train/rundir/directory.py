@@ -54,12 +54,13 @@ MAY_CHANGE = {
     "run.micro_batch_tokens": True,
     "text.cache": True,
     "model.gradient_checkpointing": True,
+    "run.distributed.": True,
 }
 """Keys of the recipe that may change when a run is resumed, and whether a finished run stays up to
 date with other values. A user may switch off an alarm to resume, but the alarm might have ended a
 run that is finished. Sinks only watch, and records are the same wherever their tokens are kept.
 Smaller forwards and gradient checkpointing are the way out of running out of memory, and change the
-result by rounding alone."""
+result by rounding alone; so does another number of processes."""
 FOLDERS = ("final", "base", "profile", "sinks")
 
 

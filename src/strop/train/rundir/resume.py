@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,35 @@ def checkpoint_to_resume(folder: Path, asked: Path | None) -> Path | None:
             fix="begin another run with `model.path` at this checkpoint, or pass --overwrite",
         )
     return checkpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where a run starts: `Start(Path("runs/sft/checkpoint-40"), finished=False)`."""
+
+    checkpoint: Path | None
+    finished: bool
+
+
+def find_start(
+    recipe: Recipe,
+    inputs: Mapping[str, Any],
+    total: int,
+    *,
+    asked: Path | None,
+    force_resume: bool,
+) -> Start:
+    """Where a resumed run of `total` steps goes on: from the checkpoint `asked` for, or the newest;
+    or nowhere, because it is finished."""
+    folder = Path(recipe.output)
+    finished = asked is None and is_finished(folder)
+    if finished and force_resume:
+        finished = not changes(recipe, inputs)
+    if finished:
+        return Start(None, finished=True)
+    checkpoint = checkpoint_to_resume(folder, asked)
+    refuse_nothing_left(folder, total, checkpoint)
+    return Start(checkpoint, finished=False)
 
 
 def refuse_nothing_left(folder: Path, total: int, checkpoint: Path | None) -> None:

@@ -48,7 +48,7 @@ def nudge(policy: Policy, size: float = 0.02) -> None:
     draw = torch.Generator().manual_seed(9)
     with torch.no_grad():
         for weight in policy.trainable():
-            weight += size * torch.randn(weight.shape, generator=draw)
+            weight += size * torch.randn(weight.shape, generator=draw).to(weight.device)
 
 
 def killing_after(

@@ -17,10 +17,12 @@ def _listed(given: object) -> object:
 def _addresses_are_servers(urls: list[str]) -> list[str]:
     plain = [url.rstrip("/") for url in urls]
     for url in plain:
+        if "," in url:
+            raise ValueError(f"{url} are several addresses in one: write a list, [A, B]")
         if url.endswith("/v1"):
             raise ValueError(
-                f"{url} is one of a server's interfaces, and more of them are needed: write "
-                f"{url.removesuffix('/v1')}"
+                f"{url} is the address of a server's OpenAI interface alone: write the server's "
+                f"own, {url.removesuffix('/v1')}"
             )
     if len(set(plain)) < len(plain):
         raise ValueError("the same url stands twice: a server is asked once")

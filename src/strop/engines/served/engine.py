@@ -156,7 +156,7 @@ class ServedEngine:
     def close(self) -> None:
         """Let the servers drop what this run gave them, and remove what it wrote."""
         self.fleet.close()
-        self._wake()
+        self._wake(leaving=True)
         for member in self.fleet.members:
             try:
                 self.sync.leave(member.server)
@@ -174,13 +174,14 @@ class ServedEngine:
             fix="measure the model folder instead",
         )
 
-    def _wake(self) -> None:
+    def _wake(self, *, leaving: bool = False) -> None:
         if not self._asleep:
             return
         torch.cuda.empty_cache()  # what the trainer no longer uses is what they take back
         with self.fleet.preparing:
             while self._asleep:
-                self._warned("did not wake up", self._asleep.pop().wake_up)
+                wake_up = partial(self._asleep.pop().wake_up, leaving=leaving)
+                self._warned("did not wake up", wake_up)
 
     def _warned(self, what: str, tell: Callable[[], None]) -> None:
         """One that fails is found out, and left out, by what it is asked next."""

@@ -139,8 +139,8 @@ class Server(Protocol):
     def sleep(self) -> None:
         """Give the GPU memory back, once all answers are given; weights are kept elsewhere."""
 
-    def wake_up(self) -> None:
-        """Be ready to answer, or to take weights."""
+    def wake_up(self, *, leaving: bool = False) -> None:
+        """Be ready to answer, or to take weights. One who is `leaving` does not wait for it."""
 
 
 class Calls:

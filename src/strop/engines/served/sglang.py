@@ -104,8 +104,8 @@ class SglangServer:
     def sleep(self) -> None:
         self._calls.tell("release_memory_occupation", {})
 
-    def wake_up(self) -> None:
-        self._calls.tell("resume_memory_occupation", {})
+    def wake_up(self, *, leaving: bool = False) -> None:
+        self._calls.tell("resume_memory_occupation", {}, leaving=leaving)
 
     def _expect_temperature(self, prompt_ids: Sequence[int]) -> None:
         """Half the temperature doubles the distance between two log-probs, if they are those of

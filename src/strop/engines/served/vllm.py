@@ -87,8 +87,8 @@ class VllmServer:
         will come before the next request."""
         self._calls.tell("sleep?level=1&mode=wait", {})
 
-    def wake_up(self) -> None:
-        self._calls.tell("wake_up", {})
+    def wake_up(self, *, leaving: bool = False) -> None:
+        self._calls.tell("wake_up", {}, leaving=leaving)
 
 
 def started_of(said: Any, url: str) -> Started:

@@ -217,6 +217,11 @@ def said_split(one: Split) -> str:
     return f"{one.generating} sample and {one.training} train, {faster}"
 
 
+def _dollars(value: float) -> str:
+    """`12,345`; below 100 three digits that count: `0.0042`."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 SPLIT_HEADING = (
     "  GPUs  way                  sample   train  tensor    step, s"
     "  idle: sample  train  times   dollars"
@@ -230,5 +235,5 @@ def split_line(one: Split) -> str:
     return (
         f"{one.gpus:6}  {way:<19} {one.generating:7} {one.training:7} {one.tensor:7}"
         f" {one.period.seconds:10.4g} {idle[0]:13.0%} {idle[1]:6.0%} {one.times:6.2f}"
-        f" {one.dollars:9,.0f}"
+        f" {_dollars(one.dollars):>9}"
     )

@@ -58,7 +58,8 @@ class RolloutSource(Protocol):
 class SynchronousSource:
     """Samples a step's rollouts when `next` is called, with the current weights.
 
-    `publish` gives the engine the trainer's weights; it is called before every step. With
+    `publish` gives the engine the trainer's weights; it is called before every step. `rest` lets
+    the engine give its memory back, once a step's rollouts are there. With
     `rollout.resample`, groups of further prompts replace groups whose rewards are all equal or
     whose answers are all masked (dynamic sampling: DAPO, arXiv 2503.14476, section 3.2); after the
     last round, equal groups fill the step.
@@ -73,11 +74,12 @@ class SynchronousSource:
         reward: Reward,
         *,
         publish: Callable[[], int],
+        rest: Callable[[], None] = lambda: None,
         world: World = ALONE,
     ) -> None:
         self.recipe, self.prompts, self.mixture = recipe, prompts, mixture
-        self.engine, self.reward, self.publish = engine, reward, publish
-        self.world = world
+        self.engine, self.reward = engine, reward
+        self.publish, self.rest, self.world = publish, rest, world
 
     def tasks(self, position: int) -> list[PromptedTask]:
         return self._round(position, 0)
@@ -86,6 +88,11 @@ class SynchronousSource:
         """Further prompts depend only on (seed, position, round), so a resumed run draws the same
         ones."""
         self.publish()
+        gathered = self._gathered(step, position)
+        self.rest()
+        return gathered
+
+    def _gathered(self, step: int, position: int) -> StepRollouts:
         useful: list[ScoredGroup] = []
         equal: list[ScoredGroup] = []
         failures: list[Failure] = []

@@ -15,6 +15,7 @@ from strop.engines.engine import Engine, sampling_of
 from strop.engines.local.engine import LocalEngine
 from strop.engines.publish import Publisher
 from strop.engines.served.build import served_engine
+from strop.engines.served.engine import ServedEngine
 from strop.engines.served.expect import context_of, expect_routes, expect_servers
 from strop.engines.served.server import About
 from strop.engines.served.start import started_vllm
@@ -138,6 +139,8 @@ def _source_of(
         )
         ends.callback(source.close)
         return source
+    if isinstance(engine, ServedEngine):
+        return SynchronousSource(recipe, *sampled, publish=publisher.publish, rest=engine.rest)
     return SynchronousSource(recipe, *sampled, publish=publisher.publish, world=world)
 
 

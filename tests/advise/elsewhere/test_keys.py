@@ -81,7 +81,7 @@ ELSEWHERE = {
     "probes.accept": "lost as the others", "value.lora": "tested below", "model.path": "",
     "rollout.mask_truncated": "tested below", "rollout.source": "needs servers: tested below",
     **{f"rollout.engine.{key}": "tested as a whole"
-       for key in ("kind", "url", "sync", "folder", "seconds", "at_once", "limit",
+       for key in ("kind", "url", "sync", "sleep", "folder", "seconds", "at_once", "limit",
                    "python", "arguments", "start_seconds")},
     **{f"rollout.source.{key}": "tested as a whole" for key in ("kind", "max_staleness", "order")},
 }  # fmt: skip

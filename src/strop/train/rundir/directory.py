@@ -213,7 +213,7 @@ def write_identity(
     """`recipe.resolved.yaml`, `env.json` and `lineage.json`; `inputs` are its `run_inputs`."""
     write_whole(folder / RECIPE, yaml.safe_dump(recipe.plain(), sort_keys=False))
     write_json(folder / "env.json", environment())
-    forced = _forced(folder)
+    kept = {name: noted for name in NOTED if (noted := _noted(folder, name))}
     lineage = {
         "method": recipe.method,
         **inputs,
@@ -222,7 +222,7 @@ def write_identity(
         "recipe": digest(recipe),
         "code": {"strop": strop.__version__, "commit": commit()},
         "self_check": dict(checks),
-        **({"forced": forced} if forced else {}),
+        **kept,
     }
     write_json(folder / LINEAGE, lineage)
 
@@ -250,18 +250,26 @@ def self_check(folder: Path) -> dict[str, Any]:
     return found
 
 
-def write_forced(folder: Path, step: int, changes: Sequence[str]) -> None:
-    """Note in `lineage.json` that the run went on from `step` as a different one."""
+NOTED = ("resumed", "forced")
+"""What `lineage.json` keeps of the run's earlier starts, each with its step."""
+
+
+def write_resumed(folder: Path, step: int, changes: Sequence[str]) -> None:
+    """Note in `lineage.json` that the run went on from `step`; with `changes` as a different
+    one."""
     lineage = json.loads((folder / LINEAGE).read_text())
-    forced = [*_forced(folder), {"step": step, "changes": list(changes)}]
-    write_json(folder / LINEAGE, {**lineage, "forced": forced})
+    lineage["resumed"] = [*_noted(folder, "resumed"), {"step": step}]
+    if changes:
+        forced = {"step": step, "changes": list(changes)}
+        lineage["forced"] = [*_noted(folder, "forced"), forced]
+    write_json(folder / LINEAGE, lineage)
 
 
-def _forced(folder: Path) -> list[dict[str, Any]]:
+def _noted(folder: Path, name: str) -> list[dict[str, Any]]:
     if not (folder / LINEAGE).exists():
         return []
-    forced: list[dict[str, Any]] = json.loads((folder / LINEAGE).read_text()).get("forced", [])
-    return forced
+    noted: list[dict[str, Any]] = json.loads((folder / LINEAGE).read_text()).get(name, [])
+    return noted
 
 
 def line_count(path: str) -> int | None:

@@ -19,7 +19,7 @@ from strop.train.rundir.directory import (
     refuse_changed,
     refuse_stopped,
     reopen,
-    write_forced,
+    write_resumed,
 )
 
 
@@ -117,7 +117,6 @@ def prepare_folder(
 
 def mark_resumed(folder: Path, checkpoint: Path | None, changed: Sequence[str]) -> None:
     """Mark the folder as a running run's again, after its checkpoint was loaded."""
-    if changed:
-        write_forced(folder, step_of(checkpoint), changed)
+    write_resumed(folder, step_of(checkpoint), changed)
     reopen(folder)
     roll_back(folder, step_of(checkpoint) + 1)

@@ -153,8 +153,8 @@ def _learning(trained: int, activations: int, model: ModelRecipe, device: Device
 
 
 def _holes(model: ModelRecipe) -> float:
-    """An adapter's layers free more buffers between those that are kept, and layers of 4 bits free
-    their weights as they were read, too."""
+    """By what is trained, as it was measured. The likely cause, not proven: adapters free more
+    buffers between those that are kept, and 4-bit layers their weights as they were read, too."""
     if model.quantize is not None:
         return QUANTIZED_HOLES
     return HOLES if model.lora is None else ADAPTER_HOLES

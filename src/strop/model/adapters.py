@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -47,12 +47,50 @@ def add_lora(
         modules_to_save=ends_of_network(model) if new_tokens else None,
     )
     try:
-        return peft.get_peft_model(model, config, autocast_adapter_dtype=True)
+        return computed_in_place(peft.get_peft_model(model, config, autocast_adapter_dtype=True))
     except ValueError as error:
         raise ModelError(
             f"peft cannot place the adapter: {str(error).splitlines()[0]}",
             fix="set model.lora.targets to module names of this model, or to all-linear",
         ) from None
+
+
+def computed_in_place(model: Any) -> Any:
+    """Let the linear LoRA layers of a peft model add to a layer's output in place; returns it.
+
+    peft adds `B(A(x)) * scale` out of place: three buffers as large as a layer's output (with
+    4-bit weights a fourth, because it copies the output), of which one is kept. On a CPU the freed
+    ones lie between those that are kept, where little else fits.
+    """
+    from peft.tuners.lora import LoraLayer  # slow to import
+
+    for module in model.modules():
+        if isinstance(module, LoraLayer) and isinstance(module.get_base_layer(), torch.nn.Linear):
+            module.forward = InPlaceLora(module, module.forward)
+    return model
+
+
+class InPlaceLora:
+    """The forward of one LoRA layer. What is not one plain adapter in the precision of its input is
+    left to peft's own forward; the rest is the same sum, bit for bit."""
+
+    def __init__(self, layer: Any, general: Callable[..., torch.Tensor]) -> None:
+        self.layer, self.general = layer, general
+
+    def __call__(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        layer = self.layer
+        names = [name for name in layer.active_adapters if name in layer.lora_A]
+        off = layer.disable_adapters or layer.merged or len(names) != 1 or args or kwargs
+        if off or names[0] in layer.lora_variant or torch.is_autocast_enabled(x.device.type):
+            return self.general(x, *args, **kwargs)
+        name = names[0]
+        down, up = layer.lora_A[name], layer.lora_B[name]
+        if x.dtype != down.weight.dtype:
+            return self.general(x)
+        output = layer.base_layer(x)
+        # into what is added, because the output of a 4-bit layer is a view that must stay
+        added: torch.Tensor = up(down(layer.lora_dropout[name](x)))
+        return added.mul_(layer.scaling[name]).add_(output)
 
 
 def expect_targets(model: Any, recipe: LoraRecipe) -> None:
@@ -240,6 +278,19 @@ def exact_on_cpu(model: Any) -> Any:
                 fix="remove model.quantize (a model this narrow fits as it is)",
             )
         module.support_avx512bf16_for_cpu = False
+    return model
+
+
+def without_its_file(model: Any) -> Any:
+    """Give the weights of a quantised model that are not quantised (embeddings, norms) memory of
+    their own; returns the model.
+
+    As they are loaded, they are places in the mapped file, and as long as one is used the whole
+    file, which is as large as the model before it was quantised, counts as the process's memory.
+    """
+    for parameter in model.parameters():
+        if parameter.is_floating_point() and parameter.device.type == "cpu":
+            parameter.data = parameter.data.clone()
     return model
 
 

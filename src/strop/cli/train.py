@@ -54,8 +54,11 @@ def train(
 
     Example: strop train sft.yaml --set optim.learning_rate=1e-5
     """
-    from strop.cli.show import Progress, setup
     from strop.distributed.launch import end_with_parent, launch
+
+    if nproc > 1 and not dry_run:
+        raise typer.Exit(launch(without_nproc(sys.argv[1:]), nproc))
+    from strop.cli.show import Progress, setup
     from strop.distributed.processes import join, leave
     from strop.errors import UsageError
     from strop.recipe.loading.load import load_recipe, read_yaml
@@ -63,8 +66,6 @@ def train(
     from strop.train.preflight.settings import settings
     from strop.train.run import train as run
 
-    if nproc > 1 and not dry_run:
-        raise typer.Exit(launch(without_nproc(sys.argv[1:]), nproc))
     setup()
     loaded = load_recipe(recipe, overrides)
     if dry_run:

@@ -38,6 +38,7 @@ def train(
     from strop.cli.show import Progress, checks_line, setup
     from strop.errors import UsageError
     from strop.recipe.loading.load import load_recipe, read_yaml
+    from strop.train.pin import pinned
     from strop.train.preflight.prepare import prepare
     from strop.train.preflight.settings import line, settings
     from strop.train.run import train as run
@@ -47,6 +48,7 @@ def train(
     if dry_run:
         if profile is not None:
             raise UsageError("--dry-run runs no step to profile", fix="pass one of the two")
+        loaded = pinned(loaded, force=force)
         prepared = prepare(
             loaded,
             resume=resume or force_resume or resume_from is not None,

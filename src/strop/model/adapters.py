@@ -18,6 +18,7 @@ from transformers import BitsAndBytesConfig
 from transformers.pytorch_utils import Conv1D
 
 from strop.errors import ModelError
+from strop.hub import fetched
 from strop.recipe.train.model import LoraRecipe
 
 TaskType = Literal["CAUSAL_LM", "SEQ_CLS"]
@@ -89,8 +90,22 @@ def adapter_task(folder: str) -> TaskType:
 
 
 def adapter_base(folder: str) -> str:
-    """The model that an adapter belongs to: a folder or a hub name."""
-    return str(_config(folder).base_model_name_or_path)
+    """The model that an adapter belongs to: a folder or a hub name.
+
+    A hub model of which the adapter names the commit is fetched, if it is not in the cache.
+    """
+    config = _config(folder)
+    base = str(config.base_model_name_or_path)
+    if config.revision is None or Path(base).is_dir():
+        return base
+    return str(fetched(base, config.revision))
+
+
+def name_base(model: Any, name: str, revision: str) -> None:
+    """Write a hub model and its commit into what will be saved of an adapter, in the place of the
+    folder of this machine's cache that it was read from."""
+    for config in model.peft_config.values():
+        config.base_model_name_or_path, config.revision = name, revision
 
 
 def adapter_rank(folder: str) -> int:

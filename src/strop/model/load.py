@@ -28,6 +28,7 @@ from strop.model.adapters import (
     exact_on_cpu,
     is_adapter_folder,
     merge_adapter,
+    name_base,
     nf4,
 )
 from strop.model.attention import recomputed_alike
@@ -148,6 +149,8 @@ def _trained(
         model.requires_grad_(False)
         named = template.chat_template in NAMED
         model = add_lora(model, recipe.lora, task, new_tokens=named)
+        if recipe.revision is not None:
+            name_base(model, recipe.name, recipe.revision)
     if recipe.gradient_checkpointing:
         again = {"use_reentrant": False, "context_fn": recomputed_alike(bare(model))}
         bare(model).gradient_checkpointing_enable(again)
@@ -418,8 +421,8 @@ def _expect_confined(folder: Path) -> None:
 def critic_recipe(path: str, lora: LoraRecipe | None, policy: ModelRecipe) -> ModelRecipe:
     """The recipe of PPO's critic: the policy's device, precision and tokenizer."""
     tokenizer = policy.tokenizer or policy.path
-    return policy.model_copy(
-        update={"path": path, "lora": lora, "quantize": None, "tokenizer": tokenizer}
+    return policy.moved(path).model_copy(
+        update={"lora": lora, "quantize": None, "tokenizer": tokenizer}
     )
 
 

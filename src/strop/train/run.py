@@ -20,6 +20,7 @@ from strop.train.monitor.dev import Dev, find_best
 from strop.train.monitor.journal import RunJournal
 from strop.train.monitor.profile import FOLDER, Profile, Profiler, refuse_profile
 from strop.train.monitor.recovery import Recovery
+from strop.train.pin import pinned
 from strop.train.preflight.prepare import prepare
 from strop.train.preflight.prepared import Prepared
 from strop.train.preflight.space import disk_errors
@@ -65,6 +66,7 @@ def train(
     with written_on(recipe.text.date), watched() as signals, disk_errors(folder):
         with interruptible():
             refuse_locked(folder)
+            recipe = pinned(recipe, force=force)
             prepared = prepare(
                 recipe, resume=resume, overwrite=overwrite, force=force, force_resume=force_resume
             )

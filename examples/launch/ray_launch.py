@@ -102,7 +102,7 @@ class Rank:
 
 
 def launch(arguments: list[str], ranks: int, cpus: float, gpus: float, logs: Path) -> int:
-    """Run Python with these arguments on every rank; the exit code of the first that fails, or 0."""
+    """Run Python with these arguments on every rank; the first failure's exit code, or 0."""
     import ray
 
     ray.init(log_to_driver=False)

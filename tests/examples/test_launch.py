@@ -111,17 +111,21 @@ class TestRay:
         assert list(tmp_path.iterdir()) == []
 
     def test_ranks_of_a_node_are_counted_apart(self) -> None:
-        code = ("import runpy, sys; p = runpy.run_path(sys.argv[1])['places'](list('abab'));"
-                "print([(q.rank, q.node, q.local_rank, q.local_world_size) for q in p])")  # fmt: skip
+        code = (
+            "import runpy, sys; p = runpy.run_path(sys.argv[1])['places'](list('abab'));"
+            "print([(q.rank, q.node, q.local_rank, q.local_world_size) for q in p])"
+        )
         said = subprocess.check_output([sys.executable, "-c", code, str(RAY)], text=True)
         expected = [(0, "a", 0, 2), (1, "b", 0, 2), (2, "a", 1, 2), (3, "b", 1, 2)]
         assert said.strip() == str(expected)
 
     def test_two_actors_run_and_the_first_failure_is_shown(self, tmp_path: Path) -> None:
         pytest.importorskip("ray")
-        code = ("import os, sys; print('rank', os.environ['RANK'], 'of', os.environ['WORLD_SIZE'],"
-                "os.environ['LOCAL_RANK'], flush=True);"
-                "sys.exit('no such recipe' if os.environ['RANK'] == sys.argv[1] else 0)")  # fmt: skip
+        code = (
+            "import os, sys; print('rank', os.environ['RANK'], 'of', os.environ['WORLD_SIZE'],"
+            "os.environ['LOCAL_RANK'], flush=True);"
+            "sys.exit('no such recipe' if os.environ['RANK'] == sys.argv[1] else 0)"
+        )
         common = ("--ranks", "2", "--cpus", "0.5", "--")
         good = self.launch(*common, "-c", code, "9", folder=tmp_path)
         assert good.returncode == 0, good.stderr

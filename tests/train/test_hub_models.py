@@ -132,7 +132,7 @@ def test_a_recipe_without_hub_names_asks_nobody(hub: Hub, recipes: dict[str, Pat
     ("key", "fix"),
     [
         ("model", "name the hub's model as org/name"),
-        ("data", "name the hub's data set as org/name"),
+        ("data", "name the hub's data set"),
     ],
 )
 def test_a_folder_has_no_revision(

@@ -47,6 +47,17 @@ def fetched(name: str, revision: str | None, *, weights: bool = True, code: bool
     return Path(found)
 
 
+def in_cache(folder: Path) -> tuple[str, str] | None:
+    """Name and commit of a model's folder in a cache: `("org/name", "3f9a...")` of
+    `models--org--name/snapshots/3f9a...`; `None` for any other folder."""
+    home = folder.parent.parent.name
+    if folder.parent.name != "snapshots" or not home.startswith("models--"):
+        return None
+    if not COMMIT.fullmatch(folder.name):
+        return None
+    return home.removeprefix("models--").replace("--", "/"), folder.name
+
+
 def commit_of(name: str, revision: str | None, kind: Kind) -> str:
     """The commit that a revision stands for now. One that is a commit already is not asked for."""
     if revision is not None and COMMIT.fullmatch(revision):

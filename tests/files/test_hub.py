@@ -10,7 +10,7 @@ import huggingface_hub.constants
 import pytest
 
 from strop.errors import HubError
-from strop.hub import commit_of, expect_token, fetched, of_a_model, repository, upload
+from strop.hub import commit_of, expect_token, fetched, in_cache, of_a_model, repository, upload
 from tests.support.hub import READER, Hub, standing_in
 
 FILES = {
@@ -35,6 +35,9 @@ class TestFetched:
         repo = hub.add("org/base", FILES)
         folder = fetched("org/base", None)
         assert folder.name == repo.refs["main"]
+        assert in_cache(folder) == ("org/base", folder.name)
+        assert in_cache(folder.parent / "main") is None
+        assert in_cache(folder / "final") is None
         assert names(folder) == {"config.json", "tokenizer.json", "model.safetensors"}
         assert (folder / "model.safetensors").read_bytes() == b"weights"
 

@@ -28,7 +28,6 @@ from strop.model.adapters import (
     exact_on_cpu,
     is_adapter_folder,
     merge_adapter,
-    name_base,
     nf4,
 )
 from strop.model.attention import recomputed_alike
@@ -149,8 +148,6 @@ def _trained(
         model.requires_grad_(False)
         named = template.chat_template in NAMED
         model = add_lora(model, recipe.lora, task, new_tokens=named)
-        if recipe.revision is not None:
-            name_base(model, recipe.name, recipe.revision)
     if recipe.gradient_checkpointing:
         again = {"use_reentrant": False, "context_fn": recomputed_alike(bare(model))}
         bare(model).gradient_checkpointing_enable(again)

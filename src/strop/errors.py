@@ -9,7 +9,8 @@
     |   |-- RewardError            a reward file that cannot be loaded or used
     |   |-- SandboxError           no wall around untrusted code holds on this machine
     |   |-- OutputError            an output folder that belongs to something else
-    |   `-- RegistryError          an entry that does not exist, a promotion without proof
+    |   |-- RegistryError          an entry that does not exist, a promotion without proof
+    |   `-- HubError               a model hub: a name or revision it does not have, no token
     |-- TrainingError              a run that cannot go on: exit code 1
     |   |-- UnscoredError          too few completions could be scored
     |   |-- NotFiniteError         loss or gradient is NaN or infinite
@@ -97,6 +98,10 @@ class OutputError(UsageError):
 
 class RegistryError(UsageError):
     """The registry refuses: unknown entry, or a promotion without a passing verdict."""
+
+
+class HubError(UsageError):
+    """The model hub does not have it, or does not give or take it."""
 
 
 class TrainingError(StropError):

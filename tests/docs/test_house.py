@@ -14,7 +14,7 @@ SRC = ROOT / "src"
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "types"),
-    ("files", "http", "advantages", "stats"),
+    ("files", "http", "hub", "advantages", "stats"),
     ("recipe",),
     ("losses", "distributed", "text", "sandbox", "tracking"),
     ("data", "registry"),

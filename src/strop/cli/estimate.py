@@ -70,6 +70,7 @@ def estimate(
     from strop.cli.show import setup
     from strop.errors import UsageError
     from strop.recipe.loading.load import load_recipe
+    from strop.train.pin import pinned
     from strop.train.preflight.cost.estimate import estimate as run
     from strop.train.preflight.cost.hardware import hardware as found
 
@@ -82,7 +83,7 @@ def estimate(
     given = [name for name, value in of_a_split.items() if value is not None]
     if given and not split:
         raise UsageError(f"{given[0]} says nothing without --split", fix="add --split")
-    loaded = load_recipe(recipe, overrides)
+    loaded = pinned(load_recipe(recipe, overrides), force=True, weights=False)
     device = found(hardware, hardware_file)
     if split:
         counts = gpus_of(gpus)

@@ -62,6 +62,7 @@ def train(
     from strop.distributed.processes import join, leave
     from strop.errors import UsageError
     from strop.recipe.loading.load import load_recipe, read_yaml
+    from strop.train.pin import pinned
     from strop.train.preflight.prepare import prepare
     from strop.train.preflight.settings import settings
     from strop.train.run import train as run
@@ -71,6 +72,7 @@ def train(
     if dry_run:
         if profile is not None:
             raise UsageError("--dry-run runs no step to profile", fix="pass one of the two")
+        loaded = pinned(loaded, force=force)
         prepared = prepare(
             loaded,
             resume=resume or force_resume or resume_from is not None,

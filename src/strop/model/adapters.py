@@ -6,6 +6,7 @@ Importing peft takes longer than training a small run, so runs without an adapte
 from __future__ import annotations
 
 import difflib
+import json
 import re
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -18,6 +19,8 @@ from transformers import BitsAndBytesConfig
 from transformers.pytorch_utils import Conv1D
 
 from strop.errors import ModelError
+from strop.files import write_json
+from strop.hub import fetched, in_cache
 from strop.recipe.train.model import LoraRecipe
 
 TaskType = Literal["CAUSAL_LM", "SEQ_CLS"]
@@ -127,8 +130,27 @@ def adapter_task(folder: str) -> TaskType:
 
 
 def adapter_base(folder: str) -> str:
-    """The model that an adapter belongs to: a folder or a hub name."""
-    return str(_config(folder).base_model_name_or_path)
+    """The model that an adapter belongs to: a folder or a hub name.
+
+    A hub model of which the adapter names the commit is fetched, if it is not in the cache.
+    """
+    config = _config(folder)
+    base = str(config.base_model_name_or_path)
+    if config.revision is None or Path(base).is_dir():
+        return base
+    return str(fetched(base, config.revision))
+
+
+def name_base(folder: Path) -> None:
+    """In a saved adapter, write the base's name on the hub and its commit in the place of the
+    folder of this machine's cache that it was read from. While it trains the folder stands there:
+    peft looks at the base's config when it saves."""
+    path = folder / "adapter_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    found = in_cache(Path(config["base_model_name_or_path"] or ""))
+    if found is not None:
+        config["base_model_name_or_path"], config["revision"] = found
+        write_json(path, config)
 
 
 def adapter_rank(folder: str) -> int:

@@ -419,8 +419,8 @@ def _expect_confined(folder: Path) -> None:
 def critic_recipe(path: str, lora: LoraRecipe | None, policy: ModelRecipe) -> ModelRecipe:
     """The recipe of PPO's critic: the policy's device, precision and tokenizer."""
     tokenizer = policy.tokenizer or policy.path
-    return policy.model_copy(
-        update={"path": path, "lora": lora, "quantize": None, "tokenizer": tokenizer}
+    return policy.moved(path).model_copy(
+        update={"lora": lora, "quantize": None, "tokenizer": tokenizer}
     )
 
 

@@ -22,6 +22,7 @@ from strop.train.monitor.dev import Dev
 from strop.train.monitor.journal import RunJournal
 from strop.train.monitor.profile import FOLDER, Profile, Profiler, refuse_profile
 from strop.train.monitor.recovery import Recovery
+from strop.train.pin import pinned
 from strop.train.preflight.alike import expect_alike, expect_world
 from strop.train.preflight.prepare import prepare
 from strop.train.preflight.prepared import Prepared
@@ -68,6 +69,8 @@ def train(
         disk_errors(folder),
     ):
         with interruptible():
+            given = recipe
+            recipe = world.first(lambda: pinned(given, force=force))
             prepared, inputs, start = _prepared(
                 recipe,
                 world,

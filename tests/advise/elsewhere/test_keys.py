@@ -26,6 +26,7 @@ OTHERS: dict[str, Any] = {
     "seed": 7, "output": "elsewhere", "template_options": {"enable_thinking": False},
     "model.tokenizer": "org/tokenizer", "model.dtype": "bfloat16",
     "model.lora": {"rank": 4, "alpha": 12, "dropout": 0.1, "targets": ["q_proj"]},
+    "model.revision": "v1", "value.revision": "v1",
     "model.gradient_checkpointing": True, "model.device": "cpu", "model.trust_remote_code": True,
     "text.max_length": 512, "text.overlong": "cut", "text.end_of_turn": ["<|im_end|>"],
     "text.date": "2026-03-04", "text.cache": "never",

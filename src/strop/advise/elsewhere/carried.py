@@ -47,6 +47,8 @@ WHY: Mapping[str, str] = {
     "probes": "the reward is not attacked before step 1 there: strop reward probe does it apart",
     "dev": "no suite is measured during the run there: measure the checkpoints with strop eval",
     "eval": "held-out records are not measured during the run there",
+    "model.revision": "which commit of a hub model is read is said in that system's own way",
+    "value.revision": "which commit of a hub model is read is said in that system's own way",
     "model.device": "the device is chosen by the system itself",
     "optim.optimizer": "AdamW trains all weights there",
     "run.skip_nonfinite": "an update that is not finite is not left out there",

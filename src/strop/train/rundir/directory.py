@@ -168,7 +168,7 @@ def run_inputs(recipe: Recipe) -> dict[str, Any]:
     if written is not None and written.is_file():
         further["chat_template"] = sha256_of(written)[:SHORT]
     return {
-        "parent": {"path": recipe.model.path, "sha256": weights_hash(recipe.model.path)},
+        "parent": {**recipe.model.origin(), "sha256": weights_hash(recipe.model.path)},
         "data": [_data_input(source) for source in recipe.data],
         "rewards": reward_hashes(recipe),
         **further,

@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
+from torch.distributed.tensor import DTensor
 
 from strop.distributed.world import ALONE, Counts, Gathered, World
 from strop.errors import OtherProcessError, StropError, UsageError
@@ -110,7 +111,8 @@ class Processes:
     def add_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
         """A parameter that no process has a gradient of keeps none, as in a run of one process:
         an optimizer leaves it alone."""
-        mine = list(parameters)
+        # of parameters that are sharded, FSDP has added the gradients up in the backward
+        mine = [p for p in parameters if not isinstance(p, DTensor)]
         has = self.exchanged([p.grad is not None for p in mine])
         moved = [p for p, *seen in zip(mine, *has, strict=True) if any(seen)]
         for parameter in moved:

@@ -10,6 +10,7 @@ import torch
 from strop.model.arithmetic import Precision
 from strop.model.logprobs import bare
 from strop.model.network import Network
+from strop.model.sharding import part_like
 from strop.recipe.train.run import OptimRecipe
 from strop.train.loop.muon import Float32Muon
 
@@ -46,10 +47,14 @@ class Optimizers:
     def load_tensors(self, tensors: dict[str, torch.Tensor]) -> None:
         """The inverse of `tensors`."""
         for which, member in enumerate(self.members):
+            parameters = [p for group in member.param_groups for p in group["params"]]
             state: dict[int, dict[str, torch.Tensor]] = {}
             for place, value in tensors.items():
                 owner, number, name = place.split(".", 2)
                 if int(owner) == which:
+                    parameter = parameters[int(number)]
+                    if value.shape == parameter.shape:
+                        value = part_like(value, parameter)
                     state.setdefault(int(number), {})[name] = value
             member.load_state_dict({**member.state_dict(), "state": state})
 

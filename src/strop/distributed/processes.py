@@ -179,6 +179,24 @@ def join(seconds: float = 1800.0) -> World:
         return Processes(dist.new_group(backend="gloo", timeout=waits))
 
 
+@dataclass(frozen=True, slots=True)
+class WritingGroup:
+    """All processes of a run once more, with a way to meet that a thread of each can use while
+    the run goes on: `WritingGroup(0, processes)`."""
+
+    rank: int
+    processes: Any
+
+    @classmethod
+    def of(cls, world: World) -> WritingGroup:
+        """Every process makes this call."""
+        return cls(world.rank, dist.new_group(backend="gloo"))
+
+    def wait(self) -> None:
+        """Until all have come here."""
+        dist.barrier(group=self.processes)
+
+
 def leave(world: World) -> None:
     """Part from the other processes, in order."""
     if world.size > 1:

@@ -44,15 +44,21 @@ class Optimizers:
             for name, value in entry.items()
         }
 
+    def parameter_of(self, name: str) -> torch.nn.Parameter:
+        """The parameter to which a tensor of this name belongs."""
+        which, number, _ = name.split(".", 2)
+        groups = self.members[int(which)].param_groups
+        found: torch.nn.Parameter = [p for group in groups for p in group["params"]][int(number)]
+        return found
+
     def load_tensors(self, tensors: dict[str, torch.Tensor]) -> None:
         """The inverse of `tensors`."""
         for which, member in enumerate(self.members):
-            parameters = [p for group in member.param_groups for p in group["params"]]
             state: dict[int, dict[str, torch.Tensor]] = {}
             for place, value in tensors.items():
                 owner, number, name = place.split(".", 2)
                 if int(owner) == which:
-                    parameter = parameters[int(number)]
+                    parameter = self.parameter_of(place)
                     if value.shape == parameter.shape:
                         value = part_like(value, parameter)
                     state.setdefault(int(number), {})[name] = value

@@ -55,6 +55,6 @@ class PlantedAnswers:
     def add(self, requests: Iterable[tuple[int, Request]]) -> None:
         self.asked.extend(requests)
 
-    def next_finished(self) -> list[tuple[int, Completion]]:
+    def step(self, tokens: int) -> list[tuple[int, Completion]]:
         asked, self.asked = self.asked, []
         return [(number, self.sampler.answer(request)) for number, request in asked]

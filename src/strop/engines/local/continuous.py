@@ -110,6 +110,16 @@ class Continuous(Generic[K]):
         """Requests without an answer."""
         return len(self._waiting) + len(self._decoding)
 
+    @property
+    def decoding(self) -> list[K]:
+        """The requests that decode."""
+        return [key for key, _ in self._decoding.values()]
+
+    @property
+    def waiting(self) -> list[K]:
+        """The requests that there was no room for yet."""
+        return [key for key, _ in self._waiting]
+
     def add(self, requests: Iterable[tuple[K, Request]]) -> None:
         """Requests under names of their own; they join in this order as soon as there is room."""
         self._waiting.extend(requests)
@@ -125,16 +135,13 @@ class Continuous(Generic[K]):
             self._keep((~torch.isin(self._row_A, gone)).nonzero().squeeze(1))
 
     @torch.no_grad()
-    def step(self) -> list[tuple[K, Completion]]:
-        """A token for every answer that decodes; those that end with it."""
+    def step(self, tokens: int = 1) -> list[tuple[K, Completion]]:
+        """So many tokens for every answer that decodes, fewer where some end with one: those are
+        returned at once."""
         with self.sampler.sampling():
-            return self._round()
-
-    @torch.no_grad()
-    def next_finished(self) -> list[tuple[K, Completion]]:
-        """The next answers that end together; none only if nothing is busy."""
-        with self.sampler.sampling():
-            while self.busy:
+            for _ in range(tokens):
+                if not self.busy:
+                    break
                 if finished := self._round():
                     return finished
         return []

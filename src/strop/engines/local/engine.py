@@ -38,6 +38,10 @@ LEAST_ROWS = 64
 answers reach their longest."""
 
 
+LONGEST_TURN = 1024
+"""Tokens until it is looked again whether anybody still decodes."""
+
+
 class LocalEngine:
     """A model folder (or hub name), loaded when first needed; or a loaded policy.
 
@@ -95,16 +99,16 @@ class LocalEngine:
         """Shorter prompts first; raises `UsageError` if weights are published before the last
         answer is taken, because the keys of those who decode are the old weights'."""
         began = self.version
-        decoding = self.open()
+        decoding: Continuous[int] = self.open()
         order = sorted(enumerate(requests), key=lambda pair: len(pair[1].prompt.prompt_ids))
         decoding.add(order)
         while decoding.busy:
             if self.version != began:
                 raise UsageError("weights were published while answers were decoded",
                                  fix="take all answers of `generate` first")  # fmt: skip
-            yield from decoding.next_finished()
+            yield from decoding.step(LONGEST_TURN)
 
-    def open(self, weights: str = "") -> Continuous[int]:
+    def open(self, weights: str = "") -> Continuous[Any]:
         """An empty decoder that requests can join at any time; its answers are `version`'s.
         `weights` says which adapter is switched on whenever it steps."""
         room = Room(self.max_rows, self._max_slots, LEAST_ROWS)

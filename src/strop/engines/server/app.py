@@ -195,8 +195,9 @@ def _add_weights(app: FastAPI, held: Held) -> None:
         return {"results": [None]}
 
     @app.post("/reset_prefix_cache")
-    def reset_prefix_cache() -> Response:
-        return Response()  # nothing is kept from one answer to the next
+    async def reset_prefix_cache() -> Response:
+        await done(held.forget_prefixes())
+        return Response()
 
     @app.post("/update_weight_version")
     def update_weight_version(body: Version) -> dict[str, Any]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 from strop.engines.engine import Request
 from strop.engines.local.engine import LocalEngine
+from strop.engines.server.lanes import Lanes
 from strop.errors import UsageError
 from strop.model.adapters import attach_adapter, drop_adapter, only_adapter
 from strop.model.load import expect_weights, positions_of
@@ -20,23 +20,25 @@ from strop.model.logprobs import TreeScorer, bare
 from strop.model.save import load_weights
 from strop.types import Branch, Completion, Tree
 
-GATHERED_WITHIN = 0.004
-"""Seconds in which further requests join a batch that waits to begin."""
+PREFIX_BYTES = 2**28
+"""Of prompts' keys and values that are kept for later requests: 256 MiB."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
     """What one request wants, of which adapter (`None` is the model alone), and where the result
-    goes. `sample` jobs of one adapter run together."""
+    goes. `sample` jobs of one adapter decode together; what `changes` weights waits for them."""
 
     adapter: str | None
     sample: Request | None
     run: Callable[[], Any]
+    changes: bool
     result: Future[Any]
 
 
 class Held:
-    """The model of a folder. All its work is done by one thread, in the order in which it came, so
+    """The model of a folder. All its work is done by one thread. Samples join those that decode;
+    what changes weights waits until their answers are done, and what comes later waits for it, so
     that weights never change within an answer.
 
     `version` names the weights; adapters have names of their own.
@@ -44,12 +46,12 @@ class Held:
 
     def __init__(self, path: str) -> None:
         self.path, self.version = path, "0"
-        self.engine = LocalEngine(path)
+        self.engine = LocalEngine(path, prefix_bytes=PREFIX_BYTES)
         self.policy = self.engine.policy()
         self.context = positions_of(bare(self.policy.model).config)
         self.adapters: set[str] = set()
         self._jobs: queue.Queue[Job | None] = queue.Queue()
-        self._ahead: list[Job | None] = []
+        self._lanes = Lanes()
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
 
@@ -80,17 +82,17 @@ class Held:
                                  fix="give every version a name of its own")  # fmt: skip
             model = attach_adapter(self.policy.model, name, folder).eval()
             self.policy = replace(self.policy, model=model, score=TreeScorer(model))
-            self.engine = LocalEngine(self.path, self.policy)
+            self.engine = LocalEngine(self.path, self.policy, prefix_bytes=PREFIX_BYTES)
             self.adapters.add(name)
 
-        return self._put(None, None, load)
+        return self._put(None, None, load, changes=True)
 
     def unload_adapter(self, name: str) -> Future[None]:
         def unload() -> None:
             drop_adapter(self.policy.model, name)
             self.adapters.discard(name)
 
-        return self._put(None, None, unload)
+        return self._put(None, None, unload, changes=True)
 
     def reload(self, folder: str) -> Future[None]:
         """Read all weights again from a folder."""
@@ -101,13 +103,23 @@ class Held:
                                  fix="start another server")  # fmt: skip
             expect_weights(folder)
             load_weights(self.policy, Path(folder))
+            self.engine.forget_prefixes()
 
-        return self._put(None, None, read)
+        return self._put(None, None, read, changes=True)
+
+    def forget_prefixes(self) -> Future[None]:
+        """Drop what is kept of prompts that were read."""
+        return self._put(None, None, lambda: self.engine.forget_prefixes())
 
     def _put(
-        self, adapter: str | None, sample: Request | None, run: Callable[[], Any]
+        self,
+        adapter: str | None,
+        sample: Request | None,
+        run: Callable[[], Any],
+        *,
+        changes: bool = False,
     ) -> Future[Any]:
-        job = Job(adapter, sample, run, Future())
+        job = Job(adapter, sample, run, changes, Future())
         self._jobs.put(job)
         return job.result
 
@@ -116,38 +128,27 @@ class Held:
             raise UsageError(f"{tokens} tokens are asked for, and the model reads {self.context}")
 
     def _work(self) -> None:
-        while (job := self._next()) is not None:
-            if job.sample is None:
-                self._do(job)
+        while (job := self._next_other()) is not None:
+            self._do(job)
+
+    def _next_other(self) -> Job | None:
+        """Decode, samples that come joining, until another job is to be done; before weights change
+        the answers that were asked for are finished."""
+        while True:
+            if self._lanes.busy and self._jobs.empty():
+                self._lanes.step(self.policy.model)
                 continue
-            together = [job, *self._gathered()]
-            for adapter in dict.fromkeys(one.adapter for one in together):
-                self._sample([one for one in together if one.adapter == adapter], adapter)
-
-    def _next(self) -> Job | None:
-        return self._ahead.pop() if self._ahead else self._jobs.get()
-
-    def _gathered(self) -> Iterator[Job]:
-        """Further samples that have come; the first other job waits until they are done."""
-        time.sleep(GATHERED_WITHIN)
-        while not self._jobs.empty():
             job = self._jobs.get()
-            if job is None or job.sample is None:
-                self._ahead.append(job)
-                return
-            yield job
+            if job is not None and job.sample is not None:
+                self._take(job)
+                continue
+            while self._lanes.busy and (job is None or job.changes):
+                self._lanes.step(self.policy.model)
+            return job
 
-    def _sample(self, jobs: Sequence[Job], adapter: str | None) -> None:
-        fits = [job for job in jobs if self._ran(job)]
-        requests = [job.sample for job in fits if job.sample is not None]
-        try:
-            with only_adapter(self.policy.model, adapter):
-                for number, completion in self.engine.generate(requests):
-                    fits[number].result.set_result(completion)
-        except Exception as error:  # noqa: BLE001 - whatever it is, those who wait have to be told
-            for job in fits:
-                if not job.result.done():
-                    job.result.set_exception(error)
+    def _take(self, job: Job) -> None:
+        if job.sample is not None and self._ran(job):
+            self._lanes.add(self.engine, job.adapter, job.sample, job.result)
 
     def _ran(self, job: Job) -> bool:
         """Whether what a job needs is there; else it is told."""

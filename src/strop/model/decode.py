@@ -93,7 +93,7 @@ class TreeDecoder:
         self.shared, self.prefixes, self.weights = shared, prefixes, weights
         self.keys: dict[int, LayerKeys] = {}
         self.hidden: dict[int | None, torch.Tensor | None] = {}
-        self.slot = self.first = self.room = 0
+        self.slot = self.first = self.room = self.longest = 0
         nobody = torch.empty(0, dtype=torch.long, device=self.device)
         self.start_R = self.group_R = self.lengths_P = nobody
         self.members: Members | None = None
@@ -124,6 +124,7 @@ class TreeDecoder:
             groups = torch.arange(len(prompts), device=self.device) + len(self.lengths_P)
             self.group_R = torch.cat([self.group_R, groups])
             self.lengths_P = torch.cat([self.lengths_P, reading.lengths_P])
+            self.longest = max(self.longest, longest)
             self.members = Members(self.group_R)
         self._rows_changed()
         return logits_of(self.causal_lm, hidden_1LH[0, reading.last_P])
@@ -193,10 +194,10 @@ class TreeDecoder:
         assert joining is not None
         keys = self.keys.setdefault(layer, LayerKeys(k_PKLD, v_PKLD, how))
         keys.relay(joining.relaid)
+        own = slice(0, 0 if self.shared else None)
+        keys.add_own(joining.relaid, k_PKLD[:, :, own], v_PKLD[:, :, own])
         if self.shared:
             keys.add_prompts(k_PKLD, v_PKLD)
-        else:
-            keys.add_own(joining.relaid.rows, joining.relaid.width, k_PKLD, v_PKLD)
         if self.prefixes is not None:
             joining.stored.append((k_PKLD, v_PKLD))
 
@@ -237,8 +238,7 @@ class TreeDecoder:
     def _make_hidden(self, window: int | None) -> torch.Tensor | None:
         """What is before a row's beginning or out of its window, [R, 1, 1, keys]: the keys of the
         prompts first, and then those of slots."""
-        longest = int(self.lengths_P.max()) if self.shared else 0
-        if window is not None and longest + self.slot + 1 - self.first <= window:
+        if window is not None and self.longest + self.slot + 1 - self.first <= window:
             return self._hidden(None)  # reaches back to the first token
         last = int(self.start_R.max()) if window is None else self.slot + 1
         slot_S = torch.arange(self.first, last, device=self.device)
@@ -247,7 +247,7 @@ class TreeDecoder:
             hidden |= self.slot - slot_S >= window
         if self.shared:
             lengths_R1 = self.lengths_P[self.group_R, None]
-            place_L = torch.arange(longest, device=self.device)
+            place_L = torch.arange(self.longest, device=self.device)
             on_prompt = place_L >= lengths_R1
             if window is not None:
                 now_R1 = lengths_R1 + self.slot - self.start_R[:, None]

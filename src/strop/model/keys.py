@@ -55,11 +55,11 @@ class LayerKeys:
     def relay(self, to: Relaid) -> None:
         self.own_k, self.own_v = _relaid(self.own_k, to), _relaid(self.own_v, to)
 
-    def add_own(self, rows: int, width: int, k_PKLD: torch.Tensor, v_PKLD: torch.Tensor) -> None:
-        """Prompts that end at slot `width`, as the rows after the first `rows`."""
+    def add_own(self, to: Relaid, k_PKLD: torch.Tensor, v_PKLD: torch.Tensor) -> None:
+        """Rows after those that moved, whose own keys end where theirs do; L may be 0."""
         for own, new in ((self.own_k, k_PKLD), (self.own_v, v_PKLD)):
-            place = own[rows : rows + len(new), :, :width]
-            before = width - new.shape[2]
+            place = own[to.rows : to.rows + len(new), :, : to.width]
+            before = to.width - new.shape[2]
             place[:, :, :before] = 0
             place[:, :, before:] = new
 

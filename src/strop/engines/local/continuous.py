@@ -203,7 +203,8 @@ class Continuous(Generic[K]):
         distinct = {prompt: number for number, prompt in enumerate(dict.fromkeys(prompts))}
         row_N = self._ledger.take(requests)
         self._decoding.update(zip(row_N.tolist(), joining, strict=True))
-        new = self._decoder.join(list(distinct), len(self._decoding))
+        room = max(len(self._decoding), self._stems + len(distinct))  # a stem may have no answer
+        new = self._decoder.join(list(distinct), room)
         stem_N = torch.tensor([distinct[one] for one in prompts], device=row_N.device)
         limit_N = torch.tensor([one.sampling.max_tokens for one in requests], device=row_N.device)
         self._row_A = torch.cat([self._row_A, row_N])

@@ -98,6 +98,7 @@ class Continuous(Generic[K]):
         self._stop_S = torch.tensor(sorted(sampler.stop_ids), device=device)
         self._decoder: Decoder | None = None
         self._shared = False
+        self._full = 0  # so many decoded when there was no room for others
         self._stems = self._vocabulary = 0
         self._lanes: list[tuple[Sampling, torch.Tensor | None]] = []
         nobody = torch.empty(0, dtype=torch.long, device=device)
@@ -174,7 +175,9 @@ class Continuous(Generic[K]):
 
     def _admitted(self) -> list[tuple[K, Request]]:
         """Those that join now, first come first served."""
-        if not self._waiting:
+        decoding, waiting = len(self._decoding), len(self._waiting)
+        too_few = self._full - decoding < min(waiting, JOIN_FROM * decoding)
+        if not waiting or (self._full and too_few):
             return []
         if not self._decoding:
             wanted = Needed(request for _, request in self._waiting)
@@ -186,7 +189,8 @@ class Continuous(Generic[K]):
             if not self.room.has(needed, shared=self._shared):
                 break
             count += 1
-        if count < len(self._waiting) and count < JOIN_FROM * len(self._decoding):
+        self._full = decoding + count if count < waiting else 0
+        if count < min(waiting, JOIN_FROM * decoding):
             return []
         return [self._waiting.popleft() for _ in range(count)]
 

@@ -24,6 +24,7 @@ from strop.evals.gate import promote as promotion
 from strop.evals.gate.verdict import rules_of, run_gate
 from strop.evals.run import OnPart, run_suite
 from strop.pipeline import Observer, Outcome, run_pipeline
+from strop.recipe.engine import FolderEngineRecipe
 from strop.recipe.loading.load import (
     Given,
     Overrides,
@@ -129,13 +130,14 @@ def evaluate(
     """Measure a model on a suite and keep every item's score in the folder `output`: `strop eval`.
 
     `model` is a run, a model folder, a hub name or an engine of your own; with `endpoint` it is the
-    name of the model behind an OpenAI-compatible server. `outputs` are recorded answers instead.
+    name of the model behind an OpenAI-compatible server. A model folder answers as the suite's
+    `engine` says. `outputs` are recorded answers instead.
     Against `reference`, KL and displacement are measured too. `on_part` is called with a task's
     name, how many of its items are measured, and of how many.
     """
-    engine = _engine(model, endpoint, outputs)
-    against = _model(reference)
     measured = load(Suite, suite, overrides)
+    engine = _engine(model, endpoint, outputs, measured.engine)
+    against = _model(reference)
     with _without_bars():
         run_suite(measured, engine, output, reference=against, on_part=on_part)
     return EvalResult(output)
@@ -265,10 +267,12 @@ def _engine(
     model: TrainResult | Engine | str | Path | None,
     endpoint: str | None,
     outputs: str | Path | None,
+    recipe: FolderEngineRecipe,
 ) -> Engine:
     """Whom to measure; an engine is taken as it is."""
     if model is None or isinstance(model, TrainResult | str | Path):
-        return find_engine(_model(model), endpoint, None if outputs is None else str(outputs))
+        recorded = None if outputs is None else str(outputs)
+        return find_engine(_model(model), endpoint, recorded, recipe)
     if endpoint is not None or outputs is not None:
         raise UsageError("an engine answers by itself", fix="drop `endpoint` and `outputs`")
     return model

@@ -6,23 +6,28 @@ request and counts on no budget.
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from functools import partial
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
 from strop.errors import BudgetError, HttpError, UsageError
 from strop.files import sha256_hex, write_whole
+
+T = TypeVar("T")
 
 LAST_PORT = 65_535
 
@@ -37,7 +42,9 @@ DOWN_AFTER = 8
 class RequestLimits:
     """`RequestLimits(seconds=30.0, retries=4, at_once=8, per_second=5.0, most_requests=1000)`.
 
-    A request gets `seconds` an attempt and `retries` further attempts. The first waits
+    A request gets `seconds` an attempt, from connecting to the last byte of the answer, and
+    `retries` further attempts, but none after an attempt that took too long where `slow_again` is
+    off: the server may still be at work on that one. The first further attempt waits
     `first_wait` seconds and each next one twice as long, up to `longest_wait`, or as long as the
     server asks by `Retry-After`; one that asks for more than `patience` seconds is not waited for.
     `at_once` requests are on their way together, and `per_second` attempts are begun. Once
@@ -47,6 +54,7 @@ class RequestLimits:
 
     seconds: float = 120.0
     retries: int = 4
+    slow_again: bool = True
     first_wait: float = 0.5
     longest_wait: float = 8.0
     patience: float = 120.0
@@ -86,14 +94,15 @@ class HttpClient:
         """Post what has no answer but its status. Raises `HttpError` where the last attempt fails
         too."""
         with self._connected(url) as connection:
-            send = partial(connection.post, url, json=body)
-            self._tried(send, url, threading.Event(), read=_nothing)
+            request = connection.build_request("POST", url, json=body)
+            self._tried(connection, request, threading.Event(), read=_nothing)
 
     def get(self, url: str) -> Any:
         """What stands at an address, which is never taken from the cache. Raises `HttpError` where
         the last attempt fails too."""
         with self._connected(url) as connection:
-            return self._tried(partial(connection.get, url), url, threading.Event())
+            request = connection.build_request("GET", url)
+            return self._tried(connection, request, threading.Event())
 
     def post_all(
         self,
@@ -129,20 +138,27 @@ class HttpClient:
                 called_off.set()
                 threads.shutdown(wait=False, cancel_futures=True)
 
-    def _connected(self, url: str) -> httpx.Client:
+    @contextmanager
+    def _connected(self, url: str) -> Iterator[httpx.AsyncClient]:
         """A connection for requests to `url`; raises `UsageError` for what is no address."""
         _expect_address(url)
         encrypted = url.startswith("https:")  # reading certificates takes longer than an answer
-        return httpx.Client(timeout=self.limits.seconds, headers=self.headers, verify=encrypted)
+        # httpx's own limits hold for every read by itself; `_whole` limits all of them together
+        connection = httpx.AsyncClient(timeout=None, headers=self.headers, verify=encrypted)
+        try:
+            yield connection
+        finally:
+            _done(connection.aclose())
 
     def _asked(
-        self, connection: httpx.Client, url: str, body: Any, called_off: threading.Event
+        self, connection: httpx.AsyncClient, url: str, body: Any, called_off: threading.Event
     ) -> _Answered:
         kept = None if self.cache is None else self.cache / f"{request_hash(url, body)}.json"
         if kept is not None and (stored := _stored(kept)):
             return _Answered(stored["answer"], fresh=False)
         self._charge(url)
-        answer = self._tried(partial(connection.post, url, json=body), url, called_off)
+        request = connection.build_request("POST", url, json=body)
+        answer = self._tried(connection, request, called_off)
         self._count(answer)
         if kept is not None and self.keep(answer):
             _store(kept, {"url": url, "body": body, "answer": answer})
@@ -150,19 +166,24 @@ class HttpClient:
 
     def _tried(
         self,
-        send: Callable[[], httpx.Response],
-        url: str,
+        connection: httpx.AsyncClient,
+        request: httpx.Request,
         called_off: threading.Event,
         read: Callable[[httpx.Response, str], Any] | None = None,
     ) -> Any:
         """The answer after as many attempts as it takes, or as are left when it is called off."""
+        url = str(request.url)
         wait, problem = self.limits.first_wait, "called off, since another request failed"
         status: int | None = None
         for left in range(self.limits.retries, -1, -1):
             if called_off.wait(self._until_its_turn()):
                 break
             try:
-                response = send()
+                response = _done(_whole(connection, request, self.limits.seconds))
+            except TimeoutError:
+                problem, asked_for, status = _too_slow(self.limits.seconds), 0.0, None
+                if not self.limits.slow_again:
+                    break
             except httpx.HTTPError as error:
                 problem, asked_for, status = f"{type(error).__name__}: {error}", 0.0, None
             else:
@@ -171,7 +192,7 @@ class HttpClient:
                 status = response.status_code
                 problem = f"status {status}: {response.text[:200]}"
                 asked_for = retry_after(response.headers.get("retry-after", ""))
-                if status < 500 and status not in BUSY:
+                if _refuses(status):
                     break
             if asked_for > self.limits.patience:
                 problem += (
@@ -212,6 +233,47 @@ class HttpClient:
         used = usage.get("total_tokens") if isinstance(usage, dict) else None
         with self._lock:
             self.tokens += used if isinstance(used, int) else 0
+
+
+def _loop() -> asyncio.AbstractEventLoop:
+    """Where all requests of this process are on their way. Its thread holds up no exit."""
+    with _BEGINS:
+        return _begun()
+
+
+_BEGINS = threading.Lock()
+
+
+@lru_cache(maxsize=1)
+def _begun() -> asyncio.AbstractEventLoop:
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="http", daemon=True).start()
+    return loop
+
+
+os.register_at_fork(after_in_child=_begun.cache_clear)  # a child has no thread but its own
+
+
+def _done(work: Coroutine[Any, Any, T]) -> T:
+    """What work in the loop came to. Whoever stops waiting (by a signal, say) calls it off."""
+    future = asyncio.run_coroutine_threadsafe(work, _loop())
+    try:
+        return future.result()
+    finally:
+        future.cancel()
+
+
+async def _whole(
+    connection: httpx.AsyncClient, request: httpx.Request, seconds: float
+) -> httpx.Response:
+    """The whole answer. Raises `TimeoutError` where the last byte is not there in time, however
+    many came before."""
+    async with asyncio.timeout(seconds):
+        return await connection.send(request)
+
+
+def _too_slow(seconds: float) -> str:
+    return f"no whole answer within {seconds:g} s"
 
 
 def _expect_address(url: str) -> None:
@@ -272,8 +334,16 @@ def _outcome(future: Future[_Answered], refusals: Collection[int]) -> _Answered 
     except HttpError as error:
         if error.status in refusals:
             return _Answered(error, fresh=True)
-        known = error.status is not None and error.status < 500 and error.status not in BUSY
-        return _Failed(error, for_good=known)
+        return _Failed(error, for_good=refused(error))
+
+
+def refused(error: HttpError) -> bool:
+    """Whether a server is there and says no, so that another attempt is of no use."""
+    return error.status is not None and _refuses(error.status)
+
+
+def _refuses(status: int) -> bool:
+    return 400 <= status < 500 and status not in BUSY
 
 
 def _told_apart(
@@ -306,7 +376,8 @@ def _parsed(response: httpx.Response, url: str) -> Any:
     try:
         return response.json()
     except ValueError:
-        raise HttpError(f"the answer is no JSON: {response.text[:200]!r}", where=url) from None
+        problem = f"the answer is no JSON: {response.text[:200]!r}"
+        raise HttpError(problem, where=url, status=response.status_code) from None
 
 
 def _nothing(response: httpx.Response, url: str) -> None:

@@ -101,25 +101,45 @@ Record = Document | Demonstration | Preference | Feedback | Task
 
 
 @dataclass(frozen=True, slots=True)
+class Routes:
+    """Which experts tokens went to: `Routes(bytes([3, 1, 0, 2]), layers=2, chosen=2)` is one token
+    that took 3 and 1 in layer 0, 0 and 2 in layer 1. `ids` are little-endian integers of `width`
+    bytes, [token, layer, chosen], of all layers; in one that does not route they mean nothing.
+    """
+
+    ids: bytes = field(repr=False)
+    layers: int
+    chosen: int
+    width: Literal[1, 2] = 1
+
+    @property
+    def tokens(self) -> int:
+        return len(self.ids) // (self.layers * self.chosen * self.width)
+
+
+@dataclass(frozen=True, slots=True)
 class Branch:
     """One continuation: `Branch(ids=(5, 6, 2), supervised=(True, True, True))`.
 
     `supervised[i]` says whether token i is learnt; a tool result inside a branch is read only.
+    `routes` are those that its first tokens have to take.
     """
 
     ids: tuple[int, ...]
     supervised: tuple[bool, ...]
+    routes: Routes | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """One prompt (trunk) with its continuations (branches).
+    """One prompt (trunk, with its `routes`) with its continuations (branches).
 
     `Tree(trunk=(1, 4), branches=(Branch((5, 2), (True, True)), Branch((6, 2), (True, True))))`
     """
 
     trunk: tuple[int, ...]
     branches: tuple[Branch, ...]
+    routes: Routes | None = None
 
     def __len__(self) -> int:
         return len(self.trunk) + sum(len(branch.ids) for branch in self.branches)
@@ -153,7 +173,8 @@ class TokenScores:
     """What one forward says of every supervised token.
 
     `logprobs_N = [-0.1, -2.3]` nats, `entropy_N = [0.4, 1.1]` nats, `branch_N = [0, 0]`;
-    `collision_N` is log sum_v p(v)^2 where it was asked for (WPO reads it).
+    `collision_N` is log sum_v p(v)^2 where it was asked for (WPO reads it); `rerouted_T` in which
+    share of the layers each token with a given route would have gone to other experts.
     """
 
     logprobs_N: torch.Tensor
@@ -161,6 +182,7 @@ class TokenScores:
     branch_N: torch.Tensor
     branches: int
     collision_N: torch.Tensor | None = None
+    rerouted_T: torch.Tensor | None = None
 
     def sums_B(self) -> torch.Tensor:
         """Sum of log-probs per branch, shape [B]."""
@@ -224,7 +246,8 @@ class Completion(Answer):
     they were drawn from (after temperature and truncation), nats, or `None` where an engine gives
     none. `ids` include the end-of-sequence token when the model wrote one. `entropies` are those of
     the whole distribution at temperature 1 where each sampled id was drawn, nats, if they were
-    asked for.
+    asked for. `prompt_routes` and `routes` are the experts of the prompt and of all ids but the
+    last, which the sampler does not read, if they were asked for.
     """
 
     ids: tuple[int, ...]
@@ -232,6 +255,8 @@ class Completion(Answer):
     logprobs: tuple[float, ...] | None
     versions: tuple[VersionSpan, ...]
     entropies: tuple[float, ...] | None = None
+    prompt_routes: Routes | None = None
+    routes: Routes | None = None
 
     def __post_init__(self) -> None:
         logprobs = sum(self.sampled) if self.logprobs is None else len(self.logprobs)

@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 
 from strop.advise.table.rules import read_table
 from strop.cli.app import app
+from strop.errors import UsageError
 from strop.files import write_json, write_rows
 from strop.model.load import weights_hash
 from tests.support import ROOT
@@ -64,7 +65,9 @@ def test_explain_prints_every_rule(given: list[object]) -> None:
 
 def test_files_are_written(given: list[object], tmp_path: Path) -> None:
     recipe, page = tmp_path / "new.yaml", tmp_path / "page.html"
-    assert advise(*given, "--recipe", recipe, "--page", page).exit_code == 0
+    said = advise(*given, "--recipe", recipe, "--page", page)
+    assert said.exit_code == 0
+    assert said.output.splitlines()[-2:] == [f"saved {recipe}", f"saved {page}"]
     assert "method: simpo" in recipe.read_text()
     assert "length_decides" in page.read_text()
     assert "http" not in page.read_text().split("</style>")[-1].replace("arXiv", "")
@@ -133,11 +136,14 @@ def test_nothing_given_says_what_to_give() -> None:
         (["--target", "greedy/accuracy=nan"], "SCORE=VALUE"),
         (["--target", "greedy/accuracy=90"], "is a share"),
         (["--model", "nowhere"], "no such model folder"),
-        (["--eval", "ELSEWHERE"], "holds no eval"),
+        (["--eval", "ELSEWHERE"], "an eval is wanted here, and this is a folder of another kind"),
+        (["--eval", "RUN"], "this is a training run (strop train)"),
+        (["--eval", "MODEL"], "this is a model"),
         (["--data", "MIXED"], "several kinds: 201 pairs and 9 tasks"),
-        (["--eval", "nowhere"], "nowhere"),
+        (["--eval", "nowhere"], "an eval is wanted here, and nothing is there"),
         (["--model", "/nowhere"], "no such model folder"),
-        (["--decode", "EVAL"], "no decoding study"),
+        (["--decode", "EVAL"], "wants a decoding study, and this is an eval (strop eval)"),
+        (["--decode", "nowhere"], "wants a decoding study, and this is not there"),
         (["--data", "nowhere.jsonl"], "nowhere.jsonl"),
         (["--data", "ODD"], "strop data build"),
         (["--data", "EMPTY"], "no row"),
@@ -154,8 +160,13 @@ def test_mistakes_get_one_message(
     places = {"EVAL": str(given[3]), "ELSEWHERE": str(tmp_path)}
     places |= {name.upper(): str(tmp_path / f"{name}.jsonl")
                for name in ("odd", "empty", "mixed")}  # fmt: skip
+    for name, mark in {"run": "metrics.jsonl", "model": "config.json"}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / mark).write_text("")
+        places[name.upper()] = str(tmp_path / name)
     said = advise(*given, *(places.get(word, word) for word in change))
-    assert said.exit_code != 0
+    assert isinstance(said.exception, UsageError)
+    assert said.exception.exit_code == 2
     assert words in f"{said.output} {said.exception}"
 
 

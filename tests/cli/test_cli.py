@@ -145,6 +145,22 @@ def test_json_lines(recipe: Path) -> None:
     assert rows[-1] == {"final": final, "finished_before": False}
 
 
+LINES = {"train", "run", "sweep", "demo", "registry verify", "registry diff", "registry attempts"}
+"""Verbs that print a row for each of several things; all others print one value."""
+
+
+def test_the_help_of_json_says_what_is_printed() -> None:
+    said = {}
+    for verb in [["eval", "suite"], *VERBS]:
+        command: Any = typer.main.get_command(app)
+        for name in verb:
+            command = command.commands[name]
+        said |= {" ".join(verb): one.help for one in command.params if "--json" in one.opts}
+    assert {verb for verb, words in said.items() if "JSON lines" in words} == LINES
+    assert said["reward probe"] == "Print one JSON array for machines."
+    assert said["registry show"] == "Print one JSON object for machines."
+
+
 def test_dry_run_writes_nothing(recipe: Path) -> None:
     result = strop("train", recipe, "--dry-run", "--json")
     plan = json.loads(result.stdout)

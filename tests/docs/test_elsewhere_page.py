@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from strop.advise.elsewhere.names import ORIGINS, TARGETS
 from strop.advise.elsewhere.table import EXPORTERS, IMPORTERS
 from tests.support import ROOT
 
@@ -22,3 +23,9 @@ def test_the_table_of_systems() -> None:
 def test_the_systems_that_recipes_come_from() -> None:
     back = PAGE.split("## Back")[1]
     assert all(f"`{name}`" in back for name in IMPORTERS)
+
+
+def test_what_can_be_typed_is_what_there_is() -> None:
+    """The help and the refusals print these names."""
+    assert tuple(EXPORTERS) == TARGETS
+    assert tuple(IMPORTERS) == ORIGINS

@@ -30,7 +30,7 @@ from strop.evals.decode import draws
 from strop.evals.decode.draws import revision_prompt
 from strop.evals.decode.frontier import FrontierRow
 from strop.evals.decode.page import figure
-from strop.evals.decode.study import check_study, run_study
+from strop.evals.decode.study import check_study, engines_of, run_study
 from strop.recipe.loading.load import load
 from strop.recipe.study import Refine, Study
 from tests.support import ROOT
@@ -114,9 +114,8 @@ class TestRuns:
             self.recipe(study, tmp_path), model=str(model_folder), base=str(base_folder)
         )
         parts = tmp_path / ".out.parts"
-        for _ in draws.draws_of(
-            checked.study, checked.tasks, checked.models, parts, lambda n: None
-        ):
+        engines = engines_of(checked.study, checked.models)
+        for _ in draws.draws_of(checked.study, checked.tasks, engines, parts, lambda n: None):
             pass
         assert len(list(parts.iterdir())) == 6
         assert ran(recipe, model_folder, base_folder, tmp_path / "out") == whole

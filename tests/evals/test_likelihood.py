@@ -22,6 +22,7 @@ from strop.evals.continuations import (
     read_continuations,
     windows,
 )
+from strop.evals.reading import PolicyReader
 from strop.evals.tasks import choice, perplexity
 from strop.model.logprobs import TreeScorer
 from strop.model.network import Policy
@@ -61,7 +62,7 @@ def token_logprobs(model: Any, ids: Sequence[int]) -> list[float]:
 
 
 def scored(policy: Policy, task: ChoiceTask) -> dict[str, list[EvalRecord]]:
-    records = choice.score_rows(policy, task, choice.rows_of(task))
+    records = choice.score_rows(PolicyReader(policy), task, choice.rows_of(task))
     names = {record.task for record in records}
     return {name: [r for r in records if r.task == name] for name in names}
 
@@ -103,10 +104,9 @@ def told(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> Told:
     """The records of a row whose choices have these log-probs."""
 
     def records(row: dict[str, Any], *logprobs: float) -> list[EvalRecord]:
-        read = [choice.Continuation(logprob, 1, False) for logprob in logprobs]
-        monkeypatch.setattr(choice, "read_continuations", lambda policy, trees: read)
+        monkeypatch.setattr(PolicyReader, "sums", lambda reader, trees: list(logprobs))
         parsed = choice.parse(row, Origin("f", 1))
-        return choice.score_rows(policy, choice_task(Path("f")), [parsed])
+        return choice.score_rows(PolicyReader(policy), choice_task(Path("f")), [parsed])
 
     return records
 
@@ -149,8 +149,8 @@ def test_rows_are_scored_alike_whatever_stands_around_them(
 ) -> None:
     task = choice_task(write_rows("mc.jsonl", ROWS))
     rows = choice.rows_of(task)
-    together = choice.score_rows(policy, task, rows)
-    apart = [r for row in rows for r in choice.score_rows(policy, task, [row])]
+    together = choice.score_rows(PolicyReader(policy), task, rows)
+    apart = [r for row in rows for r in choice.score_rows(PolicyReader(policy), task, [row])]
     assert [(r.task, r.item, r.score) for r in together] == [
         (r.task, r.item, r.score) for r in apart
     ]
@@ -220,7 +220,7 @@ def test_an_item_may_fill_the_context_and_no_more(policy: Policy, write_rows: Wr
 
     def run(tokens: int) -> list[EvalRecord]:
         task = choice_task(write_rows("mc.jsonl", [ROWS[0], row(tokens)]), delimiter="")
-        return choice.score_rows(policy, task, choice.rows_of(task))
+        return choice.score_rows(PolicyReader(policy), task, choice.rows_of(task))
 
     assert context_of(policy) == 128
     assert len(run(129)) == 6
@@ -235,7 +235,7 @@ def test_a_delimiter_is_refused_where_the_template_speaks(
     path = write_rows("mc.jsonl", [{"prompt": prompt, "choices": ["3", "4"], "answer": 0}])
     task = choice_task(path, delimiter=": ")
     with pytest.raises(DataError, match="`delimiter` would not be read"):
-        choice.score_rows(policy, task, choice.rows_of(task))
+        choice.score_rows(PolicyReader(policy), task, choice.rows_of(task))
 
 
 def test_recipes_are_strict() -> None:
@@ -261,7 +261,7 @@ def test_a_choice_that_the_prompt_swallows_is_refused(
         write_rows("mc.jsonl", [ROWS[0], {"prompt": "x =", "choices": ["5", "6"], "answer": 0}])
     )
     with pytest.raises(DataError, match=r"mc.jsonl:2: the choice '5' adds no token"):
-        choice.score_rows(policy, task, choice.rows_of(task))
+        choice.score_rows(PolicyReader(policy), task, choice.rows_of(task))
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 4, 7])
@@ -287,7 +287,7 @@ def test_rolling_perplexity_is_that_of_plain_forwards(
 ) -> None:
     texts = ["Solve 3x + 7 = 22. " * 12, "15 / 3 = 5", "é 😀 x"]
     task = perplexity_task(write_rows("t.jsonl", [{"text": t} for t in texts]), window=40)
-    records = perplexity.score_rows(policy, task, perplexity.rows_of(task))
+    records = perplexity.score_rows(PolicyReader(policy), task, perplexity.rows_of(task))
     end = policy.tokenizer.eos_token_id
     nlls, counts = [], []
     for text, record in zip(texts, records, strict=True):
@@ -338,7 +338,7 @@ def test_only_answers_are_measured_where_there_are_prompts(
     ]
     rows = [{"prompt": "2x = 6;", "completion": " x = 3"}, {"messages": messages}]
     task = perplexity_task(write_rows("a.jsonl", rows))
-    plain, chat = perplexity.score_rows(policy, task, perplexity.rows_of(task))
+    plain, chat = perplexity.score_rows(PolicyReader(policy), task, perplexity.rows_of(task))
     encode, end = policy.tokenizer.encode, policy.tokenizer.eos_token_id
 
     prompt = encode("2x = 6;")
@@ -369,10 +369,10 @@ def test_a_document_keeps_its_columns(policy: Policy, write_rows: WriteRows) -> 
     path = write_rows("t.jsonl", rows)
     task = perplexity_task(path, slices=["topic"])
     rows_read = perplexity.rows_of(task)
-    (first,) = perplexity.score_rows(policy, task, rows_read[:1])
+    (first,) = perplexity.score_rows(PolicyReader(policy), task, rows_read[:1])
     assert (first.item, first.cluster, first.slices) == ("a", "c", {"topic": "t"})
     with pytest.raises(DataError, match=r"t.jsonl:2: the slice 'topic' is no column"):
-        perplexity.score_rows(policy, task, rows_read)
+        perplexity.score_rows(PolicyReader(policy), task, rows_read)
 
 
 def test_user_mistakes_of_perplexity(policy: Policy, write_rows: WriteRows) -> None:
@@ -384,11 +384,11 @@ def test_user_mistakes_of_perplexity(policy: Policy, write_rows: WriteRows) -> N
         perplexity.rows_of(task)
     task = perplexity_task(write_rows("w.jsonl", [{"text": "5"}]), window=129)
     with pytest.raises(UsageError, match="window is 129 tokens, the model reads 128"):
-        perplexity.score_rows(policy, task, perplexity.rows_of(task))
+        perplexity.score_rows(PolicyReader(policy), task, perplexity.rows_of(task))
     long = {"prompt": "7" * 100, "completion": "7" * 29}
     task = perplexity_task(write_rows("w.jsonl", [{"text": "5"}, long]))
     with pytest.raises(DataError, match=r"w.jsonl:2: prompt and answer are 130 tokens"):
-        perplexity.score_rows(policy, task, perplexity.rows_of(task))
+        perplexity.score_rows(PolicyReader(policy), task, perplexity.rows_of(task))
     path = write_rows("w.jsonl", [])
     with pytest.raises(DataError, match="the data holds no records"):
         perplexity.rows_of(perplexity_task(path))
@@ -454,7 +454,7 @@ def test_learned_positions_end_where_the_context_does(
     policy = Policy(model, tokenizer, False, scorer)
     text = "3x + 7 = 22, x = 5. 15 / 3 = 5"
     task = perplexity_task(write_rows("t.jsonl", [{"text": text}]))
-    (record,) = perplexity.score_rows(policy, task, perplexity.rows_of(task))
+    (record,) = perplexity.score_rows(PolicyReader(policy), task, perplexity.rows_of(task))
     ids, length = tokenizer.encode(text), 16 if scorer.by_tree else 15
     assert len(ids) > 17
     nll = 0.0
@@ -482,6 +482,6 @@ def test_a_bos_stands_once_before_the_prompt_and_none_within(
         expected = sum(token_logprobs(plain_model, whole)[start:])
         assert record.details[f"logprob/{number}"] == pytest.approx(expected, abs=1e-4)
     task = perplexity_task(write_rows("t.jsonl", [{"text": "15 / 3 = 5"}]))
-    (text_record,) = perplexity.score_rows(asked, task, perplexity.rows_of(task))
+    (text_record,) = perplexity.score_rows(PolicyReader(asked), task, perplexity.rows_of(task))
     found = token_logprobs(plain_model, [2, *encode("15 / 3 = 5")])
     assert text_record.details["nll"] == pytest.approx(-sum(found), abs=1e-4)

@@ -23,6 +23,7 @@ from strop.evals.gate import gate
 from strop.evals.lm_eval.log import holds_log_samples, read_log_samples
 from strop.evals.lm_eval.model import LmEvalModel
 from strop.evals.lm_eval.run import run_lm_eval
+from strop.evals.reading import PolicyReader
 from strop.evals.tasks import choice, perplexity
 from strop.model.load import load_for_inference
 from strop.model.network import Policy
@@ -146,7 +147,7 @@ def test_a_choice_task_equals_lm_eval_item_by_item(
 ) -> None:
     samples = expected["samples"]["toy_choice"]
     task = ChoiceTask(kind="choice", name="mc", data=str(folder / "rows.jsonl"))
-    records = choice.score_rows(policy, task, choice.rows_of(task))
+    records = choice.score_rows(PolicyReader(policy), task, choice.rows_of(task))
     ours = {(record.item, record.task): record for record in records}
     assert len(samples) == ITEMS
     for sample in samples:
@@ -200,7 +201,7 @@ def test_a_perplexity_task_equals_lm_eval_by_text_and_as_a_whole(
         perplexity.parse({"text": row["text"], "id": row["id"]}, read.task.origin)
         for row, read in zip(rows(), perplexity.rows_of(task), strict=True)
     ]
-    records = perplexity.score_rows(policy, task, texts)
+    records = perplexity.score_rows(PolicyReader(policy), task, texts)
     assert max(record.details["tokens"] or 0 for record in records) > 128  # several windows
     for record, sample in zip(records, expected["samples"]["toy_rolling"], strict=True):
         logprob, words = sample["word_perplexity"]

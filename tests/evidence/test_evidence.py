@@ -121,3 +121,38 @@ class TestFamily:
             "| base | 0.12 | 61 | 0.50 |  |  | 0.700 | 7.4 |  |  |",
             "| dpo, flipped | 0.12 | 61 | 0.50 | -0.250 | 0.10 | 0.700 | 7.4 | 61 | 3000 |",
         ]
+
+
+def test_predicted_ratios_of_asynchronous_runs_by_hand(tmp_path: Path) -> None:
+    """Sampling 6 s and training 4 s: 10 in turn, 6 at once; a run that took 8 had parts of 8 and
+    5."""
+    split = evidence("split")
+    rows = {
+        "sync": {"sampling_time": 6.0, "step_time": 10.0},
+        "ahead": {"step_time": 8.0, "async/generator_idle": 0.0, "async/trainer_idle": 3.0},
+    }
+    for name, row in rows.items():
+        (tmp_path / name).mkdir()
+        lines = [json.dumps({**row, "step_time": 99.0} if n == 0 else row) for n in range(201)]
+        (tmp_path / name / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    (tmp_path / "ahead/recipe.resolved.yaml").write_text("rollout: {source: {max_staleness: 2}}\n")
+    assert split.staleness_of(tmp_path / "ahead") == 2
+    before = split.synchronous(tmp_path / "sync")
+    found = split.compare("ahead", before, split.asynchronous(tmp_path / "ahead"), 2)
+    assert found.measured == pytest.approx(10 / 8)
+    assert found.by_means == pytest.approx(10 / 6)
+    assert found.by_steps == pytest.approx(10 / 6, rel=0.01)
+    assert found.by_parts == pytest.approx(10 / 8)
+    assert "+33%" in split.table([found])[2]
+    with pytest.raises(SystemExit, match="not asynchronous"):
+        split.asynchronous(tmp_path / "sync")
+
+
+def test_forecasts_of_what_is_left_by_hand() -> None:
+    """Steps of 2 s that become 1 s in the middle: the mean of all still says half as much again."""
+    remaining = evidence("remaining")
+    log = remaining.Log("run", "online", (9.0,) + (2.0,) * 40 + (1.0,) * 80)
+    assert remaining.moments(log) == {"step 21": 21, "half": 60}
+    assert remaining.off(log, "median of 20", 21) == pytest.approx(200 / 120 - 1)
+    assert remaining.off(log, "median of 20", 61) == pytest.approx(0)
+    assert remaining.off(log, "mean of all", 61) == pytest.approx(100 / 60 - 1)

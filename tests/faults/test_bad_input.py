@@ -213,7 +213,7 @@ class TestPaths:
                 Registry(path).entries()
         with refused(DataError, "cannot read the file: it is a"):
             read_records(pipe)
-        with refused(DataError, "the folder holds no eval"):
+        with refused(DataError, "this is a folder of another kind"):
             read_records(tmp_path)
 
 

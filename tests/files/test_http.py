@@ -17,6 +17,7 @@ import pytest
 
 from strop.errors import BudgetError, HttpError, UsageError
 from strop.http import HttpClient, RequestLimits, request_hash, retry_after
+from tests.support.servers import stalling_server
 
 QUICK = RequestLimits(first_wait=0.01, longest_wait=0.02)
 
@@ -132,13 +133,30 @@ class TestAttempts:
                 list(ask(url, [{"n": 1}]))
             assert "fix: write one like http://" in str(told.value)
 
-    def test_an_answer_that_takes_too_long(self, server: Plan) -> None:
-        server.seconds = 0.5
-        with pytest.raises(HttpError, match="ReadTimeout"):
-            HttpClient(RequestLimits(seconds=0.05, retries=1, first_wait=0.01)).post(
-                server.url, {"n": 1}
-            )
-        assert len(server.seen) == 2
+    @pytest.mark.parametrize(
+        ("begin", "trickle"),
+        [(b"", b""), (b"HTTP/1.1 200 OK\r\n", b"x: y\r\n"), (b"HTTP/1.1 200 OK\r\n\r\n", b" ")],
+        ids=["silent", "headers without end", "a body without end"],
+    )
+    def test_a_server_that_never_ends_an_answer(self, begin: bytes, trickle: bytes) -> None:
+        """Every byte comes in time, the last one never."""
+        client = HttpClient(RequestLimits(seconds=0.3, retries=0))
+        with stalling_server(begin, trickle) as stalling:
+            for ask in (client.post, client.tell):
+                with pytest.raises(HttpError, match=r"no whole answer within 0\.3 s"):
+                    ask(stalling.url, {"n": 1})
+
+    @pytest.mark.parametrize("again", [True, False])
+    def test_what_took_too_long_is_asked_again_unless_that_is_not_wanted(
+        self, server: Plan, again: bool
+    ) -> None:
+        limits = RequestLimits(seconds=1.0, retries=1, slow_again=again, first_wait=0.01)
+        with stalling_server() as stalling:
+            with pytest.raises(HttpError, match="no whole answer"):
+                HttpClient(limits).post(stalling.url, {"n": 1})
+            assert stalling.asked == 1 + again
+        server.statuses = [503]
+        assert HttpClient(limits).post(server.url, {"n": 4})["twice"] == 8
 
     def test_headers_go_along(self, server: Plan) -> None:
         HttpClient(headers={"Authorization": "Bearer k"}).post(server.url, {"n": 1})

@@ -51,6 +51,16 @@ class TestCommands:
         invoke("checkout", "mine", tmp_path / "restored", *other)
         assert manifest_of(tmp_path / "restored") == entry.manifest
 
+    def test_a_registry_of_attempts_alone_says_that_nothing_was_promoted(
+        self, registry: Registry
+    ) -> None:
+        here = ("--registry", registry.path)
+        registry.record_attempt(
+            evidence="5d", suite="s", sealed=False, base="a", candidate="b", verdict="regressed"
+        )
+        assert invoke("list", *here) == "no entries yet: strop registry promote makes one\n"
+        assert json.loads(invoke("list", *here, "--json"))["current"] == {}
+
     def test_dry_runs_write_nothing(self, registry: Registry, entry: Entry, tmp_path: Path) -> None:
         promote(registry, model(tmp_path / "two", "second"))
         promote(registry, model(tmp_path / "three", "third"), name="other")

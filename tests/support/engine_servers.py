@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import uvicorn
+from fastapi import FastAPI
 
 from strop.engines.server.app import engine_app
 from strop.engines.server.held import Held
 
 Alter = Callable[[Held], None]
+App = Callable[[Held], FastAPI]
 
 
 @dataclass(slots=True)
@@ -32,14 +34,16 @@ class Running:
         self.thread.join()
 
 
-def start(folder: Path, port: int = 0, alter: Alter = lambda held: None) -> Running:
+def start(
+    folder: Path, port: int = 0, alter: Alter = lambda held: None, app: App = engine_app
+) -> Running:
     held = Held(str(folder))
     alter(held)
     listens = socket.socket()
     listens.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listens.bind(("127.0.0.1", port))
     listens.listen()
-    config = uvicorn.Config(engine_app(held), log_level="critical", timeout_graceful_shutdown=0,
+    config = uvicorn.Config(app(held), log_level="critical", timeout_graceful_shutdown=0,
                             lifespan="off")  # fmt: skip
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listens]}, daemon=True)
@@ -50,8 +54,10 @@ def start(folder: Path, port: int = 0, alter: Alter = lambda held: None) -> Runn
 
 
 @contextmanager
-def engine_server(folder: Path, alter: Alter = lambda held: None) -> Iterator[Running]:
-    running = start(folder, alter=alter)
+def engine_server(
+    folder: Path, alter: Alter = lambda held: None, app: App = engine_app
+) -> Iterator[Running]:
+    running = start(folder, alter=alter, app=app)
     try:
         yield running
     finally:

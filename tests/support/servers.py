@@ -1,11 +1,14 @@
-"""An OpenAI-compatible server on this machine that says what it is told to."""
+"""Servers on this machine: an OpenAI-compatible one that says what it is told to, and one that
+never ends an answer."""
 
 from __future__ import annotations
 
+import itertools
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -58,3 +61,43 @@ def chat_server(reply: Reply) -> Iterator[ChatServer]:
         running.shutdown()
         thread.join()
         running.server_close()
+
+
+class StallingServer:
+    """What a running server saw: `asked` counts requests."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.asked = 0
+
+
+@contextmanager
+def stalling_server(begin: bytes = b"", trickle: bytes = b"") -> Iterator[StallingServer]:
+    """A server that takes requests and never ends an answer: it says `begin`, then the bytes of
+    `trickle` one by one, over and over, or nothing more."""
+    over = threading.Event()
+    listens = socket.create_server(("127.0.0.1", 0))
+    server = StallingServer(f"http://127.0.0.1:{listens.getsockname()[1]}")
+
+    def stall(connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            connection.recv(2**16)
+            server.asked += 1
+            connection.sendall(begin)
+            for byte in itertools.cycle(trickle):
+                connection.sendall(bytes([byte]))
+                if over.wait(0.01):
+                    return
+            over.wait()
+
+    def accept() -> None:
+        with suppress(OSError):  # closed
+            while True:
+                threading.Thread(target=stall, args=(listens.accept()[0],), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    try:
+        yield server
+    finally:
+        over.set()
+        listens.close()

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
+from rich.console import Console
 from transformers import LlamaConfig, Qwen3Config
 from typer.testing import CliRunner, Result
 
 from strop.cli.app import app
+from strop.cli.show import Progress
 from strop.errors import UsageError
 from strop.model.activations import kept_by_a_token, tokens_at_once
 from strop.model.load import load_config, load_policy
@@ -23,9 +27,10 @@ from strop.tracking.remaining import Remaining, spoken
 from strop.train.preflight.cost.duration import duration_of
 from strop.train.preflight.cost.estimate import estimate
 from strop.train.preflight.cost.hardware import Range, hardware
-from strop.train.preflight.cost.memory import memory_of
+from strop.train.preflight.cost.memory import critic_of, memory_of
 from strop.train.preflight.cost.shape import shape_of
 from strop.train.preflight.cost.workload import Workload, assumed_workload
+from strop.types import StepRecord
 
 LLAMA = {"vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008,
          "num_hidden_layers": 32, "num_attention_heads": 32, "head_dim": 128,
@@ -110,6 +115,76 @@ def test_a_reference_is_held_where_the_method_reads_one(
     shape = shape_of(config)
     parts = memory_of(made, config, shape, WORK, "cpu").parts
     assert parts.get("reference", 0) == (4 * shape.parameters if copied else 0)
+
+
+SMALL = {"vocab_size": 1000, "hidden_size": 64, "intermediate_size": 128,
+         "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+         "head_dim": 16}  # fmt: skip
+BODY = 64_000 + 2 * (64 * (64 + 32 + 32) + 64 * 64 + 3 * 64 * 128 + 2 * 64 + 2 * 16) + 64
+"""Weights of `SMALL` without a head: embedding, two layers (queries, keys, values and output, three
+of the MLP, two norms, two of queries and keys), the last norm."""
+
+
+def ppo(tmp_path: Path, **changes: Any) -> Recipe:
+    return recipe(tmp_path, method="ppo", reward=[{"function": "repetition"}],
+                  **{"value": {"path": "MODEL", "learning_rate": 1e-5}, **changes})  # fmt: skip
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_critic_is_held_beside_the_policy(tmp_path: Path, tied: bool) -> None:
+    """Its weights and both moments in float32; gradients of one network at a time."""
+    config = Qwen3Config(**SMALL, tie_word_embeddings=tied)
+    made, shape = ppo(tmp_path), shape_of(config)
+    assert shape.parameters == BODY + (0 if tied else 64_000)
+    parts = memory_of(made, config, shape, WORK, "cpu").parts
+    assert parts["critic"] == 4 * BODY
+    assert parts["critic moments"] == 8 * BODY
+    assert parts["gradients"] == 4 * shape.parameters, "the policy's learning is larger"
+    alone = memory_of(made.model_copy(update={"value": None}), config, shape, WORK, "cpu")
+    assert sum(parts.values()) - alone.total == 12 * BODY
+
+
+def test_a_critic_with_an_adapter_of_another_model(tmp_path: Path) -> None:
+    """bfloat16 weights that are frozen, and an adapter of float32 with its moments."""
+    Qwen3Config(**{**SMALL, "hidden_size": 32}).save_pretrained(tmp_path / "critic")
+    value = {"path": str(tmp_path / "critic"), "learning_rate": 1e-5, "lora": {"rank": 4}}
+    made = ppo(tmp_path, value=value, model__dtype="bfloat16")
+    config = Qwen3Config(**SMALL)
+    parts = memory_of(made, config, shape_of(config), WORK, "cpu").parts
+    body = 32_000 + 2 * (32 * (64 + 32 + 32) + 64 * 32 + 3 * 32 * 128 + 2 * 32 + 2 * 16) + 32
+    width = 2 * ((32 + 64) + 2 * (32 + 32) + (64 + 32) + 3 * (32 + 128))
+    assert parts["critic"] == 2 * body + 4 * 4 * width
+    assert parts["critic moments"] == 8 * 4 * width
+
+
+def test_a_critic_that_is_larger_than_its_policy_decides_the_peak(tmp_path: Path) -> None:
+    Qwen3Config(**{**SMALL, "hidden_size": 512}).save_pretrained(tmp_path / "critic")
+    value = {"path": str(tmp_path / "critic"), "learning_rate": 1e-5}
+    made, config = ppo(tmp_path, value=value), Qwen3Config(**SMALL)
+    parts = memory_of(made, config, shape_of(config), WORK, "cpu").parts
+    assert parts["gradients"] == parts["critic"] > 4 * shape_of(config).parameters
+    assert "logits" not in parts, "values have none"
+
+
+def test_a_critic_and_passes_take_their_time(tmp_path: Path) -> None:
+    """Of tokens that are few beside the weights: 6 operations a weight and pass for each network,
+    and 2 for the values."""
+    config, device = Qwen3Config(**SMALL, tie_word_embeddings=True), hardware("cpu-server")
+    shape, few = shape_of(config), Workload(1, 64, 32, 1)
+    head, body = shape.parameters, BODY - 64_000
+
+    def operations(**changes: Any) -> float:
+        made = ppo(tmp_path, **changes)
+        memory = memory_of(made, config, shape, few, "cpu")
+        critic = critic_of(made, config)
+        assert critic is not None
+        seconds = duration_of(made, shape, few, memory, device, critic).training.likely
+        attention = (2 + 2 * 2 * ("objective" in changes)) * 12 * 2 * 64 * 0.5
+        return seconds * device.tflops * 1e12 * 0.5 / 64 - attention
+
+    assert operations() == pytest.approx(6 * head + 6 * body + 2 * body)
+    again = operations(objective={"num_iterations": 3})
+    assert again == pytest.approx(3 * (6 * head + 6 * body) + 2 * body)
 
 
 LLAMA_FACTORY = {1024: 6, 2048: 7, 4096: 9, 8192: 12, 16384: 19, 32768: 32}
@@ -232,16 +307,62 @@ def test_a_table_of_ones_own(tmp_path: Path) -> None:
     table.write_text('prices_of = "2026"\n[mine]\nname = "Mine"\nkind = "cuda"\nmemory_gib = 10\n'
                      "tflops = 5\ngb_per_second = 100\nprice = [1, 2, 3]\n")  # fmt: skip
     assert hardware("mine", table).price == Range(1.0, 2.0, 3.0)
+    assert hardware("mine", table).prices_of == "2026"
+    with table.open("a") as file:
+        file.write('prices_of = "2027"\n')
+    assert hardware("mine", table).prices_of == "2027", "a row may have a date of its own"
 
 
 def test_time_left_after_twenty_steps() -> None:
     """Evals every tenth step are part of it; the slow first step is not."""
     left, now = Remaining(), 100.0
-    for step in range(1, 41):
-        now += 50.0 if step == 1 else 2.0 + 5.0 * (step % 10 == 0)
-        said = left.after(step, 100, now)
+    for step in range(1, 42):
+        took = 50.0 if step == 1 else 2.0
+        now += took + 5.0 * (step % 10 == 0)
+        said = left.after(step, 100, now, took)
         assert (said is None) == (step < 21)
-    assert said == pytest.approx(60 * 2.5, rel=0.03)
+    assert said == pytest.approx(59 * (2.0 + 0.5))
+
+
+def test_one_long_step_does_not_move_the_time_left_and_shorter_steps_do() -> None:
+    left, now = Remaining(), 0.0
+    for step, took in enumerate([4.0] * 20 + [400.0] + [4.0] * 9, 1):
+        now += took
+        said = left.after(step, 130, now, took)
+    assert said == pytest.approx(100 * 4.0)
+    for step in range(31, 51):
+        now += 1.0
+        said = left.after(step, 150, now, 1.0)
+    assert said == pytest.approx(100 * 1.0), "the steps of long ago say nothing any more"
+
+
+def test_the_time_left_stands_with_every_printed_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a pipe, where no bar shows it: anew each time, and no longer after the last step."""
+    clock = iter(range(100, 1000, 10))
+    monkeypatch.setattr("strop.cli.show.time.monotonic", lambda: float(next(clock)))
+    piped = StringIO()
+    with Progress(False, Console(file=piped, width=200)) as progress:
+        for step in range(1, 31):
+            progress.step(StepRecord(step, 30, {"loss": 1.0, "step_time": 10.0}))
+    lines = piped.getvalue().splitlines()
+    assert "left" not in lines[19]
+    assert lines[20] == "  step 21/30  loss 1  1 min 30 s left"
+    assert lines[28].endswith("10 s left")
+    assert lines[29] == "  step 30/30  loss 1"
+
+
+def test_a_terminal_shows_the_time_left_in_its_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(100, 10_000, 10))
+    shown = StringIO()
+    with Progress(False, Console(file=shown, force_terminal=True, width=120)) as progress:
+        progress.start(SimpleNamespace(sources=[], checks={}, total_steps=40), 0)  # type: ignore[arg-type]
+        assert progress.bar is not None
+        monkeypatch.setattr("strop.cli.show.time.monotonic", lambda: float(next(clock)))
+        for step in range(1, 31):
+            progress.step(StepRecord(step, 40, {"loss": 1.0, "step_time": 10.0}))
+        assert progress.bar.tasks[0].fields["left"] == "  1 min 40 s left"
+        progress.bar.refresh()
+    assert "1 min 40 s left" in shown.getvalue()
 
 
 def test_seconds_in_words() -> None:

@@ -82,3 +82,6 @@ def advise(
         return
     for line in lines(answered, explain):
         console.print(line, markup=False, soft_wrap=not console.is_terminal)
+    for written in (recipe, page):
+        if written is not None:
+            console.print(f"saved {written}", markup=False, soft_wrap=True)

@@ -11,14 +11,14 @@ from typing import Annotated
 
 import typer
 
-from strop.cli.options import AsJson
+from strop.cli.options import AsJsonLines
 
 
 def demo(
     seed: Annotated[int, typer.Option(help="Seed of data, weights and sampling.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("strop-demo"),
     files_only: Annotated[bool, typer.Option(help="Write the files, run nothing.")] = False,
-    as_json: AsJson = False,
+    as_json: AsJsonLines = False,
 ) -> None:
     """The whole loop on generated equations: base, SFT, DPO, GRPO, evals, gates, registry.
 

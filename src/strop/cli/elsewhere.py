@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from strop.advise.elsewhere.names import ORIGINS, TARGETS
 from strop.cli.options import AsJson, Overrides
 
 
@@ -15,7 +16,7 @@ def export_recipe(
     recipe: Annotated[Path, typer.Argument(help="A training recipe (YAML).")],
     to: Annotated[
         str,
-        typer.Option("--to", help="trl, axolotl, llamafactory, verl, openrlhf or unsloth."),
+        typer.Option("--to", metavar="SYSTEM", help=f"One of {', '.join(TARGETS)}."),
     ],
     output: Annotated[Path, typer.Option(help="A new folder for config, data and notes.")],
     overrides: Overrides = [],  # noqa: B006 - typer reads it, nobody writes it
@@ -25,7 +26,7 @@ def export_recipe(
 
     Example: strop export-recipe dpo.yaml --to trl --output with_trl
     """
-    from strop.advise.elsewhere.table import EXPORTERS, export
+    from strop.advise.elsewhere.table import export, system_of
     from strop.advise.elsewhere.write import NOTES, write
     from strop.cli.show import setup
     from strop.recipe.loading.load import load_recipe
@@ -33,20 +34,22 @@ def export_recipe(
     setup()
     loaded = load_recipe(recipe, overrides)
     made = export(loaded, to)
-    write(made, output, system=EXPORTERS[to].name, method=loaded.method)
+    write(made, output, system=system_of(to).name, method=loaded.method)
     files = sorted([*made.files, *made.rows, *made.copies, NOTES])
     if as_json:
         print(json.dumps({"output": str(output), "files": files, "command": made.command,
                           "lost": list(made.lost)}))  # fmt: skip
         return
     print(f"{output}: {', '.join(files)}")
-    print(f"start it there: {made.command}")
+    print(f"start it in {output}: {made.command}")
     _print_lost(made.lost)
 
 
 def import_recipe(
     file: Annotated[Path, typer.Argument(help="The other system's config (YAML).")],
-    source: Annotated[str, typer.Option("--from", help="trl, axolotl or llamafactory.")],
+    source: Annotated[
+        str, typer.Option("--from", metavar="SYSTEM", help=f"One of {', '.join(ORIGINS)}.")
+    ],
     output: Annotated[Path, typer.Option(help="The recipe to write.")],
     as_json: AsJson = False,
 ) -> None:

@@ -21,6 +21,13 @@ def serve(
     host: Annotated[
         str, typer.Option(help="0.0.0.0 answers other machines, too, without asking who they are.")
     ] = "127.0.0.1",
+    routes: Annotated[
+        bool,
+        typer.Option(
+            "--enable-return-routed-experts",
+            help="Answers say which experts their tokens went to, for rollout.routing_replay.",
+        ),
+    ] = False,
 ) -> None:
     """Serve a model with the embedded engine, over vLLM's protocol and OpenAI's completions.
 
@@ -33,5 +40,9 @@ def serve(
 
     setup()
     serve_engine(
-        model, host, port, lambda address: print(f"serving {model} at {address}", flush=True)
+        model,
+        host,
+        port,
+        lambda address: print(f"serving {model} at {address}", flush=True),
+        routes=routes,
     )

@@ -13,7 +13,8 @@ from strop.cli.options import AsJson, Overrides
 if TYPE_CHECKING:
     from strop.recipe.train.methods import Recipe
     from strop.train.preflight.cost.estimate import Estimate
-    from strop.train.preflight.cost.hardware import Range
+    from strop.train.preflight.cost.hardware import Hardware, Range
+    from strop.train.preflight.cost.split import Planner, Speeds, Split
     from strop.train.preflight.cost.workload import Workload
 
 
@@ -26,26 +27,85 @@ def estimate(
         Path | None, typer.Option(help="A hardware table of your own (TOML).")
     ] = None,
     overrides: Overrides = [],  # noqa: B006 - typer reads it, nobody writes it
+    split: Annotated[
+        bool, typer.Option("--split", help="Say how many GPUs sample and how many train.")
+    ] = False,
+    gpus: Annotated[
+        str, typer.Option(metavar="N,N", help="With --split: GPUs in all, 2 to 1024.")
+    ] = "",
+    max_staleness: Annotated[
+        int | None,
+        typer.Option(min=0, help="With --split: updates that answers may lag. [as the recipe]"),
+    ] = None,
+    network: Annotated[
+        float | None, typer.Option(min=0.01, help="With --split: GB/s that a GPU sends. [50]")
+    ] = None,
+    sampling: Annotated[
+        float | None,
+        typer.Option(
+            "--sampling-tokens-per-second",
+            min=1e-3,
+            help="With --split: answer tokens that one GPU samples.",
+        ),
+    ] = None,
+    training: Annotated[
+        float | None,
+        typer.Option(
+            "--training-tokens-per-second",
+            min=1e-3,
+            help="With --split: answer tokens that one GPU trains on.",
+        ),
+    ] = None,
+    measured: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="With --split: a run on one such GPU.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Say what a run will take: memory, time and money, as ranges with their assumptions.
 
     Example: strop estimate grpo.yaml --hardware h100
+
+    Example: strop estimate grpo.yaml --hardware h100 --split --gpus 8,64
     """
     from strop.cli.show import setup
+    from strop.errors import UsageError
     from strop.recipe.loading.load import load_recipe
     from strop.train.preflight.cost.estimate import estimate as run
     from strop.train.preflight.cost.hardware import hardware as found
 
     setup()
+    of_a_split = {
+        "--gpus": gpus or None, "--max-staleness": max_staleness, "--network": network,
+        "--sampling-tokens-per-second": sampling, "--training-tokens-per-second": training,
+        "--measured": measured,
+    }  # fmt: skip
+    given = [name for name, value in of_a_split.items() if value is not None]
+    if given and not split:
+        raise UsageError(f"{given[0]} says nothing without --split", fix="add --split")
     loaded = load_recipe(recipe, overrides)
     device = found(hardware, hardware_file)
+    if split:
+        counts = gpus_of(gpus)
+        speeds = speeds_of(network, sampling, training, measured)
+        model, work = modelled(loaded, device, speeds)
+        staleness = staleness_of(loaded) if max_staleness is None else max_staleness
+        print_splits(model, work, counts, staleness, as_json)
+        return
     result = run(loaded, workload(loaded), device)
     if as_json:
         print(json.dumps(result.plain()))
         return
     for line in lines(result):
         print(line)
+
+
+def staleness_of(recipe: Recipe) -> int:
+    """That of the recipe's source; 1 where it samples and trains in turn."""
+    from strop.recipe.train.online import OnlineRecipe
+    from strop.recipe.train.source import AsynchronousRecipe
+
+    source = recipe.rollout.source if isinstance(recipe, OnlineRecipe) else None
+    return source.max_staleness if isinstance(source, AsynchronousRecipe) else 1
 
 
 def workload(recipe: Recipe) -> Workload:
@@ -95,3 +155,80 @@ def _time(hours: Range) -> str:
 
 def _seconds(value: Range) -> str:
     return f"{value.likely:.3g} s ({value.low:.3g} to {value.high:.3g})"
+
+
+def gpus_of(text: str) -> list[int]:
+    """`"8,64"`; raises `UsageError` for anything that is no list of counts."""
+    from strop.errors import UsageError
+    from strop.train.preflight.cost.split import FEWEST, MOST
+
+    counts = [int(part) if part.strip().isdecimal() else 0 for part in text.split(",")]
+    if not all(FEWEST <= count <= MOST for count in counts):
+        said = f"--gpus {text} is no number of GPUs" if text else "--split needs --gpus"
+        raise UsageError(said, fix=f"give {FEWEST} to {MOST}, several with commas: --gpus 8,64")
+    return counts
+
+
+def speeds_of(
+    network: float | None, sampling: float | None, training: float | None, run: Path | None
+) -> Speeds:
+    from strop.train.preflight.cost.measured import measured
+    from strop.train.preflight.cost.split import NETWORK, Speeds
+
+    return Speeds(network or NETWORK, sampling, training, None if run is None else measured(run))
+
+
+def modelled(recipe: Recipe, device: Hardware, speeds: Speeds) -> tuple[Planner, Workload]:
+    """The model of a recipe that samples; others are refused before their data is read."""
+    from strop.train.preflight.cost.split import expect_split, planner
+
+    work = workload(expect_split(recipe, device))
+    return planner(recipe, work, device, speeds), work
+
+
+def print_splits(
+    model: Planner, work: Workload, counts: list[int], staleness: int, as_json: bool
+) -> None:
+    from strop.train.preflight.cost.split import assumptions, plan
+
+    splits = [one for count in counts for one in plan(model, count, staleness)]
+    assumed = list(assumptions(model, work))
+    if as_json:
+        plain = {"hardware": model.device.name, "splits": [one.plain() for one in splits],
+                 "assumptions": assumed}  # fmt: skip
+        print(json.dumps(plain))
+        return
+    print(f"{model.device.name}, {model.steps:,} steps")
+    print(SPLIT_HEADING)
+    for one in splits:
+        print(split_line(one))
+    for count in counts:
+        best = max((one for one in splits if one.gpus == count), key=lambda one: one.times)
+        print(f"{count} GPUs: {said_split(best)}")
+    for line in assumed:
+        print(f"assumed {line}")
+
+
+def said_split(one: Split) -> str:
+    """The advice of a plan."""
+    if one.placement == "in turn":
+        return "in turn is fastest: all sample, then all train"
+    faster = f"{one.times:.2f} times as fast as in turn"
+    return f"{one.generating} sample and {one.training} train, {faster}"
+
+
+SPLIT_HEADING = (
+    "  GPUs  way                  sample   train  tensor    step, s"
+    "  idle: sample  train  times   dollars"
+)
+
+
+def split_line(one: Split) -> str:
+    """At most 100 columns: `    64  apart, staleness 1        40      24       2 ...`."""
+    way = one.placement if one.placement == "in turn" else f"apart, staleness {one.staleness}"
+    idle = (one.period.generator_idle, one.period.trainer_idle)
+    return (
+        f"{one.gpus:6}  {way:<19} {one.generating:7} {one.training:7} {one.tensor:7}"
+        f" {one.period.seconds:10.4g} {idle[0]:13.0%} {idle[1]:6.0%} {one.times:6.2f}"
+        f" {one.dollars:9,.0f}"
+    )

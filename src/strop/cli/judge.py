@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from strop.cli.options import AsJson, DryRun, Overrides
+from strop.cli.options import AsJson, DryRun, Overrides, Servers, asking
 
 if TYPE_CHECKING:
     from strop.judge.pairwise import Compared
@@ -39,6 +39,7 @@ def calibrate(
     output: Annotated[Path, typer.Option(help="The card (JSON); a page goes beside it.")],
     form: Annotated[Form, typer.Option(help="How the judge is asked.")] = Form.pairwise,
     abstain: Abstain = False,
+    engine: Servers = [],  # noqa: B006
     overrides: Overrides = [],  # noqa: B006
     dry_run: DryRun = False,
     as_json: AsJson = False,
@@ -65,7 +66,7 @@ def calibrate(
     if output.suffix != ".json":
         raise UsageError(f"{output.name} is no name of a card", where="--output",
                          fix="end it in .json: a page goes beside it")  # fmt: skip
-    recipe = load(JudgeRecipe, judge, overrides)
+    recipe = load(JudgeRecipe, judge, [*overrides, *asking(engine)])
     asked, pairs = build_judge(recipe), read_anchors(anchors)
     expect_joined(recipe.recorded, pairs, anchors)
     for member in calibrated_on(recipe, anchors):
@@ -94,6 +95,7 @@ def compare(
     data: Annotated[Path, typer.Option(help="Pairs: prompt and answers, or chosen and rejected.")],
     output: Annotated[Path, typer.Option(help="The verdicts (JSONL).")],
     abstain: Abstain = False,
+    engine: Servers = [],  # noqa: B006
     overrides: Overrides = [],  # noqa: B006
     dry_run: DryRun = False,
     as_json: AsJson = False,
@@ -112,7 +114,7 @@ def compare(
     from strop.recipe.loading.load import load
 
     setup()
-    recipe = load(JudgeRecipe, judge, overrides)
+    recipe = load(JudgeRecipe, judge, [*overrides, *asking(engine)])
     asked, pairs = build_judge(recipe), read_pairs(data)
     expect_joined(recipe.recorded, pairs, data)
     card = None if recipe.card is None else expect_card(recipe.card, asked, "pairwise")

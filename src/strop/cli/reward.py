@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from strop.cli.options import AsJson, Overrides
+from strop.cli.options import AsJson, AsJsonArray, Overrides
 
 if TYPE_CHECKING:
     from strop.recipe.train.reward import RewardFile
@@ -82,7 +82,7 @@ def probe(
     ],
     recipe: RecipeFile,
     overrides: Overrides = [],  # noqa: B006
-    as_json: AsJson = False,
+    as_json: AsJsonArray = False,
 ) -> None:
     """Attack a reward with completions that policies are known to find.
 

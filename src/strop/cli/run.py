@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from strop.cli.options import AsJson, DryRun, Overrides
+from strop.cli.options import AsJsonLines, DryRun, Overrides
 
 
 def run(
     pipeline: Annotated[Path, typer.Argument(help="A pipeline (YAML).")],
     overrides: Overrides = [],  # noqa: B006 - typer reads it, nobody writes it
     dry_run: DryRun = False,
-    as_json: AsJson = False,
+    as_json: AsJsonLines = False,
 ) -> None:
     """Print the plan, then run what is not up to date, in order; run again, it goes on.
 

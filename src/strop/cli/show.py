@@ -83,7 +83,7 @@ class Progress:
         self.last = 0.0
         self.task: Any = None
         self.begun = False
-        self.remaining, self.told = Remaining(), False
+        self.remaining = Remaining()
 
     def __enter__(self) -> Self:
         return self
@@ -93,7 +93,7 @@ class Progress:
 
     def start(self, prepared: Prepared, step: int) -> None:
         self.begun = True
-        self.remaining, self.told = Remaining(), False
+        self.remaining = Remaining()
         if self.as_json:
             return
         for source in prepared.sources:
@@ -102,10 +102,12 @@ class Progress:
         if self.console.is_terminal:
             self.bar = RichProgress(
                 TextColumn("  "), BarColumn(24), MofNCompleteColumn(),
-                TextColumn("{task.fields[m]}"), TimeRemainingColumn(),
+                TextColumn("{task.fields[m]}"), TextColumn("{task.fields[left]}"),
                 console=self.console, transient=True,
             )  # fmt: skip
-            self.task = self.bar.add_task("", total=prepared.total_steps, completed=step, m="")
+            self.task = self.bar.add_task(
+                "", total=prepared.total_steps, completed=step, m="", left=""
+            )
             self.bar.start()
 
     def step(self, record: StepRecord) -> None:
@@ -116,17 +118,15 @@ class Progress:
         held_out = [f"eval_{n}" for n in EVALUATED if f"eval_{n}" in record.metrics]
         held_out += [name for name in record.metrics if name.startswith("dev/")]
         shown = "  ".join(f"{n} {record.metrics[n]:.3g}" for n in [*named, *held_out])
+        now, done = time.monotonic(), record.step == record.total
+        seconds = self.remaining.after(record.step, record.total, now, record.metrics["step_time"])
+        left = "" if seconds is None or done else f"  {spoken(seconds)} left"
         if self.bar is not None:
-            self.bar.update(self.task, completed=record.step, m=shown)
-        now = time.monotonic()
-        left = self.remaining.after(record.step, record.total, now)
-        if left is not None and not self.told and record.step < record.total:
-            self.told = True
-            self.console.print(f"  about {spoken(left)} to go, by the steps so far", markup=False)
-        done = record.step == record.total
+            self.bar.update(self.task, completed=record.step, m=shown, left=left)
         if done or held_out or (self.bar is None and now - self.last > EVERY_SECONDS):
             self.last = now
-            self.console.print(f"  step {record.step}/{record.total}  {shown}", soft_wrap=True)
+            said = f"  step {record.step}/{record.total}  {shown}{left}"
+            self.console.print(said, soft_wrap=True)
         if done:
             self.stop()
 

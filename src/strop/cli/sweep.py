@@ -8,14 +8,14 @@ from typing import Annotated
 
 import typer
 
-from strop.cli.options import AsJson, DryRun, Overrides
+from strop.cli.options import AsJsonLines, DryRun, Overrides
 
 
 def sweep(
     recipe: Annotated[Path, typer.Argument(help="A sweep (YAML).")],
     overrides: Overrides = [],  # noqa: B006 - typer reads it, nobody writes it
     dry_run: DryRun = False,
-    as_json: AsJson = False,
+    as_json: AsJsonLines = False,
 ) -> None:
     """Train one recipe at several values, keep the better half, say whether the best is better.
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from strop.cli.options import AsJson, DryRun, Overrides
+from strop.cli.options import AsJsonLines, DryRun, Overrides
 
 
 def train(
@@ -29,7 +29,7 @@ def train(
         typer.Option(metavar="N", help="Time N steps and trace one more: <output>/profile/."),
     ] = None,
     dry_run: DryRun = False,
-    as_json: AsJson = False,
+    as_json: AsJsonLines = False,
 ) -> None:
     """Train a model from a recipe.
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from strop.curate.underway import Row, Underway
+from strop.engines.build import folder_engine
 from strop.engines.draws import DrawKey
 from strop.engines.engine import Engine, Sampling, in_groups, requests_of
-from strop.engines.local.engine import LocalEngine
 from strop.engines.openai import OpenAIEngine
 from strop.http import RequestLimits
 from strop.model.load import expect_weights
@@ -34,7 +34,7 @@ def engine_of(settings: Asked, output: Path | None) -> Engine:
     assert settings.model is not None
     if settings.endpoint is None:
         expect_weights(settings.model)
-        return LocalEngine(settings.model)
+        return folder_engine(settings.model, settings.engine)
     given: dict[str, Any] = {
         "at_once": settings.at_once,
         "per_second": settings.per_second,

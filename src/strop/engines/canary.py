@@ -13,6 +13,7 @@ import torch
 
 from strop.engines.engine import PromptedTask
 from strop.errors import TrainingError
+from strop.model.adapters import only_adapter
 from strop.model.logprobs import eval_mode
 from strop.model.network import Policy
 from strop.types import Branch, Tree
@@ -60,6 +61,29 @@ class Canary:
         """The trainer's log-probs of the text now, nats, [N]."""
         with self.policy.arithmetic(), eval_mode(self.policy.model):
             return self.policy.score([self.tree]).logprobs_N.double().cpu()
+
+    @torch.no_grad()
+    def base(self) -> torch.Tensor:
+        """The same of the weights below the policy's adapter."""
+        with only_adapter(self.policy.model, None):
+            return self.trained()
+
+    def expect_base(
+        self, engine: str, said: Sequence[float], base_N: torch.Tensor, weights: str | None
+    ) -> None:
+        """Raise `TrainingError` where an engine without the adapter is another model than the
+        policy without it; `weights` is what the engine calls its own."""
+        apart = float((torch.tensor(said, dtype=torch.float64) - base_N).abs().mean())
+        if not apart <= self.limit:
+            called = "" if weights is None else f" (it calls them {weights!r})"
+            raise TrainingError(
+                f"the base weights of the server{called} are not the recipe's model: without an "
+                f"adapter, too, its log-probs of a fixed text are {apart:.3g} nats a token from "
+                f"the trainer's (limit {self.limit:g})",
+                where=engine,
+                fix="start it anew with model.path of the recipe; a run that trains whole weights "
+                "changes those of its servers for good",
+            )
 
     def expect(self, engine: str, said: Sequence[float], trained_N: torch.Tensor) -> None:
         """Raise `TrainingError` unless `engine` said what the trainer says, and not what it said

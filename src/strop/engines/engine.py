@@ -30,7 +30,8 @@ class Sampling:
     `min_p` (0 is off; relative to the likeliest token). An answer ends at the first of the `stop`
     strings. Its text includes the stop string unless `include_stop_str_in_output` is off, and
     excludes special tokens unless `skip_special_tokens` is off. (Both are vLLM's names.) With
-    `entropies` the completions of the embedded engine say the entropy at each of their tokens.
+    `entropies` the completions of the embedded engine say the entropy at each of their tokens, with
+    `routes` to which experts their tokens went (servers say it where they were started so).
     """
 
     temperature: float = 1.0
@@ -42,6 +43,7 @@ class Sampling:
     include_stop_str_in_output: bool = True
     skip_special_tokens: bool = True
     entropies: bool = False
+    routes: bool = False
 
 
 def sampling_of(recipe: SamplingRecipe | RolloutRecipe) -> Sampling:

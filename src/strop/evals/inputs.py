@@ -18,16 +18,22 @@ from strop.recipe.study import Study
 from strop.recipe.suite import Suite
 from strop.recipe.train.data import DataSource
 
+ENGINES = ("engine", "base_engine")
+"""Keys of a suite or a study that say who answers."""
+
 
 def suite_hash(suite: Suite | Study) -> str:
     """Hash of the tasks, data and rewards of a suite or a decoding study by content: one that was
-    moved to another folder keeps its hash, one whose data or rewards changed does not."""
-    return _digest([_by_content(suite.plain()), list(_judges(suite.plain()))])
+    moved to another folder keeps its hash, one whose data or rewards changed does not. Who answers
+    is no part of it."""
+    asked = {name: value for name, value in suite.plain().items() if name not in ENGINES}
+    return _digest([_by_content(asked), list(_judges(asked))])
 
 
 def inputs_of(suite: Suite, engine: Engine | str, reference: str | None) -> str:
-    """Hash of everything the result depends on."""
-    identity = dict(as_engine(engine).identity())
+    """Hash of everything the result depends on, addresses of servers left out."""
+    known = as_engine(engine, suite.engine).identity()
+    identity = {name: value for name, value in known.items() if name != "servers"}
     against = weights_hash(reference) if reference else None
     return _digest([suite_hash(suite), identity, against])
 

@@ -16,6 +16,7 @@ from strop.evals.ask import ask
 from strop.evals.drift import answer_figures
 from strop.evals.golden.manifest import check_frozen
 from strop.evals.lm_eval.run import run_lm_eval
+from strop.evals.reading import Reader, reader_of
 from strop.evals.tasks import choice, perplexity
 from strop.evals.tasks.custom import own_records, task_function
 from strop.evals.tasks.generation import prefer, score_rollouts
@@ -74,6 +75,9 @@ class EvalSetup:
     def reference_policy(self) -> Policy | None:
         return None if self.reference is None else self.reference.policy()
 
+    def reference_reader(self) -> Reader | None:
+        return None if self.reference is None else reader_of(self.reference)
+
     def figures(self, recipe: AnswerTask, said: Sequence[Rollout | Answered]) -> list[EvalRecord]:
         """Drift figures of the answers; with likelihoods if the engine is local."""
         policy = self.engine.policy() if isinstance(self.engine, LocalEngine) else None
@@ -130,7 +134,7 @@ def _answered(
 
 def _prefer(recipe: PreferenceTask, asked: EvalSetup) -> Job:
     def judge(pairs: Sequence[Preference]) -> list[EvalRecord]:
-        return prefer(asked.engine.policy(), recipe, pairs, asked.reference_policy())
+        return prefer(reader_of(asked.engine), recipe, pairs, asked.reference_reader())
 
     rows = read(_frozen(recipe.data), preference, held_out=True)
     return Job(recipe.name, rows, FORWARD, judge, _sliced(recipe, rows))
@@ -150,12 +154,12 @@ def _likelihoods(
     recipe: EvalTask,
     asked: EvalSetup,
     rows: Sequence[Any],
-    score: Callable[[Policy, Any, Sequence[Any]], list[EvalRecord]],
+    score: Callable[[Reader, Any, Sequence[Any]], list[EvalRecord]],
 ) -> Job:
     """A job that scores rows by the model's likelihoods."""
 
     def judge(part: Sequence[Any]) -> list[EvalRecord]:
-        return score(asked.engine.policy(), recipe, part)
+        return score(reader_of(asked.engine), recipe, part)
 
     return Job(recipe.name, rows, FORWARD, judge, _sliced(recipe, [row.task for row in rows]))
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from strop.data.json_text import parsed
 from strop.errors import DataError, MissingEvidenceError
+from strop.evals.folders import kind_of
 from strop.evals.lm_eval.log import holds_log_samples, read_log_samples
 from strop.evals.scale import within
 from strop.files import read_text, write_rows
@@ -30,11 +31,14 @@ def read_records(path: str | Path) -> list[EvalRecord]:
     form.
     """
     file = Path(path)
+    if not file.exists():
+        raise DataError("an eval is wanted here, and nothing is there", where=str(file),
+                        fix="name a folder that strop eval wrote, or a file of scores")  # fmt: skip
     if not (file / RECORDS).exists() and holds_log_samples(file):
         return read_log_samples(file)
     if file.is_dir() and not (file / RECORDS).exists():
-        raise DataError("the folder holds no eval", where=str(file),
-                        fix="name a folder that strop eval wrote")  # fmt: skip
+        raise DataError(f"an eval is wanted here, and this is {kind_of(file)}", where=str(file),
+                        fix="name a folder that strop eval wrote (--output)")  # fmt: skip
     file = file / RECORDS if file.is_dir() else file
     lines = read_text(file, DataError).split("\n")
     records = [

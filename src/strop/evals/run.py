@@ -8,14 +8,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from strop.engines.build import FolderEngine
 from strop.engines.engine import Engine
 from strop.engines.local.engine import LocalEngine
+from strop.engines.served.fixed import FixedEngine
 from strop.errors import OutputError
 from strop.evals.ask import as_engine
 from strop.evals.drift import PREFIX, corpus_figures, per_token
 from strop.evals.inputs import inputs_of
 from strop.evals.jobs import EvalSetup, Job, jobs_of
 from strop.evals.journal import EvalJournal
+from strop.evals.needs import expect_measurable
 from strop.evals.records import RECORDS, mean_scores, write_records
 from strop.evals.summary import SUMMARY, counts, prompts_of, summary_of
 from strop.evals.tasks.perplexity import corpus_of
@@ -55,10 +58,10 @@ def run_suite(
 ) -> SuiteResult:
     """Run every task, write `records.jsonl` and `summary.json` under `output`, whole or not at all.
 
-    `engine` may be a model folder or hub name. Results of an interrupted start are kept beside
-    `output` and reused.
+    `engine` may be a model folder or hub name, which answers by the suite's `engine`. Results of an
+    interrupted start are kept beside `output` and reused.
     """
-    asked_of = as_engine(engine).with_template(suite.template)
+    asked_of = as_engine(engine, suite.engine).with_template(suite.template)
     with written_on(suite.date):
         return _run_suite(suite, asked_of, Path(output), reference, on_part)
 
@@ -68,10 +71,13 @@ def _run_suite(
 ) -> SuiteResult:
     _expect_free(folder)
     against = None if reference is None else LocalEngine(reference, template=suite.template)
+    expect_measurable(suite, asked_of, reference)
     jobs = jobs_of(suite, EvalSetup(asked_of, against, suite.seed))
     for model in (asked_of, against):
-        if isinstance(model, LocalEngine):
+        if isinstance(model, FolderEngine):
             expect_weights(model.path)
+    if isinstance(asked_of, FixedEngine):
+        asked_of.prove()
     summary = summary_of(suite, asked_of, reference, jobs)
     journal = EvalJournal(folder, inputs_of(suite, asked_of, reference))
     journal.open()
@@ -99,6 +105,9 @@ def check_suite(suite: Suite, engine: Engine) -> dict[str, int]:
     """Number of items of every task. Raises what would keep the suite from running; asks no
     engine."""
     engine.identity()
+    expect_measurable(suite, engine, None)
+    if isinstance(engine, FixedEngine):
+        engine.expect()
     return {job.name: len(job.rows) for job in jobs_of(suite, EvalSetup(engine, None, suite.seed))}
 
 

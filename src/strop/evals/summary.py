@@ -11,8 +11,8 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic asks for this one before Python 3.12
 
 from strop.data.json_text import parsed
+from strop.engines.build import FolderEngine
 from strop.engines.engine import Engine
-from strop.engines.local.engine import LocalEngine
 from strop.errors import DataError
 from strop.evals.inputs import suite_hash
 from strop.evals.jobs import Job
@@ -75,7 +75,7 @@ def summary_of(
 def prompts_of(engine: Engine, jobs: Sequence[Job]) -> dict[str, str]:
     """A hash of every task's prompts as the model read them, template and date included:
     `{"greedy": "3f1c..."}`. Empty if the engine renders the prompts elsewhere."""
-    if not isinstance(engine, LocalEngine):
+    if not isinstance(engine, FolderEngine):
         return {}
     tokenizer = engine.tokenizer()
     found = {}
@@ -114,7 +114,7 @@ def read_summary(folder: str | Path) -> dict[str, Any] | None:
 def _overlap(jobs: Sequence[Job], engine: Engine) -> dict[str, Any]:
     """Items of the suite that the model or an ancestor was trained on, and training data that could
     not be compared."""
-    lineage = ancestry(engine.path) if isinstance(engine, LocalEngine) else {}
+    lineage = ancestry(engine.path) if isinstance(engine, FolderEngine) else {}
     found: list[dict[str, Any]] = []
     unknown: dict[str, str] = {}
     for job in (job for job in jobs if job.items and "parent" in lineage):

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from strop.data.sources import data_hash
+from strop.engines.build import folder_engine
 from strop.engines.engine import Engine, sampling_of
-from strop.engines.local.engine import LocalEngine
 from strop.engines.openai import OpenAIEngine
 from strop.engines.recorded import RecordedEngine
 from strop.errors import RecipeError
@@ -144,4 +144,4 @@ def _engine(recipe: JudgeRecipe) -> Engine:
         )
     if recipe.recorded is not None:
         return RecordedEngine(recipe.recorded)
-    return LocalEngine(str(recipe.model))
+    return folder_engine(str(recipe.model), recipe.engine)

@@ -93,6 +93,11 @@ def adapter_base(folder: str) -> str:
     return str(_config(folder).base_model_name_or_path)
 
 
+def adapter_rank(folder: str) -> int:
+    """The rank of a saved adapter."""
+    return int(_config(folder).r)
+
+
 def _config(folder: str) -> Any:
     try:
         return _peft().LoraConfig.from_pretrained(folder)
@@ -118,19 +123,58 @@ def merge_adapter(base: Any, folder: str) -> Any:
 
 def attach_adapter(model: Any, name: str, folder: str) -> Any:
     """The peft model around `model` (or `model` itself, if it is one) that also holds the adapter
-    of this folder under this name; `only_adapter` says which one counts."""
-    _config(folder)
-    if not isinstance(model, _peft().PeftModel):
-        return _peft().PeftModel.from_pretrained(model, folder, adapter_name=name)
-    model.load_adapter(folder, adapter_name=name)
-    return model
+    of this folder under this name; `only_adapter` says which one counts.
+
+    Raises `ModelError` for an adapter that does not fit; the model is then as it was.
+    """
+    config = _config(folder)
+    config.inference_mode = True
+    wrapped = model if isinstance(model, _peft().PeftModel) else None
+    try:
+        if wrapped is None:
+            wrapped = _peft().PeftModelForCausalLM(model, config, adapter_name=name)
+        loaded = wrapped.load_adapter(folder, adapter_name=name)
+        missing = [key for key in loaded.missing_keys if name in key.split(".")]  # of this one
+        wrong = [*missing, *loaded.unexpected_keys]
+        problem = f"its weights and its config differ in {wrong[0]}" if wrong else ""
+    except Exception as error:  # noqa: BLE001 - files of a folder's own can break any line of it
+        problem = str(error).strip().partition("\n")[0]
+    if not problem:
+        return wrapped
+    if wrapped is model:
+        wrapped.peft_config[name] = config  # peft forgets it where placing the adapter fails
+        drop_adapter(wrapped, name)
+    else:
+        _strip(model)
+    raise ModelError(f"the adapter does not fit the model: {problem}", where=folder,
+                     fix="give one that was trained on the model that is served")  # fmt: skip
 
 
-def drop_adapter(model: Any, name: str) -> None:
-    """Free an adapter of a peft model."""
+def drop_adapter(model: Any, name: str) -> Any:
+    """Free an adapter of a peft model. Returns the model itself, or the one below it where this
+    was the last adapter."""
+    if set(model.peft_config) == {name}:
+        base = model.get_base_model()
+        _strip(base)
+        return base
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # which one counts is said before each use
         model.delete_adapter(name)
+    return model
+
+
+def _strip(model: Any) -> None:
+    """Put a model's own modules back in the place of those that peft put around them, whatever
+    state they are in."""
+    from peft.tuners.tuners_utils import BaseTunerLayer  # slow to import
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
+    for name, module in list(model.named_modules()):
+        if isinstance(module, BaseTunerLayer):
+            model.set_submodule(name, module.get_base_layer())
+        elif isinstance(module, AuxiliaryTrainingWrapper):
+            model.set_submodule(name, module.original_module)
+    vars(model).pop("peft_config", None)  # else peft believes that there are adapters
 
 
 @contextmanager

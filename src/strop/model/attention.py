@@ -16,6 +16,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
+from strop.model.routing import replayed, replayed_now
 from strop.model.tree import AttentionBlock, AttentionPlan
 
 NAME = "strop_tree"
@@ -154,10 +155,20 @@ def recomputed_alike(
     model: torch.nn.Module,
 ) -> Callable[[], tuple[AbstractContextManager[None], AbstractContextManager[None]]]:
     """For gradient checkpointing: layers that are recomputed in the backward use the attention
-    function of their forward, even if another one is set by then."""
+    function of their forward, even if another one is set by then, and replay the routes that it
+    replayed."""
     config: Any = model.config
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), attention_of(model, config._attn_implementation)
+        return nullcontext(), _again(model, config._attn_implementation, replayed_now())
 
     return contexts
+
+
+@contextmanager
+def _again(
+    model: torch.nn.Module, attention: str, routes_TLC: torch.Tensor | None
+) -> Iterator[None]:
+    rerouted = nullcontext() if routes_TLC is None else replayed(model, routes_TLC)
+    with attention_of(model, attention), rerouted:
+        yield

@@ -35,15 +35,25 @@ class Decoder(Protocol):
     """Holds the keys of every row: first one row per prompt, later the rows that `arrange`
     makes."""
 
-    def join(self, prompts: Sequence[tuple[int, ...]], room: int) -> torch.Tensor:
+    def join(
+        self, prompts: Sequence[tuple[int, ...]], room: int, *, whole: bool = False
+    ) -> torch.Tensor:
         """Read prompts, each a row after those that there are; logits of their first tokens,
-        [prompts, vocab]. There may be up to `room` rows until the next join."""
+        [prompts, vocab]. There may be up to `room` rows until the next join. With `whole` every
+        token is read, also those whose keys are kept."""
 
     def step(self, tokens_R: torch.Tensor) -> torch.Tensor:
         """Append one token to every row; next logits, [rows, vocab]."""
 
     def arrange(self, parent_R: torch.Tensor) -> None:
         """Make each new row a copy of an old one, in the order of `places`; other old rows end."""
+
+    def of_prompts(self, seen_T: torch.Tensor) -> list[torch.Tensor]:
+        """What was noted of every token that `join` just read, prompt by prompt; it has to have
+        read the `whole` of them."""
+
+    def of_tokens(self, seen_T: torch.Tensor) -> torch.Tensor:
+        """What was noted of the tokens that `step` just appended, row by row."""
 
 
 def places(parent_C: torch.Tensor) -> torch.Tensor:
@@ -98,9 +108,14 @@ class TreeDecoder:
         self.start_R = self.group_R = self.lengths_P = nobody
         self.members: Members | None = None
         self.joining: Joining | None = None
+        self.prompt_places: list[torch.Tensor] = []
 
-    def join(self, prompts: Sequence[tuple[int, ...]], room: int) -> torch.Tensor:
-        reading = read_of(prompts, self._known(prompts), self.device, flush_left=self.shared)
+    def join(
+        self, prompts: Sequence[tuple[int, ...]], room: int, *, whole: bool = False
+    ) -> torch.Tensor:
+        known = [None] * len(prompts) if whole else self._known(prompts)
+        reading = read_of(prompts, known, self.device, flush_left=self.shared)
+        self.prompt_places = reading.places() if whole else []
         rows, longest = len(self.start_R), reading.longest
         span = self.slot - self.first
         width = span if self.shared else max(span, longest)
@@ -162,6 +177,12 @@ class TreeDecoder:
                     keys.keep_prompts(left_P)
             self.members = Members(self.group_R)
         self._rows_changed()
+
+    def of_prompts(self, seen_T: torch.Tensor) -> list[torch.Tensor]:
+        return [seen_T[places_L] for places_L in self.prompt_places]
+
+    def of_tokens(self, seen_T: torch.Tensor) -> torch.Tensor:
+        return seen_T
 
     def attend(
         self, layer: int, q_RHD: torch.Tensor, k_RKD: torch.Tensor, v_RKD: torch.Tensor
@@ -349,8 +370,11 @@ class RereadDecoder:
     def __init__(self, causal_lm: Any) -> None:
         self.causal_lm = causal_lm
         self.rows: list[torch.Tensor] = []
+        self.read = self.rows  # by the last forward
 
-    def join(self, prompts: Sequence[tuple[int, ...]], room: int) -> torch.Tensor:
+    def join(
+        self, prompts: Sequence[tuple[int, ...]], room: int, *, whole: bool = False
+    ) -> torch.Tensor:
         new = [torch.tensor(prompt, device=self.causal_lm.device) for prompt in prompts]
         self.rows += new
         return self._forward(new)
@@ -362,7 +386,15 @@ class RereadDecoder:
     def arrange(self, parent_R: torch.Tensor) -> None:
         self.rows = [self.rows[row] for row in parent_R.tolist()]
 
+    def of_prompts(self, seen_T: torch.Tensor) -> list[torch.Tensor]:
+        seen_RT = seen_T.unflatten(0, (len(self.read), -1))
+        return [seen_T[: len(row)] for seen_T, row in zip(seen_RT, self.read, strict=True)]
+
+    def of_tokens(self, seen_T: torch.Tensor) -> torch.Tensor:
+        return torch.stack([seen_T[-1] for seen_T in self.of_prompts(seen_T)])
+
     def _forward(self, rows: list[torch.Tensor]) -> torch.Tensor:
+        self.read = rows
         tokens_RT = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
         ones = [torch.ones_like(row) for row in rows]
         mask_RT = torch.nn.utils.rnn.pad_sequence(ones, batch_first=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 
 from strop.model.attention import NAME, attention_of
 from strop.model.probe import agree, probe_of
+from strop.model.routing import expect_fit, padded_routes, replayed, routes_of
 from strop.model.tree import lay_out, plan_attention
 from strop.types import TokenScores, Tree, TreeBatch
 
@@ -71,14 +72,21 @@ class TreeScorer(torch.nn.Module):
             )
 
     def __call__(self, trees: Sequence[Tree], head: Head = Head()) -> TokenScores:
-        """Log-prob and entropy of every supervised token."""
+        """Log-prob and entropy of every supervised token; tokens that have routes take them."""
         scores: TokenScores = super().__call__(trees, head)
         return scores
 
     def forward(self, trees: Sequence[Tree], head: Head) -> TokenScores:
         batch = lay_out(trees, self.causal_lm.device)
         score = tree_scores if self.by_tree else padded_scores
-        return score(self.causal_lm, batch, head)
+        routes_LLC = routes_of(trees, self.causal_lm.device)
+        if routes_LLC is None:
+            return score(self.causal_lm, batch, head)
+        expect_fit(self.causal_lm, routes_LLC)
+        seen = routes_LLC if self.by_tree else padded_routes(batch, routes_LLC)
+        with replayed(self.causal_lm, seen) as replay:
+            scores = score(self.causal_lm, batch, head)
+        return replace(scores, rerouted_T=replay.rerouted_T())
 
     def divergence(self, trees: Sequence[Tree], other: TreeScorer) -> torch.Tensor:
         """KL(this model || other) at every supervised position, exact over the vocabulary, [N].

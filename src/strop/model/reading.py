@@ -39,10 +39,18 @@ class Reading:
     gather_PL: torch.Tensor
     lengths_P: torch.Tensor
     last_P: torch.Tensor
+    flush_left: bool
 
     @property
     def longest(self) -> int:
         return self.gather_PL.shape[1]
+
+    def places(self) -> list[torch.Tensor]:
+        """Where each prompt's tokens are among those read; nothing may be known of them."""
+        return [
+            places_L[:length] if self.flush_left else places_L[self.longest - length :]
+            for places_L, length in zip(self.gather_PL, self.lengths_P.tolist(), strict=True)
+        ]
 
     def with_known(
         self, layer: int, key: torch.Tensor, value: torch.Tensor
@@ -86,7 +94,7 @@ def read_of(
     last_P = torch.where(left_P1 > 0, rest_P1 + left_P1, start_P1 + common_P1)[:, 0] - 1
     reading = Reading(
         batch.tokens_L, batch.positions_L, plan_attention(batch, told), tuple(told.values()),
-        gather_PL, lengths_P1[:, 0], last_P,
+        gather_PL, lengths_P1[:, 0], last_P, flush_left,
     )  # fmt: skip
     spans = [batch.trunk_spans[n] for n in told]
     return _without(reading, spans) if told else reading

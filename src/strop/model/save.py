@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -32,10 +33,29 @@ def load_weights(network: Network, folder: Path) -> None:
     state: dict[str, torch.Tensor] = {}
     for file in sorted(folder.glob("model*.safetensors")):
         state |= load_file(file)
-    # tied weights are written once, so names may be missing, never unknown
-    unknown = network.model.load_state_dict(state, strict=False).unexpected_keys
+    if state.keys() - network.model.state_dict().keys():
+        state = _converted(network.model, folder)
+    own = network.model.state_dict()
+    wrong = [name for name in state if name not in own or own[name].shape != state[name].shape]
+    if wrong or not state:
+        # seen before the first one is loaded: half of them would make a third model
+        problem = f"unknown weights {wrong[:3]}" if state else "there are no whole weights"
+        raise ModelError(problem, where=str(folder))
+    # tied weights are written once, so names may be missing
+    network.model.load_state_dict(state, strict=False)
+
+
+def _converted(model: Any, folder: Path) -> dict[str, torch.Tensor]:
+    """Saved weights by the model's own names: transformers writes the experts of a mixture one by
+    one, and holds them as one tensor."""
+    loaded, found = type(model).from_pretrained(
+        folder, dtype="auto", use_safetensors=True, output_loading_info=True
+    )
+    unknown = sorted(found["unexpected_keys"])
     if unknown:
         raise ModelError(f"unknown weights {unknown[:3]}", where=str(folder))
+    state: dict[str, torch.Tensor] = loaded.state_dict()
+    return state
 
 
 def save_final(network: Network, folder: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from strop.recipe.base import LocalPath, ModelPath, Strict, absolute
+from strop.recipe.engine import LOCAL, FolderEngineRecipe
 from strop.recipe.template import TemplatePath
 from strop.recipe.train.reward import Rewards
 from strop.recipe.train.rollout import SamplingRecipe
@@ -35,10 +36,12 @@ class Asked(Strict):
     OpenAI-compatible server.
 
     `cache` is the folder that keeps a server's answers (default: beside the output); `requests` and
-    `tokens` bound what the server may be asked, `at_once` and `per_second` how fast.
+    `tokens` bound what the server may be asked, `at_once` and `per_second` how fast. `engine` says
+    who answers for a model folder: this process, or servers that hold it.
     """
 
     model: ModelPath | None = None
+    engine: FolderEngineRecipe = LOCAL
     endpoint: str | None = None
     cache: CachePath | None = None
     requests: int | None = Field(None, ge=1)
@@ -48,6 +51,8 @@ class Asked(Strict):
 
     @model_validator(mode="after")
     def _server_is_asked(self) -> Self:
+        if self.engine.kind != "local" and (self.model is None or self.endpoint is not None):
+            raise ValueError("`engine` is for a model folder: give `model` and no `endpoint`")
         if self.endpoint is not None:
             if self.model is None:
                 raise ValueError("`endpoint` needs `model`: the name by which the server knows it")

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from strop.recipe.base import LocalPath, ModelPath, Strict
 from strop.recipe.curate import CachePath
+from strop.recipe.engine import LOCAL, FolderEngineRecipe
 from strop.recipe.requests import RequestsRecipe
 from strop.recipe.train.rollout import SamplingRecipe
 
@@ -21,6 +22,8 @@ Vote = Literal["majority", "weighted", "escalate"]
 class JudgeRecipe(Strict):
     """One judge: a `model` folder or hub name, the model `model_name` behind an OpenAI-compatible
     `url`, a file of `recorded` answers, the folder of a `reward_model`, or a `panel` of such files.
+
+    `engine` says who answers for a `model` folder: this process, or servers that hold it.
 
     It is asked in strop's words or in those of `templates` (a file for each form), greedily unless
     `sampling` says otherwise; `by_likelihood` reads its verdict from how likely each one is, and it
@@ -37,6 +40,7 @@ class JudgeRecipe(Strict):
     """
 
     model: ModelPath | None = None
+    engine: FolderEngineRecipe = LOCAL
     url: str | None = None
     model_name: str | None = None
     recorded: LocalPath | None = None
@@ -69,6 +73,8 @@ class JudgeRecipe(Strict):
     def _all_is_read(self) -> Self:
         if self.url is None and (self.requests != RequestsRecipe() or self.cache is not None):
             raise ValueError("`requests` and `cache` are for an endpoint, and there is none")
+        if self.model is None and self.engine.kind != "local":
+            raise ValueError("`engine` is for a `model` folder, and there is none: drop it")
         if self.recorded is not None and self.by_likelihood:
             raise ValueError("recorded answers have no likelihoods: drop by_likelihood")
         if self.reward_model is not None and (self.templates or self.by_likelihood):

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from strop.recipe.base import Strict
+from strop.recipe.engine import LOCAL, FolderEngineRecipe
 from strop.recipe.train.data import Sources
 from strop.recipe.train.reward import RewardComponent, Rewards
 from strop.recipe.train.rollout import SamplingRecipe
@@ -65,7 +66,8 @@ class Study(Strict):
     answers an item are drawn at every temperature above 0; one greedy answer an item is always
     drawn. `ks` defaults to the powers of two up to `samples`. `vote` says what maj@k counts: the
     final answer as `exact_answer` finds it (`answer`), or the whole text (`text`). By default
-    exact_answer and math_answer vote by answer, and other rewards have no maj@k.
+    exact_answer and math_answer vote by answer, and other rewards have no maj@k. `engine` says who
+    answers for the model, `base_engine` for its base: this process, or servers that hold it.
     """
 
     data: Sources
@@ -80,6 +82,8 @@ class Study(Strict):
     best_of: BestOf | None = None
     refine: Refine | None = None
     seed: int = 0
+    engine: FolderEngineRecipe = LOCAL
+    base_engine: FolderEngineRecipe = LOCAL
 
     @field_validator("temperatures")
     @classmethod

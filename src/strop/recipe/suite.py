@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from strop.recipe.base import LocalPath, Strict
+from strop.recipe.engine import LOCAL, FolderEngineRecipe
 from strop.recipe.template import DAY, Scalar, TemplatePath, TemplateRecipe
 from strop.recipe.train.data import Sources
 from strop.recipe.train.reward import Rewards
@@ -151,7 +152,8 @@ class Suite(Strict):
 
     `sealed` items are for the final comparison before a promotion: every comparison is counted, and
     a training run may not measure on them. `chat_template` and `template_options` replace those of
-    the model's folder; `date` is the day that a template writes, if it writes one.
+    the model's folder; `date` is the day that a template writes, if it writes one. `engine` says
+    who answers for a model folder: this process, or servers that hold it.
     """
 
     name: str
@@ -160,6 +162,7 @@ class Suite(Strict):
     template_options: dict[str, Scalar] = Field(default_factory=dict)
     date: Day = DAY
     sealed: bool = False
+    engine: FolderEngineRecipe = LOCAL
     tasks: list[AnyTask] = Field(min_length=1)
 
     @property

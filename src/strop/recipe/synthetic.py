@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field
 
 from strop.recipe.base import LocalPath, ModelPath, Strict
 from strop.recipe.curate import CachePath
+from strop.recipe.engine import LOCAL, FolderEngineRecipe
 from strop.recipe.requests import PricesRecipe, RequestsRecipe
 from strop.recipe.train.reward import Rewards
 from strop.recipe.train.rollout import SamplingRecipe
@@ -118,10 +119,12 @@ class CritiqueRecipe(GenerateRecipe):
 
 
 class EngineOptions(Strict):
-    """Who answers: one of `model`, `url` with `model_name`, and `recorded` answers. `cache` keeps
-    every answer for later runs, too."""
+    """Who answers: one of `model`, `url` with `model_name`, and `recorded` answers. A model folder
+    answers in this process, or on the servers that `engine` names. `cache` keeps every answer for
+    later runs, too."""
 
     model: ModelPath | None = None
+    engine: FolderEngineRecipe = LOCAL
     url: str | None = None
     model_name: str | None = None
     recorded: LocalPath | None = None

@@ -10,7 +10,7 @@ from strop.engines.engine import Engine, PromptedTask, Sampling, in_groups, requ
 from strop.errors import UnscoredError
 from strop.rewards.compose import OPTIONAL, shares_scored
 from strop.tracking.phases import phase
-from strop.types import Failure, Judged, Rollout, ScoredGroup, trainable
+from strop.types import Failure, Judged, Rollout, Score, ScoredGroup, trainable
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,23 +44,28 @@ def collect(
     ]
     with phase("reward"):
         judged = judge(rollouts)
-    if all(score.total is None for score in judged.scores):
-        shares = shares_scored(judged.scores)
-        if shares and not judged.failures:
-            raise UnscoredError(
-                f"none of {len(judged.scores)} completions is scored by every reward: {shares}",
-                fix=OPTIONAL,
-            )
-        raise UnscoredError(
-            f"none of {len(judged.scores)} completions could be scored: "
-            f"{_reasons(judged.failures)}",
-            fix="run the reward function on one completion by hand and mend it",
-        )
+    expect_some_scored(judged.scores, judged.failures)
     groups = tuple(
         ScoredGroup(rollout, judged.scores[i * group_size : (i + 1) * group_size])
         for i, rollout in enumerate(rollouts)
     )
     return Collected(groups, judged.failures)
+
+
+def expect_some_scored(scores: Sequence[Score], failures: Sequence[Failure]) -> None:
+    """Raise `UnscoredError` if no completion has a score."""
+    if any(score.total is not None for score in scores):
+        return
+    shares = shares_scored(scores)
+    if shares and not failures:
+        raise UnscoredError(
+            f"none of {len(scores)} completions is scored by every reward: {shares}",
+            fix=OPTIONAL,
+        )
+    raise UnscoredError(
+        f"none of {len(scores)} completions could be scored: {_reasons(failures)}",
+        fix="run the reward function on one completion by hand and mend it",
+    )
 
 
 def carries_no_gradient(group: ScoredGroup) -> bool:

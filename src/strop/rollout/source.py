@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from strop.data.order import DataMixture, permutation
 from strop.engines.draws import DrawKey
-from strop.engines.engine import Engine, PromptedTask, sampling_of
+from strop.engines.engine import Engine, PromptedTask, Sampling, sampling_of
 from strop.errors import UsageError
 from strop.recipe.train.methods import Online
 from strop.rewards.compose import Reward
@@ -23,13 +23,14 @@ ORDER_STREAM = 10**6
 
 @dataclass(frozen=True, slots=True)
 class StepRollouts:
-    """The groups to train on, all groups that were sampled for them, and the rewards that
-    failed."""
+    """The groups to train on, all groups that were sampled for them, the rewards that failed, and
+    what the source says of itself."""
 
     groups: tuple[ScoredGroup, ...]
     sampled: tuple[ScoredGroup, ...]
-    rounds: int
+    rounds: float
     failures: tuple[Failure, ...]
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 class RolloutSource(Protocol):
@@ -47,7 +48,7 @@ class RolloutSource(Protocol):
         """The current policy's answers to held-out tasks, with the same draws every time."""
 
     def state(self) -> dict[str, Any]:
-        """The state to save, so that another source that loads it continues in the same way."""
+        """The state to save, so that another source that loads it goes on where this one was."""
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Continue from a saved state."""
@@ -70,7 +71,7 @@ class SynchronousSource:
         engine: Engine,
         reward: Reward,
         *,
-        publish: Callable[[], None],
+        publish: Callable[[], int],
     ) -> None:
         self.recipe, self.prompts, self.mixture = recipe, prompts, mixture
         self.engine, self.reward, self.publish = engine, reward, publish
@@ -97,23 +98,15 @@ class SynchronousSource:
                 break
         if self.recipe.rollout.resample == 0:
             return StepRollouts(collected.groups, collected.groups, 1, collected.failures)
-        # equal groups are spread, so that mini-batches hold as many useful ones each
-        order = permutation(wanted, self.recipe.seed, step, ORDER_STREAM)
-        kept = (useful + equal)[:wanted]
-        learnt = tuple(kept[i] for i in order)
+        learnt = filled(useful, equal, wanted, seed=self.recipe.seed, step=step)
         return StepRollouts(learnt, tuple(useful + equal), rounds, tuple(failures))
 
     def held_out(
         self, tasks: Sequence[PromptedTask], reward: Reward, *, samples: int, temperature: float
     ) -> Collected:
         self.publish()
-        return collect(
-            tasks,
-            self.engine,
-            reward.judge_rollouts,
-            group_size=samples,
-            sampling=replace(sampling_of(self.recipe.rollout), temperature=temperature),
-            key=DrawKey(self.recipe.seed, "held_out"),
+        return answers_to(
+            self.recipe, tasks, self.engine, reward, samples=samples, temperature=temperature
         )
 
     def state(self) -> dict[str, Any]:
@@ -138,22 +131,69 @@ class SynchronousSource:
             self.engine,
             self.reward.judge_rollouts,
             group_size=rollout.group_size,
-            sampling=sampling_of(rollout),
+            sampling=training_sampling(self.recipe),
             key=DrawKey(self.recipe.seed, "training", step, number),
         )
-        for failure in collected.failures:
-            warnings.warn(
-                f"reward {failure.component} left {failure.count} completions unscored "
-                f"({failure.kind}: {failure.error})",
-                stacklevel=3,
-            )
-        if rollout.overlong_buffer == 0:
-            return collected
-        groups = (
-            with_overlong_penalty(group, rollout.max_tokens, rollout.overlong_buffer)
-            for group in collected.groups
+        warn_of(collected.failures)
+        groups = tuple(shaped(self.recipe, group) for group in collected.groups)
+        return Collected(groups, collected.failures)
+
+
+def training_sampling(recipe: Online) -> Sampling:
+    """How the answers that are learnt from are drawn."""
+    return replace(sampling_of(recipe.rollout), routes=recipe.rollout.routing_replay)
+
+
+def answers_to(
+    recipe: Online,
+    tasks: Sequence[PromptedTask],
+    engine: Engine,
+    reward: Reward,
+    *,
+    samples: int,
+    temperature: float,
+) -> Collected:
+    """Answers to held-out tasks, with the same draws every time."""
+    return collect(
+        tasks,
+        engine,
+        reward.judge_rollouts,
+        group_size=samples,
+        sampling=replace(sampling_of(recipe.rollout), temperature=temperature),
+        key=DrawKey(recipe.seed, "held_out"),
+    )
+
+
+def filled(
+    useful: Sequence[ScoredGroup],
+    equal: Sequence[ScoredGroup],
+    wanted: int,
+    *,
+    seed: int,
+    step: int,
+) -> tuple[ScoredGroup, ...]:
+    """The groups of a step after dynamic sampling: the useful ones, then equal ones, spread so that
+    mini-batches hold as many useful ones each."""
+    kept = [*useful, *equal][:wanted]
+    return tuple(kept[i] for i in permutation(len(kept), seed, step, ORDER_STREAM))
+
+
+def shaped(recipe: Online, group: ScoredGroup) -> ScoredGroup:
+    """The group with the penalty for overlong answers, where the recipe has one."""
+    rollout = recipe.rollout
+    if rollout.overlong_buffer == 0:
+        return group
+    return with_overlong_penalty(group, rollout.max_tokens, rollout.overlong_buffer)
+
+
+def warn_of(failures: Sequence[Failure]) -> None:
+    """Warn of the rewards that failed."""
+    for failure in failures:
+        warnings.warn(
+            f"reward {failure.component} left {failure.count} completions unscored "
+            f"({failure.kind}: {failure.error})",
+            stacklevel=4,
         )
-        return Collected(tuple(groups), collected.failures)
 
 
 def teaches(recipe: Online, group: ScoredGroup) -> bool:

@@ -2,30 +2,42 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
+from statistics import median
 
 STEPS = 20
-"""Steps before anything is said: fewer say little where evals and long batches fall between."""
+"""The latest steps that a forecast is made from; nothing is said before so many were timed, because
+fewer say little."""
 
 
 @dataclass(slots=True)
 class Remaining:
-    """Told the time of every step, says what is left: `Remaining().after(20, 100, now)`.
+    """Told when every step ended and how long it took, says what is left:
+    `Remaining().after(21, 100, now=52.0, took=2.4)`.
 
-    The first step is not counted, because it warms up; all else is, evals and checkpoints
-    between steps included, for they go on as they did.
+    A step is taken to last as long as the median of the latest `STEPS`: one long step moves a mean,
+    and the steps of online runs grow shorter. What passes between steps (evals, checkpoints) comes
+    rarely and at regular intervals, so that its mean over all steps is added. The first step is not
+    counted, because it warms up.
     """
 
-    first: tuple[int, float] | None = None
+    latest: deque[float] = field(default_factory=lambda: deque(maxlen=STEPS))
+    between: float = 0.0
+    timed: int = 0
+    ended: float | None = None
 
-    def after(self, step: int, total: int, now: float) -> float | None:
-        """Seconds to go after this step; `None` until `STEPS` steps were timed."""
-        if self.first is None:
-            self.first = (step, now)
-        began, at = self.first
-        if step - began < STEPS:
+    def after(self, step: int, total: int, now: float, took: float) -> float | None:
+        """Seconds to go after this step, which ended `now` and lasted `took` seconds; `None` until
+        `STEPS` steps were timed."""
+        if self.ended is not None:
+            self.latest.append(took)
+            self.between += max(0.0, now - self.ended - took)
+            self.timed += 1
+        self.ended = now
+        if self.timed < STEPS:
             return None
-        return (now - at) / (step - began) * (total - step)
+        return (median(self.latest) + self.between / self.timed) * (total - step)
 
 
 def spoken(seconds: float) -> str:

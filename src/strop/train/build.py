@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,29 +14,36 @@ from strop.engines.engine import Engine, sampling_of
 from strop.engines.local.engine import LocalEngine
 from strop.engines.publish import Publisher
 from strop.engines.served.build import served_engine
+from strop.engines.served.expect import context_of, expect_routes, expect_servers
+from strop.engines.served.server import About
+from strop.engines.served.start import started_vllm
 from strop.model.arithmetic import Precision
 from strop.model.load import critic_recipe, load_policy, load_scalar
 from strop.model.network import Network, Policy, switch_off_dropout
 from strop.model.reference import Reference
-from strop.recipe.train.engine import LocalEngineRecipe
+from strop.recipe.train.engine import LocalEngineRecipe, VllmRecipe
 from strop.recipe.train.methods import Recipe, method_of
 from strop.recipe.train.model import ModelRecipe
-from strop.rollout.source import SynchronousSource
+from strop.recipe.train.source import AsynchronousRecipe
+from strop.rollout.asynchronous import AsynchronousSource
+from strop.rollout.source import RolloutSource, SynchronousSource
 from strop.train.loop.micro_batches import forward_tokens
 from strop.train.loop.offline import OfflineParts, Replay, train_offline
 from strop.train.loop.online import OnlineParts, train_online
 from strop.train.loop.optim import build_optimizer
+from strop.train.loop.parity import Parity, expect_parity
 from strop.train.loop.state import Critic, TrainState
 from strop.train.loop.world import ALONE, World
 from strop.train.methods.reference import Indices, MethodRecords, ReferenceCache
 from strop.train.methods.supervised import SupervisedMethod
 from strop.train.methods.table import OFFLINE, ONLINE, compares_with_reference, policy_of
 from strop.train.preflight.prepared import Prepared, PreparedOffline, PreparedOnline
-from strop.train.preflight.selfcheck import sampler_mismatch
 from strop.types import StepRecord
 
 WEIGHTS = "engine"
 """Where in a run's folder the weights stand that servers read."""
+LOG = "vllm.log"
+"""Where in a run's folder the server writes that strop starts."""
 
 Loop = tuple[Iterator[StepRecord], dict[str, Any]]
 """The remaining steps, and the checks made while the loop was built."""
@@ -62,46 +71,42 @@ def build_state(recipe: Recipe, start: ModelRecipe, *, muon: Precision = "bfloat
 
 
 def build_loop(
-    state: TrainState, prepared: Prepared, engine: Engine | None = None, world: World = ALONE
+    state: TrainState,
+    prepared: Prepared,
+    engine: Engine | None = None,
+    world: World = ALONE,
+    *,
+    ends: ExitStack | None = None,
 ) -> Loop:
     """The loop over the remaining steps. Call it before a checkpoint's weights are loaded:
     references have to come from the starting model. `engine` samples in place of the embedded
-    one."""
+    one. `ends` is given what has to be done when the run ends, in whatever way."""
     if isinstance(prepared, PreparedOnline):
-        return _online(state, prepared, engine, world)
+        return _online(state, prepared, engine, world, ends or ExitStack())
     assert isinstance(prepared, PreparedOffline)
     return _offline(state, prepared, world)
 
 
 def _online(
-    state: TrainState, prepared: PreparedOnline, engine: Engine | None, world: World
+    state: TrainState,
+    prepared: PreparedOnline,
+    engine: Engine | None,
+    world: World,
+    ends: ExitStack,
 ) -> Loop:
     policy, recipe = policy_of(state), prepared.recipe
-    given = _engine_of(policy, prepared, engine)
+    given = _engine_of(policy, prepared, engine, ends)
     checks = prepared.checks
     if not isinstance(given, LocalEngine) or engine is not None:
         checks = {**checks, "engine": given.identity()}
     publisher = Publisher(policy, given, lambda: state.updates()[0])
-    publisher.publish()
-    mismatch = sampler_mismatch(
-        policy,
-        given,
-        prepared.tasks,
-        sampling_of(recipe.rollout),
-        seed=recipe.seed,
-        limit=recipe.rollout.mismatch_limit,
-    )
+    sampling = replace(sampling_of(recipe.rollout), routes=recipe.rollout.routing_replay)
+    parity = Parity(policy, given, prepared.tasks, sampling, recipe.seed, publish=publisher.publish)
+    mismatch = expect_parity(parity, limit=recipe.rollout.mismatch_limit)
     reference = Reference(policy) if compares_with_reference(recipe) else None
     if recipe.refresh_every:
         state.reference = reference
-    source = SynchronousSource(
-        recipe,
-        prepared.tasks,
-        prepared.mixture,
-        given,
-        prepared.reward,
-        publish=publisher.publish,
-    )
+    source = _source_of(prepared, given, publisher, ends)
     state.rollouts = source
     parts = OnlineParts(
         source=source,
@@ -112,19 +117,58 @@ def _online(
         replay=_replay(state, prepared),
         held_out=prepared.held_out,
         world=world,
+        parity=parity,
     )
-    return train_online(state, recipe, parts), {**checks, "sampler_mismatch": mismatch}
+    return train_online(state, recipe, parts), {**checks, **mismatch}
 
 
-def _engine_of(policy: Policy, prepared: PreparedOnline, engine: Engine | None) -> Engine:
-    """The given engine, the recipe's servers, or the policy itself."""
+def _source_of(
+    prepared: PreparedOnline, engine: Engine, publisher: Publisher, ends: ExitStack
+) -> RolloutSource:
+    """Who samples when, as the recipe says."""
+    recipe, named = prepared.recipe, prepared.recipe.rollout.source
+    sampled = (prepared.tasks, prepared.mixture, engine, prepared.reward)
+    if isinstance(named, AsynchronousRecipe):
+        source = AsynchronousSource(
+            recipe, named, *sampled, total=prepared.total_steps, publish=publisher.publish
+        )
+        ends.callback(source.close)
+        return source
+    return SynchronousSource(recipe, *sampled, publish=publisher.publish)
+
+
+def _engine_of(
+    policy: Policy, prepared: PreparedOnline, engine: Engine | None, ends: ExitStack
+) -> Engine:
+    """The given engine, the recipe's servers (told when the run ends), or the policy itself."""
     recipe = prepared.recipe
     named = recipe.rollout.engine
-    if isinstance(named, LocalEngineRecipe) or prepared.server is None:
+    if isinstance(named, LocalEngineRecipe):
         return engine or LocalEngine(recipe.model.path, policy)
-    return served_engine(
-        named, prepared.server, policy, prepared.tasks, folder=prepared.folder / WEIGHTS
-    )
+    about = prepared.server
+    if isinstance(named, VllmRecipe) and named.python is not None:
+        named, about = _started(named, policy, prepared, ends)
+    assert about is not None, "a run whose servers run already was prepared with what they hold"
+    served = served_engine(named, about, policy, prepared.tasks, folder=prepared.folder / WEIGHTS)
+    ends.callback(served.close)
+    return served
+
+
+def _started(
+    named: VllmRecipe, policy: Policy, prepared: PreparedOnline, ends: ExitStack
+) -> tuple[VllmRecipe, About]:
+    """The server that the recipe lets strop start, looked at as those are that run already."""
+    recipe, held_out = prepared.recipe, prepared.held_out
+    prompts = (*prepared.tasks, *(() if held_out is None else held_out.tasks))
+    tokens, log = recipe.rollout.max_tokens, prepared.folder / LOG
+    context = context_of(prompts, tokens)
+    routes = recipe.rollout.routing_replay
+    start = started_vllm(named, recipe.model, context=context, routes=routes, log=log)
+    at = ends.enter_context(start)
+    about = expect_servers(at, recipe.model, policy.tokenizer, prompts, answer_tokens=tokens)
+    if routes:
+        expect_routes(at, prompts[0])
+    return at, about
 
 
 def _offline(state: TrainState, prepared: PreparedOffline, world: World) -> Loop:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -80,14 +81,14 @@ def train(
                 refuse_profile(profile, prepared.total_steps - done)
         if finished:
             return folder / "final"
-        with locked(folder):
+        with locked(folder), ExitStack() as ends:
             with interruptible():
                 sweep(folder)
                 inputs = run_inputs(recipe)
                 changed = prepare_folder(recipe, inputs, resume=resume, force_resume=force_resume)
                 if changed is None:
                     write_identity(folder, recipe, inputs, prepared.checks)
-                begun, checks = begin(recipe, prepared, checkpoint, engine)
+                begun, checks = begin(recipe, prepared, checkpoint, engine, ends)
                 if changed is not None:
                     mark_resumed(folder, checkpoint, changed)
                 write_identity(folder, recipe, inputs, checks)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,16 +54,20 @@ class Run(Begun):
 
 
 def begin(
-    recipe: Recipe, prepared: Prepared, checkpoint: Path | None, engine: Engine | None
+    recipe: Recipe,
+    prepared: Prepared,
+    checkpoint: Path | None,
+    engine: Engine | None,
+    ends: ExitStack,
 ) -> tuple[Begun, dict[str, Any]]:
-    """Load the networks, build the loop, load the checkpoint. Returns the run and the checks
-    made."""
+    """Load the networks, build the loop, load the checkpoint. Returns the run and the checks made;
+    `ends` is given what has to be done when the run ends."""
     folder = prepared.folder
     torch.manual_seed(recipe.seed)
     state = build_state(recipe, starting_model(recipe, folder), muon=prepared.muon)
     refuse_full(state, recipe, folder, prepared.total_steps)
     # references come from the starting model, so they are made before a checkpoint is loaded
-    steps, checks = build_loop(state, prepared, engine)
+    steps, checks = build_loop(state, prepared, engine, ends=ends)
     if checkpoint is not None:
         restore(state, checkpoint)
     return Begun(recipe, prepared, state, steps), checks

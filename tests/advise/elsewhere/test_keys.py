@@ -47,8 +47,9 @@ OTHERS: dict[str, Any] = {
     "rollout.group_size": 4, "rollout.temperature": 0.7, "rollout.max_tokens": 100,
     "rollout.stop": ["\n"], "rollout.include_stop_str_in_output": False,
     "rollout.skip_special_tokens": False, "rollout.resample": 3, "rollout.overlong_buffer": 20,
-    "rollout.mismatch_limit": 0.2,
+    "rollout.mismatch_limit": 0.2, "rollout.routing_replay": True,
     "rollout.engine": {"kind": "vllm", "url": "http://127.0.0.1:8000"},
+    "rollout.parity_every": 10,
     "rollout.mismatch": {"level": "token", "bound": "mask", "cap": 3.0, "floor": 0.5},
     "probes.tasks": 10, "value.path": "org/other", "value.learning_rate": 1e-4,
 }  # fmt: skip
@@ -73,9 +74,11 @@ ELSEWHERE = {
     "model": "by its parts", "text": "by its parts", "alarms": "by its parts",
     "probes.completions": "a file, lost as the others", "probes.file": "lost as the others",
     "probes.accept": "lost as the others", "value.lora": "tested below", "model.path": "",
-    "rollout.mask_truncated": "tested below",
+    "rollout.mask_truncated": "tested below", "rollout.source": "needs servers: tested below",
     **{f"rollout.engine.{key}": "tested as a whole"
-       for key in ("kind", "url", "sync", "folder", "seconds", "at_once", "limit")},
+       for key in ("kind", "url", "sync", "folder", "seconds", "at_once", "limit",
+                   "python", "arguments", "start_seconds")},
+    **{f"rollout.source.{key}": "tested as a whole" for key in ("kind", "max_staleness", "order")},
 }  # fmt: skip
 
 AT_ONCE: dict[str, tuple[str, dict[str, Any]]] = {
@@ -89,6 +92,9 @@ AT_ONCE: dict[str, tuple[str, dict[str, Any]]] = {
     "objective.kl_in": ("grpo", {"objective.beta": 0.1, "objective.kl_in": "reward"}),
     "objective.kl_weighted": ("grpo", {"objective.beta": 0.1, "objective.kl_weighted": True}),
     "objective.refresh_every": ("grpo", {"objective.beta": 0.1, "objective.refresh_every": 5}),
+    "rollout.source": ("grpo", {
+        "rollout.engine": {"kind": "vllm", "url": "http://127.0.0.1:8000"},
+        "rollout.source": {"kind": "async", "max_staleness": 3}}),
     "rollout.mask_truncated": ("grpo", {"rollout.mask_truncated": True}),
     "value.lora": ("ppo", {"value.lora": {"rank": 3}}),
     "dev.suite": ("sft", {"dev": {"suite": "dev.yaml", "metric": "greedy/exact_answer"}}),

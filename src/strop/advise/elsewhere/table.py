@@ -12,6 +12,7 @@ from strop.advise.elsewhere.back import axolotl as from_axolotl
 from strop.advise.elsewhere.back import llamafactory as from_llamafactory
 from strop.advise.elsewhere.back import trl as from_trl
 from strop.advise.elsewhere.carried import Export, Import, Keys
+from strop.advise.elsewhere.names import ORIGINS, TARGETS, Origin, Target
 from strop.errors import RecipeError, UsageError
 from strop.recipe.loading.load import load_recipe, read_yaml
 from strop.recipe.train.methods import METHODS, Recipe
@@ -28,7 +29,7 @@ class System:
     unfit: Callable[[Keys], str] = lambda keys: ""
 
 
-EXPORTERS: Mapping[str, System] = {
+EXPORTERS: Mapping[Target, System] = {
     "trl": System(trl.NAME, trl.export, frozenset(trl.FAMILY)),
     "axolotl": System(axolotl.NAME, axolotl.export, frozenset(axolotl.FAMILY)),
     "llamafactory": System(llamafactory.NAME, llamafactory.export, frozenset(llamafactory.STAGE),
@@ -38,11 +39,19 @@ EXPORTERS: Mapping[str, System] = {
     "unsloth": System(unsloth.NAME, unsloth.export, frozenset(unsloth.FAMILY)),
 }  # fmt: skip
 
-IMPORTERS: Mapping[str, Callable[[Mapping[str, Any], Path], Import]] = {
+IMPORTERS: Mapping[Origin, Callable[[Mapping[str, Any], Path], Import]] = {
     "trl": from_trl.recipe_of,
     "axolotl": from_axolotl.recipe_of,
     "llamafactory": from_llamafactory.recipe_of,
 }
+
+
+def system_of(target: str) -> System:
+    """Raises `UsageError` for a name that is none of a system."""
+    for name, system in EXPORTERS.items():
+        if name == target:
+            return system
+    raise UsageError(f"unknown system {target!r}", fix=f"use one of {', '.join(TARGETS)}")
 
 
 def export(recipe: Recipe, target: str) -> Export:
@@ -50,10 +59,7 @@ def export(recipe: Recipe, target: str) -> Export:
 
     Raises `UsageError` for an unknown system, and for a method that this one does not have.
     """
-    system = EXPORTERS.get(target)
-    if system is None:
-        raise UsageError(f"unknown system {target!r}",
-                         fix=f"use one of {', '.join(EXPORTERS)}")  # fmt: skip
+    system = system_of(target)
     if recipe.method not in system.methods:
         having = [name for name, other in EXPORTERS.items() if recipe.method in other.methods]
         raise UsageError(
@@ -74,10 +80,10 @@ def import_recipe(file: Path, source: str) -> Import:
 
     Raises `UsageError` for an unknown system, and for a config of a run that strop does not have.
     """
-    importer = IMPORTERS.get(source)
+    importer = next((read for name, read in IMPORTERS.items() if name == source), None)
     if importer is None:
         raise UsageError(f"recipes cannot be read from {source!r}",
-                         fix=f"use one of {', '.join(IMPORTERS)}")  # fmt: skip
+                         fix=f"use one of {', '.join(ORIGINS)}")  # fmt: skip
     made = importer(read_yaml(file).values, file.resolve().parent)
     if made.recipe.get("method") not in METHODS:
         raise RecipeError(

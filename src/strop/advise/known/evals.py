@@ -16,6 +16,7 @@ import numpy as np
 
 from strop.errors import DataError, MissingEvidenceError, UsageError
 from strop.evals.decode.estimators import pass_at
+from strop.evals.folders import kind_of
 from strop.evals.records import read_records
 from strop.evals.summary import read_summary
 from strop.files import read_text
@@ -116,11 +117,14 @@ def read_prompted(folder: Path, target: Target | None) -> dict[str, Any]:
 
 def read_decoding(folder: Path, target: Target | None) -> dict[str, Any]:
     """The fewest answers of the base from which a vote or a rule that knows no gold meets the
-    target; 1,000,000 where none does. Raises `MissingEvidenceError` for another folder."""
+    target; 1,000,000 where none does. Raises `UsageError` for another folder."""
     path = folder / "decode.json"
     if not path.exists():
-        raise MissingEvidenceError("the folder holds no decoding study", where=str(folder),
-                                   fix="run strop eval decode")  # fmt: skip
+        raise UsageError(
+            f"--decode wants a decoding study, and this is {kind_of(folder)}",
+            where=str(folder),
+            fix="name a folder that strop eval decode wrote (--output)",
+        )
     if target is None:
         return {}
     rows = json.loads(read_text(path, DataError))["rows"]

@@ -11,6 +11,7 @@ from typing import Any
 from strop.data.records import any_record
 from strop.data.sources import at, read
 from strop.errors import UsageError
+from strop.evals.reading import PolicyReader
 from strop.evals.tasks.perplexity import Passage, corpus_of, score_rows
 from strop.model.load import expect_weights, load_config, load_for_inference, load_tokenizer
 from strop.model.network import Policy
@@ -121,4 +122,4 @@ def _bits_a_byte(
     policy: Policy, passages: Sequence[Passage], sources: Sequence[DataSource]
 ) -> float:
     task = PerplexityTask(kind="perplexity", name="read", data=list(sources))
-    return corpus_of(score_rows(policy, task, passages), task.name).bits_per_byte
+    return corpus_of(score_rows(PolicyReader(policy), task, passages), task.name).bits_per_byte

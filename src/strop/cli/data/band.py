@@ -19,9 +19,10 @@ from strop.cli.data.options import (
     PerSecond,
     Requests,
     Tokens,
+    servers_of,
     settings_of,
 )
-from strop.cli.options import AsJson, DryRun
+from strop.cli.options import AsJson, DryRun, Servers
 
 if TYPE_CHECKING:
     from strop.curate.difficulty.band import BandReport
@@ -45,6 +46,7 @@ def band(
     temperature: Annotated[float, typer.Option(min=0, help="Of the sampling.")] = 1.0,
     max_tokens: Annotated[int, typer.Option(min=1, help="Of an answer.")] = 256,
     seed: Annotated[int, typer.Option(help="Draws other answers.")] = 0,
+    engine: Servers = [],  # noqa: B006
     endpoint: Endpoint = None,
     cache: Cache = None,
     requests: Requests = None,
@@ -71,7 +73,8 @@ def band(
 
     setup()
     given = {"model": model, "reward": _components(reward), "right": right, "samples": samples,
-             "low": low, "high": high, "seed": seed, "endpoint": endpoint, "cache": cache,
+             "low": low, "high": high, "seed": seed, "engine": servers_of(engine),
+             "endpoint": endpoint, "cache": cache,
              "keep": [name.strip() for name in keep.split(",") if name.strip()],
              "sampling": {"temperature": temperature, "max_tokens": max_tokens},
              "requests": requests, "tokens": tokens, "at_once": at_once,

@@ -18,9 +18,10 @@ from strop.cli.data.options import (
     PerSecond,
     Requests,
     Tokens,
+    servers_of,
     settings_of,
 )
-from strop.cli.options import AsJson, DryRun
+from strop.cli.options import AsJson, DryRun, Servers
 
 
 def sample(
@@ -35,6 +36,7 @@ def sample(
         str, typer.Option(help="keep or drop answers that met the token limit.")
     ] = "keep",
     seed: Annotated[int, typer.Option(help="Draws other answers.")] = 0,
+    engine: Servers = [],  # noqa: B006
     endpoint: Endpoint = None,
     cache: Cache = None,
     requests: Requests = None,
@@ -62,8 +64,9 @@ def sample(
     setup()
     given = {"model": model, "samples": samples, "seed": seed, "truncated": truncated,
              "sampling": {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens},
-             "endpoint": endpoint, "cache": cache, "requests": requests, "tokens": tokens,
-             "at_once": at_once, "per_second": per_second}  # fmt: skip
+             "engine": servers_of(engine), "endpoint": endpoint, "cache": cache,
+             "requests": requests, "tokens": tokens, "at_once": at_once,
+             "per_second": per_second}  # fmt: skip
     settings = settings_of(SampleSettings, given)
     inputs = sources_of(files, max_bad)
     target = None if dry_run else output

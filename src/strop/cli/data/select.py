@@ -18,9 +18,10 @@ from strop.cli.data.options import (
     PerSecond,
     Requests,
     Tokens,
+    servers_of,
     settings_of,
 )
-from strop.cli.options import AsJson, DryRun
+from strop.cli.options import AsJson, DryRun, Servers
 
 
 def select(
@@ -46,6 +47,7 @@ def select(
     model: Annotated[
         str | None, typer.Option(help="The judge; for ifd the model whose likelihoods count.")
     ] = None,
+    engine: Servers = [],  # noqa: B006
     endpoint: Endpoint = None,
     cache: Cache = None,
     requests: Requests = None,
@@ -73,9 +75,9 @@ def select(
 
     setup()
     given = {"keep": keep, "by": by, "order": order, "diverse": diverse, "pool": pool,
-             "embeddings": embeddings, "model": model, "endpoint": endpoint, "cache": cache,
-             "requests": requests, "tokens": tokens, "at_once": at_once,
-             "per_second": per_second}  # fmt: skip
+             "embeddings": embeddings, "model": model, "engine": servers_of(engine),
+             "endpoint": endpoint, "cache": cache, "requests": requests, "tokens": tokens,
+             "at_once": at_once, "per_second": per_second}  # fmt: skip
     settings = settings_of(SelectSettings, given)
     inputs = sources_of(files, max_bad)
     target = None if dry_run else output

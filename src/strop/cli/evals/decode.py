@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from strop.cli.options import AsJson, DryRun, Overrides
+from strop.cli.options import AsJson, DryRun, Overrides, Servers, asking
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -21,7 +21,12 @@ def decode(
     model: Annotated[str, typer.Option(help="The trained model: folder or hub name.")],
     base: Annotated[str, typer.Option(help="The model it was trained from.")],
     output: Annotated[Path, typer.Option(help="Folder for decode.json, decode.html and samples.")],
-    overrides: Overrides = [],  # noqa: B006 - typer reads it, nobody writes it
+    engine: Servers = [],  # noqa: B006 - typer reads it, nobody writes it
+    base_engine: Annotated[
+        list[str],
+        typer.Option(metavar="URL", help="A server that holds the base; may be repeated."),
+    ] = [],  # noqa: B006
+    overrides: Overrides = [],  # noqa: B006
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
@@ -39,7 +44,8 @@ def decode(
     from strop.recipe.study import Study
 
     setup()
-    checked = check_study(load(Study, study, overrides), model=model, base=base)
+    said = [*overrides, *asking(engine), *asking(base_engine, "base_engine")]
+    checked = check_study(load(Study, study, said), model=model, base=base)
     if dry_run:
         print(f"would sample {checked.answers:,} answers to {len(checked.tasks):,} items")
         return

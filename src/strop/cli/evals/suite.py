@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 
 from strop.cli.evals.decode import decode
 from strop.cli.evals.mine import mine
-from strop.cli.options import AsJson, DryRun, Overrides
+from strop.cli.options import AsJson, DryRun, Overrides, Servers, asking
 
 SUITE = "suite"
 
@@ -44,6 +44,7 @@ def evaluate(
     endpoint: Annotated[
         str | None, typer.Option(help="Ask an OpenAI-compatible server: http://host:port/v1.")
     ] = None,
+    engine: Servers = [],  # noqa: B006
     outputs: Annotated[
         Path | None, typer.Option(help="Judge recorded answers (JSONL) instead of asking.")
     ] = None,
@@ -66,14 +67,15 @@ def evaluate(
     from strop.results import EvalResult
 
     setup()
-    loaded = load(Suite, suite, overrides)
-    engine = find_engine(model, endpoint, None if outputs is None else str(outputs))
+    loaded = load(Suite, suite, [*overrides, *asking(engine)])
+    recorded = None if outputs is None else str(outputs)
+    asked = find_engine(model, endpoint, recorded, loaded.engine)
     if dry_run:
-        for name, items in check_suite(loaded, engine).items():
+        for name, items in check_suite(loaded, asked).items():
             print(f"would measure {name}: {items} items")
         return
     with Counting(as_json) as counting:
-        result = run_suite(loaded, engine, output, reference=reference, on_part=counting.advance)
+        result = run_suite(loaded, asked, output, reference=reference, on_part=counting.advance)
     if as_json:
         said = {"scores": result.scores, "figures": result.figures, "kl": result.kl}
         print(json.dumps({**said, "output": str(output)}))

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from strop.cli.options import AsJson, DryRun
+from strop.cli.options import AsJson, AsJsonLines, DryRun
 from strop.cli.registry.read import HERE, Store, Which
 
 
@@ -18,7 +18,7 @@ def verify(
         str | None, typer.Argument(help="Entry id or name; every entry without one.")
     ] = None,
     registry: Store = HERE,
-    as_json: AsJson = False,
+    as_json: AsJsonLines = False,
 ) -> None:
     """Hash everything again: stored files, and the folders of promoted models.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from strop.cli.options import AsJson, DryRun
+from strop.cli.options import AsJson, AsJsonLines, DryRun
 
 if TYPE_CHECKING:
     from strop.registry.records import Entry
@@ -44,6 +44,8 @@ def list_entries(registry: Store = HERE, as_json: AsJson = False) -> None:
             print(f"  {event.at}  {event.action:<9} {event.entry}  by {event.who}{reason}")
     for entry in imported:
         print(f"under no name: {entry.id}  {entry.lineage['model']}")
+    if not current and not imported:
+        print("no entries yet: strop registry promote makes one")
 
 
 def show(which: Which, registry: Store = HERE, as_json: AsJson = False) -> None:
@@ -104,7 +106,7 @@ def _evidence(entry: Entry) -> list[tuple[str, str]]:
     return [*facts, *(("remark", remark) for remark in entry.verdict.get("remarks", []))]
 
 
-def diff(a: Which, b: Which, registry: Store = HERE, as_json: AsJson = False) -> None:
+def diff(a: Which, b: Which, registry: Store = HERE, as_json: AsJsonLines = False) -> None:
     """In what two entries differ: recipe, data, code, environment, parents, verdict and scores.
 
     Example: strop registry diff 3f9a12 algebra --registry strop-demo/registry.db
@@ -135,7 +137,7 @@ def _plain(value: object) -> str:
 def attempts(
     evidence: Annotated[str | None, typer.Option(help="Only looks at this evidence hash.")] = None,
     registry: Store = HERE,
-    as_json: AsJson = False,
+    as_json: AsJsonLines = False,
 ) -> None:
     """Every attempt at the gate, and how often it had looked at the same evidence by then.
 

@@ -13,10 +13,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from strop.curate.asking import Advance, batches, quiet
 from strop.curate.contents import answer_in, content_hash, prompt_of
 from strop.curate.underway import Underway
-from strop.engines.local.engine import LocalEngine
+from strop.engines.build import FolderEngine
 from strop.errors import TextError
-from strop.evals.continuations import context_of, prefix_id, read_continuations
-from strop.model.network import Policy
+from strop.evals.continuations import prefix_id
+from strop.evals.reading import Reader, reader_of
 from strop.text.encode import Tokenizer
 from strop.text.render import trees
 from strop.text.script import PromptAndAnswers, as_messages, tools_of
@@ -27,7 +27,7 @@ RECORDS = 64
 
 
 def difficulties(
-    records: Iterable[Record], engine: LocalEngine, underway: Underway, advance: Advance = quiet
+    records: Iterable[Record], engine: FolderEngine, underway: Underway, advance: Advance = quiet
 ) -> Iterator[tuple[Record, float | None]]:
     """Every record with its IFD; `None` for one that the model cannot read whole, that its template
     cannot write, or whose answer it predicts with certainty from nothing.
@@ -41,7 +41,7 @@ def difficulties(
         asked = [_asked(record) for record in part]
         key = ["ifd", dict(engine.identity()), [content_hash(record) for record in part]]
         rows = underway.read(key)
-        values = _measured(engine.policy(), asked) if rows is None else [r["ifd"] for r in rows]
+        values = _measured(reader_of(engine), asked) if rows is None else [r["ifd"] for r in rows]
         if rows is None:
             underway.write(key, ({"ifd": value} for value in values))
         advance(len(part))
@@ -62,16 +62,15 @@ def _asked(record: Record) -> PromptAndAnswers:
     return PromptAndAnswers(prompt, (answer,), str(record.origin), tools)
 
 
-def _measured(policy: Policy, asked: Sequence[PromptAndAnswers]) -> list[float | None]:
-    room = context_of(policy) + 1
-    both = [_with_and_without(policy.tokenizer, one, room) for one in asked]
-    read = iter(read_continuations(policy, [tree for two in both if two for tree in two]))
+def _measured(reader: Reader, asked: Sequence[PromptAndAnswers]) -> list[float | None]:
+    both = [_with_and_without(reader.tokenizer, one, reader.longest) for one in asked]
+    read = iter(reader.sums([tree for two in both if two for tree in two]))
     values: list[float | None] = []
     for two in both:
         if two is None:
             values.append(None)
             continue
-        with_instruction, without = -next(read).logprob, -next(read).logprob
+        with_instruction, without = -next(read), -next(read)
         values.append(with_instruction / without if without > 0 else None)
     return values
 

@@ -18,8 +18,8 @@ from strop.curate.manifest import Output, expect_free, records_of, writing_recor
 from strop.curate.underway import Underway
 from strop.data.bad_rows import BadRow
 from strop.data.duplicates import asked
+from strop.engines.build import FolderEngine
 from strop.engines.engine import Engine
-from strop.engines.local.engine import LocalEngine
 from strop.errors import DataError, UsageError
 from strop.recipe.curate import JUDGED, SelectSettings
 from strop.recipe.train.data import DataSource
@@ -127,7 +127,7 @@ def _scored(
             found = {**scores, "deita": _product(scores)} if name == "deita" else scores
             yield _marked(record, found), found[str(name)]
     elif engine is not None:
-        if not isinstance(engine, LocalEngine):
+        if not isinstance(engine, FolderEngine):
             raise UsageError("ifd reads likelihoods of given answers", fix="give a model folder")
         for record, value in difficulties(records, engine, underway, advance):
             yield _marked(record, {"ifd": value}), value

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from strop.curate.synthetic.generation import Target
+from strop.engines.build import folder_engine
 from strop.engines.engine import Engine
-from strop.engines.local.engine import LocalEngine
 from strop.engines.openai import OpenAIEngine
 from strop.engines.recorded import RecordedEngine
 from strop.errors import RecipeError, UsageError
 from strop.http import RequestLimits
+from strop.recipe.engine import LOCAL, FolderEngineRecipe
 from strop.recipe.requests import RequestsRecipe
 from strop.recipe.synthetic import GenerateRecipe
 
@@ -21,12 +22,14 @@ def engine_for(
     target: Target,
     *,
     model: str | None = None,
+    engine: FolderEngineRecipe = LOCAL,
     url: str | None = None,
     model_name: str | None = None,
     recorded: str | None = None,
     thoughts: bool = False,
 ) -> Engine:
-    """The engine that is named: a `model` folder or hub name, the model `model_name` behind the
+    """The engine that is named: a `model` folder or hub name (in this process, or on the servers
+    of `engine`), the model `model_name` behind the
     OpenAI-compatible `url`, or a file of `recorded` answers.
 
     An endpoint is asked within `recipe.requests`, its answers are kept as they come, and a request
@@ -40,6 +43,9 @@ def engine_for(
             "who answers?" if not named else f"{' and '.join(named)} name two engines",
             fix="give --model FOLDER, --url URL --model-name NAME, or --recorded FILE",
         )
+    if engine.kind != "local" and model is None:
+        raise UsageError("--engine names servers of a model folder, and there is none",
+                         fix="give --model FOLDER, or drop it")  # fmt: skip
     if (url is None) != (model_name is None):
         raise UsageError("--url and --model-name belong together", fix="give both")
     if url is not None and model_name is not None:
@@ -51,7 +57,7 @@ def engine_for(
     if recipe.requests != RequestsRecipe():
         raise RecipeError("`requests` says how an endpoint is asked, and there is none",
                           fix="drop it, or give --url")  # fmt: skip
-    return LocalEngine(model) if model is not None else RecordedEngine(str(recorded))
+    return folder_engine(model, engine) if model is not None else RecordedEngine(str(recorded))
 
 
 def _limits(requests: RequestsRecipe) -> RequestLimits:

@@ -67,6 +67,7 @@ def _stage(made: Made, kind: type[GenerateRecipe], *, thoughts: bool = False) ->
             settings,
             target,
             model=who.model,
+            engine=who.engine,
             url=who.url,
             model_name=who.model_name,
             recorded=who.recorded,

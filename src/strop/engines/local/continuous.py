@@ -13,6 +13,7 @@ import torch
 from strop.engines.engine import Request, Sampling
 from strop.engines.local.distribution import draw, entropy, kept_logits
 from strop.engines.local.ledger import Ledger
+from strop.engines.local.routes import DrawnRoutes
 from strop.engines.local.sampler import LocalSampler
 from strop.model.decode import OWN_PROMPT_UP_TO, Decoder, places
 from strop.model.prefixes import Prefixes
@@ -95,6 +96,7 @@ class Continuous(Generic[K]):
         self._decoding: dict[int, tuple[K, Request]] = {}
         device = sampler.causal_lm.device
         self._ledger = Ledger(device)
+        self._routes, self._routed = DrawnRoutes(), 0  # so many that decode ask for routes
         self._stop_S = torch.tensor(sorted(sampler.stop_ids), device=device)
         self._decoder: Decoder | None = None
         self._shared = False
@@ -122,8 +124,14 @@ class Continuous(Generic[K]):
         return [key for key, _ in self._waiting]
 
     def add(self, requests: Iterable[tuple[K, Request]]) -> None:
-        """Requests under names of their own; they join in this order as soon as there is room."""
-        self._waiting.extend(requests)
+        """Requests under names of their own; they join in this order as soon as there is room.
+
+        Raises `UsageError` where routes are asked of a model that has none.
+        """
+        coming = list(requests)
+        if any(request.sampling.routes for _, request in coming):
+            self.sampler.expect_routers()
+        self._waiting.extend(coming)
 
     def abort(self, key: K) -> None:
         """Forget a request; where it decodes, its row is free for the next."""
@@ -171,7 +179,14 @@ class Continuous(Generic[K]):
         shape = torch.Size((self._stems, self._vocabulary))
         token_S, self._stem_A = grow(self._decoder, self._stem_A, self._token_A, shape)
         self._stems = len(token_S)
-        return self._decoder.step(token_S)
+        if not self._routed:
+            return self._decoder.step(token_S)
+        with self.sampler.recorded() as record:
+            logits = self._decoder.step(token_S)
+        self._routes.read_tokens(
+            record, self._decoder, self._row_A, self._place_A - 1, self._stem_A
+        )
+        return logits
 
     def _admitted(self) -> list[tuple[K, Request]]:
         """Those that join now, first come first served."""
@@ -208,8 +223,15 @@ class Continuous(Generic[K]):
         row_N = self._ledger.take(requests)
         self._decoding.update(zip(row_N.tolist(), joining, strict=True))
         room = max(len(self._decoding), self._stems + len(distinct))  # a stem may have no answer
-        new = self._decoder.join(list(distinct), room)
         stem_N = torch.tensor([distinct[one] for one in prompts], device=row_N.device)
+        routed = sum(request.sampling.routes for request in requests)
+        self._routed += routed
+        if routed:
+            with self.sampler.recorded() as record:  # of every token, so that all have to be read
+                new = self._decoder.join(list(distinct), room, whole=True)
+            self._routes.read_prompts(record, self._decoder, row_N, stem_N)
+        else:
+            new = self._decoder.join(list(distinct), room)
         limit_N = torch.tensor([one.sampling.max_tokens for one in requests], device=row_N.device)
         self._row_A = torch.cat([self._row_A, row_N])
         self._stem_A = torch.cat([self._stem_A, stem_N + self._stems])
@@ -253,7 +275,7 @@ class Continuous(Generic[K]):
         """How to draw, and for which answers; `None` are all."""
         alike: dict[Sampling, list[int]] = {}
         for number, row in enumerate(self._row_A.tolist()):
-            sampling = replace(self._decoding[row][1].sampling, max_tokens=0)
+            sampling = replace(self._decoding[row][1].sampling, max_tokens=0, routes=False)
             alike.setdefault(sampling, []).append(number)
         if len(alike) == 1:
             return [(sampling, None) for sampling in alike]
@@ -272,12 +294,17 @@ class Continuous(Generic[K]):
     def _finished(self, row: int, length: int, ended: bool) -> tuple[K, Completion]:
         key, asked = self._decoding[row]
         drawn = self._ledger.drawn(row, length)
+        made = self.sampler.completion(asked, drawn, "stop" if ended else "length", self.version)
+        if asked.sampling.routes:
+            prompt, own = self._routes.of_answer(row, length - 1)
+            made = replace(made, prompt_routes=prompt, routes=own)
         self._leave(row)
-        finish = self.sampler.completion(asked, drawn, "stop" if ended else "length", self.version)
-        return key, finish
+        return key, made
 
     def _leave(self, row: int) -> None:
-        del self._decoding[row]
+        _, asked = self._decoding.pop(row)
+        self._routed -= asked.sampling.routes
+        self._routes.leave(row)
         self._ledger.free(row)
 
     def _keep(self, index_N: torch.Tensor) -> None:
@@ -289,6 +316,7 @@ class Continuous(Generic[K]):
             self._lanes = []
         if not len(index_N):
             self._decoder, self._stems, self._lanes = None, 0, []
+            self._routes = DrawnRoutes()
 
 
 def grow(

@@ -11,6 +11,11 @@ from strop.engines.engine import Sampling
 BLOCK = 128
 """Tokens whose probabilities are summed before the draw looks into them one by one."""
 
+NEARLY_GREEDY = 1e-6
+"""Below this temperature logits may grow beyond float32, unless the largest is 0."""
+COLDEST = 1e-30
+"""Lower temperatures are this one: float32 would make them 0, and logits differ by far more."""
+
 
 def kept_logits(logits_RV: torch.Tensor, sampling: Sampling) -> torch.Tensor:
     """float32 logits, [R, V], whose softmax is the distribution that tokens are drawn from.
@@ -22,7 +27,10 @@ def kept_logits(logits_RV: torch.Tensor, sampling: Sampling) -> torch.Tensor:
     if sampling.temperature == 0:
         best_R1 = logits_RV.argmax(-1, keepdim=True)
         return torch.full_like(logits_RV, float("-inf")).scatter(-1, best_R1, 0.0)
-    if sampling.temperature != 1:
+    if sampling.temperature < NEARLY_GREEDY:
+        logits_RV = logits_RV - logits_RV.amax(-1, keepdim=True)
+        logits_RV = logits_RV / max(sampling.temperature, COLDEST)
+    elif sampling.temperature != 1:
         logits_RV = logits_RV / sampling.temperature
     if 0 < sampling.top_k < logits_RV.shape[-1]:
         least_R1 = logits_RV.topk(sampling.top_k).values[:, -1:]

@@ -14,6 +14,7 @@ import torch
 from strop.engines.engine import Chances, PromptedTask, Request, Sampling, prompted_tasks
 from strop.engines.local.continuous import Continuous, Room
 from strop.engines.local.sampler import LocalSampler
+from strop.engines.options import chances_of, option_trees
 from strop.errors import UsageError
 from strop.model.decode import slot_bytes
 from strop.model.load import load_for_inference, load_tokenizer, weights_hash
@@ -23,7 +24,7 @@ from strop.model.prefixes import Prefixes
 from strop.recipe.template import AS_IT_IS, TemplateRecipe
 from strop.text.chat.named import with_template
 from strop.text.runs import runs
-from strop.types import Branch, Completion, Task, Tree, Usage
+from strop.types import Completion, Task, Tree
 
 KEYS_AT_LEAST = {"cpu": 3 * 2**27}
 KEYS_AT_LEAST_ELSEWHERE = 2**32
@@ -88,11 +89,16 @@ class LocalEngine:
             return load_tokenizer(self.path, template=self.template)
         return self._loaded.tokenizer
 
+    def context(self) -> int:
+        """Tokens that the model reads."""
+        config = bare(self.policy().model).config.get_text_config()
+        return int(config.max_position_embeddings)
+
     def prompted(self, tasks: Sequence[Task], sampling: Sampling) -> list[PromptedTask]:
         policy = self.policy()
         prompts = prompted_tasks(policy.tokenizer, tasks)
         longest = max(prompts, key=lambda one: len(one.prompt_ids))
-        _expect_room(policy, len(longest.prompt_ids) + sampling.max_tokens, longest.task)
+        _expect_room(self.context(), len(longest.prompt_ids) + sampling.max_tokens, longest.task)
         return prompts
 
     def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion]]:
@@ -124,19 +130,9 @@ class LocalEngine:
         return [tuple(part.tolist()) for part in scores.logprobs_N.split(lengths)]
 
     def choose(self, prompts: Sequence[PromptedTask], options: Sequence[str]) -> list[Chances]:
-        tokenizer = self.policy().tokenizer
-        ids = [
-            tuple(tokenizer(option, add_special_tokens=False)["input_ids"]) for option in options
-        ]
-        branches = tuple(Branch(one, (True,) * len(one)) for one in ids)
-        trees = [Tree(prompt.prompt_ids, branches) for prompt in prompts]
+        trees = option_trees(self.policy().tokenizer, prompts, options)
         scores = [logprobs for held in runs(trees, TOKENS_AT_ONCE) for logprobs in self.score(held)]
-        totals = [math.fsum(logprobs) for logprobs in scores]
-        asked = sum(len(one) for one in ids)
-        return [
-            Chances(tuple(totals[first : first + len(ids)]), Usage(len(tree.trunk), asked))
-            for first, tree in zip(range(0, len(totals), len(ids)), trees, strict=True)
-        ]
+        return chances_of(trees, scores)
 
     def publish(self, weights: Mapping[str, torch.Tensor]) -> int:
         """Copies weights that are not the model's own tensors; in training all are its own, so none
@@ -173,8 +169,7 @@ class LocalEngine:
         return LocalSampler(self.policy())
 
 
-def _expect_room(policy: Policy, tokens: int, task: Task) -> None:
-    context = bare(policy.model).config.get_text_config().max_position_embeddings
+def _expect_room(context: int, tokens: int, task: Task) -> None:
     if tokens > context:
         raise UsageError(
             f"the longest prompt and its answer need {tokens} tokens, the model reads {context}",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 
 from strop.engines.endings import stop_ids, stopped, text_of
@@ -12,6 +12,7 @@ from strop.model.decode import Decoder, RereadDecoder, TreeDecoder, honours_plai
 from strop.model.logprobs import bare, eval_mode, honours_tree
 from strop.model.network import Policy
 from strop.model.prefixes import Prefixes
+from strop.model.routing import Record, expect_routers, recorded
 from strop.types import Completion, Finish
 
 
@@ -30,6 +31,14 @@ class LocalSampler:
         """Without dropout, whatever mode the model is in, in the policy's arithmetic."""
         with eval_mode(self.policy.model), self.policy.arithmetic():
             yield
+
+    def expect_routers(self) -> None:
+        """Raises `UsageError` for a model without routes."""
+        expect_routers(self.causal_lm)
+
+    def recorded(self) -> AbstractContextManager[Record]:
+        """Note to which experts tokens go within."""
+        return recorded(self.causal_lm)
 
     def decoder(self, *, shared: bool, prefixes: Prefixes | None, weights: str) -> Decoder:
         """An empty decoder; `shared`: rows of one prompt have one copy of its keys."""

@@ -9,14 +9,15 @@ from pathlib import Path
 from strop.engines.canary import Canary, canary_tree
 from strop.engines.engine import PromptedTask
 from strop.engines.served.engine import ServedEngine
-from strop.engines.served.server import About, Server
-from strop.engines.served.sync import AdapterSync, DiskSync
+from strop.engines.served.kinds import servers_of
+from strop.engines.served.server import About
+from strop.engines.served.sync import SYNCS
 from strop.model.network import Policy
-from strop.recipe.train.engine import VllmRecipe
+from strop.recipe.train.engine import ServedRecipe
 
 
 def served_engine(
-    recipe: VllmRecipe,
+    recipe: ServedRecipe,
     about: About,
     policy: Policy,
     prompts: Sequence[PromptedTask],
@@ -30,7 +31,7 @@ def served_engine(
     """
     if recipe.folder is None:
         shutil.rmtree(folder, ignore_errors=True)
-    servers = [Server(url, seconds=recipe.seconds) for url in recipe.url]
     canary = Canary(policy, canary_tree(prompts), limit=recipe.limit)
-    sync = (AdapterSync if policy.is_adapter else DiskSync)(recipe.folder or folder)
-    return ServedEngine(policy, about, servers, sync, canary, at_once=recipe.at_once)
+    way = recipe.sync or ("adapter" if policy.is_adapter else "disk")
+    sync = SYNCS[way](recipe.folder or folder)
+    return ServedEngine(policy, about, servers_of(recipe), sync, canary, at_once=recipe.at_once)

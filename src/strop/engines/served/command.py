@@ -1,4 +1,4 @@
-"""The command that starts vLLM so that a run can sample from it and give it weights."""
+"""The commands that start servers so that a run can sample from them and give them weights."""
 
 from __future__ import annotations
 
@@ -24,10 +24,17 @@ class Command:
 
 
 def vllm_command(
-    python: str, model: str, port: int, *, context: int, rank: int | None = None, cpu: bool = False
+    python: str,
+    model: str,
+    port: int,
+    *,
+    context: int,
+    rank: int | None = None,
+    dtype: str = "float32",
+    cpu: bool = False,
 ) -> Command:
-    """vLLM 0.32 for a run: ids in and out, log-probs of what is sampled, float32 where the trainer
-    is, weights from here.
+    """vLLM 0.32 for a run: ids in and out, log-probs of what is sampled, the trainer's arithmetic,
+    weights from here.
 
     `rank` is the rank of the adapters that it will get, if there are any. With `cpu` weights are
     kept in a form that can be loaded again.
@@ -35,7 +42,7 @@ def vllm_command(
     arguments = [
         python, "-m", "vllm.entrypoints.openai.api_server", "--model", model,
         "--host", "127.0.0.1", "--port", str(port), "--max-model-len", str(context),
-        "--enable-scale-out", "--logprobs-mode", "processed_logprobs", "--dtype", "float32",
+        "--enable-scale-out", "--logprobs-mode", "processed_logprobs", "--dtype", dtype,
         "--no-enable-prefix-caching", "--generation-config", "vllm",
     ]  # fmt: skip
     environment = {"VLLM_SERVER_DEV_MODE": "1", "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}
@@ -46,3 +53,18 @@ def vllm_command(
         arguments += ["--worker-extension-cls", "strop_vllm_cpu.Plain"]
         environment |= {"PYTHONPATH": str(FILES), "VLLM_CPU_KVCACHE_SPACE": "1"}
     return Command(tuple(arguments), environment)
+
+
+def sglang_command(
+    python: str, model: str, port: int, *, context: int, rank: int | None = None
+) -> Command:
+    """SGLang 0.5.23 for a run: seeds are read, and float32 where the trainer is."""
+    arguments = [
+        python, "-m", "sglang.launch_server", "--model-path", model,
+        "--host", "127.0.0.1", "--port", str(port), "--context-length", str(context),
+        "--enable-deterministic-inference", "--dtype", "float32",
+    ]  # fmt: skip
+    if rank is not None:
+        arguments += ["--enable-lora", "--max-lora-rank", str(rank),
+                      "--lora-target-modules", "all", "--max-loras-per-batch", "2"]  # fmt: skip
+    return Command(tuple(arguments), {})

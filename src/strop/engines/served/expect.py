@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
-from strop.engines.engine import PromptedTask
-from strop.engines.served.command import vllm_command
+from strop.engines.draws import DrawKey
+from strop.engines.engine import PromptedTask, Request, Sampling
+from strop.engines.served.kinds import KINDS, Kind, servers_of
 from strop.engines.served.server import SIGN_SECONDS, About, Server
 from strop.errors import HttpError, UsageError
-from strop.recipe.train.engine import VllmRecipe
+from strop.http import refused
+from strop.recipe.train.engine import ServedRecipe
 from strop.recipe.train.model import ModelRecipe
 from strop.text.encode import Tokenizer
 from strop.types import Message
@@ -19,7 +21,7 @@ CHAT: list[Message] = [{"role": "user", "content": TEXT}]
 
 
 def expect_servers(
-    recipe: VllmRecipe,
+    recipe: ServedRecipe,
     model: ModelRecipe,
     tokenizer: Tokenizer,
     prompts: Sequence[PromptedTask],
@@ -27,20 +29,17 @@ def expect_servers(
     answer_tokens: int,
 ) -> About:
     """What the servers hold, which is the same. Raises `UsageError` for one that does not answer,
-    reads other tokens or too few of them, or gets its weights by a way that does not fit."""
-    way = recipe.sync or ("disk" if model.lora is None else "adapter")
-    if (way == "disk") != (model.lora is None):
-        raise UsageError(
-            f"rollout.engine.sync is {way}, and the model has "
-            f"{'no' if model.lora is None else 'an'} adapter",
-            fix="drop rollout.engine.sync: it follows from model.lora",
-        )
-    servers = [Server(url, seconds=recipe.seconds) for url in recipe.url]
-    longest = max(len(prompt.prompt_ids) for prompt in prompts) + answer_tokens
-    abouts = [_reached(server, model, longest) for server in servers]
+    reads other tokens or too few of them, samples in a way that does not fit, or gets its weights
+    by one that does not."""
+    expect_way(recipe, model)
+    servers, kind = servers_of(recipe), KINDS[recipe.kind]
+    longest = context_of(prompts, answer_tokens)
+    rank = None if model.lora is None else model.lora.rank
+    abouts = [reached(one, kind, model.path, context=longest, rank=rank) for one in servers]
     for server, about in zip(servers, abouts, strict=True):
         expect_context(about, longest)
-        _expect_tokenizer(server, about, tokenizer)
+        expect_tokenizer(server, about, tokenizer)
+        server.expect_usable(prompts[0].prompt_ids)
     held = {about.model for about in abouts}
     if len(held) > 1:
         raise UsageError(f"the servers hold different models: {', '.join(sorted(held))}",
@@ -48,9 +47,40 @@ def expect_servers(
     return abouts[0]
 
 
+def expect_way(recipe: ServedRecipe, model: ModelRecipe) -> None:
+    """Raise `UsageError` where weights would get to the servers by a way that does not fit."""
+    way = recipe.sync
+    if way is not None and (way == "adapter") == (model.lora is None):
+        raise UsageError(
+            f"rollout.engine.sync is {way}, and the model has "
+            f"{'no' if model.lora is None else 'an'} adapter",
+            fix="drop rollout.engine.sync: it follows from model.lora",
+        )
+
+
+def context_of(prompts: Sequence[PromptedTask], answer_tokens: int) -> int:
+    """Tokens of the longest prompt and its answer."""
+    return max(len(prompt.prompt_ids) for prompt in prompts) + answer_tokens
+
+
+def expect_routes(recipe: ServedRecipe, prompt: PromptedTask) -> None:
+    """Raise `UsageError` where a server does not say which experts its tokens went to. One token is
+    sampled of each."""
+    asked = Request(prompt, Sampling(max_tokens=1, routes=True), DrawKey(0, "selfcheck"))
+    for server in servers_of(recipe):
+        try:
+            server.sample(asked, None, [])
+        except HttpError as error:
+            raise UsageError(
+                f"rollout.routing_replay is set, and {error.problem}",
+                where=server.url,
+                fix="start the server with --enable-return-routed-experts",
+            ) from None
+
+
 def expect_context(about: About, tokens: int) -> None:
     """Raise `UsageError` where the longest prompt and its answer do not fit."""
-    if tokens > about.context:
+    if about.context is not None and tokens > about.context:
         raise UsageError(
             f"the longest prompt and its answer need {tokens} tokens, the server reads "
             f"{about.context}",
@@ -59,23 +89,40 @@ def expect_context(about: About, tokens: int) -> None:
         )
 
 
-def _reached(server: Server, model: ModelRecipe, context: int) -> About:
-    """What a server holds. Raises `UsageError` with the commands that would start one."""
+def reached(server: Server, kind: Kind, model: str, *, context: int, rank: int | None) -> About:
+    """What a server holds; `rank` is that of the adapters that it will get. Raises `UsageError`
+    with the commands that would start one."""
     try:
         return server.about()
     except HttpError as error:
         port = urlsplit(server.url).port or 80
-        rank = None if model.lora is None else model.lora.rank
-        command = vllm_command("python", model.path, port, context=context, rank=rank)
-        raise UsageError(
-            f"no server answers here within {SIGN_SECONDS:g} s ({error.problem})",
-            where=server.url,
-            fix=f"start one: strop engine serve {model.path} --port {port}\n"
-            f"  or vLLM, by its own Python (docs/engines.md): {command.line()}",
-        ) from None
+        start = kind.start(model, rank, port, context)
+        raise _no_server(server.url, error, kind, start) from None
 
 
-def _expect_tokenizer(server: Server, about: About, tokenizer: Tokenizer) -> None:
+def _no_server(url: str, error: HttpError, kind: Kind, start: str) -> UsageError:
+    """Why an address has no server that a run can sample from, and what to do."""
+    if "SSL" in error.problem:
+        return UsageError(
+            f"what answers here does not speak https as this machine does ({error.problem})",
+            where=url,
+            fix=f"write http{url.removeprefix('https')} if the server has no certificate (`strop "
+            "engine serve` and vLLM have none by default); else let this machine trust it",
+        )
+    if error.status == 200 or refused(error):
+        return UsageError(
+            f"what answers here speaks another protocol than {kind.protocol}'s ({error.problem})",
+            where=url,
+            fix=f"give the address of a server as it says it when it starts, or {start}",
+        )
+    return UsageError(
+        f"no server answers here within {SIGN_SECONDS:g} s ({error.problem})", where=url, fix=start
+    )
+
+
+def expect_tokenizer(
+    server: Server, about: About, tokenizer: Tokenizer, of: str = "the model that is trained"
+) -> None:
     """Raise `UsageError` where the server reads a text or a conversation as other tokens. One
     without a tokenizer (`--tokens-only`) is left to the canary."""
     body = {"model": about.model, "prompt": TEXT, "add_special_tokens": False}
@@ -83,15 +130,15 @@ def _expect_tokenizer(server: Server, about: About, tokenizer: Tokenizer) -> Non
     if said is None:
         return
     if said != list(tokenizer(TEXT, add_special_tokens=False)["input_ids"]):
-        raise UsageError("the server has another tokenizer than the model that is trained",
-                         where=server.url, fix="start it with the recipe's model")  # fmt: skip
+        raise UsageError(f"the server has another tokenizer than {of}", where=server.url,
+                         fix="start it with that model")  # fmt: skip
     if tokenizer.chat_template is None:
         return
     chat = {"model": about.model, "messages": CHAT, "add_generation_prompt": True}
     own = tokenizer.apply_chat_template(CHAT, add_generation_prompt=True, return_dict=False)
     if server.encoded(chat) != list(own):
         raise UsageError(
-            "the server has another chat template than the model that is trained",
+            f"the server has another chat template than {of}",
             where=server.url,
-            fix="start it with the recipe's model, or with --chat-template",
+            fix="start it with that model, or with --chat-template",
         )

@@ -3,28 +3,38 @@ back."""
 
 from __future__ import annotations
 
+import queue
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from strop.engines.served.server import Server
+from strop.engines.served.server import OtherWeightsError, Server
 from strop.errors import HttpError, TrainingError
+from strop.http import refused
 
 T = TypeVar("T")
 
-BUSY = (408, 429)
+GIVEN_BACK = 3
+"""So many times a server that lost its weights gets the same ones again before it is left out."""
 
 
 @dataclass(slots=True)
 class Member:
-    """A server, whether it answers, and the tokens that it still owes."""
+    """A server, whether it answers, and the tokens that it still owes.
+
+    `prepared` counts how often it got weights, `lost` how often it lost the newest; `returning` is
+    one that gets them again just now.
+    """
 
     server: Server
     alive: bool = True
+    returning: bool = False
     outstanding: int = 0
+    prepared: int = 0
+    lost: int = 0
     problem: str = ""
 
 
@@ -38,65 +48,142 @@ class Asked(Generic[T]):
 
 @dataclass(slots=True)
 class Fleet:
-    """Asks the server that owes the fewest tokens.
+    """Asks the server that owes the fewest tokens, several callers at a time.
 
     `prepare` gives a server the newest weights and proves it; one that was away gets them before
-    its first request.
+    its first request. It is called from threads, for one server at a time: whoever changes what
+    the newest weights are holds `preparing` meanwhile.
     """
 
     members: Sequence[Member]
     at_once: int
     prepare: Callable[[Server], None]
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    preparing: threading.RLock = field(default_factory=threading.RLock)
+    _changed: threading.Condition = field(default_factory=threading.Condition)
+    _closed: threading.Event = field(default_factory=threading.Event)
+    _stop: TrainingError | None = None
+    _places: threading.Semaphore = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._places = threading.Semaphore(self.at_once)
 
     def everywhere(self) -> None:
         """Prepare every server that answers, those that are back among them."""
-        for member in self.members:
-            self._prepared(member)
-        self._expect_one()
+        with self.preparing:
+            self._stop = None
+            for member in self.members:
+                member.lost = 0
+                self._prepared(member)
+        if not any(member.alive for member in self.members):
+            raise self._nobody()
+
+    def close(self) -> None:
+        """Nobody gets weights any more; who still asks is told what the servers say."""
+        self._closed.set()
 
     def ask(self, asked: Sequence[Asked[T]]) -> Iterator[tuple[int, T]]:
         """(number, result), as they come. What a server owed when it fell silent is asked of
-        another: the same request has the same draw.
+        another; one that lost its weights gets them again and is asked again: the same request has
+        the same draw.
 
         Raises `TrainingError` where no server is left, and `HttpError` for a request that a server
-        refuses.
+        refuses. Neither that nor a signal waits for a server: the threads are daemons, and what
+        they wait for has an end.
         """
-        for member in self.members:
-            if not member.alive:
-                self._prepared(member)
-        threads = ThreadPoolExecutor(self.at_once)
-        try:
-            futures = {threads.submit(self._one, one): n for n, one in enumerate(asked)}
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-        finally:
-            threads.shutdown(wait=False, cancel_futures=True)
+        self._look_for_those_away()
+        waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
+        ready: queue.SimpleQueue[tuple[int, Future[T]]] = queue.SimpleQueue()
+        over = threading.Event()
 
-    def _one(self, asked: Asked[T]) -> T:
+        def work() -> None:
+            while not over.is_set():
+                try:
+                    number = waiting.get_nowait()
+                except queue.Empty:
+                    return
+                ready.put((number, self._settled(asked[number], over)))
+
+        for number in range(len(asked)):
+            waiting.put(number)
+        try:
+            for _ in range(min(self.at_once, len(asked))):
+                threading.Thread(target=work, daemon=True).start()
+            for _ in asked:
+                number, future = ready.get()
+                yield number, future.result()
+        finally:
+            over.set()
+
+    def _settled(self, asked: Asked[T], over: threading.Event) -> Future[T]:
+        """What a piece of work came to, an error as well."""
+        future: Future[T] = Future()
+        try:
+            with self._places:
+                future.set_result(self._one(asked, over))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the one who waits has to be told
+            future.set_exception(error)
+        return future
+
+    def _one(self, asked: Asked[T], over: threading.Event) -> T:
         while True:
-            member = self._take(asked.tokens)
+            member, prepared = self._take(asked.tokens)
             try:
                 return asked.work(member.server)
             except HttpError as error:
-                if _refused(error):
+                if over.is_set() or self._closed.is_set() or refused(error):
                     raise
-                self._leave_out(member, error)
+                self._failed(member, prepared, error)
             finally:
-                with self._lock:
+                with self._changed:
                     member.outstanding -= asked.tokens
 
-    def _take(self, tokens: int) -> Member:
-        with self._lock:
-            alive = [member for member in self.members if member.alive]
-            if alive:
-                member = min(alive, key=lambda one: one.outstanding)
-                member.outstanding += tokens
-                return member
-        raise self._nobody()
+    def _take(self, tokens: int) -> tuple[Member, int]:
+        """The server to ask, and how often it was prepared. Waits for one that is returning where
+        there is no other."""
+        with self._changed:
+            while True:
+                alive = [member for member in self.members if member.alive]
+                if alive:
+                    member = min(alive, key=lambda one: one.outstanding)
+                    member.outstanding += tokens
+                    return member, member.prepared
+                if not any(member.returning for member in self.members):
+                    raise self._stop or self._nobody()
+                self._changed.wait()
 
-    def _leave_out(self, member: Member, error: HttpError) -> None:
-        with self._lock:
+    def _failed(self, member: Member, prepared: int, error: HttpError) -> None:
+        """Leave a server out; one that only lost its weights gets them again at once. An error of
+        a request that began before the server was last prepared says nothing any more."""
+        with self._changed:
+            if not member.alive or member.prepared != prepared:
+                return
+            self._left_out(member, error)
+            lost = isinstance(error, OtherWeightsError)
+            member.lost += lost
+            member.returning = lost and member.lost <= GIVEN_BACK
+            if not member.returning:
+                return
+        try:
+            with self.preparing:
+                self._prepared(member)
+        except TrainingError as stop:
+            self._stop = stop
+            raise
+        finally:
+            with self._changed:
+                member.returning = False
+                self._changed.notify_all()
+
+    def _look_for_those_away(self) -> None:
+        if all(member.alive for member in self.members) or self._closed.is_set():
+            return
+        with self.preparing:
+            for member in self.members:
+                if not member.alive and not member.returning:
+                    self._prepared(member)
+
+    def _left_out(self, member: Member, error: HttpError) -> None:
+        with self._changed:
             told, member.alive, member.problem = not member.alive, False, error.problem
         if not told:
             warnings.warn(
@@ -110,15 +197,12 @@ class Fleet:
             member.server.about()
             self.prepare(member.server)
         except HttpError as error:
-            if _refused(error):
+            if refused(error):
                 raise
-            self._leave_out(member, error)
+            self._left_out(member, error)
         else:
-            member.alive = True
-
-    def _expect_one(self) -> None:
-        if not any(member.alive for member in self.members):
-            raise self._nobody()
+            with self._changed:
+                member.alive, member.prepared = True, member.prepared + 1
 
     def _nobody(self) -> TrainingError:
         tried = "; ".join(f"{one.server.url} ({one.problem})" for one in self.members)
@@ -127,8 +211,3 @@ class Fleet:
             fix="start one (docs/engines.md has the command) and resume the run: strop train "
             "--resume",
         )
-
-
-def _refused(error: HttpError) -> bool:
-    """Whether the server is there and says no, so that no other one would say yes."""
-    return error.status is not None and error.status < 500 and error.status not in BUSY

@@ -1,81 +1,211 @@
-"""One server that speaks vLLM's protocol."""
+"""What every server does for a run, whatever protocol it speaks."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from strop.engines.served.wire import Body, scored, scoring_body
+import torch
+
+from strop.engines.engine import Request
 from strop.errors import HttpError
 from strop.http import HttpClient, RequestLimits
+from strop.types import Finish, Routes, VersionSpan
 
 CONTROL_SECONDS = 300.0
 """Within so many seconds a server has to have taken new weights."""
 SIGN_SECONDS = 5.0
 """Within so many seconds a server gives a sign of life."""
 
+Body = dict[str, Any]
+
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What a server holds: `About(model="/models/base", context=4096, adapters=("a1b2-7",))`."""
+    """What a server holds: `About(model="/models/base", context=4096, adapters=("a1b2-7",))`.
+
+    `model` is the name that it was started with; `context` is `None` where its model sets no bound.
+    """
 
     model: str
-    context: int
+    context: int | None
     adapters: tuple[str, ...]
 
 
-class Server:
-    """Asks one server; every call has an end. Raises `HttpError` for what fails."""
+Labels = Mapping[str | None, int]
+"""What a server calls its weights, and which versions they are."""
 
-    def __init__(self, url: str, *, seconds: float) -> None:
-        self.url = url.rstrip("/")
-        self._asking = HttpClient(RequestLimits(seconds=seconds, retries=1))
-        self._control = HttpClient(RequestLimits(seconds=CONTROL_SECONDS, retries=0))
-        self._sign = HttpClient(RequestLimits(seconds=SIGN_SECONDS, retries=0))
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """What a server calls the weights that sampled some tokens: `Span("a1b2-7", 0, 12)`."""
+
+    label: str | None
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """An answer: `Said(ids=(5, 2), logprobs=(-0.1, -0.02), finish="stop",
+    spans=(Span("a1b2-7", 0, 2),))`.
+
+    `logprobs` are those of the distribution that the ids were drawn from, nats, and `None` where
+    the server does not give them; there are no spans where it says nothing of its weights. `routes`
+    are those of the prompt and of the answer, where they were asked for.
+    """
+
+    ids: tuple[int, ...]
+    logprobs: tuple[float, ...] | None
+    finish: Finish
+    spans: tuple[Span, ...]
+    routes: tuple[Routes, Routes] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Log-probs of given tokens, nats, and what the server calls the weights that gave them:
+    `Scored(logprobs=(-0.1, -2.3), spans=(Span("a1b2-7", 0, 0),))`."""
+
+    logprobs: tuple[float, ...]
+    spans: tuple[Span, ...]
+
+
+class OtherWeightsError(HttpError):
+    """A server is there, and does not hold the weights that the run gave it."""
+
+    def __init__(self, problem: str, *, where: str) -> None:
+        super().__init__(f"{problem}: it was restarted, or serves another run", where=where)
+
+
+class Server(Protocol):
+    """One server; every call has an end. Raises `HttpError` for what fails.
+
+    `adapter` is the name of a loaded adapter, and `None` the model itself.
+    """
+
+    url: str
 
     def about(self) -> About:
         """Also a sign of life."""
-        address = f"{self.url}/v1/models"
-        said = self._sign.get(address)
-        try:
-            base = next(one for one in said["data"] if one.get("parent") is None)
-            adapters = tuple(str(one["id"]) for one in said["data"] if one.get("parent"))
-            return About(str(base["id"]), int(base["max_model_len"]), adapters)
-        except (KeyError, TypeError, ValueError, StopIteration):
-            raise HttpError("the list of models is of another form", where=address) from None
+
+    def expect_usable(self, prompt_ids: Sequence[int]) -> None:
+        """Raise `UsageError` where the server says that it runs in a way in which its answers are
+        not what a run needs; `prompt_ids` are any prompt to ask it with."""
 
     def encoded(self, body: Body) -> list[int] | None:
         """The ids of a `prompt` or of `messages`; `None` where the server has no tokenizer."""
-        address = f"{self.url}/tokenize"
+
+    def sample(self, request: Request, adapter: str | None, stop_ids: Sequence[int]) -> Said:
+        """One answer, drawn with the seed of the request's key."""
+
+    def score(self, ids: Sequence[int], adapter: str | None) -> Scored:
+        """Log-probs of all given tokens but the first, at temperature 1."""
+
+    def load_adapter(self, name: str, folder: Path) -> None: ...
+
+    def unload_adapter(self, name: str, *, leaving: bool = False) -> None:
+        """One who is `leaving` waits for a sign of life alone."""
+
+    def reload(self, folder: Path) -> None:
+        """Read all weights again, from this folder, whose name is theirs from now on, and forget
+        what the old ones computed."""
+
+    def receive(self, weights: Mapping[str, torch.Tensor], name: str) -> None:
+        """Take these weights, all of the model's, by broadcast; `name` is theirs from now on."""
+
+
+class Calls:
+    """HTTP to one server: questions get `seconds`, new weights and signs of life their own time.
+
+    A sample that takes longer than `seconds` is not asked for again: its server is still at work.
+    """
+
+    def __init__(self, url: str, *, seconds: float) -> None:
+        self.url = url.rstrip("/")
+        self._asking = HttpClient(RequestLimits(seconds=seconds, retries=1, slow_again=False))
+        self._control = HttpClient(RequestLimits(seconds=CONTROL_SECONDS, retries=0))
+        self._sign = HttpClient(RequestLimits(seconds=SIGN_SECONDS, retries=0))
+
+    def ask(self, route: str, body: Body) -> Any:
+        return self._asking.post(f"{self.url}/{route}", body)
+
+    def tell(self, route: str, body: Body, *, leaving: bool = False) -> None:
+        client = self._sign if leaving else self._control
+        client.tell(f"{self.url}/{route}", body)
+
+    def look(self, route: str) -> Any:
+        """Answered at once by a server that is alive."""
+        return self._sign.get(f"{self.url}/{route}")
+
+    def models(self) -> About:
+        """What `/v1/models` lists: the model and its adapters, in OpenAI's form with the field
+        `max_model_len`, which vLLM and SGLang have in common."""
+        said = self.look("v1/models")
         try:
-            return [int(i) for i in self._asking.post(address, body)["tokens"]]
+            base = next(one for one in said["data"] if one.get("parent") is None)
+            adapters = tuple(str(one["id"]) for one in said["data"] if one.get("parent"))
+            most = base["max_model_len"]
+            return About(str(base["id"]), None if most is None else int(most), adapters)
+        except (KeyError, TypeError, ValueError, StopIteration):
+            raise HttpError("the list of models is of another form",
+                            where=f"{self.url}/v1/models", status=200) from None  # fmt: skip
+
+    def tokens(self, body: Body) -> list[int] | None:
+        """The ids that `/tokenize` gives; `None` where there is no such route."""
+        try:
+            return [int(i) for i in self.ask("tokenize", body)["tokens"]]
         except HttpError as error:
             if error.status in (404, 405, 501):
                 return None
             raise
         except (KeyError, TypeError, ValueError):
-            raise HttpError("the answer has no tokens", where=address) from None
+            raise HttpError("the answer has no tokens", where=f"{self.url}/tokenize") from None
 
-    def generate(self, body: Body) -> Any:
-        return self._asking.post(f"{self.url}/inference/v1/generate", body)
 
-    def score(self, ids: Sequence[int], model: str) -> list[float]:
-        """Log-probs of all given tokens but the first, nats, at temperature 1."""
-        return scored(self.generate(scoring_body(ids, model)), ids, self.url)
+def spans_of(listed: Sequence[Mapping[str, Any]]) -> tuple[Span, ...]:
+    """Spans in the form that vLLM and SGLang have in common."""
+    return tuple(
+        Span(
+            None if one["version"] is None else str(one["version"]),
+            int(one["start"]),
+            int(one["end"]),
+        )
+        for one in listed
+    )
 
-    def load_adapter(self, name: str, folder: Path) -> None:
-        body = {"lora_name": name, "lora_path": str(folder)}
-        self._control.tell(f"{self.url}/v1/load_lora_adapter", body)
 
-    def unload_adapter(self, name: str) -> None:
-        self._control.tell(f"{self.url}/v1/unload_lora_adapter", {"lora_name": name})
+def weights_of(spans: Sequence[Span]) -> str | None:
+    """What an answer's weights are called; `None` where it does not say."""
+    return " and ".join(sorted({one.label for one in spans if one.label is not None})) or None
 
-    def reload(self, folder: Path) -> None:
-        """Read all weights again, from this folder, whose name is theirs from now on, and forget
-        what the old ones computed."""
-        how = {"method": "reload_weights", "kwargs": {"weights_path": str(folder)}}
-        self._control.tell(f"{self.url}/collective_rpc", how)
-        self._control.tell(f"{self.url}/reset_prefix_cache", {})
-        self._control.tell(f"{self.url}/update_weight_version", {"new_version": folder.name})
+
+def expect_labels(spans: Sequence[Span], labels: Labels, url: str) -> None:
+    """Raise `OtherWeightsError` for weights without one of these labels."""
+    if {one.label for one in spans or (Span(None, 0, 0),)} - labels.keys():
+        raise OtherWeightsError(
+            f"it samples from other weights ({weights_of(spans)}) than were published "
+            f"({' or '.join(str(one) for one in labels)})",
+            where=url,
+        )
+
+
+def versions_of(said: Said, labels: Labels, url: str) -> tuple[VersionSpan, ...]:
+    """Which version sampled which tokens of an answer; one without a token need not say it.
+
+    Raises `OtherWeightsError` for weights without one of these labels, and `HttpError` for spans
+    that do not cover the tokens.
+    """
+    count = len(said.ids)
+    if not count and not said.spans:
+        return ()
+    expect_labels(said.spans, labels, url)
+    spans = said.spans or (Span(None, 0, count),)
+    stops = [one.stop for one in spans]
+    ends = list(zip([0, *stops[:-1]], [*stops[:-1], count], strict=True))
+    if count and [(one.start, one.stop) for one in spans] != ends:
+        raise HttpError("the answer's weights do not cover its tokens", where=url)
+    made = tuple(VersionSpan(one.start, one.stop, labels[one.label]) for one in spans)
+    return made if count else ()

@@ -1,11 +1,15 @@
-"""How weights get to servers: as a folder that they read."""
+"""How weights get to servers: as a folder that they read, or by broadcast."""
 
 from __future__ import annotations
 
 import secrets
 import shutil
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
+
+import torch
 
 from strop.engines.served.server import Server
 from strop.model.network import Policy
@@ -15,14 +19,27 @@ from strop.model.save import save_network
 class Sync(Protocol):
     """Writes versions of a policy, and lets servers load them."""
 
-    def write(self, policy: Policy, version: int) -> None:
-        """Write this version, and drop those that nobody loads any more."""
+    def write(self, policy: Policy, version: int, flying: Collection[int]) -> None:
+        """Write this version, and drop those that nobody loads any more. Answers of the versions
+        `flying` are on their way."""
 
     def load(self, server: Server, version: int) -> None:
         """Let a server load this version."""
 
-    def model(self, version: int, base: str) -> str:
-        """By what name to ask for this version, at servers whose model is `base`."""
+    def tidy(self, server: Server, version: int, flying: Collection[int]) -> None:
+        """Let a server that samples from this version drop others, but those that are flying."""
+
+    def holds(self, server: Server, version: int) -> bool:
+        """Whether a server knows the name by which this version is asked for."""
+
+    def leave(self, server: Server) -> None:
+        """Let a server drop what it was given."""
+
+    def remove(self) -> None:
+        """Remove all that was written."""
+
+    def adapter(self, version: int) -> str | None:
+        """The adapter to ask for this version; `None` is the servers' model itself."""
 
     def label(self, version: int) -> str | None:
         """What servers call the weights of this version; `None` where its name says it."""
@@ -30,39 +47,71 @@ class Sync(Protocol):
 
 class Folders:
     """Folders `<root>/<run>-<version>`; `run` is new each time, so that no server confuses it with
-    what an earlier run gave it. The newest two stay."""
+    what an earlier run gave it. The newest two stay, and those whose answers are on their way."""
 
     def __init__(self, root: Path) -> None:
         self.root, self.run = root.resolve(), secrets.token_hex(4)
+        self._is_new = not root.exists()
 
     def of(self, version: int) -> Path:
         return self.root / f"{self.run}-{version}"
 
-    def write(self, policy: Policy, version: int) -> None:
+    def write(self, policy: Policy, version: int, flying: Collection[int]) -> None:
         save_network(policy, self.of(version))
-        shutil.rmtree(self.of(version - 2), ignore_errors=True)
+        kept = {self.of(one).name for one in (version, version - 1, *flying)}
+        for folder in self._all():
+            if folder.name not in kept:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def has(self, name: str) -> bool:
+        """Whether one of these folders has this name."""
+        return name.startswith(f"{self.run}-")
+
+    def remove(self) -> None:
+        """All of them, and what is around them where the first of them made it."""
+        for folder in self._all():
+            shutil.rmtree(folder, ignore_errors=True)
+        if self._is_new:
+            with suppress(OSError):  # others write there, too, or nothing was written
+                self.root.rmdir()
+
+    def _all(self) -> list[Path]:
+        return list(self.root.glob(f"{self.run}-*"))
 
 
 class AdapterSync:
     """The adapter alone, under a new name and folder each time: servers serve an adapter of a known
-    name from their cache. The one before is unloaded."""
+    name from their cache. Older ones are unloaded when none of their answers is on its way."""
 
     def __init__(self, root: Path) -> None:
         self.folders = Folders(root)
 
-    def write(self, policy: Policy, version: int) -> None:
-        self.folders.write(policy, version)
+    def write(self, policy: Policy, version: int, flying: Collection[int]) -> None:
+        self.folders.write(policy, version, flying)
 
     def load(self, server: Server, version: int) -> None:
         folder = self.folders.of(version)
-        held = server.about().adapters
-        if folder.name not in held:
+        if folder.name not in server.about().adapters:
             server.load_adapter(folder.name, folder)
-        for name in held:
-            if name.startswith(f"{self.folders.run}-") and name != folder.name:
+
+    def tidy(self, server: Server, version: int, flying: Collection[int]) -> None:
+        kept = {self.folders.of(one).name for one in (version, *flying)}
+        for name in server.about().adapters:
+            if self.folders.has(name) and name not in kept:
                 server.unload_adapter(name)
 
-    def model(self, version: int, base: str) -> str:
+    def holds(self, server: Server, version: int) -> bool:
+        return self.folders.of(version).name in server.about().adapters
+
+    def leave(self, server: Server) -> None:
+        for name in server.about().adapters:
+            if self.folders.has(name):
+                server.unload_adapter(name, leaving=True)
+
+    def remove(self) -> None:
+        self.folders.remove()
+
+    def adapter(self, version: int) -> str | None:
         return self.folders.of(version).name
 
     def label(self, version: int) -> str | None:
@@ -75,14 +124,66 @@ class DiskSync:
     def __init__(self, root: Path) -> None:
         self.folders = Folders(root)
 
-    def write(self, policy: Policy, version: int) -> None:
-        self.folders.write(policy, version)
+    def write(self, policy: Policy, version: int, flying: Collection[int]) -> None:
+        self.folders.write(policy, version, flying)
 
     def load(self, server: Server, version: int) -> None:
         server.reload(self.folders.of(version))
 
-    def model(self, version: int, base: str) -> str:
-        return base
+    def tidy(self, server: Server, version: int, flying: Collection[int]) -> None:
+        """There is one set of weights, and it was replaced."""
+
+    def holds(self, server: Server, version: int) -> bool:
+        return True  # the base's own name
+
+    def leave(self, server: Server) -> None:
+        """Its first weights are read again only where it is restarted."""
+
+    def remove(self) -> None:
+        self.folders.remove()
+
+    def adapter(self, version: int) -> str | None:
+        return None
 
     def label(self, version: int) -> str | None:
         return self.folders.of(version).name
+
+
+class BroadcastSync:
+    """The whole model from memory to memory. A copy is kept, because a server that was away gets
+    this version while the trainer may be at the next."""
+
+    def __init__(self) -> None:
+        self._run = secrets.token_hex(4)
+        self._weights: Mapping[str, torch.Tensor] = {}
+
+    def write(self, policy: Policy, version: int, flying: Collection[int]) -> None:
+        own = policy.model.named_parameters()
+        self._weights = {name: one.detach().cpu().clone() for name, one in own}
+
+    def load(self, server: Server, version: int) -> None:
+        server.receive(self._weights, self.label(version))
+
+    def tidy(self, server: Server, version: int, flying: Collection[int]) -> None:
+        """There is one set of weights, and it was replaced."""
+
+    def holds(self, server: Server, version: int) -> bool:
+        return True  # the base's own name
+
+    def leave(self, server: Server) -> None:
+        """Its first weights are read again only where it is restarted."""
+
+    def remove(self) -> None:
+        """Nothing was written."""
+
+    def adapter(self, version: int) -> str | None:
+        return None
+
+    def label(self, version: int) -> str:
+        return f"{self._run}-{version}"
+
+
+SYNCS: Mapping[str, Callable[[Path], Sync]] = {
+    "adapter": AdapterSync, "disk": DiskSync, "broadcast": lambda root: BroadcastSync(),
+}  # fmt: skip
+"""How `rollout.engine.sync` names them; each is given the folder for what it writes."""

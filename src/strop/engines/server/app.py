@@ -16,7 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from strop.engines import engine as asked
 from strop.engines.draws import DrawKey
 from strop.engines.endings import stop_ids
+from strop.engines.routes import routes_text
 from strop.engines.server.held import Held
+from strop.engines.server.lanes import Answered
+from strop.engines.server.receive import add_transfer
 from strop.errors import StropError, UsageError
 from strop.model.logprobs import bare
 from strop.types import Completion, Origin, Task
@@ -25,7 +28,7 @@ Ids = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
 
 
 class Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
 
 class SamplingParams(Body):
@@ -107,12 +110,16 @@ def engine_app(held: Held) -> FastAPI:
     async def refused(_: Request, error: StropError) -> JSONResponse:
         return JSONResponse({"error": {"message": str(error)}}, 400)
 
-    _add_answers(app, held)
+    going = asyncio.Event()
+    going.set()
+    _add_answers(app, held, going)
     _add_weights(app, held)
+    _add_pauses(app, going)
+    add_transfer(app, held)
     return app
 
 
-def _add_answers(app: FastAPI, held: Held) -> None:
+def _add_answers(app: FastAPI, held: Held, going: asyncio.Event) -> None:
     tokenizer = held.policy.tokenizer
     ends = stop_ids(bare(held.policy.model), tokenizer)
 
@@ -147,12 +154,13 @@ def _add_answers(app: FastAPI, held: Held) -> None:
         answer: dict[str, Any] = {"choices": [], "prompt_logprobs": None, "model": body.model}
         if how.prompt_logprobs is not None:
             said = await done(held.score(body.token_ids, adapter))
-            scored = zip(body.token_ids[1:], said, strict=True)
+            scored = zip(body.token_ids[1:], said.what, strict=True)
             listed = [{str(token): {"logprob": logprob}} for token, logprob in scored]
-            return answer | {"prompt_logprobs": [None, *listed]}
-        version = held.version
-        made = await done(held.sample(request_of(body), adapter))
-        return answer | {"choices": [choice_of(made, version)]}
+            nothing = Answered(Completion.one_turn((), "", (), "length", 0), said.version)
+            return answer | {"prompt_logprobs": [None, *listed], "choices": [choice_of(nothing)]}
+        await going.wait()
+        made = await done(held.sample(request_of(body, routes=held.routes), adapter))
+        return answer | {"choices": [choice_of(made)]}
 
     @app.post("/v1/completions")
     async def completions(body: Completions) -> dict[str, Any]:
@@ -162,7 +170,8 @@ def _add_answers(app: FastAPI, held: Held) -> None:
         how = SamplingParams(max_tokens=body.max_tokens, temperature=body.temperature,
                              top_p=body.top_p, seed=body.seed, stop=stop)  # fmt: skip
         asked_for = Generate(token_ids=ids, sampling_params=how, model=body.model)
-        made = await done(held.sample(request_of(asked_for), adapter_of(body.model)))
+        said = await done(held.sample(request_of(asked_for), adapter_of(body.model)))
+        made = said.what
         choice: dict[str, Any] = {"index": 0, "text": made.text, "finish_reason": made.finish,
                                   "logprobs": None}  # fmt: skip
         if body.return_token_ids:
@@ -184,8 +193,6 @@ def _add_weights(app: FastAPI, held: Held) -> None:
 
     @app.post("/v1/unload_lora_adapter")
     async def unload_adapter(body: UnloadAdapter) -> Response:
-        if body.lora_name not in held.adapters:
-            raise UsageError(f"no adapter {body.lora_name!r} is loaded")
         await done(held.unload_adapter(body.lora_name))
         return Response()
 
@@ -200,13 +207,27 @@ def _add_weights(app: FastAPI, held: Held) -> None:
         return Response()
 
     @app.post("/update_weight_version")
-    def update_weight_version(body: Version) -> dict[str, Any]:
-        held.version = body.new_version
+    async def update_weight_version(body: Version) -> dict[str, Any]:
+        await done(held.call_weights(body.new_version))
         return {"success": True, "new_version": body.new_version}
 
     @app.get("/weight_info")
     def weight_info() -> dict[str, str]:
         return {"weight_version": held.version}
+
+
+def _add_pauses(app: FastAPI, going: asyncio.Event) -> None:
+    @app.post("/pause")
+    async def pause(mode: Literal["keep"]) -> dict[str, str]:
+        """What comes from now on waits. What began before keeps its weights: these change only when
+        it is done."""
+        going.clear()
+        return {"status": "paused"}
+
+    @app.post("/resume")
+    async def resume() -> dict[str, str]:
+        going.set()
+        return {"status": "resumed"}
 
 
 async def done(future: Future[Any]) -> Any:
@@ -223,7 +244,7 @@ def expect_ends(wanted: list[int], ends: frozenset[int]) -> None:
         )
 
 
-def request_of(body: Generate) -> asked.Request:
+def request_of(body: Generate, *, routes: bool = False) -> asked.Request:
     """The draw depends on the seed and the prompt alone, not on what else is asked."""
     how = body.sampling_params
     sampling = asked.Sampling(
@@ -231,15 +252,18 @@ def request_of(body: Generate) -> asked.Request:
         max_tokens=how.max_tokens, stop=tuple(how.stop),
         include_stop_str_in_output=how.include_stop_str_in_output,
         skip_special_tokens=how.skip_special_tokens,
+        routes=routes,
     )  # fmt: skip
     prompt = asked.PromptedTask(Task("", {}, Origin("request", 0)), tuple(body.token_ids))
     return asked.Request(prompt, sampling, DrawKey(how.seed, "served"))
 
 
-def choice_of(made: Completion, version: str) -> dict[str, Any]:
+def choice_of(said: Answered[Completion]) -> dict[str, Any]:
     """A choice in vLLM's form."""
+    made = said.what
     listed = [{"token_id": i, "logprob": x}
               for i, x in zip(made.ids, made.sampler_logprobs(), strict=True)]  # fmt: skip
-    span = {"version": version, "start": 0, "end": len(made.ids)}
+    span = {"version": said.version, "start": 0, "end": len(made.ids)}
     return {"index": 0, "finish_reason": made.finish, "token_ids": list(made.ids),
-            "logprobs": {"content": listed}, "weight_versions": [span]}  # fmt: skip
+            "logprobs": {"content": listed}, "weight_versions": [span],
+            "routed_experts": routes_text(made)}  # fmt: skip

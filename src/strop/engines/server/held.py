@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from strop.engines.broadcast import Form, forms_of
 from strop.engines.engine import Request
 from strop.engines.local.engine import LocalEngine
-from strop.engines.server.lanes import Lanes
+from strop.engines.server.lanes import Answered, Lanes, Wanted, fail
 from strop.errors import UsageError
 from strop.model.adapters import attach_adapter, drop_adapter, only_adapter
 from strop.model.load import expect_weights, positions_of
 from strop.model.logprobs import TreeScorer, bare
+from strop.model.routing import expect_routers
 from strop.model.save import load_weights
 from strop.types import Branch, Completion, Tree
 
@@ -41,14 +45,18 @@ class Held:
     what changes weights waits until their answers are done, and what comes later waits for it, so
     that weights never change within an answer.
 
-    `version` names the weights; adapters have names of their own.
+    `version` names the weights; adapters have names of their own. With `routes` answers say which
+    experts their tokens went to; raises `UsageError` where the model has none.
     """
 
-    def __init__(self, path: str) -> None:
-        self.path, self.version = path, "0"
+    def __init__(self, path: str, *, routes: bool = False) -> None:
+        self.path, self.version, self.routes = path, "0", routes
         self.engine = LocalEngine(path, prefix_bytes=PREFIX_BYTES)
         self.policy = self.engine.policy()
+        if routes:
+            expect_routers(bare(self.policy.model), path)
         self.context = positions_of(bare(self.policy.model).config)
+        self._vocabulary = int(bare(self.policy.model).get_input_embeddings().weight.shape[0])
         self.adapters: set[str] = set()
         self._jobs: queue.Queue[Job | None] = queue.Queue()
         self._lanes = Lanes()
@@ -60,18 +68,20 @@ class Held:
         self._jobs.put(None)
         self._thread.join()
 
-    def sample(self, request: Request, adapter: str | None) -> Future[Completion]:
-        """An answer; its tokens fit the context, else the future has a `UsageError`."""
-        length = len(request.prompt.prompt_ids) + request.sampling.max_tokens
-        return self._put(adapter, request, lambda: self._expect_room(length))
+    def sample(self, request: Request, adapter: str | None) -> Future[Answered[Completion]]:
+        """An answer; its tokens are the model's and fit its context, else the future has a
+        `UsageError`."""
+        ids, more = request.prompt.prompt_ids, request.sampling.max_tokens
+        return self._put(adapter, request, lambda: self._expect_readable(ids, more))
 
-    def score(self, ids: Sequence[int], adapter: str | None) -> Future[tuple[float, ...]]:
+    def score(self, ids: Sequence[int], adapter: str | None) -> Future[Answered[tuple[float, ...]]]:
         """Log-probs of all ids but the first, nats."""
 
-        def scored() -> tuple[float, ...]:
-            self._expect_room(len(ids))
+        def scored() -> Answered[tuple[float, ...]]:
+            self._expect_readable(ids)
             branch = Branch(tuple(ids[1:]), (True,) * (len(ids) - 1))
-            return self.engine.score([Tree((ids[0],), (branch,))])[0]
+            said = self.engine.score([Tree((ids[0],), (branch,))])[0] if branch.ids else ()
+            return Answered(said, self.version)
 
         return self._put(adapter, None, scored)
 
@@ -80,16 +90,16 @@ class Held:
             if name in self.adapters:
                 raise UsageError(f"an adapter {name!r} is loaded already",
                                  fix="give every version a name of its own")  # fmt: skip
-            model = attach_adapter(self.policy.model, name, folder).eval()
-            self.policy = replace(self.policy, model=model, score=TreeScorer(model))
-            self.engine = LocalEngine(self.path, self.policy, prefix_bytes=PREFIX_BYTES)
+            self._use(attach_adapter(self.policy.model, name, folder).eval())
             self.adapters.add(name)
 
         return self._put(None, None, load, changes=True)
 
     def unload_adapter(self, name: str) -> Future[None]:
         def unload() -> None:
-            drop_adapter(self.policy.model, name)
+            if name not in self.adapters:
+                raise UsageError(f"no adapter {name!r} is loaded")
+            self._use(drop_adapter(self.policy.model, name))
             self.adapters.discard(name)
 
         return self._put(None, None, unload, changes=True)
@@ -98,14 +108,36 @@ class Held:
         """Read all weights again from a folder."""
 
         def read() -> None:
-            if self.policy.is_adapter:
-                raise UsageError("adapters were loaded, and belong to the weights that are there",
-                                 fix="start another server")  # fmt: skip
+            self._expect_bare()
             expect_weights(folder)
             load_weights(self.policy, Path(folder))
-            self.engine.forget_prefixes()
 
         return self._put(None, None, read, changes=True)
+
+    def call_weights(self, version: str) -> Future[None]:
+        """From now on the weights have this name."""
+
+        def call() -> None:
+            self.version = version
+
+        return self._put(None, None, call, changes=True)
+
+    def forms(self) -> list[Form]:
+        """What the model's tensors are like."""
+        return forms_of(dict(self.policy.model.named_parameters()))
+
+    def take(self, weights: Mapping[str, torch.Tensor], version: str) -> Future[None]:
+        """Copy all weights from these, by name; they have the model's forms. `version` is what they
+        are called from now on."""
+
+        def copy() -> None:
+            self._expect_bare()
+            with torch.no_grad():
+                for name, own in self.policy.model.named_parameters():
+                    own.copy_(weights[name])
+            self.version = version
+
+        return self._put(None, None, copy, changes=True)
 
     def forget_prefixes(self) -> Future[None]:
         """Drop what is kept of prompts that were read."""
@@ -123,9 +155,27 @@ class Held:
         self._jobs.put(job)
         return job.result
 
-    def _expect_room(self, tokens: int) -> None:
-        if self.context is not None and tokens > self.context:
-            raise UsageError(f"{tokens} tokens are asked for, and the model reads {self.context}")
+    def _use(self, model: Any) -> None:
+        """Sample from and score with this model, which has the same weights with other adapters."""
+        if model is not self.policy.model:
+            self.policy = replace(self.policy, model=model, score=TreeScorer(model))
+            self.engine = LocalEngine(self.path, self.policy, prefix_bytes=PREFIX_BYTES)
+
+    def _expect_bare(self) -> None:
+        if self.policy.is_adapter:
+            raise UsageError("adapters were loaded, and belong to the weights that are there",
+                             fix="start another server")  # fmt: skip
+
+    def _expect_readable(self, ids: Sequence[int], more: int = 0) -> None:
+        """Raise `UsageError` for ids that the model does not know, or too many."""
+        if self.context is not None and len(ids) + more > self.context:
+            raise UsageError(
+                f"{len(ids) + more} tokens are asked for, and the model reads {self.context}"
+            )
+        if max(ids) >= self._vocabulary:
+            raise UsageError(
+                f"there is no token {max(ids)}: the model knows {self._vocabulary}, from 0 on"
+            )
 
     def _work(self) -> None:
         while (job := self._next_other()) is not None:
@@ -136,37 +186,48 @@ class Held:
         the answers that were asked for are finished."""
         while True:
             if self._lanes.busy and self._jobs.empty():
-                self._lanes.step(self.policy.model)
+                self._lanes.step(self.engine)
                 continue
             job = self._jobs.get()
             if job is not None and job.sample is not None:
-                self._take(job)
+                self._take(job, job.sample)
                 continue
             while self._lanes.busy and (job is None or job.changes):
-                self._lanes.step(self.policy.model)
+                self._lanes.step(self.engine)
             return job
 
-    def _take(self, job: Job) -> None:
-        if job.sample is not None and self._ran(job):
-            self._lanes.add(self.engine, job.adapter, job.sample, job.result)
-
-    def _ran(self, job: Job) -> bool:
-        """Whether what a job needs is there; else it is told."""
+    def _take(self, job: Job, request: Request) -> None:
+        """Let a sample join, unless nobody waits for it any more. It can be called off until it is
+        answered."""
+        if job.result.cancelled():
+            job.result.set_running_or_notify_cancel()
+            return
         try:
             job.run()
             self._expect_adapter(job.adapter)
-        except UsageError as error:
-            job.result.set_exception(error)
-            return False
-        return True
+            self._lanes.add(self.engine, Wanted(request, job.adapter, self.version, job.result))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the one who waits has to be told
+            fail(job.result, error)
 
     def _do(self, job: Job) -> None:
+        if not job.result.set_running_or_notify_cancel():
+            return
         try:
             self._expect_adapter(job.adapter)
             with only_adapter(self.policy.model, job.adapter):
-                job.result.set_result(job.run())
+                told = self._changed(job) if job.changes else job.run()
         except Exception as error:  # noqa: BLE001 - whatever it is, the one who waits has to be told
             job.result.set_exception(error)
+        else:
+            job.result.set_result(told)
+
+    def _changed(self, job: Job) -> Any:
+        """What is kept of prompts is of the weights before; a change that fails may be half
+        done."""
+        try:
+            return job.run()
+        finally:
+            self.engine.forget_prefixes()
 
     def _expect_adapter(self, name: str | None) -> None:
         if name is not None and name not in self.adapters:

@@ -10,13 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from strop.engines.build import FolderEngine
 from strop.engines.draws import DrawKey
 from strop.engines.engine import PromptedTask, in_groups, requests_of, sampling_of
-from strop.engines.local.engine import LocalEngine
 from strop.errors import UsageError
 from strop.files import SHORT, sha256_hex, write_rows
-from strop.model.load import load_tokenizer, weights_hash
-from strop.model.logprobs import bare
 from strop.recipe.study import Refine, Study
 from strop.text.render import opening, prompts_ids
 from strop.text.script import before_answer
@@ -57,7 +55,7 @@ def answers_of(study: Study, items: int) -> int:
 def draws_of(
     study: Study,
     tasks: Sequence[Task],
-    models: dict[Side, str],
+    engines: Mapping[Side, FolderEngine],
     parts: Path,
     advance: Callable[[int], None],
 ) -> Iterator[Draws]:
@@ -67,11 +65,10 @@ def draws_of(
     A model is loaded only if one of its parts is missing. `advance` gets the number of answers
     done.
     """
-    for side, path in models.items():
-        prompts = prompts_ids(load_tokenizer(path), tasks)
-        engine = LocalEngine(path)
+    for side, engine in engines.items():
+        prompts = prompts_ids(engine.tokenizer(), tasks)
         for temperature in temperatures_of(study):
-            kept = parts / f"{_key(study, path, prompts, temperature)}.jsonl"
+            kept = parts / f"{_key(study, engine, prompts, temperature)}.jsonl"
             if not kept.exists():
                 writer = _Writer(engine, study, temperature, advance)
                 _store(kept, writer.rounds(tasks, prompts))
@@ -85,10 +82,14 @@ class _Writer:
     """One model at one temperature."""
 
     def __init__(
-        self, engine: LocalEngine, study: Study, temperature: float, advance: Callable[[int], None]
+        self,
+        engine: FolderEngine,
+        study: Study,
+        temperature: float,
+        advance: Callable[[int], None],
     ) -> None:
         self.engine, self.study, self.temperature = engine, study, temperature
-        self.policy = engine.policy()
+        self.tokenizer = engine.tokenizer()
         recipe = study.sampling.model_copy(update={"temperature": temperature})
         self.sampling = sampling_of(recipe)
         self.advance = advance
@@ -99,7 +100,7 @@ class _Writer:
         """Answers to all tasks, then their revisions round by round."""
         self._expect_room_for_all(tasks, prompts)
         asked = [
-            PromptedTask(task, ids, opening(self.policy.tokenizer, task.prompt, ids))
+            PromptedTask(task, ids, opening(self.tokenizer, task.prompt, ids))
             for task, ids in zip(tasks, prompts, strict=True)
         ]
         drawn = self._sample(asked, _samples(self.study, self.temperature), 0)
@@ -132,7 +133,7 @@ class _Writer:
     def _revision(self, refine: Refine, task: Task, said: str) -> PromptedTask:
         """The prompt of a revision; it ends with a user turn."""
         ids = self._ids(revision_prompt(refine, task.prompt, said), task)
-        return PromptedTask(task, ids, opening(self.policy.tokenizer, "", ids))
+        return PromptedTask(task, ids, opening(self.tokenizer, "", ids))
 
     def _sample(
         self, prompts: Sequence[PromptedTask], group_size: int, number: int
@@ -148,7 +149,7 @@ class _Writer:
         return done
 
     def _ids(self, prompt: Text, task: Task) -> tuple[int, ...]:
-        (ids,) = prompts_ids(self.policy.tokenizer, [replace(task, prompt=prompt)])
+        (ids,) = prompts_ids(self.tokenizer, [replace(task, prompt=prompt)])
         return ids
 
     def _expect_room_for_all(
@@ -164,7 +165,7 @@ class _Writer:
         self._expect_room(needed + self.sampling.max_tokens)
 
     def _expect_room(self, tokens: int) -> None:
-        context = bare(self.policy.model).config.get_text_config().max_position_embeddings
+        context = self.engine.context()
         if tokens > context:
             of = "prompt, its answer and a revision" if self.study.refine else "prompt and answer"
             drop = " or drop `refine`" if self.study.refine else ""
@@ -201,11 +202,15 @@ def _refined(study: Study, temperature: float) -> int:
     return min(study.refine.answers, _samples(study, temperature)) if study.refine else 0
 
 
-def _key(study: Study, model: str, prompts: Sequence[tuple[int, ...]], temperature: float) -> str:
+def _key(
+    study: Study, engine: FolderEngine, prompts: Sequence[tuple[int, ...]], temperature: float
+) -> str:
     """Hash of everything that a part's answers depend on; their grading is not included."""
     refine = study.refine.plain() if study.refine else None
-    asked = [weights_hash(model), prompts, temperature, _samples(study, temperature),
-             study.sampling.plain(), refine, study.seed]  # fmt: skip
+    who = engine.identity()
+    asked = [who["sha256"], prompts, temperature, _samples(study, temperature),
+             study.sampling.plain(), refine, study.seed,
+             *([who["engine"]] if "engine" in who else [])]  # fmt: skip
     return sha256_hex(json.dumps(asked), SHORT)
 
 

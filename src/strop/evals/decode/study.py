@@ -13,6 +13,8 @@ from typing import Any
 from strop.data.items import cluster_of, item_of
 from strop.data.records import task
 from strop.data.sources import read
+from strop.engines.build import FolderEngine, folder_engine
+from strop.engines.served.fixed import FixedEngine
 from strop.errors import (
     DataError,
     MissingEvidenceError,
@@ -27,6 +29,7 @@ from strop.evals.decode.page import study_page
 from strop.evals.inputs import suite_hash
 from strop.files import writing_folder
 from strop.model.load import expect_weights, load_tokenizer, weights_hash
+from strop.recipe.engine import FolderEngineRecipe
 from strop.recipe.study import Refine, Study
 from strop.stats.compare import FEWEST_CLUSTERS
 from strop.types import Task
@@ -120,7 +123,11 @@ def run_study(
                           fix="choose another output")  # fmt: skip
     parts = parts_of(folder)
     grader = Grader(study)
-    draws = draws_of(study, checked.tasks, checked.models, parts, advance)
+    engines = engines_of(study, checked.models)
+    for engine in engines.values():
+        if isinstance(engine, FixedEngine):
+            engine.prove()
+    draws = draws_of(study, checked.tasks, engines, parts, advance)
     graded = [grader.grade(one) for one in draws]
     items = judged_items(graded)
     clusters = [cluster_of(checked.tasks[i]) for i in items]
@@ -137,12 +144,21 @@ def run_study(
     return result
 
 
+def engines_of(study: Study, models: Mapping[Side, str]) -> dict[Side, FolderEngine]:
+    """Who answers for the base and for the model."""
+    recipes: dict[Side, FolderEngineRecipe] = {"base": study.base_engine, "model": study.engine}
+    return {side: folder_engine(path, recipes[side]) for side, path in models.items()}
+
+
 def study_inputs(study: Study, *, model: str, base: str) -> dict[str, Any]:
-    """Everything that the result of a study depends on, by hash."""
-    models = {"base": base, "model": model}
+    """Everything that the result of a study depends on, by hash; addresses of servers left out."""
+    engines = engines_of(study, {"base": base, "model": model})
     return {
         "study": suite_hash(study),
-        **{side: {"path": path, "sha256": weights_hash(path)} for side, path in models.items()},
+        **{
+            side: {name: value for name, value in engine.identity().items() if name != "servers"}
+            for side, engine in engines.items()
+        },
     }
 
 
@@ -170,6 +186,7 @@ def _write(folder: Path, checked: CheckedStudy, graded: Sequence[Graded], result
             stream.write(json.dumps(row) + "\n")
     described = {
         **study_inputs(study, model=checked.models["model"], base=checked.models["base"]),
+        "engines": {"base": study.base_engine.plain(), "model": study.engine.plain()},
         "serving_temperature": study.serving_temperature,
         **result.plain(),
     }
@@ -207,6 +224,9 @@ def _notes(checked: CheckedStudy, graded: Sequence[Graded], items: int) -> Itera
     if study.voting is None:
         yield (f"No maj@k: {study.scores[0].label} says of no answer what it is; set `vote` where "
                "answers can be compared.")  # fmt: skip
+    if study.engine.kind != study.base_engine.kind:
+        yield ("The two models were sampled by different engines, whose log-probs differ by "
+               "rounding.")  # fmt: skip
     base, model = (load_tokenizer(path).get_vocab() for path in checked.models.values())
     if base != model:
         yield "The two models have different tokenizers, so a token is not the same to both."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,8 @@ def run_gate(
         verdict = gate(before.records, after.records, policy, noise=[s.records for s in again])
     except StropError as error:
         raise type(error)(error.problem, where=f"{base}, {candidate}", fix=error.fix) from None
-    remarks = [*overlap, *rewritten, *judged, *_record_attempt(registry, before, after, verdict)]
+    looks = _record_attempt(registry, before, after, verdict)
+    remarks = [*overlap, *rewritten, *_other_engines(before, after), *judged, *looks]
     verdict = replace(verdict, remarks=(*verdict.remarks, *remarks))
     if output is not None:
         _write(Path(output), verdict, policy, before, after)
@@ -175,6 +176,26 @@ def _other_prompts(base: Side, candidate: Side) -> list[str]:
             fix="measure both with one chat template, template_options and date",
         )
     return [f"{said} (their chat templates differ)"]
+
+
+def _other_engines(base: Side, candidate: Side) -> list[str]:
+    """A remark where the answers of both sides came by different ways: the same weights then do not
+    give the same numbers to the last digit."""
+    if base.model is None or candidate.model is None:
+        return []
+    ways = [_way(side.model or {}) for side in (base, candidate)]
+    if ways[0] == ways[1]:
+        return []
+    return [f"base was answered by {ways[0]}, candidate by {ways[1]}: a difference can be theirs"]
+
+
+def _way(model: Mapping[str, Any]) -> str:
+    """Who answered for a measured model: `"vllm servers"`, `"the embedded engine"`."""
+    if "engine" in model:
+        return f"{model['engine']} servers"
+    if "endpoint" in model:
+        return "an OpenAI-compatible endpoint"
+    return "recorded answers" if "outputs" in model else "the embedded engine"
 
 
 def _judged(after: Side, policy: GateRules) -> list[str]:

@@ -12,14 +12,8 @@ from strop.data.items import cluster_of, item_of, slices_of
 from strop.data.records import task
 from strop.data.sources import read
 from strop.errors import DataError
-from strop.evals.continuations import (
-    Continuation,
-    context_of,
-    continuing,
-    pair_ids,
-    read_continuations,
-)
-from strop.model.network import Policy
+from strop.evals.continuations import continuing, pair_ids
+from strop.evals.reading import Reader
 from strop.recipe.suite import ChoiceTask
 from strop.text.encode import Encoder, Tokenizer
 from strop.text.parse import plain
@@ -68,14 +62,14 @@ def parse(row: Row, origin: Origin) -> Choice:
     return Choice(task(row, origin), choices, _right(row["answer"], choices, origin))
 
 
-def score_rows(policy: Policy, recipe: ChoiceTask, rows: Sequence[Choice]) -> list[EvalRecord]:
+def score_rows(reader: Reader, recipe: ChoiceTask, rows: Sequence[Choice]) -> list[EvalRecord]:
     """Under each of `LENGTHS` 1.0 if the right choice is likeliest, else 0.0; of equally likely
     choices the first counts, as in lm-eval. `None` if a log-prob is not finite."""
-    encoder, context = Encoder(policy.tokenizer), context_of(policy)
+    encoder, longest = Encoder(reader.tokenizer), reader.longest
     asked = [choice_tree(encoder, recipe, row) for row in rows]
     for row, tree in zip(rows, asked, strict=True):
-        _expect_room(row, tree, context)
-    read = iter(read_continuations(policy, asked))
+        _expect_room(row, tree, longest)
+    read = iter(reader.sums(asked))
     return [
         record
         for row in rows
@@ -114,8 +108,7 @@ def _chat_tree(tokenizer: Tokenizer, recipe: ChoiceTask, row: Choice) -> Tree:
     return continuing(tree.trunk, [branch.ids[:-1] for branch in tree.branches])
 
 
-def _records(recipe: ChoiceTask, row: Choice, read: Sequence[Continuation]) -> list[EvalRecord]:
-    logprobs = [continuation.logprob for continuation in read]
+def _records(recipe: ChoiceTask, row: Choice, logprobs: Sequence[float]) -> list[EvalRecord]:
     known = all(map(math.isfinite, logprobs))
     details = {
         f"logprob/{number}": value if math.isfinite(value) else None
@@ -175,11 +168,11 @@ def _right(answer: Any, choices: Sequence[str], origin: Origin) -> int:
     )  # fmt: skip
 
 
-def _expect_room(row: Choice, tree: Tree, context: int) -> None:
+def _expect_room(row: Choice, tree: Tree, longest: int) -> None:
     tokens = len(tree.trunk) + max(len(branch.ids) for branch in tree.branches)
-    if tokens > context + 1:
+    if tokens > longest:
         raise DataError(
-            f"prompt and longest choice are {tokens} tokens, the model reads {context}",
+            f"prompt and longest choice are {tokens} tokens, the model reads {longest - 1}",
             where=row.where,
             fix="shorten the prompt or drop the line",
         )

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-
 from strop.data.items import cluster_of, item_of, slices_of
 from strop.errors import UnscoredError
-from strop.model.network import Policy
+from strop.evals.reading import Reader
 from strop.recipe.suite import AnswerTask, GenerateTask, PreferenceTask
 from strop.rewards.compose import Reward
 from strop.rewards.find import declared_range
@@ -90,9 +88,8 @@ def record_of(
     )
 
 
-@torch.no_grad()
 def prefer(
-    policy: Policy, recipe: PreferenceTask, pairs: Sequence[Preference], reference: Policy | None
+    reader: Reader, recipe: PreferenceTask, pairs: Sequence[Preference], reference: Reader | None
 ) -> list[EvalRecord]:
     """1.0 if the chosen answer is likelier, 0.5 for a tie, 0.0 if the rejected one is.
 
@@ -100,20 +97,20 @@ def prefer(
     likely than under the reference although the margin rose, else 1. The details hold the chosen
     answer's gain over the reference, in nats per token.
     """
-    chosen_B, rejected_B = _means(policy, recipe, pairs)
+    chosen_B, rejected_B = _means(reader, recipe, pairs)
     records = []
     for pair, chosen, rejected in zip(pairs, chosen_B, rejected_B, strict=True):
         score = 0.5 if chosen == rejected else float(chosen > rejected)
         details = {"chosen": chosen, "rejected": rejected}
         records.append(_pair_record(recipe, recipe.name, pair, score, details))
-    return records if reference is None else [*records, *_held(policy, recipe, pairs, reference)]
+    return records if reference is None else [*records, *_held(reader, recipe, pairs, reference)]
 
 
 def _held(
-    policy: Policy, recipe: PreferenceTask, pairs: Sequence[Preference], reference: Policy
+    reader: Reader, recipe: PreferenceTask, pairs: Sequence[Preference], reference: Reader
 ) -> list[EvalRecord]:
     per_token = recipe.model_copy(update={"per_token": True})
-    ours, theirs = (_means(model, per_token, pairs) for model in (policy, reference))
+    ours, theirs = (_means(one, per_token, pairs) for one in (reader, reference))
     records = []
     for pair, chosen, rejected, was_chosen, was_rejected in zip(pairs, *ours, *theirs, strict=True):
         gain, margin = chosen - was_chosen, (chosen - rejected) - (was_chosen - was_rejected)
@@ -125,13 +122,15 @@ def _held(
 
 
 def _means(
-    policy: Policy, recipe: PreferenceTask, pairs: Sequence[Preference]
+    reader: Reader, recipe: PreferenceTask, pairs: Sequence[Preference]
 ) -> tuple[list[float], list[float]]:
     """Log-probs of the chosen and of the rejected answers: sums, or means per token."""
-    with policy.arithmetic():
-        scores = policy.score([preference_tree(policy.tokenizer, pair) for pair in pairs])
-    values_B = scores.sums_B() / (scores.lengths_B() if recipe.per_token else 1.0)
-    values = values_B.tolist()
+    trees = [preference_tree(reader.tokenizer, pair) for pair in pairs]
+    branches = [branch for tree in trees for branch in tree.branches]
+    values = [
+        total / (sum(branch.supervised) if recipe.per_token else 1)
+        for total, branch in zip(reader.sums(trees), branches, strict=True)
+    ]
     return values[::2], values[1::2]
 
 

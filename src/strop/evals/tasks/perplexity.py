@@ -12,13 +12,8 @@ from strop.data.items import cluster_of, item_of, slices_of
 from strop.data.records import demonstration, document, fits
 from strop.data.sources import read
 from strop.errors import DataError, UnscoredError, UsageError
-from strop.evals.continuations import (
-    context_of,
-    prefix_id,
-    read_continuations,
-    windows,
-)
-from strop.model.network import Policy
+from strop.evals.continuations import prefix_id, windows
+from strop.evals.reading import Reader
 from strop.recipe.suite import PerplexityTask
 from strop.text.encode import Encoder
 from strop.text.parse import decode, plain
@@ -74,19 +69,20 @@ def parse(row: Row, origin: Origin) -> Passage:
     return Passage(Task(document(row, origin).text, columns, origin), None)
 
 
-def score_rows(policy: Policy, recipe: PerplexityTask, rows: Sequence[Passage]) -> list[EvalRecord]:
+def score_rows(reader: Reader, recipe: PerplexityTask, rows: Sequence[Passage]) -> list[EvalRecord]:
     """`<name>/logprob` of every passage: nats per predicted token, higher is better. `None` where
     it is not finite.
 
     The details are the sums that `corpus_of` reads: `nll` (nats), `tokens`, `words`, `bytes`.
     """
-    encoder, window = Encoder(policy.tokenizer), _window(policy, recipe)
+    encoder, window = Encoder(reader.tokenizer), _window(reader, recipe)
     asked = [passage_trees(encoder, row, window) for row in rows]
-    read = iter(read_continuations(policy, [tree for trees in asked for tree in trees]))
+    _expect_readable(reader, recipe, [tree for trees in asked for tree in trees])
+    read = iter(reader.sums([tree for trees in asked for tree in trees]))
     records = []
     for row, trees in zip(rows, asked, strict=True):
-        parts = [next(read) for tree in trees for _ in tree.branches]
-        nll, tokens = -sum(part.logprob for part in parts), sum(part.tokens for part in parts)
+        branches = [branch for tree in trees for branch in tree.branches]
+        nll, tokens = -sum(next(read) for _ in branches), sum(sum(b.supervised) for b in branches)
         records.append(_record(recipe, row, nll, tokens, _measured(encoder, row, trees)))
     return records
 
@@ -162,8 +158,19 @@ def _measured(encoder: Encoder, row: Passage, trees: Sequence[Tree]) -> str:
     return "".join(decode(encoder.tokenizer, ids) for ids in said)
 
 
-def _window(policy: Policy, recipe: PerplexityTask) -> int:
-    context = context_of(policy)
+def _expect_readable(reader: Reader, recipe: PerplexityTask, trees: Sequence[Tree]) -> None:
+    """Raise `UsageError` for a window that a server cannot read, although the model could."""
+    tokens = max(len(tree.trunk) + len(one.ids) for tree in trees for one in tree.branches)
+    if tokens > reader.longest:
+        raise UsageError(
+            f"task {recipe.name} reads {tokens} tokens at once, the server {reader.longest}",
+            fix=f"set window to {reader.longest - 1} for all models that are compared, or start "
+            "the server with a longer --max-model-len",
+        )
+
+
+def _window(reader: Reader, recipe: PerplexityTask) -> int:
+    context = reader.context
     if recipe.window is not None and recipe.window > context:
         raise UsageError(
             f"task {recipe.name}: window is {recipe.window} tokens, the model reads {context}",

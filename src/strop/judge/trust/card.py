@@ -45,8 +45,8 @@ FEWEST = 20
 LEVEL = 0.9
 """The agreement that the card's threshold promises."""
 MOST_CARD_BYTES = 1 << 20
-PLACES = ("path", "outputs", "endpoint")
-"""Keys of an engine's identity that say where it is."""
+PLACES = ("path", "outputs", "endpoint", "engine", "servers")
+"""Keys of an engine's identity that say where it is, or who runs the same weights."""
 
 
 TASTES = {

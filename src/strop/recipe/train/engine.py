@@ -5,9 +5,32 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from strop.recipe.base import Strict
+
+
+def _listed(given: object) -> object:
+    return [given] if isinstance(given, str) else given
+
+
+def _addresses_are_servers(urls: list[str]) -> list[str]:
+    plain = [url.rstrip("/") for url in urls]
+    for url in plain:
+        if url.endswith("/v1"):
+            raise ValueError(
+                f"{url} is one of a server's interfaces, and more of them are needed: write "
+                f"{url.removesuffix('/v1')}"
+            )
+    if len(set(plain)) < len(plain):
+        raise ValueError("the same url stands twice: a server is asked once")
+    return urls
+
+
+Addresses = Annotated[list[str], BeforeValidator(_listed), AfterValidator(_addresses_are_servers)]
+"""Addresses, no two of them the same."""
+Urls = Annotated[Addresses, Field(min_length=1)]
+"""One address or several."""
 
 
 class LocalEngineRecipe(Strict):
@@ -16,37 +39,72 @@ class LocalEngineRecipe(Strict):
     kind: Literal["local"] = "local"
 
 
-class VllmRecipe(Strict):
-    """Servers that speak vLLM's protocol: vLLM itself, or `strop engine serve`.
+class ServersRecipe(Strict):
+    """Servers that sample for the run.
 
-    `url` are the addresses of running ones (`http://127.0.0.1:8000`). `sync` says how weights get
-    there: `adapter` loads only the adapter, under a new name each time; `disk` writes the whole
-    model and lets the servers read it again; by default `adapter` where the model has one.
+    `url` are the addresses of running ones (`http://127.0.0.1:8000`, without `/v1`). `sync` says
+    how weights get there: `adapter` loads only the adapter, under a new name each time; `disk`
+    writes the whole model and lets the servers read it again; `broadcast` sends the whole model
+    from memory to memory (`strop engine serve` alone takes it); by default `adapter` where the
+    model has one, and `disk` where not.
     `folder` is where the weights are written (default: `engine` in the run's folder); every server
     has to see it under this path. A request gets `seconds`; `at_once` are on their way together.
     `limit` is how far a server's log-probs of a fixed text may be from the trainer's after each
     publish, nats a token in the mean.
     """
 
-    kind: Literal["vllm"]
-    url: Annotated[list[str], Field(min_length=1)]
-    sync: Literal["adapter", "disk"] | None = None
+    url: Urls
+    sync: Literal["adapter", "disk", "broadcast"] | None = None
     folder: Path | None = None
     seconds: float = Field(600.0, gt=0)
     at_once: int = Field(64, ge=1)
     limit: float = Field(0.02, gt=0)
 
-    @field_validator("url", mode="before")
-    @classmethod
-    def _one_or_several(cls, given: object) -> object:
-        return [given] if isinstance(given, str) else given
-
     @model_validator(mode="after")
-    def _addresses_differ(self) -> Self:
-        plain = [url.rstrip("/") for url in self.url]
-        if len(set(plain)) < len(plain):
-            raise ValueError("the same url stands twice: a server is asked once")
+    def _weights_need_a_folder(self) -> Self:
+        if self.sync == "broadcast" and self.folder is not None:
+            raise ValueError("folder is for weights that are written: drop it, or sync: broadcast")
         return self
 
 
-EngineRecipe = Annotated[LocalEngineRecipe | VllmRecipe, Field(discriminator="kind")]
+class VllmRecipe(ServersRecipe):
+    """Servers that speak vLLM's protocol: vLLM itself, or `strop engine serve`.
+
+    Instead of `url`, `python` is the Python of an environment with vLLM: then strop starts one vLLM
+    on this machine for the run, with `arguments` after its own, waits up to `start_seconds` until
+    it answers, and ends it with the run.
+    """
+
+    kind: Literal["vllm"]
+    url: Addresses = Field(default_factory=list)
+    python: Path | None = None
+    arguments: list[str] = Field(default_factory=list)
+    start_seconds: float = Field(600.0, gt=0)
+
+    @model_validator(mode="after")
+    def _runs_or_is_started(self) -> Self:
+        if bool(self.url) == (self.python is not None):
+            raise ValueError("give either url, of servers that run, or python, to have one started")
+        unread = {"arguments", "start_seconds"} & self.model_fields_set
+        if self.url and unread:
+            raise ValueError(f"{min(unread)} is for a server that strop starts: drop it, or url")
+        if self.python is not None and self.sync == "broadcast":
+            raise ValueError("sync: broadcast is for `strop engine serve`, and python starts vLLM: "
+                             "drop sync")  # fmt: skip
+        return self
+
+    def at(self, url: str) -> VllmRecipe:
+        """The recipe of the server that was started, which answers here."""
+        return self.model_copy(update={"url": [url], "python": None})
+
+
+class SglangRecipe(ServersRecipe):
+    """Servers that speak SGLang's native protocol."""
+
+    kind: Literal["sglang"]
+    sync: Literal["adapter", "disk"] | None = None
+
+
+ServedRecipe = VllmRecipe | SglangRecipe
+
+EngineRecipe = Annotated[LocalEngineRecipe | ServedRecipe, Field(discriminator="kind")]

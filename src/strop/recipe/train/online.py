@@ -23,7 +23,13 @@ from strop.recipe.train.policy import (
     ValueRecipe,
 )
 from strop.recipe.train.reward import ProbesRecipe, RewardComponent, Rewards
-from strop.recipe.train.rollout import CispoRollout, DapoRollout, RolloutRecipe, UngroupedRollout
+from strop.recipe.train.rollout import (
+    CispoRollout,
+    DapoRollout,
+    RolloutRecipe,
+    UngroupedRollout,
+    UnweighedRollout,
+)
 from strop.recipe.train.run import TrainRecipe
 
 
@@ -138,6 +144,7 @@ class OnlineDpoRecipe(OnlineRecipe):
 
     method: Literal["online_dpo"]
     objective: OnlineDpoObjective = OnlineDpoObjective()
+    rollout: UnweighedRollout = UnweighedRollout()
     alarms: OnlineDpoAlarms = OnlineDpoAlarms()
 
     @property
@@ -150,3 +157,4 @@ class RaftRecipe(OnlineRecipe):
 
     method: Literal["raft"]
     objective: RaftObjective = RaftObjective()
+    rollout: UnweighedRollout = UnweighedRollout()

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from strop.recipe.base import Strict
 from strop.recipe.train.engine import EngineRecipe, LocalEngineRecipe
+from strop.recipe.train.source import AsynchronousRecipe, SourceRecipe, SynchronousRecipe
 
 
 class SamplingRecipe(Strict):
@@ -53,6 +54,12 @@ class MismatchRecipe(Strict):
         return self
 
 
+def _weighed_where_stale(given: dict[str, Any]) -> MismatchRecipe:
+    """Older weights are other probabilities: truncated importance sampling, token by token."""
+    ahead = isinstance(given.get("source"), AsynchronousRecipe)
+    return MismatchRecipe(level="token") if ahead else MismatchRecipe()
+
+
 class RolloutRecipe(Strict):
     """`group_size` completions for each prompt of a step.
 
@@ -62,8 +69,11 @@ class RolloutRecipe(Strict):
     `overlong_buffer` is the number of tokens before `max_tokens` over which the reward is lowered
     linearly down to -1 (DAPO's overlong shaping); `mismatch_limit` is the largest mean difference
     between the sampler's and the trainer's log-probs, nats per token, that the self-check before
-    step 1 accepts. `stop` and the two options after it are those of `SamplingRecipe`; `engine` is
-    who samples.
+    step 1 accepts; `parity_every` repeats that comparison every so many steps (0: never). `stop`
+    and the two options after it are those of `SamplingRecipe`; `engine` is who samples, `source`
+    when. With an asynchronous source `mismatch` is token-level truncation unless the recipe says
+    otherwise. With `routing_replay` the trainer's forwards take the experts that a mixture of
+    experts took while it sampled (R3, arXiv 2510.11370).
     """
 
     group_size: int = Field(8, ge=1)
@@ -76,8 +86,11 @@ class RolloutRecipe(Strict):
     resample: int = Field(0, ge=0)
     overlong_buffer: int = Field(0, ge=0)
     mismatch_limit: float = Field(0.05, gt=0)
-    mismatch: MismatchRecipe = MismatchRecipe()
+    parity_every: int = Field(0, ge=0)
+    routing_replay: bool = False
     engine: EngineRecipe = LocalEngineRecipe()
+    source: SourceRecipe = SynchronousRecipe()
+    mismatch: MismatchRecipe = Field(default_factory=_weighed_where_stale)
 
 
 FURTHER_ROUNDS = 9
@@ -110,3 +123,10 @@ class UngroupedRollout(RolloutRecipe):
     (arXiv 2203.02155), REINFORCE++ (arXiv 2501.03262)."""
 
     group_size: int = Field(1, ge=1)
+
+
+class UnweighedRollout(RolloutRecipe):
+    """Methods that imitate or compare answers have no importance ratio to weigh: RAFT, online
+    DPO."""
+
+    mismatch: MismatchRecipe = MismatchRecipe()

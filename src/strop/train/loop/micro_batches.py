@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from strop.model.activations import MOST_TOKENS, tokens_at_once
 from strop.model.network import Policy, ScalarNetwork
@@ -57,4 +57,4 @@ def split_tree(tree: Tree, max_tokens: int) -> list[Tree]:
         return [tree]
     room = max_tokens - len(tree.trunk)
     groups = runs(tree.branches, room, lambda branch: len(branch.ids))
-    return [Tree(tree.trunk, tuple(branches)) for branches in groups]
+    return [replace(tree, branches=tuple(branches)) for branches in groups]

@@ -33,6 +33,7 @@ from strop.train.loop.describe import sample_rows, shape_of_groups, shape_of_tas
 from strop.train.loop.memory import explained, to_learn, to_sample
 from strop.train.loop.offline import Replay, with_replay
 from strop.train.loop.optim import learning_rate
+from strop.train.loop.parity import Parity
 from strop.train.loop.signals import interruptible
 from strop.train.loop.state import TrainState
 from strop.train.loop.unscored import expect_scored, unscored_metrics
@@ -72,6 +73,7 @@ class OnlineParts:
     reference: Reference | None
     replay: Replay | None
     held_out: HeldOut | None
+    parity: Parity
     world: World = ALONE
 
 
@@ -91,6 +93,7 @@ def train_online(state: TrainState, recipe: Online, parts: OnlineParts) -> Itera
         expect_scored(recipe.reward, gathered.sampled, gathered.failures, state.unscored, where)
         row = rollout_metrics(gathered, parts.learner.compares_groups)
         row |= unscored_metrics(recipe.reward, gathered.sampled, gathered.failures)
+        row |= gathered.metrics
         learnt, not_finite = _learn(updater, recipe, parts, gathered, drawn)
         row |= learnt
         refresh = recipe.refresh_every
@@ -102,6 +105,9 @@ def train_online(state: TrainState, recipe: Online, parts: OnlineParts) -> Itera
         row["epoch"] = state.step / parts.mixture.epoch_steps()
         row["sampling_time"] = sampled - started
         row["step_time"] = time.perf_counter() - started
+        if recipe.rollout.parity_every and state.step % recipe.rollout.parity_every == 0:
+            with phase("evaluation"):
+                row |= parts.parity.measured(state.step).metrics()
         if parts.held_out is not None:
             every = parts.held_out.recipe.every
             if state.step % every == 0 or state.step == parts.total:

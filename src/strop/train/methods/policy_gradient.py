@@ -25,7 +25,9 @@ from strop.model.network import Policy
 from strop.model.reference import Reference
 from strop.recipe.train.online import PolicyRecipe
 from strop.recipe.train.policy import PpoObjective
+from strop.recipe.train.source import AsynchronousRecipe
 from strop.rollout.collect import carries_no_gradient
+from strop.rollout.routed import routed_tree
 from strop.tracking.phases import phase
 from strop.train.loop.micro_batches import MicroBatch, forward_tokens, micro_batches, split_group
 from strop.train.loop.state import TrainState
@@ -99,6 +101,9 @@ class PolicyGradient:
         self.method = loss_of(recipe)
         self.compares_groups = self.method.advantage in GROUPED
         self.iterations, self.mini_batches = recipe.objective.updates
+        # older weights are apart from the trainer's without anything being wrong
+        ahead = isinstance(recipe.rollout.source, AsynchronousRecipe)
+        self.apart = f"{'async' if ahead else 'mismatch'}/logprob_difference"
         self.head = Head(
             temperature=recipe.rollout.temperature,
             entropy_gradient=self.method.entropy_weight > 0,
@@ -236,7 +241,10 @@ class PolicyGradient:
         loss = policy_loss(self.method, tokens, counts)
         sampler_N = torch.cat(batch.sampler[work.branches]).to(device)
         apart = (sampler_N - tokens.old_N).abs()
-        return Loss(loss.value, {**loss.metrics, "mismatch/logprob_difference": mean_of(apart)})
+        metrics = {**loss.metrics, self.apart: mean_of(apart)}
+        if scores.rerouted_T is not None:
+            metrics["mismatch/rerouted"] = mean_of(scores.rerouted_T)
+        return Loss(loss.value, metrics)
 
     def _kept(self, number: int, group: ScoredGroup) -> list[Kept]:
         """The group's tree (several where it is too long for one forward), or nothing."""
@@ -251,8 +259,10 @@ class PolicyGradient:
         ]
         if not kept:
             return []
-        branches = tuple(completions[i].branch() for i in kept)
-        whole = Tree(group.rollout.prompt_ids, branches)
+        answers = [completions[i] for i in kept]
+        whole = Tree(group.rollout.prompt_ids, tuple(answer.branch() for answer in answers))
+        if self.recipe.rollout.routing_replay:
+            whole = routed_tree(whole.trunk, answers)
         parts = split_group(whole, self.recipe.run, self.max_tokens)
         owners = iter(kept)
         return [Kept(number, tree, tuple(next(owners) for _ in tree.branches)) for tree in parts]

@@ -162,6 +162,12 @@ def load_dev(recipe: Recipe) -> DevSet | None:
             where=dev.suite,
             fix="point dev.suite at a suite of other items, and keep this one for the gate",
         )
+    if suite.engine.kind != "local":
+        raise RecipeError(
+            "the suite names servers, and during training the policy itself is measured",
+            where=dev.suite,
+            fix="drop `engine` from the suite, and give strop eval --engine URL",
+        )
     _expect_scores(dev, suite)
     if method_of(recipe).scalar_head:
         for asked in suite.tasks:

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from strop.engines.engine import PromptedTask
-from strop.engines.served.expect import expect_servers
+from strop.engines.served.expect import expect_routes, expect_servers, expect_way
 from strop.engines.served.server import About
+from strop.engines.served.start import expect_python
 from strop.model.arithmetic import Precision, emulates_bfloat16
 from strop.model.load import expect_weights, pick_device, tokenizer_of
-from strop.recipe.train.engine import LocalEngineRecipe
+from strop.recipe.train.engine import LocalEngineRecipe, VllmRecipe
 from strop.recipe.train.methods import Offline, Online, Recipe, method_of
 from strop.recipe.train.online import OnlineRecipe
 from strop.rewards.audit.check import defend
@@ -36,7 +37,7 @@ from strop.train.preflight.sources import (
     by_role,
     replay_checks,
 )
-from strop.train.preflight.starting_model import expect_lora_targets
+from strop.train.preflight.starting_model import expect_lora_targets, expect_routing
 from strop.train.preflight.tokenised import TokenCache
 from strop.train.rundir.directory import claim, has_begun, self_check
 
@@ -65,6 +66,7 @@ def prepare(
         expect_critic(recipe.critic.path, recipe)
     folder = claim(recipe, resume=resume, overwrite=overwrite, force_resume=force_resume)
     expect_lora_targets(recipe)
+    expect_routing(recipe)
     given, recipe = recipe, within_positions(recipe)
     tokenizer = tokenizer_of(recipe.model, recipe.template)
     cache = TokenCache(recipe, keep=not dry_run)
@@ -170,11 +172,18 @@ def _online(recipe: Online, folder: Path, tokenizer: Any, cache: TokenCache) -> 
 
 
 def _server(recipe: Online, tokenizer: Any, prompts: Sequence[PromptedTask]) -> About | None:
-    """What the recipe's servers hold, if it names any."""
+    """What the recipe's servers hold, if it names any that run."""
     engine, tokens = recipe.rollout.engine, recipe.rollout.max_tokens
     if isinstance(engine, LocalEngineRecipe):
         return None
-    return expect_servers(engine, recipe.model, tokenizer, prompts, answer_tokens=tokens)
+    if isinstance(engine, VllmRecipe) and engine.python is not None:
+        expect_python(engine)
+        expect_way(engine, recipe.model)
+        return None
+    about = expect_servers(engine, recipe.model, tokenizer, prompts, answer_tokens=tokens)
+    if recipe.rollout.routing_replay:
+        expect_routes(engine, prompts[0])
+    return about
 
 
 def _ids(tokenizer: Any, text: str) -> list[int]:

@@ -15,6 +15,7 @@ from strop.recipe.judge import JudgeRecipe
 from strop.recipe.loading.load import load
 from strop.recipe.train.methods import Online, Recipe, method_of
 from strop.recipe.train.online import OnlineRecipe, PolicyRecipe
+from strop.recipe.train.source import AsynchronousRecipe
 from strop.rollout.overlong import NAME as OVERLONG
 from strop.train.methods.policy_gradient import loss_of
 
@@ -119,10 +120,23 @@ def _refuse_contradictory_rollout(recipe: Online) -> None:
             "so length would be punished twice under one name",
             fix="drop the component, or set rollout.overlong_buffer: 0",
         )
+    if isinstance(rollout.source, AsynchronousRecipe) and rollout.engine.kind == "local":
+        raise RecipeError(
+            "rollout.source is async, and the embedded engine samples from the very weights that "
+            "are being updated",
+            fix="sample from another process (rollout.engine: {kind: vllm, url: ...}; "
+            "`strop engine serve MODEL` starts one), or drop rollout.source",
+        )
     if not method_of(recipe).importance_ratio and rollout.mismatch.level != "none":
         raise RecipeError(
             f"rollout.mismatch is set, but method {recipe.method} does not read it",
             fix="drop it: it corrects importance ratios, and this method has none",
+        )
+    if not method_of(recipe).importance_ratio and rollout.routing_replay:
+        raise RecipeError(
+            f"rollout.routing_replay is set, but method {recipe.method} does not read it",
+            fix="drop it: it lets importance ratios compare the same experts, and this method has "
+            "none",
         )
 
 

@@ -8,17 +8,12 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from strop.engines.draws import DrawKey
-from strop.engines.engine import Engine, PromptedTask, Sampling, in_groups, requests_of
 from strop.errors import TrainingError, UsageError
 from strop.model.adapters import merge_for_good
-from strop.model.logprobs import Head, eval_mode
+from strop.model.logprobs import eval_mode
 from strop.model.network import Network, Policy, ScalarNetwork
 from strop.text.trees import Rendered
-from strop.types import Tree, trainable
-
-PROBED = 4
-"""Number of prompts whose completions sampler and trainer both score."""
+from strop.types import Tree
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,36 +91,3 @@ def _read(network: Network, trees: Sequence[Tree]) -> torch.Tensor:
         return network.score.distributions(trees)
     assert isinstance(network, ScalarNetwork)
     return network.score.finals(trees)
-
-
-@torch.no_grad()
-def sampler_mismatch(
-    policy: Policy,
-    engine: Engine,
-    tasks: Sequence[PromptedTask],
-    sampling: Sampling,
-    *,
-    seed: int,
-    limit: float,
-) -> float:
-    """Mean |log-prob of the sampler - log-prob of the trainer| over a few completions.
-
-    Raises `TrainingError` above `limit` nats per token: the two would disagree about what the
-    policy is, and every importance ratio would be wrong.
-    """
-    requests = requests_of(tasks[:PROBED], sampling, DrawKey(seed, "selfcheck"), 1)
-    answers = [trainable(group[0]) for group in in_groups(engine.generate(requests), 1)]
-    trees = [
-        Tree(request.prompt.prompt_ids, (answer.branch(),))
-        for request, answer in zip(requests, answers, strict=True)
-    ]
-    with policy.arithmetic(), eval_mode(policy.model):
-        scores = policy.score(trees, Head(temperature=sampling.temperature))
-    said = torch.tensor([x for answer in answers for x in answer.sampler_logprobs()])
-    difference = float((said - scores.logprobs_N.cpu()).abs().mean())
-    if not difference <= limit:
-        raise TrainingError(
-            f"sampler and trainer disagree by {difference:.3f} nats per token (limit {limit})",
-            fix="use the same precision for both, or raise rollout.mismatch_limit if you must",
-        )
-    return difference

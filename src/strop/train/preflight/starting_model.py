@@ -26,8 +26,10 @@ from strop.model.load import (
     skeleton,
     stop_at,
 )
+from strop.model.routing import expect_routers
 from strop.recipe.train.methods import Recipe, method_of
 from strop.recipe.train.model import LoraRecipe, ModelRecipe
+from strop.recipe.train.online import OnlineRecipe
 from strop.text.chat.named import NAMED, with_template
 from strop.text.ends import ends_of
 
@@ -47,6 +49,14 @@ def expect_lora_targets(recipe: Recipe) -> None:
     for path, lora, head in wanted:
         if lora is not None and lora.targets != ALL_LINEAR:
             expect_targets(skeleton(path, head, recipe.model.trust_remote_code), lora)
+
+
+def expect_routing(recipe: Recipe) -> None:
+    """Raise `UsageError` where routes are to be replayed in a model that has none; loads no
+    weights."""
+    if isinstance(recipe, OnlineRecipe) and recipe.rollout.routing_replay:
+        path = recipe.model.path
+        expect_routers(skeleton(path, task_of(recipe), recipe.model.trust_remote_code), path)
 
 
 def starting_model(recipe: Recipe, folder: Path) -> ModelRecipe:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from strop.cli.options import asking
+
 if TYPE_CHECKING:
     from strop.curate.synthetic.generation import Generated, Target
     from strop.engines.engine import Engine
@@ -42,6 +44,7 @@ class Asked:
     inputs: Sequence[Path]
     output: Path
     model: str | None
+    servers: Sequence[str]
     url: str | None
     model_name: str | None
     recorded: Path | None
@@ -74,13 +77,17 @@ def generate(asked: Asked, recipe: GenerateRecipe, make: Make, *, thoughts: bool
     from strop.curate.manifest import expect_free, sources_of
     from strop.curate.synthetic.engines import engine_for
     from strop.curate.synthetic.generation import Target, rows_in
+    from strop.recipe.loading.load import load
+    from strop.recipe.synthetic import EngineOptions
 
     setup()
+    who = load(EngineOptions, {}, asking(asked.servers))
     target = Target(asked.output, asked.cache, asked.overwrite, asked.max_bad)
     inputs = sources_of(asked.inputs)
     engine = engine_for(
-        recipe, target, model=asked.model, url=asked.url, model_name=asked.model_name,
-        recorded=None if asked.recorded is None else str(asked.recorded), thoughts=thoughts,
+        recipe, target, model=asked.model, engine=who.engine, url=asked.url,
+        model_name=asked.model_name, thoughts=thoughts,
+        recorded=None if asked.recorded is None else str(asked.recorded),
     )  # fmt: skip
     if asked.dry_run:
         expect_free(target.output, overwrite=target.overwrite)

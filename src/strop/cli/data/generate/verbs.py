@@ -19,7 +19,7 @@ from strop.cli.data.generate.options import (
     generate,
 )
 from strop.cli.data.options import Inputs, MaxBad, OutputPath, Overwrite
-from strop.cli.options import AsJson, DryRun, Overrides
+from strop.cli.options import AsJson, DryRun, Overrides, Servers
 
 app = typer.Typer(
     help="Let a model write data: instructions, answers a reward picks, reasoning, revisions.\n\n"
@@ -36,6 +36,7 @@ def self_instruct(
     output: OutputPath,
     count: Annotated[int | None, typer.Option(min=1, help="Instructions to write.")] = None,
     model: Model = None,
+    engine: Servers = [],  # noqa: B006
     url: Url = None,
     model_name: ModelName = None,
     recorded: Recorded = None,
@@ -55,8 +56,8 @@ def self_instruct(
     from strop.curate.synthetic.self_instruct import self_instruct as made
     from strop.recipe.synthetic import SelfInstructRecipe
 
-    asked = Asked(inputs, output, model, url, model_name, recorded, settings, overrides, cache,
-                  max_bad, overwrite, dry_run, as_json)  # fmt: skip
+    asked = Asked(inputs, output, model, engine, url, model_name, recorded, settings, overrides,
+                  cache, max_bad, overwrite, dry_run, as_json)  # fmt: skip
     recipe = asked.recipe(SelfInstructRecipe, count=count)
     generate(asked, recipe, lambda read, engine, target: made(read, engine, recipe, target))
 
@@ -71,6 +72,7 @@ def best_of(
     ] = None,
     samples: Samples = None,
     model: Model = None,
+    engine: Servers = [],  # noqa: B006
     url: Url = None,
     model_name: ModelName = None,
     recorded: Recorded = None,
@@ -92,8 +94,8 @@ def best_of(
     from strop.recipe.synthetic import BestOfRecipe
     from strop.rewards.compose import Reward
 
-    asked = Asked(inputs, output, model, url, model_name, recorded, settings, overrides, cache,
-                  max_bad, overwrite, dry_run, as_json)  # fmt: skip
+    asked = Asked(inputs, output, model, engine, url, model_name, recorded, settings, overrides,
+                  cache, max_bad, overwrite, dry_run, as_json)  # fmt: skip
     recipe = asked.recipe(BestOfRecipe, keep=keep, samples=samples)
     judge = Reward(reward_in(reward).reward)
     generate(asked, recipe, lambda read, engine, target: made(read, engine, judge, recipe, target))
@@ -109,6 +111,7 @@ def reject(
     ] = None,
     samples: Samples = None,
     model: Model = None,
+    engine: Servers = [],  # noqa: B006
     url: Url = None,
     model_name: ModelName = None,
     recorded: Recorded = None,
@@ -130,8 +133,8 @@ def reject(
     from strop.recipe.synthetic import RejectRecipe
     from strop.rewards.compose import Reward
 
-    asked = Asked(inputs, output, model, url, model_name, recorded, settings, overrides, cache,
-                  max_bad, overwrite, dry_run, as_json)  # fmt: skip
+    asked = Asked(inputs, output, model, engine, url, model_name, recorded, settings, overrides,
+                  cache, max_bad, overwrite, dry_run, as_json)  # fmt: skip
     recipe = asked.recipe(RejectRecipe, threshold=threshold, samples=samples)
     judge = Reward(reward_in(reward).reward)
     generate(asked, recipe, lambda read, engine, target: made(read, engine, judge, recipe, target))
@@ -144,6 +147,7 @@ def reason(
     reward: RewardRecipe,
     samples: Samples = None,
     model: Model = None,
+    engine: Servers = [],  # noqa: B006
     url: Url = None,
     model_name: ModelName = None,
     recorded: Recorded = None,
@@ -165,8 +169,8 @@ def reason(
     from strop.recipe.synthetic import ReasonRecipe
     from strop.rewards.compose import Reward
 
-    asked = Asked(inputs, output, model, url, model_name, recorded, settings, overrides, cache,
-                  max_bad, overwrite, dry_run, as_json)  # fmt: skip
+    asked = Asked(inputs, output, model, engine, url, model_name, recorded, settings, overrides,
+                  cache, max_bad, overwrite, dry_run, as_json)  # fmt: skip
     recipe = asked.recipe(ReasonRecipe, samples=samples)
     judge = Reward(reward_in(reward).reward)
     generate(
@@ -182,6 +186,7 @@ def critique(
     inputs: Inputs,
     output: OutputPath,
     model: Model = None,
+    engine: Servers = [],  # noqa: B006
     url: Url = None,
     model_name: ModelName = None,
     recorded: Recorded = None,
@@ -201,7 +206,7 @@ def critique(
     from strop.curate.synthetic.critique import critique as made
     from strop.recipe.synthetic import CritiqueRecipe
 
-    asked = Asked(inputs, output, model, url, model_name, recorded, settings, overrides, cache,
-                  max_bad, overwrite, dry_run, as_json)  # fmt: skip
+    asked = Asked(inputs, output, model, engine, url, model_name, recorded, settings, overrides,
+                  cache, max_bad, overwrite, dry_run, as_json)  # fmt: skip
     recipe = asked.recipe(CritiqueRecipe)
     generate(asked, recipe, lambda read, engine, target: made(read, engine, recipe, target))

@@ -7,8 +7,10 @@ import math
 from dataclasses import dataclass
 
 from strop.recipe.train.methods import Recipe
+from strop.recipe.train.model import ModelRecipe
+from strop.recipe.train.online import PolicyRecipe
 from strop.train.preflight.cost.hardware import Hardware, Range
-from strop.train.preflight.cost.memory import FLOAT, HALF, Memory, reads_reference
+from strop.train.preflight.cost.memory import FLOAT, HALF, Critic, Memory, reads_reference
 from strop.train.preflight.cost.shape import Shape
 from strop.train.preflight.cost.workload import Workload
 
@@ -46,29 +48,51 @@ class Duration:
 
 
 def duration_of(
-    recipe: Recipe, shape: Shape, workload: Workload, memory: Memory, device: Hardware
+    recipe: Recipe,
+    shape: Shape,
+    workload: Workload,
+    memory: Memory,
+    device: Hardware,
+    critic: Critic | None = None,
 ) -> Duration:
     """How long a run takes on a device."""
-    steps = workload.steps
-    work = _operations(recipe, shape) * workload.step_tokens
-    work += _attention(shape, workload)
+    steps, passes = workload.steps, _passes(recipe)
+    networks = [(shape, shape.parameters - _head(shape), recipe.model)]
+    work = 0.0
+    if critic is not None:
+        body = critic.weights - critic.shape.vocabulary * critic.shape.hidden
+        networks.append((critic.shape, body, critic.model))
+        work = 2.0 * body * workload.step_tokens  # values before the first update
+    for its, weights, model in networks:
+        work += passes * _operations(weights, model) * workload.step_tokens
+        work += passes * _attention(its, workload)
     referenced = 2 * shape.parameters * workload.step_tokens * reads_reference(recipe)
     online = workload.answers > 0
     computing = _over(work + (referenced if online else 0), device.tflops * 1e12, USED[device.kind])
     forwards = math.ceil(workload.step_tokens / memory.tokens)
-    launching = LAUNCH[device.kind].times(3 * forwards * shape.layers)
+    layers = sum(its.layers for its, _, _ in networks)
+    launching = LAUNCH[device.kind].times(3 * passes * forwards * layers)
     training = _sum(computing, launching)
     once = _over(0 if online else referenced * steps, device.tflops * 1e12, USED[device.kind])
     return Duration(training, _sampling(recipe, shape, workload, memory, device), steps, once)
 
 
-def _operations(recipe: Recipe, shape: Shape) -> float:
+def _passes(recipe: Recipe) -> int:
+    """How often a step learns from its samples."""
+    return recipe.objective.updates[0] if isinstance(recipe, PolicyRecipe) else 1
+
+
+def _head(shape: Shape) -> int:
+    """Weights of an embedding that only looks words up, which takes no operations."""
+    return shape.vocabulary * shape.hidden * (not shape.tied)
+
+
+def _operations(weights: int, model: ModelRecipe) -> float:
     """Of one token, forward and backward: 2 a weight forward, 2 for the gradient of inputs, 2 for
     that of weights (Kaplan et al. 2020, arXiv 2001.08361, section 2.1); layers that are computed
     twice add 2, frozen weights save 2."""
-    weights = shape.parameters - shape.vocabulary * shape.hidden * (not shape.tied)
-    per_weight = 6 if recipe.model.lora is None else 4
-    return float(weights * (per_weight + 2 * recipe.model.gradient_checkpointing))
+    per_weight = 6 if model.lora is None else 4
+    return float(weights * (per_weight + 2 * model.gradient_checkpointing))
 
 
 def _attention(shape: Shape, workload: Workload) -> float:

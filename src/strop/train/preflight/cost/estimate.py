@@ -11,7 +11,7 @@ from strop.recipe.train.methods import Recipe
 from strop.recipe.train.model import LoraRecipe
 from strop.train.preflight.cost.duration import Duration, duration_of
 from strop.train.preflight.cost.hardware import GIB, Hardware, Range
-from strop.train.preflight.cost.memory import Memory, memory_of
+from strop.train.preflight.cost.memory import Memory, critic_of, memory_of
 from strop.train.preflight.cost.shape import Shape, shape_of
 from strop.train.preflight.cost.workload import Workload
 
@@ -93,7 +93,8 @@ def estimate(
         config = load_config(recipe.model.path, recipe.model.trust_remote_code)
     shape = shape_of(config)
     memory = memory_of(recipe, config, shape, workload, device.kind)
-    duration = duration_of(recipe, shape, workload, memory, device)
+    critic = critic_of(recipe, config)
+    duration = duration_of(recipe, shape, workload, memory, device, critic)
     changes = tuple(
         _fit(said, changed, config, shape, workload, device) for said, changed in _changes(recipe)
     )

@@ -75,7 +75,7 @@ def hardware(name: str = HERE, table: Path | None = None) -> Hardware:
         if min(memory, tflops, speed) <= 0 or not 0 <= price.low <= price.likely <= price.high:
             raise ValueError("sizes are above 0, and prices rise from low to high")
         return Hardware(name, str(row["name"]), row["kind"], memory, tflops, speed, price,
-                        str(rows["prices_of"]))  # fmt: skip
+                        str(row.get("prices_of", rows["prices_of"])))  # fmt: skip
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"the row {name} of the hardware table is not whole: {error}",
                          where=str(table or "hardware.toml"),

@@ -1,8 +1,8 @@
 """Memory of a run at its peak, from sizes alone.
 
-What is held all the time (weights, a reference, moments), and beside it whichever is larger: what
-learning holds (gradients, activations of one forward, logits) or what sampling holds (keys and
-logits of its rows).
+What is held all the time (weights, a reference, a critic, moments), and beside it what is largest:
+what learning holds (gradients, activations of one forward, logits), what the critic's learning
+holds, or what sampling holds (keys and logits of its rows).
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from transformers import AutoModelForCausalLM
 from strop.engines.local.engine import KEYS_AT_LEAST, KEYS_AT_LEAST_ELSEWHERE
 from strop.model.activations import TRAINED_BYTES, kept_bytes, tokens_within
 from strop.model.adapters import add_lora
+from strop.model.load import critic_recipe, load_config
 from strop.model.logprobs import CHUNK_ELEMENTS
 from strop.recipe.train.methods import Recipe, method_of
 from strop.recipe.train.model import LoraRecipe, ModelRecipe
 from strop.recipe.train.online import OnlineRecipe
 from strop.train.methods.table import compares_with_reference
-from strop.train.preflight.cost.shape import Shape
+from strop.train.preflight.cost.shape import Shape, shape_of
 from strop.train.preflight.cost.workload import Workload
 
 FLOAT, HALF = 4, 2
@@ -54,6 +55,40 @@ NARROW = 512
 
 Device = Literal["cpu", "cuda"]
 
+DIVIDED = frozenset({"weights", "adapter", "copies", "gradients", "moments", "reference",
+                     "tied gradient", "critic", "critic moments"})  # fmt: skip
+"""Parts that GPUs which train together can divide; of the others each has its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Critic:
+    """PPO's value network as it is trained, and its sizes; its one row of a head is not counted."""
+
+    model: ModelRecipe
+    config: Any
+    shape: Shape
+
+    @property
+    def weights(self) -> int:
+        """Of the body: a value network has no head over the vocabulary."""
+        head = 0 if self.shape.tied else self.shape.vocabulary * self.shape.hidden
+        return self.shape.parameters - head
+
+    @property
+    def trained(self) -> int:
+        lora = self.model.lora
+        return self.weights if lora is None else lora.rank * self.shape.lora_width
+
+
+def critic_of(recipe: Recipe, config: Any) -> Critic | None:
+    """The critic of a recipe that has one; `config` is that of the policy."""
+    if recipe.critic is None:
+        return None
+    same = recipe.critic.path == recipe.model.path
+    its = config if same else load_config(recipe.critic.path, recipe.model.trust_remote_code)
+    model = critic_recipe(recipe.critic.path, recipe.critic.lora, recipe.model)
+    return Critic(model, its, shape_of(its))
+
 
 @dataclass(frozen=True, slots=True)
 class Memory:
@@ -77,46 +112,65 @@ def memory_of(
     """The memory of a run as strop trains it."""
     model = recipe.model
     trained = _trained(shape, model.lora)
-    held = _weights(shape, model, trained)
+    held = _weights(shape.parameters, shape.linear, model, trained)
     kept = _kept(config, model)
     tokens = recipe.run.micro_batch_tokens or tokens_within(
         held["weights"] + held["adapter"] + TRAINED_BYTES * trained, kept, device
     )
     tokens = max(min(tokens, workload.step_tokens), workload.longest)
     method = method_of(recipe)
+    critic = critic_of(recipe, config)
     always = {
         **held,
         "moments": 2 * FLOAT * trained,
         "reference": _reference(recipe, trained),
         "context": CONTEXT[device],
+        **({} if critic is None else _held_critic(critic)),
     }
     read = min(tokens, workload.supervised)
     learning = {
-        "gradients": FLOAT * trained,
-        "activations": tokens * kept,
-        "heap gaps": round(HOLES * tokens * kept) if device == "cpu" else 0,
+        **_learning(trained, tokens * kept, device),
         "logits": 0 if method.scalar_head else _logits(shape, model, read),
         "tied gradient": FLOAT * shape.vocabulary * shape.hidden * (shape.tied and not model.lora),
     }
     sampling = {} if workload.answers == 0 else _sampling(shape, model, workload, device)
-    larger = max(learning, sampling, key=lambda parts: sum(parts.values()))
-    return Memory({name: size for name, size in (always | larger).items() if size}, tokens, kept)
+    values = {} if critic is None else _learning(
+        critic.trained, tokens * _kept(critic.config, critic.model), device
+    )  # fmt: skip
+    largest = max(learning, values, sampling, key=lambda parts: sum(parts.values()))
+    return Memory({name: size for name, size in (always | largest).items() if size}, tokens, kept)
+
+
+def _learning(trained: int, activations: int, device: Device) -> dict[str, int]:
+    """What a backward holds. Policy and critic are updated one after the other, and gradients are
+    dropped after each update."""
+    return {
+        "gradients": FLOAT * trained,
+        "activations": activations,
+        "heap gaps": round(HOLES * activations) if device == "cpu" else 0,
+    }
+
+
+def _held_critic(critic: Critic) -> dict[str, int]:
+    """Its weights (with an adapter and copies) and moments, which stand beside the policy's."""
+    parts = _weights(critic.weights, critic.shape.linear, critic.model, critic.trained)
+    return {"critic": sum(parts.values()), "critic moments": 2 * FLOAT * critic.trained}
 
 
 def _trained(shape: Shape, lora: LoraRecipe | None) -> int:
     return shape.parameters if lora is None else lora.rank * shape.lora_width
 
 
-def _weights(shape: Shape, model: ModelRecipe, trained: int) -> dict[str, int]:
+def _weights(parameters: int, linear: int, model: ModelRecipe, trained: int) -> dict[str, int]:
     """Frozen weights are kept in the precision of the arithmetic, trained ones in float32 (and in
     bfloat16 once more while a forward runs)."""
     if model.lora is None:
-        copies = HALF * shape.parameters if model.dtype == "bfloat16" else 0
-        return {"weights": FLOAT * shape.parameters, "adapter": 0, "copies": copies}
+        copies = HALF * parameters if model.dtype == "bfloat16" else 0
+        return {"weights": FLOAT * parameters, "adapter": 0, "copies": copies}
     size = _size(model)
-    frozen = size * shape.parameters
+    frozen = size * parameters
     if model.quantize is not None:
-        frozen = round(NF4 * shape.linear) + size * (shape.parameters - shape.linear)
+        frozen = round(NF4 * linear) + size * (parameters - linear)
     return {"weights": frozen, "adapter": FLOAT * trained, "copies": 0}
 
 

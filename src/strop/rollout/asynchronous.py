@@ -1,0 +1,313 @@
+"""Samples further steps' rollouts while the trainer updates, none of them too old to learn from."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from strop.data.order import DataMixture
+from strop.engines.draws import DrawKey
+from strop.engines.engine import Engine, PromptedTask, Request, requests_of
+from strop.errors import UsageError
+from strop.recipe.train.methods import Online
+from strop.recipe.train.source import AsynchronousRecipe
+from strop.rewards.compose import Reward
+from strop.rollout.collect import Collected, expect_some_scored
+from strop.rollout.saved import group_of, group_plain
+from strop.rollout.source import (
+    StepRollouts,
+    answers_to,
+    filled,
+    shaped,
+    teaches,
+    training_sampling,
+    warn_of,
+)
+from strop.rollout.tickets import Ticket, Tickets
+from strop.tracking.phases import phase
+from strop.types import Completion, Failure, Rollout, ScoredGroup, trainable
+
+FEW = "resume with the recipe that the run was started with, or pass --overwrite to start again"
+
+
+@dataclass(slots=True)
+class Arrived:
+    """What came back since the last step: scored groups by ticket number, and what failed."""
+
+    groups: dict[int, ScoredGroup] = field(default_factory=dict)
+    failures: list[Failure] = field(default_factory=list)
+    error: Exception | None = None
+
+
+class IdleClock:
+    """Seconds in which nothing was asked of the engine."""
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.clock, self.busy, self.since, self.seconds = clock, 0, clock(), 0.0
+
+    def began(self) -> None:
+        if self.busy == 0:
+            self.seconds += self.clock() - self.since
+        self.busy += 1
+
+    def ended(self) -> None:
+        self.busy -= 1
+        if self.busy == 0:
+            self.since = self.clock()
+
+    def taken(self) -> float:
+        """The seconds since this was last called."""
+        now = self.clock()
+        seconds, self.seconds = self.seconds, 0.0
+        if self.busy == 0:
+            seconds, self.since = seconds + now - self.since, now
+        return seconds
+
+
+class AsynchronousSource:
+    """The engine samples in other threads, up to `max_staleness` steps ahead of the trainer.
+
+    **No token that is learnt from is older than `max_staleness` versions.** Let a step take B
+    groups, and let s be `max_staleness`. Prompts are drawn inside `next` only, after the newest
+    version was published, and only until (s + 1) B are outstanding, those of this step among them.
+    So whoever is drawn at step v samples with version v or newer, and at most (s + 1) B - 1
+    prompts are to be learnt from before it. In the order of the prompts every step takes B or more
+    of them: it is learnt at step v + s at the latest, and a step makes one version at most. Where
+    steps take what is ready, a group may be passed over: its age is looked at when it is taken, and
+    a group with a token that is too old is dropped whole, and another prompt drawn for it.
+
+    A reward is asked for one group at a time, by the thread that sampled it.
+    """
+
+    def __init__(
+        self,
+        recipe: Online,
+        asynchronous: AsynchronousRecipe,
+        prompts: Sequence[PromptedTask],
+        mixture: DataMixture,
+        engine: Engine,
+        reward: Reward,
+        *,
+        total: int,
+        publish: Callable[[], int],
+    ) -> None:
+        self.recipe, self.prompts, self.mixture = recipe, prompts, mixture
+        self.ahead, self.in_order = asynchronous.max_staleness, asynchronous.order == "drawn"
+        self.engine, self.reward, self.publish = engine, reward, publish
+        self.tickets = Tickets(mixture.own, total)
+        self.version = 0
+        self._shift = 0
+        self._arrived = Arrived()
+        self._changed = threading.Condition()
+        self._rewarding = threading.Lock()
+        self._idle = IdleClock()
+        self._waited = 0.0
+        self._asked_again: list[Ticket] = []
+        self._loaded: Mapping[str, Any] = {}
+
+    def tasks(self, position: int) -> list[PromptedTask]:
+        return [self.prompts[i] for i in self.mixture.draw(position).own]
+
+    def next(self, step: int, position: int) -> StepRollouts:
+        """The groups of a step, and what was drawn for further ones."""
+        self._shift = (position - step) % self.tickets.total
+        self.version = self.publish()
+        self._come_back()
+        batch = self.tickets.batch
+        most = batch * (self.recipe.rollout.resample + 1)
+        ahead = min(self.ahead, self.tickets.total - step - 1)  # nothing is learnt after the end
+        self._ask((ahead + 1) * batch)
+        taken: list[Ticket] = []
+        useful: list[ScoredGroup] = []
+        equal: list[ScoredGroup] = []
+        with phase("sampling"):
+            while len(useful) < batch and len(taken) < most:
+                ticket, group = self._await(taken)
+                if self._age(group) > self.ahead:
+                    self._drop(ticket)
+                else:
+                    taken.append(ticket)
+                    keeps = self.recipe.rollout.resample == 0 or teaches(self.recipe, group)
+                    (useful if keeps else equal).append(group)
+                left = min(batch - len(useful), most - len(taken))
+                self._ask(ahead * batch + len(taken) + left)
+        return self._settled(taken, useful, equal, step)
+
+    def held_out(
+        self, tasks: Sequence[PromptedTask], reward: Reward, *, samples: int, temperature: float
+    ) -> Collected:
+        self.version = self.publish()
+        return answers_to(
+            self.recipe, tasks, self.engine, reward, samples=samples, temperature=temperature
+        )
+
+    def state(self) -> dict[str, Any]:
+        """The tickets, and the groups that are finished and not learnt from; what is being sampled
+        is sampled again, with the same draws. So are groups with routes, which are large."""
+        with self._changed:
+            groups = {
+                str(number): group_plain(group, self.version)
+                for number, group in self._arrived.groups.items()
+                if all(c.routes is None for c in group.rollout.completions)
+            }
+            return {"tickets": self.tickets.state(), "groups": groups}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        if state.keys() != {"tickets", "groups"}:
+            raise UsageError(
+                "the checkpoint does not say which prompts were drawn, because its run sampled "
+                "synchronously: an asynchronous one would begin with the first prompt again",
+                fix=FEW,
+            )
+        with self._changed:
+            self.tickets.load(state["tickets"])
+            self._loaded = dict(state["groups"])
+            self._arrived = Arrived()
+            self._asked_again = [
+                t for n, t in self.tickets.outstanding.items() if str(n) not in self._loaded
+            ]
+
+    def close(self) -> None:
+        """What is still being sampled is not waited for."""
+        self._arrived = Arrived()
+
+    def _come_back(self) -> None:
+        """After a checkpoint was loaded: its finished groups, which are one step older now, and
+        what was being sampled, once more."""
+        for number, saved in self._loaded.items():
+            ticket = self.tickets.outstanding[int(number)]
+            group = group_of(saved, self._prompt(ticket), self.version - 1)
+            self._arrived.groups[ticket.number] = group
+        self._loaded = {}
+        again, self._asked_again = self._asked_again, []
+        self._start(again)
+
+    def _ask(self, up_to: int) -> None:
+        self._start(self.tickets.draw(up_to, self._shift))
+
+    def _start(self, tickets: list[Ticket]) -> None:
+        if not tickets:
+            return
+        with self._changed:
+            self._idle.began()
+        asking = threading.Thread(target=self._sample, args=(tickets, self._arrived), daemon=True)
+        asking.start()
+
+    def _sample(self, tickets: list[Ticket], arrived: Arrived) -> None:
+        """Ask for these prompts' groups; every group goes to `arrived` once it is whole."""
+        size = self.recipe.rollout.group_size
+        requests = [request for ticket in tickets for request in self._requests(ticket)]
+        answers: dict[int, dict[int, Completion]] = {n: {} for n in range(len(tickets))}
+        try:
+            for index, answer in self.engine.generate(requests):
+                which, member = divmod(index, size)
+                answers[which][member] = trainable(answer)
+                if len(answers[which]) == size:
+                    whole = tuple(answers[which][n] for n in range(size))
+                    self._score(tickets[which], whole, arrived)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the trainer has to be told
+            with self._changed:
+                arrived.error = error
+                self._changed.notify_all()
+        with self._changed:
+            self._idle.ended()
+
+    def _score(self, ticket: Ticket, completions: tuple[Completion, ...], arrived: Arrived) -> None:
+        prompt = self._prompt(ticket)
+        rollout = Rollout(prompt.task, prompt.prompt_ids, completions)
+        with self._rewarding:
+            judged = self.reward.judge_rollouts([rollout])
+        group = shaped(self.recipe, ScoredGroup(rollout, judged.scores))
+        with self._changed:
+            arrived.groups[ticket.number] = group
+            arrived.failures += judged.failures
+            self._changed.notify_all()
+
+    def _requests(self, ticket: Ticket) -> list[Request]:
+        """The requests that the synchronous source makes for this prompt, keys included."""
+        size = self.recipe.rollout.group_size
+        key = DrawKey(self.recipe.seed, "training", ticket.number // self.tickets.batch)
+        batch = requests_of(self.tasks(ticket.position), training_sampling(self.recipe), key, size)
+        return batch[ticket.place * size : (ticket.place + 1) * size]
+
+    def _prompt(self, ticket: Ticket) -> PromptedTask:
+        return self.prompts[self.mixture.draw(ticket.position).own[ticket.place]]
+
+    def _await(self, taken: list[Ticket]) -> tuple[Ticket, ScoredGroup]:
+        """The next group of the step; waits for it."""
+        began = time.perf_counter()
+        with self._changed:
+            groups = self._arrived.groups
+            while True:
+                if self._arrived.error is not None:
+                    raise self._arrived.error
+                if self.in_order:
+                    ticket = self.tickets.next_of(taken, lambda one: True)
+                else:
+                    ticket = self.tickets.next_of(taken, lambda one: one.number in groups)
+                if ticket is not None and ticket.number in groups:
+                    self._waited += time.perf_counter() - began
+                    return ticket, groups[ticket.number]
+                self._changed.wait()
+
+    def _age(self, group: ScoredGroup) -> int:
+        """Of its oldest token, in versions."""
+        return max(ages_of(group, self.version), default=0)
+
+    def _drop(self, ticket: Ticket) -> None:
+        with self._changed:
+            self.tickets.drop(ticket)
+            del self._arrived.groups[ticket.number]
+
+    def _settled(
+        self,
+        taken: list[Ticket],
+        useful: list[ScoredGroup],
+        equal: list[ScoredGroup],
+        step: int,
+    ) -> StepRollouts:
+        """What was taken is learnt from now, and no longer outstanding."""
+        with self._changed:
+            self.tickets.learn(taken)
+            for ticket in taken:
+                del self._arrived.groups[ticket.number]
+            failures, self._arrived.failures = tuple(self._arrived.failures), []
+        sampled = (*useful, *equal)
+        warn_of(failures)
+        scores = [score for group in sampled for score in group.scores]
+        expect_some_scored(scores, failures)
+        learnt = tuple(useful)
+        if self.recipe.rollout.resample:
+            batch = self.tickets.batch
+            learnt = filled(useful, equal, batch, seed=self.recipe.seed, step=step)
+        rounds = len(taken) / self.tickets.batch
+        return StepRollouts(learnt, sampled, rounds, failures, self._metrics(learnt))
+
+    def _metrics(self, learnt: Sequence[ScoredGroup]) -> dict[str, float]:
+        ages = [age for group in learnt for age in ages_of(group, self.version)]
+        waited, self._waited = self._waited, 0.0
+        settled = self.tickets.learnt + self.tickets.dropped
+        return {
+            "async/staleness": sum(ages) / max(1, len(ages)),
+            "async/staleness_max": max(ages, default=0),
+            "async/drawn": self.tickets.drawn,
+            "async/learnt": self.tickets.learnt,
+            "async/dropped": self.tickets.dropped,
+            "async/dropped_share": self.tickets.dropped / max(1, settled),
+            "async/pending": len(self.tickets.outstanding),
+            "async/trainer_idle": waited,
+            "async/generator_idle": self._idle.taken(),
+        }
+
+
+def ages_of(group: ScoredGroup, version: int) -> list[int]:
+    """How many versions older than `version` each sampled token of a group is."""
+    return [
+        version - span.version
+        for completion in group.rollout.completions
+        for span in completion.versions
+        for _ in range(span.start, span.stop)
+    ]

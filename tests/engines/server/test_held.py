@@ -1,0 +1,193 @@
+"""A model that is served: what fails fails alone, and leaves the model as it was."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from strop.engines.draws import DrawKey
+from strop.engines.engine import PromptedTask, Request, Sampling
+from strop.engines.server.held import Held
+from strop.errors import ModelError, UsageError
+from strop.model.load import load_policy
+from strop.model.save import save_network
+from strop.recipe.train.model import ModelRecipe
+from strop.types import Completion, Origin, Task
+
+IDS = (2, 40, 41, 42, 3)
+
+
+def request(*ids: int, seed: int = 0, **how: Any) -> Request:
+    prompt = PromptedTask(Task("", {}, Origin("t", 0)), ids or IDS)
+    return Request(prompt, Sampling(**{"max_tokens": 6, **how}), DrawKey(seed, "served"))
+
+
+@pytest.fixture
+def held(model_folder: Path) -> Iterator[Held]:
+    made = Held(str(model_folder))
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def adapter(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter of this model that changes what it says."""
+    lora: Any = {"rank": 4}
+    policy = load_policy(ModelRecipe(path=str(model_folder), lora=lora), seed=3)
+    draw = torch.Generator().manual_seed(9)
+    with torch.no_grad():
+        for weight in policy.trainable():
+            weight += 0.1 * torch.randn(weight.shape, generator=draw)
+    folder = tmp_path_factory.mktemp("adapter")
+    save_network(policy, folder)
+    return folder
+
+
+def broken(adapter: Path, way: str, tmp_path: Path) -> Path:
+    """The adapter with something wrong in its files."""
+    folder = tmp_path / "broken"
+    shutil.copytree(adapter, folder)
+    config = json.loads((folder / "adapter_config.json").read_text())
+    weights = load_file(folder / "adapter_model.safetensors")
+    if way == "rank":
+        config["r"] = 8
+    elif way == "targets":
+        config["target_modules"] = ["nobody"]
+    elif way == "missing":
+        weights.pop(max(weights))
+    elif way == "unknown":
+        weights["base_model.model.nobody.lora_A.weight"] = torch.zeros(4, 4)
+    elif way == "torn":
+        weights = {}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    save_file(weights, folder / "adapter_model.safetensors")
+    if way == "torn":
+        (folder / "adapter_model.safetensors").write_bytes(b"\x00" * 20)
+    return folder
+
+
+class TestAdapters:
+    @pytest.mark.parametrize("before", ["nothing", "another"])
+    @pytest.mark.parametrize("way", ["rank", "targets", "missing", "unknown", "torn"])
+    def test_one_that_cannot_be_loaded_leaves_the_model_as_it_was(
+        self, held: Held, adapter: Path, tmp_path: Path, way: str, before: str
+    ) -> None:
+        base = held.score(IDS, None).result().what
+        if before == "another":
+            held.load_adapter("first", str(adapter)).result()
+            with_first = held.score(IDS, "first").result().what
+        with pytest.raises(ModelError, match="the adapter does not fit the model"):
+            held.load_adapter("bad", str(broken(adapter, way, tmp_path))).result()
+        assert held.score(IDS, None).result().what == base
+        assert "bad" not in held.adapters
+        assert held.policy.is_adapter is (before == "another")
+        if before == "another":
+            assert held.score(IDS, "first").result().what == with_first
+        held.load_adapter("bad", str(adapter)).result()
+        assert held.score(IDS, "bad").result().what != base
+        assert held.sample(request(), "bad").result().what.ids
+
+    def test_without_the_last_one_the_server_holds_its_model_alone(
+        self, held: Held, adapter: Path, model_folder: Path
+    ) -> None:
+        base, drawn = (
+            held.score(IDS, None).result().what,
+            held.sample(request(), None).result().what.ids,
+        )
+        for _ in range(2):
+            for name in ("a", "b"):
+                held.load_adapter(name, str(adapter)).result()
+            changed = held.score(IDS, "b").result().what
+            assert changed != base
+            held.unload_adapter("a").result()
+            assert held.score(IDS, "b").result().what == changed
+            held.unload_adapter("b").result()
+            assert held.score(IDS, None).result().what == base
+            assert held.sample(request(), None).result().what.ids == drawn
+            assert not held.policy.is_adapter
+        held.reload(str(model_folder)).result()
+        with pytest.raises(UsageError, match="no adapter 'b' is loaded"):
+            held.unload_adapter("b").result()
+
+
+class TestWeights:
+    @pytest.mark.parametrize("way", ["shape", "name", "adapter"])
+    def test_those_that_do_not_fit_change_nothing(
+        self, held: Held, model_folder: Path, adapter: Path, tmp_path: Path, way: str
+    ) -> None:
+        base = held.score(IDS, None).result().what
+        other = adapter
+        if way != "adapter":
+            other = tmp_path / "other"
+            shutil.copytree(model_folder, other)
+            weights = {k: v + 1 for k, v in load_file(other / "model.safetensors").items()}
+            last = max(weights)
+            weights["nobody" if way == "name" else last] = torch.zeros(3)
+            save_file(weights, other / "model.safetensors")
+        with pytest.raises(ModelError, match=r"unknown weights|no whole weights"):
+            held.reload(str(other)).result()
+        assert held.score(IDS, None).result().what == base
+
+
+class TestRequests:
+    def test_one_with_an_unknown_token_fails_alone(self, held: Held) -> None:
+        wanted = held.sample(request(seed=1), None).result().what.ids
+        told = [held.sample(request(2, 10**6), None), held.sample(request(seed=1), None),
+                held.score((10**6, 2), None), held.score(IDS, None)]  # fmt: skip
+        for bad in (told[0], told[2]):
+            with pytest.raises(UsageError, match="there is no token 1000000: the model knows"):
+                bad.result()
+        assert told[1].result().what.ids == wanted
+        assert len(told[3].result().what) == len(IDS) - 1
+        assert held.score((7,), None).result().what == ()
+
+    def test_one_that_breaks_takes_no_other_with_it(self, held: Held) -> None:
+        wanted = [held.sample(request(seed=seed), None).result().what.ids for seed in range(4)]
+        plain = held.engine.generate
+
+        def generate(requests: Sequence[Request]) -> Iterator[tuple[int, Completion]]:
+            if any(one.prompt.prompt_ids == (2, 9) for one in requests):
+                raise RuntimeError("planted")
+            yield from plain(requests)
+
+        held.engine.generate = generate  # type: ignore[method-assign]
+        futures = [held.sample(request(seed=seed), None) for seed in range(4)]
+        bad = held.sample(request(2, 9), None)
+        with pytest.raises(RuntimeError, match="planted"):
+            bad.result()
+        assert [future.result().what.ids for future in futures] == wanted
+
+    def test_one_that_nobody_waits_for_any_more(self, held: Held) -> None:
+        begun, go_on = threading.Event(), threading.Event()
+
+        def wait() -> None:
+            begun.set()
+            go_on.wait(20)
+
+        first: Future[Any] = held._put(None, None, wait)
+        begun.wait(20)
+        called_off = [held.sample(request(), None), held.score(IDS, None)]
+        assert all(future.cancel() for future in called_off)
+        assert not first.cancel(), "what has begun ends"
+        go_on.set()
+        assert held.sample(request(), None).result(20).what.ids
+        assert len(held.score(IDS, None).result(20).what) == len(IDS) - 1
+
+    @pytest.mark.parametrize("temperature", [1e-7, 1e-39, 1e-60, 5e-324])
+    def test_the_coldest_draws_are_the_likeliest_tokens_with_log_probs(
+        self, held: Held, temperature: float
+    ) -> None:
+        wanted = held.sample(request(temperature=0.0, max_tokens=12), None).result().what
+        found = held.sample(request(temperature=temperature, max_tokens=12), None).result().what
+        assert found.ids == wanted.ids
+        assert all(math.isclose(x, 0.0, abs_tol=1e-6) for x in found.sampler_logprobs())

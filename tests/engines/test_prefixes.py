@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -65,35 +66,48 @@ def test_what_is_known_is_not_read_again_and_says_the_same(
     assert read == [left, sum(map(len, later))]
 
 
-def test_published_weights_forget_what_older_ones_read() -> None:
-    """A planted fault shows what would happen: keys of the old weights give other log-probs."""
-    asked = [beginning(50)]
-    engine, faulty = (engine_named("qwen3", prefix_bytes=ROOM) for _ in range(2))
-    assert faulty._prefixes is not None
-    faulty._prefixes.forget = lambda: None  # type: ignore[method-assign]
-    wanted = []
-    for one in (engine, faulty):
-        answers(one, asked)
+class TestPublish:
+    """Two guards keep keys of older weights from being used: they are forgotten, and the version is
+    in their names. Each has to suffice where the other one is missing."""
+
+    asked: ClassVar = [beginning(50)]
+
+    @pytest.fixture
+    def wanted(self) -> Completion:
+        """What an engine says that never had other weights."""
+        engine = engine_named("qwen3")
+        self.move(engine)
+        return answers(engine, self.asked)[0]
+
+    @staticmethod
+    def move(engine: LocalEngine) -> None:
         with torch.no_grad():
-            for parameter in one.policy().model.parameters():
+            for parameter in engine.policy().model.parameters():
                 parameter.mul_(1.1)
-        one.publish({})
-        wanted.append(answers(one, asked))
-    fresh = engine_named("qwen3")
-    with torch.no_grad():
-        for parameter in fresh.policy().model.parameters():
-            parameter.mul_(1.1)
-    for found in wanted:  # the name of the version is in the name of every block as well
-        for mine, other in zip(found, answers(fresh, asked), strict=True):
-            assert mine.ids == other.ids
-    faulty.version = 0  # now neither: the keys of the first weights are taken for these
-    stale = answers(faulty, asked)
-    gap = max(
-        abs(a - b)
-        for mine, other in zip(stale, answers(fresh, asked), strict=True)
-        for a, b in zip(mine.sampler_logprobs()[:1], other.sampler_logprobs()[:1], strict=True)
-    )
-    assert gap > 1e-3
+
+    def after_publish(self, *, forgets: bool, named: bool) -> Completion:
+        engine = engine_named("qwen3", prefix_bytes=ROOM)
+        assert engine._prefixes is not None
+        if not forgets:
+            engine._prefixes.forget = lambda: None  # type: ignore[method-assign]
+        answers(engine, self.asked)
+        self.move(engine)
+        assert engine.publish({}) == 1
+        if not named:
+            engine.version = 0
+        return replace(answers(engine, self.asked)[0], versions=())
+
+    @pytest.mark.parametrize(
+        ("forgets", "named"), [(True, True), (True, False), (False, True)],
+        ids=["both", "only forgotten", "only named"],
+    )  # fmt: skip
+    def test_one_guard_suffices(self, wanted: Completion, forgets: bool, named: bool) -> None:
+        found = self.after_publish(forgets=forgets, named=named)
+        expect_same(found, replace(wanted, versions=()))
+
+    def test_planted_neither(self, wanted: Completion) -> None:
+        stale = self.after_publish(forgets=False, named=False)
+        assert abs(stale.sampler_logprobs()[0] - wanted.sampler_logprobs()[0]) > 1e-3
 
 
 def test_without_room_for_them_nothing_is_kept() -> None:

@@ -42,12 +42,14 @@ class Head:
 @contextmanager
 def eval_mode(model: torch.nn.Module) -> Iterator[None]:
     """Dropout off for the duration, whatever mode the model is in."""
-    training = model.training
-    model.eval()
+    training = [module for module in model.modules() if module.training]
+    if training:  # to say it to every module of a model takes longer than to look
+        model.eval()
     try:
         yield
     finally:
-        model.train(training)
+        for module in training:
+            module.training = True
 
 
 class TreeScorer(torch.nn.Module):

@@ -9,7 +9,7 @@ trunk once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -124,9 +124,14 @@ class AttentionPlan:
     order_L: torch.Tensor
 
 
-def plan_attention(batch: TreeBatch) -> AttentionPlan:
-    """Trunks and branches grouped by shape, one block a group."""
-    trunks = [Segment((start, start), (start, stop)) for start, stop in batch.trunk_spans]
+def plan_attention(batch: TreeBatch, known: Collection[int] = ()) -> AttentionPlan:
+    """Trunks and branches grouped by shape, one block a group; the trunks with numbers `known` are
+    looked at, and look at nothing themselves."""
+    trunks = [
+        Segment((start, start), (start, stop))
+        for number, (start, stop) in enumerate(batch.trunk_spans)
+        if number not in known
+    ]
     branches = [
         Segment(batch.trunk_spans[trunk], span)
         for trunk, span in zip(batch.branch_trunk, batch.branch_spans, strict=True)

@@ -1,0 +1,175 @@
+"""Answers that join and leave while others decode are those of one request at a time."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from strop.engines.draws import DrawKey
+from strop.engines.engine import Request, Sampling, requests_of
+from strop.engines.local.continuous import Continuous, Needed, Room
+from strop.engines.local.engine import LocalEngine
+from strop.errors import UsageError
+from strop.model.decode import TreeDecoder
+from strop.types import Completion
+from tests.support.families import model_of
+from tests.support.rollouts import prompts
+from tests.support.sampling import engine_of, prompted
+
+STOP = [2, 5, 7]
+SAMPLINGS = (
+    Sampling(max_tokens=24),
+    Sampling(temperature=0.6, top_k=6, max_tokens=9),
+    Sampling(temperature=0, max_tokens=15),
+    Sampling(temperature=1.3, top_p=0.9, max_tokens=30, entropies=True, stop=("11",)),
+)
+CLOSE = 2e-5
+"""Nats by which log-probs may differ: rows of a matrix product are rounded by its shape."""
+
+
+def engine_named(name: str, **options: Any) -> LocalEngine:
+    model = model_of(name)
+    model.generation_config.eos_token_id = STOP
+    return engine_of(model, **options)
+
+
+def mixed(count: int = 10, longest: int = 80) -> list[Request]:
+    """Requests of short and long prompts, several for each, with samplings in turn."""
+    asked = []
+    for n, prompt in enumerate(prompted(prompts(count=count, longest=longest))):
+        how = SAMPLINGS[n % len(SAMPLINGS)]
+        asked += requests_of([prompt], how, DrawKey(n, "eval"), 1 + n % 3)
+    return asked
+
+
+def alone(engine: LocalEngine, requests: list[Request]) -> list[Completion]:
+    """Each request by itself, in a decoder of its own."""
+    return [next(iter(engine.generate([one])))[1] for one in requests]
+
+
+def expect_same(found: Completion, wanted: Completion) -> None:
+    assert replace(found, logprobs=None, entropies=None) == replace(
+        wanted, logprobs=None, entropies=None
+    )
+    for mine, other in ((found.logprobs, wanted.logprobs), (found.entropies, wanted.entropies)):
+        assert (mine is None) == (other is None)
+        assert torch.tensor(mine or ()).sub(torch.tensor(other or ())).abs().le(CLOSE).all()
+
+
+def arrivals(
+    decoding: Continuous[int], requests: list[Request], chance: random.Random
+) -> Iterator[tuple[int, Completion]]:
+    """Some requests come, some tokens are decoded, and so on, in a random order."""
+    coming = list(enumerate(requests))
+    chance.shuffle(coming)
+    while coming or decoding.busy:
+        count = chance.choice((0, 0, 1, 1, 2, 5))
+        decoding.add(coming[:count])
+        del coming[:count]
+        yield from decoding.step(chance.choice((1, 3)))
+
+
+@pytest.mark.parametrize("name", ["qwen3", "mistral", "gemma2", "gpt_oss"])
+def test_in_whatever_order_requests_come(name: str) -> None:
+    """With windows, soft-caps and sinks, too; some have room for three at a time only."""
+    engine, requests = engine_named(name), mixed()
+    wanted = alone(engine, requests)
+    for seed, room in enumerate((Room(), Room(max_rows=3), Room(max_slots=300))):
+        decoding: Continuous[int] = Continuous(engine.open().sampler, 0, room)
+        found = dict(arrivals(decoding, requests, random.Random(seed)))
+        assert sorted(found) == list(range(len(requests)))
+        for number, completion in found.items():
+            expect_same(completion, wanted[number])
+
+
+def test_a_group_with_a_long_prompt_is_joined_by_others() -> None:
+    """The first ones keep one copy of the long prompt's keys; those who join do the same."""
+    engine = engine_named("qwen3")
+    first, second = prompts(count=2, longest=90)
+    long = [tuple((*one, *first, *second)[:n]) for one, n in ((first, 80), (second, 70))]
+    asked = requests_of(prompted(long), Sampling(max_tokens=20), DrawKey(1, "eval"), 5)
+    wanted = alone(engine, asked)
+    decoding: Continuous[int] = engine.open()
+    decoding.add(list(enumerate(asked))[:5])
+    found = dict(decoding.step(3))
+    assert isinstance(decoding._decoder, TreeDecoder)
+    assert decoding._decoder.shared
+    decoding.add(list(enumerate(asked))[5:])
+    while decoding.busy:
+        found |= dict(decoding.step())
+    for number, completion in found.items():
+        expect_same(completion, wanted[number])
+
+
+def test_the_same_requests_in_the_same_order_are_the_same_to_the_bit() -> None:
+    """What a resumed run relies on."""
+    engine, requests = engine_named("qwen3", max_rows=5), mixed()
+    assert dict(engine.generate(requests)) == dict(engine.generate(requests))
+
+
+def test_a_short_answer_does_not_wait_for_a_long_one_that_began_earlier() -> None:
+    engine = engine_named("qwen3")
+    engine.policy().model.generation_config.eos_token_id = None
+    (prompt,) = prompted(prompts(count=1))
+    one = Request(prompt, Sampling(max_tokens=40), DrawKey(0, "eval"))
+    decoding: Continuous[str] = engine.open()
+    decoding.add([("long", one)])
+    assert decoding.step(10) == []
+    decoding.add([("short", replace(one, sampling=Sampling(max_tokens=4)))])
+    assert [name for name, _ in decoding.step(100)] == ["short"]
+    assert [(name, len(made.ids)) for name, made in decoding.step(100)] == [("long", 40)]
+
+
+def test_a_row_that_is_given_up_is_free_for_the_next() -> None:
+    engine = engine_named("qwen3")
+    engine.policy().model.generation_config.eos_token_id = None
+    asked = requests_of(prompted(prompts(count=3)), Sampling(max_tokens=12), DrawKey(0, "eval"), 1)
+    decoding: Continuous[int] = Continuous(engine.open().sampler, 0, Room(max_rows=2))
+    decoding.add(enumerate(asked))
+    decoding.step(3)
+    assert decoding.decoding == [0, 1]
+    decoding.abort(0)
+    decoding.step()
+    assert decoding.decoding == [1, 2]
+    found = dict(decoding.step(100)) | dict(decoding.step(100))
+    assert sorted(found) == [1, 2]
+    assert decoding.busy == 0
+    for number, completion in found.items():
+        expect_same(completion, alone(engine, asked)[number])
+    decoding.add([(9, asked[0])])
+    decoding.abort(9)  # waited only
+    assert decoding.busy == 0
+
+
+def test_keys_never_take_more_slots_than_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted where keys are written: rows times the slots between the first and the last."""
+    engine, requests = engine_named("qwen3"), mixed(count=16)
+    most, taken = 400, []
+    step = TreeDecoder.step
+
+    def counted(self: TreeDecoder, tokens_R: torch.Tensor) -> torch.Tensor:
+        own = len(tokens_R) * (self.slot + 1 - self.first)
+        taken.append(own + self.lengths_P.numel() * int(self.lengths_P.max() if self.shared else 0))
+        return step(self, tokens_R)
+
+    sampler = engine.open().sampler
+    monkeypatch.setattr(TreeDecoder, "step", counted)
+    decoding: Continuous[int] = Continuous(sampler, 0, Room(max_slots=most))
+    assert Needed(requests).slots(shared=False) > 4 * most
+    assert len(dict(arrivals(decoding, requests, random.Random(5)))) == len(requests)
+    assert most / 2 < max(taken) <= most
+
+
+def test_weights_that_change_before_the_last_answer_is_taken_are_refused() -> None:
+    engine = engine_named("qwen3", max_rows=1)
+    asked = requests_of(prompted(prompts(count=2)), Sampling(max_tokens=3), DrawKey(0, "eval"), 1)
+    answers = engine.generate(asked)
+    next(answers)
+    engine.publish({})
+    with pytest.raises(UsageError, match="published while answers were decoded"):
+        next(answers)

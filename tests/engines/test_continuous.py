@@ -87,6 +87,24 @@ def test_in_whatever_order_requests_come(name: str) -> None:
             expect_same(completion, wanted[number])
 
 
+@pytest.mark.parametrize("before", [0, 1, 7, 19])
+def test_one_key_draws_the_same_alone_and_when_it_joins_late(before: int) -> None:
+    """After so many tokens of 20 others with other samplings; and the others do not notice."""
+    engine, others = engine_named("qwen3"), mixed()
+    (prompt,) = prompted([(9, 8, 7, 6, 5)])
+    late = Request(prompt, Sampling(max_tokens=25), DrawKey(77, "training", 3, 1, "9,8", 2))
+    wanted = dict(enumerate(alone(engine, [late, *others])))
+    decoding: Continuous[int] = engine.open()
+    decoding.add(enumerate(others, start=1))
+    found = [pair for _ in range(before) for pair in decoding.step()]
+    decoding.add([(0, late)])
+    while decoding.busy:
+        found += decoding.step()
+    assert sorted(number for number, _ in found) == sorted(wanted)
+    for number, completion in found:
+        expect_same(completion, wanted[number])
+
+
 def test_a_group_with_a_long_prompt_is_joined_by_others() -> None:
     """The first ones keep one copy of the long prompt's keys; those who join do the same."""
     engine = engine_named("qwen3")

@@ -17,7 +17,8 @@ from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
 from strop.model.attention import attention_of, tree_attention
-from strop.model.keys import LayerKeys, Members, Relaid, Scoring
+from strop.model.fixed import Repeats, Rows
+from strop.model.keys import LayerKeys, Members, Relaid, Scoring, attended
 from strop.model.logprobs import decoder_layers, eval_mode, logits_of
 from strop.model.plain import PLAIN, PlainStep
 from strop.model.prefixes import Known, LayerPair, Prefixes
@@ -84,8 +85,9 @@ class TreeDecoder:
     """Decoding through transformers' attention interface; finished rows cost nothing.
 
     The keys never enter a transformers cache: the attention function stores them here by layer.
-    With `plain`, the step of `strop.model.plain` replaces the model's own modules. With `prefixes`
-    the keys of prompts are kept under the name `weights`, and read from there.
+    With `plain`, the step of `strop.model.plain` replaces the model's own modules; with `repeats`,
+    too, that of `strop.model.fixed`. With `prefixes` the keys of prompts are kept under the name
+    `weights`, and read from there.
     """
 
     def __init__(
@@ -94,11 +96,13 @@ class TreeDecoder:
         *,
         plain: bool,
         shared: bool,
+        repeats: bool = False,
         prefixes: Prefixes | None = None,
         weights: str = "",
     ) -> None:
         self.causal_lm = causal_lm
         self.plain = PlainStep(causal_lm.get_decoder()) if plain else None
+        self.repeats = Repeats(causal_lm, self.plain) if repeats and self.plain else None
         self.device = causal_lm.device
         self.shared, self.prefixes, self.weights = shared, prefixes, weights
         self.keys: dict[int, LayerKeys] = {}
@@ -140,7 +144,8 @@ class TreeDecoder:
             self.group_R = torch.cat([self.group_R, groups])
             self.lengths_P = torch.cat([self.lengths_P, reading.lengths_P])
             self.longest = max(self.longest, longest)
-            self.members = Members(self.group_R)
+            self.members = Members(self.group_R, len(self.lengths_P))
+        self._keys_moved()
         self._rows_changed()
         return logits_of(self.causal_lm, hidden_1LH[0, reading.last_P])
 
@@ -150,6 +155,12 @@ class TreeDecoder:
         positions_R = self.slot - self.start_R
         if self.shared:
             positions_R = positions_R + self.lengths_P[self.group_R]
+        if self.repeats is not None:
+            lengths_R = self.lengths_P[self.group_R] if self.shared else None
+            rows = Rows(self.slot, tokens_R, positions_R, self.start_R, self.members, lengths_R)
+            logits_RV = self.repeats(self.keys, rows)
+            self.slot += 1
+            return logits_RV
         self.hidden = {None: self.hidden[None]} if None in self.hidden else {}
         if self.plain is not None:
             hidden_RH = self.plain(tokens_R, positions_R, self.attend)
@@ -170,12 +181,7 @@ class TreeDecoder:
         for keys in self.keys.values():
             keys.move(parent_R[moved], moved, self.first, self.slot)
         if self.shared:
-            left_P, self.group_R = torch.unique(self.group_R[parent_R], return_inverse=True)
-            if len(left_P) < len(self.lengths_P):
-                self.lengths_P = self.lengths_P[left_P]
-                for keys in self.keys.values():
-                    keys.keep_prompts(left_P)
-            self.members = Members(self.group_R)
+            self._regroup(self.group_R[parent_R])
         self._rows_changed()
 
     def of_prompts(self, seen_T: torch.Tensor) -> list[torch.Tensor]:
@@ -188,26 +194,11 @@ class TreeDecoder:
         self, layer: int, q_RHD: torch.Tensor, k_RKD: torch.Tensor, v_RKD: torch.Tensor
     ) -> torch.Tensor:
         """One new token per row sees its prompt, its own tokens and itself, [R, heads * D]."""
-        keys, seen = self.keys[layer], slice(self.first, self.slot + 1)
-        scoring = keys.scoring
+        keys, members = self.keys[layer], self.members
+        times = members.times if members is not None else None
         keys.append(self.slot, k_RKD, v_RKD)
-        rows, kv_heads, size = k_RKD.shape
-        q_RKSD = (q_RHD * scoring.scale).view(rows, kv_heads, -1, size)
-        scores = q_RKSD @ keys.own_k[:rows, :, seen].transpose(-1, -2)
-        if self.members is not None and keys.prompt_k is not None:
-            on_prompt = self.members.times(q_RKSD, keys.prompt_k.transpose(-1, -2))
-            scores = torch.cat([on_prompt, scores], -1)
-        if scoring.softcap is not None:
-            scores = scoring.softcap * torch.tanh(scores / scoring.softcap)
-        hidden = self._hidden(scoring.window)
-        if hidden is not None:
-            scores[..., : hidden.shape[-1]].masked_fill_(hidden, -1e30)
-        weights = _softmax(scores, scoring.sinks).to(v_RKD.dtype)
-        own = seen.stop - seen.start
-        out = weights[..., -own:] @ keys.own_v[:rows, :, seen]
-        if self.members is not None and keys.prompt_v is not None:
-            out = out + self.members.times(weights[..., :-own], keys.prompt_v)
-        return out.reshape(rows, -1)
+        seen = slice(self.first, self.slot + 1)
+        return attended(q_RHD, keys, seen, times, self._hidden(keys.scoring.window))
 
     def store(self, layer: int, k_PKLD: torch.Tensor, v_PKLD: torch.Tensor, how: Scoring) -> None:
         """The keys of the prompts that join, in one layer."""
@@ -221,6 +212,21 @@ class TreeDecoder:
             keys.add_prompts(k_PKLD, v_PKLD)
         if self.prefixes is not None:
             joining.stored.append((k_PKLD, v_PKLD))
+
+    def _regroup(self, group_R: torch.Tensor) -> None:
+        """Forget prompts that no row has. Where steps are repeated, only when that halves them, and
+        the rectangle stays as wide as it was: another shape is another graph."""
+        left_P, regrouped_R = torch.unique(group_R, return_inverse=True)
+        most = len(self.lengths_P) // 2 if self.repeats is not None else len(self.lengths_P) - 1
+        width = 0
+        if len(left_P) <= most:
+            group_R, self.lengths_P = regrouped_R, self.lengths_P[left_P]
+            for keys in self.keys.values():
+                keys.keep_prompts(left_P)
+            self._keys_moved()
+        elif self.repeats is not None and self.members is not None:
+            width = self.members.width
+        self.group_R, self.members = group_R, Members(group_R, len(self.lengths_P), width)
 
     def _known(self, prompts: Sequence[tuple[int, ...]]) -> list[Known | None]:
         if self.prefixes is None:
@@ -244,6 +250,11 @@ class TreeDecoder:
             keys.relay(Relaid(len(self.start_R), self.first, self.slot, width, self.room))
         self.start_R = self.start_R - self.first
         self.slot, self.first = width, 0
+        self._keys_moved()
+
+    def _keys_moved(self) -> None:
+        if self.repeats is not None:
+            self.repeats.moved()
 
     def _rows_changed(self) -> None:
         self.first = int(self.start_R.min())
@@ -275,15 +286,6 @@ class TreeDecoder:
                 on_prompt |= now_R1 - place_L >= window
             hidden = torch.cat([on_prompt, hidden], 1)
         return hidden[:, None, None] if hidden.any() else None
-
-
-def _softmax(scores: torch.Tensor, sinks: torch.Tensor | None) -> torch.Tensor:
-    """float32 weights of [R, kv, shared, keys]; a sink takes part in the sum and has no value."""
-    if sinks is None:
-        return torch.softmax(scores, -1, dtype=torch.float32)
-    rows, kv_heads = scores.shape[:2]
-    sink = sinks.to(scores.dtype).view(1, kv_heads, -1, 1).expand(rows, -1, -1, 1)
-    return torch.softmax(torch.cat([scores, sink], -1), -1, dtype=torch.float32)[..., :-1]
 
 
 def prefill_attention(

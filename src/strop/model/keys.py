@@ -6,6 +6,7 @@ later: what lies before its beginning belongs to nobody and is hidden from it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -58,10 +59,7 @@ class LayerKeys:
     def add_own(self, to: Relaid, k_PKLD: torch.Tensor, v_PKLD: torch.Tensor) -> None:
         """Rows after those that moved, whose own keys end where theirs do; L may be 0."""
         for own, new in ((self.own_k, k_PKLD), (self.own_v, v_PKLD)):
-            place = own[to.rows : to.rows + len(new), :, : to.width]
-            before = to.width - new.shape[2]
-            place[:, :, :before] = 0
-            place[:, :, before:] = new
+            own[to.rows : to.rows + len(new), :, to.width - new.shape[2] : to.width] = new
 
     def add_prompts(self, k_PKLD: torch.Tensor, v_PKLD: torch.Tensor) -> None:
         """Prompts that rows share, as the groups after those that there are."""
@@ -84,11 +82,10 @@ class LayerKeys:
 
 
 def _relaid(own: torch.Tensor, to: Relaid) -> torch.Tensor:
-    """Slots before the keys are 0: nobody looks at them, but what is no number would spread."""
-    new = own.new_empty(to.room, own.shape[1], to.width + max(to.width // 4, FIRST_SLOTS),
+    """Slots without keys are 0: nobody looks at them, but what is no number would spread."""
+    new = own.new_zeros(to.room, own.shape[1], to.width + max(to.width // 4, FIRST_SLOTS),
                         own.shape[3])  # fmt: skip
     before = to.width - (to.stop - to.first)
-    new[: to.rows, :, :before] = 0
     new[: to.rows, :, before : to.width] = own[: to.rows, :, to.first : to.stop]
     return new
 
@@ -103,13 +100,13 @@ def _stacked(above: torch.Tensor, below: torch.Tensor) -> torch.Tensor:
 class Members:
     """Which rows share a prompt, and the rectangle [groups, width] they are laid in for it.
 
-    `group_R` numbers the prompt of each row; every prompt has one. In the rectangle a group with
-    fewer than `width` rows repeats one, and the repetition is left out on the way back.
+    `group_R` numbers the prompt of each row. In the rectangle a group with fewer than `width` rows
+    repeats one, and the repetition is left out on the way back.
     """
 
-    def __init__(self, group_R: torch.Tensor) -> None:
-        count_P = torch.bincount(group_R)
-        self.groups, self.width = len(count_P), int(count_P.max())
+    def __init__(self, group_R: torch.Tensor, groups: int, least_width: int = 0) -> None:
+        count_P = torch.bincount(group_R, minlength=groups)
+        self.groups, self.width = groups, max(int(count_P.max()), least_width)
         order = group_R.argsort(stable=True)
         row_R = torch.arange(len(order), device=order.device)
         start_P = count_P.cumsum(0) - count_P
@@ -121,8 +118,58 @@ class Members:
 
     def times(self, x_RKSA: torch.Tensor, matrix_PKAB: torch.Tensor) -> torch.Tensor:
         """Every row times its prompt's matrix, [rows, kv, shared, B]."""
-        x = x_RKSA if self.in_place else x_RKSA.index_select(0, self.row_S)
-        shape = (self.width, x.shape[2])
-        x = x.unflatten(0, (self.groups, self.width)).transpose(1, 2).flatten(2, 3)
-        out: torch.Tensor = (x @ matrix_PKAB).unflatten(2, shape).transpose(1, 2).flatten(0, 1)
-        return out if self.in_place else out.index_select(0, self.slot_R)
+        if self.in_place:
+            return in_rectangle(x_RKSA, self.width, matrix_PKAB)
+        x = x_RKSA.index_select(0, self.row_S)
+        return in_rectangle(x, self.width, matrix_PKAB).index_select(0, self.slot_R)
+
+
+def in_rectangle(x_SKSA: torch.Tensor, width: int, matrix_PKAB: torch.Tensor) -> torch.Tensor:
+    """Rows times matrices, of which each belongs to the next `width` rows."""
+    shape = (width, x_SKSA.shape[2])
+    x = x_SKSA.unflatten(0, (len(matrix_PKAB), width)).transpose(1, 2).flatten(2, 3)
+    out: torch.Tensor = (x @ matrix_PKAB).unflatten(2, shape).transpose(1, 2).flatten(0, 1)
+    return out
+
+
+Times = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""`Members.times`: every row times its prompt's matrix."""
+
+
+def attended(
+    q_RHD: torch.Tensor,
+    keys: LayerKeys,
+    seen: slice,
+    times: Times | None,
+    hidden: torch.Tensor | None,
+) -> torch.Tensor:
+    """What rows read of their prompts and of the slots `seen`, [R, heads * D].
+
+    `hidden`, [R, 1, 1, keys], are the keys that a row must not see: of prompts first, then of
+    slots; those beyond its end are seen. `times` is `None` where rows have prompts of their own.
+    """
+    scoring, rows = keys.scoring, len(q_RHD)
+    own_k, own_v = keys.own_k[:rows, :, seen], keys.own_v[:rows, :, seen]
+    q_RKSD = (q_RHD * scoring.scale).view(rows, own_k.shape[1], -1, own_k.shape[3])
+    scores = q_RKSD @ own_k.transpose(-1, -2)
+    if times is not None and keys.prompt_k is not None:
+        scores = torch.cat([times(q_RKSD, keys.prompt_k.transpose(-1, -2)), scores], -1)
+    if scoring.softcap is not None:
+        scores = scoring.softcap * torch.tanh(scores / scoring.softcap)
+    if hidden is not None:
+        scores[..., : hidden.shape[-1]].masked_fill_(hidden, -1e30)
+    weights = _softmax(scores, scoring.sinks).to(own_v.dtype)
+    own = own_v.shape[2]
+    out = weights[..., -own:] @ own_v
+    if times is not None and keys.prompt_v is not None:
+        out = out + times(weights[..., :-own], keys.prompt_v)
+    return out.reshape(rows, -1)
+
+
+def _softmax(scores: torch.Tensor, sinks: torch.Tensor | None) -> torch.Tensor:
+    """float32 weights of [R, kv, shared, keys]; a sink takes part in the sum and has no value."""
+    if sinks is None:
+        return torch.softmax(scores, -1, dtype=torch.float32)
+    rows, kv_heads = scores.shape[:2]
+    sink = sinks.to(scores.dtype).view(1, kv_heads, -1, 1).expand(rows, -1, -1, 1)
+    return torch.softmax(torch.cat([scores, sink], -1), -1, dtype=torch.float32)[..., :-1]

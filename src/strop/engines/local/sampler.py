@@ -9,6 +9,7 @@ from dataclasses import replace
 from strop.engines.endings import stop_ids, stopped, text_of
 from strop.engines.engine import Request, Sampling
 from strop.model.decode import Decoder, RereadDecoder, TreeDecoder, honours_plain
+from strop.model.fixed import repeatable
 from strop.model.logprobs import bare, eval_mode, honours_tree
 from strop.model.network import Policy
 from strop.model.prefixes import Prefixes
@@ -24,6 +25,7 @@ class LocalSampler:
         self.causal_lm = bare(policy.model)
         self.by_tree = honours_tree(self.causal_lm)
         self.plain = self.by_tree and honours_plain(self.causal_lm)
+        self.repeats = self.plain and repeatable(self.causal_lm)
         self.stop_ids = stop_ids(self.causal_lm, self.tokenizer)
 
     @contextmanager
@@ -45,8 +47,9 @@ class LocalSampler:
         if not self.by_tree:
             return RereadDecoder(self.causal_lm)
         return TreeDecoder(
-            self.causal_lm, plain=self.plain, shared=shared, prefixes=prefixes, weights=weights
-        )
+            self.causal_lm, plain=self.plain, shared=shared, repeats=self.repeats,
+            prefixes=prefixes, weights=weights,
+        )  # fmt: skip
 
     def said(self, sampling: Sampling, ids: list[int]) -> bool:
         """Whether the answer so far contains a stop string."""

@@ -14,7 +14,7 @@ from strop.engines.local.engine import LocalEngine
 from strop.model import reading
 from strop.model.prefixes import BLOCK, LayerPair, Prefixes
 from strop.types import Completion
-from tests.engines.test_continuous import engine_named, expect_same
+from tests.support.arrivals import engine_named, expect_same
 from tests.support.rollouts import prompts
 from tests.support.sampling import prompted
 

@@ -35,7 +35,7 @@ from strop.recipe.train.model import ModelRecipe
 from strop.rollout.routed import routed_tree
 from strop.train.loop.parity import Parity, expect_parity
 from strop.types import Completion, Origin, Routes, Task, Tree
-from tests.engines.test_continuous import arrivals
+from tests.support.arrivals import arrivals
 from tests.support.engine_servers import engine_server
 from tests.support.experts import drawn_routes, mixture, save_mixture
 from tests.support.families import model_of

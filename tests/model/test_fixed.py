@@ -20,7 +20,7 @@ from strop.model.fixed import FixedStep, Repeats, lowered, repeatable
 from strop.model.logprobs import TreeScorer
 from strop.model.network import Policy
 from strop.types import Completion
-from tests.engines.test_continuous import STOP, arrivals, expect_same, mixed
+from tests.support.arrivals import STOP, arrivals, expect_same, mixed
 from tests.support.families import model_of
 from tests.support.rollouts import Words, prompts
 from tests.support.sampling import prompted

@@ -18,7 +18,7 @@ from strop.model.adapters import add_lora
 from strop.model.load import load_for_inference
 from strop.recipe.train.model import LoraRecipe
 from strop.types import Origin, Task
-from tests.engines.test_continuous import expect_same
+from tests.support.arrivals import expect_same
 
 LONG, SHORT = 60, 4
 IDS = (2, 40, 41, 42, 43, 3, *range(20, 34))

@@ -27,7 +27,7 @@ from strop.model.load import load_policy
 from strop.model.save import save_network
 from strop.recipe.train.model import ModelRecipe
 from strop.types import Completion, Origin, Task
-from tests.engines.test_continuous import expect_same
+from tests.support.arrivals import expect_same
 
 IDS = (2, 40, 41, 42, 3)
 

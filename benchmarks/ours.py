@@ -79,7 +79,7 @@ class StropTrainer:
         state = TrainState(policy, frozen)
         learner = PolicyGradient(self.recipe, state, policy, None)
         updater = Updater(state, self.recipe.optim.max_grad_norm)
-        (update,) = learner.updates(_groups(batch, self.spec.case.group))
+        (update,) = learner.updates([_groups(batch, self.spec.case.group)])
         metrics = updater.step(update, learning_rate=0.0, where="the check")
         return Step(metrics["loss"].result(), metrics["grad_norm"].result())
 

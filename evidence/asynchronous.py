@@ -35,7 +35,7 @@ from strop.train.rundir.directory import is_finished
 Recipe = dict[str, Any]
 
 AHEAD = {"kind": "async", "max_staleness": 2}
-CASES = ((1.0, 64), (4.0, 8))
+CASES = ((1.0, 32), (4.0, 8))
 """How many times as long as an update the engine takes for a step's answers, and how many passes
 over the samples an update makes: the more, the less the trainer's own share of HTTP counts."""
 STEPS, WARM_UP = 12, 3

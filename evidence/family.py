@@ -164,7 +164,7 @@ def measure(name: str, model: Path, suite: Path, example: Path, out: Path) -> No
 def strop(*arguments: str) -> tuple[float, float]:
     """Run a command of strop; its seconds of processor time and its peak memory in MB."""
     print("strop", *arguments, flush=True)
-    command = [sys.executable, "-P", "-m", "strop.cli", *arguments]
+    command = [sys.executable, "-P", "-m", "strop", *arguments]
     child = os.posix_spawn(sys.executable, command, os.environ)
     _, status, usage = os.wait4(child, 0)
     if os.waitstatus_to_exitcode(status):

@@ -89,7 +89,7 @@ def row_of(size: str, adapter: str, method: str, model: Path, out: Path) -> Row:
                              capture_output=True, text=True)  # fmt: skip
         measured = json.loads(run.stdout.splitlines()[-1])
         kept.write_text(json.dumps(measured))
-    said = subprocess.run([sys.executable, "-P", "-m", "strop.cli", "estimate", str(recipe),
+    said = subprocess.run([sys.executable, "-P", "-m", "strop", "estimate", str(recipe),
                            "--json"], check=True, capture_output=True, text=True)  # fmt: skip
     estimated = json.loads(said.stdout)["memory_gib"]["likely"]
     return {"name": name, "estimated": estimated,

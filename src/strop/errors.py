@@ -9,13 +9,15 @@
     |   |-- RewardError            a reward file that cannot be loaded or used
     |   |-- SandboxError           no wall around untrusted code holds on this machine
     |   |-- OutputError            an output folder that belongs to something else
-    |   `-- RegistryError          an entry that does not exist, a promotion without proof
+    |   |-- RegistryError          an entry that does not exist, a promotion without proof
+    |   `-- HubError               a model hub: a name or revision it does not have, no token
     |-- TrainingError              a run that cannot go on: exit code 1
     |   |-- UnscoredError          too few completions could be scored
     |   |-- NotFiniteError         loss or gradient is NaN or infinite
     |   |-- HttpError              a server did not answer, whatever was tried
     |   |-- BudgetError            as many requests or tokens as allowed were used
-    |   `-- StoppedByAlarm         an alarm ended the run, the state was saved
+    |   |-- StoppedByAlarm         an alarm ended the run, the state was saved
+    |   `-- OtherProcessError      another process of the run stopped, with its exit code
     |-- MissingEvidenceError       scores that cannot be compared: exit code 12
     `-- StoppedBySignal            a signal came, the state was saved: exit code 128 + number
 
@@ -98,6 +100,10 @@ class RegistryError(UsageError):
     """The registry refuses: unknown entry, or a promotion without a passing verdict."""
 
 
+class HubError(UsageError):
+    """The model hub does not have it, or does not give or take it."""
+
+
 class TrainingError(StropError):
     """A run cannot go on."""
 
@@ -140,6 +146,21 @@ class StoppedByAlarm(TrainingError):  # noqa: N818 - it is an event, not an erro
             f"the run was ended by an alarm: {said}",
             fix=f"change the recipe into another output, {go_on}",
         )
+
+
+class OtherProcessError(TrainingError):
+    """Another process of this run stopped; `rank` is None where it is only seen to be gone."""
+
+    def __init__(self, rank: int | None, said: str, exit_code: int) -> None:
+        self.rank = rank
+        if rank is None:
+            super().__init__(
+                f"another process of this run is gone, or does not answer: {said}",
+                fix="its own message, where it left one, says why; then go on with --resume",
+            )
+        else:
+            super().__init__(f"process {rank} of this run stopped: {said}")
+        self.exit_code = exit_code
 
 
 class MissingEvidenceError(StropError):

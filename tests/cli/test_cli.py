@@ -76,7 +76,7 @@ def test_help_is_fast() -> None:
     listed = re.findall(r"^[│ ]+([a-z][a-z-]*) {2,}", result.stdout, flags=re.M)
     assert sorted(listed) == sorted({verb[0] for verb in VERBS})
     bare = cpu_seconds("-c", "import typer, rich.console", runs=3)
-    assert cpu_seconds("-m", "strop.cli", "--help", runs=3) < max(0.3, 2 * bare)
+    assert cpu_seconds("-m", "strop", "--help", runs=3) < max(0.3, 2 * bare)
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -280,6 +280,6 @@ def test_doctor_finds_the_tree_forward_exact() -> None:
 
 
 def test_closed_pipe(recipe: Path) -> None:
-    command = f"{sys.executable} -m strop.cli train {recipe} --json | head -1"
+    command = f"{sys.executable} -m strop train {recipe} --json | head -1"
     result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert "Traceback" not in result.stderr

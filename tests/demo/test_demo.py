@@ -97,7 +97,7 @@ def test_an_existing_demo_is_left_as_it_is(tmp_path: Path) -> None:
 def test_the_whole_demo(seed: int, tmp_path: Path) -> None:
     """What each stage buys, on 400 held-out equations."""
     out = tmp_path / "demo"
-    command = [sys.executable, "-m", "strop.cli", "demo", "--json", "--seed", str(seed)]
+    command = [sys.executable, "-m", "strop", "demo", "--json", "--seed", str(seed)]
     done = subprocess.run(
         [*command, "--out", str(out)], capture_output=True, text=True, check=False
     )

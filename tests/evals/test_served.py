@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from strop.cli.app import app
 from strop.demo.model import raw_model, train_tokenizer
@@ -62,6 +62,12 @@ def suite(make_suite: MakeSuite, write_rows: WriteRows, tmp_path: Path) -> Suite
     return make_suite(GENERATE, SAMPLED, PAIRS, QUIZ, PROSE, OWN, seed=3)
 
 
+def refused_with(result: Result) -> str:
+    """The message of a command that was refused."""
+    assert isinstance(result.exception, UsageError)
+    return str(result.exception)
+
+
 def served(*urls: str, **options: Any) -> HoldersRecipe:
     return HoldersRecipe(kind="vllm", url=list(urls), **options)
 
@@ -107,6 +113,54 @@ class TestEvals:
         found = CliRunner().invoke(app, given, catch_exceptions=False)
         assert json.loads(found.output)["scores"]["quiz/acc"] >= 0
         assert json.loads((tmp_path / "out/summary.json").read_text())["model"]["engine"] == "vllm"
+
+    def test_a_dry_run_looks_at_the_servers(
+        self, make_suite: MakeSuite, process: str, model_folder: Path, tmp_path: Path
+    ) -> None:
+        make_suite(GENERATE)
+        given = ["eval", str(tmp_path / "suite.yaml"), "--model", str(model_folder),
+                 "--output", str(tmp_path / "out"), "--dry-run"]  # fmt: skip
+
+        def said(*more: str) -> str:
+            return refused_with(CliRunner().invoke(app, [*given, *more]))
+
+        assert "no server answers here within 5 s" in said("--engine", "http://127.0.0.1:9")
+        longer = "tasks.0.sampling={max_tokens: 4000}"
+        found = said("--engine", process, "--set", longer)
+        assert "the longest prompt and its answer need" in found
+
+    def test_a_dry_run_looks_at_an_endpoint(
+        self, make_suite: MakeSuite, process: str, model_folder: Path, tmp_path: Path
+    ) -> None:
+        make_suite(GENERATE)
+        given = ["eval", str(tmp_path / "suite.yaml"), "--output", str(tmp_path / "out"),
+                 "--dry-run", "--endpoint"]  # fmt: skip
+        runner = CliRunner()
+        nobody = runner.invoke(app, [*given, "http://127.0.0.1:9/v1", "--model", "m"])
+        assert "no endpoint answers here within 5 s" in refused_with(nobody)
+        other = runner.invoke(app, [*given, f"{process}/v1", "--model", "another"])
+        assert "the endpoint has no model 'another'" in refused_with(other)
+        assert f"give one that it has: {model_folder}" in refused_with(other)
+        right = runner.invoke(app, [*given, f"{process}/v1", "--model", str(model_folder)])
+        assert "would measure greedy: 12 items" in right.output
+
+    @pytest.mark.parametrize(
+        ("address", "fix"),
+        [
+            ("http://a:1,http://b:2", "repeat it: --engine http://a:1 --engine http://b:2"),
+            ("http://a:1/v1", "give the server's own: --engine http://a:1"),
+            ("http://a:1/v1/", "give the server's own: --engine http://a:1"),
+        ],
+    )
+    def test_what_is_no_address_of_one_server_has_the_fix_that_helps(
+        self, make_suite: MakeSuite, tmp_path: Path, address: str, fix: str
+    ) -> None:
+        make_suite(GENERATE)
+        given = ["eval", str(tmp_path / "suite.yaml"), "--model", "m", "--engine", address,
+                 "--output", str(tmp_path / "out")]  # fmt: skip
+        error = CliRunner().invoke(app, given).exception
+        assert isinstance(error, UsageError)
+        assert error.fix == fix
 
     def test_what_needs_distributions_is_refused_before_anybody_is_asked(
         self, make_suite: MakeSuite, model_folder: Path, tmp_path: Path

@@ -137,7 +137,7 @@ def by_command(seed: int, number: int, parent: Path) -> dict[str, Any]:
     words = [word.format(file.name) for word in COMMANDS[kind]]
     started = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, "-m", "strop.cli", *words], cwd=folder, check=False,
+        [sys.executable, "-m", "strop", *words], cwd=folder, check=False,
         capture_output=True, text=True, errors="backslashreplace", timeout=300,
     )  # fmt: skip
     fault = None

@@ -45,7 +45,7 @@ class Life:
 
 
 def strop(*args: str) -> list[str]:
-    return [sys.executable, "-m", "strop.cli", *args]
+    return [sys.executable, "-m", "strop", *args]
 
 
 def prepare(folder: Path) -> Path:

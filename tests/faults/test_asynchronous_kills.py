@@ -45,7 +45,7 @@ def test_twenty_kills(model_folder: Path, write_rows: WriteRows, tmp_path: Path)
     with process(model_folder) as url:
         recipe["rollout"]["engine"] = {"kind": "vllm", "url": url}
         (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-        command = [sys.executable, "-m", "strop.cli", "train", str(tmp_path / "recipe.yaml"),
+        command = [sys.executable, "-m", "strop", "train", str(tmp_path / "recipe.yaml"),
                    "--resume", "--json"]  # fmt: skip
         while not (output / "final").exists():
             child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)

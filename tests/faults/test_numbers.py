@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from strop.data.order import DataMixture, DrawnRecords, Part
+from strop.distributed.world import Counts
 from strop.errors import NotFiniteError, TrainingError
 from strop.losses.reduce import Loss
 from strop.recipe.loading.load import load_recipe
@@ -21,7 +22,6 @@ from strop.recipe.train.alarm import PolicyAlarms
 from strop.train.loop.memory import explained
 from strop.train.loop.state import Trained
 from strop.train.loop.updater import MicroBatchLoss, Update
-from strop.train.loop.world import Counts
 from strop.train.methods.policy_gradient import PolicyGradient
 from strop.train.methods.supervised import SupervisedMethod
 from strop.train.monitor.alarms import AlarmWatch

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from strop.losses.mismatch import mismatch_weights
+from strop.losses.mismatch import Moments, effective_share, mismatch_weights
 from tests.support.policy_cases import BRANCH, LENGTHS, vector
 
 SAMPLER = vector(-1.0, -1.0, -1.0, -1.0, -1.0)
@@ -46,20 +46,20 @@ class TestMismatch:
         assert found.masked_N.tolist() == [bool(m) for m in masked]
         raw = [4, 0.5, 0.1, 3, 2] if level == "token" else [2, 2, 0.6, 0.6, 0.6]
         ess = sum(raw) ** 2 / (5 * sum(w * w for w in raw))  # before any bound
-        assert found.ess == pytest.approx(ess)
+        assert effective_share([found.moments]) == pytest.approx(ess)
 
     @pytest.mark.parametrize("level", ["token", "sequence"])
     def test_equal_probabilities_change_nothing(self, level: Any) -> None:
         found = mismatch_weights(SAMPLER, SAMPLER, BRANCH, level=level, bound="mask", cap=2.0)
         assert found.weight_N.tolist() == [1.0] * 5
-        assert found.ess == pytest.approx(1.0, abs=1e-12)
+        assert effective_share([found.moments]) == pytest.approx(1.0, abs=1e-12)
         assert not found.masked_N.any()
 
     def test_one_token_that_carries_all(self) -> None:
         found = mismatch_weights(
             vector(0, -60, -60, -60, -60), SAMPLER, BRANCH, level="token", bound="truncate", cap=2.0
         )
-        assert found.ess == pytest.approx(1 / 5)
+        assert effective_share([found.moments]) == pytest.approx(1 / 5)
 
     @pytest.mark.parametrize("level", ["token", "sequence"])
     @pytest.mark.parametrize("bound", ["truncate", "mask"])
@@ -78,8 +78,8 @@ class TestMismatch:
         assert (found.weight_N <= 2.0).all()
         even = apart[0] == apart[1] and level == "token"
         if even:
-            assert found.ess == pytest.approx(1.0, rel=1e-5)
-        assert 0 < found.ess <= 1 + 1e-6
+            assert effective_share([found.moments]) == pytest.approx(1.0, rel=1e-5)
+        assert 0 < effective_share([found.moments]) <= 1 + 1e-6
 
     def test_makes_the_expectation_right(self) -> None:
         """E_q[w f] = E_p[f], exactly: every token of a small vocabulary with its probability. With
@@ -109,3 +109,13 @@ class TestMismatch:
             )
             last = found.weight_N.view(9, 2)[:, 1]
             assert (abs(float((probability * last * worth).sum()) - exact) < 1e-9) is right
+
+
+def test_the_effective_share_of_parts_is_that_of_the_whole() -> None:
+    """Weights far apart in scale, so that their squares would overflow in float32."""
+    log_N = torch.tensor([60.0, 59.0, -80.0, 58.5, 60.2], dtype=torch.float64)
+    weight_N = (log_N - 60).exp()
+    whole = float(weight_N.sum() ** 2 / (5 * weight_N.square().sum()))
+    parts = [Moments.of(log_N[:1]), Moments.of(log_N[1:3]), Moments.of(log_N[3:])]
+    assert effective_share(parts) == pytest.approx(whole, rel=1e-12)
+    assert effective_share([Moments.of(log_N)]) == pytest.approx(whole, rel=1e-12)

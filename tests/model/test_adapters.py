@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -328,6 +329,21 @@ class TestQuantised:
             training = policy.score(trees).logprobs_N
             policy.model.eval()
             assert torch.equal(policy.score(trees).logprobs_N, training)
+
+    @pytest.mark.parametrize("left", [False, True])
+    def test_the_file_of_the_whole_weights_is_let_go(
+        self, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: bool
+    ) -> None:
+        """Planted: embeddings that stay places in the mapped file."""
+        own = shutil.copytree(model_folder, tmp_path / "own")  # a file that nothing else maps
+        if left:
+            monkeypatch.setattr("strop.model.load.without_its_file", lambda model: model)
+        recipe = ModelRecipe(path=str(own), lora=LoraRecipe(rank=4), quantize="nf4")
+        policy = load_policy(recipe)
+        mapped = str(own / "model.safetensors") in Path("/proc/self/maps").read_text()
+        assert mapped == left
+        stored = load_file(own / "model.safetensors")["model.embed_tokens.weight"]
+        assert torch.equal(policy.model.get_input_embeddings().weight, stored)
 
     def test_without_an_adapter_it_is_refused(self, recipes: dict[str, Path]) -> None:
         with pytest.raises(RecipeError, match=r"quantized weights cannot be trained"):

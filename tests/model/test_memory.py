@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Sequence
-from typing import Any
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from strop.engines.draws import DrawKey
@@ -25,40 +21,12 @@ from strop.recipe.train.run import RunRecipe
 from strop.train.loop.micro_batches import forward_tokens, micro_batches, split_group
 from strop.train.loop.optim import Optimizers
 from strop.train.loop.state import TrainState
-from strop.train.rundir.checkpoint import capture
+from strop.train.rundir.checkpoint import capture, random_states
 from strop.types import Branch, Tree
+from tests.support.held import Held
 from tests.support.sampling import engine_of, prompted, sample
 
 VOCABULARY = 4096
-
-
-class Held(TorchDispatchMode):
-    """Bytes of the tensors made inside that are alive, their peak, and the largest tensor."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.alive: dict[int, int] = {}
-        self.peak = self.largest = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        before = {t.untyped_storage()._cdata for t in tree_iter((args, kwargs)) if _is_tensor(t)}
-        out = func(*args, **(kwargs or {}))
-        for tensor in filter(_is_tensor, tree_iter(out)):
-            storage = tensor.untyped_storage()
-            if storage._cdata in before or storage._cdata in self.alive:
-                continue
-            self.alive[storage._cdata] = storage.nbytes()
-            weakref.finalize(storage, self.alive.pop, storage._cdata, None)
-            self.largest = max(self.largest, storage.nbytes())
-        self.peak = max(self.peak, self.now())
-        return out
-
-    def now(self) -> int:
-        return sum(self.alive.values())
-
-
-def _is_tensor(value: object) -> bool:
-    return isinstance(value, torch.Tensor)
 
 
 def policy_of_size(**sizes: int) -> Policy:
@@ -192,6 +160,6 @@ def test_the_last_checkpoint_is_no_copy() -> None:
     weight = policy.model.get_decoder().layers[0].mlp.up_proj.weight
     name = "model.layers.0.mlp.up_proj.weight"
     for copy in (True, False):
-        taken = capture(state, copy=copy).networks[""][1][name]
+        taken = capture(state, random_states(), copy=copy).networks[""][1][name]
         assert torch.equal(taken, weight)
         assert (taken.data_ptr() == weight.data_ptr()) is not copy

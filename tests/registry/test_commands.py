@@ -98,7 +98,7 @@ class TestCommands:
     def test_every_verb_has_an_example_and_speaks_json(self) -> None:
         listed = CliRunner().invoke(app, ["registry", "--help"]).output
         verbs = [line.split()[0] for line in listed.split("Commands:")[1].splitlines() if line]
-        assert len(verbs) == 13
+        assert len(verbs) == 14
         for verb in verbs:
             said = CliRunner().invoke(app, ["registry", verb, "--help"]).output
             assert f"Example: strop registry {verb}" in said

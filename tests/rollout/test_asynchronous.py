@@ -21,6 +21,7 @@ from strop.engines.engine import Request
 from strop.engines.publish import Publisher
 from strop.errors import UnscoredError, UsageError
 from strop.recipe.loading.load import load_recipe
+from strop.recipe.train.rollout import RolloutRecipe
 from strop.recipe.train.source import AsynchronousRecipe
 from strop.rollout import asynchronous
 from strop.rollout.asynchronous import AsynchronousSource, IdleClock, ages_of
@@ -121,6 +122,17 @@ def make(recipes: dict[str, Path]) -> Callable[..., AsynchronousSource]:
 
 def prompts_of(gathered: StepRollouts) -> list[int]:
     return [group.rollout.prompt_ids[0] for group in gathered.groups]
+
+
+@pytest.mark.parametrize(
+    ("source", "level"),
+    [(None, "none"), ({"kind": "async", "max_staleness": 0}, "none"),
+     ({"kind": "async", "max_staleness": 1}, "token"), ({"kind": "async"}, "token")],
+)  # fmt: skip
+def test_tokens_are_weighed_where_they_may_be_older(source: Any, level: str) -> None:
+    """A source without staleness trains as the synchronous one does."""
+    given = {} if source is None else {"source": source}
+    assert RolloutRecipe.model_validate(given).mismatch.level == level
 
 
 class TestStaleness:
@@ -400,6 +412,29 @@ class TestFaults:
             pytest.raises(UnscoredError, match="KeyError"),
         ):
             make(Paced(at_once), reward=Dead()).next(0, 0)
+
+    def test_a_failed_reward_is_charged_to_the_step_that_learns_from_its_group(
+        self, make: Any
+    ) -> None:
+        """All that is drawn is scored before the first step ends; prompt n fails as `f<n>`."""
+
+        class Failing(ByIndex):
+            def judge_rollouts(self, rollouts: Sequence[Rollout]) -> Judged:
+                judged = super().judge_rollouts(rollouts)
+                failure = Failure(f"f{rollouts[0].prompt_ids[0]}", "KeyError", "raised", 1)
+                return Judged(judged.scores, (failure,))
+
+        source = make(Paced(at_once), reward=Failing(), staleness=2)
+        for step in range(3):
+            with pytest.warns(UserWarning, match="left 1 completions unscored"):
+                gathered = source.next(step, step)
+            if step == 0:
+                while len(source._arrived.groups) < 2 * BATCH:
+                    time.sleep(0.001)
+            assert [one.component for one in gathered.failures] == [
+                f"f{prompt}" for prompt in prompts_of(gathered)
+            ]
+        source.close()
 
     def test_a_trainer_that_waits_says_how_long(self, make: Any) -> None:
         """Two answers of 5 ms each are the least that the first group takes."""

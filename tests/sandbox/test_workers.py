@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -97,3 +98,29 @@ def test_closed_workers_leave_no_process(workers: Workers) -> None:
     assert len(pids) == 2
     workers.close()
     assert all(is_gone(pid) for pid in pids)
+
+
+PROGRAM = """
+import sys, threading, time
+from pathlib import Path
+from strop.sandbox.workers import Workers
+
+workers = Workers([sys.executable, "-I", "-S", "-c", sys.argv[1]], count=2)
+asked = [{"do": "hang"}] * int(sys.argv[3])
+threading.Thread(target=workers.ask, args=(asked, 600.0), daemon=True).start()
+while not Path(sys.argv[2]).exists():
+    time.sleep(0.01)
+print("ends", *(worker._process.pid for worker in workers._all if worker._process), flush=True)
+"""
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_end_of_the_program_waits_for_nobody(mark: Path, count: int) -> None:
+    """The workers would hang for 60 s, and are given 600."""
+    given = [sys.executable, "-c", PROGRAM, WORKER.format(mark=str(mark)), str(mark), str(count)]
+    said = subprocess.run(given, capture_output=True, text=True, timeout=45, check=True)
+    ends, *pids = said.stdout.split()
+    assert ends == "ends"
+    assert pids
+    assert all(is_gone(int(pid)) for pid in pids)
+    assert said.stderr == ""

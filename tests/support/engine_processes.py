@@ -23,7 +23,7 @@ STARTS_WITHIN = 300.0
 
 @contextmanager
 def process(model_folder: Path) -> Iterator[str]:
-    command = [sys.executable, "-P", "-m", "strop.cli", "engine", "serve", str(model_folder),
+    command = [sys.executable, "-P", "-m", "strop", "engine", "serve", str(model_folder),
                "--port", "0"]  # fmt: skip
     running = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert running.stdout is not None
@@ -35,10 +35,12 @@ def process(model_folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def vllm(folder: Path, *, rank: int | None = None, cpu: bool = True) -> Iterator[VllmServer]:
+def vllm(
+    folder: Path, *, rank: int | None = None, cpu: bool = True, shares: bool = False
+) -> Iterator[VllmServer]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = vllm_command(VLLM, str(folder), port, context=128, rank=rank, cpu=cpu)
+    command = vllm_command(VLLM, str(folder), port, context=128, rank=rank, cpu=cpu, shares=shares)
     environment = {**os.environ, **command.environment, "VLLM_CPU_KVCACHE_SPACE": "1"}
     with (folder / f"vllm-{port}.log").open("w") as log:
         process = subprocess.Popen(command.arguments, env=environment, stdout=log, stderr=log,

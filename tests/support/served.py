@@ -48,7 +48,7 @@ def nudge(policy: Policy, size: float = 0.02) -> None:
     draw = torch.Generator().manual_seed(9)
     with torch.no_grad():
         for weight in policy.trainable():
-            weight += size * torch.randn(weight.shape, generator=draw)
+            weight += size * torch.randn(weight.shape, generator=draw).to(weight.device)
 
 
 def killing_after(
@@ -100,6 +100,6 @@ def expect_stamped(engine: ServedEngine, policy: Policy, rounds: int) -> set[int
                 with torch.no_grad():
                     for weight, of_then in zip(policy.trainable(), kept[versions[0]], strict=True):
                         weight.copy_(of_then)
-                own = trained(policy, request, one[number])
-                assert torch.tensor(one[number].logprobs) == pytest.approx(own, abs=1e-5)
+                own = trained(policy, request, one[number])  # a version apart: 0.01 and more
+                assert torch.tensor(one[number].logprobs) == pytest.approx(own, abs=1e-4)
     return seen

@@ -8,7 +8,8 @@ with a real SGLang. Bodies are strict: a field that SGLang does not know is refu
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,6 +24,9 @@ from strop.engines.server.held import Held
 from strop.errors import UsageError
 from strop.model.logprobs import Head
 from strop.types import Branch, Origin, Task, Tree
+
+c10d: Any = torch.distributed.distributed_c10d
+"""Its type stubs leave out what is used here."""
 
 SEED = 42
 """What a request without a seed is drawn with."""
@@ -60,6 +64,33 @@ class FromDisk(Strict):
     weight_version: str | None = None
 
 
+class InitGroup(Strict):
+    master_address: str
+    master_port: int
+    rank_offset: int
+    world_size: int
+    group_name: str = "weight_update_group"
+    backend: str = "nccl"
+
+
+class DestroyGroup(Strict):
+    group_name: str = "weight_update_group"
+
+
+class FromDistributed(Strict):
+    names: list[str]
+    dtypes: list[str]
+    shapes: list[list[int]]
+    group_name: str = "weight_update_group"
+    flush_cache: bool = True
+    abort_all_requests: bool = False
+    weight_version: str | None = None
+
+
+class Memory(Strict):
+    tags: list[str] | None = None
+
+
 class Lora(Strict):
     lora_name: str
     lora_path: str = ""
@@ -72,6 +103,7 @@ class Sglang:
     deterministic: bool = True
     original_logprobs: bool = False
     preferred: dict[str, Any] | None = None
+    arguments: dict[str, Any] = field(default_factory=dict)
     abort: Callable[[asked.Request], bool] = lambda request: False
 
     def app(self, held: Held) -> FastAPI:
@@ -80,6 +112,7 @@ class Sglang:
         _add_what_it_says(app, held, self)
         _add_generate(app, held, self)
         _add_weights(app, held)
+        _add_transfers(app, held)
         return app
 
 
@@ -102,7 +135,10 @@ def _add_what_it_says(app: FastAPI, held: Held, how: Sglang) -> None:
 
     @app.get("/server_info")
     def server_info() -> Any:
-        return {"enable_deterministic_inference": how.deterministic, "version": "0.5.23"}
+        return {"enable_deterministic_inference": how.deterministic, "version": "0.5.23",
+                "device": "cpu", "tp_size": 1, "pp_size": 1, "dp_size": 1, "quantization": None,
+                "enable_memory_saver": False, "enable_weights_cpu_backup": False,
+                **how.arguments}  # fmt: skip
 
     @app.post("/tokenize")
     def tokenize(body: Annotated[dict[str, Any], Body()]) -> Any:
@@ -220,3 +256,48 @@ def _add_weights(app: FastAPI, held: Held) -> None:
             return {"success": False, "error_message": f"{body.lora_name} is not loaded"}
         await done(held.unload_adapter(body.lora_name))
         return {"success": True, "loaded_adapters": dict.fromkeys(held.adapters, "")}
+
+
+def _add_transfers(app: FastAPI, held: Held) -> None:
+    """Weights by a group of torch's, made as SGLang makes it; sleep is only noted."""
+    groups: dict[str, Any] = {}
+    app.state.slept = slept = list[str]()
+
+    @app.post("/init_weights_update_group")
+    def init(body: InitGroup) -> Any:
+        timeout = timedelta(seconds=60)
+        where = f"tcp://{body.master_address}:{body.master_port}"
+        store, rank, size = next(
+            c10d.rendezvous(where, body.rank_offset, body.world_size, timeout=timeout)
+        )
+        store.set_timeout(timeout)
+        groups[body.group_name] = c10d._new_process_group_helper(
+            size, rank, [], c10d.Backend(body.backend), c10d.PrefixStore(body.group_name, store),
+            group_name=body.group_name, timeout=timeout,
+        )[0]  # fmt: skip
+        c10d._world.pg_group_ranks[groups[body.group_name]] = {n: n for n in range(size)}
+        return {"success": True, "message": "Succeeded"}
+
+    @app.post("/update_weights_from_distributed")
+    def update(body: FromDistributed) -> Any:
+        came = {}
+        for name, dtype, shape in zip(body.names, body.dtypes, body.shapes, strict=True):
+            came[name] = torch.empty(shape, dtype=getattr(torch, dtype))
+            torch.distributed.broadcast(came[name], src=0, group=groups[body.group_name])
+        held.take(came, body.weight_version or held.version).result()
+        return {"success": True, "message": "Succeeded"}
+
+    @app.post("/destroy_weights_update_group")
+    def destroy(body: DestroyGroup) -> Any:
+        torch.distributed.destroy_process_group(groups.pop(body.group_name))
+        return {"success": True, "message": "Succeeded"}
+
+    @app.post("/release_memory_occupation")
+    def release(body: Memory) -> Response:
+        slept.append("release")
+        return Response()
+
+    @app.post("/resume_memory_occupation")
+    def resume(body: Memory) -> Response:
+        slept.append("resume")
+        return Response()

@@ -13,11 +13,18 @@ from strop.types import ScoredGroup
 
 
 def learn(
-    learner: Learner, state: TrainState, groups: Sequence[ScoredGroup], rate: float = 0.0
+    learner: Learner,
+    state: TrainState,
+    groups: Sequence[ScoredGroup],
+    rate: float = 0.0,
+    *,
+    mini_batches: int = 1,
 ) -> dict[str, float]:
     """All updates that a learner makes of these groups; what they log."""
+    size = len(groups) // mini_batches
+    parts = [groups[i * size : (i + 1) * size] for i in range(mini_batches)]
     updater, metrics = Updater(state, 1e9), dict[str, Metric]()
-    for update in learner.updates(groups):
+    for update in learner.updates(parts):
         metrics = merge(metrics, updater.step(update, learning_rate=rate, where="step 1"))
     return results(metrics)
 

@@ -99,6 +99,22 @@ def test_parts_by_hand(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("model", "share"),
+    [({}, 0.85), ({"model__lora": {"rank": 4}}, 1.3),
+     ({"model__lora": {"rank": 4}, "model__quantize": "nf4", "model__path": "M"}, 2.0)],
+)  # fmt: skip
+def test_gaps_are_a_share_of_the_activations_on_a_cpu(
+    tmp_path: Path, model: dict[str, Any], share: float
+) -> None:
+    config = Qwen3Config(**SMALL)
+    made, shape = recipe(tmp_path, **model), shape_of(config)
+    memory = memory_of(made, config, shape, WORK, "cpu")
+    assert memory.parts["activations"] == memory.tokens * memory.kept
+    assert memory.parts["heap gaps"] == round(share * memory.tokens * memory.kept)
+    assert "heap gaps" not in memory_of(made, config, shape, WORK, "cuda").parts
+
+
+@pytest.mark.parametrize(
     ("method", "objective", "copied"),
     [("grpo", {}, False), ("grpo", {"beta": 0.04}, True), ("rloo", {}, True),
      ("rloo", {"beta": 0.0}, False), ("online_dpo", {}, True), ("raft", {}, False)],

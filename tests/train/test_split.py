@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from transformers import LlamaConfig, Qwen3Config
 from typer.testing import CliRunner, Result
 
 from strop.cli.app import app
+from strop.cli.estimate import SPLIT_HEADING, split_line
 from strop.errors import UsageError
 from strop.recipe.loading.load import load_recipe
 from strop.recipe.train.methods import Recipe
@@ -218,6 +220,17 @@ def test_a_plan_is_one_that_engines_permit(tmp_path: Path, gpus: int) -> None:
     assert ahead.period.seconds < synchronous.period.seconds
     waits = synchronous.period.generator_idle + synchronous.period.trainer_idle
     assert waits == pytest.approx(1, abs=0.05), "one of both always waits"
+
+
+@pytest.mark.parametrize(
+    ("dollars", "said"),
+    [(0.00421, "0.00421"), (0.4, "0.4"), (12.34, "12.3"), (99.6, "99.6"), (12_345.6, "12,346")],
+)
+def test_a_tiny_run_does_not_cost_nothing(tmp_path: Path, dollars: float, said: str) -> None:
+    first, *_ = plan(model_of(recipe(tmp_path), SMALL), 2, 1)
+    line = split_line(replace(first, dollars=dollars))
+    assert line.split()[-1] == said
+    assert len(line) == len(SPLIT_HEADING)
 
 
 def test_every_other_split_is_slower(tmp_path: Path) -> None:

@@ -150,7 +150,7 @@ class TestPolicyBatches:
         gradient = learner(policy)
         batch = gradient.prepare([group(1, 0), group(1, 1), group(0, 0)])
         assert len(batch.trees) == 1
-        (mini,) = gradient.mini_batches_of(batch)
+        (mini,) = gradient.mini_batches_of(batch, [3])
         assert mini.counts == {"sequences": 6, "tokens": 18}
         assert batch.metrics["skipped/groups"].result() == 2
 
@@ -247,7 +247,7 @@ class TestPolicyBatches:
         gradient = learner(policy, objective={"num_iterations": 2, "mini_batches": 3})
         groups = [group(1, 0, first=5 + i) for i in range(6)]
         batch = gradient.prepare(groups)
-        first, second, third = gradient.mini_batches_of(batch)
+        first, second, third = gradient.mini_batches_of(batch, [2, 2, 2])
         assert [sum(len(p.trees) for p in c.work) for c in (first, second, third)] == [2, 2, 2]
         assert [c.counts["sequences"] for c in (first, second, third)] == [4, 4, 4]
         assert third.work[0].branches == slice(8, 12)
@@ -256,7 +256,7 @@ class TestPolicyBatches:
         assert torch.allclose(torch.cat(batch.old), old, atol=1e-6)
         steps: list[float] = []
         gradient.state.optimizer.step = steps.append  # type: ignore[method-assign,assignment]
-        learn(gradient, gradient.state, groups, 0.25)
+        learn(gradient, gradient.state, groups, 0.25, mini_batches=3)
         assert steps == [0.25] * 6
 
     def test_skipping_equals_computing_with_advantage_zero(self, policy: Policy) -> None:

@@ -6,13 +6,15 @@ import copy
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import torch
 
+from strop.distributed.world import ALONE, Counts, Gathered, World
 from strop.errors import NotFiniteError
 from strop.losses.metrics import Metric, merge, results
 from strop.losses.reduce import Loss
@@ -24,7 +26,6 @@ from strop.recipe.train.model import ModelRecipe
 from strop.recipe.train.preference import AotObjective, DpoObjective, PairObjective
 from strop.train.loop.state import RunningMean, TrainState
 from strop.train.loop.updater import Update, Updater
-from strop.train.loop.world import ALONE, Counts, Gathered, World
 from strop.train.methods.pairs import PairMethod, PairRule
 from strop.train.methods.policy_gradient import PolicyGradient
 from strop.train.methods.supervised import SupervisedMethod
@@ -33,6 +34,8 @@ from strop.types import Branch, Completion, Origin, Rollout, Score, ScoredGroup,
 from tests.support.models import Recorder
 
 MAX_TOKENS = 40
+
+T = TypeVar("T")
 
 
 class Table:
@@ -53,8 +56,19 @@ class Table:
 class OneOfTwo:
     """A world of two processes, played by two threads."""
 
+    size = 2
+
     def __init__(self, table: Table, rank: int) -> None:
         self.table, self.rank = table, rank
+
+    def exchanged(self, value: T) -> list[T]:
+        return self.table.exchange(self.rank, value)
+
+    def first(self, make: Callable[[], T]) -> T:
+        return self.exchanged(make() if self.rank == 0 else None)[0]  # type: ignore[return-value]
+
+    def together(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def total(self, counts: Counts) -> Counts:
         one, other = self.table.exchange(self.rank, counts)
@@ -173,7 +187,7 @@ def gradient(name: str, groups: Callable[[int], ScoredGroup] | None = None, **op
         reference = Reference(state.network) if recipe.objective.beta else None  # type: ignore[arg-type, union-attr]
         learner = PolicyGradient(recipe, state, state.network, reference, world=world)  # type: ignore[arg-type]
         of = groups or scored
-        return lambda part: learner.updates([of(i) for i in part])
+        return lambda part: learner.updates([[of(i) for i in part]])
 
     return make
 

@@ -24,10 +24,15 @@ def main() -> None:
     outlive_the_reader()
     gc.disable()  # a sixth of the time of heavy imports goes into looking for garbage; see `setup`
     from strop.cli.app import app
-    from strop.errors import StropError
+    from strop.distributed.launch import speaks
+    from strop.errors import OtherProcessError, StropError
 
     try:
         app()
+    except OtherProcessError as error:
+        if speaks():
+            print(f"strop: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
     except StropError as error:
         print(f"strop: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

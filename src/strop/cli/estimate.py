@@ -70,6 +70,7 @@ def estimate(
     from strop.cli.show import setup
     from strop.errors import UsageError
     from strop.recipe.loading.load import load_recipe
+    from strop.train.pin import pinned
     from strop.train.preflight.cost.estimate import estimate as run
     from strop.train.preflight.cost.hardware import hardware as found
 
@@ -82,7 +83,7 @@ def estimate(
     given = [name for name, value in of_a_split.items() if value is not None]
     if given and not split:
         raise UsageError(f"{given[0]} says nothing without --split", fix="add --split")
-    loaded = load_recipe(recipe, overrides)
+    loaded = pinned(load_recipe(recipe, overrides), force=True, weights=False)
     device = found(hardware, hardware_file)
     if split:
         counts = gpus_of(gpus)
@@ -217,6 +218,11 @@ def said_split(one: Split) -> str:
     return f"{one.generating} sample and {one.training} train, {faster}"
 
 
+def _dollars(value: float) -> str:
+    """`12,345`; below 100 three digits that count: `0.0042`."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 SPLIT_HEADING = (
     "  GPUs  way                  sample   train  tensor    step, s"
     "  idle: sample  train  times   dollars"
@@ -230,5 +236,5 @@ def split_line(one: Split) -> str:
     return (
         f"{one.gpus:6}  {way:<19} {one.generating:7} {one.training:7} {one.tensor:7}"
         f" {one.period.seconds:10.4g} {idle[0]:13.0%} {idle[1]:6.0%} {one.times:6.2f}"
-        f" {one.dollars:9,.0f}"
+        f" {_dollars(one.dollars):>9}"
     )

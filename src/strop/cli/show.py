@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
+from strop.distributed.launch import speaks
 from strop.tracking.remaining import Remaining, spoken
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ def setup() -> None:
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
+    if not speaks():
+        warnings.simplefilter("ignore")
     gc.freeze()
     gc.enable()
 

@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from strop.cli.options import AsJsonLines, DryRun, Overrides
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from strop.train.preflight.prepared import Prepared
+    from strop.train.preflight.settings import Setting
+
+
+def without_nproc(arguments: list[str]) -> list[str]:
+    """The same command for one of the processes."""
+    kept = list(arguments)
+    while "--nproc" in kept:
+        place = kept.index("--nproc")
+        del kept[place : place + 2]
+    return [argument for argument in kept if not argument.startswith("--nproc=")]
 
 
 def train(
@@ -28,6 +44,9 @@ def train(
         int | None,
         typer.Option(metavar="N", help="Time N steps and trace one more: <output>/profile/."),
     ] = None,
+    nproc: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Start N processes that train together.")
+    ] = 1,
     dry_run: DryRun = False,
     as_json: AsJsonLines = False,
 ) -> None:
@@ -35,11 +54,17 @@ def train(
 
     Example: strop train sft.yaml --set optim.learning_rate=1e-5
     """
-    from strop.cli.show import Progress, checks_line, setup
+    from strop.distributed.launch import end_with_parent, launch
+
+    if nproc > 1 and not dry_run:
+        raise typer.Exit(launch(without_nproc(sys.argv[1:]), nproc))
+    from strop.cli.show import Progress, setup
+    from strop.distributed.processes import join, leave
     from strop.errors import UsageError
     from strop.recipe.loading.load import load_recipe, read_yaml
+    from strop.train.pin import pinned
     from strop.train.preflight.prepare import prepare
-    from strop.train.preflight.settings import line, settings
+    from strop.train.preflight.settings import settings
     from strop.train.run import train as run
 
     setup()
@@ -47,6 +72,7 @@ def train(
     if dry_run:
         if profile is not None:
             raise UsageError("--dry-run runs no step to profile", fix="pass one of the two")
+        loaded = pinned(loaded, force=force)
         prepared = prepare(
             loaded,
             resume=resume or force_resume or resume_from is not None,
@@ -55,22 +81,15 @@ def train(
             force_resume=force_resume,
             dry_run=True,
         )
-        plan = {"output": str(prepared.folder), "steps": prepared.total_steps, **prepared.checks}
         found = settings(loaded, read_yaml(recipe, overrides), overrides, prepared)
-        if as_json:
-            told = {one.key: {"value": one.value, "from": one.source} for one in found}
-            read = [source.plain() for source in prepared.sources]
-            print(json.dumps({**plan, "sources": read, "settings": told}))
-            return
-        for source in prepared.sources:
-            print(f"read {source.line()}")
-        print(f"would train: {checks_line(plan)}")
-        for one in found:
-            print(line(one, max(len(other.key) for other in found)))
+        tell_plan(prepared, found, as_json)
         return
+    end_with_parent()
+    world = join(loaded.run.distributed.timeout)
     with Progress(as_json) as progress:
         final = run(
             loaded,
+            world=world,
             resume=resume,
             resume_from=resume_from,
             force_resume=force_resume,
@@ -81,6 +100,27 @@ def train(
             on_step=progress.step,
             on_profile=progress.profile,
         )
+    leave(world)
+    if world.rank:
+        return
     done = "saved" if progress.begun else "nothing to do, the run is finished:"
     outcome = {"final": str(final), "finished_before": not progress.begun}
     print(json.dumps(outcome) if as_json else f"{done} {final}")
+
+
+def tell_plan(prepared: Prepared, found: Sequence[Setting], as_json: bool) -> None:
+    """Say what would be trained, and where each setting comes from."""
+    from strop.cli.show import checks_line
+    from strop.train.preflight.settings import line
+
+    plan = {"output": str(prepared.folder), "steps": prepared.total_steps, **prepared.checks}
+    if as_json:
+        told = {one.key: {"value": one.value, "from": one.source} for one in found}
+        read = [source.plain() for source in prepared.sources]
+        print(json.dumps({**plan, "sources": read, "settings": told}))
+        return
+    for source in prepared.sources:
+        print(f"read {source.line()}")
+    print(f"would train: {checks_line(plan)}")
+    for one in found:
+        print(line(one, max(len(other.key) for other in found)))

@@ -50,10 +50,10 @@ def forms_of(weights: Mapping[str, torch.Tensor]) -> list[Form]:
 def meeting_place(url: str) -> socket.socket:
     """A socket that listens where a server can reach this process, on any free port."""
     at = urlsplit(url)
-    return socket.create_server((_own_address(str(at.hostname), at.port or 80), 0))
+    return socket.create_server((own_address(str(at.hostname), at.port or 80), 0))
 
 
-def _own_address(host: str, port: int) -> str:
+def own_address(host: str, port: int) -> str:
     """The address under which another machine sees this one: of this machine itself, 127.0.0.1."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
         asked.connect((host, port))  # sends nothing: it only picks the way
@@ -92,7 +92,7 @@ class Pair:
         timeout = timedelta(seconds=seconds)
         store = c10d.TCPStore(address, port, BOTH, False, timeout, wait_for_workers=False)
         store.set(CAME, "1")
-        return cls(store, RECEIVER, _own_address(address, port), seconds)
+        return cls(store, RECEIVER, own_address(address, port), seconds)
 
     def send(self, weights: Mapping[str, torch.Tensor]) -> None:
         for one in weights.values():

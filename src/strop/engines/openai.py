@@ -42,6 +42,10 @@ FINISHES: Mapping[str, Finish] = {
 """Servers' finish reasons of incomplete answers; `abort` is vLLM's and SGLang's."""
 
 
+LOOK = RequestLimits(seconds=5.0, retries=0)
+"""What a look at an endpoint may take."""
+
+
 class OpenAIEngine:
     """`POST <url>/chat/completions`, one request per sample, with a fixed seed per sample.
 
@@ -92,6 +96,27 @@ class OpenAIEngine:
 
     def identity(self) -> Mapping[str, Any]:
         return {"endpoint": self.url, "model": self.model}
+
+    def expect(self) -> None:
+        """Look at the endpoint; nothing is asked of its model. Raises `UsageError` where nobody
+        answers, the key is refused, or it lists its models and this one is not among them."""
+        looking = HttpClient(LOOK, headers=self.client.headers)
+        try:
+            listed = looking.get(f"{self.url}/models")
+        except HttpError as error:
+            if error.status in (401, 403):
+                raise UsageError(f"the endpoint refuses the key (status {error.status})",
+                                 where=self.url, fix=f"set ${KEY}") from None  # fmt: skip
+            if error.status is None:
+                raise UsageError(
+                    f"no endpoint answers here within {LOOK.seconds:g} s ({error.problem})",
+                    where=self.url, fix="check the address, or start the server",
+                ) from None  # fmt: skip
+            return  # it does not list its models
+        names = _names_of(listed)
+        if names and self.model not in names:
+            raise UsageError(f"the endpoint has no model {self.model!r}", where=self.url,
+                             fix=f"give one that it has: {', '.join(names)}")  # fmt: skip
 
     def with_template(self, template: TemplateRecipe) -> OpenAIEngine:
         if template.chat_template is not None:
@@ -260,3 +285,11 @@ def _read(arguments: Any) -> Any:
         return json.loads(arguments)
     except (ValueError, TypeError):
         return arguments
+
+
+def _names_of(listed: Any) -> list[str]:
+    """The models that `/models` lists, in OpenAI's form; none for another form."""
+    try:
+        return [str(one["id"]) for one in listed["data"]]
+    except (KeyError, TypeError):
+        return []

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from strop.engines.build import FolderEngine
-from strop.engines.engine import Engine
+from strop.engines.engine import Engine, sampling_of
 from strop.engines.local.engine import LocalEngine
+from strop.engines.openai import OpenAIEngine
 from strop.engines.served.fixed import FixedEngine
 from strop.errors import OutputError
 from strop.evals.ask import as_engine
@@ -25,9 +26,9 @@ from strop.evals.tasks.perplexity import corpus_of
 from strop.files import writing_folder
 from strop.model.load import expect_weights
 from strop.model.network import Policy
-from strop.recipe.suite import GenerateTask, PerplexityTask, Suite
+from strop.recipe.suite import AnswerTask, GenerateTask, PerplexityTask, Suite
 from strop.text.chat.clock import written_on
-from strop.types import EvalRecord
+from strop.types import EvalRecord, Task
 
 OnPart = Callable[[str, int, int], None]
 """Called with a task's name, the number of its items measured so far, and their total."""
@@ -102,13 +103,20 @@ def _run_suite(
 
 
 def check_suite(suite: Suite, engine: Engine) -> dict[str, int]:
-    """Number of items of every task. Raises what would keep the suite from running; asks no
-    engine."""
+    """Number of items of every task. Raises what would keep the suite from running. Servers are
+    looked at: whether they answer, with the model's tokenizer, and read the longest prompt and its
+    answer; no model is loaded or asked."""
     engine.identity()
     expect_measurable(suite, engine, None)
-    if isinstance(engine, FixedEngine):
+    if isinstance(engine, FixedEngine | OpenAIEngine):
         engine.expect()
-    return {job.name: len(job.rows) for job in jobs_of(suite, EvalSetup(engine, None, suite.seed))}
+    jobs = jobs_of(suite, EvalSetup(engine, None, suite.seed))
+    if isinstance(engine, FixedEngine):
+        for recipe, job in zip(suite.tasks, jobs, strict=True):
+            asked = [item for item in job.items if isinstance(item, Task)]
+            if asked and isinstance(recipe, AnswerTask):
+                engine.prompted(asked, sampling_of(recipe.sampling))
+    return {job.name: len(job.rows) for job in jobs}
 
 
 def measure(suite: Suite, policy: Policy) -> dict[str, float]:

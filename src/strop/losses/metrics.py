@@ -33,6 +33,10 @@ class Mean:
     def result(self) -> float:
         return float(self.total) / self.count if self.count else float("nan")
 
+    def on_host(self) -> Mean:
+        """The same mean as plain numbers, for another process."""
+        return Mean(float(self.total), self.count)
+
 
 @dataclass(frozen=True, slots=True)
 class Sum:
@@ -45,6 +49,9 @@ class Sum:
 
     def result(self) -> float:
         return self.total
+
+    def on_host(self) -> Sum:
+        return self
 
 
 Metric = Mean | Sum

@@ -8,6 +8,8 @@ al. 2025, "Your efficient RL framework secretly brings you off-policy RL trainin
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,15 +19,42 @@ from strop.losses.policy import branch_sum
 
 
 @dataclass(frozen=True, slots=True)
-class MismatchWeights:
-    """`weight_N` multiplies each token's surrogate; `masked_N` says which tokens are left out.
+class Moments:
+    """Sums of weights w and of their squares, as shares of the largest w, `exp(log_scale)`: so no
+    square over- or underflows. For weights 1 and 2: `Moments(log 2, 1.5, 1.25, 2)`."""
 
-    `ess` is the effective sample size as a share: (sum w)^2 / (N sum w^2) before any bound.
-    """
+    log_scale: float
+    first: float
+    second: float
+    count: int
+
+    @classmethod
+    def of(cls, log_N: torch.Tensor) -> Moments:
+        """Of weights by their logarithms."""
+        scale = log_N.max()
+        relative_N = (log_N - scale).exp()
+        sums = float(relative_N.sum()), float(relative_N.square().sum())
+        return cls(float(scale), *sums, len(log_N))
+
+
+def effective_share(parts: Sequence[Moments]) -> float:
+    """The effective sample size of all weights together, as a share of their number:
+    (sum w)^2 / (N sum w^2)."""
+    largest = max(part.log_scale for part in parts)
+    shares = [math.exp(part.log_scale - largest) for part in parts]
+    first = sum(part.first * share for part, share in zip(parts, shares, strict=True))
+    second = sum(part.second * share**2 for part, share in zip(parts, shares, strict=True))
+    return first**2 / (sum(part.count for part in parts) * second)
+
+
+@dataclass(frozen=True, slots=True)
+class MismatchWeights:
+    """`weight_N` multiplies each token's surrogate; `masked_N` says which tokens are left out;
+    `moments` are of the weights before any bound."""
 
     weight_N: torch.Tensor
     masked_N: torch.Tensor
-    ess: float
+    moments: Moments
 
 
 def mismatch_weights(
@@ -47,15 +76,13 @@ def mismatch_weights(
     log_N = trainer_N - sampler_N
     if level == "sequence":
         log_N = branch_sum(log_N, branch_N)[branch_N]
-    # ess is the same for w and c w; relative to the largest weight, no square over- or underflows
-    relative_N = (log_N - log_N.max()).exp()
-    ess = float(relative_N.sum().square() / (len(log_N) * relative_N.square().sum()))
+    moments = Moments.of(log_N)
     weight_N = log_N.exp()
     if bound == "truncate":
         return MismatchWeights(
-            weight_N.clamp(max=cap), torch.zeros_like(weight_N, dtype=torch.bool), ess
+            weight_N.clamp(max=cap), torch.zeros_like(weight_N, dtype=torch.bool), moments
         )
     masked_N = weight_N > cap
     if floor is not None:
         masked_N = masked_N | (weight_N < floor)
-    return MismatchWeights(weight_N.masked_fill(masked_N, 0.0), masked_N, ess)
+    return MismatchWeights(weight_N.masked_fill(masked_N, 0.0), masked_N, moments)

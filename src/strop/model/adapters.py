@@ -6,9 +6,10 @@ Importing peft takes longer than training a small run, so runs without an adapte
 from __future__ import annotations
 
 import difflib
+import json
 import re
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +19,8 @@ from transformers import BitsAndBytesConfig
 from transformers.pytorch_utils import Conv1D
 
 from strop.errors import ModelError
+from strop.files import write_json
+from strop.hub import fetched, in_cache
 from strop.recipe.train.model import LoraRecipe
 
 TaskType = Literal["CAUSAL_LM", "SEQ_CLS"]
@@ -47,12 +50,50 @@ def add_lora(
         modules_to_save=ends_of_network(model) if new_tokens else None,
     )
     try:
-        return peft.get_peft_model(model, config, autocast_adapter_dtype=True)
+        return computed_in_place(peft.get_peft_model(model, config, autocast_adapter_dtype=True))
     except ValueError as error:
         raise ModelError(
             f"peft cannot place the adapter: {str(error).splitlines()[0]}",
             fix="set model.lora.targets to module names of this model, or to all-linear",
         ) from None
+
+
+def computed_in_place(model: Any) -> Any:
+    """Let the linear LoRA layers of a peft model add to a layer's output in place; returns it.
+
+    peft adds `B(A(x)) * scale` out of place: three buffers as large as a layer's output (with
+    4-bit weights a fourth, because it copies the output), of which one is kept. On a CPU the freed
+    ones lie between those that are kept, where little else fits.
+    """
+    from peft.tuners.lora import LoraLayer  # slow to import
+
+    for module in model.modules():
+        if isinstance(module, LoraLayer) and isinstance(module.get_base_layer(), torch.nn.Linear):
+            module.forward = InPlaceLora(module, module.forward)
+    return model
+
+
+class InPlaceLora:
+    """The forward of one LoRA layer. What is not one plain adapter in the precision of its input is
+    left to peft's own forward; the rest is the same sum, bit for bit."""
+
+    def __init__(self, layer: Any, general: Callable[..., torch.Tensor]) -> None:
+        self.layer, self.general = layer, general
+
+    def __call__(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        layer = self.layer
+        names = [name for name in layer.active_adapters if name in layer.lora_A]
+        off = layer.disable_adapters or layer.merged or len(names) != 1 or args or kwargs
+        if off or names[0] in layer.lora_variant or torch.is_autocast_enabled(x.device.type):
+            return self.general(x, *args, **kwargs)
+        name = names[0]
+        down, up = layer.lora_A[name], layer.lora_B[name]
+        if x.dtype != down.weight.dtype:
+            return self.general(x)
+        output = layer.base_layer(x)
+        # into what is added, because the output of a 4-bit layer is a view that must stay
+        added: torch.Tensor = up(down(layer.lora_dropout[name](x)))
+        return added.mul_(layer.scaling[name]).add_(output)
 
 
 def expect_targets(model: Any, recipe: LoraRecipe) -> None:
@@ -89,8 +130,27 @@ def adapter_task(folder: str) -> TaskType:
 
 
 def adapter_base(folder: str) -> str:
-    """The model that an adapter belongs to: a folder or a hub name."""
-    return str(_config(folder).base_model_name_or_path)
+    """The model that an adapter belongs to: a folder or a hub name.
+
+    A hub model of which the adapter names the commit is fetched, if it is not in the cache.
+    """
+    config = _config(folder)
+    base = str(config.base_model_name_or_path)
+    if config.revision is None or Path(base).is_dir():
+        return base
+    return str(fetched(base, config.revision))
+
+
+def name_base(folder: Path) -> None:
+    """In a saved adapter, write the base's name on the hub and its commit in the place of the
+    folder of this machine's cache that it was read from. While it trains the folder stands there:
+    peft looks at the base's config when it saves."""
+    path = folder / "adapter_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    found = in_cache(Path(config["base_model_name_or_path"] or ""))
+    if found is not None:
+        config["base_model_name_or_path"], config["revision"] = found
+        write_json(path, config)
 
 
 def adapter_rank(folder: str) -> int:
@@ -240,6 +300,19 @@ def exact_on_cpu(model: Any) -> Any:
                 fix="remove model.quantize (a model this narrow fits as it is)",
             )
         module.support_avx512bf16_for_cpu = False
+    return model
+
+
+def without_its_file(model: Any) -> Any:
+    """Give the weights of a quantised model that are not quantised (embeddings, norms) memory of
+    their own; returns the model.
+
+    As they are loaded, they are places in the mapped file, and as long as one is used the whole
+    file, which is as large as the model before it was quantised, counts as the process's memory.
+    """
+    for parameter in model.parameters():
+        if parameter.is_floating_point() and parameter.device.type == "cpu":
+            parameter.data = parameter.data.clone()
     return model
 
 

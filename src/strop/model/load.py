@@ -29,6 +29,7 @@ from strop.model.adapters import (
     is_adapter_folder,
     merge_adapter,
     nf4,
+    without_its_file,
 )
 from strop.model.attention import recomputed_alike
 from strop.model.logprobs import TreeScorer, bare
@@ -205,7 +206,7 @@ def load_transformer(
             where=path,
             fix="give a folder saved with save_pretrained, or a hub name that can be reached",
         ) from None
-    return exact_on_cpu(model) if quantize else model.to(device)
+    return without_its_file(exact_on_cpu(model)) if quantize else model.to(device)
 
 
 def tokenizer_of(recipe: ModelRecipe, template: TemplateRecipe = AS_IT_IS) -> Any:
@@ -418,8 +419,8 @@ def _expect_confined(folder: Path) -> None:
 def critic_recipe(path: str, lora: LoraRecipe | None, policy: ModelRecipe) -> ModelRecipe:
     """The recipe of PPO's critic: the policy's device, precision and tokenizer."""
     tokenizer = policy.tokenizer or policy.path
-    return policy.model_copy(
-        update={"path": path, "lora": lora, "quantize": None, "tokenizer": tokenizer}
+    return policy.moved(path).model_copy(
+        update={"lora": lora, "quantize": None, "tokenizer": tokenizer}
     )
 
 

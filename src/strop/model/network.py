@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.distributed.tensor import DTensor
 
 from strop.model.logprobs import TreeScorer, bare
 from strop.model.scalar import ScalarScorer
@@ -36,6 +37,11 @@ class Network:
 
     def trainable(self) -> list[torch.nn.Parameter]:
         return [p for p in self.model.parameters() if p.requires_grad]
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether several processes hold a part of the weights each."""
+        return any(isinstance(p, DTensor) for p in self.model.parameters())
 
     @property
     def is_adapter(self) -> bool:

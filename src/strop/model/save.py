@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from strop.errors import ModelError
-from strop.model.adapters import put_adapter
+from strop.model.adapters import name_base, put_adapter
 from strop.model.logprobs import bare
 from strop.model.network import Network, Policy
 
@@ -21,6 +21,8 @@ def save_network(
     `weights` is a state dict to write in place of the network's current one."""
     network.model.save_pretrained(folder, state_dict=weights, safe_serialization=True)
     network.tokenizer.save_pretrained(folder)
+    if network.is_adapter:
+        name_base(folder)
     if isinstance(network, Policy) and network.is_adapter:
         bare(network.model).generation_config.save_pretrained(folder)
 

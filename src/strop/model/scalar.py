@@ -75,8 +75,9 @@ class ScalarScorer(torch.nn.Module):
             hidden_ND = tree_hidden_rows(self.classifier, batch, rows_N)
         else:
             hidden_ND = padded_hidden(self.classifier, batch, rows_N, branch_N)
+        head = self.classifier.score
         with torch.autocast(hidden_ND.device.type, enabled=False):
-            scores: torch.Tensor = self.classifier.score(hidden_ND.float())
+            scores: torch.Tensor = head(hidden_ND.to(next(head.parameters()).dtype))
         return scores.squeeze(-1)
 
     @torch.no_grad()

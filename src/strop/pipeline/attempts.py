@@ -16,6 +16,7 @@ from strop.recipe.loading.load import digest, load_recipe
 from strop.recipe.loading.paths import named_paths
 from strop.recipe.pipeline import BackTo, GateStage, Pipeline, TrainStage
 from strop.recipe.train.methods import Recipe
+from strop.train.pin import pinned
 from strop.train.preflight.refuse import refuse
 from strop.train.rundir.directory import decisive, run_inputs
 
@@ -174,7 +175,7 @@ def _check_attempts(
 
 
 def _key(stage: TrainStage) -> str:
-    recipe = load_recipe(stage.recipe)
+    recipe = pinned(load_recipe(stage.recipe), force=stage.force)
     text = json.dumps([decisive(recipe.plain()), run_inputs(recipe)], sort_keys=True)
     return sha256_hex(text, SHORT)
 

@@ -40,6 +40,7 @@ from strop.recipe.study import Study
 from strop.recipe.suite import Suite
 from strop.recipe.train.methods import Recipe
 from strop.registry.store import Registry
+from strop.train.pin import pinned
 from strop.train.rundir.checkpoint import step_of
 from strop.train.rundir.directory import LINEAGE, RECIPE, differing, is_finished, run_inputs
 
@@ -64,7 +65,7 @@ def status_of(
     """
     if isinstance(stage, TrainStage):
         attempt = attempt_now(pipeline, stage, state, settled=not pending)
-        recipe = recipe_of(pipeline, stage, attempt)
+        recipe = pinned(recipe_of(pipeline, stage, attempt), force=stage.force)
         return _train(recipe, attempt, pending, moved=recipe.output in state.aside)
     if isinstance(stage, DataStage | SampleStage):
         job = job_of(pipeline, stage)

@@ -50,7 +50,7 @@ def compliance(entry: Entry) -> list[Line]:
     return [
         Line("Intended use", BLANK, "a person"),
         Line("Uses that are out of scope", BLANK, "a person"),
-        Line("Base model", str(made[0]["model"]), "lineage: the oldest parent"),
+        Line("Base model", _base(made[0]), "lineage: the oldest parent"),
         Line("Licence of the base model", BLANK, "a person: the lineage holds no licence"),
         Line("How it was made", " -> ".join(_stage(row) for row in made), "lineage: methods"),
         *_data(made),
@@ -77,6 +77,10 @@ def plain_lines(entry: Entry) -> list[dict[str, str]]:
 
 def _stage(row: Mapping[str, Any]) -> str:
     return str(row.get("method", "the base"))
+
+
+def _base(made: Mapping[str, Any]) -> str:
+    return f"{made['model']}, commit {made['revision']}" if "revision" in made else made["model"]
 
 
 def _data(made: Sequence[Mapping[str, Any]]) -> Iterator[Line]:

@@ -21,7 +21,8 @@ def ancestry(model: str | Path) -> dict[str, Any]:
     folder that a run wrote (`<run>/final`, `<run>/checkpoint-<step>`), `{"model": path}` for
     anything else, with its base for an adapter. `manifest` is the manifest of the data verb that
     made the file, if one did. A parent has the `sha256` it had when the run began; if its weights
-    were replaced since, `"changed": True` stands in place of its history.
+    were replaced since, `"changed": True` stands in place of its history. A hub model has the
+    commit it was read at as its `revision`.
     """
     folder = Path(model)
     run = folder.parent
@@ -45,7 +46,11 @@ def ancestry(model: str | Path) -> dict[str, Any]:
         **lineage,
         "data": data,
         **_beside(run),
-        "parent": {**_parent(parent), "sha256": parent["sha256"]},
+        "parent": {
+            **_parent(parent),
+            **({"revision": parent["revision"]} if "revision" in parent else {}),
+            "sha256": parent["sha256"],
+        },
     }
 
 

@@ -44,11 +44,12 @@ def _branches(lineage: Mapping[str, Any]) -> list[str]:
 
 def _title(made: Mapping[str, Any]) -> str:
     sha256 = [made["sha256"][:8]] if "sha256" in made else []
+    commit = [f"at {made['revision'][:8]}"] if "revision" in made else []
     known = [] if "method" in made else ["(no record)"]
     if made.get("changed"):
         known = ["(other weights lie there now)"]
     return "  ".join([*([made["method"]] if "method" in made else []), made["model"],
-                      *sha256, *known])  # fmt: skip
+                      *commit, *sha256, *known])  # fmt: skip
 
 
 def _facts(made: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -36,11 +36,11 @@ FEW = "resume with the recipe that the run was started with, or pass --overwrite
 
 @dataclass(slots=True)
 class Arrived:
-    """What came back and is not learnt from: scored groups by ticket number, and what failed. Once
-    it is `over` nothing more is asked for."""
+    """What came back and is not learnt from: scored groups, and which rewards failed for them, by
+    ticket number. Once it is `over` nothing more is asked for."""
 
     groups: dict[int, ScoredGroup] = field(default_factory=dict)
-    failures: list[Failure] = field(default_factory=list)
+    failures: dict[int, tuple[Failure, ...]] = field(default_factory=dict)
     error: BaseException | None = None
     over: threading.Event = field(default_factory=threading.Event)
 
@@ -237,7 +237,7 @@ class AsynchronousSource:
         group = shaped(self.recipe, ScoredGroup(rollout, judged.scores))
         with self._changed:
             arrived.groups[ticket.number] = group
-            arrived.failures += judged.failures
+            arrived.failures[ticket.number] = judged.failures
             self._changed.notify_all()
 
     def _requests(self, tickets: list[Ticket]) -> list[Request]:
@@ -281,6 +281,7 @@ class AsynchronousSource:
         with self._changed:
             self.tickets.drop(ticket)
             del self._arrived.groups[ticket.number]
+            self._arrived.failures.pop(ticket.number, None)
 
     def _settled(
         self,
@@ -291,8 +292,8 @@ class AsynchronousSource:
     ) -> StepRollouts:
         """What was taken is learnt from now, and no longer outstanding: that is said last, because
         a signal may come before."""
-        with self._changed:
-            failures, self._arrived.failures = tuple(self._arrived.failures), []
+        failed = self._arrived.failures
+        failures = tuple(one for ticket in taken for one in failed.get(ticket.number, ()))
         sampled = (*useful, *equal)
         warn_of(failures)
         scores = [score for group in sampled for score in group.scores]
@@ -307,6 +308,7 @@ class AsynchronousSource:
             self.tickets.learn(taken)
             for ticket in taken:
                 del self._arrived.groups[ticket.number]
+                failed.pop(ticket.number, None)
         return StepRollouts(learnt, sampled, rounds, failures, self._metrics(ages))
 
     def _metrics(self, ages: Sequence[int]) -> dict[str, float]:

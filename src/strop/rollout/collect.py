@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from strop.distributed.deal import share_of
+from strop.distributed.world import ALONE, World
 from strop.engines.draws import DrawKey
 from strop.engines.engine import Engine, PromptedTask, Sampling, in_groups, requests_of
 from strop.errors import UnscoredError
@@ -29,27 +31,36 @@ def collect(
     group_size: int,
     sampling: Sampling,
     key: DrawKey,
+    world: World = ALONE,
 ) -> Collected:
     """`group_size` scored completions per task; `key` is the draw key without prompt and index.
+    Every process of `world` samples and scores a part, and all get the whole.
 
     Raises `UnscoredError` if no completion could be scored, and `UsageError` if the engine returns
     no tokens or no log-probs.
     """
     with phase("sampling"):
+        own = share_of(len(tasks), world.rank, world.size)
         requests = requests_of(tasks, sampling, key, group_size)
-        sampled = in_groups(engine.generate(requests), group_size)
+        asked = requests[own.start * group_size : own.stop * group_size]
+        sampled = in_groups(engine.generate(asked), group_size)
     rollouts = [
         Rollout(prompt.task, prompt.prompt_ids, tuple(trainable(answer) for answer in answers))
-        for prompt, answers in zip(tasks, sampled, strict=True)
+        for prompt, answers in zip(tasks[own.start : own.stop], sampled, strict=True)
     ]
     with phase("reward"):
-        judged = judge(rollouts)
-    expect_some_scored(judged.scores, judged.failures)
+        judged = judge(rollouts) if rollouts else Judged((), ())
     groups = tuple(
         ScoredGroup(rollout, judged.scores[i * group_size : (i + 1) * group_size])
         for i, rollout in enumerate(rollouts)
     )
-    return Collected(groups, judged.failures)
+    parts = world.exchanged(Collected(groups, judged.failures))
+    whole = Collected(
+        tuple(group for part in parts for group in part.groups),
+        tuple(failure for part in parts for failure in part.failures),
+    )
+    expect_some_scored([s for group in whole.groups for s in group.scores], whole.failures)
+    return whole
 
 
 def expect_some_scored(scores: Sequence[Score], failures: Sequence[Failure]) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from strop.data.order import DataMixture, permutation
+from strop.distributed.world import ALONE, World
 from strop.engines.draws import DrawKey
 from strop.engines.engine import Engine, PromptedTask, Sampling, sampling_of
 from strop.errors import UsageError
@@ -57,7 +58,8 @@ class RolloutSource(Protocol):
 class SynchronousSource:
     """Samples a step's rollouts when `next` is called, with the current weights.
 
-    `publish` gives the engine the trainer's weights; it is called before every step. With
+    `publish` gives the engine the trainer's weights; it is called before every step. `rest` lets
+    the engine give its memory back, once a step's rollouts are there. With
     `rollout.resample`, groups of further prompts replace groups whose rewards are all equal or
     whose answers are all masked (dynamic sampling: DAPO, arXiv 2503.14476, section 3.2); after the
     last round, equal groups fill the step.
@@ -72,9 +74,12 @@ class SynchronousSource:
         reward: Reward,
         *,
         publish: Callable[[], int],
+        rest: Callable[[], None] = lambda: None,
+        world: World = ALONE,
     ) -> None:
         self.recipe, self.prompts, self.mixture = recipe, prompts, mixture
-        self.engine, self.reward, self.publish = engine, reward, publish
+        self.engine, self.reward = engine, reward
+        self.publish, self.rest, self.world = publish, rest, world
 
     def tasks(self, position: int) -> list[PromptedTask]:
         return self._round(position, 0)
@@ -83,6 +88,11 @@ class SynchronousSource:
         """Further prompts depend only on (seed, position, round), so a resumed run draws the same
         ones."""
         self.publish()
+        gathered = self._gathered(step, position)
+        self.rest()
+        return gathered
+
+    def _gathered(self, step: int, position: int) -> StepRollouts:
         useful: list[ScoredGroup] = []
         equal: list[ScoredGroup] = []
         failures: list[Failure] = []
@@ -107,7 +117,7 @@ class SynchronousSource:
         self.publish()
         return answers_to(
             self.recipe, tasks, self.engine, reward.judge_rollouts,
-            samples=samples, temperature=temperature,
+            samples=samples, temperature=temperature, world=self.world,
         )  # fmt: skip
 
     def state(self) -> dict[str, Any]:
@@ -134,6 +144,7 @@ class SynchronousSource:
             group_size=rollout.group_size,
             sampling=training_sampling(self.recipe),
             key=DrawKey(self.recipe.seed, "training", step, number),
+            world=self.world,
         )
         warn_of(collected.failures)
         groups = tuple(shaped(self.recipe, group) for group in collected.groups)
@@ -153,6 +164,7 @@ def answers_to(
     *,
     samples: int,
     temperature: float,
+    world: World = ALONE,
 ) -> Collected:
     """Answers to held-out tasks, with the same draws every time."""
     return collect(
@@ -162,6 +174,7 @@ def answers_to(
         group_size=samples,
         sampling=replace(sampling_of(recipe.rollout), temperature=temperature),
         key=DrawKey(recipe.seed, "held_out"),
+        world=world,
     )
 
 

@@ -7,11 +7,12 @@ import json
 import os
 import selectors
 import subprocess
+import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import IO, Any
 
 Request = dict[str, Any]
@@ -50,22 +51,50 @@ class Workers:
         shows_errors: bool = False,
     ) -> None:
         self._count = count or os.cpu_count() or 1
+        self._all = [
+            _Worker(list(command), starts_within, shows_errors) for _ in range(self._count)
+        ]
         self._idle: SimpleQueue[_Worker] = SimpleQueue()
-        for _ in range(self._count):
-            self._idle.put(_Worker(list(command), starts_within, shows_errors))
-        atexit.register(self.close)
+        for worker in self._all:
+            self._idle.put(worker)
+        self._over = False
+        atexit.register(self._end_with_the_program)
 
     def ask(self, requests: Sequence[Request], seconds: float) -> list[Reply]:
         """A reply for every request, in order. A request whose worker ends is repeated once; a
         request that takes longer than `seconds` is not repeated."""
         if len(requests) == 1:
             return [self._one(requests[0], seconds)]
-        with ThreadPoolExecutor(self._count) as threads:
-            return list(threads.map(lambda request: self._one(request, seconds), requests))
+        waiting: SimpleQueue[int] = SimpleQueue()
+        replies = [Future[Reply]() for _ in requests]
+        for number in range(len(requests)):
+            waiting.put(number)
+        over = threading.Event()
+
+        def work() -> None:
+            while not over.is_set():
+                try:
+                    number = waiting.get_nowait()
+                except Empty:
+                    return
+                try:
+                    replies[number].set_result(self._one(requests[number], seconds))
+                except BaseException as error:  # noqa: BLE001 - the one who waits has to be told
+                    replies[number].set_exception(error)
+
+        try:
+            for _ in range(min(self._count, len(requests))):
+                # a daemon, because the end of the program waits for all other threads
+                threading.Thread(target=work, daemon=True).start()
+            return [reply.result() for reply in replies]
+        finally:
+            over.set()
 
     def _one(self, request: Request, seconds: float) -> Reply:
         worker = self._idle.get()
         try:
+            if self._over:
+                return Reply(failed="the program ends")
             for last in (False, True):
                 try:
                     return Reply(worker.ask(request, seconds))
@@ -74,7 +103,7 @@ class Workers:
                     return Reply(failed=f"no answer within {seconds:g} s", slow=True)
                 except WorkerEndedError as error:
                     worker.kill()
-                    if last:
+                    if last or self._over:
                         return Reply(failed=str(error))
             raise AssertionError("two tries end in one of the returns above")
         except BaseException:
@@ -85,12 +114,18 @@ class Workers:
             self._idle.put(worker)
 
     def close(self) -> None:
-        """End all processes."""
-        atexit.unregister(self.close)
+        """End all processes, once what they are asked is answered."""
+        atexit.unregister(self._end_with_the_program)
         for _ in range(self._count):
             worker = self._idle.get()
             worker.kill()
             self._idle.put(worker)
+
+    def _end_with_the_program(self) -> None:
+        """Kill all processes, whatever they are at: nobody waits for the answers any more."""
+        self._over = True
+        for worker in self._all:
+            worker.end()
 
 
 class _Worker:
@@ -145,6 +180,12 @@ class _Worker:
             self._rest += part
         line, self._rest = self._rest.split(b"\n", 1)
         return line
+
+    def end(self) -> None:
+        """Kill the process from another thread than the one that may be waiting for its answer."""
+        process = self._process
+        if process is not None:
+            process.kill()
 
     def kill(self) -> None:
         if self._process is None:

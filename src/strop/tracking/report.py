@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,16 +24,31 @@ HIDDEN = frozenset({"step", "epoch", "step_time", "sampling_time", "alarms"})
 
 
 def write_report(folder: Path) -> Path:
-    """`report.html` of a run directory, from its `metrics.jsonl`."""
+    """`report.html` of a run directory, from its `metrics.jsonl`, and from `lineage.json` where it
+    was resumed."""
     rows = list(read_rows(folder / "metrics.jsonl"))
-    body = html_of(curves(rows), library=True)
+    resumed = resumed_at(folder)
+    parts = [html_of(curves(rows, resumed), library=True)]
+    if resumed:
+        steps = ", ".join(str(step) for step in resumed)
+        parts.insert(0, f"<p>Resumed after step {steps} (dashed lines).</p>")
     path = folder / "report.html"
-    write_whole(path, page(f"Run {folder.name}", [body]))
+    write_whole(path, page(f"Run {folder.name}", parts))
     return path
 
 
-def curves(rows: Sequence[Mapping[str, Any]]) -> go.Figure:
-    """One small panel per metric over the optimizer steps, held-out values beside trained ones."""
+def resumed_at(folder: Path) -> list[int]:
+    """The steps after which a run was stopped and resumed, in order, each once."""
+    lineage = folder / "lineage.json"
+    if not lineage.exists():
+        return []
+    noted = json.loads(lineage.read_text(encoding="utf-8")).get("resumed", [])
+    return sorted({int(one["step"]) for one in noted})
+
+
+def curves(rows: Sequence[Mapping[str, Any]], resumed: Sequence[int] = ()) -> go.Figure:
+    """One small panel per metric over the optimizer steps, held-out values beside trained ones; a
+    dashed line after each step from which the run was resumed."""
     import plotly.graph_objects as go  # here alone, for the sake of start-up
     from plotly.subplots import make_subplots
 
@@ -54,6 +70,9 @@ def curves(rows: Sequence[Mapping[str, Any]]) -> go.Figure:
                     go.Scatter(x=x, y=y, name=series, mode=mode, line=line, showlegend=False),
                     **place,
                 )
+    if ordered:  # plotly draws lines into panels that hold something
+        for step in resumed:
+            figure.add_vline(x=step + 0.5, line={"dash": "dash", "color": "#8c959f", "width": 1})
     height = 230 * max(1, math.ceil(len(ordered) / columns))
     figure.update_layout(template="plotly_white", height=height, margin={"t": 40, "b": 20})
     return figure

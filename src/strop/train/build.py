@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from strop.distributed.world import ALONE, World
 from strop.engines.engine import Engine, sampling_of
 from strop.engines.local.engine import LocalEngine
 from strop.engines.publish import Publisher
 from strop.engines.served.build import served_engine
+from strop.engines.served.engine import ServedEngine
 from strop.engines.served.expect import context_of, expect_routes, expect_servers
 from strop.engines.served.server import About
 from strop.engines.served.start import started_vllm
@@ -33,7 +35,6 @@ from strop.train.loop.online import OnlineParts, train_online
 from strop.train.loop.optim import build_optimizer
 from strop.train.loop.parity import Parity, expect_parity
 from strop.train.loop.state import Critic, TrainState
-from strop.train.loop.world import ALONE, World
 from strop.train.methods.reference import Indices, MethodRecords, ReferenceCache
 from strop.train.methods.supervised import SupervisedMethod
 from strop.train.methods.table import OFFLINE, ONLINE, compares_with_reference, policy_of
@@ -106,7 +107,7 @@ def _online(
     reference = Reference(policy) if compares_with_reference(recipe) else None
     if recipe.refresh_every:
         state.reference = reference
-    source = _source_of(prepared, given, publisher, ends)
+    source = _source_of(prepared, given, publisher, ends, world)
     state.rollouts = source
     parts = OnlineParts(
         source=source,
@@ -123,7 +124,11 @@ def _online(
 
 
 def _source_of(
-    prepared: PreparedOnline, engine: Engine, publisher: Publisher, ends: ExitStack
+    prepared: PreparedOnline,
+    engine: Engine,
+    publisher: Publisher,
+    ends: ExitStack,
+    world: World,
 ) -> RolloutSource:
     """Who samples when, as the recipe says."""
     recipe, named = prepared.recipe, prepared.recipe.rollout.source
@@ -134,7 +139,9 @@ def _source_of(
         )
         ends.callback(source.close)
         return source
-    return SynchronousSource(recipe, *sampled, publish=publisher.publish)
+    if isinstance(engine, ServedEngine):
+        return SynchronousSource(recipe, *sampled, publish=publisher.publish, rest=engine.rest)
+    return SynchronousSource(recipe, *sampled, publish=publisher.publish, world=world)
 
 
 def _engine_of(
@@ -173,13 +180,12 @@ def _started(
 
 def _offline(state: TrainState, prepared: PreparedOffline, world: World) -> Loop:
     recipe = prepared.recipe
-    cache = ReferenceCache(prepared.folder, recipe.model.path)
+    cache = ReferenceCache(prepared.folder, recipe.model.path, world)
     build = OFFLINE[method_of(recipe).family]
     held_out = None
     if prepared.held_out is not None:
-        held_out = build(
-            state, recipe, cache, MethodRecords(prepared.held_out, "eval_", None), ALONE
-        )
+        unseen = MethodRecords(prepared.held_out, "eval_", None)
+        held_out = build(state, recipe, cache, unseen, world)
     own = MethodRecords(prepared.rendered, "", partial(_visited, prepared))
     parts = OfflineParts(
         method=build(state, recipe, cache, own, world),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from strop.distributed.world import ALONE, World
 from strop.engines.engine import Engine
 from strop.errors import StoppedBySignal
 from strop.files import locked, refuse_locked, sweep
@@ -16,24 +18,20 @@ from strop.tracking.sinks import Sinks
 from strop.train.final import finish
 from strop.train.loop.signals import Interrupted, Signals, interruptible, watched
 from strop.train.monitor.alarms import FiredAlarm, act
-from strop.train.monitor.dev import Dev, find_best
+from strop.train.monitor.dev import Dev
 from strop.train.monitor.journal import RunJournal
 from strop.train.monitor.profile import FOLDER, Profile, Profiler, refuse_profile
 from strop.train.monitor.recovery import Recovery
+from strop.train.pin import pinned
+from strop.train.preflight.alike import expect_alike, expect_world
 from strop.train.preflight.prepare import prepare
 from strop.train.preflight.prepared import Prepared
 from strop.train.preflight.space import disk_errors
 from strop.train.rundir.checkpoint import mark_best, random_states, step_of
-from strop.train.rundir.directory import is_finished, run_inputs, write_dropped, write_identity
-from strop.train.rundir.resume import (
-    changes,
-    checkpoint_to_resume,
-    mark_resumed,
-    prepare_folder,
-    refuse_nothing_left,
-)
+from strop.train.rundir.directory import run_inputs, write_dropped, write_identity
+from strop.train.rundir.resume import Start, find_start, mark_resumed, prepare_folder
 from strop.train.rundir.writer import Writer
-from strop.train.underway import Run, begin, observed, tracked
+from strop.train.underway import Begun, Run, begin, observed, tracked
 from strop.types import StepRecord
 
 
@@ -47,6 +45,7 @@ def train(
     force: bool = False,
     profile: int | None = None,
     engine: Engine | None = None,
+    world: World = ALONE,
     on_start: Callable[[Prepared, int], None] = lambda prepared, step: None,
     on_step: Callable[[StepRecord], None] = lambda record: None,
     on_profile: Callable[[Profile], None] = lambda profile: None,
@@ -55,60 +54,125 @@ def train(
 
     `resume` continues from the newest whole checkpoint, `resume_from` from this one; `force_resume`
     allows another recipe or other files than the run began with. An online method samples from
-    `engine`, by default from the model in this process. `on_start` gets the checks and the step the
+    `engine`, by default from the model in this process. Every process of `world` makes this call;
+    rank 0 writes the files and calls back. `on_start` gets the checks and the step the
     run starts from, `on_step` every finished step, `on_profile` the profile of `profile` steps.
     Raises `StoppedBySignal` after saving when SIGTERM or SIGINT arrives, `StoppedByAlarm` after
     saving when an alarm says so, `TrainingError` when the disk is full.
     """
     folder = Path(recipe.output)
     resume = resume or force_resume or resume_from is not None
-    with written_on(recipe.text.date), watched() as signals, disk_errors(folder):
+    with (
+        world.together(),
+        written_on(recipe.text.date),
+        watched(between_steps=world.size > 1) as signals,
+        disk_errors(folder),
+    ):
         with interruptible():
-            refuse_locked(folder)
-            prepared = prepare(
-                recipe, resume=resume, overwrite=overwrite, force=force, force_resume=force_resume
+            given = recipe
+            recipe = world.first(lambda: pinned(given, force=force))
+            prepared, inputs, start = _prepared(
+                recipe,
+                world,
+                resume=resume,
+                resume_from=resume_from,
+                force_resume=force_resume,
+                overwrite=overwrite,
+                force=force,
+                profile=profile,
             )
-            finished = resume and resume_from is None and is_finished(folder)
-            if finished and force_resume:
-                finished = not changes(recipe, run_inputs(recipe))
-            checkpoint = (
-                checkpoint_to_resume(folder, resume_from) if resume and not finished else None
-            )
-            if resume and not finished:
-                refuse_nothing_left(folder, prepared.total_steps, checkpoint)
-            if profile is not None:
-                done = prepared.total_steps if finished else step_of(checkpoint)
-                refuse_profile(profile, prepared.total_steps - done)
-        if finished:
+        if start.finished:
             return folder / "final"
-        with locked(folder), ExitStack() as ends:
+        with ExitStack() as ends:
+            world.first(lambda: ends.enter_context(locked(folder)))
             with interruptible():
-                sweep(folder)
-                inputs = run_inputs(recipe)
-                changed = prepare_folder(recipe, inputs, resume=resume, force_resume=force_resume)
-                if changed is None:
-                    write_identity(folder, recipe, inputs, prepared.checks)
-                begun, checks = begin(recipe, prepared, checkpoint, engine, ends)
-                if changed is not None:
-                    mark_resumed(folder, checkpoint, changed)
-                write_identity(folder, recipe, inputs, checks)
-                write_dropped(folder, prepared.sources)
-            sinks = Sinks(recipe.run.sinks, tracked(recipe, folder))
-            run = observed(begun, RunJournal(recipe, folder, begun.state.step, sinks, on_step))
-            if profile is not None:
+                changed = world.first(
+                    lambda: _open(
+                        recipe, prepared.checks, inputs, resume=resume, force_resume=force_resume
+                    )
+                )
+                begun, checks = begin(recipe, prepared, start.checkpoint, engine, ends, world)
+                world.first(lambda: _identify(begun, inputs, checks, start.checkpoint, changed))
+            sinks = Sinks(recipe.run.sinks if world.rank == 0 else (), tracked(recipe, folder))
+            journal = RunJournal(recipe, folder, begun.state.step, sinks, on_step, world)
+            run = observed(begun, journal)
+            if profile is not None and world.rank == 0:
                 device = run.state.network.device
                 profiler = Profiler(profile, folder / FOLDER, device, on_profile)
                 run = replace(run, steps=profiler.watch(run.steps))
             keep = recipe.run.keep_checkpoints
-            with Writer(folder, keep, step_of(checkpoint)) as writer:
+            with Writer(folder, keep, step_of(start.checkpoint), world) as writer:
                 with sinks:
-                    on_start(prepared, run.state.step)
+                    world.first(lambda: on_start(prepared, run.state.step))
                     _measure_start(run)
                     _run_steps(run, writer, signals)
-                finish(run, writer)
+                world.first(lambda: finish(run, writer))
             if signals.number is not None:
                 raise StoppedBySignal(signals.number, run.state.step)
     return folder / "final"
+
+
+def _prepared(
+    recipe: Recipe,
+    world: World,
+    *,
+    resume: bool,
+    resume_from: Path | None,
+    force_resume: bool,
+    overwrite: bool,
+    force: bool,
+    profile: int | None,
+) -> tuple[Prepared, dict[str, Any], Start]:
+    """Everything read and checked, the hashes of what was read, and where the run starts."""
+    folder = Path(recipe.output)
+    world.first(lambda: refuse_locked(folder))
+    expect_world(recipe, world)
+    prepared = prepare(
+        recipe, resume=resume, overwrite=overwrite, force=force, force_resume=force_resume
+    )
+    inputs = run_inputs(recipe)
+    expect_alike(recipe, inputs, world)
+    total, start = prepared.total_steps, Start(None, finished=False)
+    if resume:
+        start = world.first(
+            lambda: find_start(recipe, inputs, total, asked=resume_from, force_resume=force_resume)
+        )
+    if profile is not None:
+        refuse_profile(profile, total - (total if start.finished else step_of(start.checkpoint)))
+    return prepared, inputs, start
+
+
+def _open(
+    recipe: Recipe,
+    checks: Mapping[str, Any],
+    inputs: Mapping[str, Any],
+    *,
+    resume: bool,
+    force_resume: bool,
+) -> list[str] | None:
+    """Make the folder ready; returns what changed since a resumed run began, `None` for a new
+    one."""
+    folder = Path(recipe.output)
+    sweep(folder)
+    changed = prepare_folder(recipe, inputs, resume=resume, force_resume=force_resume)
+    if changed is None:
+        write_identity(folder, recipe, inputs, checks)
+    return changed
+
+
+def _identify(
+    begun: Begun,
+    inputs: Mapping[str, Any],
+    checks: Mapping[str, Any],
+    checkpoint: Path | None,
+    changed: Sequence[str] | None,
+) -> None:
+    """Write down what is run, once it is known to run."""
+    folder = begun.prepared.folder
+    if changed is not None:
+        mark_resumed(folder, checkpoint, changed)
+    write_identity(folder, begun.recipe, inputs, checks)
+    write_dropped(folder, begun.prepared.sources)
 
 
 def _measure_start(run: Run) -> None:
@@ -132,6 +196,7 @@ def _run_steps(run: Run, writer: Writer, signals: Signals) -> None:
                 writer.wait()
                 act([_rolled_back(alarm, run, writer) for alarm in fired])
             random = random_states()
+            signals.number = max(run.world.exchanged(signals.number or 0)) or None
             if signals.number is not None:
                 raise Interrupted
     except Interrupted:
@@ -152,14 +217,16 @@ def _recovering(run: Run, writer: Writer) -> Iterator[StepRecord]:
         return kept
 
     limit = run.recipe.run.skip_nonfinite
-    return Recovery(run.state, run.prepared.folder, limit, go_back).watch(run.steps)
+    recovery = Recovery(run.state, run.prepared.folder, limit, go_back, run.world)
+    return recovery.watch(run.steps)
 
 
 def _find_best(run: Run) -> None:
     """Find the best of the remaining checkpoints after some were dropped."""
     if run.dev is not None:
-        run.dev.best = find_best(run.prepared.folder, run.dev.recipe.metric)
-        mark_best(run.prepared.folder, run.dev.best_step)
+        run.dev.find_best()
+        folder, step = run.prepared.folder, run.dev.best_step
+        run.world.first(lambda: mark_best(folder, step))
 
 
 def _due(recipe: Recipe, record: StepRecord, dev: Dev | None, fired: Sequence[FiredAlarm]) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from strop.distributed.world import ALONE, World
 from strop.engines.engine import Engine
 from strop.model.network import Network
 from strop.recipe.loading.load import flat
@@ -39,6 +40,7 @@ class Begun:
     prepared: Prepared
     state: TrainState
     steps: Iterator[StepRecord]
+    world: World
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +61,21 @@ def begin(
     checkpoint: Path | None,
     engine: Engine | None,
     ends: ExitStack,
+    world: World = ALONE,
 ) -> tuple[Begun, dict[str, Any]]:
     """Load the networks, build the loop, load the checkpoint. Returns the run and the checks made;
     `ends` is given what has to be done when the run ends."""
     folder = prepared.folder
     torch.manual_seed(recipe.seed)
     state = build_state(recipe, starting_model(recipe, folder), muon=prepared.muon)
-    refuse_full(state, recipe, folder, prepared.total_steps)
+    world.first(lambda: refuse_full(state, recipe, folder, prepared.total_steps))
     # references come from the starting model, so they are made before a checkpoint is loaded
-    steps, checks = build_loop(state, prepared, engine, ends=ends)
+    steps, checks = build_loop(state, prepared, engine, world, ends=ends)
+    if world.rank:  # dropout differs between processes
+        torch.manual_seed(recipe.seed + world.rank)
     if checkpoint is not None:
-        restore(state, checkpoint)
-    return Begun(recipe, prepared, state, steps), checks
+        restore(state, checkpoint, world.rank)
+    return Begun(recipe, prepared, state, steps, world), checks
 
 
 def observed(begun: Begun, journal: RunJournal) -> Run:
@@ -79,11 +84,12 @@ def observed(begun: Begun, journal: RunJournal) -> Run:
     recipe, prepared, state = begun.recipe, begun.prepared, begun.state
     steps, dev = begun.steps, None
     if recipe.dev is not None and prepared.dev is not None:
-        dev = Dev(recipe.dev, prepared.dev.suite, state.network, prepared.folder)
+        dev = Dev(recipe.dev, prepared.dev.suite, state.network, prepared.folder, begun.world)
         steps = dev.watch(steps)
-    if isinstance(prepared, PreparedOffline) and state.step == 0:
+    first = state.step == 0 and begun.world.rank == 0
+    if isinstance(prepared, PreparedOffline) and first:
         _show_masks(state.network, prepared.rendered, journal.samples)
-    return Run(recipe, prepared, state, steps, journal, dev)
+    return Run(recipe, prepared, state, steps, begun.world, journal, dev)
 
 
 def tracked(recipe: Recipe, folder: Path) -> TrackedRun:

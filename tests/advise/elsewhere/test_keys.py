@@ -26,6 +26,7 @@ OTHERS: dict[str, Any] = {
     "seed": 7, "output": "elsewhere", "template_options": {"enable_thinking": False},
     "model.tokenizer": "org/tokenizer", "model.dtype": "bfloat16",
     "model.lora": {"rank": 4, "alpha": 12, "dropout": 0.1, "targets": ["q_proj"]},
+    "model.revision": "v1", "value.revision": "v1",
     "model.gradient_checkpointing": True, "model.device": "cpu", "model.trust_remote_code": True,
     "text.max_length": 512, "text.overlong": "cut", "text.end_of_turn": ["<|im_end|>"],
     "text.date": "2026-03-04", "text.cache": "never",
@@ -34,6 +35,8 @@ OTHERS: dict[str, Any] = {
     "optim.betas": [0.8, 0.99], "optim.max_grad_norm": 0.5,
     "run.epochs": 5, "run.batch_size": 2, "run.micro_batch_tokens": 2048, "run.save_every": 3,
     "run.skip_nonfinite": 0, "run.sinks": ["wandb"],
+    "run.distributed.shard": "full", "run.distributed.activation_checkpointing": True,
+    "run.distributed.timeout": 60.0,
     "alarms.spike": {"threshold": 3.0}, "alarms.capability_regression": {"patience": 7},
     "objective.beta": 0.35, "objective.nll_weight": 0.3, "objective.label_smoothing": 0.25,
     "objective.divergence": "js", "objective.length_normalized": True, "objective.ld_alpha": 0.5,
@@ -60,6 +63,9 @@ ELSEWHERE = {
     "data": "its parts are tested with the rows",
     "eval": "tested below", "dev": "tested below", "reward": "tested below",
     "run.steps": "excludes run.epochs: tested below",
+    "run.distributed": "tested by its parts",
+    "run.distributed.replicas": "needs shard: tested below",
+    "run.distributed.cpu_offload": "needs shard: tested below",
     "run.keep_checkpoints": "read with run.save_every: tested below",
     "model.quantize": "needs an adapter: tested below",
     "chat_template": "is a file: tested below",
@@ -76,12 +82,15 @@ ELSEWHERE = {
     "probes.accept": "lost as the others", "value.lora": "tested below", "model.path": "",
     "rollout.mask_truncated": "tested below", "rollout.source": "needs servers: tested below",
     **{f"rollout.engine.{key}": "tested as a whole"
-       for key in ("kind", "url", "sync", "folder", "seconds", "at_once", "limit",
+       for key in ("kind", "url", "sync", "sleep", "folder", "seconds", "at_once", "limit",
                    "python", "arguments", "start_seconds")},
     **{f"rollout.source.{key}": "tested as a whole" for key in ("kind", "max_staleness", "order")},
 }  # fmt: skip
 
 AT_ONCE: dict[str, tuple[str, dict[str, Any]]] = {
+    "run.distributed.replicas": ("sft", {"run.distributed": {"shard": "hybrid", "replicas": 2}}),
+    "run.distributed.cpu_offload": ("sft", {
+        "run.distributed": {"shard": "full", "cpu_offload": True}}),
     "run.keep_checkpoints": ("sft", {"run.save_every": 2, "run.keep_checkpoints": 5}),
     "model.quantize": ("sft", {"model.lora": {}, "model.quantize": "nf4"}),
     "model.lora.rslora": ("sft", {"model.lora": {}, "model.lora.rslora": True}),

@@ -17,8 +17,8 @@ import strop
 from strop.engines.broadcast import Pair, forms_of, meeting_place
 from strop.engines.draws import DrawKey
 from strop.engines.engine import PromptedTask, Sampling, requests_of
+from strop.engines.served import sending
 from strop.engines.served import server as served_server
-from strop.engines.served import vllm as served_vllm
 from strop.engines.served.build import served_engine
 from strop.engines.served.engine import ServedEngine
 from strop.engines.served.expect import expect_servers
@@ -150,7 +150,7 @@ def test_planted_a_server_that_reports_success_and_keeps_its_weights(
 def test_a_server_that_never_takes_them_is_an_error_in_time(
     policy: Policy, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (served_server, served_vllm):
+    for module in (served_server, sending):
         monkeypatch.setattr(module, "CONTROL_SECONDS", 1.0)
     free = threading.Event()
     monkeypatch.setattr(receive.Transfer, "receive", lambda *_: free.wait(60))
@@ -174,7 +174,7 @@ def test_a_trainer_that_falls_silent_leaves_the_server_as_it_was(
     before = {name: one.clone() for name, one in server.held.policy.model.named_parameters()}
     weights = {name: one + 1 for name, one in policy.model.named_parameters()}
     with pytest.raises(HttpError, match="the weights stopped coming"):
-        VllmServer(server.url, seconds=5).receive(weights, "a-1")
+        VllmServer(server.url, seconds=5).receive(weights, "a-1", "gloo")
     after = dict(server.held.policy.model.named_parameters())
     assert all(torch.equal(after[name], one) for name, one in before.items())
     assert server.held.version == "0"
@@ -195,7 +195,7 @@ def test_weights_of_another_model_are_refused_before_they_are_sent(
     wrong = "head.bias" if change == "another" else name
     before = time.monotonic()
     with pytest.raises(HttpError, match=f"not the weights of this model: {wrong}"):
-        VllmServer(server.url, seconds=5).receive(weights, "a-1")
+        VllmServer(server.url, seconds=5).receive(weights, "a-1", "gloo")
     assert time.monotonic() - before < 60, "the sender is let go at once"
 
 
@@ -204,7 +204,7 @@ def test_a_server_without_these_routes_is_named_at_once(policy: Policy, model_fo
     with engine_server(model_folder, app=lambda held: FastAPI()) as server:
         before = time.monotonic()
         with pytest.raises(HttpError, match="status 404") as caught:
-            VllmServer(server.url, seconds=5).receive(weights, "a-1")
+            VllmServer(server.url, seconds=5).receive(weights, "a-1", "gloo")
         assert time.monotonic() - before < 60, "the sender is let go at once"
     assert caught.value.where == f"{server.url}/init_weight_transfer_engine"
 
@@ -213,8 +213,7 @@ def test_a_server_without_these_routes_is_named_at_once(policy: Policy, model_fo
     ("engine", "lora", "said"),
     [
         ({"kind": "vllm", "url": "http://a:1", "folder": "x"}, None, "folder is for weights"),
-        ({"kind": "vllm", "python": "/bin/sh"}, None, "for `strop engine serve`, and python"),
-        ({"kind": "sglang", "url": "http://a:1"}, None, "sync"),
+        ({"kind": "vllm", "python": "/bin/sh"}, None, "own GPU, where NCCL wants two"),
         ({"kind": "vllm", "url": "http://a:1"}, {"rank": 4}, "sync is broadcast, and the model"),
     ],
 )

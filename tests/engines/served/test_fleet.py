@@ -13,6 +13,7 @@ import torch
 
 from strop.engines.draws import DrawKey
 from strop.engines.engine import Request, Sampling, requests_of
+from strop.engines.served.fleet import Asked, Fleet, Member
 from strop.errors import HttpError, TrainingError, UsageError
 from strop.model.network import Policy
 from strop.types import Branch, Tree
@@ -267,3 +268,66 @@ class TestFleet:
             list(engine.generate(requests(16)))
         assert sum(seen.values()) == 48
         assert min(seen.values()) >= 12
+
+
+class Away:
+    """A server that says nothing for 5 s of a clock that this moves, while it is away."""
+
+    def __init__(self, url: str, clock: list[float]) -> None:
+        self.url, self.clock, self.away, self.looked = url, clock, False, 0
+
+    def about(self) -> None:
+        self.looked += 1
+        if self.away:
+            self.clock[0] += 5.0
+            raise HttpError("no whole answer within 5 s", where=self.url)
+
+
+class TestLooking:
+    @pytest.fixture
+    def clock(self) -> list[float]:
+        return [0.0]
+
+    def fleet(self, clock: list[float], *servers: Away) -> Fleet:
+        members = [Member(server) for server in servers]  # type: ignore[arg-type]
+        made = Fleet(members, 4, lambda server: None, clock=lambda: clock[0])
+        made.everywhere()
+        return made
+
+    def wave(self, fleet: Fleet) -> list[str]:
+        """Who answers, in a wave that takes a second."""
+        asked = Asked(lambda server: server.url, 1)
+        return [url for _, url in fleet.ask([asked])]
+
+    def test_a_dead_server_takes_a_small_share_of_the_time(self, clock: list[float]) -> None:
+        here, dead = Away("http://a:1", clock), Away("http://b:1", clock)
+        dead.away = True
+        with pytest.warns(UserWarning, match="is left out"):
+            fleet = self.fleet(clock, here, dead)
+        began, dead.looked = clock[0], 0
+        for _ in range(1000):
+            assert self.wave(fleet) == [here.url]
+            clock[0] += 1.0
+        spent = 5.0 * dead.looked
+        assert dead.looked >= 5, "it is still looked for"
+        assert spent / (clock[0] - began) == pytest.approx(0.05, abs=0.01)
+
+    def test_one_that_is_back_is_found(self, clock: list[float]) -> None:
+        here, dead = Away("http://a:1", clock), Away("http://b:1", clock)
+        dead.away = True
+        with pytest.warns(UserWarning, match="is left out"):
+            fleet = self.fleet(clock, here, dead)
+        self.wave(fleet)
+        dead.away = False
+        waves = 0
+        while not fleet.members[1].alive:
+            self.wave(fleet)
+            clock[0] += 1.0
+            waves += 1
+        assert waves <= 101, "5 s are 5 % of 100"
+
+    def test_where_nobody_is_left_one_is_looked_for_at_once(self, clock: list[float]) -> None:
+        only = Away("http://a:1", clock)
+        fleet = self.fleet(clock, only)
+        fleet.members[0].alive, fleet.members[0].look_at = False, 10.0**9
+        assert self.wave(fleet) == [only.url]

@@ -178,7 +178,7 @@ def test_a_run_whose_server_keeps_its_weights_stops_and_says_so(
         ({"kind": "local", "url": "http://127.0.0.1:1"}, "url"),
         ({"kind": "vllm"}, "url"),
         ({"kind": "vllm", "url": ["http://a:1", "http://a:1/"]}, "stands twice"),
-        ({"kind": "vllm", "url": "http://a:1/v1/"}, "write http://a:1"),
+        ({"kind": "vllm", "url": "http://a:1/v1/"}, "the server's own, http://a:1"),
         ({"kind": "sglong", "url": "http://a:1"}, "kind"),
         ({"kind": "sglang"}, "url"),
         ({"kind": "sglang", "url": "http://a:1", "tokens_only": True}, "tokens_only"),
@@ -247,7 +247,7 @@ def test_ctrl_c_ends_a_run_whose_server_fell_silent(
         recipe["model"]["lora"] = {"rank": 4}
         recipe["reward"] = [{"function": "exact_answer"}]
         (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
-        command = [sys.executable, "-m", "strop.cli", "train", str(tmp_path / "recipe.yaml")]
+        command = [sys.executable, "-m", "strop", "train", str(tmp_path / "recipe.yaml")]
         running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         try:
             assert silent.wait(120)

@@ -182,7 +182,7 @@ def test_a_run_that_is_told_to_end_ends_its_server(recipe: dict[str, Any], tmp_p
     path = tmp_path / "recipe.yaml"
     path.write_text(json.dumps(recipe))
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    command = [sys.executable, "-P", "-m", "strop.cli", "train", str(path)]
+    command = [sys.executable, "-P", "-m", "strop", "train", str(path)]
     running = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
     try:
         found = pids(tmp_path)

@@ -18,9 +18,12 @@ import strop
 from strop.demo.model import raw_model
 from strop.engines.draws import DrawKey
 from strop.engines.engine import PromptedTask, Sampling, requests_of
+from strop.engines.served import sending
 from strop.engines.served.build import served_engine
 from strop.engines.served.expect import expect_servers
+from strop.engines.served.server import Started
 from strop.engines.served.vllm import VllmServer
+from strop.engines.transfer.handles import Shared
 from strop.errors import HttpError, TrainingError
 from strop.model.load import load_policy
 from strop.model.logprobs import Head, eval_mode
@@ -121,6 +124,25 @@ def test_the_canary_finds_a_reload_that_changes_nothing(folder: Path, tmp_path: 
         nudge(policy, 1)
         with pytest.raises(TrainingError, match=r"older weights|from the trainer's"):
             engine.publish(dict(policy.model.named_parameters()))
+
+
+def test_it_says_how_it_was_started_sleeps_and_reads_handles(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CUDA IPC itself needs a GPU; a vLLM on a CPU reads what it is told as far as the handles."""
+    weights = dict(load_policy(ModelRecipe(path=str(folder))).model.named_parameters())
+    handles = tuple((torch.Tensor, one.size(), one.stride(), 0, None, one.dtype, 0)
+                    for one in weights.values())  # fmt: skip
+    given = Shared("GPU-1f", tuple(weights), tuple(weights.values()), handles)
+    monkeypatch.setattr(sending.handles, "shared", lambda weights: given)
+    with vllm(folder, shares=True) as server:
+        assert server.started() == Started(None, 1, frozenset({"ipc"}), sleeps=False)
+        before = server.score(IDS[0], None).logprobs
+        server.sleep()
+        server.wake_up()
+        assert server.score(IDS[0], None).logprobs == pytest.approx(before, abs=1e-6)
+        with pytest.raises(HttpError, match="Torch not compiled with CUDA enabled"):
+            server.receive(weights, "a-1", "ipc")
 
 
 @pytest.mark.parametrize("lora", [None, {"rank": 4}])

@@ -34,7 +34,7 @@ class Served:
         data = folder / "pairs.jsonl"
         data.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
         self.output = folder / "labels"
-        command = [sys.executable, "-m", "strop.cli", "judge", "label", data, "--output",
+        command = [sys.executable, "-m", "strop", "judge", "label", data, "--output",
                    self.output, "--port", "0"]  # fmt: skip
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
@@ -190,7 +190,7 @@ def test_a_port_in_use_and_a_folder_in_use_are_said(served: Served, tmp_path: Pa
     for output, said in ((tmp_path / "other", f"port {port[1]} of 127.0.0.1 cannot be had"),
                          (served.output, "works in this folder")):  # fmt: skip
         done = subprocess.run(
-            [sys.executable, "-m", "strop.cli", "judge", "label", tmp_path / "pairs.jsonl",
+            [sys.executable, "-m", "strop", "judge", "label", tmp_path / "pairs.jsonl",
              "--output", output, "--port", port[1]],
             capture_output=True, text=True, check=False,
         )  # fmt: skip

@@ -291,6 +291,7 @@ def _loss(keys: Keys, numbers: PolicyNumbers, batch: Batch) -> Flags:
         "algo.kl.estimator": loss.kl,
     }
     if method == "ppo":
+        keys.lose_on("value.revision", "the commit of a hub model is not named there")
         value: Mapping[str, Any] = keys.take("value") or {}
         keys.lose("value.lora", "the critic's adapter is that of the actor there")
         flags |= {

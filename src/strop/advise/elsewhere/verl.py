@@ -300,6 +300,7 @@ def _overlong_penalty(buffer: int, answer: int) -> Arguments:
 
 
 def _critic(keys: Keys, batch: Batch) -> Arguments:
+    keys.lose_on("value.revision", "the commit of a hub model is not named there")
     value: Mapping[str, Any] = keys.take("value") or {}
     lora = value.get("lora") or {}
     adapter = {} if not lora else {

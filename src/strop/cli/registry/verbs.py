@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from strop.cli.options import AsJson, DryRun
-from strop.cli.registry import files, read
+from strop.cli.registry import files, push, read
 from strop.cli.registry.read import HERE, Store
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ app.command("verify")(files.verify)
 app.command("checkout")(files.checkout)
 app.command("export")(files.export)
 app.command("import")(files.import_entry)
+app.command("push")(push.push)
 app.command("gc")(files.gc)
 app.command("rebuild")(files.rebuild)
 

@@ -34,4 +34,7 @@ def served_engine(
     canary = Canary(policy, canary_tree(prompts), limit=recipe.limit)
     way = recipe.sync or ("adapter" if policy.is_adapter else "disk")
     sync = SYNCS[way](recipe.folder or folder)
-    return ServedEngine(policy, about, servers_of(recipe), sync, canary, at_once=recipe.at_once)
+    return ServedEngine(
+        policy, about, servers_of(recipe), sync, canary,
+        at_once=recipe.at_once, sleeps=recipe.sleep,
+    )  # fmt: skip

@@ -32,12 +32,15 @@ def vllm_command(
     rank: int | None = None,
     dtype: str = "float32",
     cpu: bool = False,
+    shares: bool = False,
+    sleeps: bool = False,
 ) -> Command:
     """vLLM 0.32 for a run: ids in and out, log-probs of what is sampled, the trainer's arithmetic,
     weights from here.
 
     `rank` is the rank of the adapters that it will get, if there are any. With `cpu` weights are
-    kept in a form that can be loaded again.
+    kept in a form that can be loaded again. One that `shares` reads the trainer's weights by CUDA
+    IPC, one that `sleeps` can give its memory back.
     """
     arguments = [
         python, "-m", "vllm.entrypoints.openai.api_server", "--model", model,
@@ -52,6 +55,11 @@ def vllm_command(
     if cpu:
         arguments += ["--worker-extension-cls", "strop_vllm_cpu.Plain"]
         environment |= {"PYTHONPATH": str(FILES), "VLLM_CPU_KVCACHE_SPACE": "1"}
+    if shares:
+        arguments += ["--weight-transfer-config", '{"backend": "ipc"}']
+        environment |= {"VLLM_ALLOW_INSECURE_SERIALIZATION": "1"}
+    if sleeps:
+        arguments += ["--enable-sleep-mode"]
     return Command(tuple(arguments), environment)
 
 

@@ -76,6 +76,7 @@ class ServedEngine:
         canary: Canary,
         *,
         at_once: int,
+        sleeps: bool = False,
     ) -> None:
         self._policy, self.about, self.sync, self.canary = policy, about, sync, canary
         self.version = 0
@@ -83,6 +84,7 @@ class ServedEngine:
         self._stops = sorted(stop_ids(bare(policy.model), policy.tokenizer))
         self._trained_N, self._base_N = torch.empty(0), torch.empty(0)
         self._held: dict[str, Held] = {}
+        self._sleeps, self._asleep = sleeps, list[Server]()
         self._flying: Counter[int] = Counter()
         self._counting = threading.Lock()
 
@@ -102,6 +104,7 @@ class ServedEngine:
         return prompts
 
     def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion]]:
+        self._wake()
         yield from self.fleet.ask(
             [
                 Asked(partial(self._sample, request), request.sampling.max_tokens)
@@ -112,6 +115,7 @@ class ServedEngine:
     def score(self, trees: Sequence[Tree]) -> list[tuple[float, ...]]:
         """One text after another: vLLM 0.32 takes the adapter's part of the head for the wrong rows
         where texts with an adapter are scored together."""
+        self._wake()
         asked = [
             Asked(partial(self._score, tree.trunk, branch), len(branch.ids))
             for tree in trees
@@ -130,6 +134,7 @@ class ServedEngine:
             raise UsageError("servers get the weights of the run's own policy, and no others")
         if not self.version and self._policy.is_adapter:
             self._base_N = self.canary.base()
+        self._wake()
         with self.fleet.preparing:
             self._trained_N = self.canary.trained()
             self.sync.write(self._policy, self.version + 1, set(self._flying.elements()))
@@ -137,9 +142,21 @@ class ServedEngine:
             self.fleet.everywhere()
         return self.version
 
+    def rest(self) -> None:
+        """Let servers that sleep give their GPU memory back, until they are asked for something or
+        get weights."""
+        if not self._sleeps:
+            return
+        with self.fleet.preparing:
+            for member in self.fleet.members:
+                if member.alive and member.server not in self._asleep:
+                    self._asleep.append(member.server)
+                    self._warned("did not give its memory back", member.server.sleep)
+
     def close(self) -> None:
         """Let the servers drop what this run gave them, and remove what it wrote."""
         self.fleet.close()
+        self._wake(leaving=True)
         for member in self.fleet.members:
             try:
                 self.sync.leave(member.server)
@@ -156,6 +173,22 @@ class ServedEngine:
             "a server gives no distributions over the vocabulary",
             fix="measure the model folder instead",
         )
+
+    def _wake(self, *, leaving: bool = False) -> None:
+        if not self._asleep:
+            return
+        torch.cuda.empty_cache()  # what the trainer no longer uses is what they take back
+        with self.fleet.preparing:
+            while self._asleep:
+                wake_up = partial(self._asleep.pop().wake_up, leaving=leaving)
+                self._warned("did not wake up", wake_up)
+
+    def _warned(self, what: str, tell: Callable[[], None]) -> None:
+        """One that fails is found out, and left out, by what it is asked next."""
+        try:
+            tell()
+        except HttpError as error:
+            warnings.warn(f"{error.where} {what}: {error.problem}", stacklevel=4)
 
     def _give_newest(self, server: Server) -> None:
         """Let a server load the newest version, and compare it with the trainer. Raises `HttpError`

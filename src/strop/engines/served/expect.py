@@ -9,6 +9,7 @@ from strop.engines.draws import DrawKey
 from strop.engines.engine import PromptedTask, Request, Sampling
 from strop.engines.served.kinds import KINDS, Kind, servers_of
 from strop.engines.served.server import SIGN_SECONDS, About, Server
+from strop.engines.served.ways import expect_started, expect_way
 from strop.errors import HttpError, UsageError
 from strop.http import refused
 from strop.recipe.train.engine import ServedRecipe
@@ -40,6 +41,7 @@ def expect_servers(
         expect_context(about, longest)
         expect_tokenizer(server, about, tokenizer)
         server.expect_usable(prompts[0].prompt_ids)
+        expect_started(server, recipe, model)
     held = {about.model for about in abouts}
     if len(held) > 1:
         pairs = zip(servers, abouts, strict=True)
@@ -47,17 +49,6 @@ def expect_servers(
         raise UsageError(f"the servers hold different models: {each}",
                          fix="start all with the same model")  # fmt: skip
     return abouts[0]
-
-
-def expect_way(recipe: ServedRecipe, model: ModelRecipe) -> None:
-    """Raise `UsageError` where weights would get to the servers by a way that does not fit."""
-    way = recipe.sync
-    if way is not None and (way == "adapter") == (model.lora is None):
-        raise UsageError(
-            f"rollout.engine.sync is {way}, and the model has "
-            f"{'no' if model.lora is None else 'an'} adapter",
-            fix="drop rollout.engine.sync: it follows from model.lora",
-        )
 
 
 def context_of(prompts: Sequence[PromptedTask], answer_tokens: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -20,13 +21,17 @@ T = TypeVar("T")
 GIVEN_BACK = 3
 """So many times a server that lost its weights gets the same ones again before it is left out."""
 
+SPENT_ON_LOOKING = 0.05
+"""The share of the time that may be spent with looking for a server that is away."""
+
 
 @dataclass(slots=True)
 class Member:
     """A server, whether it answers, and the tokens that it still owes.
 
     `prepared` counts how often it got weights, `lost` how often it lost the newest; `returning` is
-    one that gets them again just now.
+    one that gets them again just now. One that is away is not looked for before `look_at`, seconds
+    on the fleet's clock.
     """
 
     server: Server
@@ -35,6 +40,7 @@ class Member:
     outstanding: int = 0
     prepared: int = 0
     lost: int = 0
+    look_at: float = 0.0
     problem: str = ""
 
 
@@ -59,6 +65,7 @@ class Fleet:
     at_once: int
     prepare: Callable[[Server], None]
     preparing: threading.RLock = field(default_factory=threading.RLock)
+    clock: Callable[[], float] = time.monotonic
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _closed: threading.Event = field(default_factory=threading.Event)
     _stop: TrainingError | None = None
@@ -175,12 +182,19 @@ class Fleet:
                 self._changed.notify_all()
 
     def _look_for_those_away(self) -> None:
+        """A look at one that says nothing takes seconds, so that it is looked for again only after
+        a multiple of them; where nobody is left, at once."""
         if all(member.alive for member in self.members) or self._closed.is_set():
             return
         with self.preparing:
+            nobody = not any(member.alive for member in self.members)
             for member in self.members:
-                if not member.alive and not member.returning:
+                due = nobody or self.clock() >= member.look_at
+                if due and not member.alive and not member.returning:
+                    before = self.clock()
                     self._prepared(member)
+                    now = self.clock()
+                    member.look_at = now + (now - before) / SPENT_ON_LOOKING
 
     def _left_out(self, member: Member, error: HttpError) -> None:
         with self._changed:

@@ -34,6 +34,22 @@ class About:
     adapters: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Started:
+    """How a server was started, as it says itself: `Started(quantization=None, workers=1,
+    transfers=frozenset({"ipc"}), sleeps=True)`.
+
+    `workers` are its processes that hold weights, `transfers` the ways by which it takes weights
+    from memory to memory (`gloo`, `nccl`, `ipc`), and `sleeps` whether it can give its GPU memory
+    back and keep its weights.
+    """
+
+    quantization: str | None
+    workers: int
+    transfers: frozenset[str]
+    sleeps: bool
+
+
 Labels = Mapping[str | None, int]
 """What a server calls its weights, and which versions they are."""
 
@@ -95,6 +111,9 @@ class Server(Protocol):
         """Raise `UsageError` where the server says that it runs in a way in which its answers are
         not what a run needs; `prompt_ids` are any prompt to ask it with."""
 
+    def started(self) -> Started | None:
+        """How it was started; `None` where it does not say."""
+
     def encoded(self, body: Body) -> list[int] | None:
         """The ids of a `prompt` or of `messages`; `None` where the server has no tokenizer."""
 
@@ -113,8 +132,15 @@ class Server(Protocol):
         """Read all weights again, from this folder, whose name is theirs from now on, and forget
         what the old ones computed."""
 
-    def receive(self, weights: Mapping[str, torch.Tensor], name: str) -> None:
-        """Take these weights, all of the model's, by broadcast; `name` is theirs from now on."""
+    def receive(self, weights: Mapping[str, torch.Tensor], name: str, way: str) -> None:
+        """Take these weights, all of the model's, from memory to memory, by one of its `transfers`;
+        `name` is theirs from now on."""
+
+    def sleep(self) -> None:
+        """Give the GPU memory back, once all answers are given; weights are kept elsewhere."""
+
+    def wake_up(self, *, leaving: bool = False) -> None:
+        """Be ready to answer, or to take weights. One who is `leaving` does not wait for it."""
 
 
 class Calls:
@@ -139,6 +165,10 @@ class Calls:
     def look(self, route: str) -> Any:
         """Answered at once by a server that is alive."""
         return self._sign.get(f"{self.url}/{route}")
+
+    def read(self, route: str) -> Any:
+        """What a server has to gather first."""
+        return self._control.get(f"{self.url}/{route}")
 
     def models(self) -> About:
         """What `/v1/models` lists: the model and its adapters, in OpenAI's form with the field

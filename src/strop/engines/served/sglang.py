@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 
 from strop.engines.draws import seed_of
 from strop.engines.engine import Request, Sampling
-from strop.engines.served.server import About, Body, Calls, Said, Scored, Span, spans_of
+from strop.engines.served.sending import SGLANG, sglang_workers
+from strop.engines.served.server import About, Body, Calls, Said, Scored, Span, Started, spans_of
 from strop.errors import HttpError, UsageError
 from strop.types import Finish
 
@@ -60,6 +61,18 @@ class SglangServer:
             )  # fmt: skip
         self._expect_temperature(prompt_ids)
 
+    def started(self) -> Started:
+        """All replicas of `dp_size` would have to join a transfer, each with ranks of its own, so
+        that those take none. A sleeping server keeps its weights only with a backup of them."""
+        said = self._calls.look("server_info")
+        ways = {"nccl", "ipc"} if _field(said, "device", self.url) == "cuda" else {"gloo"}
+        return Started(
+            quantization=_field(said, "quantization", self.url),
+            workers=sglang_workers(said),
+            transfers=frozenset(ways if _field(said, "dp_size", self.url) == 1 else ()),
+            sleeps=bool(said.get("enable_memory_saver") and said.get("enable_weights_cpu_backup")),
+        )
+
     def encoded(self, body: Body) -> list[int] | None:
         return self._calls.tokens(body)
 
@@ -85,9 +98,14 @@ class SglangServer:
         how = {"model_path": str(folder), "weight_version": folder.name, "flush_cache": True}
         self._calls.tell("update_weights_from_disk", how)
 
-    def receive(self, weights: Mapping[str, torch.Tensor], name: str) -> NoReturn:
-        raise UsageError("weights are not broadcast to SGLang", where=self.url,
-                         fix="send them by disk, or an adapter")  # fmt: skip
+    def receive(self, weights: Mapping[str, torch.Tensor], name: str, way: str) -> None:
+        SGLANG[way](self._calls, weights, name)
+
+    def sleep(self) -> None:
+        self._calls.tell("release_memory_occupation", {})
+
+    def wake_up(self, *, leaving: bool = False) -> None:
+        self._calls.tell("resume_memory_occupation", {}, leaving=leaving)
 
     def _expect_temperature(self, prompt_ids: Sequence[int]) -> None:
         """Half the temperature doubles the distance between two log-probs, if they are those of

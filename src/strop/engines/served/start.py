@@ -54,6 +54,8 @@ def _command(recipe: VllmRecipe, model: ModelRecipe, port: int, context: int) ->
         rank=None if model.lora is None else model.lora.rank,
         dtype=model.dtype,
         cpu=pick_device(model.device) == "cpu",
+        shares=recipe.sync == "ipc",
+        sleeps=recipe.sleep,
     )
     tokenizer = () if model.tokenizer is None else ("--tokenizer", model.tokenizer)
     code = ("--trust-remote-code",) if model.trust_remote_code else ()

@@ -1,4 +1,4 @@
-"""How weights get to servers: as a folder that they read, or by broadcast."""
+"""How weights get to servers: as a folder that they read, by broadcast, or where they lie."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from typing import Protocol
 import torch
 
 from strop.engines.served.server import Server
+from strop.engines.served.ways import broadcast_way
+from strop.errors import TrainingError
 from strop.model.network import Policy
 from strop.model.save import save_network
 
@@ -149,20 +151,11 @@ class DiskSync:
         return self.folders.of(version).name
 
 
-class BroadcastSync:
-    """The whole model from memory to memory. A copy is kept, because a server that was away gets
-    this version while the trainer may be at the next."""
+class InPlace:
+    """What is common to the ways by which one set of weights is replaced, from memory."""
 
     def __init__(self) -> None:
         self._run = secrets.token_hex(4)
-        self._weights: Mapping[str, torch.Tensor] = {}
-
-    def write(self, policy: Policy, version: int, flying: Collection[int]) -> None:
-        own = policy.model.named_parameters()
-        self._weights = {name: one.detach().cpu().clone() for name, one in own}
-
-    def load(self, server: Server, version: int) -> None:
-        server.receive(self._weights, self.label(version))
 
     def tidy(self, server: Server, version: int, flying: Collection[int]) -> None:
         """There is one set of weights, and it was replaced."""
@@ -183,7 +176,56 @@ class BroadcastSync:
         return f"{self._run}-{version}"
 
 
+class BroadcastSync(InPlace):
+    """The whole model from memory to memory. A copy is kept, because a server that was away gets
+    this version while the trainer may be at the next."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._weights: Mapping[str, torch.Tensor] = {}
+        self._device = "cpu"
+
+    def write(self, policy: Policy, version: int, flying: Collection[int]) -> None:
+        own = dict(policy.model.named_parameters())
+        self._device = next(iter(own.values())).device.type
+        self._weights = {name: one.detach().cpu().clone() for name, one in own.items()}
+
+    def load(self, server: Server, version: int) -> None:
+        way = broadcast_way(server.started(), self._device, server.url)
+        server.receive(self._weights, self.label(version), way)
+
+
+class IpcSync(InPlace):
+    """The whole model, read by servers on the trainer's GPU where it lies. Nothing is copied: the
+    weights have to be as they were when they were published."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._weights: Mapping[str, torch.Tensor] = {}
+        self._changes: list[int] = []
+
+    def write(self, policy: Policy, version: int, flying: Collection[int]) -> None:
+        self._weights = dict(policy.model.named_parameters())
+        self._changes = _changes(self._weights)
+
+    def load(self, server: Server, version: int) -> None:
+        if _changes(self._weights) != self._changes:
+            raise TrainingError(
+                f"version {version} cannot be given to a server that was away: the weights were "
+                "updated since it was published",
+                where=server.url,
+                fix="resume the run: strop train --resume",
+            )
+        server.receive(self._weights, self.label(version), "ipc")
+
+
+def _changes(weights: Mapping[str, torch.Tensor]) -> list[int]:
+    """How often each of them was changed in place."""
+    return [one._version for one in weights.values()]
+
+
 SYNCS: Mapping[str, Callable[[Path], Sync]] = {
     "adapter": AdapterSync, "disk": DiskSync, "broadcast": lambda root: BroadcastSync(),
+    "ipc": lambda root: IpcSync(),
 }  # fmt: skip
 """How `rollout.engine.sync` names them; each is given the folder for what it writes."""

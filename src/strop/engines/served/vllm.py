@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import socket
-import threading
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from strop.engines.broadcast import BACKEND, BOTH, RECEIVER, Pair, forms_of, meeting_place
 from strop.engines.draws import seed_of
 from strop.engines.engine import Request
 from strop.engines.routes import routes_of_text
-from strop.engines.served.server import CONTROL_SECONDS, About, Body, Calls, Said, Scored, spans_of
+from strop.engines.served.sending import VLLM
+from strop.engines.served.server import About, Body, Calls, Said, Scored, Started, spans_of
 from strop.errors import HttpError
 from strop.types import Finish, Routes
 
@@ -39,6 +36,15 @@ class VllmServer:
     def expect_usable(self, prompt_ids: Sequence[int]) -> None:
         """vLLM says nothing of how it was started: the self-check before step 1 finds log-probs of
         another distribution."""
+
+    def started(self) -> Started | None:
+        """vLLM says it in its dev mode alone (`VLLM_SERVER_DEV_MODE`)."""
+        try:
+            return started_of(self._calls.read("server_info?config_format=json"), self.url)
+        except HttpError as error:
+            if error.status == 404:
+                return None
+            raise
 
     def encoded(self, body: Body) -> list[int] | None:
         return self._calls.tokens(body)
@@ -73,35 +79,33 @@ class VllmServer:
         finally:
             self._calls.tell("resume", {})
 
-    def receive(self, weights: Mapping[str, torch.Tensor], name: str) -> None:
-        """As `strop engine serve` takes them. This side of the pair runs in another thread, because
-        a server that refuses would never come."""
-        place = meeting_place(self.url)
-        address, port = place.getsockname()[:2]
-        init = {"master_address": address, "master_port": port, "rank_offset": RECEIVER,
-                "world_size": BOTH, "backend": BACKEND}  # fmt: skip
-        forms = forms_of(weights)
-        update = {"names": [form.name for form in forms],
-                  "dtype_names": [form.dtype for form in forms],
-                  "shapes": [list(form.shape) for form in forms]}  # fmt: skip
-        given_up = threading.Event()
-        thread = threading.Thread(target=_send, args=(place, given_up, weights), daemon=True)
-        thread.start()
-        try:
-            self._calls.tell("init_weight_transfer_engine", {"init_info": init})
-            self._calls.tell("update_weights", {"update_info": update})
-        finally:
-            given_up.set()
-            thread.join()
-        self._calls.tell("finish_weight_update", {"weight_version": name})
+    def receive(self, weights: Mapping[str, torch.Tensor], name: str, way: str) -> None:
+        VLLM[way](self._calls, weights, name)
+
+    def sleep(self) -> None:
+        """Level 1: the weights are kept in the memory of the CPU, because nothing says that others
+        will come before the next request."""
+        self._calls.tell("sleep?level=1&mode=wait", {})
+
+    def wake_up(self, *, leaving: bool = False) -> None:
+        self._calls.tell("wake_up", {}, leaving=leaving)
 
 
-def _send(
-    place: socket.socket, given_up: threading.Event, weights: Mapping[str, torch.Tensor]
-) -> None:
-    """What goes wrong here goes wrong there, too, and is said by the server."""
-    with suppress(RuntimeError):
-        Pair.sender(place, given_up, seconds=CONTROL_SECONDS).send(weights)
+def started_of(said: Any, url: str) -> Started:
+    """Of vLLM's configuration. Raises `HttpError` for one of another form."""
+    try:
+        config = said["vllm_config"]
+        transfer, model = config["weight_transfer_config"], config["model_config"]
+        parallel = config["parallel_config"]
+        return Started(
+            quantization=model["quantization"],
+            workers=int(parallel["world_size"]) * int(parallel["data_parallel_size"]),
+            transfers=frozenset() if transfer is None else frozenset({str(transfer["backend"])}),
+            sleeps=bool(model["enable_sleep_mode"]),
+        )
+    except (KeyError, TypeError, ValueError):
+        raise HttpError("what it says of its configuration is of another form",
+                        where=f"{url}/server_info", status=200) from None  # fmt: skip
 
 
 def body_of(request: Request, adapter: str | None, stop_ids: Sequence[int]) -> Body:

@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from strop.engines import engine as asked
+from strop.engines.broadcast import BACKEND
 from strop.engines.draws import DrawKey
 from strop.engines.endings import stop_ids
 from strop.engines.routes import routes_text
@@ -214,6 +215,15 @@ def _add_weights(app: FastAPI, held: Held) -> None:
     async def update_weight_version(body: Version) -> dict[str, Any]:
         await done(held.call_weights(body.new_version))
         return {"success": True, "new_version": body.new_version}
+
+    @app.get("/server_info")
+    def server_info() -> dict[str, Any]:
+        """As vLLM says it with `config_format=json`."""
+        return {"vllm_config": {
+            "model_config": {"quantization": held.quantization(), "enable_sleep_mode": False},
+            "parallel_config": {"world_size": 1, "data_parallel_size": 1},
+            "weight_transfer_config": {"backend": BACKEND},
+        }}  # fmt: skip
 
     @app.get("/weight_info")
     def weight_info() -> dict[str, str]:

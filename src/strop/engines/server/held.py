@@ -122,6 +122,11 @@ class Held:
 
         return self._put(None, None, call, changes=True)
 
+    def quantization(self) -> str | None:
+        """How the model's weights are quantised; `None` where they are not."""
+        how = bare(self.policy.model).config.to_dict().get("quantization_config")
+        return None if how is None else str(how["quant_method"])
+
     def forms(self) -> list[Form]:
         """What the model's tensors are like."""
         return forms_of(dict(self.policy.model.named_parameters()))

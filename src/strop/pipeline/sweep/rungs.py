@@ -18,6 +18,7 @@ from strop.recipe.pipeline import Pipeline
 from strop.recipe.suite import Suite
 from strop.recipe.sweep import SweepRecipe, Value
 from strop.recipe.train.methods import Recipe
+from strop.train.pin import pinned
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ def checked(sweep: SweepRecipe) -> dict[Setting, Recipe]:
     for a suite that is none."""
     load(Suite, Path(sweep.suite))
     return {
-        setting: load_recipe(Path(sweep.recipe), setting.overrides)
+        setting: pinned(load_recipe(Path(sweep.recipe), setting.overrides), force=True)
         for setting in settings_of(sweep)
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date as Day  # noqa: N812 - a field is called date
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
@@ -42,6 +43,11 @@ class DataSource(Strict):
                     f"{name} belongs to `hub`: name the files of a split with a pattern, as in "
                     "data/test-*.parquet"
                 )
+        if self.revision is not None and not self.on_hub:
+            raise ValueError(
+                f"revision belongs to a data set of the hub, and {self.hub} is a folder: drop "
+                "revision, or name the hub's data set as org/name"
+            )
         if self.shuffle_seed is not None and self.limit is None:
             raise ValueError(
                 "shuffle_seed draws the records that `limit` keeps: set `limit`, or drop it (the "
@@ -53,6 +59,11 @@ class DataSource(Strict):
     def name(self) -> str:
         """The name of the source in messages: its path, or `hub:org/name`."""
         return self.path if self.path is not None else f"hub:{self.hub}"
+
+    @property
+    def on_hub(self) -> bool:
+        """Whether the hub has to be asked for it: its data set is no folder here."""
+        return self.hub is not None and not Path(self.hub).is_absolute()
 
     def place(self) -> dict[str, Any]:
         """The options that determine the rows that are read: location, selection and column

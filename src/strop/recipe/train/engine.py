@@ -17,10 +17,12 @@ def _listed(given: object) -> object:
 def _addresses_are_servers(urls: list[str]) -> list[str]:
     plain = [url.rstrip("/") for url in urls]
     for url in plain:
+        if "," in url:
+            raise ValueError(f"{url} are several addresses in one: write a list, [A, B]")
         if url.endswith("/v1"):
             raise ValueError(
-                f"{url} is one of a server's interfaces, and more of them are needed: write "
-                f"{url.removesuffix('/v1')}"
+                f"{url} is the address of a server's OpenAI interface alone: write the server's "
+                f"own, {url.removesuffix('/v1')}"
             )
     if len(set(plain)) < len(plain):
         raise ValueError("the same url stands twice: a server is asked once")
@@ -45,8 +47,10 @@ class ServersRecipe(Strict):
     `url` are the addresses of running ones (`http://127.0.0.1:8000`, without `/v1`). `sync` says
     how weights get there: `adapter` loads only the adapter, under a new name each time; `disk`
     writes the whole model and lets the servers read it again; `broadcast` sends the whole model
-    from memory to memory (`strop engine serve` alone takes it); by default `adapter` where the
-    model has one, and `disk` where not.
+    from memory to memory (NCCL where both sides are on CUDA, gloo to `strop engine serve`); `ipc`
+    lets servers on the trainer's GPU read the trainer's own tensors; by default `adapter` where the
+    model has one, and `disk` where not. With `sleep` servers on the trainer's GPU give their memory
+    back while the trainer updates (`ipc` alone).
     `folder` is where the weights are written (default: `engine` in the run's folder); every server
     has to see it under this path. A request gets `seconds`; `at_once` are on their way together.
     `limit` is how far a server's log-probs of a fixed text may be from the trainer's after each
@@ -54,7 +58,8 @@ class ServersRecipe(Strict):
     """
 
     url: Urls
-    sync: Literal["adapter", "disk", "broadcast"] | None = None
+    sync: Literal["adapter", "disk", "broadcast", "ipc"] | None = None
+    sleep: bool = False
     folder: Path | None = None
     seconds: float = Field(600.0, gt=0)
     at_once: int = Field(64, ge=1)
@@ -62,8 +67,19 @@ class ServersRecipe(Strict):
 
     @model_validator(mode="after")
     def _weights_need_a_folder(self) -> Self:
-        if self.sync == "broadcast" and self.folder is not None:
-            raise ValueError("folder is for weights that are written: drop it, or sync: broadcast")
+        if self.sync in ("broadcast", "ipc") and self.folder is not None:
+            raise ValueError(
+                f"folder is for weights that are written: drop it, or sync: {self.sync}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _sleeps_where_the_trainer_computes(self) -> Self:
+        if self.sleep and self.sync != "ipc":
+            raise ValueError(
+                "sleep is for servers on the trainer's GPU, which get their weights there: drop "
+                "it, or set sync: ipc"
+            )
         return self
 
 
@@ -89,8 +105,8 @@ class VllmRecipe(ServersRecipe):
         if self.url and unread:
             raise ValueError(f"{min(unread)} is for a server that strop starts: drop it, or url")
         if self.python is not None and self.sync == "broadcast":
-            raise ValueError("sync: broadcast is for `strop engine serve`, and python starts vLLM: "
-                             "drop sync")  # fmt: skip
+            raise ValueError("python starts vLLM on the trainer's own GPU, where NCCL wants two: "
+                             "drop sync, or set sync: ipc")  # fmt: skip
         return self
 
     def at(self, url: str) -> VllmRecipe:
@@ -102,7 +118,6 @@ class SglangRecipe(ServersRecipe):
     """Servers that speak SGLang's native protocol."""
 
     kind: Literal["sglang"]
-    sync: Literal["adapter", "disk"] | None = None
 
 
 ServedRecipe = VllmRecipe | SglangRecipe

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import (
+    Field,
+    PrivateAttr,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from strop.recipe.base import ModelPath, Strict
 
@@ -24,7 +31,61 @@ class LoraRecipe(Strict):
     dora: bool = False
 
 
-class ModelRecipe(Strict):
+class NamedModel(Strict):
+    """A model by its `path`: a folder, or a hub model, with the branch, tag or commit that is its
+    `revision` (by default the hub's main branch).
+
+    A run reads a hub model from a folder of the cache that `at` puts in the place of its name. What
+    is written down of it is the name and the commit, which every machine understands.
+    """
+
+    path: ModelPath
+    revision: str | None = Field(None, min_length=1)
+    _name: str | None = PrivateAttr(None)
+
+    @property
+    def on_hub(self) -> bool:
+        """Whether the path is a name that the hub has still to be asked for."""
+        return not Path(self.path).is_absolute()
+
+    @property
+    def name(self) -> str:
+        """What the recipe calls the model: the folder, or the name on the hub."""
+        return self._name or self.path
+
+    def at(self, folder: str, commit: str) -> Self:
+        """This hub model, to be read from a folder that holds it as it was at a commit."""
+        found = self.model_copy(update={"path": folder, "revision": commit})
+        found._name = self.path
+        return found
+
+    def moved(self, folder: str) -> Self:
+        """The same recipe for another model, which lies in a folder."""
+        found = self.model_copy(update={"path": folder, "revision": None})
+        found._name = None
+        return found
+
+    def origin(self) -> dict[str, str]:
+        """`{"path": "/models/base"}`, or `{"path": "org/base", "revision": "3f9a..."}`."""
+        revision = {} if self.revision is None else {"revision": self.revision}
+        return {"path": self.name, **revision}
+
+    @model_serializer(mode="wrap")
+    def _by_name(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        plain: dict[str, Any] = dump(self)
+        return {**plain, "path": self.name} if "path" in plain else plain
+
+    @model_validator(mode="after")
+    def _only_the_hub_has_revisions(self) -> Self:
+        if self.revision is not None and not self.on_hub:
+            raise ValueError(
+                f"revision belongs to a hub model, and {self.path} is a folder: drop revision, or "
+                "name the hub's model as org/name"
+            )
+        return self
+
+
+class ModelRecipe(NamedModel):
     """The model to start from; `model: folder` is short for `model: {path: folder}`.
 
     `dtype` is the precision of the arithmetic: with bfloat16, trained weights are kept in float32
@@ -33,7 +94,6 @@ class ModelRecipe(Strict):
     `gradient_checkpointing` computes layers twice instead of keeping their activations.
     """
 
-    path: ModelPath
     tokenizer: ModelPath | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"
     lora: LoraRecipe | None = None

@@ -7,8 +7,8 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from strop.recipe.base import ModelPath, Strict
-from strop.recipe.train.model import LoraRecipe
+from strop.recipe.base import Strict
+from strop.recipe.train.model import LoraRecipe, NamedModel
 
 KlName = Literal["k1", "k2", "k3"]
 
@@ -122,10 +122,9 @@ LOOP_OPTIONS = frozenset(
 """Options of the loop around a loss, not of the loss itself."""
 
 
-class ValueRecipe(Strict):
+class ValueRecipe(NamedModel):
     """PPO's critic: a model with a scalar head (a reward model, or any model: a fresh head)."""
 
-    path: ModelPath
     learning_rate: float = Field(gt=0)
     lora: LoraRecipe | None = None
 

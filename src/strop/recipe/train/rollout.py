@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from strop.recipe.base import Strict
-from strop.recipe.train.engine import EngineRecipe, LocalEngineRecipe
+from strop.recipe.train.engine import EngineRecipe, LocalEngineRecipe, ServersRecipe
 from strop.recipe.train.source import AsynchronousRecipe, SourceRecipe, SynchronousRecipe
 
 
@@ -56,7 +56,8 @@ class MismatchRecipe(Strict):
 
 def _weighed_where_stale(given: dict[str, Any]) -> MismatchRecipe:
     """Older weights are other probabilities: truncated importance sampling, token by token."""
-    ahead = isinstance(given.get("source"), AsynchronousRecipe)
+    source = given.get("source")
+    ahead = isinstance(source, AsynchronousRecipe) and source.max_staleness > 0
     return MismatchRecipe(level="token") if ahead else MismatchRecipe()
 
 
@@ -71,9 +72,9 @@ class RolloutRecipe(Strict):
     between the sampler's and the trainer's log-probs, nats per token, that the self-check before
     step 1 accepts; `parity_every` repeats that comparison every so many steps (0: never). `stop`
     and the two options after it are those of `SamplingRecipe`; `engine` is who samples, `source`
-    when. With an asynchronous source `mismatch` is token-level truncation unless the recipe says
-    otherwise. With `routing_replay` the trainer's forwards take the experts that a mixture of
-    experts took while it sampled (R3, arXiv 2510.11370).
+    when. Where a source may be a version or more behind, `mismatch` is token-level truncation
+    unless the recipe says otherwise. With `routing_replay` the trainer's forwards take the experts
+    that a mixture of experts took while it sampled (R3, arXiv 2510.11370).
     """
 
     group_size: int = Field(8, ge=1)
@@ -91,6 +92,18 @@ class RolloutRecipe(Strict):
     engine: EngineRecipe = LocalEngineRecipe()
     source: SourceRecipe = SynchronousRecipe()
     mismatch: MismatchRecipe = Field(default_factory=_weighed_where_stale)
+
+    @model_validator(mode="after")
+    def _shared_weights_stand_still(self) -> Self:
+        """The trainer's own tensors are read where they lie, so that they may not change while
+        somebody samples."""
+        shares = isinstance(self.engine, ServersRecipe) and self.engine.sync == "ipc"
+        if shares and isinstance(self.source, AsynchronousRecipe):
+            raise ValueError(
+                "engine.sync is ipc, which shares the weights that the trainer updates, and the "
+                "source samples meanwhile: drop source, or set engine.sync: disk or broadcast"
+            )
+        return self
 
 
 FURTHER_ROUNDS = 9

@@ -32,6 +32,31 @@ class OptimRecipe(Strict):
     max_grad_norm: float = Field(1.0, gt=0)
 
 
+class DistributedRecipe(Strict):
+    """How several processes share a run: `{shard: full}`.
+
+    `none`: each holds the whole model, and gradients are added up. `full`: weights, gradients and
+    optimizer are cut over all processes (FSDP2, one unit a decoder layer). `hybrid`: they are cut
+    within each of `replicas` groups of processes, which hold the same. `cpu_offload` keeps what is
+    cut in host memory; `activation_checkpointing` computes decoder layers twice instead of keeping
+    their activations. A process that waits for another longer than `timeout` seconds ends the run.
+    """
+
+    shard: Literal["none", "full", "hybrid"] = "none"
+    replicas: int | None = Field(None, ge=2)
+    cpu_offload: bool = False
+    activation_checkpointing: bool = False
+    timeout: float = Field(1800.0, gt=0)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if (self.replicas is not None) != (self.shard == "hybrid"):
+            raise ValueError("replicas belongs to shard: hybrid, which needs it")
+        if self.cpu_offload and self.shard == "none":
+            raise ValueError("cpu_offload keeps what is sharded: set shard to full or hybrid")
+        return self
+
+
 class RunRecipe(Strict):
     """Length of the run, batch sizes, checkpoints.
 
@@ -52,6 +77,7 @@ class RunRecipe(Strict):
     keep_checkpoints: int = Field(2, ge=1)
     skip_nonfinite: int = Field(3, ge=0)
     sinks: list[Literal["mlflow", "wandb", "trackio"]] = Field(default_factory=list)
+    distributed: DistributedRecipe = DistributedRecipe()
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:

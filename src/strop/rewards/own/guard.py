@@ -41,7 +41,7 @@ class GuardedFunction:
         self.seconds = seconds
         command = [sys.executable, "-m", "strop.rewards.own.worker", str(path), name]
         self._workers = Workers(command, count=1, starts_within=LOADING, shows_errors=True)
-        weakref.finalize(self, self._workers.close)
+        weakref.finalize(self, self._workers.close).atexit = False  # they end by themselves then
         self.__signature__ = self._signature(path)
 
     def __call__(self, **given: Any) -> list[float | None]:

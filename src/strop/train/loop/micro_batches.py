@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
+from strop.distributed.world import World
+from strop.losses.reduce import Loss
 from strop.model.activations import MOST_TOKENS, tokens_at_once
-from strop.model.network import Policy, ScalarNetwork
+from strop.model.network import Network, Policy, ScalarNetwork
 from strop.recipe.train.run import RunRecipe
 from strop.text.runs import runs
-from strop.types import Tree
+from strop.types import Branch, Tree
+
+T = TypeVar("T")
+
+IDLE = Tree((0,), (Branch((0,), (True,)),))
+"""What a process reads that has nothing left to read while others have."""
 
 TRUNKS = 8
 """A part of a group is at least so many times as long as the trunk, if forwards may be so large."""
@@ -33,6 +41,41 @@ def micro_batches(trees: Sequence[Tree], max_tokens: int) -> Iterator[MicroBatch
         last = first + sum(len(tree.branches) for tree in held)
         yield MicroBatch(tuple(held), slice(first, last))
         first = last
+
+
+def passes(
+    network: Policy | ScalarNetwork,
+    trees: Sequence[Tree],
+    max_tokens: int,
+    read: Callable[[Sequence[Tree]], T],
+    world: World,
+) -> list[T]:
+    """`read` of every forward over these trees, in order.
+
+    Processes that hold parts of the weights gather them together in each forward, so all of them
+    make as many: one with fewer reads an idle tree.
+    """
+    cut = list(micro_batches(trees, max_tokens))
+    found = [read(batch.trees) for batch in cut]
+    for _ in range(idle_forwards(network, len(cut), world)):
+        read((IDLE,))
+    return found
+
+
+def idle_loss(network: Network) -> Loss:
+    """A loss of 0 that took a forward through all weights."""
+    with network.arithmetic():
+        if isinstance(network, Policy):
+            read = network.score((IDLE,)).logprobs_N
+        else:
+            assert isinstance(network, ScalarNetwork)
+            read = network.score.finals((IDLE,))
+    return Loss(0 * read.sum(), {})
+
+
+def idle_forwards(network: Network, own: int, world: World) -> int:
+    """How many forwards this process makes for the others' sake, beside `own` ones."""
+    return max(world.exchanged(own)) - own if network.is_sharded else 0
 
 
 def forward_tokens(run: RunRecipe, network: Policy | ScalarNetwork) -> int:

@@ -10,18 +10,20 @@ from typing import Protocol
 import torch
 
 from strop.data.order import DataMixture, DrawnRecords
+from strop.distributed.deal import dealt, share_of
+from strop.distributed.world import ALONE, World
 from strop.errors import NotFiniteError
-from strop.losses.metrics import Metric, merge, results
+from strop.losses.metrics import Metric, Sum, merge, results
 from strop.model.logprobs import eval_mode
 from strop.recipe.train.methods import Offline
 from strop.text.trees import Rendered
 from strop.tracking.phases import phase
 from strop.train.loop.describe import record_rows, shape_of_trees
 from strop.train.loop.memory import explained, to_learn
+from strop.train.loop.micro_batches import idle_forwards, idle_loss
 from strop.train.loop.optim import learning_rate
 from strop.train.loop.state import TrainState
 from strop.train.loop.updater import Update, Updater, skipped_row
-from strop.train.loop.world import ALONE, World
 from strop.types import NotFinite, StepRecord, Tree
 
 
@@ -50,12 +52,21 @@ class Replay(Protocol):
         """The loss of these demonstrations as one step."""
 
 
-def with_replay(update: Update, replay: Replay | None, drawn: DrawnRecords) -> Update:
+def with_replay(update: Update, replay: Replay | None, drawn: DrawnRecords, world: World) -> Update:
     """The step's loss plus the loss of its replayed demonstrations. The method's own loss is
     unchanged; the demonstrations add their mean NLL times (demonstrations / own records)."""
     if replay is None:
         return update
-    return update.beside(replay.update(drawn.replay), len(drawn.replay) / len(drawn.own))
+    own = own_records(drawn.replay, replay.trees, world)
+    return update.beside(replay.update(own), len(drawn.replay) / len(drawn.own))
+
+
+def own_records(indices: Sequence[int], trees: Sequence[Tree], world: World) -> list[int]:
+    """Those of a step's records that this process reads; all have about as many tokens to read."""
+    if world.size == 1:
+        return list(indices)
+    sizes = [len(trees[i]) for i in indices]
+    return [indices[i] for i in dealt(sizes, world.size)[world.rank]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +95,7 @@ def train_offline(state: TrainState, recipe: Offline, parts: OfflineParts) -> It
         row["step_time"] = time.perf_counter() - started
         due = recipe.eval and (state.step % recipe.eval.every == 0 or state.step == parts.total)
         if due and parts.held_out is not None:
-            row |= evaluate(state, parts.held_out)
+            row |= evaluate(state, parts.held_out, parts.world)
         yield StepRecord(state.step, parts.total, row, not_finite=not_finite)
 
 
@@ -95,15 +106,16 @@ def _step(
     state = updater.state
     where = f"step {state.step + 1}"
     rate = learning_rate(recipe.optim, state.step, parts.total)
+    mine = own_records(drawn.own, parts.rendered.trees, parts.world)
 
     def shape() -> str:
         replayed_trees = parts.replay.trees if parts.replay else ()
-        own = [parts.rendered.trees[i] for i in drawn.own]
+        own = [parts.rendered.trees[i] for i in mine]
         return shape_of_trees([*own, *(replayed_trees[i] for i in drawn.replay)])
 
     try:
         with explained(where, shape, to_learn(recipe)):
-            update = with_replay(parts.method.update(drawn.own), parts.replay, drawn)
+            update = with_replay(parts.method.update(mine), parts.replay, drawn, parts.world)
             metrics = updater.step(update, learning_rate=rate, where=where)
     except NotFiniteError as error:
         rows = tuple(record_rows(parts.rendered, drawn.own, state.network.tokenizer))
@@ -114,15 +126,20 @@ def _step(
 
 
 @torch.no_grad()
-def evaluate(state: TrainState, held_out: OfflineMethod) -> dict[str, float]:
-    """Loss and metrics on the held-out records, names prefixed `eval_`."""
+def evaluate(state: TrainState, held_out: OfflineMethod, world: World) -> dict[str, float]:
+    """Loss and metrics on the held-out records, names prefixed `eval_`; every process reads a
+    part."""
     metrics: dict[str, Metric] = {}
     value = 0.0
     with phase("evaluation"), eval_mode(state.network.model):
-        update = held_out.update(range(len(held_out.trees)))
-        for loss_of in update.losses(update.counts):
+        update = held_out.update(share_of(len(held_out.trees), world.rank, world.size))
+        losses = update.losses(world.total(update.counts))
+        for loss_of in losses:
             loss = loss_of()
             value += float(loss.value)
             metrics = merge(metrics, loss.metrics)
-    row = held_out.finish(results(metrics), learnt=False)
-    return {f"eval_{name}": value for name, value in {**row, "loss": value}.items()}
+        for _ in range(idle_forwards(state.network, len(losses), world)):
+            idle_loss(state.network)
+    merged = results(world.merged({**metrics, "loss": Sum(value)}))
+    row = held_out.finish({n: v for n, v in merged.items() if n != "loss"}, learnt=False)
+    return {f"eval_{name}": value for name, value in {**row, "loss": merged["loss"]}.items()}

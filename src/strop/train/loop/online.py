@@ -15,6 +15,8 @@ from typing import Any, Protocol
 import torch
 
 from strop.data.order import DataMixture, DrawnRecords
+from strop.distributed.deal import dealt, share_of
+from strop.distributed.world import ALONE, World
 from strop.engines.engine import PromptedTask
 from strop.errors import NotFiniteError
 from strop.losses.metrics import Metric, merge, results
@@ -38,7 +40,6 @@ from strop.train.loop.signals import interruptible
 from strop.train.loop.state import TrainState
 from strop.train.loop.unscored import expect_scored, unscored_metrics
 from strop.train.loop.updater import Update, Updater, made_since, skipped_row
-from strop.train.loop.world import ALONE, World
 from strop.types import NotFinite, Score, ScoredGroup, StepRecord
 
 
@@ -48,9 +49,9 @@ class Learner(Protocol):
 
     compares_groups: bool
 
-    def updates(self, groups: Sequence[ScoredGroup]) -> Iterator[Update]:
-        """The updates to make with these groups; the next one is computed after the last one was
-        made."""
+    def updates(self, parts: Sequence[Sequence[ScoredGroup]]) -> Iterator[Update]:
+        """The updates to make with these groups, this process's of each mini-batch; the next one is
+        computed after the last one was made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,9 +134,10 @@ def _learn(
     before = state.updates()
     try:
         with explained(where, partial(shape_of_groups, gathered.groups), to_learn(recipe)):
-            for update in parts.learner.updates(gathered.groups):
+            own = own_groups(gathered.groups, recipe.mini_batches, parts)
+            for update in parts.learner.updates(own):
                 if update.of == "policy":
-                    update = with_replay(update, parts.replay, drawn)
+                    update = with_replay(update, parts.replay, drawn, parts.world)
                 metrics = merge(metrics, updater.step(update, learning_rate=rate, where=where))
             row = results(metrics)
     except NotFiniteError as error:
@@ -144,6 +146,29 @@ def _learn(
         not_finite = NotFinite(error.tensors, tuple(sample_rows(gathered.groups)), made)
     state.step += 1
     return row, not_finite
+
+
+def own_groups(
+    groups: Sequence[ScoredGroup], mini_batches: int, run: OnlineParts
+) -> list[list[ScoredGroup]]:
+    """The groups of each mini-batch (of nearly equal size, in order) that this process learns
+    from; all processes have about as many tokens to read."""
+    parts = []
+    for number in range(mini_batches):
+        held = share_of(len(groups), number, mini_batches)
+        mini = groups[held.start : held.stop]
+        sizes = [tokens_of(group, run.learner.compares_groups) for group in mini]
+        own = dealt(sizes, run.world.size)[run.world.rank]
+        parts.append([mini[i] for i in own])
+    return parts
+
+
+def tokens_of(group: ScoredGroup, compares_groups: bool) -> int:
+    """Tokens that a forward of this group reads; none where it carries no gradient."""
+    if compares_groups and carries_no_gradient(group):
+        return 0
+    rollout = group.rollout
+    return len(rollout.prompt_ids) + sum(len(c.ids) for c in rollout.completions)
 
 
 def _sampled_shape(recipe: Online, source: RolloutSource, position: int) -> str:

@@ -20,8 +20,9 @@ class Interrupted(BaseException):
 class Signals:
     """The first signal that arrived, and whether the current work may be interrupted."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, between_steps: bool) -> None:
         self.number: int | None = None
+        self.between_steps = between_steps
         self.interruptible = 0
 
     def receive(self, number: int, frame: FrameType | None) -> None:
@@ -32,17 +33,18 @@ class Signals:
 
     def stop_here(self) -> None:
         """Raise `Interrupted` if a signal came and the current work may be interrupted."""
-        if self.number is not None and self.interruptible:
+        if self.number is not None and self.interruptible and not self.between_steps:
             raise Interrupted
 
 
 @contextmanager
-def watched() -> Iterator[Signals]:
-    """Note the first SIGTERM or SIGINT; a second one exits at once.
+def watched(*, between_steps: bool = False) -> Iterator[Signals]:
+    """Note the first SIGTERM or SIGINT; a second one exits at once. Only `between_steps`, nothing
+    is interrupted: several processes end after the same step.
 
     Raises `StoppedBySignal` where a signal interrupted the work before the first step.
     """
-    signals = Signals()
+    signals = Signals(between_steps=between_steps)
     numbers = (signal.SIGTERM, signal.SIGINT)
     before = {number: signal.signal(number, signals.receive) for number in numbers}
     token = _current.set(signals)

@@ -10,18 +10,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
+from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from strop.distributed.world import ALONE, Counts, World
 from strop.errors import NotFiniteError
 from strop.losses.metrics import Mean, Metric, Sum, merge
 from strop.losses.reduce import Loss
 from strop.model.network import Network
 from strop.tracking.phases import phase
+from strop.train.loop.micro_batches import idle_forwards, idle_loss
 from strop.train.loop.optim import Optimizers
 from strop.train.loop.state import Trained, TrainState
-from strop.train.loop.world import ALONE, Counts, World
 
 MicroBatchLoss = Callable[[], Loss]
 """One forward that returns its part of the step's loss: the parts add up to the whole."""
@@ -87,7 +90,9 @@ class Updater:
         """
         network, optimizer, scale = self._trained(update.of)
         with phase("data"):
-            losses = update.losses(self.world.total(update.counts))
+            losses = list(update.losses(self.world.total(update.counts)))
+            idle = idle_forwards(network, len(losses), self.world)
+            losses += [partial(idle_loss, network)] * idle
         metrics = dict(update.metrics)
         values: list[torch.Tensor] = []
         for loss_of in losses:
@@ -100,7 +105,7 @@ class Updater:
         with phase("optimizer"):
             trained = network.trainable()
             self.world.add_gradients(trained)
-            norm = get_total_norm([p.grad for p in trained if p.grad is not None])
+            norm = total_norm(trained)
             numbers = _numbers(values)
             self._expect_finite(network, optimizer, numbers, norm, update.of, where)
             clip_grads_with_norm_(trained, self.max_grad_norm, norm)
@@ -139,6 +144,18 @@ class Updater:
         tensors = [f"{whose}{tensor}" for tensor in _not_finite(network, numbers)]
         optimizer.zero_grad()
         raise NotFiniteError(where, tensors, fix=LOWER)
+
+
+def total_norm(parameters: Sequence[torch.nn.Parameter]) -> torch.Tensor:
+    """The norm of all gradients together, also of those whose parts several processes hold."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    parts = [g for g in gradients if isinstance(g, DTensor)]
+    whole = [g for g in gradients if not isinstance(g, DTensor)]
+    norms = [get_total_norm(whole)] if whole else []
+    for mesh in dict.fromkeys(g.device_mesh for g in parts):
+        norm = get_total_norm([g for g in parts if g.device_mesh == mesh])
+        norms.append(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+    return get_total_norm(norms) if len(norms) > 1 else norms[0] if norms else torch.zeros(())
 
 
 SKIPPED = "skipped/nonfinite"

@@ -6,22 +6,26 @@ from collections.abc import Sequence
 
 import torch
 
+from strop.distributed.world import World
 from strop.losses.policy import value_loss
 from strop.losses.reduce import Loss, mean_of
 from strop.model.logprobs import eval_mode
 from strop.tracking.phases import phase
-from strop.train.loop.micro_batches import MicroBatch, micro_batches
+from strop.train.loop.micro_batches import MicroBatch, passes
 from strop.train.loop.state import Critic
 from strop.train.loop.updater import MicroBatchLoss
 from strop.types import Tree
 
 
 @torch.no_grad()
-def token_values(critic: Critic, trees: Sequence[Tree], max_tokens: int) -> torch.Tensor:
+def token_values(
+    critic: Critic, trees: Sequence[Tree], max_tokens: int, world: World
+) -> torch.Tensor:
     """The critic's value before every token of every branch, in order, [N], dropout off."""
     network = critic.network
     with phase("forward"), eval_mode(network.model), network.arithmetic():
-        return torch.cat([network.score.values(b.trees) for b in micro_batches(trees, max_tokens)])
+        values = passes(network, trees, max_tokens, network.score.values, world)
+    return torch.cat([torch.zeros(0), *(value_N.cpu() for value_N in values)])
 
 
 def value_loss_of(

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from strop.distributed.world import ALONE, Counts, World
 from strop.errors import UsageError
 from strop.losses import preference
 from strop.losses.metrics import Metric, Sum
@@ -24,10 +25,9 @@ from strop.model.network import Policy
 from strop.recipe.train.methods import METHODS, Method
 from strop.recipe.train.preference import ALPHA, AnyPairObjective, DpoObjective
 from strop.tracking.phases import phase
-from strop.train.loop.micro_batches import MicroBatch, micro_batches
+from strop.train.loop.micro_batches import MicroBatch, micro_batches, passes
 from strop.train.loop.state import RunningMean
 from strop.train.loop.updater import MicroBatchLoss, Update
-from strop.train.loop.world import ALONE, Counts, World
 from strop.types import TokenScores, Tree
 
 AROUND = frozenset({"nll_weight", "length_normalized", "ld_alpha", "wpo", "losses", "divergence",
@@ -210,14 +210,17 @@ class PairMethod:
     def update(self, indices: Sequence[int]) -> Update:
         """The step's loss over these pairs, in forwards of at most `max_tokens` tokens."""
         chosen = list(indices)
-        ref_B2 = None if self.ref_B2 is None else self.ref_B2.view(-1, 2, 2)[chosen].flatten(0, 1)
+        ref_B2 = None
+        if self.ref_B2 is not None:
+            ref_P22 = self.ref_B2.view(len(self.ref_B2) // 2, 2, 2)
+            ref_B2 = ref_P22[chosen].flatten(0, 1)
         trees = [self.trees[i] for i in chosen]
 
         def losses(counts: Counts) -> list[MicroBatchLoss]:
             cut = list(micro_batches(trees, self.max_tokens))
             step = StepPairs(counts["pairs"], ref_B2, self.reward_mean.mean)
-            if self.rule.row.whole_batch and (len(cut) > 1 or counts["pairs"] > len(trees)):
-                step = self._coupled(step, cut)
+            if self.rule.row.whole_batch and (len(cut) > 1 or self.world.size > 1):
+                step = self._coupled(step, trees)
             return [partial(self._loss, step, batch) for batch in cut]
 
         return Update({"pairs": len(trees)}, losses)
@@ -229,19 +232,24 @@ class PairMethod:
             self.reward_mean.add((row["rewards/chosen"] + row["rewards/rejected"]) / 2)
         return row
 
-    def _score(self, batch: MicroBatch) -> TokenScores:
+    def _score(self, trees: Sequence[Tree]) -> TokenScores:
         with self.policy.arithmetic():
-            return self.policy.score(batch.trees, self.head)
+            return self.policy.score(trees, self.head)
 
     @torch.no_grad()
-    def _coupled(self, step: StepPairs, cut: Sequence[MicroBatch]) -> StepPairs:
+    def _coupled(self, step: StepPairs, trees: Sequence[Tree]) -> StepPairs:
         """First pass of a loss over the whole batch: its slope in every answer's log-prob.
 
         A second forward then only has to multiply its log-probs with these slopes: the exact
         gradient of the whole batch at any micro-batch size, for one more forward.
         """
+
+        def compared(trees: Sequence[Tree]) -> torch.Tensor:
+            return answer_logprobs(self._score(trees), self.rule)
+
         with phase("forward"):
-            answers_B = torch.cat([answer_logprobs(self._score(b), self.rule) for b in cut])
+            read = passes(self.policy, trees, self.max_tokens, compared, self.world)
+            answers_B = torch.cat([torch.zeros(0, device=self.policy.device), *read])
         compared_B = _compared(step.ref_B2, slice(None), answers_B.device)
         everyone = self.world.gathered(answers_B)
         ref_B = None if compared_B is None else self.world.gathered(compared_B).values_N
@@ -253,7 +261,7 @@ class PairMethod:
         return replace(step, slope_B=slope_B[everyone.own], value_P=value_P.detach()[own_P])
 
     def _loss(self, step: StepPairs, batch: MicroBatch) -> Loss:
-        scores = self._score(batch)
+        scores = self._score(batch.trees)
         answers_B = answer_logprobs(scores, self.rule)
         if step.slope_B is None or step.value_P is None:
             ref_B = _compared(step.ref_B2, batch.branches, answers_B.device)

@@ -14,10 +14,11 @@ from functools import partial
 import torch
 
 from strop.advantages import GROUPED, gae, normalized, to_go
+from strop.distributed.world import ALONE, Counts, World
 from strop.errors import TrainingError
 from strop.losses.divergence import ESTIMATORS
 from strop.losses.metrics import Mean, Metric, Sum
-from strop.losses.mismatch import mismatch_weights
+from strop.losses.mismatch import effective_share, mismatch_weights
 from strop.losses.presets import PRESETS, PolicyLoss, PolicyTokens, policy_loss
 from strop.losses.reduce import Loss, StepCounts, mean_of
 from strop.model.logprobs import Head, eval_mode
@@ -29,10 +30,15 @@ from strop.recipe.train.source import AsynchronousRecipe
 from strop.rollout.collect import carries_no_gradient
 from strop.rollout.routed import routed_tree
 from strop.tracking.phases import phase
-from strop.train.loop.micro_batches import MicroBatch, forward_tokens, micro_batches, split_group
+from strop.train.loop.micro_batches import (
+    MicroBatch,
+    forward_tokens,
+    micro_batches,
+    passes,
+    split_group,
+)
 from strop.train.loop.state import TrainState
 from strop.train.loop.updater import MicroBatchLoss, Update
-from strop.train.loop.world import ALONE, Counts, World
 from strop.train.methods.critic import token_values, value_loss_of
 from strop.types import Completion, ScoredGroup, Tree
 
@@ -109,14 +115,15 @@ class PolicyGradient:
             entropy_gradient=self.method.entropy_weight > 0,
         )
 
-    def updates(self, groups: Sequence[ScoredGroup]) -> Iterator[Update]:
-        """`num_iterations` passes over the groups, each in `mini_batches` updates of the policy;
-        the critic, if there is one, is updated after each of them."""
+    def updates(self, parts: Sequence[Sequence[ScoredGroup]]) -> Iterator[Update]:
+        """`num_iterations` passes over the groups, each with an update of the policy a part; the
+        critic, if there is one, is updated after each of them."""
         with phase("data"):
-            batch = self.prepare(groups)
+            batch = self.prepare([group for part in parts for group in part])
+        sizes = [len(part) for part in parts]
         metrics = batch.metrics
         for _ in range(self.iterations):
-            for mini in self.mini_batches_of(batch):
+            for mini in self.mini_batches_of(batch, sizes):
                 yield replace(self._update(batch, mini), metrics=metrics)
                 metrics = {}
                 if self.state.critic is not None:
@@ -134,8 +141,7 @@ class PolicyGradient:
             "skipped/groups": Sum(float(len(groups) - len({k.group for k in kept}))),
         }
         if not kept:
-            if self.method.advantage not in GROUPED:
-                self.world.gathered(torch.zeros(0))  # the other processes wait for this one
+            self._take_part()
             return PolicyBatch((), (), [], [], None, None, None, None, None, counted, metrics)
         trees = tuple(k.tree for k in kept)
         lengths = [sum(branch.supervised) for tree in trees for branch in tree.branches]
@@ -164,13 +170,26 @@ class PolicyGradient:
             counted, metrics,
         )  # fmt: skip
 
-    def mini_batches_of(self, batch: PolicyBatch) -> Iterator[MiniBatch]:
-        """The batch's groups in `mini_batches` parts of (nearly) equal size, in order."""
-        total = len(batch.counted)
-        first_branch = 0
-        for part in range(self.mini_batches):
-            start = part * total // self.mini_batches
-            stop = (part + 1) * total // self.mini_batches
+    def _take_part(self) -> None:
+        """The calls that `prepare` makes of the world, for a process without an answer to learn
+        from: the others wait for it."""
+        nothing = torch.zeros(0)
+        if self._needs_old():
+            self._older(())
+        if self.reference is not None:
+            self._referenced(())
+        if self.recipe.rollout.mismatch.level != "none":
+            self.world.exchanged(None)
+        if self.state.critic is not None:
+            token_values(self.state.critic, (), self.max_tokens, self.world)
+        if self.method.advantage not in GROUPED:
+            self._normalized(nothing)
+
+    def mini_batches_of(self, batch: PolicyBatch, sizes: Sequence[int]) -> Iterator[MiniBatch]:
+        """The batch's groups in parts of `sizes`, in order."""
+        first_branch = stop = 0
+        for size in sizes:
+            start, stop = stop, stop + size
             lengths = [n for group in batch.counted[start:stop] for n in group]
             counts = {"sequences": len(lengths), "tokens": sum(lengths)}
             trees = [
@@ -286,18 +305,23 @@ class PolicyGradient:
     def _older(self, trees: Sequence[Tree]) -> torch.Tensor:
         """Log-probs before the first update, [N], without dropout, as in sampling."""
         head = Head(temperature=self.head.temperature)
-        cut = micro_batches(trees, self.max_tokens)
+
+        def read(trees: Sequence[Tree]) -> torch.Tensor:
+            return self.policy.score(trees, head).logprobs_N.cpu()
+
         with phase("forward"), eval_mode(self.policy.model), self.policy.arithmetic():
-            return torch.cat([self.policy.score(b.trees, head).logprobs_N.cpu() for b in cut])
+            read_N = passes(self.policy, trees, self.max_tokens, read, self.world)
+        return torch.cat([torch.zeros(0), *read_N])
 
     def _referenced(self, trees: Sequence[Tree]) -> torch.Tensor:
-        assert self.reference is not None
-        return torch.cat(
-            [
-                self.reference.scores(cut.trees, temperature=self.head.temperature).logprobs_N.cpu()
-                for cut in micro_batches(trees, self.max_tokens)
-            ]
-        )
+        reference, temperature = self.reference, self.head.temperature
+        assert reference is not None
+
+        def read(trees: Sequence[Tree]) -> torch.Tensor:
+            return reference.scores(trees, temperature=temperature).logprobs_N.cpu()
+
+        read_N = passes(self.policy, trees, self.max_tokens, read, self.world)
+        return torch.cat([torch.zeros(0), *read_N])
 
     def _weights(
         self,
@@ -315,11 +339,13 @@ class PolicyGradient:
             old_N, sampler_N, branch_N,
             level=wanted.level, bound=wanted.bound, cap=wanted.cap, floor=wanted.floor,
         )  # fmt: skip
-        metrics["mismatch/ess"] = Mean.of(found.ess)
+        moments = [one for one in self.world.exchanged(found.moments) if one is not None]
+        ess = effective_share(moments)
+        metrics["mismatch/ess"] = Mean.of(ess)
         metrics["mismatch/masked"] = Mean(float(found.masked_N.sum()), len(found.masked_N))
-        if wanted.min_ess is not None and found.ess < wanted.min_ess:
+        if wanted.min_ess is not None and ess < wanted.min_ess:
             raise TrainingError(
-                f"step {self.state.step + 1}: the effective sample size is {found.ess:.3f} of the "
+                f"step {self.state.step + 1}: the effective sample size is {ess:.3f} of the "
                 f"tokens, below rollout.mismatch.min_ess {wanted.min_ess}",
                 fix="bring sampler and trainer closer (same precision, fresher weights); "
                 "weights were not changed",
@@ -369,7 +395,7 @@ class PolicyGradient:
         objective = self.recipe.objective
         assert self.state.critic is not None
         assert isinstance(objective, PpoObjective)
-        value_N = token_values(self.state.critic, trees, self.max_tokens).cpu()
+        value_N = token_values(self.state.critic, trees, self.max_tokens, self.world)
         advantage_N = gae(
             rewards_N, value_N, lengths, gamma=objective.gamma, lam=objective.gae_lambda
         )
@@ -378,4 +404,6 @@ class PolicyGradient:
     def _normalized(self, advantage_N: torch.Tensor) -> torch.Tensor:
         """Mean 0 and deviation 1 over the tokens of all processes, [N] of this one."""
         everyone = self.world.gathered(advantage_N)
+        if len(everyone.values_N) == 0:
+            return advantage_N
         return normalized(everyone.values_N)[everyone.own]

@@ -9,6 +9,7 @@ from functools import partial
 
 import torch
 
+from strop.distributed.world import ALONE, Counts, World
 from strop.losses.metrics import Sum
 from strop.losses.reduce import Loss
 from strop.model.network import Policy
@@ -20,10 +21,9 @@ from strop.recipe.train.preference import (
     PairObjective,
 )
 from strop.tracking.phases import phase
-from strop.train.loop.micro_batches import forward_tokens, micro_batches
+from strop.train.loop.micro_batches import forward_tokens, passes
 from strop.train.loop.state import TrainState
 from strop.train.loop.updater import MicroBatchLoss, Update
-from strop.train.loop.world import ALONE, Counts, World
 from strop.train.methods.pairs import PairMethod, PairRule, reference_read
 from strop.train.methods.supervised import SupervisedMethod
 from strop.types import Completion, ScoredGroup, Tree
@@ -58,9 +58,6 @@ def without_rollout_metrics(update: Update) -> Update:
     return replace(update, losses=losses)
 
 
-NOTHING = Update({"pairs": 0}, lambda counts: [])
-"""An update without a loss of its own; the loss of replayed demonstrations may be added to it."""
-
 LOGGED_BY_ROLLOUT = frozenset({"num_tokens", "entropy", "learnt/entropy"})
 """Metrics that the rollout logs over all samples."""
 
@@ -86,11 +83,12 @@ class OnlineDpo:
         self.recipe, self.state, self.policy, self.reference = recipe, state, policy, reference
         self.max_tokens, self.world = forward_tokens(recipe.run, policy), world
 
-    def updates(self, groups: Sequence[ScoredGroup]) -> Iterator[Update]:
+    def updates(self, parts: Sequence[Sequence[ScoredGroup]]) -> Iterator[Update]:
         """One update on the pairs of this step."""
+        groups = [group for part in parts for group in part]
         with phase("data"):
             trees = [tree for group in groups for tree in self._pair(group)]
-            update = self._method(trees).update(range(len(trees))) if trees else NOTHING
+            update = self._method(trees).update(range(len(trees)))
         skipped = {"skipped/groups": Sum(float(len(groups) - len(trees)))}
         yield without_rollout_metrics(replace(update, metrics=skipped))
 
@@ -98,8 +96,12 @@ class OnlineDpo:
         """The loss over these pairs, against the reference as it stands now."""
         rule = PairRule(self.recipe.objective.loss, self._objective())
         read = reference_read(rule)
-        cut = micro_batches(trees, self.max_tokens)
-        ref_B2 = torch.cat([read(self.reference.scores(batch.trees)) for batch in cut])
+
+        def scored(trees: Sequence[Tree]) -> torch.Tensor:
+            return read(self.reference.scores(trees))
+
+        rows = passes(self.policy, trees, self.max_tokens, scored, self.world)
+        ref_B2 = torch.cat(rows) if rows else torch.zeros(0, 2)
         return PairMethod(
             rule,
             self.max_tokens,
@@ -133,15 +135,18 @@ class Raft:
 
     compares_groups = False
 
-    def __init__(self, recipe: RaftRecipe, state: TrainState, policy: Policy) -> None:
+    def __init__(
+        self, recipe: RaftRecipe, state: TrainState, policy: Policy, *, world: World = ALONE
+    ) -> None:
         self.recipe, self.state, self.policy = recipe, state, policy
-        self.max_tokens = forward_tokens(recipe.run, policy)
+        self.max_tokens, self.world = forward_tokens(recipe.run, policy), world
 
-    def updates(self, groups: Sequence[ScoredGroup]) -> Iterator[Update]:
+    def updates(self, parts: Sequence[Sequence[ScoredGroup]]) -> Iterator[Update]:
         """One update on the best answers of this step."""
+        groups = [group for part in parts for group in part]
         with phase("data"):
             trees = [tree for group in groups for tree in self._best(group)]
-        if not trees:
+        if not self.world.total({"trees": len(trees)})["trees"]:
             warnings.warn(f"nothing was learnt from a step: {self._reason(groups)}", stacklevel=2)
         method = SupervisedMethod(self.policy, trees, self.max_tokens, prefix="learnt/")
         skipped = {"skipped/groups": Sum(float(len(groups) - len(trees)))}

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from strop.distributed.deal import share_of
+from strop.distributed.world import ALONE, World
 from strop.files import sha256_of_parts, write_whole
 from strop.model.load import weights_hash
 from strop.model.logprobs import eval_mode
@@ -24,7 +26,7 @@ from strop.model.network import Policy
 from strop.recipe.train.offline import PairRecipe, UnpairedRecipe
 from strop.text.lazy import Chosen
 from strop.text.trees import Rendered
-from strop.train.loop.micro_batches import forward_tokens, micro_batches
+from strop.train.loop.micro_batches import forward_tokens, passes
 from strop.types import TokenScores, Tree
 
 Indices = NDArray[np.int64]
@@ -43,8 +45,8 @@ class MethodRecords:
 class ReferenceCache:
     """Reference log-probs of a run's records, computed before step 1, kept in its folder."""
 
-    def __init__(self, folder: Path, start: str) -> None:
-        self.folder, self.start = folder, start
+    def __init__(self, folder: Path, start: str, world: World = ALONE) -> None:
+        self.folder, self.start, self.world = folder, start, world
 
     @cached_property
     def model(self) -> str:
@@ -72,6 +74,7 @@ class ReferenceCache:
             path=self.folder / f"{records.prefix}{name}.safetensors",
             key=f"{self.model}/{precision}/{recipe.objective}/{trees_hash(read_trees)}",
             max_tokens=forward_tokens(recipe.run, policy),
+            world=self.world,
         )
         branches = len(trees[0].branches)
         scores = torch.full((len(trees), branches, *found.shape[1:]), float("nan"))
@@ -87,19 +90,26 @@ def reference_scores(
     path: Path,
     key: str,
     max_tokens: int,
+    world: World,
 ) -> torch.Tensor:
-    """`read(scores)` of every branch of `trees`, in order, shape [B, ...] float32.
+    """`read(scores)` of every branch of `trees`, in order, shape [B, ...] float32; every process
+    of `world` computes a part.
 
     Taken from `path` when that file was written under the same `key` (model, data and what is
     read); a file that is damaged is written again, with a warning.
     """
-    cached = _cached(path, key)
+    cached = world.first(lambda: _cached(path, key))
     if cached is not None:
         return cached
+    own = Chosen(trees, np.asarray(share_of(len(trees), world.rank, world.size)))
+
+    def scored(trees: Sequence[Tree]) -> torch.Tensor:
+        return read(policy.score(trees)).cpu()
+
     with torch.no_grad(), eval_mode(policy.model), policy.arithmetic():
-        rows = [read(policy.score(b.trees)).cpu() for b in micro_batches(trees, max_tokens)]
-    scores_B = torch.cat(rows)
-    write_whole(path, save({"scores_B": scores_B}, metadata={"key": key}))
+        rows = passes(policy, own, max_tokens, scored, world)
+    scores_B = torch.cat([row for part in world.exchanged(rows) for row in part])
+    world.first(lambda: write_whole(path, save({"scores_B": scores_B}, metadata={"key": key})))
     return scores_B
 
 

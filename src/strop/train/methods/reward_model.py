@@ -7,6 +7,7 @@ from functools import partial
 
 import torch
 
+from strop.distributed.world import Counts
 from strop.errors import DataError
 from strop.losses.metrics import Mean, Metric
 from strop.losses.reduce import Loss, mean_of
@@ -16,7 +17,6 @@ from strop.recipe.train.offline import RewardModelRecipe
 from strop.text.trees import Rendered
 from strop.train.loop.micro_batches import MicroBatch, forward_tokens, micro_batches
 from strop.train.loop.updater import MicroBatchLoss, Update
-from strop.train.loop.world import Counts
 from strop.types import Preference, Tree
 
 BINS = 10

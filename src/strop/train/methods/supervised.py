@@ -7,13 +7,13 @@ from functools import partial
 
 import torch
 
+from strop.distributed.world import Counts
 from strop.losses.metrics import Metric, Sum
 from strop.losses.reduce import Loss, mean_of
 from strop.losses.supervised import dft, nll
 from strop.model.network import Policy
 from strop.train.loop.micro_batches import MicroBatch, micro_batches
 from strop.train.loop.updater import MicroBatchLoss, Update
-from strop.train.loop.world import Counts
 from strop.types import Tree
 
 TOKEN_LOSSES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {

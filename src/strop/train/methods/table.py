@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from strop.distributed.world import World
 from strop.model.network import Policy, ScalarNetwork
 from strop.model.reference import Reference
 from strop.recipe.train.methods import Family, Online, method_of
@@ -22,7 +23,6 @@ from strop.train.loop.micro_batches import forward_tokens
 from strop.train.loop.offline import OfflineMethod
 from strop.train.loop.online import Learner
 from strop.train.loop.state import TrainState
-from strop.train.loop.world import World
 from strop.train.methods.pairs import PairMethod, PairRule, reference_read
 from strop.train.methods.policy_gradient import PolicyGradient, loss_of
 from strop.train.methods.ranked import OnlineDpo, Raft
@@ -130,7 +130,7 @@ def _online_dpo(
 def _raft(
     state: TrainState, recipe: RaftRecipe, reference: Reference | None, world: World
 ) -> Learner:
-    return Raft(recipe, state, policy_of(state))
+    return Raft(recipe, state, policy_of(state), world=world)
 
 
 ONLINE: Mapping[Family, OnlineBuilder] = {

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from strop.data.order import permutation
+from strop.distributed.world import ALONE, Counts, World
 from strop.losses.metrics import Mean, Metric, Sum
 from strop.losses.preference import apo_zero_unpaired, kto
 from strop.losses.reduce import Loss, mean_of
@@ -22,9 +23,8 @@ from strop.model.network import Policy
 from strop.recipe.train.offline import UnpairedRecipe
 from strop.text.lazy import LazySequence
 from strop.tracking.phases import phase
-from strop.train.loop.micro_batches import MicroBatch, forward_tokens, micro_batches
+from strop.train.loop.micro_batches import MicroBatch, forward_tokens, micro_batches, passes
 from strop.train.loop.updater import MicroBatchLoss, Update
-from strop.train.loop.world import ALONE, Counts, World
 from strop.types import Branch, TokenScores, Tree
 
 
@@ -121,11 +121,14 @@ class UnpairedMethod:
     @torch.no_grad()
     def _reference_point(self, others: OtherAnswers, chosen: Sequence[int]) -> torch.Tensor:
         """max(0, mean over the step of policy - reference on the other answers): a scalar."""
-        sums = []
-        for batch in micro_batches([others.trees[i] for i in chosen], self.max_tokens):
-            with phase("forward"), self.policy.arithmetic():
-                sums.append(self.policy.score(batch.trees).sums_B())
-        policy_R = torch.cat(sums)
+        trees = [others.trees[i] for i in chosen]
+
+        def summed(trees: Sequence[Tree]) -> torch.Tensor:
+            return self.policy.score(trees).sums_B()
+
+        with phase("forward"), self.policy.arithmetic():
+            sums = passes(self.policy, trees, self.max_tokens, summed, self.world)
+        policy_R = torch.cat([torch.zeros(0, device=self.policy.device), *sums])
         ref_R = others.ref_R[list(chosen)].to(policy_R.device)
         return self.world.gathered(policy_R - ref_R).values_N.mean().clamp(min=0)
 

@@ -16,6 +16,7 @@ import torch
 from strop.data.overlap import SHOWN, overlap
 from strop.data.records import preference
 from strop.data.sources import read
+from strop.distributed.world import ALONE, World
 from strop.engines.local.engine import LocalEngine
 from strop.errors import DataError, RecipeError
 from strop.evals.jobs import EvalSetup, jobs_of
@@ -91,9 +92,22 @@ def start_score(folder: Path, metric: str) -> float | None:
 class Dev:
     """The dev suite of a run that is under way."""
 
-    def __init__(self, recipe: DevRecipe, suite: Suite, network: Network, folder: Path) -> None:
+    def __init__(
+        self,
+        recipe: DevRecipe,
+        suite: Suite,
+        network: Network,
+        folder: Path,
+        world: World = ALONE,
+    ) -> None:
         self.recipe, self.suite, self.network = recipe, suite, network
-        self.best = find_best(folder, recipe.metric)
+        self.folder, self.world = folder, world
+        self.best: Best | None = None
+        self.find_best()
+
+    def find_best(self) -> None:
+        """Find the best of the checkpoints that are there."""
+        self.best = self.world.first(lambda: find_best(self.folder, self.recipe.metric))
 
     @property
     def best_step(self) -> int | None:
@@ -111,8 +125,11 @@ class Dev:
         return StepRecord(0, total, metrics)
 
     def measure(self) -> dict[str, float]:
-        """`dev/<score>` of every score; the run's dropout mode and random streams stay as they
-        are."""
+        """`dev/<score>` of every score, measured by one process for all; the run's dropout mode and
+        random streams stay as they are."""
+        return self.world.first(self._measure)
+
+    def _measure(self) -> dict[str, float]:
         network = self.network
         with phase("evaluation"), torch.no_grad(), eval_mode(network.model), _same_draws(network):
             if isinstance(network, Policy):

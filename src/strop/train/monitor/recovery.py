@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from strop.distributed.world import ALONE, World
 from strop.errors import NotFiniteError
 from strop.files import write_rows
 from strop.train.loop.state import TrainState
@@ -26,9 +27,15 @@ class Recovery:
     step on and returns the newest checkpoint before it, if there is one."""
 
     def __init__(
-        self, state: TrainState, folder: Path, most: int, go_back: Callable[[int], Path | None]
+        self,
+        state: TrainState,
+        folder: Path,
+        most: int,
+        go_back: Callable[[int], Path | None],
+        world: World = ALONE,
     ) -> None:
         self.state, self.folder, self.most, self.go_back = state, folder, most, go_back
+        self.world = world
 
     def watch(self, steps: Iterator[StepRecord]) -> Iterator[StepRecord]:
         """The steps, without those that are undone by going back to a checkpoint.
@@ -59,13 +66,13 @@ class Recovery:
     def _too_many(self, step: int, found: NotFinite) -> None:
         seen = self.state.nonfinite
         first = step - seen.in_a_row + 1
-        saved = save_batch(self.folder, step, found)
+        saved = self.world.first(lambda: save_batch(self.folder, step, found))
         if seen.went_back:
             raise _stopped(step, found, saved, "going back to a checkpoint did not help")
         checkpoint = self.go_back(first)
         if checkpoint is None:
             raise _stopped(step, found, saved, "there is no checkpoint to go back to")
-        restore(self.state, checkpoint)
+        restore(self.state, checkpoint, self.world.rank)
         seen.went_back, self.state.position.shift = True, step - self.state.step
         warnings.warn(
             f"steps {first} to {step} were not finite ({'; '.join(found.tensors)}; the batch is in "

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from strop.engines.engine import PromptedTask
-from strop.engines.served.expect import expect_routes, expect_servers, expect_way
+from strop.engines.served.expect import expect_routes, expect_servers
 from strop.engines.served.server import About
 from strop.engines.served.start import expect_python
+from strop.engines.served.ways import expect_way
 from strop.model.arithmetic import Precision, emulates_bfloat16
 from strop.model.load import expect_weights, pick_device, tokenizer_of
 from strop.recipe.train.engine import LocalEngineRecipe, VllmRecipe

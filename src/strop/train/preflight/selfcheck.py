@@ -67,15 +67,17 @@ def merged_difference(network: Network, trees: Sequence[Tree], *, limit: float) 
     The adapter stays merged, so call it last. Raises `TrainingError` above `limit`, because then
     the served model would not be the trained one.
     """
+    # tree by tree: a distribution is as long as the vocabulary, and only those from before the
+    # merge have to be kept
     with eval_mode(network.model), network.arithmetic():
-        before = _read(network, trees)
+        before = [_read(network, tree) for tree in trees]
         merge_for_good(network.model)
-        after = _read(network, trees)
-    if isinstance(network, Policy):
-        # rounding takes it below 0 where nothing differs
-        difference = abs(float((before.exp() * (before - after)).sum(-1).mean()))
-    else:
-        difference = float((before - after).abs().mean())
+        apart = [
+            _apart(network, was, _read(network, tree))
+            for was, tree in zip(before, trees, strict=True)
+        ]
+    # rounding takes it below 0 where nothing differs
+    difference = abs(float(torch.cat(apart).mean()))
     if not difference <= limit:
         raise TrainingError(
             f"the merged model is not the one that was trained: they are {difference:.3g} nats a "
@@ -86,8 +88,15 @@ def merged_difference(network: Network, trees: Sequence[Tree], *, limit: float) 
     return difference
 
 
-def _read(network: Network, trees: Sequence[Tree]) -> torch.Tensor:
+def _read(network: Network, tree: Tree) -> torch.Tensor:
     if isinstance(network, Policy):
-        return network.score.distributions(trees)
+        return network.score.distributions([tree])
     assert isinstance(network, ScalarNetwork)
-    return network.score.finals(trees)
+    return network.score.finals([tree])
+
+
+def _apart(network: Network, before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
+    """KL of every position, or difference of every score."""
+    if not isinstance(network, Policy):
+        return (before - after).abs()
+    return torch.stack([(p.exp() * (p - q)).sum() for p, q in zip(before, after, strict=True)])

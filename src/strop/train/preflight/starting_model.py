@@ -87,7 +87,7 @@ def starting_model(recipe: Recipe, folder: Path) -> ModelRecipe:
         start.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
         publish(temporary, base)
-    return model.model_copy(update={"path": str(base)})
+    return model.moved(str(base))
 
 
 def _merges(recipe: Recipe) -> bool:

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,13 +45,12 @@ class Snapshot:
     parts: Mapping[str, Mapping[str, Any]]
 
 
-def capture(state: TrainState, random: Tensors | None = None, *, copy: bool = True) -> Snapshot:
-    """What training changes, copied unless it is over; with `random`, these streams and not those
-    of this instant."""
+def capture(state: TrainState, random: Tensors, *, copy: bool = True) -> Snapshot:
+    """What training changes, copied unless it is over, with the random streams `random`."""
     networks = {"": (state.network, _host_weights(state.network, copy))}
     tensors = {
         "optimizer": state.optimizer.tensors(copy=copy),
-        "random": random or random_states(),
+        "random": random,
     }
     if state.reference is not None:
         kept = state.reference.tensors()
@@ -142,8 +141,9 @@ def newest_whole(run: Path) -> Path | None:
     )
 
 
-def restore(state: TrainState, folder: Path) -> None:
-    """Load everything `write_checkpoint` wrote into the same state.
+def restore(state: TrainState, folder: Path, rank: int = 0) -> None:
+    """Load everything `write_checkpoint` wrote into the same state. A process that was not there
+    when it was written keeps its random streams.
 
     Raises `OutputError` for a checkpoint of another model.
     """
@@ -163,9 +163,10 @@ def restore(state: TrainState, folder: Path) -> None:
         tensors = load_file(folder / "critic_optimizer.safetensors")
         state.critic.optimizer.load_tensors(tensors)
     streams = load_file(folder / "random.safetensors")
-    torch.set_rng_state(streams["cpu"])
-    if "cuda" in streams:
-        torch.cuda.set_rng_state(streams["cuda"])
+    for name, put in (("cpu", torch.set_rng_state), ("cuda", torch.cuda.set_rng_state)):
+        kept = streams.get(_stream(rank, name))
+        if kept is not None:
+            put(kept)
     carried = json.loads((folder / "trainer.json").read_text())
     state.step = int(carried["step"])
     state.loaded += 1
@@ -179,6 +180,19 @@ def random_states() -> Tensors:
     if torch.cuda.is_available():
         states["cuda"] = torch.cuda.get_rng_state()
     return states
+
+
+def by_process(streams: Sequence[Tensors]) -> Tensors:
+    """The random streams of all processes, by rank, under names of their own."""
+    return {
+        _stream(rank, name): state
+        for rank, one in enumerate(streams)
+        for name, state in one.items()
+    }
+
+
+def _stream(rank: int, name: str) -> str:
+    return f"{rank}/{name}" if rank else name
 
 
 def step_of(checkpoint: Path | None) -> int:

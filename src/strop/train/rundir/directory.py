@@ -54,12 +54,13 @@ MAY_CHANGE = {
     "run.micro_batch_tokens": True,
     "text.cache": True,
     "model.gradient_checkpointing": True,
+    "run.distributed.": True,
 }
 """Keys of the recipe that may change when a run is resumed, and whether a finished run stays up to
 date with other values. A user may switch off an alarm to resume, but the alarm might have ended a
 run that is finished. Sinks only watch, and records are the same wherever their tokens are kept.
 Smaller forwards and gradient checkpointing are the way out of running out of memory, and change the
-result by rounding alone."""
+result by rounding alone; so does another number of processes."""
 FOLDERS = ("final", "base", "profile", "sinks")
 
 
@@ -167,7 +168,7 @@ def run_inputs(recipe: Recipe) -> dict[str, Any]:
     if written is not None and written.is_file():
         further["chat_template"] = sha256_of(written)[:SHORT]
     return {
-        "parent": {"path": recipe.model.path, "sha256": weights_hash(recipe.model.path)},
+        "parent": {**recipe.model.origin(), "sha256": weights_hash(recipe.model.path)},
         "data": [_data_input(source) for source in recipe.data],
         "rewards": reward_hashes(recipe),
         **further,
@@ -212,7 +213,7 @@ def write_identity(
     """`recipe.resolved.yaml`, `env.json` and `lineage.json`; `inputs` are its `run_inputs`."""
     write_whole(folder / RECIPE, yaml.safe_dump(recipe.plain(), sort_keys=False))
     write_json(folder / "env.json", environment())
-    forced = _forced(folder)
+    kept = {name: noted for name in NOTED if (noted := _noted(folder, name))}
     lineage = {
         "method": recipe.method,
         **inputs,
@@ -221,7 +222,7 @@ def write_identity(
         "recipe": digest(recipe),
         "code": {"strop": strop.__version__, "commit": commit()},
         "self_check": dict(checks),
-        **({"forced": forced} if forced else {}),
+        **kept,
     }
     write_json(folder / LINEAGE, lineage)
 
@@ -249,18 +250,26 @@ def self_check(folder: Path) -> dict[str, Any]:
     return found
 
 
-def write_forced(folder: Path, step: int, changes: Sequence[str]) -> None:
-    """Note in `lineage.json` that the run went on from `step` as a different one."""
+NOTED = ("resumed", "forced")
+"""What `lineage.json` keeps of the run's earlier starts, each with its step."""
+
+
+def write_resumed(folder: Path, step: int, changes: Sequence[str]) -> None:
+    """Note in `lineage.json` that the run went on from `step`; with `changes` as a different
+    one."""
     lineage = json.loads((folder / LINEAGE).read_text())
-    forced = [*_forced(folder), {"step": step, "changes": list(changes)}]
-    write_json(folder / LINEAGE, {**lineage, "forced": forced})
+    lineage["resumed"] = [*_noted(folder, "resumed"), {"step": step}]
+    if changes:
+        forced = {"step": step, "changes": list(changes)}
+        lineage["forced"] = [*_noted(folder, "forced"), forced]
+    write_json(folder / LINEAGE, lineage)
 
 
-def _forced(folder: Path) -> list[dict[str, Any]]:
+def _noted(folder: Path, name: str) -> list[dict[str, Any]]:
     if not (folder / LINEAGE).exists():
         return []
-    forced: list[dict[str, Any]] = json.loads((folder / LINEAGE).read_text()).get("forced", [])
-    return forced
+    noted: list[dict[str, Any]] = json.loads((folder / LINEAGE).read_text()).get(name, [])
+    return noted
 
 
 def line_count(path: str) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from strop.train.rundir.directory import (
     refuse_changed,
     refuse_stopped,
     reopen,
-    write_forced,
+    write_resumed,
 )
 
 
@@ -41,6 +42,35 @@ def checkpoint_to_resume(folder: Path, asked: Path | None) -> Path | None:
             fix="begin another run with `model.path` at this checkpoint, or pass --overwrite",
         )
     return checkpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where a run starts: `Start(Path("runs/sft/checkpoint-40"), finished=False)`."""
+
+    checkpoint: Path | None
+    finished: bool
+
+
+def find_start(
+    recipe: Recipe,
+    inputs: Mapping[str, Any],
+    total: int,
+    *,
+    asked: Path | None,
+    force_resume: bool,
+) -> Start:
+    """Where a resumed run of `total` steps goes on: from the checkpoint `asked` for, or the newest;
+    or nowhere, because it is finished."""
+    folder = Path(recipe.output)
+    finished = asked is None and is_finished(folder)
+    if finished and force_resume:
+        finished = not changes(recipe, inputs)
+    if finished:
+        return Start(None, finished=True)
+    checkpoint = checkpoint_to_resume(folder, asked)
+    refuse_nothing_left(folder, total, checkpoint)
+    return Start(checkpoint, finished=False)
 
 
 def refuse_nothing_left(folder: Path, total: int, checkpoint: Path | None) -> None:
@@ -87,7 +117,6 @@ def prepare_folder(
 
 def mark_resumed(folder: Path, checkpoint: Path | None, changed: Sequence[str]) -> None:
     """Mark the folder as a running run's again, after its checkpoint was loaded."""
-    if changed:
-        write_forced(folder, step_of(checkpoint), changed)
+    write_resumed(folder, step_of(checkpoint), changed)
     reopen(folder)
     roll_back(folder, step_of(checkpoint) + 1)

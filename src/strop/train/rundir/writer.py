@@ -10,12 +10,15 @@ from typing import Self
 
 import torch
 
+from strop.distributed.world import ALONE, World
 from strop.errors import TrainingError
 from strop.files import sweep
 from strop.train.loop.state import TrainState
 from strop.train.rundir.checkpoint import (
+    by_process,
     capture,
     newest_whole,
+    random_states,
     roll_back,
     step_of,
     write_checkpoint,
@@ -25,12 +28,12 @@ from strop.train.rundir.checkpoint import (
 class Writer:
     """A thread that writes a run's checkpoints, one after the other.
 
-    An error in the thread is raised by the next call of `check`, `save`, `submit` or `wait`, and at
-    the end of the `with` block.
+    Of several processes the first one writes. An error in the thread is raised by the next call of
+    `check`, `save`, `submit` or `wait`, and at the end of the `with` block.
     """
 
-    def __init__(self, run: Path, keep: int, step: int) -> None:
-        self.run, self.keep, self.step = run, keep, step
+    def __init__(self, run: Path, keep: int, step: int, world: World = ALONE) -> None:
+        self.run, self.keep, self.step, self.world = run, keep, step, world
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="writer")
         self._pending: tuple[str, Future[object]] | None = None
 
@@ -56,8 +59,11 @@ class Writer:
         if state.step == self.step:
             return
         self.wait()  # one copy in memory, and checkpoints in their order
-        snapshot = capture(state, random, copy=not ends)
         self.step = state.step
+        streams = by_process(self.world.exchanged(random or random_states()))
+        if self.world.rank:
+            return
+        snapshot = capture(state, streams, copy=not ends)
         self.submit(
             f"the checkpoint of step {state.step}",
             lambda: write_checkpoint(snapshot, self.run, keep=self.keep, best=best),
@@ -72,7 +78,7 @@ class Writer:
         """Drop the checkpoints of step `before` and later, also one that is being written; returns
         the newest one left."""
         self.wait()
-        left = roll_back(self.run, before)
+        left = self.world.first(lambda: roll_back(self.run, before))
         self.step = step_of(left)
         return left
 

@@ -36,9 +36,10 @@ scales (Dettmers et al. 2023, arXiv 2305.14314, section 3)."""
 LOGIT_BYTES = {"float32": 4, "bfloat16": 6}
 """A logit of one chunk: its probability, and later its gradient, stand in its own place; where
 the arithmetic is bfloat16, beside it."""
-HOLES = 0.85
+HOLES, ADAPTER_HOLES, QUANTIZED_HOLES = 0.85, 1.3, 2.0
 """Freed activations whose place the C library keeps and nothing else fits into, as a share of all
-activations: measured on a CPU (docs/estimate.md)."""
+activations, where a whole model is trained, with an adapter, and with one over 4-bit weights: each
+is measured on a CPU and tried on other runs (docs/estimate.md)."""
 SAMPLED_COPIES = 4
 """Logits, scaled logits, probabilities and draws, of the rows that are sampled."""
 CONTEXT = {"cpu": 0, "cuda": round(1.2 * 2**30)}
@@ -129,26 +130,34 @@ def memory_of(
     }
     read = min(tokens, workload.supervised)
     learning = {
-        **_learning(trained, tokens * kept, device),
+        **_learning(trained, tokens * kept, model, device),
         "logits": 0 if method.scalar_head else _logits(shape, model, read),
         "tied gradient": FLOAT * shape.vocabulary * shape.hidden * (shape.tied and not model.lora),
     }
     sampling = {} if workload.answers == 0 else _sampling(shape, model, workload, device)
     values = {} if critic is None else _learning(
-        critic.trained, tokens * _kept(critic.config, critic.model), device
+        critic.trained, tokens * _kept(critic.config, critic.model), critic.model, device
     )  # fmt: skip
     largest = max(learning, values, sampling, key=lambda parts: sum(parts.values()))
     return Memory({name: size for name, size in (always | largest).items() if size}, tokens, kept)
 
 
-def _learning(trained: int, activations: int, device: Device) -> dict[str, int]:
+def _learning(trained: int, activations: int, model: ModelRecipe, device: Device) -> dict[str, int]:
     """What a backward holds. Policy and critic are updated one after the other, and gradients are
     dropped after each update."""
     return {
         "gradients": FLOAT * trained,
         "activations": activations,
-        "heap gaps": round(HOLES * activations) if device == "cpu" else 0,
+        "heap gaps": round(_holes(model) * activations) if device == "cpu" else 0,
     }
+
+
+def _holes(model: ModelRecipe) -> float:
+    """By what is trained, as it was measured. The likely cause, not proven: adapters free more
+    buffers between those that are kept, and 4-bit layers their weights as they were read, too."""
+    if model.quantize is not None:
+        return QUANTIZED_HOLES
+    return HOLES if model.lora is None else ADAPTER_HOLES
 
 
 def _held_critic(critic: Critic) -> dict[str, int]:

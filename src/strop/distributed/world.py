@@ -6,9 +6,10 @@ through the world, so they are the same for any number of processes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 
@@ -16,6 +17,8 @@ from strop.losses.metrics import Metric
 
 Counts = Mapping[str, float]
 """A process's counts of a step: `{"tokens": 210, "records": 4}`. Counts of processes add up."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +31,26 @@ class Gathered:
 
 
 class World(Protocol):
-    """Sums and values over all processes. Every process makes the same calls in the same order."""
+    """Sums and values over all processes. Every process makes the same calls in the same order.
+
+    `rank` numbers this process among `size`; rank 0 speaks to the terminal and writes the files.
+    """
+
+    @property
+    def rank(self) -> int: ...
+
+    @property
+    def size(self) -> int: ...
+
+    def exchanged(self, value: T) -> list[T]:
+        """What every process gave, by rank."""
+
+    def first(self, make: Callable[[], T]) -> T:
+        """What `make` returns on rank 0, for all; it is called nowhere else."""
+
+    def together(self) -> AbstractContextManager[None]:
+        """An error in the block ends it on all processes: the others raise `OtherProcessError`, and
+        of processes that raise the same one, only rank 0 raises it as it is."""
 
     def total(self, counts: Counts) -> Counts:
         """The sum of each count over the processes."""
@@ -45,6 +67,17 @@ class World(Protocol):
 
 class Alone:
     """A world of one process."""
+
+    rank, size = 0, 1
+
+    def exchanged(self, value: T) -> list[T]:
+        return [value]
+
+    def first(self, make: Callable[[], T]) -> T:
+        return make()
+
+    def together(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def total(self, counts: Counts) -> Counts:
         return counts

@@ -1,5 +1,0 @@
-"""`python -m strop.cli` is the `strop` command."""
-
-from strop.cli import main
-
-main()

@@ -1,0 +1,183 @@
+"""A world of several processes, over torch.distributed."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+
+from strop.distributed.world import ALONE, Counts, Gathered, World
+from strop.errors import OtherProcessError, StropError, UsageError
+from strop.losses.metrics import Metric, merge
+
+dist: Any = torch.distributed
+"""Its type stubs leave out what is used here."""
+
+T = TypeVar("T")
+
+TOLD_WITHIN = 20.0
+"""Seconds that a process which failed tries to tell the others why."""
+
+BUCKET = 2**24
+"""Elements that are added up over the processes at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """What another process is told of an error: `Failed("pairs.jsonl:3: ...", 2)`."""
+
+    said: str
+    exit_code: int
+
+    @classmethod
+    def by(cls, error: BaseException) -> Failed:
+        code = error.exit_code if isinstance(error, StropError) else 1
+        return cls(str(error) or type(error).__name__, code)
+
+
+class Processes:
+    """This process among those of torch.distributed's default group.
+
+    Tensors on their devices go through that group; all else goes through `control`, over gloo.
+    """
+
+    def __init__(self, control: Any) -> None:
+        self.rank, self.size = int(dist.get_rank()), int(dist.get_world_size())
+        self._control = control
+
+    def exchanged(self, value: T) -> list[T]:
+        return self._exchange(value)
+
+    def _exchange(self, value: Any) -> list[Any]:
+        """Whatever a process calls, it comes to this: so an error that one of them tells reaches
+        the others in whatever they wait for."""
+        values: list[Any] = [None] * self.size
+        with expected_others():
+            dist.all_gather_object(values, value, group=self._control)
+        for rank, other in enumerate(values):
+            if isinstance(other, Failed) and not isinstance(value, Failed):
+                raise OtherProcessError(rank, other.said, other.exit_code)
+        return values
+
+    def first(self, make: Callable[[], T]) -> T:
+        value: T = self._exchange(make() if self.rank == 0 else None)[0]
+        return value
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        try:
+            yield
+        except OtherProcessError:
+            raise
+        except Exception as error:
+            failed = Failed.by(error)
+            said = self._told(failed)
+            if self.rank and said[0] == failed:
+                raise OtherProcessError(0, failed.said, failed.exit_code) from error
+            raise
+
+    def _told(self, failed: Failed) -> list[Any]:
+        """What the others gave while they were told of this process's error; nothing where they
+        wait for something else, such as weights, and will see that this process is gone."""
+        said: list[Any] = [None]
+
+        def tell() -> None:
+            with suppress(OtherProcessError):
+                said[:] = self._exchange(failed)
+
+        telling = threading.Thread(target=tell, daemon=True)
+        telling.start()
+        telling.join(TOLD_WITHIN)
+        return said
+
+    def total(self, counts: Counts) -> Counts:
+        every = self.exchanged(dict(counts))
+        names = dict.fromkeys(name for one in every for name in one)
+        return {name: sum(one.get(name, 0.0) for one in every) for name in names}
+
+    def gathered(self, values_N: torch.Tensor) -> Gathered:
+        parts = self.exchanged(values_N.detach().cpu())
+        start = sum(len(part) for part in parts[: self.rank])
+        values = torch.cat(parts).to(values_N.device)
+        return Gathered(values, slice(start, start + len(values_N)))
+
+    def add_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
+        """A parameter that no process has a gradient of keeps none, as in a run of one process:
+        an optimizer leaves it alone."""
+        mine = list(parameters)
+        has = self.exchanged([p.grad is not None for p in mine])
+        moved = [p for p, *seen in zip(mine, *has, strict=True) if any(seen)]
+        for parameter in moved:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        with expected_others():
+            for bucket in _buckets([p.grad for p in moved if p.grad is not None]):
+                flat = torch.cat([grad.flatten() for grad in bucket])
+                dist.all_reduce(flat)
+                parts = flat.split([grad.numel() for grad in bucket])
+                for grad, summed in zip(bucket, parts, strict=True):
+                    grad.copy_(summed.view_as(grad))
+
+    def merged(self, metrics: Mapping[str, Metric]) -> dict[str, Metric]:
+        merged: dict[str, Metric] = {}
+        for one in self.exchanged({name: metric.on_host() for name, metric in metrics.items()}):
+            merged = merge(merged, one)
+        return merged
+
+
+def _buckets(gradients: Sequence[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
+    """Gradients of one kind and device, in order, so many at once that few calls are needed."""
+    for kind in dict.fromkeys((g.dtype, g.device) for g in gradients):
+        bucket: list[torch.Tensor] = []
+        for gradient in (g for g in gradients if (g.dtype, g.device) == kind):
+            if bucket and sum(g.numel() for g in bucket) + gradient.numel() > BUCKET:
+                yield bucket
+                bucket = []
+            bucket.append(gradient)
+        yield bucket
+
+
+@contextmanager
+def expected_others() -> Iterator[None]:
+    """Say in one sentence that another process is gone, or does not answer in time."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise OtherProcessError(None, str(error).splitlines()[0], 1) from error
+
+
+def join(seconds: float = 1800.0) -> World:
+    """The world that the environment names (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and
+    MASTER_PORT, as torchrun sets them); this process alone where it names none.
+
+    A process that waits for another longer than `seconds` ends.
+    """
+    size = os.environ.get("WORLD_SIZE")
+    if size is None:
+        return ALONE
+    missing = [n for n in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+               if n not in os.environ]  # fmt: skip
+    if missing:
+        raise UsageError(
+            f"WORLD_SIZE is set and {missing[0]} is not",
+            fix="start all processes with torchrun or --nproc, or unset WORLD_SIZE",
+        )
+    waits = timedelta(seconds=seconds)
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    with expected_others():
+        dist.init_process_group(backend, timeout=waits)
+        return Processes(dist.new_group(backend="gloo", timeout=waits))
+
+
+def leave(world: World) -> None:
+    """Part from the other processes, in order."""
+    if world.size > 1:
+        dist.destroy_process_group()

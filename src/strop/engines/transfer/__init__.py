@@ -1,0 +1,1 @@
+"""How a trainer hands its weights to a server over a GPU: NCCL, a group of torch's, CUDA IPC."""

@@ -1,0 +1,121 @@
+"""Every method takes the step of one process in several: the same gradient, the same metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from strop.distributed.world import ALONE, World
+from strop.engines.engine import Request
+from strop.engines.local.engine import LocalEngine
+from strop.model.load import load_policy
+from strop.recipe.loading.load import load_recipe
+from strop.recipe.train.methods import METHODS
+from strop.recipe.train.model import ModelRecipe
+from strop.train.build import build_loop, build_state
+from strop.train.loop.state import TrainState
+from strop.train.preflight.prepare import prepare
+from strop.types import Completion, StepRecord
+from tests.support.gloo import in_processes
+from tests.support.models import Recorder
+from tests.support.runs import OFFLINE, ONLINE
+
+TIMES = {"step_time", "sampling_time"}
+WHOLE_RUNS = ("sft", "dpo", "kto", "reward_model", "grpo", "ppo")
+STEPS = 20
+
+
+class Recorded(LocalEngine):
+    """Samples from a float32 copy, or gives the answers of an earlier run with the same draw keys:
+    rounding could otherwise flip a draw."""
+
+    def __init__(self, recipe: ModelRecipe, said: dict[Any, Completion]) -> None:
+        super().__init__(recipe.path, load_policy(recipe))
+        self.said, self.replays = said, bool(said)
+
+    def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion]]:
+        if self.replays:
+            yield from ((i, self.said[one.key]) for i, one in enumerate(requests))
+            return
+        for i, completion in super().generate(requests):
+            self.said[requests[i].key] = completion
+            yield i, completion
+
+
+def begun(
+    path: Path, world: World, output: str, said: dict[Any, Completion], *options: str
+) -> tuple[TrainState, Iterator[StepRecord]]:
+    """A run of this recipe in float64, built as `strop train` builds it."""
+    folder = path.parent / f"{path.stem}-{output}-{world.rank}"
+    recipe = load_recipe(path, [f"output={folder}", *options])
+    prepared = prepare(recipe, resume=False, overwrite=False, force=False)
+    prepared.folder.mkdir(exist_ok=True)
+    torch.manual_seed(recipe.seed)
+    state = build_state(recipe, recipe.model)
+    state.network.model.double()
+    if state.critic is not None:
+        state.critic.network.model.double()
+    engine = Recorded(recipe.model, said) if recipe.method in ONLINE else None
+    return state, build_loop(state, prepared, engine, world)[0]
+
+
+Said = dict[str, dict[Any, Completion]]
+Seen = dict[str, tuple[torch.Tensor, Mapping[str, float]]]
+
+
+def gradients(world: World, recipes: Mapping[str, Path], said: Said) -> Seen:
+    """The gradient of each method's first step, and its metrics."""
+    seen = {}
+    for method, path in recipes.items():
+        options = ["run.batch_size=5", "run.micro_batch_tokens=120", "run.steps=1"]
+        state, steps = begun(path, world, f"of-{world.size}", said.setdefault(method, {}), *options)
+        recorder = Recorder(state.network.trainable())
+        state.optimizer = recorder
+        (record,) = steps
+        seen[method] = (torch.cat(recorder.seen), record.metrics)
+    return seen
+
+
+@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_every_method_takes_the_step_of_one_process(count: int, recipes: dict[str, Path]) -> None:
+    """Five records a step over two processes, and over four, of which one then has two."""
+    assert sorted(recipes) == sorted(METHODS) == sorted([*OFFLINE, *ONLINE])
+    said: Said = {}
+    alone = gradients(ALONE, recipes, said)
+    for rank, several in enumerate(in_processes(count, gradients, recipes, said)):
+        assert isinstance(several, dict), several
+        for method, (gradient, row) in alone.items():
+            found, metrics = several[method]
+            assert gradient.norm() > 0, method
+            apart = float((found - gradient).norm() / gradient.norm())
+            assert apart <= 1e-6, f"{method}, process {rank}: {apart:.1e}"
+            assert metrics.keys() == row.keys(), method
+            for name, value in row.items():
+                if name not in TIMES:
+                    assert metrics[name] == pytest.approx(value, rel=1e-4, abs=1e-6), (method, name)
+
+
+def trained(world: World, path: Path, said: dict[Any, Completion]) -> dict[str, torch.Tensor]:
+    """The weights after a whole run."""
+    options = ["run.batch_size=6", f"run.steps={STEPS}", "optim.learning_rate=1e-3"]
+    state, steps = begun(path, world, f"run-{world.size}", said, *options)
+    assert len(list(steps)) == STEPS
+    return {name: p.detach().clone() for name, p in state.network.model.named_parameters()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", WHOLE_RUNS)
+@pytest.mark.parametrize("count", [2, 4])
+def test_a_whole_run_ends_with_the_weights_of_one_process(
+    count: int, method: str, recipes: dict[str, Path], model_folder: Path
+) -> None:
+    said: dict[Any, Completion] = {}
+    alone = trained(ALONE, recipes[method], said)
+    for several in in_processes(count, trained, recipes[method], said):
+        assert isinstance(several, dict), several
+        for name, weight in alone.items():
+            assert float((several[name] - weight).abs().max()) <= 1e-5, name

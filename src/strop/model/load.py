@@ -67,7 +67,8 @@ def load_policy(
             "end an answer: merge it, or give `generate` the generation config beside the adapter",
             stacklevel=2,
         )
-    return Policy(model, tokenizer, recipe.dtype == "bfloat16", TreeScorer(model))
+    half = recipe.dtype == "bfloat16"
+    return Policy(model, tokenizer, half, TreeScorer(model, bfloat16=half))
 
 
 def load_scalar(
@@ -78,7 +79,8 @@ def load_scalar(
     model, tokenizer = _trained(recipe, template, "SEQ_CLS", seed)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     bare(model).config.get_text_config().pad_token_id = pad
-    return ScalarNetwork(model, tokenizer, recipe.dtype == "bfloat16", ScalarScorer(model))
+    half = recipe.dtype == "bfloat16"
+    return ScalarNetwork(model, tokenizer, half, ScalarScorer(model, bfloat16=half))
 
 
 def load_for_inference(path: str, template: TemplateRecipe = AS_IT_IS) -> Policy:

@@ -33,6 +33,7 @@ from strop.model.adapters import (
 from strop.model.attention import recomputed_alike
 from strop.model.logprobs import TreeScorer, bare
 from strop.model.network import Policy, ScalarNetwork
+from strop.model.offload import checkpointed_on_host
 from strop.model.scalar import ScalarScorer
 from strop.recipe.template import AS_IT_IS, TemplateRecipe
 from strop.recipe.train.model import LoraRecipe, ModelRecipe
@@ -151,8 +152,14 @@ def _trained(
         named = template.chat_template in NAMED
         model = add_lora(model, recipe.lora, task, new_tokens=named)
     if recipe.gradient_checkpointing:
-        again = {"use_reentrant": False, "context_fn": recomputed_alike(bare(model))}
+        again: dict[str, Any] = {
+            "use_reentrant": False,
+            "context_fn": recomputed_alike(bare(model)),
+        }
         bare(model).gradient_checkpointing_enable(again)
+        if recipe.offload_activations:
+            offloaded = checkpointed_on_host(again["context_fn"])
+            bare(model)._set_gradient_checkpointing(gradient_checkpointing_func=offloaded)
     if task == "SEQ_CLS" and "score" not in dict(bare(model).named_children()):
         raise ModelError(
             f"{type(bare(model)).__name__} is no decoder with a `score` head",

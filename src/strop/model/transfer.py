@@ -13,7 +13,8 @@ def moved(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
     target = torch.device(device)
     if target.type != "cuda" or tensor.device.type != "cpu":
         return tensor.to(target)
-    return tensor.pin_memory().to(target, non_blocking=True)
+    pinned = tensor if tensor.is_pinned() else tensor.pin_memory()
+    return pinned.to(target, non_blocking=True)
 
 
 def integers(device: torch.device | str, *lists: Sequence[int]) -> list[torch.Tensor]:

@@ -62,6 +62,7 @@ ELSEWHERE = {
     "run.steps": "excludes run.epochs: tested below",
     "run.keep_checkpoints": "read with run.save_every: tested below",
     "model.quantize": "needs an adapter: tested below",
+    "model.offload_activations": "needs checkpointing: tested below",
     "chat_template": "is a file: tested below",
     "objective.alpha": "needs its divergence: tested below",
     "objective.kl": "needs beta: tested below", "objective.kl_in": "needs beta: tested below",
@@ -84,6 +85,8 @@ ELSEWHERE = {
 AT_ONCE: dict[str, tuple[str, dict[str, Any]]] = {
     "run.keep_checkpoints": ("sft", {"run.save_every": 2, "run.keep_checkpoints": 5}),
     "model.quantize": ("sft", {"model.lora": {}, "model.quantize": "nf4"}),
+    "model.offload_activations": ("sft", {"model.gradient_checkpointing": True,
+                                          "model.offload_activations": True}),
     "model.lora.rslora": ("sft", {"model.lora": {}, "model.lora.rslora": True}),
     "model.lora.dora": ("sft", {"model.lora": {}, "model.lora.dora": True}),
     "model.lora.dropout": ("sft", {"model.lora": {}, "model.lora.dropout": 0.5}),

@@ -48,6 +48,7 @@ WHY: Mapping[str, str] = {
     "dev": "no suite is measured during the run there: measure the checkpoints with strop eval",
     "eval": "held-out records are not measured during the run there",
     "model.device": "the device is chosen by the system itself",
+    "model.offload_activations": "what checkpointing keeps stays on the device there",
     "optim.optimizer": "AdamW trains all weights there",
     "run.skip_nonfinite": "an update that is not finite is not left out there",
     "run.micro_batch_tokens": "a forward is counted in records there, not in tokens",

@@ -54,6 +54,7 @@ MAY_CHANGE = {
     "run.micro_batch_tokens": True,
     "text.cache": True,
     "model.gradient_checkpointing": True,
+    "model.offload_activations": True,
 }
 """Keys of the recipe that may change when a run is resumed, and whether a finished run stays up to
 date with other values. A user may switch off an alarm to resume, but the alarm might have ended a

@@ -73,9 +73,8 @@ def test_no_tensor_of_a_loss_holds_more_of_the_vocabulary_than_a_chunk(
 def test_what_a_token_keeps_is_what_a_forward_holds() -> None:
     policy = policy_of_size(num_hidden_layers=6)
     with Held() as held:
-        hidden = logprobs.tree_hidden(
-            policy.model, logprobs.lay_out(trees_of(8, trunk=32, answer=32))
-        )
+        batch = logprobs.lay_out(trees_of(8, trunk=32, answer=32))
+        hidden = logprobs.tree_hidden_rows(policy.model, batch, batch.predictor_N)
         alive = held.now()
     del hidden
     assert kept_by_a_token(policy) == pytest.approx(alive / (8 * 64), rel=0.2)

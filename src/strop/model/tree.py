@@ -16,6 +16,7 @@ from itertools import chain
 import torch
 
 from strop.errors import TextError
+from strop.model.transfer import integers
 from strop.types import Tree, TreeBatch
 
 PADDING_TOLERATED = 1.25
@@ -66,15 +67,18 @@ def lay_out(trees: Sequence[Tree], device: torch.device | str = "cpu") -> TreeBa
             for branch in tree.branches
         )
     )
+    tokens_L, positions_L, predictor_N, target_N, branch_N = integers(
+        device, tokens, positions, predictors, targets, owners
+    )
     return TreeBatch(
-        tokens_L=torch.tensor(tokens, device=device),
-        positions_L=torch.tensor(positions, device=device),
+        tokens_L=tokens_L,
+        positions_L=positions_L,
         trunk_spans=tuple(trunk_spans),
         branch_spans=tuple(branch_spans),
         branch_trunk=tuple(branch_trunk),
-        predictor_N=torch.tensor(predictors, dtype=torch.long, device=device),
-        target_N=torch.tensor(targets, dtype=torch.long, device=device),
-        branch_N=torch.tensor(owners, dtype=torch.long, device=device),
+        predictor_N=predictor_N,
+        target_N=target_N,
+        branch_N=branch_N,
     )
 
 

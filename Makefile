@@ -48,7 +48,7 @@ GPU_RESULTS ?= benchmarks/results
 gpu: export PYTHONPATH := src:.:$(PYTHONPATH)
 gpu:
 	mkdir -p $(GPU_RESULTS)
-	timeout 120 $(PYTHON) -m pytest -m gpu --durations 5 tests/train/test_gpu.py \
+	timeout 120 $(PYTHON) -m pytest -m gpu --durations 5 tests/train tests/model tests/engines \
 	  > $(GPU_RESULTS)/gpu-tests.txt 2>&1; tail -n 15 $(GPU_RESULTS)/gpu-tests.txt
 	$(PYTHON) -m benchmarks --gpu --results $(GPU_RESULTS) $(ARGS)
 

@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 TORCH := torch==2.13.0
 
-.PHONY: demo real test check slow oracle engines bench chaos setup
+.PHONY: demo real test check slow oracle engines bench gpu chaos setup
 
 demo: setup
 	$(BIN)/strop demo
@@ -41,6 +41,16 @@ $(VLLM)/ready:
 bench: setup
 	$(BIN)/python -m pip install --quiet --editable '.[oracle,evidence]'
 	$(BIN)/python -m benchmarks $(ARGS)
+
+# for a CUDA device at hand for minutes: its tests (2 minutes), then figures against the goals, which
+# another call goes on with. Runs with the Python that is there, from a copy of the tree: no setup
+GPU_RESULTS ?= benchmarks/results
+gpu: export PYTHONPATH := src:.:$(PYTHONPATH)
+gpu:
+	mkdir -p $(GPU_RESULTS)
+	timeout 120 $(PYTHON) -m pytest -m gpu --durations 5 tests/train tests/model tests/engines \
+	  > $(GPU_RESULTS)/gpu-tests.txt 2>&1; tail -n 15 $(GPU_RESULTS)/gpu-tests.txt
+	$(PYTHON) -m benchmarks --gpu --results $(GPU_RESULTS) $(ARGS)
 
 # 100,000 hostile inputs, 40 kills at random, 2,000 steps killed again and again
 chaos: setup

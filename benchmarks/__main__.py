@@ -5,7 +5,7 @@ make bench ARGS="--shapes 1m"                 # the table of docs/speed.md, abou
 make bench ARGS="--cases dpo sft --shapes 8m --rounds 7"
 make bench ARGS="--growth"                    # the picture of docs/speed.md
 make bench ARGS="--real"                      # SmolLM2-135M on the files of `make real`
-make bench ARGS="--gpu"                       # Qwen3's own sizes in bfloat16, on a CUDA device
+make gpu                                      # Qwen3's own sizes in bfloat16, on a CUDA device
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import torch
+
+from benchmarks import gpu
 from benchmarks.cases import (
     CASES,
     LARGE_VOCABULARY,
     ON_CPU,
-    ON_GPU,
     REAL,
     REAL_VOCABULARY,
     SMALL_VOCABULARY,
@@ -31,15 +33,14 @@ from benchmarks.cases import (
     rivals,
 )
 from benchmarks.duel import WARM_UP, Unfair, fight
+from benchmarks.goals import markdown
 from benchmarks.growth import GROWTH, draw
 from benchmarks.make import make
 from benchmarks.table import Row, fill, markdown_table, remember, row_of, text_table
 
 ROOT = Path(__file__).parents[1]
 PAGE, PICTURE = ROOT / "docs/speed.md", ROOT / "docs/growth.png"
-RESULTS = {
-    name: ROOT / f"benchmarks/results/{name}.json" for name in ("cpu", "gpu", "growth", "real")
-}
+RESULTS = {name: ROOT / f"benchmarks/results/{name}.json" for name in ("cpu", "growth", "real")}
 
 HEADLINE = [
     *((name, "1m", SMALL_VOCABULARY) for name, case in CASES.items() if case.data == "random"
@@ -57,6 +58,9 @@ HEADLINE = [
 def main() -> None:
     options = _options()
     try:
+        if options.gpu:
+            _measure_gpu(options)
+            return
         _expect_trl()
         if options.growth:
             runs = [run for axis in GROWTH.values() for _, run in axis]
@@ -64,7 +68,7 @@ def main() -> None:
             rows = _fight_all(runs, options.work, RESULTS["growth"], None, entrants)
             draw(rows, PICTURE)
             return
-        kind = "real" if options.real else "gpu" if options.gpu else "cpu"
+        kind = "real" if options.real else "cpu"
         rows = _fight_all(_runs(options), options.work, RESULTS[kind], options.real)
         fill(PAGE, kind, markdown_table(rows))
     except Unfair as reason:
@@ -76,18 +80,39 @@ def _options() -> argparse.Namespace:
         prog="make bench", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--cases", nargs="+", choices=CASES, help="default: those of the page")
-    parser.add_argument("--shapes", nargs="+", choices=ON_CPU + ON_GPU)
+    parser.add_argument("--shapes", nargs="+", choices=ON_CPU)
     parser.add_argument("--vocabularies", nargs="+", type=int, default=[SMALL_VOCABULARY])
     parser.add_argument("--rounds", type=int, default=7, help="counted rounds (default 7)")
     parser.add_argument("--work", type=Path, default=ROOT / "runs/bench")
     parser.add_argument("--growth", action="store_true", help="only docs/growth.png")
     parser.add_argument("--gpu", action="store_true", help="bfloat16 at Qwen3's sizes, on CUDA")
+    parser.add_argument("--tiny", action="store_true", help="--gpu in small, on a processor, too")
+    parser.add_argument("--minutes", type=float, default=6.5, help="of --gpu (default 6.5)")
+    parser.add_argument(
+        "--results", type=Path, default=ROOT / "benchmarks/results",
+        help="where --gpu writes gpu.json, gpu.md and profiles (default benchmarks/results)",
+    )  # fmt: skip
     parser.add_argument(
         "--real", nargs="?", type=Path, const=ROOT / "build/real", metavar="FOLDER",
         help="a real model, on what `make real` left (default build/real)",
     )  # fmt: skip
     parser.add_argument("--lora", action="store_true", help="adapters instead of all weights")
     return parser.parse_args()
+
+
+def _measure_gpu(options: argparse.Namespace) -> None:
+    """What is still missing on this card, the table, and the page's block."""
+    if not torch.cuda.is_available() and not options.tiny:
+        raise Unfair("--gpu needs a CUDA device\n  fix: --gpu --tiny runs the same in small here")
+    record = gpu.Record.of(options.results / "gpu.json")
+    wanted = gpu.parts(tiny=options.tiny)
+    for line in gpu.measure(wanted, options.work, record, 60 * options.minutes):
+        print(line, flush=True)
+    table = markdown(record.found)
+    (options.results / "gpu.md").write_text(f"{table}\n")
+    print(table)
+    if not options.tiny:
+        fill(PAGE, "gpu", table)
 
 
 def _expect_trl() -> None:
@@ -104,14 +129,6 @@ def _expect_trl() -> None:
 
 def _runs(options: argparse.Namespace) -> list[Run]:
     steps = options.rounds + WARM_UP
-    if options.gpu:
-        names = options.cases or [name for name in CASES if name.startswith("gpu-")]
-        shapes = options.shapes or ON_GPU
-        return [
-            Run(CASES[name], shape, LARGE_VOCABULARY, steps, bfloat16=True, lora=options.lora)
-            for name in names
-            for shape in shapes
-        ]
     if options.real:
         names = options.cases or [name for name, case in CASES.items() if case.data == "real"]
         return [Run(CASES[name], REAL, REAL_VOCABULARY, steps, lora=options.lora) for name in names]

@@ -35,16 +35,14 @@ SHAPES = {
     "1m": Shape(128, 5, 4, 2, 32, 384),
     "8m": Shape(320, 6, 4, 2, 64, 1152),
     "60m": Shape(768, 9, 12, 4, 64, 2176),
-    "qwen3-0.6b": Shape(1024, 28, 16, 8, 128, 3072),
     "qwen3-1.7b": Shape(2048, 28, 16, 8, 128, 6144),
     "qwen3-8b": Shape(4096, 36, 32, 8, 128, 12288, tied=False),
 }
-"""Named by the parameters between embeddings and head; the last three have Qwen3's own sizes."""
+"""Named by the parameters between embeddings and head; the last two have Qwen3's own sizes."""
 
 REAL = "smollm2-135m"
 
 ON_CPU = ("1m", "8m", "60m")
-ON_GPU = ("qwen3-0.6b", "qwen3-1.7b", "qwen3-8b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +79,17 @@ CASES = {
         Case("real-grpo", "grpo", (1, 1), (1, 24), 8, 8, 2.5, "real"),
         Case("real-sampler", "sampler", (1, 1), (1, 96), 32, 1, 2.0, "real"),
         Case("gpu-dpo", "dpo", (500, 4000), (100, 1000), 8, target=1.5),
-        Case("gpu-grpo", "grpo", (1000, 1000), (1, 1000), 16, 8, 1.5),
-        Case("gpu-sampler", "sampler", (1000, 1000), (1, 1000), 16, 8, 3.0),
+        Case("gpu-grpo", "grpo", (1000, 1000), (1, 256), 8, 8, 1.5),
+        Case("gpu-sampler", "sampler", (1000, 1000), (1, 400), 16, 8, 3.0),
+        Case("gpu-sft", "sft", (200, 1000), (500, 3000), 16),
     )
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A case on a model: everything a side needs to know. Steps include those not counted."""
+    """A case on a model: everything a side needs to know. Steps include those not counted;
+    `forward_tokens` is what the recipe says of strop's forwards (`None`: nothing)."""
 
     case: Case
     shape: str
@@ -97,6 +97,7 @@ class Run:
     steps: int
     bfloat16: bool = False
     lora: bool = False
+    forward_tokens: int | None = None
 
     @property
     def name(self) -> str:
@@ -108,7 +109,8 @@ class Run:
 class Entrant:
     """A side with its settings; `accumulation` cuts TRL's batch into so many forwards.
 
-    `allocator` gives TRL the C allocator's setting that strop makes for itself.
+    `allocator` gives TRL the C allocator's setting that strop makes for itself. With `profiled`
+    strop's last step is traced, and not counted.
     """
 
     name: str
@@ -118,6 +120,7 @@ class Entrant:
     rebalanced: bool = False
     continuous: bool = False
     allocator: bool = False
+    profiled: bool = False
 
 
 STROP = Entrant("strop", "strop")

@@ -75,8 +75,11 @@ class Fighter:
         _, answer = self.link.recv()
         return answer
 
-    def ready(self) -> None:
+    def ready(self, seconds: float | None = None) -> None:
+        """Wait until its model is loaded (at most so long)."""
         try:
+            if seconds is not None and not self.link.poll(seconds):
+                raise Absent(f"not loaded within {seconds:.0f} s")
             self.loaded = self._answer()
         except (EOFError, ConnectionError):
             raise Absent(self.last_words()) from None
@@ -94,6 +97,7 @@ class Fighter:
                 self.link.send(Order("stop"))
                 self.process.join(30)
             self.process.kill()
+            self.process.join(30)  # a device gives its memory back when the process is gone
         self.link.close()
 
 
@@ -147,19 +151,24 @@ def fight(run: Run, folder: Path, entrants: Sequence[Entrant]) -> Result:
     return _result(run, fighters, absent, statistics.median(rates), checked)
 
 
+def entered(run: Run, folder: Path, entrant: Entrant) -> Fighter:
+    """A side's process, which begins to load."""
+    spawn = multiprocessing.get_context("spawn")
+    ours, theirs = spawn.Pipe()
+    place = Place(folder, folder / entrant.name.replace(" ", "-"))
+    shutil.rmtree(place.scratch, ignore_errors=True)
+    process = spawn.Process(target=serve, args=(theirs, run, entrant, place), daemon=True)
+    process.start()
+    theirs.close()
+    return Fighter(entrant, ours, process, place.scratch / "log.txt")
+
+
 def _enter(
     run: Run, folder: Path, entrants: Sequence[Entrant]
 ) -> tuple[list[Fighter], dict[str, str]]:
-    spawn = multiprocessing.get_context("spawn")
     fighters, absent = [], {}
     for entrant in entrants:
-        ours, theirs = spawn.Pipe()
-        place = Place(folder, folder / entrant.name.replace(" ", "-"))
-        shutil.rmtree(place.scratch, ignore_errors=True)
-        process = spawn.Process(target=serve, args=(theirs, run, entrant, place), daemon=True)
-        process.start()
-        theirs.close()
-        fighter = Fighter(entrant, ours, process, place.scratch / "log.txt")
+        fighter = entered(run, folder, entrant)
         try:
             fighter.ready()
         except Absent as reason:

@@ -25,6 +25,12 @@ class Work:
         """Floating-point operations of a forward; `looks` are (query, key) pairs."""
         return float(self.linear * tokens + self.head * targets + self.attention * looks)
 
+    def learning(self, tokens: int, targets: int, looks: int, *, frozen: bool) -> float:
+        """Of a forward and a backward: a product has two gradients, one of which frozen weights do
+        not need. What an adapter adds is not counted."""
+        both = self.forward(tokens, targets, looks)
+        return both * 3 if not frozen else both * 2 + float(self.attention * looks)
+
 
 def work_of(model: Any) -> Work:
     """Linear layers, head (per scored token) and attention (per query-key pair) of a model."""
@@ -35,8 +41,9 @@ def work_of(model: Any) -> Work:
     return Work(2 * linear, 2 * config.hidden_size * config.vocab_size, attention)
 
 
-def training_flops(work: Work, trees: Iterable[Tree]) -> float:
-    """Forward and backward over distinct tokens: three times the forward."""
+def training_flops(work: Work, trees: Iterable[Tree], *, frozen: bool = False) -> float:
+    """Forward and backward over distinct tokens: three times the forward, less where the weights
+    are `frozen` below an adapter."""
     tokens = targets = looks = 0
     for tree in trees:
         trunk = len(tree.trunk)
@@ -46,7 +53,7 @@ def training_flops(work: Work, trees: Iterable[Tree]) -> float:
             own = len(branch.ids)
             looks += own * trunk + own * (own + 1) // 2
             targets += sum(branch.supervised)
-    return 3 * work.forward(tokens, targets, looks)
+    return work.learning(tokens, targets, looks, frozen=frozen)
 
 
 def sampling_flops(work: Work, groups: Iterable[tuple[int, list[int]]]) -> float:

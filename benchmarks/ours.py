@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from torch.profiler import ProfilerActivity
 
 from benchmarks.cases import Entrant, Run
 from benchmarks.limit import Work, matmul_rate, sampling_flops, training_flops, work_of
@@ -22,6 +24,7 @@ from benchmarks.sides import (
     Step,
     learning_rate,
 )
+from benchmarks.worker import settle
 from strop.cli.show import setup
 from strop.engines.draws import DrawKey
 from strop.engines.engine import PromptedTask, Sampling, in_groups, requests_of
@@ -31,6 +34,7 @@ from strop.model.network import Policy
 from strop.recipe.loading.load import load_recipe
 from strop.recipe.train.online import PolicyRecipe
 from strop.rollout.collect import carries_no_gradient
+from strop.tracking.phases import Phase, Stopwatch
 from strop.train.build import build_loop, build_state
 from strop.train.loop.micro_batches import forward_tokens
 from strop.train.loop.optim import Optimizers
@@ -50,12 +54,31 @@ from strop.types import (
     Tree,
 )
 
+PROFILE = "profile.txt"
+"""Where a side's folder says which kernels took longest."""
+
+SAMPLING: tuple[Phase, ...] = ("sampling", "reward")
+
+KERNELS = 20
+
+
+@contextmanager
+def traces(path: Path) -> Iterator[None]:
+    """Write the kernels (on a processor the operations) that took longest inside."""
+    device = torch.cuda.is_available()
+    kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device else [])]
+    with torch.profiler.profile(activities=kinds) as traced:
+        yield
+    by = "self_device_time_total" if device else "self_cpu_time_total"
+    path.write_text(traced.key_averages().table(sort_by=by, row_limit=KERNELS))
+
 
 class StropTrainer:
     """A recipe's steps, one after the other."""
 
     def __init__(self, run: Run, entrant: Entrant, place: Place) -> None:
-        self.spec, self.place = run, place
+        self.spec, self.entrant, self.place = run, entrant, place
+        self.watch = Stopwatch()
 
     def load(self) -> None:
         setup()
@@ -90,10 +113,17 @@ class StropTrainer:
     def run(self, on_step: OnStep) -> None:
         if isinstance(self.recipe, PolicyRecipe):
             self._watch()
-        for record in self.steps:
-            on_step(partial(self._described, record))
+        for number in range(self.spec.steps):
+            traced = self.entrant.profiled and number == self.spec.steps - 1
+            self.watch.spent.clear()
+            with traces(self.place.scratch / PROFILE) if traced else nullcontext():
+                with self.watch.running():
+                    record = next(self.steps)
+                settle()
+            spent = [self.watch.spent[p].seconds for p in SAMPLING if p in self.watch.spent]
+            on_step(partial(self._described, record, sum(spent)))
 
-    def _described(self, record: StepRecord) -> Step:
+    def _described(self, record: StepRecord, sampling: float) -> Step:
         row = record.metrics
         online = isinstance(self.recipe, PolicyRecipe)
         return Step(
@@ -102,6 +132,7 @@ class StropTrainer:
             grad_norm=row.get("grad_norm", 0.0),
             tokens=int(row["num_tokens"]),
             flops=self._online_flops() if online else self._offline_flops(record.step - 1),
+            sampling=sampling,
         )
 
     def _watch(self) -> None:
@@ -118,12 +149,12 @@ class StropTrainer:
         assert isinstance(self.prepared, PreparedOffline)
         trees = self.prepared.rendered.trees
         drawn = self.prepared.mixture.draw(number).own
-        return training_flops(self.work, [trees[i] for i in drawn])
+        return training_flops(self.work, [trees[i] for i in drawn], frozen=self.spec.lora)
 
     def _online_flops(self) -> float:
         learnt = [group for group in self.groups if not carries_no_gradient(group)]
         return sampling_flops(self.work, map(_lengths, self.groups)) + training_flops(
-            self.work, map(_tree, learnt)
+            self.work, map(_tree, learnt), frozen=self.spec.lora
         )
 
 
@@ -195,10 +226,15 @@ def recipe_of(run: Run, place: Place) -> dict[str, Any]:
         },
         "run": {"steps": run.steps, "batch_size": case.batch},
     }
+    if run.forward_tokens is not None:
+        recipe["run"]["micro_batch_tokens"] = run.forward_tokens
     if case.kind in ("dpo", "kto"):
         recipe["objective"] = {"beta": 0.1}
     if online:
         recipe["rollout"] = {"group_size": case.group, "max_tokens": case.answer[1]}
+        if run.bfloat16:
+            # random weights have no likely words, so rounding moves their log-probs most
+            recipe["rollout"]["mismatch_limit"] = 1.0
         here = Path(__file__).parent
         recipe["reward"] = [
             {**r, "file": str(here / r["file"])} if "file" in r else r for r in REWARDS[case.data]

@@ -36,13 +36,15 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one step did. `flops` is its unavoidable arithmetic (strop's own count)."""
+    """What one step did. `flops` is its unavoidable arithmetic (strop's own count); `sampling` are
+    the seconds of it in which answers were sampled and rewarded (online methods)."""
 
     loss: float = 0.0
     grad_norm: float = 0.0
     tokens: int = 0
     flops: float = 0.0
     batch: Batch | None = None
+    sampling: float = 0.0
 
 
 OnStep = Callable[[Callable[[], Step]], None]

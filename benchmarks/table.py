@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import strop
 from benchmarks.duel import Result
 
 Row = dict[str, Any]
@@ -38,12 +39,13 @@ def row_of(result: Result) -> Row:
 
 def machine() -> Row:
     """Where the figures were made."""
-    libraries = ("torch", "transformers", "trl", "strop")
+    libraries = ("torch", "transformers", "trl")
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         **{name: version(name) for name in libraries},
+        "strop": strop.__version__,
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from functools import partial
 from typing import Any
 
@@ -162,6 +163,7 @@ class Telling(TrainerCallback):  # type: ignore[misc]
             grad_norm=logs["grad_norm"],
             tokens=int(logs.get("num_tokens", 0)),
             batch=batch if state.global_step == 1 else None,
+            sampling=vars(self.trainer).pop("sampling", 0.0),
         )
         self.on_step(lambda: step)
 
@@ -186,9 +188,22 @@ def _watching(trainer: Any) -> Any:
     class Watching(trainer):  # type: ignore[misc]
         first_batch: Batch | None = None
         totals: list[float]
+        sampling: float
+
+        def _generate(self, *args: Any, **more: Any) -> Any:
+            started = time.perf_counter()
+            made = super()._generate(*args, **more)
+            self._spent(started)
+            return made
+
+        def _spent(self, started: float) -> None:
+            """Sampled answers are numbers in lists by now: the device has come to its end."""
+            self.sampling = vars(self).get("sampling", 0.0) + time.perf_counter() - started
 
         def _calculate_rewards(self, *args: Any, **more: Any) -> Any:
+            started = time.perf_counter()
             rewards = super()._calculate_rewards(*args, **more)
+            self._spent(started)
             self.totals = (rewards * self.reward_weights.to(rewards.device)).sum(1).tolist()
             return rewards
 

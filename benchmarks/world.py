@@ -43,10 +43,14 @@ def build_model(run: Run, folder: Path) -> None:
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    model = Qwen3ForCausalLM(config)
+    # the largest models are drawn where that takes seconds, and written as they are computed
+    with torch.device("cuda" if run.bfloat16 and torch.cuda.is_available() else "cpu"):
+        model = Qwen3ForCausalLM(config)
     plant_ending(model, tokenizer.eos_token_id, run.case.answer[1])
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    begun = folder.with_name(f"{folder.name}.part")
+    model.to(torch.bfloat16 if run.bfloat16 else torch.float32).save_pretrained(begun)
+    tokenizer.save_pretrained(begun)
+    begun.replace(folder)  # a folder with a config is a whole model, however this process ends
 
 
 def word_tokenizer(vocabulary: int) -> Any:
@@ -75,7 +79,7 @@ def plant_ending(model: Any, eos: int, longest: int) -> None:
     embeddings, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
     embeddings[:, 0] = 0.25
     probe = torch.randint(4, len(embeddings), (4, 64), generator=torch.Generator().manual_seed(1))
-    carried = model.get_decoder()(input_ids=probe).last_hidden_state[..., 0].mean()
+    carried = model.get_decoder()(input_ids=probe.to(model.device)).last_hidden_state[..., 0].mean()
     chance = 1 / (MEAN_ANSWER * longest)
     head[eos] = 0.0
     head[eos, 0] = head[4:, 0].mean() + math.log(chance * len(head)) / carried

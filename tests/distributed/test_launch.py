@@ -15,7 +15,7 @@ import torch
 
 from tests.support.runs import final_weights, metrics
 
-STEPS = 500
+STEPS = 300
 BOUND = 120.0
 
 
@@ -58,7 +58,7 @@ def under_way(recipe: Path, output: Path, *options: str) -> subprocess.Popen[str
 
 @pytest.fixture
 def sft(recipes: dict[str, Path], tmp_path: Path) -> tuple[Path, list[str]]:
-    return recipes["sft"], [f"--set=run.steps={STEPS}", "--set=run.batch_size=4"]
+    return recipes["sft"], [f"--set=run.steps={STEPS}", "--set=run.batch_size=32"]
 
 
 def expect_equal(one: Path, other: Path) -> None:

@@ -101,7 +101,7 @@ def test_every_method_takes_the_step_of_one_process(count: int, recipes: dict[st
 
 def trained(world: World, path: Path, said: dict[Any, Completion]) -> dict[str, torch.Tensor]:
     """The weights after a whole run."""
-    options = ["run.batch_size=6", f"run.steps={STEPS}", "optim.learning_rate=1e-3"]
+    options = ["run.batch_size=6", f"run.steps={STEPS}", "optim.learning_rate=1e-4"]
     state, steps = begun(path, world, f"run-{world.size}", said, *options)
     assert len(list(steps)) == STEPS
     return {name: p.detach().clone() for name, p in state.network.model.named_parameters()}

@@ -23,7 +23,6 @@ from strop.engines.engine import (
     requests_of,
     sampling_of,
 )
-from strop.engines.local.engine import packs
 from strop.engines.openai import OpenAIEngine
 from strop.errors import UnscoredError, UsageError
 from strop.http import RequestLimits
@@ -163,15 +162,6 @@ class TestRequests:
         assert sampling_of(asked) == Sampling(0.5, 0.9, 4, 0.1, 256, ("x",))
         rollout = RolloutRecipe(group_size=3, temperature=0.7, max_tokens=9)
         assert sampling_of(rollout) == Sampling(temperature=0.7, max_tokens=9)
-
-    def test_packs_hold_whole_groups_of_alike_length_and_sampling(self) -> None:
-        """Lengths 3, 1, 5, 2, three answers each: of 7 rows two groups fit, shortest first."""
-        asked = requests_of(prompted(PROMPTS), FREE, DrawKey(0, "eval"), 3)
-        assert list(packs(asked, 7)) == [[3, 4, 5, 9, 10, 11], [0, 1, 2, 6, 7, 8]]
-        assert list(packs(asked, 2)) == [[3, 4, 5], [9, 10, 11], [0, 1, 2], [6, 7, 8]]
-        mixed = [*asked[:3], *(replace(one, sampling=GREEDY) for one in asked[3:6])]
-        assert list(packs(mixed, 7)) == [[0, 1, 2], [3, 4, 5]]
-        assert list(packs([], 7)) == []
 
 
 class TestLocalEngine:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import copy
 import io
+import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,8 @@ import pytest
 import torch
 
 from strop.engines.draws import DrawKey
-from strop.engines.engine import PromptedTask, Request, Sampling
+from strop.engines.engine import PromptedTask, Request, Sampling, requests_of
+from strop.engines.local.continuous import Continuous, Room
 from strop.engines.local.engine import LocalEngine
 from strop.engines.routes import routes_of_text, routes_text
 from strop.engines.served.build import served_engine
@@ -26,12 +28,14 @@ from strop.errors import HttpError, TrainingError, UsageError
 from strop.model.load import load_policy
 from strop.model.logprobs import Head, TreeScorer
 from strop.model.network import Policy
+from strop.model.prefixes import Prefixes
 from strop.model.routing import packed, recorded, unpacked
 from strop.recipe.train.engine import VllmRecipe
 from strop.recipe.train.model import ModelRecipe
 from strop.rollout.routed import routed_tree
 from strop.train.loop.parity import Parity, expect_parity
 from strop.types import Completion, Origin, Routes, Task, Tree
+from tests.support.arrivals import arrivals
 from tests.support.engine_servers import engine_server
 from tests.support.experts import drawn_routes, mixture, save_mixture
 from tests.support.families import model_of
@@ -100,6 +104,41 @@ def test_recording_changes_no_answer_and_costs_nobody_else() -> None:
     bare = [[replace(c, routes=None, prompt_routes=None) for c in group] for group in routed]
     assert bare == [list(group) for group in plain]
     assert all(one.routes is None for group in plain for one in group)
+
+
+@pytest.mark.parametrize("by_tree", [True, False], ids=["tree", "reread"])
+@pytest.mark.parametrize("prefix_bytes", [0, 2**24], ids=["nothing kept", "prompts kept"])
+def test_those_who_join_and_leave_say_their_own(by_tree: bool, prefix_bytes: int) -> None:
+    """Some ask for routes and some do not, rows are given to others, and what is known of a prompt
+    is read again where its routes are asked for."""
+    engine = mixture_engine(by_tree)
+    engine._prefixes = Prefixes(prefix_bytes) if prefix_bytes else None
+    asked = [prompt for name in PROMPTS for prompt in PROMPTS[name]]
+    known = requests_of(prompted(asked), Sampling(max_tokens=2), DrawKey(7, "eval"), 1)
+    dict(engine.generate(known))
+    how = (SAMPLING, replace(SAMPLING, routes=False), replace(SAMPLING, max_tokens=20))
+    requests = [
+        request
+        for number, prompt in enumerate(prompted(asked))
+        for request in requests_of([prompt], how[number % 3], DrawKey(number, "eval"), 2)
+    ]
+    decoding: Continuous[int] = engine.open()
+    decoding.room = Room(max_rows=5)
+    found = dict(arrivals(decoding, requests, random.Random(3)))
+    assert sorted(found) == list(range(len(requests)))
+    lengths = set()
+    for number, request in enumerate(requests):
+        made, prompt = found[number], request.prompt.prompt_ids
+        if not request.sampling.routes:
+            assert made.routes is made.prompt_routes is None
+            continue
+        assert made.prompt_routes is not None
+        assert made.routes is not None
+        taken = of_one_row(engine.policy().model, [*prompt, *made.ids[:-1]]).int()
+        assert torch.equal(unpacked(made.prompt_routes), taken[: len(prompt)])
+        assert torch.equal(unpacked(made.routes), taken[len(prompt) :])
+        lengths.add(len(made.ids))
+    assert len(lengths) > 3
 
 
 def test_an_answer_of_one_token_has_no_routes_of_its_own() -> None:

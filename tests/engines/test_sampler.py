@@ -11,12 +11,13 @@ import transformers as hf
 
 from strop.engines.endings import stopped
 from strop.engines.engine import Sampling
+from strop.engines.local.continuous import REPACK_BELOW
 from strop.engines.local.distribution import BLOCK, draw, kept_logits
 from strop.engines.local.engine import LocalEngine
-from strop.engines.local.sampler import REPACK_BELOW
-from strop.model import decode
-from strop.model.decode import TreeDecoder, common_beginning, honours_plain, places
+from strop.model import reading
+from strop.model.decode import TreeDecoder, honours_plain, places
 from strop.model.logprobs import Head, TreeScorer
+from strop.model.reading import common_beginning
 from strop.model.tree import lay_out
 from strop.types import Completion, Tree, TreeBatch
 from tests.support.families import MODELS, VOCABULARY, model_of
@@ -115,7 +116,7 @@ def test_what_all_prompts_begin_with_is_read_once(
     sampling = Sampling(max_tokens=30)
     sample(engine, asked, group_size=1, sampling=Sampling(max_tokens=1), seed=0, step=0)
     monkeypatch.setattr(
-        decode, "lay_out", lambda trees, device: _noted(lay_out(trees, device), lengths)
+        reading, "lay_out", lambda trees, device: _noted(lay_out(trees, device), lengths)
     )
     groups = sample(engine, asked, group_size=3, sampling=sampling, seed=1, step=0)
     assert lengths == [common + sum(len(one) - common for one in asked)]

@@ -18,7 +18,7 @@ from strop.recipe.loading.load import load
 from strop.recipe.study import Study
 from strop.recipe.suite import Suite
 from tests.support.runs import EQUATIONS, WriteRows
-from tests.support.studies import STUDY, Planted
+from tests.support.studies import STUDY, Planted, PlantedAnswers
 from tests.support.suites import TASKS, MakeSuite
 
 
@@ -86,6 +86,7 @@ def study(tmp_path: Path, write_rows: WriteRows) -> Callable[..., Study]:
 @pytest.fixture
 def planted(monkeypatch: pytest.MonkeyPatch) -> type[Planted]:
     monkeypatch.setattr(local, "LocalSampler", Planted)
+    monkeypatch.setattr(local, "Continuous", PlantedAnswers)
     Planted.says = {
         "base": (["no 0"], ["so X", "then X", "so 99", "oh 98"], ["now really X"]),
         "model": (["it is surely X"], ["so X"] * 4, ["but 0"]),

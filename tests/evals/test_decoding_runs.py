@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 from strop.cli.evals.decode import decode, table
 from strop.demo.world import user
 from strop.engines.engine import Request
+from strop.engines.local.continuous import Continuous
 from strop.engines.local.engine import LocalEngine
-from strop.engines.local.sampler import LocalSampler
 from strop.errors import (
     DataError,
     MissingEvidenceError,
@@ -70,13 +70,14 @@ class TestRuns:
         recipe = self.recipe(study, tmp_path)
         whole = ran(recipe, model_folder, base_folder, tmp_path / "whole")
         asked: list[int] = []
-        sample = LocalSampler.sample
+        add = Continuous.add
 
-        def counted(self: Any, requests: Any, version: int) -> Any:
+        def counted(self: Any, requests: Any) -> None:
+            requests = list(requests)
             asked.append(len(requests))
-            return sample(self, requests, version)
+            add(self, requests)
 
-        monkeypatch.setattr(LocalSampler, "sample", counted)
+        monkeypatch.setattr(Continuous, "add", counted)
         told = []
 
         def stop(count: int) -> None:

@@ -241,14 +241,14 @@ class TestProof:
         """The answers that came from them are not kept."""
 
         def lie(held: Any) -> None:
-            once = held.engine.generate
+            once = held.engine.open
 
-            def generate(requests: Any) -> Any:
+            def begin(weights: str) -> Any:
                 with torch.no_grad():
                     held.policy.model.get_input_embeddings().weight.mul_(1.5)
-                return once(requests)
+                return once(weights)
 
-            held.engine.generate = generate
+            held.engine.open = begin
 
         suite = make_suite(GENERATE)
         with engine_server(model_folder, lie) as server:

@@ -17,8 +17,10 @@ from transformers import AutoModelForCausalLM
 
 from strop.demo.model import raw_model
 from strop.errors import ModelError, RecipeError, TrainingError
+from strop.model import offload
 from strop.model.adapters import is_tied
 from strop.model.load import load_for_inference, load_policy
+from strop.model.logprobs import bare, decoder_layers
 from strop.recipe.loading.load import load_recipe
 from strop.recipe.train.model import LoraRecipe, ModelRecipe
 from strop.train.preflight import starting_model
@@ -360,6 +362,51 @@ def test_gradient_checkpointing_changes_no_number(lora: bool, recipes: dict[str,
     for before, after in zip(*runs, strict=True):
         assert after["loss"] == pytest.approx(before["loss"], rel=1e-5)
         assert after["grad_norm"] == pytest.approx(before["grad_norm"], rel=1e-4)
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_offloaded_checkpointing_changes_no_bit(
+    lora: bool, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gradient is the same, and what waits on the host is one hidden state for each layer."""
+    trees = [Tree((1, 2), (Branch(tuple(range(4, 90)), (True,) * 86),))]
+    waiting: list[torch.Size] = []
+    away = offload._away
+
+    def noted(tensor: torch.Tensor) -> tuple[torch.device, torch.Tensor]:
+        device, host = away(tensor)
+        if tensor.is_floating_point():
+            assert host.data_ptr() != tensor.data_ptr()
+            waiting.append(tensor.shape)
+        return device, host
+
+    monkeypatch.setattr(offload, "_away", noted)
+    gradients = []
+    for on in (False, True):
+        policy = load_policy(
+            ModelRecipe(
+                path=str(model_folder),
+                gradient_checkpointing=True,
+                offload_activations=on,
+                lora=LoraRecipe(rank=4) if lora else None,
+            )
+        )
+        (-policy.score(trees).logprobs_N.sum()).backward()
+        gradients.append([p.grad for p in policy.trainable() if p.grad is not None])
+        hidden = bare(policy.model).config.hidden_size
+    assert len(gradients[0]) == len(gradients[1]) > 0
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+    # beside a layer's input there are the rotations of positions, narrow and one for all
+    assert waiting.count(torch.Size((1, 88, hidden))) == decoder_layers(bare(policy.model))
+
+
+def test_offloading_is_refused_where_it_changes_nothing(recipes: dict[str, Path]) -> None:
+    with pytest.raises(RecipeError, match="gradient_checkpointing: true, too"):
+        load_recipe(recipes["dpo"], ["model.offload_activations=true"])
+    options = ["model.offload_activations=true", "model.gradient_checkpointing=true",
+               "model.device=cpu"]  # fmt: skip
+    with pytest.raises(RecipeError, match="host's memory, where"):
+        train(load_recipe(recipes["dpo"], options))
 
 
 def test_gradient_checkpointing_drops_activations(model_folder: Path) -> None:

@@ -11,10 +11,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from strop.engines.draws import DrawKey
 from strop.engines.engine import Sampling, requests_of
 from strop.engines.local import engine as local
-from strop.engines.local.engine import packs
+from strop.engines.local.continuous import Needed, Room
 from strop.model import activations, logprobs
 from strop.model.activations import kept_by_a_token, tokens_at_once
-from strop.model.decode import slot_bytes, slots_of
+from strop.model.decode import slot_bytes
 from strop.model.logprobs import TreeScorer
 from strop.model.network import Policy
 from strop.recipe.train.run import RunRecipe
@@ -73,9 +73,8 @@ def test_no_tensor_of_a_loss_holds_more_of_the_vocabulary_than_a_chunk(
 def test_what_a_token_keeps_is_what_a_forward_holds() -> None:
     policy = policy_of_size(num_hidden_layers=6)
     with Held() as held:
-        hidden = logprobs.tree_hidden(
-            policy.model, logprobs.lay_out(trees_of(8, trunk=32, answer=32))
-        )
+        batch = logprobs.lay_out(trees_of(8, trunk=32, answer=32))
+        hidden = logprobs.tree_hidden_rows(policy.model, batch, batch.predictor_N)
         alive = held.now()
     del hidden
     assert kept_by_a_token(policy) == pytest.approx(alive / (8 * 64), rel=0.2)
@@ -120,13 +119,18 @@ def test_a_group_is_not_cut_so_small_that_its_prompt_is_read_over_and_over() -> 
 def test_keys_bound_how_many_answers_are_decoded_at_once() -> None:
     policy = policy_of_size()
     assert slot_bytes(policy.model) == 2 * 3 * 2 * 8 * 4  # k and v, layers, heads, size, float32
-    assert slots_of(10, 4, 5) == 60  # short prompts are kept by every answer
-    assert slots_of(100, 4, 5) == 120  # a long one once
-    requests = requests_of(prompted([(5,) * 10] * 200), Sampling(max_tokens=90), KEY, 1)
-    sizes = [len(pack) for pack in packs(requests, 512, 100 * 100)]
-    assert sizes == [100, 100]
-    assert [len(pack) for pack in packs(requests, 512, 10)] == [64, 64, 64, 8]  # never fewer
-    assert [len(pack) for pack in packs(requests, 512)] == [200]
+    asked = requests_of(prompted([(5,) * 100]), Sampling(max_tokens=5), KEY, 4)
+    needed = Needed(asked)
+    assert needed.worth_sharing()
+    assert needed.slots(shared=True) == 120  # a long prompt is kept once
+    assert needed.slots(shared=False) == 420
+    short = requests_of(prompted([(5,) * 10, (6,) * 12]), Sampling(max_tokens=5), KEY, 2)
+    assert not Needed(short).worth_sharing()
+    assert Needed(short).slots(shared=False) == 4 * 17  # all as wide as the longest
+    bound = Room(max_rows=3, max_slots=34, least_rows=1)
+    assert [bound.has(Needed(short[-n:]), shared=False) for n in (1, 2, 3)] == [True, True, False]
+    assert not Room(max_rows=3).has(Needed(short), shared=False)
+    assert Room(max_rows=3, max_slots=0, least_rows=3).has(Needed(short[:3]), shared=False)
 
 
 KEY = DrawKey(0, "training", 0)

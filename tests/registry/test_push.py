@@ -161,7 +161,7 @@ def test_what_a_reader_will_miss_is_noted(hub: Hub, registry: Registry, tmp_path
 def test_the_address_and_the_token_come_from_the_environment(
     registry: Registry, whole: Entry, tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-m", "strop.cli", "registry", "push", "algebra", "ada/algebra",
+    command = [sys.executable, "-m", "strop", "registry", "push", "algebra", "ada/algebra",
                "--registry", str(registry.path), "--json"]  # fmt: skip
     with serving() as hub:
         told = {**os.environ, **environment(hub, tmp_path / "home")}

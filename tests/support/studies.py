@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -32,14 +32,29 @@ class Planted:
         self.side = Path(policy.model.name_or_path).name.rstrip("0123456789")
         self.tokenizer = policy.tokenizer
 
-    def sample(self, requests: Sequence[Request], version: int) -> list[Completion]:
-        made = []
-        for request in requests:
-            which = 2 if request.key.round else 1 if request.sampling.temperature else 0
-            asked = self.tokenizer.decode(request.prompt.prompt_ids)
-            x = next(e.x for e in EQUATIONS if e.question in asked)
-            said = self.says[self.side][which]
-            text = said[request.key.index % len(said)].replace("X", str(x))
-            # as many tokens as a planted answer has words
-            made.append(Completion.one_turn((1,) * len(text.split()), text, None, "stop"))
-        return made
+    def answer(self, request: Request) -> Completion:
+        which = 2 if request.key.round else 1 if request.sampling.temperature else 0
+        asked = self.tokenizer.decode(request.prompt.prompt_ids)
+        x = next(e.x for e in EQUATIONS if e.question in asked)
+        said = self.says[self.side][which]
+        text = said[request.key.index % len(said)].replace("X", str(x))
+        # as many tokens as a planted answer has words
+        return Completion.one_turn((1,) * len(text.split()), text, None, "stop")
+
+
+class PlantedAnswers:
+    """What decodes with such a sampler: all answers at once."""
+
+    def __init__(self, sampler: Planted, *_: Any) -> None:
+        self.sampler, self.asked = sampler, list[tuple[int, Request]]()
+
+    @property
+    def busy(self) -> int:
+        return len(self.asked)
+
+    def add(self, requests: Iterable[tuple[int, Request]]) -> None:
+        self.asked.extend(requests)
+
+    def step(self, tokens: int) -> list[tuple[int, Completion]]:
+        asked, self.asked = self.asked, []
+        return [(number, self.sampler.answer(request)) for number, request in asked]

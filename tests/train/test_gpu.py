@@ -10,8 +10,9 @@ import torch
 
 from strop.engines.engine import Sampling
 from strop.model.load import load_policy
-from strop.model.logprobs import padded_scores, tree_scores
+from strop.model.logprobs import padded_scores, tree_scores, tree_way
 from strop.model.tree import lay_out
+from strop.model.ways import FLEX, VARLEN, Way
 from strop.recipe.loading.load import load_recipe
 from strop.recipe.train.model import ModelRecipe
 from strop.recipe.train.run import OptimRecipe
@@ -39,6 +40,39 @@ def test_tree_equals_padded_rows(name: str) -> None:
     batch = lay_out([tree_of(draw, 4, 14) for _ in range(4)], "cuda")
     by_tree, by_rows = tree_scores(model, batch), padded_scores(model, batch)
     assert (by_tree.logprobs_N - by_rows.logprobs_N).abs().max() <= 1e-4
+
+
+@pytest.mark.parametrize(
+    ("name", "way", "dtype", "apart"),
+    [
+        ("qwen3", VARLEN, torch.bfloat16, 0.05),
+        ("mistral", VARLEN, torch.bfloat16, 0.05),
+        ("mistral", FLEX, torch.float32, 1e-4),
+        ("gemma2", FLEX, torch.float32, 1e-4),
+        ("gpt_oss", FLEX, torch.float32, 1e-4),
+    ],
+)
+def test_every_way_equals_padded_rows(
+    name: str, way: Way, dtype: torch.dtype, apart: float
+) -> None:
+    """Values and gradients; in bfloat16 padded rows are themselves so far from float32's."""
+    model = model_of(name).cuda()
+    batch = lay_out([tree_of(random.Random(seed), 4, 40) for seed in range(4)], "cuda")
+    exact = padded_scores(model, batch).logprobs_N
+    exact.sum().backward()
+    expected = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+    model.zero_grad()
+    with torch.autocast("cuda", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        found = tree_scores(model, batch, way=way).logprobs_N
+    found.sum().backward()
+    slope = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+    assert (found - exact).abs().mean() <= apart
+    assert (slope - expected).norm() <= max(1e-3, apart) * expected.norm()
+
+
+def test_the_ways_that_models_take() -> None:
+    assert tree_way(model_of("qwen3").cuda(), bfloat16=True) == VARLEN
+    assert tree_way(model_of("gpt_oss").cuda(), bfloat16=True) == FLEX
 
 
 def test_greedy_is_the_cpus() -> None:

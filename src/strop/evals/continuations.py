@@ -13,7 +13,7 @@ from strop.model.logprobs import (
     eval_mode,
     logits_of,
     padded_logits,
-    tree_hidden,
+    tree_hidden_rows,
 )
 from strop.model.network import Policy
 from strop.model.tree import lay_out
@@ -131,8 +131,9 @@ def _logits(policy: Policy, batch: TreeBatch) -> Iterator[torch.Tensor]:
     """Logits of the supervised positions, a chunk at a time."""
     causal_lm = policy.score.causal_lm
     rows = _rows_at_once(policy)
-    if policy.score.by_tree:
-        for hidden_ND in tree_hidden(causal_lm, batch).split(rows):
+    if policy.score.by_tree and policy.score.way.takes(batch):
+        found_ND = tree_hidden_rows(causal_lm, batch, batch.predictor_N, way=policy.score.way)
+        for hidden_ND in found_ND.split(rows):
             yield logits_of(causal_lm, hidden_ND)
     else:
         yield from padded_logits(causal_lm, batch).split(rows)

@@ -16,6 +16,7 @@ from strop.model.logprobs import bare, decoder_layers, eval_mode, padded_hidden,
 from strop.model.network import Policy, ScalarNetwork
 from strop.model.sharding import own_part, whole_weights
 from strop.model.tree import lay_out
+from strop.model.ways import Way
 from strop.types import Branch, Tree
 
 MOST_TOKENS = 8192
@@ -42,7 +43,8 @@ def tokens_at_once(network: Policy | ScalarNetwork) -> int:
         own_part(p).numel() * (p.element_size() + TRAINED_BYTES * p.requires_grad)
         for p in network.model.parameters()
     )
-    return tokens_within(held, kept_by_a_token(network), network.device.type)
+    fit = tokens_within(held, kept_by_a_token(network), network.device.type)
+    return min(fit, network.score.way.most_tokens or fit)
 
 
 def tokens_within(held: int, kept: int, device: str) -> int:
@@ -58,12 +60,13 @@ def kept_by_a_token(network: Policy | ScalarNetwork) -> int:
     With gradient checkpointing these are the inputs of all layers and the rest of one.
     """
     with whole_weights(network), network.arithmetic():
-        return kept_bytes(network.model, network.score.by_tree)
+        return kept_bytes(network.model, network.score.way if network.score.by_tree else None)
 
 
-def kept_bytes(model: Any, by_tree: bool) -> int:
-    """`kept_by_a_token` of a transformers model or the peft model around it."""
-    short, long = (_kept(model, by_tree, tokens) for tokens in (PROBE_TOKENS, 2 * PROBE_TOKENS))
+def kept_bytes(model: Any, way: Way | None) -> int:
+    """`kept_by_a_token` of a transformers model or the peft model around it; without a `way` of
+    tree attention by padded rows."""
+    short, long = (_kept(model, way, tokens) for tokens in (PROBE_TOKENS, 2 * PROBE_TOKENS))
     kept = (long - short) // PROBE_TOKENS
     network = bare(model)
     with warnings.catch_warnings():
@@ -75,7 +78,7 @@ def kept_bytes(model: Any, by_tree: bool) -> int:
     return kept // layers + layers * hidden * int(network.dtype.itemsize)
 
 
-def _kept(model: Any, by_tree: bool, tokens: int) -> int:
+def _kept(model: Any, way: Way | None, tokens: int) -> int:
     """Bytes of all storages that a forward over this many tokens keeps, without the weights."""
     network = bare(model)
     half = tuple(number % 10 for number in range(tokens // 2))
@@ -93,8 +96,8 @@ def _kept(model: Any, by_tree: bool, tokens: int) -> int:
     hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
     with eval_mode(model), torch.enable_grad(), hooks:
         # the result holds all that is kept, so no address is used twice
-        if by_tree:
-            held = tree_hidden_rows(network, batch, batch.predictor_N)
+        if way is not None:
+            held = tree_hidden_rows(network, batch, batch.predictor_N, way=way)
         else:
             held = padded_hidden(network, batch, batch.predictor_N, batch.branch_N)
     del held

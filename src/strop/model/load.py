@@ -34,6 +34,7 @@ from strop.model.adapters import (
 from strop.model.attention import recomputed_alike
 from strop.model.logprobs import TreeScorer, bare
 from strop.model.network import Policy, ScalarNetwork
+from strop.model.offload import checkpointed_on_host
 from strop.model.scalar import ScalarScorer
 from strop.recipe.template import AS_IT_IS, TemplateRecipe
 from strop.recipe.train.model import LoraRecipe, ModelRecipe
@@ -68,7 +69,8 @@ def load_policy(
             "end an answer: merge it, or give `generate` the generation config beside the adapter",
             stacklevel=2,
         )
-    return Policy(model, tokenizer, recipe.dtype == "bfloat16", TreeScorer(model))
+    half = recipe.dtype == "bfloat16"
+    return Policy(model, tokenizer, half, TreeScorer(model, bfloat16=half))
 
 
 def load_scalar(
@@ -79,7 +81,8 @@ def load_scalar(
     model, tokenizer = _trained(recipe, template, "SEQ_CLS", seed)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     bare(model).config.get_text_config().pad_token_id = pad
-    return ScalarNetwork(model, tokenizer, recipe.dtype == "bfloat16", ScalarScorer(model))
+    half = recipe.dtype == "bfloat16"
+    return ScalarNetwork(model, tokenizer, half, ScalarScorer(model, bfloat16=half))
 
 
 def load_for_inference(path: str, template: TemplateRecipe = AS_IT_IS) -> Policy:
@@ -150,8 +153,14 @@ def _trained(
         named = template.chat_template in NAMED
         model = add_lora(model, recipe.lora, task, new_tokens=named)
     if recipe.gradient_checkpointing:
-        again = {"use_reentrant": False, "context_fn": recomputed_alike(bare(model))}
+        again: dict[str, Any] = {
+            "use_reentrant": False,
+            "context_fn": recomputed_alike(bare(model)),
+        }
         bare(model).gradient_checkpointing_enable(again)
+        if recipe.offload_activations:
+            offloaded = checkpointed_on_host(again["context_fn"])
+            bare(model)._set_gradient_checkpointing(gradient_checkpointing_func=offloaded)
     if task == "SEQ_CLS" and "score" not in dict(bare(model).named_children()):
         raise ModelError(
             f"{type(bare(model)).__name__} is no decoder with a `score` head",

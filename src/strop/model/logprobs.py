@@ -16,10 +16,11 @@ import torch
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from strop.model.attention import NAME, attention_of
+from strop.model.attention import attention_of
 from strop.model.probe import agree, probe_of
 from strop.model.routing import expect_fit, padded_routes, replayed, routes_of
-from strop.model.tree import lay_out, plan_attention
+from strop.model.tree import lay_out
+from strop.model.ways import BLOCKS, Way, chosen
 from strop.types import TokenScores, Tree, TreeBatch
 
 CHUNK_ELEMENTS = 2**24
@@ -42,12 +43,14 @@ class Head:
 @contextmanager
 def eval_mode(model: torch.nn.Module) -> Iterator[None]:
     """Dropout off for the duration, whatever mode the model is in."""
-    training = model.training
-    model.eval()
+    training = [module for module in model.modules() if module.training]
+    if training:  # to say it to every module of a model takes longer than to look
+        model.eval()
     try:
         yield
     finally:
-        model.train(training)
+        for module in training:
+            module.training = True
 
 
 class TreeScorer(torch.nn.Module):
@@ -57,19 +60,25 @@ class TreeScorer(torch.nn.Module):
     (sharding, data parallelism, hooks) can wrap the tree forward.
 
     Uses the tree forward if the model honours transformers' attention interface (tested once by
-    comparing both ways on a small probe), else padded rows, with a warning.
+    comparing both on a small probe, which also chooses the `way` to compute attention), else padded
+    rows, with a warning. `bfloat16` says that forwards run under autocast.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, *, bfloat16: bool = False) -> None:
         super().__init__()
         self.causal_lm = bare(model)
-        self.by_tree = honours_tree(self.causal_lm)
+        self.find_way(bfloat16=bfloat16)
         if not self.by_tree:
             warnings.warn(
                 f"{type(self.causal_lm).__name__} does not honour transformers' attention "
                 "interface: falling back to padded rows (same numbers, slower, no shared prompts)",
                 stacklevel=2,
             )
+
+    def find_way(self, *, bfloat16: bool) -> None:
+        """Choose how attention is computed where the model is now."""
+        way = tree_way(self.causal_lm, bfloat16=bfloat16)
+        self.by_tree, self.way = way is not None, way or BLOCKS
 
     def __call__(self, trees: Sequence[Tree], head: Head = Head()) -> TokenScores:
         """Log-prob and entropy of every supervised token; tokens that have routes take them."""
@@ -78,15 +87,23 @@ class TreeScorer(torch.nn.Module):
 
     def forward(self, trees: Sequence[Tree], head: Head) -> TokenScores:
         batch = lay_out(trees, self.causal_lm.device)
-        score = tree_scores if self.by_tree else padded_scores
         routes_LLC = routes_of(trees, self.causal_lm.device)
         if routes_LLC is None:
-            return score(self.causal_lm, batch, head)
+            return self._scores(batch, head)
         expect_fit(self.causal_lm, routes_LLC)
-        seen = routes_LLC if self.by_tree else padded_routes(batch, routes_LLC)
+        seen = routes_LLC if self._takes(batch) else padded_routes(batch, routes_LLC)
         with replayed(self.causal_lm, seen) as replay:
-            scores = score(self.causal_lm, batch, head)
+            scores = self._scores(batch, head)
         return replace(scores, rerouted_T=replay.rerouted_T())
+
+    def _takes(self, batch: TreeBatch) -> bool:
+        """Whether the row is computed as it is, and not as padded rows."""
+        return self.by_tree and self.way.takes(batch)
+
+    def _scores(self, batch: TreeBatch, head: Head) -> TokenScores:
+        if not self._takes(batch):
+            return padded_scores(self.causal_lm, batch, head)
+        return tree_scores(self.causal_lm, batch, head, way=self.way)
 
     def divergence(self, trees: Sequence[Tree], other: TreeScorer) -> torch.Tensor:
         """KL(this model || other) at every supervised position, exact over the vocabulary, [N].
@@ -105,11 +122,12 @@ class TreeScorer(torch.nn.Module):
     def _vocabulary(self, batch: TreeBatch) -> Iterator[torch.Tensor]:
         """Log-probs of the whole vocabulary at the supervised positions, a chunk at a time."""
         rows = _rows_at_once(self.causal_lm)
-        if not self.by_tree:
+        if not self._takes(batch):
             for logits in padded_logits(self.causal_lm, batch).split(rows):
                 yield torch.log_softmax(logits.float(), -1)
             return
-        for hidden in tree_hidden(self.causal_lm, batch).split(rows):
+        hidden_ND = tree_hidden_rows(self.causal_lm, batch, batch.predictor_N, way=self.way)
+        for hidden in hidden_ND.split(rows):
             yield torch.log_softmax(logits_of(self.causal_lm, hidden).float(), -1)
 
 
@@ -133,21 +151,13 @@ def tree_scores(
     batch: TreeBatch,
     head: Head = Head(),
     *,
+    way: Way = BLOCKS,
     observer: Callable[[torch.nn.Module], None] | None = None,
 ) -> TokenScores:
     """One forward over the laid-out row."""
-    hidden_ND = tree_hidden(causal_lm, batch, observer)
+    hidden_ND = tree_hidden_rows(causal_lm, batch, batch.predictor_N, way=way, observer=observer)
     read = _through_head(causal_lm, hidden_ND, batch.target_N, head)
     return TokenScores(read[0], read[1], batch.branch_N, batch.branches, read[2])
-
-
-def tree_hidden(
-    causal_lm: Any,
-    batch: TreeBatch,
-    observer: Callable[[torch.nn.Module], None] | None = None,
-) -> torch.Tensor:
-    """Hidden states that predict the supervised tokens, [N, D]."""
-    return tree_hidden_rows(causal_lm, batch, batch.predictor_N, observer=observer)
 
 
 def tree_hidden_rows(
@@ -155,15 +165,16 @@ def tree_hidden_rows(
     batch: TreeBatch,
     rows_N: torch.Tensor,
     *,
+    way: Way = BLOCKS,
     observer: Callable[[torch.nn.Module], None] | None = None,
 ) -> torch.Tensor:
     """Hidden states at the given places of the laid-out row, [N, D]."""
-    with attention_of(model, NAME):
+    with attention_of(model, way.name):
         hidden_1LD: torch.Tensor = model.get_decoder()(
             input_ids=batch.tokens_L[None],
             position_ids=batch.positions_L[None],
             use_cache=False,
-            tree_plan=plan_attention(batch),
+            tree_plan=way.plan(batch),
             tree_observer=observer,
         ).last_hidden_state
     return hidden_1LD[0].index_select(0, rows_N)
@@ -322,20 +333,29 @@ def _into_probabilities(
 
 
 @torch.no_grad()
-def honours_tree(causal_lm: Any) -> bool:
-    """Whether the tree forward gives this model's own numbers, tried on a small probe.
+def tree_way(causal_lm: Any, *, bfloat16: bool = False) -> Way | None:
+    """The way in which the tree forward gives this model's own numbers, tried on a small probe;
+    `None` if there is none. `bfloat16` says that forwards run under autocast.
 
     Every decoder layer has to call tree attention (a recurrent or convolutional layer would mix
     branches), and the log-probs have to equal those of padded rows.
     """
     batch = lay_out(probe_of(causal_lm), causal_lm.device)
-    layers: list[torch.nn.Module] = []
-    with eval_mode(causal_lm):
-        try:
-            by_tree = tree_scores(causal_lm, batch, observer=layers.append)
-        except (TypeError, ValueError, KeyError):
-            return False  # the decoder takes no extra keyword arguments, or no such attention
+    dtype = torch.bfloat16 if bfloat16 else causal_lm.dtype
+
+    def agrees(way: Way) -> bool:
+        layers: list[torch.nn.Module] = []
+        by_tree = tree_scores(causal_lm, batch, way=way, observer=layers.append)
         if len(layers) != decoder_layers(causal_lm):
             return False
         by_rows = padded_scores(causal_lm, batch)
-    return agree(by_tree.logprobs_N, by_rows.logprobs_N, causal_lm.dtype)
+        return agree(by_tree.logprobs_N, by_rows.logprobs_N, dtype)
+
+    autocast = torch.autocast(causal_lm.device.type, torch.bfloat16, enabled=bfloat16)
+    with eval_mode(causal_lm), autocast:
+        return chosen(causal_lm, agrees)
+
+
+def honours_tree(causal_lm: Any) -> bool:
+    """Whether the tree forward gives this model's own numbers."""
+    return tree_way(causal_lm) is not None

@@ -17,6 +17,7 @@ from strop.model.logprobs import (
 )
 from strop.model.probe import agree, probe_of
 from strop.model.tree import lay_out
+from strop.model.ways import BLOCKS, Way, chosen
 from strop.types import Tree, TreeBatch
 
 Places = tuple[torch.Tensor, torch.Tensor]
@@ -27,18 +28,23 @@ class ScalarScorer(torch.nn.Module):
     """Reads trees through the scalar head of `AutoModelForSequenceClassification`. A module around
     the model whose own forward runs, like `TreeScorer`."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, *, bfloat16: bool = False) -> None:
         super().__init__()
         self.classifier = bare(model)
         # rewards are compared by small differences, so the head is never rounded to 8 bits
         self.classifier.score.float()
-        self.by_tree = self._honours_tree()
+        self.find_way(bfloat16=bfloat16)
         if not self.by_tree:
             warnings.warn(
                 f"{type(self.classifier).__name__} does not honour transformers' attention "
                 "interface: falling back to padded rows (same numbers, slower)",
                 stacklevel=2,
             )
+
+    def find_way(self, *, bfloat16: bool) -> None:
+        """Choose how attention is computed where the model is now."""
+        way = self._tree_way(bfloat16)
+        self.by_tree, self.way = way is not None, way or BLOCKS
 
     def finals(self, trees: Sequence[Tree]) -> torch.Tensor:
         """The score of every branch, read at its last token that is not padding, [B] float32.
@@ -77,8 +83,8 @@ class ScalarScorer(torch.nn.Module):
     ) -> torch.Tensor:
         batch = lay_out(trees, self._device)
         rows_N, branch_N = places(batch)
-        if self.by_tree:
-            hidden_ND = tree_hidden_rows(self.classifier, batch, rows_N)
+        if self.by_tree and self.way.takes(batch):
+            hidden_ND = tree_hidden_rows(self.classifier, batch, rows_N, way=self.way)
         else:
             hidden_ND = padded_hidden(self.classifier, batch, rows_N, branch_N)
         head = self.classifier.score
@@ -87,18 +93,22 @@ class ScalarScorer(torch.nn.Module):
         return scores_N1.sum(-1)  # no view: hooks on what a module returns may need its own tensor
 
     @torch.no_grad()
-    def _honours_tree(self) -> bool:
-        """Whether every layer calls tree attention and the numbers equal those of padded rows."""
+    def _tree_way(self, bfloat16: bool) -> Way | None:
+        """The way in which every layer calls tree attention and the numbers equal those of padded
+        rows."""
         batch = lay_out(probe_of(self.classifier), self._device)
-        layers: list[torch.nn.Module] = []
-        with eval_mode(self.classifier):
-            try:
-                by_tree = tree_hidden_rows(
-                    self.classifier, batch, batch.predictor_N, observer=layers.append
-                )
-            except (TypeError, ValueError, KeyError):
-                return False
+        dtype = torch.bfloat16 if bfloat16 else self.classifier.dtype
+
+        def agrees(way: Way) -> bool:
+            layers: list[torch.nn.Module] = []
+            by_tree = tree_hidden_rows(
+                self.classifier, batch, batch.predictor_N, way=way, observer=layers.append
+            )
             by_rows = padded_hidden(self.classifier, batch, batch.predictor_N, batch.branch_N)
-        scale = by_rows.abs().mean()
-        close = agree(by_tree / scale, by_rows / scale, self.classifier.dtype)
-        return close and len(layers) == decoder_layers(self.classifier)
+            scale = by_rows.abs().mean()
+            close = agree(by_tree / scale, by_rows / scale, dtype)
+            return close and len(layers) == decoder_layers(self.classifier)
+
+        autocast = torch.autocast(self._device.type, torch.bfloat16, enabled=bfloat16)
+        with eval_mode(self.classifier), autocast:
+            return chosen(self.classifier, agrees)

@@ -57,6 +57,11 @@ def shard(network: Policy | ScalarNetwork, mesh: DeviceMesh, *, cpu_offload: boo
     root.register_forward_hook(_drop_after_reading)
     with torch.no_grad(), network.arithmetic():
         read(network, IDLE)  # the first forward sets the units up
+    if mesh.device_type != "cpu":
+        # the model was read on a CPU; layers are gathered by their own forwards
+        root.unshard()
+        network.score.find_way(bfloat16=network.bfloat16)
+        root.reshard()
 
 
 def read(network: Network, tree: Tree) -> torch.Tensor:

@@ -9,13 +9,14 @@ trunk once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
 import torch
 
 from strop.errors import TextError
+from strop.model.transfer import integers
 from strop.types import Tree, TreeBatch
 
 PADDING_TOLERATED = 1.25
@@ -66,15 +67,18 @@ def lay_out(trees: Sequence[Tree], device: torch.device | str = "cpu") -> TreeBa
             for branch in tree.branches
         )
     )
+    tokens_L, positions_L, predictor_N, target_N, branch_N = integers(
+        device, tokens, positions, predictors, targets, owners
+    )
     return TreeBatch(
-        tokens_L=torch.tensor(tokens, device=device),
-        positions_L=torch.tensor(positions, device=device),
+        tokens_L=tokens_L,
+        positions_L=positions_L,
         trunk_spans=tuple(trunk_spans),
         branch_spans=tuple(branch_spans),
         branch_trunk=tuple(branch_trunk),
-        predictor_N=torch.tensor(predictors, dtype=torch.long, device=device),
-        target_N=torch.tensor(targets, dtype=torch.long, device=device),
-        branch_N=torch.tensor(owners, dtype=torch.long, device=device),
+        predictor_N=predictor_N,
+        target_N=target_N,
+        branch_N=branch_N,
     )
 
 
@@ -124,9 +128,14 @@ class AttentionPlan:
     order_L: torch.Tensor
 
 
-def plan_attention(batch: TreeBatch) -> AttentionPlan:
-    """Trunks and branches grouped by shape, one block a group."""
-    trunks = [Segment((start, start), (start, stop)) for start, stop in batch.trunk_spans]
+def plan_attention(batch: TreeBatch, known: Collection[int] = ()) -> AttentionPlan:
+    """Trunks and branches grouped by shape, one block a group; the trunks with numbers `known` are
+    looked at, and look at nothing themselves."""
+    trunks = [
+        Segment((start, start), (start, stop))
+        for number, (start, stop) in enumerate(batch.trunk_spans)
+        if number not in known
+    ]
     branches = [
         Segment(batch.trunk_spans[trunk], span)
         for trunk, span in zip(batch.branch_trunk, batch.branch_spans, strict=True)

@@ -84,12 +84,10 @@ def build_state(
 
 
 def _placed(model: ModelRecipe, recipe: Recipe) -> ModelRecipe:
-    """The model as its part of a run wants it: one that is sharded is read into host memory, from
-    where each layer goes to its device when it is cut."""
-    distributed = recipe.run.distributed
-    again = model.gradient_checkpointing or distributed.activation_checkpointing
-    device = model.device if distributed.shard == "none" else "cpu"
-    return model.model_copy(update={"gradient_checkpointing": again, "device": device})
+    """The model, read into host memory if it is sharded: each layer goes to its device when it is
+    cut."""
+    sharded = recipe.run.distributed.shard != "none"
+    return model.model_copy(update={"device": "cpu"}) if sharded else model
 
 
 def build_loop(

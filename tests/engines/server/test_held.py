@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import json
 import math
 import shutil
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,16 @@ from safetensors.torch import load_file, save_file
 
 from strop.engines.draws import DrawKey
 from strop.engines.engine import PromptedTask, Request, Sampling
+from strop.engines.local.continuous import Continuous
+from strop.engines.local.engine import LocalEngine
 from strop.engines.server.held import Held
 from strop.errors import ModelError, UsageError
+from strop.model.adapters import only_adapter
 from strop.model.load import load_policy
 from strop.model.save import save_network
 from strop.recipe.train.model import ModelRecipe
 from strop.types import Completion, Origin, Task
+from tests.support.arrivals import expect_same
 
 IDS = (2, 40, 41, 42, 3)
 
@@ -139,6 +144,66 @@ class TestWeights:
         assert held.score(IDS, None).result().what == base
 
 
+PROMPT = (2, *range(40, 80))
+"""So long that keys of it are kept."""
+
+
+class TestPrefixes:
+    """What was read of a prompt before a change of weights is not taken after it."""
+
+    @staticmethod
+    def fresh(held: Held, adapter: str | None = None) -> Completion:
+        """What an engine says that has read nothing before."""
+        engine = LocalEngine(held.path, held.policy)
+        with only_adapter(held.policy.model, adapter):
+            return next(iter(engine.generate([request(*PROMPT)])))[1]
+
+    @pytest.fixture
+    def moved(self, model_folder: Path, tmp_path: Path) -> Path:
+        """The model with other weights."""
+        shutil.copytree(model_folder, tmp_path / "moved")
+        weights = load_file(model_folder / "model.safetensors")
+        other = {name: 1.3 * weight for name, weight in weights.items()}
+        save_file(other, tmp_path / "moved" / "model.safetensors")
+        return tmp_path / "moved"
+
+    @staticmethod
+    def reload(held: Held, moved: Path) -> None:
+        held.reload(str(moved)).result()
+
+    @staticmethod
+    def take(held: Held, moved: Path) -> None:
+        weights = dict(LocalEngine(str(moved)).policy().model.named_parameters())
+        held.take(weights, "1").result()
+
+    @pytest.mark.parametrize("change", [reload, take])
+    def test_weights(self, held: Held, moved: Path, change: Callable[[Held, Path], None]) -> None:
+        before = held.sample(request(*PROMPT), None).result().what
+        prefixes = held.engine._prefixes
+        assert prefixes is not None
+        assert prefixes.bytes > 0
+        change(held, moved)
+        assert prefixes.bytes == 0
+        after = held.sample(request(*PROMPT), None).result().what
+        expect_same(after, self.fresh(held))
+        assert abs(after.sampler_logprobs()[0] - before.sampler_logprobs()[0]) > 1e-3
+
+    def test_an_adapter_under_the_name_of_an_earlier_one(
+        self, held: Held, adapter: Path, tmp_path: Path
+    ) -> None:
+        held.load_adapter("stays", str(adapter)).result()
+        held.load_adapter("a", str(adapter)).result()
+        held.sample(request(*PROMPT), "a").result()
+        held.unload_adapter("a").result()
+        folder = tmp_path / "other"
+        shutil.copytree(adapter, folder)
+        weights = load_file(folder / "adapter_model.safetensors")
+        other = {name: -2 * weight for name, weight in weights.items()}
+        save_file(other, folder / "adapter_model.safetensors")
+        held.load_adapter("a", str(folder)).result()
+        expect_same(held.sample(request(*PROMPT), "a").result().what, self.fresh(held, "a"))
+
+
 class TestRequests:
     def test_one_with_an_unknown_token_fails_alone(self, held: Held) -> None:
         wanted = held.sample(request(seed=1), None).result().what.ids
@@ -151,21 +216,58 @@ class TestRequests:
         assert len(told[3].result().what) == len(IDS) - 1
         assert held.score((7,), None).result().what == ()
 
-    def test_one_that_breaks_takes_no_other_with_it(self, held: Held) -> None:
-        wanted = [held.sample(request(seed=seed), None).result().what.ids for seed in range(4)]
-        plain = held.engine.generate
+    @pytest.mark.parametrize("when", ["it joins", "it decodes"])
+    def test_one_that_breaks_takes_no_other_with_it(
+        self, held: Held, when: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked = [request(seed=seed, max_tokens=12) for seed in range(4)]
+        wanted = [held.sample(one, None).result().what.ids for one in asked]
+        rounds = Continuous._round
+        failed = []
 
-        def generate(requests: Sequence[Request]) -> Iterator[tuple[int, Completion]]:
-            if any(one.prompt.prompt_ids == (2, 9) for one in requests):
+        def is_bad(pair: tuple[Any, Request]) -> bool:
+            return pair[1].prompt.prompt_ids == (2, 9)
+
+        def planted(self: Continuous[Any]) -> list[Any]:
+            bad = any(map(is_bad, self._decoding.values()))
+            if bad or (when == "it joins" and any(map(is_bad, self._waiting))):
+                failed.append(len(self.decoding) + len(self.waiting))
                 raise RuntimeError("planted")
-            yield from plain(requests)
+            return rounds(self)
 
-        held.engine.generate = generate  # type: ignore[method-assign]
-        futures = [held.sample(request(seed=seed), None) for seed in range(4)]
-        bad = held.sample(request(2, 9), None)
+        monkeypatch.setattr(Continuous, "_round", planted)
+        futures = [held.sample(one, None) for one in asked]
+        bad = held.sample(request(2, 9, max_tokens=12), None)
         with pytest.raises(RuntimeError, match="planted"):
-            bad.result()
-        assert [future.result().what.ids for future in futures] == wanted
+            bad.result(60)
+        assert [future.result(60).what.ids for future in futures] == wanted
+        assert max(failed) > 1, "others were with it"
+        assert failed[-1] == 1, "then it was alone"
+        assert not held._lanes.busy
+
+    def test_one_called_off_while_it_decodes(
+        self, held: Held, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Between two turns, and within the turn that ends it: then nobody is told."""
+        rounds, begun, go_on = Continuous._round, threading.Event(), threading.Event()
+
+        def held_up(self: Continuous[Any]) -> list[Any]:
+            begun.set()
+            assert go_on.wait(20)
+            return rounds(self)
+
+        monkeypatch.setattr(Continuous, "_round", held_up)
+        for tokens in (1, 40):  # the first one ends in the turn that it is called off in
+            begun.clear()
+            go_on.clear()
+            gone = held.sample(request(max_tokens=tokens), None)
+            assert begun.wait(20)
+            assert gone.cancel()
+            other = held.sample(request(seed=1), None)
+            go_on.set()
+            assert other.result(20).what.ids
+            assert gone.cancelled()
+            assert concurrent.futures.wait([gone], 20).not_done == set(), "who waits is told"
 
     def test_one_that_nobody_waits_for_any_more(self, held: Held) -> None:
         begun, go_on = threading.Event(), threading.Event()

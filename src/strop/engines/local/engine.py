@@ -7,25 +7,20 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from itertools import groupby
 from typing import Any
 
 import torch
 
-from strop.engines.engine import (
-    Chances,
-    PromptedTask,
-    Request,
-    Sampling,
-    prompted_tasks,
-)
+from strop.engines.engine import Chances, PromptedTask, Request, Sampling, prompted_tasks
+from strop.engines.local.continuous import Continuous, Room
 from strop.engines.local.sampler import LocalSampler
 from strop.engines.options import chances_of, option_trees
 from strop.errors import UsageError
-from strop.model.decode import slot_bytes, slots_of
+from strop.model.decode import slot_bytes
 from strop.model.load import load_for_inference, load_tokenizer, weights_hash
 from strop.model.logprobs import bare, eval_mode
 from strop.model.network import Policy
+from strop.model.prefixes import Prefixes
 from strop.recipe.template import AS_IT_IS, TemplateRecipe
 from strop.text.chat.named import with_template
 from strop.text.runs import runs
@@ -44,12 +39,20 @@ LEAST_ROWS = 64
 answers reach their longest."""
 
 
+LONGEST_TURN = 1024
+"""Tokens until it is looked again whether anybody still decodes."""
+
+
 class LocalEngine:
     """A model folder (or hub name), loaded when first needed; or a loaded policy.
 
     Up to `max_rows` answers are decoded at a time, fewer where their keys would take too much
-    memory. `version` counts what was published: 0 are the
-    weights it began with.
+    memory; an answer that ends makes room for the next. `version` counts what was published: 0 are
+    the weights it began with.
+
+    With `prefix_bytes` so much of the keys and values of prompts is kept for later calls. Log-probs
+    then depend on what was asked before, in their last bits (below 2e-5), because a prompt that is
+    read in other company is rounded otherwise: so training, which resumes to the bit, keeps none.
     """
 
     def __init__(
@@ -59,9 +62,11 @@ class LocalEngine:
         template: TemplateRecipe = AS_IT_IS,
         *,
         max_rows: int = 512,
+        prefix_bytes: int = 0,
     ) -> None:
         self.path, self._loaded, self.template = path, loaded, template
-        self.max_rows, self.version = max_rows, 0
+        self.max_rows, self.prefix_bytes, self.version = max_rows, prefix_bytes, 0
+        self._prefixes = Prefixes(prefix_bytes) if prefix_bytes else None
 
     def identity(self) -> Mapping[str, Any]:
         return {"path": self.path, "sha256": weights_hash(self.path)}
@@ -71,7 +76,8 @@ class LocalEngine:
         if loaded is not None and template != AS_IT_IS:
             tokenizer = with_template(copy.deepcopy(loaded.tokenizer), template)
             loaded = replace(loaded, tokenizer=tokenizer)
-        return LocalEngine(self.path, loaded, template, max_rows=self.max_rows)
+        return LocalEngine(self.path, loaded, template, max_rows=self.max_rows,
+                           prefix_bytes=self.prefix_bytes)  # fmt: skip
 
     def policy(self) -> Policy:
         if self._loaded is None:
@@ -96,9 +102,24 @@ class LocalEngine:
         return prompts
 
     def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion]]:
-        for packed in packs(requests, self.max_rows, self._max_slots):
-            completions = self._sampler.sample([requests[i] for i in packed], self.version)
-            yield from zip(packed, completions, strict=True)
+        """Shorter prompts first; raises `UsageError` if weights are published before the last
+        answer is taken, because the keys of those who decode are the old weights'."""
+        began = self.version
+        decoding: Continuous[int] = self.open()
+        order = sorted(enumerate(requests), key=lambda pair: len(pair[1].prompt.prompt_ids))
+        decoding.add(order)
+        while decoding.busy:
+            if self.version != began:
+                raise UsageError("weights were published while answers were decoded",
+                                 fix="take all answers of `generate` first")  # fmt: skip
+            yield from decoding.step(LONGEST_TURN)
+
+    def open(self, weights: str = "") -> Continuous[Any]:
+        """An empty decoder that requests can join at any time; its answers are `version`'s.
+        `weights` says which adapter is switched on whenever it steps."""
+        room = Room(self.max_rows, self._max_slots, LEAST_ROWS)
+        name = f"{self.version}/{weights}"
+        return Continuous(self._sampler, self.version, room, self._prefixes, name)
 
     @torch.no_grad()
     def score(self, trees: Sequence[Tree]) -> list[tuple[float, ...]]:
@@ -125,7 +146,13 @@ class LocalEngine:
                 if given is not own[name]:
                     own[name].copy_(given)
         self.version += 1
+        self.forget_prefixes()
         return self.version
+
+    def forget_prefixes(self) -> None:
+        """Drop what older weights read of prompts."""
+        if self._prefixes is not None:
+            self._prefixes.forget()
 
     @cached_property
     def _max_slots(self) -> float:
@@ -140,38 +167,6 @@ class LocalEngine:
     @cached_property
     def _sampler(self) -> LocalSampler:
         return LocalSampler(self.policy())
-
-
-def packs(
-    requests: Sequence[Request], max_rows: int, max_slots: float = math.inf
-) -> Iterator[list[int]]:
-    """Indices of requests to decode together: with equal sampling, and of similar length, since
-    shorter prompts are padded. A prompt's group stays together, even if larger than `max_rows`.
-
-    Beyond `LEAST_ROWS` the keys of all answers at their longest have to fit `max_slots`.
-    """
-    groups = [
-        list(found) for _, found in groupby(range(len(requests)), lambda i: _group(requests[i]))
-    ]
-    for sampling in dict.fromkeys(request.sampling for request in requests):
-        mine = [group for group in groups if requests[group[0]].sampling == sampling]
-        mine.sort(key=lambda group: len(requests[group[0]].prompt.prompt_ids))
-        pack: list[int] = []
-        held = 0
-        for group in mine:
-            prompt = len(requests[group[0]].prompt.prompt_ids)
-            slots = slots_of(prompt, len(group), sampling.max_tokens)
-            rows = len(pack) + len(group)
-            if pack and (rows > max_rows or (rows > LEAST_ROWS and held + slots > max_slots)):
-                yield pack
-                pack, held = [], 0
-            pack = pack + group
-            held += slots
-        yield pack
-
-
-def _group(request: Request) -> tuple[int, Sampling]:
-    return id(request.prompt), request.sampling
 
 
 def _expect_room(context: int, tokens: int, task: Task) -> None:

@@ -18,7 +18,8 @@ from strop.engines.broadcast import BACKEND
 from strop.engines.draws import DrawKey
 from strop.engines.endings import stop_ids
 from strop.engines.routes import routes_text
-from strop.engines.server.held import Answered, Held
+from strop.engines.server.held import Held
+from strop.engines.server.lanes import Answered
 from strop.engines.server.receive import add_transfer
 from strop.errors import StropError, UsageError
 from strop.model.logprobs import bare
@@ -206,8 +207,9 @@ def _add_weights(app: FastAPI, held: Held) -> None:
         return {"results": [None]}
 
     @app.post("/reset_prefix_cache")
-    def reset_prefix_cache() -> Response:
-        return Response()  # nothing is kept from one answer to the next
+    async def reset_prefix_cache() -> Response:
+        await done(held.forget_prefixes())
+        return Response()
 
     @app.post("/update_weight_version")
     async def update_weight_version(body: Version) -> dict[str, Any]:

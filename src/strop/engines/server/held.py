@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import queue
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import torch
 
 from strop.engines.broadcast import Form, forms_of
 from strop.engines.engine import Request
 from strop.engines.local.engine import LocalEngine
+from strop.engines.server.lanes import Answered, Lanes, Wanted, fail
 from strop.errors import UsageError
 from strop.model.adapters import attach_adapter, drop_adapter, only_adapter
 from strop.model.load import expect_weights, positions_of
@@ -26,33 +24,25 @@ from strop.model.routing import expect_routers
 from strop.model.save import load_weights
 from strop.types import Branch, Completion, Tree
 
-T = TypeVar("T")
-
-GATHERED_WITHIN = 0.004
-"""Seconds in which further requests join a batch that waits to begin."""
+PREFIX_BYTES = 2**28
+"""Of prompts' keys and values that are kept for later requests: 256 MiB."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
     """What one request wants, of which adapter (`None` is the model alone), and where the result
-    goes. `sample` jobs of one adapter run together."""
+    goes. `sample` jobs of one adapter decode together; what `changes` weights waits for them."""
 
     adapter: str | None
     sample: Request | None
     run: Callable[[], Any]
+    changes: bool
     result: Future[Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Answered(Generic[T]):
-    """What a job came to, and by what name the weights were called then."""
-
-    what: T
-    version: str
-
-
 class Held:
-    """The model of a folder. All its work is done by one thread, in the order in which it came, so
+    """The model of a folder. All its work is done by one thread. Samples join those that decode;
+    what changes weights waits until their answers are done, and what comes later waits for it, so
     that weights never change within an answer.
 
     `version` names the weights; adapters have names of their own. With `routes` answers say which
@@ -61,7 +51,7 @@ class Held:
 
     def __init__(self, path: str, *, routes: bool = False) -> None:
         self.path, self.version, self.routes = path, "0", routes
-        self.engine = LocalEngine(path)
+        self.engine = LocalEngine(path, prefix_bytes=PREFIX_BYTES)
         self.policy = self.engine.policy()
         if routes:
             expect_routers(bare(self.policy.model), path)
@@ -69,7 +59,7 @@ class Held:
         self._vocabulary = int(bare(self.policy.model).get_input_embeddings().weight.shape[0])
         self.adapters: set[str] = set()
         self._jobs: queue.Queue[Job | None] = queue.Queue()
-        self._ahead: list[Job | None] = []
+        self._lanes = Lanes()
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
 
@@ -103,7 +93,7 @@ class Held:
             self._use(attach_adapter(self.policy.model, name, folder).eval())
             self.adapters.add(name)
 
-        return self._put(None, None, load)
+        return self._put(None, None, load, changes=True)
 
     def unload_adapter(self, name: str) -> Future[None]:
         def unload() -> None:
@@ -112,7 +102,7 @@ class Held:
             self._use(drop_adapter(self.policy.model, name))
             self.adapters.discard(name)
 
-        return self._put(None, None, unload)
+        return self._put(None, None, unload, changes=True)
 
     def reload(self, folder: str) -> Future[None]:
         """Read all weights again from a folder."""
@@ -122,7 +112,7 @@ class Held:
             expect_weights(folder)
             load_weights(self.policy, Path(folder))
 
-        return self._put(None, None, read)
+        return self._put(None, None, read, changes=True)
 
     def call_weights(self, version: str) -> Future[None]:
         """From now on the weights have this name."""
@@ -130,7 +120,7 @@ class Held:
         def call() -> None:
             self.version = version
 
-        return self._put(None, None, call)
+        return self._put(None, None, call, changes=True)
 
     def quantization(self) -> str | None:
         """How the model's weights are quantised; `None` where they are not."""
@@ -152,12 +142,21 @@ class Held:
                     own.copy_(weights[name])
             self.version = version
 
-        return self._put(None, None, copy)
+        return self._put(None, None, copy, changes=True)
+
+    def forget_prefixes(self) -> Future[None]:
+        """Drop what is kept of prompts that were read."""
+        return self._put(None, None, lambda: self.engine.forget_prefixes())
 
     def _put(
-        self, adapter: str | None, sample: Request | None, run: Callable[[], Any]
+        self,
+        adapter: str | None,
+        sample: Request | None,
+        run: Callable[[], Any],
+        *,
+        changes: bool = False,
     ) -> Future[Any]:
-        job = Job(adapter, sample, run, Future())
+        job = Job(adapter, sample, run, changes, Future())
         self._jobs.put(job)
         return job.result
 
@@ -165,7 +164,7 @@ class Held:
         """Sample from and score with this model, which has the same weights with other adapters."""
         if model is not self.policy.model:
             self.policy = replace(self.policy, model=model, score=TreeScorer(model))
-            self.engine = LocalEngine(self.path, self.policy)
+            self.engine = LocalEngine(self.path, self.policy, prefix_bytes=PREFIX_BYTES)
 
     def _expect_bare(self) -> None:
         if self.policy.is_adapter:
@@ -184,71 +183,56 @@ class Held:
             )
 
     def _work(self) -> None:
-        while (job := self._next()) is not None:
-            if job.sample is None:
-                self._do(job)
+        while (job := self._next_other()) is not None:
+            self._do(job)
+
+    def _next_other(self) -> Job | None:
+        """Decode, samples that come joining, until another job is to be done; before weights change
+        the answers that were asked for are finished."""
+        while True:
+            if self._lanes.busy and self._jobs.empty():
+                self._lanes.step(self.engine)
                 continue
-            together = [job, *self._gathered()]
-            for adapter in dict.fromkeys(one.adapter for one in together):
-                self._sample([one for one in together if one.adapter == adapter], adapter)
-
-    def _next(self) -> Job | None:
-        return self._ahead.pop() if self._ahead else self._jobs.get()
-
-    def _gathered(self) -> Iterator[Job]:
-        """Further samples that have come; the first other job waits until they are done."""
-        time.sleep(GATHERED_WITHIN)
-        while not self._jobs.empty():
             job = self._jobs.get()
-            if job is None or job.sample is None:
-                self._ahead.append(job)
-                return
-            yield job
+            if job is not None and job.sample is not None:
+                self._take(job, job.sample)
+                continue
+            while self._lanes.busy and (job is None or job.changes):
+                self._lanes.step(self.engine)
+            return job
 
-    def _sample(self, jobs: Sequence[Job], adapter: str | None) -> None:
-        """Answer them together; where that fails, each by itself, so that one takes no other with
-        it: an answer depends on its request alone."""
-        begun = [job for job in jobs if self._ran(job)]
-        with suppress(Exception):  # those who are left find out whose fault it was
-            self._answer(begun, adapter)
-        for job in begun:
-            if not job.result.done():
-                self._alone(job, partial(self._answer, [job], adapter))
-
-    def _answer(self, jobs: Sequence[Job], adapter: str | None) -> None:
-        requests = [job.sample for job in jobs if job.sample is not None]
-        with only_adapter(self.policy.model, adapter):
-            for number, completion in self.engine.generate(requests):
-                jobs[number].result.set_result(Answered(completion, self.version))
-
-    def _ran(self, job: Job) -> bool:
-        """Whether somebody still waits for a job and what it needs is there; else they are told."""
-        if not job.result.set_running_or_notify_cancel():
-            return False
-
-        def expect() -> None:
+    def _take(self, job: Job, request: Request) -> None:
+        """Let a sample join, unless nobody waits for it any more. It can be called off until it is
+        answered."""
+        if job.result.cancelled():
+            job.result.set_running_or_notify_cancel()
+            return
+        try:
             job.run()
             self._expect_adapter(job.adapter)
-
-        return self._alone(job, expect)
+            self._lanes.add(self.engine, Wanted(request, job.adapter, self.version, job.result))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the one who waits has to be told
+            fail(job.result, error)
 
     def _do(self, job: Job) -> None:
-        def run() -> None:
+        if not job.result.set_running_or_notify_cancel():
+            return
+        try:
             self._expect_adapter(job.adapter)
             with only_adapter(self.policy.model, job.adapter):
-                job.result.set_result(job.run())
-
-        if job.result.set_running_or_notify_cancel():
-            self._alone(job, run)
-
-    def _alone(self, job: Job, run: Callable[[], Any]) -> bool:
-        """Whether it ran; else the one who waits for the job is told why."""
-        try:
-            run()
+                told = self._changed(job) if job.changes else job.run()
         except Exception as error:  # noqa: BLE001 - whatever it is, the one who waits has to be told
             job.result.set_exception(error)
-            return False
-        return True
+        else:
+            job.result.set_result(told)
+
+    def _changed(self, job: Job) -> Any:
+        """What is kept of prompts is of the weights before; a change that fails may be half
+        done."""
+        try:
+            return job.run()
+        finally:
+            self.engine.forget_prefixes()
 
     def _expect_adapter(self, name: str | None) -> None:
         if name is not None and name not in self.adapters:

@@ -91,7 +91,8 @@ class ModelRecipe(NamedModel):
     `dtype` is the precision of the arithmetic: with bfloat16, trained weights are kept in float32
     and computed under autocast; frozen weights are stored in bfloat16. `quantize: nf4` stores the
     frozen weights below an adapter in 4 bits (QLoRA: Dettmers et al. 2023, arXiv 2305.14314);
-    `gradient_checkpointing` computes layers twice instead of keeping their activations.
+    `gradient_checkpointing` computes layers twice instead of keeping their activations;
+    `offload_activations` keeps the inputs of those layers, too, in host memory.
     """
 
     tokenizer: ModelPath | None = None
@@ -99,6 +100,7 @@ class ModelRecipe(NamedModel):
     lora: LoraRecipe | None = None
     quantize: Literal["nf4"] | None = None
     gradient_checkpointing: bool = False
+    offload_activations: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"
     trust_remote_code: bool = False
 
@@ -111,4 +113,13 @@ class ModelRecipe(NamedModel):
     def _quantized_weights_are_frozen(self) -> Self:
         if self.quantize is not None and self.lora is None:
             raise ValueError("quantized weights cannot be trained: add model.lora")
+        return self
+
+    @model_validator(mode="after")
+    def _layers_that_are_offloaded_are_checkpointed(self) -> Self:
+        if self.offload_activations and not self.gradient_checkpointing:
+            raise ValueError(
+                "offload_activations moves what gradient checkpointing keeps: "
+                "set model.gradient_checkpointing: true, too"
+            )
         return self

@@ -22,6 +22,7 @@ from strop.losses.reduce import Loss, mean_of
 from strop.losses.weights import length_desensitized_weights, wpo_weights
 from strop.model.logprobs import Head
 from strop.model.network import Policy
+from strop.model.transfer import moved
 from strop.recipe.train.methods import METHODS, Method
 from strop.recipe.train.preference import ALPHA, AnyPairObjective, DpoObjective
 from strop.tracking.phases import phase
@@ -302,7 +303,7 @@ def pair_metrics(
         "entropy": mean_of(scores.entropy_N),
     }
     if step.ref_B2 is not None:
-        plain_B = step.ref_B2[batch.branches, 0].to(sums_B.device)
+        plain_B = moved(step.ref_B2[batch.branches, 0], sums_B.device)
         drift = ((sums_B - plain_B) / lengths_B)[0::2]
         metrics["displacement/chosen_per_token"] = mean_of(drift)
         metrics["displacement/chosen_below_reference"] = mean_of((drift < 0).float())
@@ -313,4 +314,4 @@ def _compared(
     ref_B2: torch.Tensor | None, branches: slice, device: torch.device
 ) -> torch.Tensor | None:
     """The reference's compared log-probs of these branches, [B]."""
-    return None if ref_B2 is None else ref_B2[branches, 1].to(device)
+    return None if ref_B2 is None else moved(ref_B2[branches, 1], device)

@@ -24,6 +24,7 @@ from strop.losses.reduce import Loss, StepCounts, mean_of
 from strop.model.logprobs import Head, eval_mode
 from strop.model.network import Policy
 from strop.model.reference import Reference
+from strop.model.transfer import moved
 from strop.recipe.train.online import PolicyRecipe
 from strop.recipe.train.policy import PpoObjective
 from strop.recipe.train.source import AsynchronousRecipe
@@ -243,7 +244,7 @@ class PolicyGradient:
         device = scores.logprobs_N.device
 
         def here(values: list[torch.Tensor] | None) -> torch.Tensor | None:
-            return None if values is None else torch.cat(values[work.branches]).to(device)
+            return None if values is None else moved(torch.cat(values[work.branches]), device)
 
         old_N = here(batch.old)
         advantage_N = here(batch.advantage)
@@ -258,7 +259,7 @@ class PolicyGradient:
             weight_N=here(batch.weight),
         )
         loss = policy_loss(self.method, tokens, counts)
-        sampler_N = torch.cat(batch.sampler[work.branches]).to(device)
+        sampler_N = moved(torch.cat(batch.sampler[work.branches]), device)
         apart = (sampler_N - tokens.old_N).abs()
         metrics = {**loss.metrics, self.apart: mean_of(apart)}
         if scores.rerouted_T is not None:

@@ -49,6 +49,7 @@ def refuse(recipe: Recipe, *, force: bool) -> None:
         _refuse_contradictory_rollout(recipe)
         _refuse_useless_groups(recipe)
     _refuse_unfed_alarms(recipe)
+    _refuse_offloading_to_itself(recipe)
     if method.compares_logprobs and recipe.model.lora is not None and recipe.model.lora.dropout > 0:
         raise RecipeError(
             f"model.lora.dropout is set, but method {recipe.method} compares log-probs, which "
@@ -96,6 +97,15 @@ def _refuse_emulation(recipe: Recipe) -> None:
             "model.dtype is bfloat16, which this processor only emulates: "
             f"{cpu_speeds().said()} (measured)",
             fix="set model.dtype: float32, or pass --force",
+        )
+
+
+def _refuse_offloading_to_itself(recipe: Recipe) -> None:
+    if recipe.model.offload_activations and pick_device(recipe.model.device) == "cpu":
+        raise RecipeError(
+            "model.offload_activations moves activations from a GPU to the host's memory, where "
+            "this run computes already",
+            fix="remove it",
         )
 
 

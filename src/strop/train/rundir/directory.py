@@ -55,6 +55,7 @@ MAY_CHANGE = {
     "text.cache": True,
     "model.gradient_checkpointing": True,
     "run.distributed.": True,
+    "model.offload_activations": True,
 }
 """Keys of the recipe that may change when a run is resumed, and whether a finished run stays up to
 date with other values. A user may switch off an alarm to resume, but the alarm might have ended a

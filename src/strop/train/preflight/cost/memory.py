@@ -21,6 +21,7 @@ from strop.model.activations import TRAINED_BYTES, kept_bytes, tokens_within
 from strop.model.adapters import add_lora
 from strop.model.load import critic_recipe, load_config
 from strop.model.logprobs import CHUNK_ELEMENTS
+from strop.model.ways import BLOCKS
 from strop.recipe.train.methods import Recipe, method_of
 from strop.recipe.train.model import LoraRecipe, ModelRecipe
 from strop.recipe.train.online import OnlineRecipe
@@ -229,7 +230,7 @@ def _tried(
         network = add_lora(network, lora)
         if model.gradient_checkpointing:
             network.enable_input_require_grads()
-    return kept_bytes(network, by_tree=True)
+    return kept_bytes(network, BLOCKS)
 
 
 def _divisor(text: Any) -> int:

@@ -78,9 +78,7 @@ class ScalarScorer(torch.nn.Module):
         scores_N: torch.Tensor = super().__call__(trees, places)
         return scores_N
 
-    def forward(
-        self, trees: Sequence[Tree], places: Callable[[TreeBatch], Places]
-    ) -> torch.Tensor:
+    def forward(self, trees: Sequence[Tree], places: Callable[[TreeBatch], Places]) -> torch.Tensor:
         batch = lay_out(trees, self._device)
         rows_N, branch_N = places(batch)
         if self.by_tree and self.way.takes(batch):

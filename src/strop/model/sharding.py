@@ -131,7 +131,9 @@ def _root(network: Network) -> torch.nn.Module:
 def own_part(tensor: torch.Tensor) -> torch.Tensor:
     """The part of a tensor that this process holds, sharing its memory: all of it, unless it is
     sharded."""
-    return tensor.detach().to_local() if isinstance(tensor, DTensor) else tensor.detach()
+    own: Any = tensor.detach()
+    part: torch.Tensor = own.to_local() if isinstance(own, DTensor) else own
+    return part
 
 
 def part_like(whole: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
@@ -147,7 +149,8 @@ def gathered(tensor: torch.Tensor) -> torch.Tensor:
     """The whole of a tensor of which this process may hold a part; every process asks."""
     if not isinstance(tensor, DTensor):
         return tensor
-    whole: torch.Tensor = tensor.to(tensor.device_mesh.device_type).full_tensor()
+    there: Any = tensor.to(tensor.device_mesh.device_type)
+    whole: torch.Tensor = there.full_tensor()
     return whole
 
 

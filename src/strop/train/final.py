@@ -39,9 +39,7 @@ def finish(run: Run, writer: Writer) -> None:
     if network.is_sharded:
         weights = gathered_weights(network, keep=world.rank == 0)
     world.first(
-        lambda: writer.submit(
-            "the final model", lambda: _save_final(network, temporary, weights)
-        )
+        lambda: writer.submit("the final model", lambda: _save_final(network, temporary, weights))
     )
     writer.wait()
     if network.is_adapter:
@@ -94,9 +92,7 @@ def _chosen(state: TrainState, dev: Dev | None, folder: Path, world: World) -> d
     return {"step": dev.best.step, "of": total, **by}
 
 
-def _save_final(
-    network: Network, temporary: Path, weights: dict[str, torch.Tensor] | None
-) -> None:
+def _save_final(network: Network, temporary: Path, weights: dict[str, torch.Tensor] | None) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     save_final(network, temporary, weights)

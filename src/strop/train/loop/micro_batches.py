@@ -54,8 +54,9 @@ def passes(
     make as many: one with fewer reads an idle tree.
     """
     cut = list(micro_batches(trees, max_tokens))
+    idle = idle_forwards(network, len(cut), world)
     found = [read_one(batch.trees) for batch in cut]
-    for _ in range(idle_forwards(network, len(cut), world)):
+    for _ in range(idle):
         read_one((IDLE,))
     return found
 
@@ -67,7 +68,8 @@ def idle_loss(network: Network) -> Loss:
 
 
 def idle_forwards(network: Network, own: int, world: World) -> int:
-    """How many forwards this process makes for the others' sake, beside `own` ones."""
+    """How many forwards this process makes for the others' sake, beside `own` ones. It is asked
+    before the first of them, which already waits for the others'."""
     return max(world.exchanged(own)) - own if network.is_sharded else 0
 
 

@@ -89,9 +89,12 @@ def train_online(state: TrainState, recipe: Online, parts: OnlineParts) -> Itera
             position = state.draw_at(parts.total)
             drawn = parts.mixture.draw(position)
         shape = partial(_sampled_shape, recipe, parts.source, position)
-        with interruptible(), explained(where, shape, to_sample(recipe)):
-            with whole_weights(state.network):
-                gathered = parts.source.next(state.step, position)
+        with (
+            interruptible(),
+            explained(where, shape, to_sample(recipe)),
+            whole_weights(state.network),
+        ):
+            gathered = parts.source.next(state.step, position)
         sampled = time.perf_counter()
         expect_scored(recipe.reward, gathered.sampled, gathered.failures, state.unscored, where)
         row = rollout_metrics(gathered, parts.learner.compares_groups)

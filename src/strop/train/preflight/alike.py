@@ -39,8 +39,8 @@ def expect_world(recipe: Recipe, world: World) -> None:
         )
     if distributed.replicas == world.size:
         raise RecipeError(
-            f"run.distributed.replicas {distributed.replicas} with as many processes leaves nothing "
-            "to cut: each would hold all weights",
+            f"run.distributed.replicas {distributed.replicas} with as many processes leaves "
+            "nothing to cut: each would hold all weights",
             fix="start more processes, lower replicas, or set run.distributed.shard to none",
         )
     if distributed.cpu_offload and pick_device(recipe.model.device) == "cpu":

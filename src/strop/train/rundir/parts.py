@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed.checkpoint as dcp
+import torch.distributed.checkpoint
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from strop.errors import ModelError
@@ -18,6 +18,9 @@ from strop.model.network import Network
 from strop.model.sharding import held_weights
 from strop.train.loop.optim import Optimizers
 from strop.train.loop.state import TrainState
+
+dcp: Any = torch.distributed.checkpoint
+"""It does not say to a type checker what it exports."""
 
 FOLDER = "parts"
 
@@ -76,7 +79,7 @@ def read_weights(network: Network, folder: Path) -> None:
     dcp.load(weights, storage_reader=reader, no_dist=True)
 
 
-def _saved(reader: dcp.FileSystemReader) -> dict[str, TensorStorageMetadata]:
+def _saved(reader: Any) -> dict[str, TensorStorageMetadata]:
     """Size and type of every saved tensor."""
     entries = reader.read_metadata().state_dict_metadata.items()
     return {n: entry for n, entry in entries if isinstance(entry, TensorStorageMetadata)}

@@ -29,8 +29,9 @@ from strop.train.rundir.checkpoint import (
 class Writer:
     """A thread that writes a run's checkpoints, one after the other.
 
-    Of several processes the first one writes; of a sharded run each its part. An error in the thread is raised by the next call of
-    `check`, `save`, `submit` or `wait`, and at the end of the `with` block.
+    Of several processes the first one writes; of a sharded run each its part. An error in the
+    thread is raised by the next call of `check`, `save`, `submit` or `wait`, and at the end of the
+    `with` block.
     """
 
     def __init__(self, run: Path, keep: int, step: int, world: World = ALONE) -> None:

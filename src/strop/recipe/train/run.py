@@ -147,6 +147,18 @@ class TrainRecipe(Strict):
             raise ValueError("muon is for full weight matrices: use optimizer adamw with lora")
         return self
 
+    @model_validator(mode="before")
+    @classmethod
+    def _activations(cls, given: Any) -> Any:
+        """`run.distributed.activation_checkpointing` is another name of
+        `model.gradient_checkpointing`, which all else reads."""
+        match given:
+            case {"run": {"distributed": {"activation_checkpointing": True}}, "model": model}:
+                named = {"path": model} if isinstance(model, str) else model
+                if isinstance(named, dict):
+                    return {**given, "model": {**named, "gradient_checkpointing": True}}
+        return given
+
     @model_validator(mode="after")
     def _shards_what_it_can(self) -> Self:
         if self.run.distributed.shard == "none":

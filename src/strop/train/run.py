@@ -108,7 +108,7 @@ def train(
                     world.first(lambda: on_start(prepared, run.state.step))
                     _measure_start(run)
                     _run_steps(run, writer, signals)
-                world.first(lambda: finish(run, writer))
+                finish(run, writer)
             if signals.number is not None:
                 raise StoppedBySignal(signals.number, run.state.step)
     return folder / "final"

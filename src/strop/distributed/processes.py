@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -51,6 +52,7 @@ class Processes:
     def __init__(self, control: Any) -> None:
         self.rank, self.size = int(dist.get_rank()), int(dist.get_world_size())
         self._control = control
+        self.waited = 0.0
 
     def exchanged(self, value: T) -> list[T]:
         return self._exchange(value)
@@ -59,8 +61,10 @@ class Processes:
         """Whatever a process calls, it comes to this: so an error that one of them tells reaches
         the others in whatever they wait for."""
         values: list[Any] = [None] * self.size
+        started = time.monotonic()
         with expected_others():
             dist.all_gather_object(values, value, group=self._control)
+        self.waited += time.monotonic() - started
         for rank, other in enumerate(values):
             if isinstance(other, Failed) and not isinstance(value, Failed):
                 raise OtherProcessError(rank, other.said, other.exit_code)

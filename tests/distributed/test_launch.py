@@ -15,7 +15,7 @@ import torch
 
 from tests.support.runs import final_weights, metrics
 
-STEPS = 300
+STEPS = 120
 BOUND = 120.0
 
 
@@ -145,6 +145,7 @@ def test_torchrun_gives_the_run_of_one_process(sft: tuple[Path, list[str]], tmp_
     ("options", "said"),
     [
         (["--set=data=nowhere.jsonl"], "no such file"),
+        (["--set=run.distributed.timeout=-5"], "should be greater than 0"),
         pytest.param(
             ["--set=run.distributed.shard=hybrid", "--set=run.distributed.replicas=3"],
             "2 processes are not 3 equal groups",

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from strop.train.preflight.settings import Setting
 
 
+TOLD_WITHIN = 60.0
+"""Seconds in which the processes tell each other that the recipe cannot be read."""
+
+
 def without_nproc(arguments: list[str]) -> list[str]:
     """The same command for one of the processes."""
     kept = list(arguments)
@@ -68,7 +72,11 @@ def train(
     from strop.train.run import train as run
 
     setup()
-    loaded = load_recipe(recipe, overrides)
+    try:
+        loaded = load_recipe(recipe, overrides)
+    except UsageError:
+        with join(TOLD_WITHIN).together():  # one of several processes says it
+            raise
     if dry_run:
         if profile is not None:
             raise UsageError("--dry-run runs no step to profile", fix="pass one of the two")

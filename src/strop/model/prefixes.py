@@ -6,12 +6,13 @@ under another name of the weights.
 
 from __future__ import annotations
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+
+from strop.files import sha256_hex
 
 BLOCK = 16
 """Tokens that are found together: prompts are compared block by block."""
@@ -28,7 +29,7 @@ class Stretch:
     parent: Stretch | None
     begin: int
     layers: tuple[LayerPair, ...]
-    names: tuple[bytes, ...]
+    names: tuple[str, ...]
 
     @property
     def stop(self) -> int:
@@ -66,7 +67,7 @@ class Prefixes:
 
     def __init__(self, most_bytes: int) -> None:
         self.most_bytes, self.bytes = most_bytes, 0
-        self._of_block: dict[bytes, Stretch] = {}
+        self._of_block: dict[str, Stretch] = {}
         self._by_use: OrderedDict[Stretch, None] = OrderedDict()
 
     def find(self, weights: str, ids: Sequence[int]) -> Known | None:
@@ -135,10 +136,10 @@ def _cut(layers: Sequence[LayerPair], begin: int, stop: int) -> tuple[LayerPair,
     return tuple((k[:, begin:stop].clone(), v[:, begin:stop].clone()) for k, v in layers)
 
 
-def _names(weights: str, ids: Sequence[int]) -> Iterator[bytes]:
+def _names(weights: str, ids: Sequence[int]) -> Iterator[str]:
     """A name for each whole block that stands for all tokens up to its end, and for the weights."""
-    name = hashlib.sha256(weights.encode()).digest()
+    name = sha256_hex(weights)
     for begin in range(0, len(ids) - BLOCK + 1, BLOCK):
         text = ",".join(map(str, ids[begin : begin + BLOCK]))
-        name = hashlib.sha256(name + text.encode()).digest()
+        name = sha256_hex(name + text)
         yield name

@@ -13,10 +13,13 @@ from strop.distributed.world import ALONE, World
 from strop.engines.engine import Request
 from strop.engines.local.engine import LocalEngine
 from strop.model.load import load_policy
+from strop.model.sharding import mesh_of, shard
 from strop.recipe.loading.load import load_recipe
 from strop.recipe.train.methods import METHODS
 from strop.recipe.train.model import ModelRecipe
+from strop.recipe.train.run import DistributedRecipe
 from strop.train.build import build_loop, build_state
+from strop.train.loop.optim import build_optimizer
 from strop.train.loop.state import TrainState
 from strop.train.preflight.prepare import prepare
 from strop.types import Completion, StepRecord
@@ -27,6 +30,10 @@ from tests.support.runs import OFFLINE, ONLINE
 TIMES = {"step_time", "sampling_time"}
 WHOLE_RUNS = ("sft", "dpo", "kto", "reward_model", "grpo", "ppo")
 STEPS = 20
+
+NONE = DistributedRecipe()
+FULL = DistributedRecipe(shard="full")
+HYBRID = DistributedRecipe(shard="hybrid", replicas=2)
 
 
 class Recorded(LocalEngine):
@@ -47,7 +54,12 @@ class Recorded(LocalEngine):
 
 
 def begun(
-    path: Path, world: World, output: str, said: dict[Any, Completion], *options: str
+    path: Path,
+    world: World,
+    output: str,
+    said: dict[Any, Completion],
+    *options: str,
+    cut: DistributedRecipe = NONE,
 ) -> tuple[TrainState, Iterator[StepRecord]]:
     """A run of this recipe in float64, built as `strop train` builds it."""
     folder = path.parent / f"{path.stem}-{output}-{world.rank}"
@@ -59,6 +71,12 @@ def begun(
     state.network.model.double()
     if state.critic is not None:
         state.critic.network.model.double()
+    if cut.shard != "none" and world.size > 1:
+        mesh = mesh_of(cut, world.size, "cpu")
+        shard(state.network, mesh)
+        if state.critic is not None:
+            shard(state.critic.network, mesh)
+            state.critic.optimizer = build_optimizer(state.critic.network, recipe.optim)
     engine = Recorded(recipe.model, said) if recipe.method in ONLINE else None
     return state, build_loop(state, prepared, engine, world)[0]
 
@@ -67,12 +85,19 @@ Said = dict[str, dict[Any, Completion]]
 Seen = dict[str, tuple[torch.Tensor, Mapping[str, float]]]
 
 
-def gradients(world: World, recipes: Mapping[str, Path], said: Said) -> Seen:
+def gradients(
+    world: World,
+    recipes: Mapping[str, Path],
+    said: Said,
+    cut: DistributedRecipe = NONE,
+    *more: str,
+) -> Seen:
     """The gradient of each method's first step, and its metrics."""
     seen = {}
     for method, path in recipes.items():
-        options = ["run.batch_size=5", "run.micro_batch_tokens=120", "run.steps=1"]
-        state, steps = begun(path, world, f"of-{world.size}", said.setdefault(method, {}), *options)
+        options = ["run.batch_size=5", "run.micro_batch_tokens=120", "run.steps=1", *more]
+        answers = said.setdefault(method, {})
+        state, steps = begun(path, world, f"of-{world.size}", answers, *options, cut=cut)
         recorder = Recorder(state.network.trainable())
         state.optimizer = recorder
         (record,) = steps
@@ -80,13 +105,9 @@ def gradients(world: World, recipes: Mapping[str, Path], said: Said) -> Seen:
     return seen
 
 
-@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
-def test_every_method_takes_the_step_of_one_process(count: int, recipes: dict[str, Path]) -> None:
-    """Five records a step over two processes, and over four, of which one then has two."""
-    assert sorted(recipes) == sorted(METHODS) == sorted([*OFFLINE, *ONLINE])
-    said: Said = {}
-    alone = gradients(ALONE, recipes, said)
-    for rank, several in enumerate(in_processes(count, gradients, recipes, said)):
+def expect_equal(alone: Seen, every: Sequence[Any]) -> None:
+    """Every process has the gradients and metrics of one process."""
+    for rank, several in enumerate(every):
         assert isinstance(several, dict), several
         for method, (gradient, row) in alone.items():
             found, metrics = several[method]
@@ -97,6 +118,45 @@ def test_every_method_takes_the_step_of_one_process(count: int, recipes: dict[st
             for name, value in row.items():
                 if name not in TIMES:
                     assert metrics[name] == pytest.approx(value, rel=1e-4, abs=1e-6), (method, name)
+
+
+@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_every_method_takes_the_step_of_one_process(count: int, recipes: dict[str, Path]) -> None:
+    """Five records a step over two processes, and over four, of which one then has two."""
+    assert sorted(recipes) == sorted(METHODS) == sorted([*OFFLINE, *ONLINE])
+    said: Said = {}
+    alone = gradients(ALONE, recipes, said)
+    expect_equal(alone, in_processes(count, gradients, recipes, said))
+
+
+@pytest.mark.parametrize(
+    ("count", "cut", "methods"),
+    [
+        (2, FULL, WHOLE_RUNS),
+        (4, HYBRID, ("dpo", "grpo")),
+        pytest.param(4, FULL, tuple(METHODS), marks=pytest.mark.slow),
+        pytest.param(4, HYBRID, tuple(METHODS), marks=pytest.mark.slow),
+    ],
+)
+def test_a_sharded_step_is_that_of_one_process(
+    count: int, cut: DistributedRecipe, methods: Sequence[str], recipes: dict[str, Path]
+) -> None:
+    said: Said = {}
+    asked = {method: recipes[method] for method in methods}
+    alone = gradients(ALONE, asked, said)
+    expect_equal(alone, in_processes(count, gradients, asked, said, cut))
+
+
+@pytest.mark.parametrize("again", ["false", "true"])
+def test_a_sharded_adapter_takes_the_step_of_one_process(
+    again: str, recipes: dict[str, Path]
+) -> None:
+    """Frozen weights are cut, too; with and without layers that are computed twice."""
+    said: Said = {}
+    asked = {"dpo": recipes["dpo"]}
+    options = ["model.lora.rank=4", f"run.distributed.activation_checkpointing={again}"]
+    alone = gradients(ALONE, asked, said, NONE, *options)
+    expect_equal(alone, in_processes(2, gradients, asked, said, FULL, *options))
 
 
 def trained(world: World, path: Path, said: dict[Any, Completion]) -> dict[str, torch.Tensor]:

@@ -9,6 +9,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 from strop.demo.model import raw_model
+from strop.model.sharding import gathered
 from strop.train.loop.optim import Optimizers
 
 
@@ -38,7 +39,7 @@ def bos_tokenizer(tokenizer: Any) -> PreTrainedTokenizerFast:
 
 
 class Recorder(Optimizers):
-    """Keeps the gradients of an update and leaves the weights alone."""
+    """Keeps the gradients of an update, whole ones, and leaves the weights alone."""
 
     def __init__(self, parameters: list[torch.nn.Parameter]) -> None:
         super().__init__([torch.optim.SGD(parameters, lr=0.0)])
@@ -47,6 +48,7 @@ class Recorder(Optimizers):
 
     def step(self, learning_rate: float) -> None:
         gradients = [
-            torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in self.parameters
+            gathered(torch.zeros_like(p) if p.grad is None else p.grad.clone())
+            for p in self.parameters
         ]
         self.seen.append(torch.cat([g.flatten() for g in gradients]))

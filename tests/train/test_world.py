@@ -56,7 +56,7 @@ class Table:
 class OneOfTwo:
     """A world of two processes, played by two threads."""
 
-    size = 2
+    size, waited = 2, 0.0
 
     def __init__(self, table: Table, rank: int) -> None:
         self.table, self.rank = table, rank

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
+from torch.distributed.tensor import DTensor
 
 from strop.distributed.world import ALONE, Counts, Gathered, World
 from strop.errors import OtherProcessError, StropError, UsageError
@@ -50,6 +52,7 @@ class Processes:
     def __init__(self, control: Any) -> None:
         self.rank, self.size = int(dist.get_rank()), int(dist.get_world_size())
         self._control = control
+        self.waited = 0.0
 
     def exchanged(self, value: T) -> list[T]:
         return self._exchange(value)
@@ -58,8 +61,10 @@ class Processes:
         """Whatever a process calls, it comes to this: so an error that one of them tells reaches
         the others in whatever they wait for."""
         values: list[Any] = [None] * self.size
+        started = time.monotonic()
         with expected_others():
             dist.all_gather_object(values, value, group=self._control)
+        self.waited += time.monotonic() - started
         for rank, other in enumerate(values):
             if isinstance(other, Failed) and not isinstance(value, Failed):
                 raise OtherProcessError(rank, other.said, other.exit_code)
@@ -110,7 +115,8 @@ class Processes:
     def add_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
         """A parameter that no process has a gradient of keeps none, as in a run of one process:
         an optimizer leaves it alone."""
-        mine = list(parameters)
+        # of parameters that are sharded, FSDP has added the gradients up in the backward
+        mine = [p for p in parameters if not isinstance(p, DTensor)]
         has = self.exchanged([p.grad is not None for p in mine])
         moved = [p for p, *seen in zip(mine, *has, strict=True) if any(seen)]
         for parameter in moved:
@@ -175,6 +181,24 @@ def join(seconds: float = 1800.0) -> World:
     with expected_others():
         dist.init_process_group(backend, timeout=waits)
         return Processes(dist.new_group(backend="gloo", timeout=waits))
+
+
+@dataclass(frozen=True, slots=True)
+class WritingGroup:
+    """All processes of a run once more, with a way to meet that a thread of each can use while
+    the run goes on: `WritingGroup(0, processes)`."""
+
+    rank: int
+    processes: Any
+
+    @classmethod
+    def of(cls, world: World) -> WritingGroup:
+        """Every process makes this call."""
+        return cls(world.rank, dist.new_group(backend="gloo"))
+
+    def wait(self) -> None:
+        """Until all have come here."""
+        dist.barrier(group=self.processes)
 
 
 def leave(world: World) -> None:

@@ -42,6 +42,10 @@ class World(Protocol):
     @property
     def size(self) -> int: ...
 
+    @property
+    def waited(self) -> float:
+        """Seconds that this process has spent in exchanges, most of it waiting for the others."""
+
     def exchanged(self, value: T) -> list[T]:
         """What every process gave, by rank."""
 
@@ -68,7 +72,7 @@ class World(Protocol):
 class Alone:
     """A world of one process."""
 
-    rank, size = 0, 1
+    rank, size, waited = 0, 1, 0.0
 
     def exchanged(self, value: T) -> list[T]:
         return [value]

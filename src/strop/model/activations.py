@@ -14,6 +14,7 @@ import torch
 
 from strop.model.logprobs import bare, decoder_layers, eval_mode, padded_hidden, tree_hidden_rows
 from strop.model.network import Policy, ScalarNetwork
+from strop.model.sharding import own_part, whole_weights
 from strop.model.tree import lay_out
 from strop.model.ways import Way
 from strop.types import Branch, Tree
@@ -39,7 +40,7 @@ def tokens_at_once(network: Policy | ScalarNetwork) -> int:
     """Tokens of one forward whose activations fit: the same for the same model and kind of device,
     whatever memory is free."""
     held: int = sum(
-        p.numel() * (p.element_size() + TRAINED_BYTES * p.requires_grad)
+        own_part(p).numel() * (p.element_size() + TRAINED_BYTES * p.requires_grad)
         for p in network.model.parameters()
     )
     fit = tokens_within(held, kept_by_a_token(network), network.device.type)
@@ -58,7 +59,7 @@ def kept_by_a_token(network: Policy | ScalarNetwork) -> int:
 
     With gradient checkpointing these are the inputs of all layers and the rest of one.
     """
-    with network.arithmetic():
+    with whole_weights(network), network.arithmetic():
         return kept_bytes(network.model, network.score.way if network.score.by_tree else None)
 
 

@@ -319,6 +319,12 @@ def put_adapter(model: Any, weights: Mapping[str, torch.Tensor]) -> None:
     _peft().set_peft_model_state_dict(model, weights)
 
 
+def adapter_tensors(model: Any) -> dict[str, torch.Tensor]:
+    """A peft model's adapter by the names under which it is saved."""
+    tensors: dict[str, torch.Tensor] = _peft().get_peft_model_state_dict(model)
+    return tensors
+
+
 def nf4(compute: torch.dtype) -> BitsAndBytesConfig:
     """Normal-float weights of 4 bits with quantised scales (QLoRA, arXiv 2305.14314, section 3)."""
     try:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.distributed.fsdp import FSDPModule
 from torch.func import functional_call
 
 from strop.model.keys import LayerKeys, Members, attended, in_rectangle
@@ -27,10 +28,14 @@ WAITS = frozenset({"dynamic", "longrope"})
 
 def repeatable(causal_lm: Any) -> bool:
     """Whether a graph can hold a step of this model, one that `PlainStep` knows: on a CUDA device,
-    with linear layers of torch (those of bitsandbytes allocate as they please)."""
+    with linear layers of torch (those of bitsandbytes allocate as they please) that are not sharded
+    (their hooks wait for streams outside of the graph)."""
     if causal_lm.device.type != "cuda" or causal_lm.get_decoder().rotary_emb.rope_type in WAITS:
         return False
-    return not any(type(m).__module__.startswith("bitsandbytes") for m in causal_lm.modules())
+    return not any(
+        isinstance(m, FSDPModule) or type(m).__module__.startswith("bitsandbytes")
+        for m in causal_lm.modules()
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,14 +67,18 @@ class TreeScorer(torch.nn.Module):
     def __init__(self, model: Any, *, bfloat16: bool = False) -> None:
         super().__init__()
         self.causal_lm = bare(model)
-        way = tree_way(self.causal_lm, bfloat16=bfloat16)
-        self.by_tree, self.way = way is not None, way or BLOCKS
+        self.find_way(bfloat16=bfloat16)
         if not self.by_tree:
             warnings.warn(
                 f"{type(self.causal_lm).__name__} does not honour transformers' attention "
                 "interface: falling back to padded rows (same numbers, slower, no shared prompts)",
                 stacklevel=2,
             )
+
+    def find_way(self, *, bfloat16: bool) -> None:
+        """Choose how attention is computed where the model is now."""
+        way = tree_way(self.causal_lm, bfloat16=bfloat16)
+        self.by_tree, self.way = way is not None, way or BLOCKS
 
     def __call__(self, trees: Sequence[Tree], head: Head = Head()) -> TokenScores:
         """Log-prob and entropy of every supervised token; tokens that have routes take them."""

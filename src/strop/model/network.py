@@ -27,13 +27,19 @@ class Network:
 
     @property
     def device(self) -> torch.device:
+        """Where forwards are computed."""
+        first = next(self.model.parameters())
+        if isinstance(first, DTensor):
+            return torch.device(first.device_mesh.device_type)
         return torch.device(bare(self.model).device)
 
     def arithmetic(self) -> AbstractContextManager[Any]:
         """The precision forwards run in."""
         if not self.bfloat16:
             return nullcontext()
-        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        # of weights that are gathered and dropped, no copy may stay until the forward's end
+        keep = not self.is_sharded
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, cache_enabled=keep)
 
     def trainable(self) -> list[torch.nn.Parameter]:
         return [p for p in self.model.parameters() if p.requires_grad]

@@ -13,6 +13,7 @@ import torch
 
 from strop.model.logprobs import Head, eval_mode
 from strop.model.network import Policy
+from strop.model.sharding import own_part, part_like
 from strop.tracking.phases import phase
 from strop.types import TokenScores, Tree
 
@@ -43,12 +44,17 @@ class Reference:
     def load_tensors(self, tensors: dict[str, torch.Tensor]) -> None:
         """The inverse of `tensors`."""
         for number, tensor in tensors.items():
-            self.weights[int(number)].copy_(tensor)
+            kept = self.weights[int(number)]
+            kept.copy_(part_like(tensor, kept))
 
     @contextmanager
     def _in_place(self) -> Iterator[None]:
         """Put the stored weights into the model for the duration."""
         trained = self.policy.trainable()
+        if self.policy.is_sharded:
+            with _swapped(trained, self.weights):
+                yield
+            return
         current = [p.data for p in trained]
         for parameter, kept in zip(trained, self.weights, strict=True):
             parameter.data = kept
@@ -57,3 +63,18 @@ class Reference:
         finally:
             for parameter, data in zip(trained, current, strict=True):
                 parameter.data = data
+
+
+@contextmanager
+def _swapped(trained: Sequence[torch.Tensor], weights: Sequence[torch.Tensor]) -> Iterator[None]:
+    """Exchange the contents of this process's parts for the duration: FSDP reads them where they
+    lie, so they cannot be replaced."""
+    pairs = [(own_part(t), own_part(w)) for t, w in zip(trained, weights, strict=True)]
+    current = [part.clone() for part, _ in pairs]
+    for part, kept in pairs:
+        part.copy_(kept)
+    try:
+        yield
+    finally:
+        for (part, _), before in zip(pairs, current, strict=True):
+            part.copy_(before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,10 @@ import torch
 from safetensors.torch import load_file
 
 from strop.errors import ModelError
-from strop.model.adapters import name_base, put_adapter
+from strop.model.adapters import adapter_tensors, name_base, put_adapter
 from strop.model.logprobs import bare
 from strop.model.network import Network, Policy
+from strop.model.sharding import gathered, held_weights, part_like
 
 
 def save_network(
@@ -30,7 +32,11 @@ def save_network(
 def load_weights(network: Network, folder: Path) -> None:
     """Load weights that `save_network` wrote into the same network."""
     if network.is_adapter:
-        put_adapter(network.model, load_file(folder / "adapter_model.safetensors"))
+        adapter = load_file(folder / "adapter_model.safetensors")
+        if network.is_sharded:
+            _put(adapter, adapter_tensors(network.model))
+        else:
+            put_adapter(network.model, adapter)
         return
     state: dict[str, torch.Tensor] = {}
     for file in sorted(folder.glob("model*.safetensors")):
@@ -44,7 +50,17 @@ def load_weights(network: Network, folder: Path) -> None:
         problem = f"unknown weights {wrong[:3]}" if state else "there are no whole weights"
         raise ModelError(problem, where=str(folder))
     # tied weights are written once, so names may be missing
+    if network.is_sharded:
+        _put(state, own)
+        return
     network.model.load_state_dict(state, strict=False)
+
+
+@torch.no_grad()
+def _put(whole: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> None:
+    """Copy into each of `own` this process's part of the tensor of its name."""
+    for name, tensor in whole.items():
+        own[name].copy_(part_like(tensor, own[name]))
 
 
 def _converted(model: Any, folder: Path) -> dict[str, torch.Tensor]:
@@ -60,8 +76,27 @@ def _converted(model: Any, folder: Path) -> dict[str, torch.Tensor]:
     return state
 
 
-def save_final(network: Network, folder: Path) -> None:
-    """Like `save_network`, but full models are written in the recipe's arithmetic precision."""
+def gathered_weights(network: Network, *, keep: bool) -> dict[str, torch.Tensor]:
+    """The whole of what is saved of a sharded network, gathered tensor by tensor; who does not
+    `keep` them gets none. Full models come in the recipe's arithmetic precision."""
+    halve = network.bfloat16 and not network.is_adapter
+    weights = {}
+    for name, tensor in held_weights(network).items():
+        whole = gathered(tensor)
+        if keep:
+            kind = torch.bfloat16 if halve and whole.is_floating_point() else whole.dtype
+            weights[name] = whole.to("cpu", kind)
+    return weights
+
+
+def save_final(
+    network: Network, folder: Path, weights: dict[str, torch.Tensor] | None = None
+) -> None:
+    """Like `save_network`, but full models are written in the recipe's arithmetic precision.
+    `weights` are those of a sharded network, from `gathered_weights`."""
+    if weights is not None:
+        save_network(network, folder, weights)
+        return
     if not network.bfloat16 or network.is_adapter:
         save_network(network, folder)
         return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -20,6 +20,9 @@ from strop.model.tree import lay_out
 from strop.model.ways import BLOCKS, Way, chosen
 from strop.types import Tree, TreeBatch
 
+Places = tuple[torch.Tensor, torch.Tensor]
+"""Indices of the laid-out row, and for each the number of the branch that sees it, [N]."""
+
 
 class ScalarScorer(torch.nn.Module):
     """Reads trees through the scalar head of `AutoModelForSequenceClassification`. A module around
@@ -30,8 +33,7 @@ class ScalarScorer(torch.nn.Module):
         self.classifier = bare(model)
         # rewards are compared by small differences, so the head is never rounded to 8 bits
         self.classifier.score.float()
-        way = self._tree_way(bfloat16)
-        self.by_tree, self.way = way is not None, way or BLOCKS
+        self.find_way(bfloat16=bfloat16)
         if not self.by_tree:
             warnings.warn(
                 f"{type(self.classifier).__name__} does not honour transformers' attention "
@@ -39,48 +41,54 @@ class ScalarScorer(torch.nn.Module):
                 stacklevel=2,
             )
 
+    def find_way(self, *, bfloat16: bool) -> None:
+        """Choose how attention is computed where the model is now."""
+        way = self._tree_way(bfloat16)
+        self.by_tree, self.way = way is not None, way or BLOCKS
+
     def finals(self, trees: Sequence[Tree]) -> torch.Tensor:
         """The score of every branch, read at its last token that is not padding, [B] float32.
 
         transformers' own classifiers pool there, so a saved model gives the same number.
         """
-        batch = lay_out(trees, self._device)
+        return self(trees, self._last_tokens)
+
+    def values(self, trees: Sequence[Tree]) -> torch.Tensor:
+        """The value before every supervised token is written, [N] float32."""
+        return self(trees, lambda batch: (batch.predictor_N, batch.branch_N))
+
+    @property
+    def _device(self) -> torch.device:
+        return torch.device(self.classifier.device)
+
+    def _last_tokens(self, batch: TreeBatch) -> Places:
         pad = self.classifier.config.get_text_config().pad_token_id
         tokens = batch.tokens_L.tolist()
         last = [
             max((i for i in range(start, stop) if tokens[i] != pad), default=stop - 1)
             for start, stop in batch.branch_spans
         ]
-        branch_B = torch.arange(batch.branches, device=self._device)
-        return self(batch, torch.tensor(last, device=self._device), branch_B)
-
-    def values(self, trees: Sequence[Tree]) -> torch.Tensor:
-        """The value before every supervised token is written, [N] float32."""
-        batch = lay_out(trees, self._device)
-        return self(batch, batch.predictor_N, batch.branch_N)
-
-    @property
-    def _device(self) -> torch.device:
-        return torch.device(self.classifier.device)
+        device = batch.tokens_L.device
+        return torch.tensor(last, device=device), torch.arange(batch.branches, device=device)
 
     def __call__(
-        self, batch: TreeBatch, rows_N: torch.Tensor, branch_N: torch.Tensor
+        self, trees: Sequence[Tree], places: Callable[[TreeBatch], Places]
     ) -> torch.Tensor:
-        """The head's output at these positions of the laid-out row, as branches see them, [N]."""
-        scores_N: torch.Tensor = super().__call__(batch, rows_N, branch_N)
+        """The head's output at these places of the laid-out row, as branches see them, [N]."""
+        scores_N: torch.Tensor = super().__call__(trees, places)
         return scores_N
 
-    def forward(
-        self, batch: TreeBatch, rows_N: torch.Tensor, branch_N: torch.Tensor
-    ) -> torch.Tensor:
+    def forward(self, trees: Sequence[Tree], places: Callable[[TreeBatch], Places]) -> torch.Tensor:
+        batch = lay_out(trees, self._device)
+        rows_N, branch_N = places(batch)
         if self.by_tree and self.way.takes(batch):
             hidden_ND = tree_hidden_rows(self.classifier, batch, rows_N, way=self.way)
         else:
             hidden_ND = padded_hidden(self.classifier, batch, rows_N, branch_N)
         head = self.classifier.score
         with torch.autocast(hidden_ND.device.type, enabled=False):
-            scores: torch.Tensor = head(hidden_ND.to(next(head.parameters()).dtype))
-        return scores.squeeze(-1)
+            scores_N1: torch.Tensor = head(hidden_ND.to(next(head.parameters()).dtype))
+        return scores_N1.sum(-1)  # no view: hooks on what a module returns may need its own tensor
 
     @torch.no_grad()
     def _tree_way(self, bfloat16: bool) -> Way | None:

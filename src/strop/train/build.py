@@ -20,9 +20,10 @@ from strop.engines.served.expect import context_of, expect_routes, expect_server
 from strop.engines.served.server import About
 from strop.engines.served.start import started_vllm
 from strop.model.arithmetic import Precision
-from strop.model.load import critic_recipe, load_policy, load_scalar
-from strop.model.network import Network, Policy, switch_off_dropout
+from strop.model.load import critic_recipe, load_policy, load_scalar, pick_device
+from strop.model.network import Policy, switch_off_dropout
 from strop.model.reference import Reference
+from strop.model.sharding import mesh_of, shard, whole_weights
 from strop.recipe.train.engine import LocalEngineRecipe, VllmRecipe
 from strop.recipe.train.methods import Recipe, method_of
 from strop.recipe.train.model import ModelRecipe
@@ -50,25 +51,43 @@ Loop = tuple[Iterator[StepRecord], dict[str, Any]]
 """The remaining steps, and the checks made while the loop was built."""
 
 
-def build_state(recipe: Recipe, start: ModelRecipe, *, muon: Precision = "bfloat16") -> TrainState:
-    """The networks a run trains, from `start` (the recipe's model, or an adapter's base)."""
-    method = method_of(recipe)
+def build_state(
+    recipe: Recipe, start: ModelRecipe, *, muon: Precision = "bfloat16", world: World = ALONE
+) -> TrainState:
+    """The networks a run trains, from `start` (the recipe's model, or an adapter's base); of those
+    that are sharded, this process's part."""
+    method, distributed = method_of(recipe), recipe.run.distributed
     load = load_scalar if method.scalar_head else load_policy
-    network: Network = load(start, recipe.template, seed=recipe.seed)
+    mesh = None
+    if distributed.shard != "none":
+        mesh = mesh_of(distributed, world.size, pick_device(start.device))
+    start = _placed(start, recipe)
+    network = load(start, recipe.template, seed=recipe.seed)
     if method.compares_logprobs:
         switch_off_dropout(network.model)
+    if mesh is not None:
+        shard(network, mesh, cpu_offload=distributed.cpu_offload)
     state = TrainState(network, build_optimizer(network, recipe.optim, muon=muon))
     if recipe.critic is not None:
         critic = load_scalar(
-            critic_recipe(recipe.critic.path, recipe.critic.lora, recipe.model),
+            critic_recipe(recipe.critic.path, recipe.critic.lora, _placed(recipe.model, recipe)),
             recipe.template,
             seed=recipe.seed + 1,
         )
         switch_off_dropout(critic.model)
+        if mesh is not None:
+            shard(critic, mesh, cpu_offload=distributed.cpu_offload)
         scale = recipe.critic.learning_rate / recipe.optim.learning_rate
         optim = recipe.optim.model_copy(update={"optimizer": "adamw"})
         state.critic = Critic(critic, build_optimizer(critic, optim), scale)
     return state
+
+
+def _placed(model: ModelRecipe, recipe: Recipe) -> ModelRecipe:
+    """The model, read into host memory if it is sharded: each layer goes to its device when it is
+    cut."""
+    sharded = recipe.run.distributed.shard != "none"
+    return model.model_copy(update={"device": "cpu"}) if sharded else model
 
 
 def build_loop(
@@ -103,7 +122,8 @@ def _online(
     publisher = Publisher(policy, given, lambda: (state.updates()[0], state.loaded))
     sampling = replace(sampling_of(recipe.rollout), routes=recipe.rollout.routing_replay)
     parity = Parity(policy, given, prepared.tasks, sampling, recipe.seed, publish=publisher.publish)
-    mismatch = expect_parity(parity, limit=recipe.rollout.mismatch_limit)
+    with whole_weights(policy):
+        mismatch = expect_parity(parity, limit=recipe.rollout.mismatch_limit)
     reference = Reference(policy) if compares_with_reference(recipe) else None
     if recipe.refresh_every:
         state.reference = reference

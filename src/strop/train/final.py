@@ -7,36 +7,53 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from strop.distributed.world import World
 from strop.files import publish
 from strop.model.network import Network
-from strop.model.save import load_weights, save_final
+from strop.model.save import gathered_weights, save_final
+from strop.model.sharding import whole_weights
 from strop.tracking.report import write_report
 from strop.tracking.runlog import read_rows
 from strop.train.loop.state import TrainState
 from strop.train.monitor.dev import Dev, start_score
 from strop.train.preflight.cost.workload import workload_of
 from strop.train.preflight.selfcheck import MERGED_LIMITS, merged_difference
-from strop.train.rundir.checkpoint import verify
+from strop.train.rundir.checkpoint import load_network, verify
 from strop.train.rundir.directory import write_final
 from strop.train.rundir.writer import Writer
 from strop.train.underway import Run
 
 
 def finish(run: Run, writer: Writer) -> None:
-    """Write the report and the final model. An adapter is first compared with its merged model."""
-    folder, network = run.prepared.folder, run.state.network
+    """Write the report and the final model. An adapter is first compared with its merged model.
+    Every process makes this call; the first one writes."""
+    folder, network, world = run.prepared.folder, run.state.network, run.world
     temporary = folder / ".final.tmp"
-    writer.submit("the report", lambda: write_report(folder))
     writer.wait()
-    final = _chosen(run.state, run.dev, folder)
-    writer.submit("the final model", lambda: _save_final(network, temporary))
+    world.first(lambda: writer.submit("the report", lambda: write_report(folder)))
+    writer.wait()
+    final = _chosen(run.state, run.dev, folder, world)
+    weights = None
+    if network.is_sharded:
+        weights = gathered_weights(network, keep=world.rank == 0)
+    world.first(
+        lambda: writer.submit("the final model", lambda: _save_final(network, temporary, weights))
+    )
     writer.wait()
     if network.is_adapter:
         limit = MERGED_LIMITS[run.recipe.model.quantize or run.recipe.model.dtype]
-        final["merged_difference"] = merged_difference(network, run.prepared.probes(), limit=limit)
-    write_final(folder, final, _spent(run))
-    writer.submit("the final model", lambda: publish(temporary, folder / "final"))
+        with whole_weights(network):
+            final["merged_difference"] = world.first(
+                lambda: merged_difference(network, run.prepared.probes(), limit=limit)
+            )
+    world.first(lambda: write_final(folder, final, _spent(run)))
+    world.first(
+        lambda: writer.submit("the final model", lambda: publish(temporary, folder / "final"))
+    )
     writer.wait()
+    world.exchanged(None)  # none goes on before the model is there
 
 
 def _spent(run: Run) -> dict[str, int]:
@@ -53,18 +70,19 @@ def _spent(run: Run) -> dict[str, int]:
     return {"parameters": parameters, "tokens": tokens, "sampled": sampled}
 
 
-def _chosen(state: TrainState, dev: Dev | None, folder: Path) -> dict[str, Any]:
-    """Load the weights that the run ends with into the network; returns their entry in
-    `lineage.json`."""
+def _chosen(state: TrainState, dev: Dev | None, folder: Path, world: World) -> dict[str, Any]:
+    """Load the weights that the run ends with into the network, on all processes that hold a part
+    of them; returns their entry in `lineage.json`."""
     total = state.step
     if dev is None or dev.best is None or dev.recipe.final == "last":
         return {"step": total, "of": total, "by": "last"}
     if dev.best.step != total:
         checkpoint = folder / f"checkpoint-{dev.best.step}"
-        verify(checkpoint)
-        load_weights(state.network, checkpoint)
+        world.first(lambda: verify(checkpoint))
+        if world.rank == 0 or state.network.is_sharded:
+            load_network(state.network, checkpoint)
     before = start_score(folder, dev.recipe.metric)
-    if before is not None and dev.best.score <= before:
+    if world.rank == 0 and before is not None and dev.best.score <= before:
         warnings.warn(
             f"{dev.recipe.metric} was {before:.4g} before step 1 and never higher: the model that "
             "the run began with is as good",
@@ -74,7 +92,7 @@ def _chosen(state: TrainState, dev: Dev | None, folder: Path) -> dict[str, Any]:
     return {"step": dev.best.step, "of": total, **by}
 
 
-def _save_final(network: Network, temporary: Path) -> None:
+def _save_final(network: Network, temporary: Path, weights: dict[str, torch.Tensor] | None) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
-    save_final(network, temporary)
+    save_final(network, temporary, weights)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from strop.distributed.stragglers import Stragglers
 from strop.distributed.world import ALONE, World
 from strop.engines.engine import Engine
 from strop.errors import StoppedBySignal
@@ -106,7 +108,7 @@ def train(
                     world.first(lambda: on_start(prepared, run.state.step))
                     _measure_start(run)
                     _run_steps(run, writer, signals)
-                world.first(lambda: finish(run, writer))
+                finish(run, writer)
             if signals.number is not None:
                 raise StoppedBySignal(signals.number, run.state.step)
     return folder / "final"
@@ -185,7 +187,7 @@ def _measure_start(run: Run) -> None:
 def _run_steps(run: Run, writer: Writer, signals: Signals) -> None:
     """Run all steps. After a signal, save the last finished step with the random streams as they
     were at its end."""
-    random = random_states()
+    random, stragglers = random_states(), Stragglers()
     try:
         for record in _recovering(run, writer):
             fired = run.journal.write(record)
@@ -196,7 +198,11 @@ def _run_steps(run: Run, writer: Writer, signals: Signals) -> None:
                 writer.wait()
                 act([_rolled_back(alarm, run, writer) for alarm in fired])
             random = random_states()
-            signals.number = max(run.world.exchanged(signals.number or 0)) or None
+            told = run.world.exchanged((signals.number or 0, run.world.waited))
+            signals.number = max(number for number, _ in told) or None
+            slow = stragglers.see([waited for _, waited in told])
+            if slow is not None:
+                warnings.warn(slow, stacklevel=2)
             if signals.number is not None:
                 raise Interrupted
     except Interrupted:

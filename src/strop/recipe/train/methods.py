@@ -168,6 +168,9 @@ ROWS = (
 
 METHODS: dict[str, Method] = {row.name: row for row in ROWS}
 
+# a recipe goes from process to process by the name of its class
+globals().update({row.recipe.__name__: row.recipe for row in ROWS})
+
 
 def method_of(recipe: Recipe) -> Method:
     """The row of a recipe's method."""

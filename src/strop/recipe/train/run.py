@@ -146,3 +146,33 @@ class TrainRecipe(Strict):
         if self.optim.optimizer == "muon" and self.model.lora is not None:
             raise ValueError("muon is for full weight matrices: use optimizer adamw with lora")
         return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _activations(cls, given: Any) -> Any:
+        """`run.distributed.activation_checkpointing` is another name of
+        `model.gradient_checkpointing`, which all else reads."""
+        match given:
+            case {"run": {"distributed": {"activation_checkpointing": True}}, "model": model}:
+                named = {"path": model} if isinstance(model, str) else model
+                if isinstance(named, dict):
+                    return {**given, "model": {**named, "gradient_checkpointing": True}}
+        return given
+
+    @model_validator(mode="after")
+    def _shards_what_it_can(self) -> Self:
+        if self.run.distributed.shard == "none":
+            return self
+        adapters = [lora for lora in (self.model.lora, self.critic and self.critic.lora) if lora]
+        refused = {
+            "optim.optimizer muon works on whole matrices": self.optim.optimizer == "muon",
+            "model.lora.dora takes norms of whole matrices": any(lora.dora for lora in adapters),
+            "model.quantize packs matrices as they are read": self.model.quantize is not None,
+        }
+        for why, is_so in refused.items():
+            if is_so:
+                raise ValueError(
+                    f"{why}, and run.distributed.shard cuts them: set shard to none, or leave that "
+                    "out"
+                )
+        return self

@@ -10,14 +10,12 @@ from strop.distributed.world import World
 from strop.losses.reduce import Loss
 from strop.model.activations import MOST_TOKENS, tokens_at_once
 from strop.model.network import Network, Policy, ScalarNetwork
+from strop.model.sharding import IDLE, read
 from strop.recipe.train.run import RunRecipe
 from strop.text.runs import runs
-from strop.types import Branch, Tree
+from strop.types import Tree
 
 T = TypeVar("T")
-
-IDLE = Tree((0,), (Branch((0,), (True,)),))
-"""What a process reads that has nothing left to read while others have."""
 
 TRUNKS = 8
 """A part of a group is at least so many times as long as the trunk, if forwards may be so large."""
@@ -47,34 +45,31 @@ def passes(
     network: Policy | ScalarNetwork,
     trees: Sequence[Tree],
     max_tokens: int,
-    read: Callable[[Sequence[Tree]], T],
+    read_one: Callable[[Sequence[Tree]], T],
     world: World,
 ) -> list[T]:
-    """`read` of every forward over these trees, in order.
+    """`read_one` of every forward over these trees, in order.
 
     Processes that hold parts of the weights gather them together in each forward, so all of them
     make as many: one with fewer reads an idle tree.
     """
     cut = list(micro_batches(trees, max_tokens))
-    found = [read(batch.trees) for batch in cut]
-    for _ in range(idle_forwards(network, len(cut), world)):
-        read((IDLE,))
+    idle = idle_forwards(network, len(cut), world)
+    found = [read_one(batch.trees) for batch in cut]
+    for _ in range(idle):
+        read_one((IDLE,))
     return found
 
 
 def idle_loss(network: Network) -> Loss:
     """A loss of 0 that took a forward through all weights."""
     with network.arithmetic():
-        if isinstance(network, Policy):
-            read = network.score((IDLE,)).logprobs_N
-        else:
-            assert isinstance(network, ScalarNetwork)
-            read = network.score.finals((IDLE,))
-    return Loss(0 * read.sum(), {})
+        return Loss(0 * read(network, IDLE).sum(), {})
 
 
 def idle_forwards(network: Network, own: int, world: World) -> int:
-    """How many forwards this process makes for the others' sake, beside `own` ones."""
+    """How many forwards this process makes for the others' sake, beside `own` ones. It is asked
+    before the first of them, which already waits for the others'."""
     return max(world.exchanged(own)) - own if network.is_sharded else 0
 
 

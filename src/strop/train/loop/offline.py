@@ -134,11 +134,12 @@ def evaluate(state: TrainState, held_out: OfflineMethod, world: World) -> dict[s
     with phase("evaluation"), eval_mode(state.network.model):
         update = held_out.update(share_of(len(held_out.trees), world.rank, world.size))
         losses = update.losses(world.total(update.counts))
+        idle = idle_forwards(state.network, len(losses), world)
         for loss_of in losses:
             loss = loss_of()
             value += float(loss.value)
             metrics = merge(metrics, loss.metrics)
-        for _ in range(idle_forwards(state.network, len(losses), world)):
+        for _ in range(idle):
             idle_loss(state.network)
     merged = results(world.merged({**metrics, "loss": Sum(value)}))
     row = held_out.finish({n: v for n, v in merged.items() if n != "loss"}, learnt=False)

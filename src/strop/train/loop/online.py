@@ -21,6 +21,7 @@ from strop.engines.engine import PromptedTask
 from strop.errors import NotFiniteError
 from strop.losses.metrics import Metric, merge, results
 from strop.model.reference import Reference
+from strop.model.sharding import whole_weights
 from strop.recipe.train.methods import Online
 from strop.recipe.train.online import TasksDuring
 from strop.recipe.train.reward import RewardComponent
@@ -88,7 +89,11 @@ def train_online(state: TrainState, recipe: Online, parts: OnlineParts) -> Itera
             position = state.draw_at(parts.total)
             drawn = parts.mixture.draw(position)
         shape = partial(_sampled_shape, recipe, parts.source, position)
-        with interruptible(), explained(where, shape, to_sample(recipe)):
+        with (
+            interruptible(),
+            explained(where, shape, to_sample(recipe)),
+            whole_weights(state.network),
+        ):
             gathered = parts.source.next(state.step, position)
         sampled = time.perf_counter()
         expect_scored(recipe.reward, gathered.sampled, gathered.failures, state.unscored, where)
@@ -107,12 +112,12 @@ def train_online(state: TrainState, recipe: Online, parts: OnlineParts) -> Itera
         row["sampling_time"] = sampled - started
         row["step_time"] = time.perf_counter() - started
         if recipe.rollout.parity_every and state.step % recipe.rollout.parity_every == 0:
-            with phase("evaluation"):
+            with phase("evaluation"), whole_weights(state.network):
                 row |= parts.parity.measured(state.step).metrics()
         if parts.held_out is not None:
             every = parts.held_out.recipe.every
             if state.step % every == 0 or state.step == parts.total:
-                with phase("evaluation"):
+                with phase("evaluation"), whole_weights(state.network):
                     row |= evaluate(parts.source, parts.held_out)
         samples = [*_samples(gathered.groups[0]), *_habit_samples(gathered.sampled, habits)]
         yield StepRecord(state.step, parts.total, row, samples, not_finite)

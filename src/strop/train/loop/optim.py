@@ -10,6 +10,7 @@ import torch
 from strop.model.arithmetic import Precision
 from strop.model.logprobs import bare
 from strop.model.network import Network
+from strop.model.sharding import part_like
 from strop.recipe.train.run import OptimRecipe
 from strop.train.loop.muon import Float32Muon
 
@@ -43,6 +44,13 @@ class Optimizers:
             for name, value in entry.items()
         }
 
+    def parameter_of(self, name: str) -> torch.nn.Parameter:
+        """The parameter to which a tensor of this name belongs."""
+        which, number, _ = name.split(".", 2)
+        groups = self.members[int(which)].param_groups
+        found: torch.nn.Parameter = [p for group in groups for p in group["params"]][int(number)]
+        return found
+
     def load_tensors(self, tensors: dict[str, torch.Tensor]) -> None:
         """The inverse of `tensors`."""
         for which, member in enumerate(self.members):
@@ -50,6 +58,9 @@ class Optimizers:
             for place, value in tensors.items():
                 owner, number, name = place.split(".", 2)
                 if int(owner) == which:
+                    parameter = self.parameter_of(place)
+                    if value.shape == parameter.shape:
+                        value = part_like(value, parameter)
                     state.setdefault(int(number), {})[name] = value
             member.load_state_dict({**member.state_dict(), "state": state})
 

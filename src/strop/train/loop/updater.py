@@ -21,6 +21,7 @@ from strop.errors import NotFiniteError
 from strop.losses.metrics import Mean, Metric, Sum, merge
 from strop.losses.reduce import Loss
 from strop.model.network import Network
+from strop.model.sharding import own_part
 from strop.tracking.phases import phase
 from strop.train.loop.micro_batches import idle_forwards, idle_loss
 from strop.train.loop.optim import Optimizers
@@ -187,7 +188,7 @@ def _not_finite(network: Network, values: Sequence[float]) -> list[str]:
     gradients, because a loss that is not finite spoils every gradient."""
     count = len(values)
     named = [(n, p) for n, p in network.model.named_parameters() if p.requires_grad]
-    weights = [f"weights {name}" for name, p in named if not p.detach().isfinite().all()]
+    weights = [f"weights {name}" for name, p in named if not own_part(p).isfinite().all()]
     losses = [
         f"loss of forward {number} of {count}: {value}"
         for number, value in enumerate(values, 1)
@@ -196,7 +197,7 @@ def _not_finite(network: Network, values: Sequence[float]) -> list[str]:
     gradients = [
         f"gradient of {name}"
         for name, p in named
-        if p.grad is not None and not p.grad.isfinite().all()
+        if p.grad is not None and not own_part(p.grad).isfinite().all()
     ]
     found = weights + losses or gradients or ["the norm, or what another process has"]
     more = [f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else []

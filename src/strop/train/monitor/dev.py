@@ -26,6 +26,7 @@ from strop.evals.tasks.safety import ANSWERED, REFUSED
 from strop.evals.tasks.win_rate import NAME as WIN_RATE
 from strop.model.logprobs import eval_mode
 from strop.model.network import Network, Policy, ScalarNetwork
+from strop.model.sharding import whole_weights
 from strop.recipe.loading.load import load
 from strop.recipe.suite import (
     AnyTask,
@@ -127,7 +128,8 @@ class Dev:
     def measure(self) -> dict[str, float]:
         """`dev/<score>` of every score, measured by one process for all; the run's dropout mode and
         random streams stay as they are."""
-        return self.world.first(self._measure)
+        with whole_weights(self.network):
+            return self.world.first(self._measure)
 
     def _measure(self) -> dict[str, float]:
         network = self.network

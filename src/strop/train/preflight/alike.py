@@ -11,6 +11,7 @@ import transformers
 import strop
 from strop.distributed.world import World
 from strop.errors import RecipeError, UsageError
+from strop.model.load import pick_device
 from strop.recipe.loading.load import flat
 from strop.recipe.train.engine import LocalEngineRecipe
 from strop.recipe.train.methods import Recipe
@@ -35,6 +36,18 @@ def expect_world(recipe: Recipe, world: World) -> None:
         raise RecipeError(
             f"{world.size} processes are not {distributed.replicas} equal groups",
             fix="make the number of processes a multiple of run.distributed.replicas",
+        )
+    if distributed.replicas == world.size:
+        raise RecipeError(
+            f"run.distributed.replicas {distributed.replicas} with as many processes leaves "
+            "nothing to cut: each would hold all weights",
+            fix="start more processes, lower replicas, or set run.distributed.shard to none",
+        )
+    if distributed.cpu_offload and pick_device(recipe.model.device) == "cpu":
+        raise RecipeError(
+            "run.distributed.cpu_offload moves weights into host memory, and on a CPU they are "
+            "there already",
+            fix="leave cpu_offload out, or set model.device to cuda",
         )
     if isinstance(recipe, OnlineRecipe):
         if isinstance(recipe.rollout.source, AsynchronousRecipe):

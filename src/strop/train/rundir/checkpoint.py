@@ -19,11 +19,13 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from strop.distributed.processes import WritingGroup
 from strop.errors import OutputError
 from strop.files import flush, hashed_files, point, publish
 from strop.model.network import Network
 from strop.model.save import load_weights, save_network
 from strop.train.loop.state import TrainState
+from strop.train.rundir.parts import FOLDER, captured_parts, read_parts, read_weights, write_parts
 
 Tensors = dict[str, torch.Tensor]
 
@@ -36,17 +38,23 @@ class Snapshot:
     {"optimizer": {...}, "random": {"cpu": ...}}, {"position": {"shift": 0}})`.
 
     `networks` are written by `save_network` into the subfolder that is their key, `tensors` as
-    `<key>.safetensors`.
+    `<key>.safetensors`. Of a sharded run, networks and optimizers are in `cut`: what this process
+    holds of them.
     """
 
     step: int
     networks: Mapping[str, tuple[Network, Tensors]]
     tensors: Mapping[str, Tensors]
     parts: Mapping[str, Mapping[str, Any]]
+    cut: Tensors | None = None
 
 
 def capture(state: TrainState, random: Tensors, *, copy: bool = True) -> Snapshot:
     """What training changes, copied unless it is over, with the random streams `random`."""
+    parts = {name: part.state() for name, part in state.parts().items()}
+    if state.network.is_sharded:
+        cut = captured_parts(state, copy=copy)
+        return Snapshot(state.step, {}, {"random": random}, parts, cut)
     networks = {"": (state.network, _host_weights(state.network, copy))}
     tensors = {
         "optimizer": state.optimizer.tensors(copy=copy),
@@ -58,16 +66,31 @@ def capture(state: TrainState, random: Tensors, *, copy: bool = True) -> Snapsho
     if state.critic is not None:
         networks["critic"] = (state.critic.network, _host_weights(state.critic.network, copy))
         tensors["critic_optimizer"] = state.critic.optimizer.tensors(copy=copy)
-    return Snapshot(state.step, networks, tensors, {n: p.state() for n, p in state.parts().items()})
+    return Snapshot(state.step, networks, tensors, parts)
 
 
-def write_checkpoint(snapshot: Snapshot, run: Path, *, keep: int, best: int | None = None) -> None:
+def write_checkpoint(
+    snapshot: Snapshot,
+    run: Path,
+    *,
+    keep: int,
+    best: int | None = None,
+    group: WritingGroup | None = None,
+) -> None:
     """Write `checkpoint-<step>` under `run`, move `latest` (and `best` to the step `best`), remove
-    all but the last `keep` and the best."""
+    all but the last `keep` and the best. Of a sharded run every process of `group` makes this
+    call; the first one does all but the others' parts."""
     folder = run / f"checkpoint-{snapshot.step}"
     temporary = run / f".{folder.name}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    first = group is None or group.rank == 0
+    if first:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+    if group is not None and snapshot.cut is not None:
+        group.wait()  # until the folder is empty
+        write_parts(snapshot.cut, temporary, group.processes)
+    if not first:
+        return
     for name, (network, weights) in snapshot.networks.items():
         save_network(network, temporary / name, weights)
     for name, tensors in snapshot.tensors.items():
@@ -148,20 +171,16 @@ def restore(state: TrainState, folder: Path, rank: int = 0) -> None:
     Raises `OutputError` for a checkpoint of another model.
     """
     try:
-        load_weights(state.network, folder)
+        if (folder / FOLDER).is_dir():
+            read_parts(state, folder)
+        else:
+            _read_whole(state, folder)
     except (RuntimeError, FileNotFoundError) as error:
         raise OutputError(
             f"the checkpoint does not fit the model: {str(error).splitlines()[-1].strip()}",
             where=str(folder),
             fix="resume with the model the run began with, or pass --overwrite to start again",
         ) from None
-    state.optimizer.load_tensors(load_file(folder / "optimizer.safetensors"))
-    if state.reference is not None:
-        state.reference.load_tensors(load_file(folder / "reference.safetensors"))
-    if state.critic is not None:
-        load_weights(state.critic.network, folder / "critic")
-        tensors = load_file(folder / "critic_optimizer.safetensors")
-        state.critic.optimizer.load_tensors(tensors)
     streams = load_file(folder / "random.safetensors")
     for name, put in (("cpu", torch.set_rng_state), ("cuda", torch.cuda.set_rng_state)):
         kept = streams.get(_stream(rank, name))
@@ -172,6 +191,26 @@ def restore(state: TrainState, folder: Path, rank: int = 0) -> None:
     state.loaded += 1
     for name, part in state.parts().items():
         part.load(carried["parts"][name])
+
+
+def load_network(network: Network, folder: Path) -> None:
+    """Load the policy's weights alone."""
+    if (folder / FOLDER).is_dir():
+        read_weights(network, folder)
+    else:
+        load_weights(network, folder)
+
+
+def _read_whole(state: TrainState, folder: Path) -> None:
+    """Load what one process wrote of networks, optimizers and reference."""
+    load_weights(state.network, folder)
+    state.optimizer.load_tensors(load_file(folder / "optimizer.safetensors"))
+    if state.reference is not None:
+        state.reference.load_tensors(load_file(folder / "reference.safetensors"))
+    if state.critic is not None:
+        load_weights(state.critic.network, folder / "critic")
+        tensors = load_file(folder / "critic_optimizer.safetensors")
+        state.critic.optimizer.load_tensors(tensors)
 
 
 def random_states() -> Tensors:

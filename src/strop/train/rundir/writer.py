@@ -10,6 +10,7 @@ from typing import Self
 
 import torch
 
+from strop.distributed.processes import WritingGroup
 from strop.distributed.world import ALONE, World
 from strop.errors import TrainingError
 from strop.files import sweep
@@ -28,14 +29,16 @@ from strop.train.rundir.checkpoint import (
 class Writer:
     """A thread that writes a run's checkpoints, one after the other.
 
-    Of several processes the first one writes. An error in the thread is raised by the next call of
-    `check`, `save`, `submit` or `wait`, and at the end of the `with` block.
+    Of several processes the first one writes; of a sharded run each its part. An error in the
+    thread is raised by the next call of `check`, `save`, `submit` or `wait`, and at the end of the
+    `with` block.
     """
 
     def __init__(self, run: Path, keep: int, step: int, world: World = ALONE) -> None:
         self.run, self.keep, self.step, self.world = run, keep, step, world
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="writer")
         self._pending: tuple[str, Future[object]] | None = None
+        self._group: WritingGroup | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -61,12 +64,15 @@ class Writer:
         self.wait()  # one copy in memory, and checkpoints in their order
         self.step = state.step
         streams = by_process(self.world.exchanged(random or random_states()))
-        if self.world.rank:
+        if state.network.is_sharded:
+            self._group = self._group or WritingGroup.of(self.world)
+        elif self.world.rank:
             return
         snapshot = capture(state, streams, copy=not ends)
+        group = self._group
         self.submit(
             f"the checkpoint of step {state.step}",
-            lambda: write_checkpoint(snapshot, self.run, keep=self.keep, best=best),
+            lambda: write_checkpoint(snapshot, self.run, keep=self.keep, best=best, group=group),
         )
 
     def submit(self, what: str, write: Callable[[], object]) -> None:

@@ -28,6 +28,13 @@ TaskType = Literal["CAUSAL_LM", "SEQ_CLS"]
 ALL_LINEAR = "all-linear"
 """peft's name for all linear layers but the head."""
 
+EXPERTS = "experts"
+"""transformers' name for the module that holds all experts of a layer."""
+
+OF_EXPERTS = ("gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3")
+"""Modules that peft 0.21 takes for the router and the experts of a mixture, wherever they stand:
+it adapts those instead, gate_up_proj with twice the rank."""
+
 BLOCK = 64
 """Weights that share a scale in NF4 as bitsandbytes stores it."""
 
@@ -44,7 +51,8 @@ def add_lora(
         r=recipe.rank,
         lora_alpha=recipe.alpha,
         lora_dropout=recipe.dropout,
-        target_modules=recipe.targets,
+        target_modules=_modules_of(model, recipe),
+        target_parameters=expert_parameters(model) if recipe.experts else None,
         use_rslora=recipe.rslora,
         use_dora=recipe.dora,
         modules_to_save=ends_of_network(model) if new_tokens else None,
@@ -96,11 +104,55 @@ class InPlaceLora:
         return added.mul_(layer.scaling[name]).add_(output)
 
 
+def expert_parameters(model: Any) -> list[str]:
+    """Names of the weights of a mixture's experts, as peft's `target_parameters`; none in a dense
+    model. transformers holds all experts of a layer as parameters [experts, ...] of one module:
+    `["experts.down_proj", "experts.gate_up_proj"]`."""
+    places = (name.split(".")[-2:] for name, p in model.named_parameters() if p.dim() == 3)
+    return sorted({".".join(place) for place in places if place[0] == EXPERTS})
+
+
+def adapted_linear(model: Any) -> dict[str, torch.nn.Linear]:
+    """The layers that `all-linear` adapts, by name: all but the head, and in a mixture without
+    those that peft takes for experts."""
+    left_out = OF_EXPERTS if expert_parameters(model) else ()
+    head = model.get_output_embeddings()
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear)
+        and module is not head
+        and name.rpartition(".")[2] not in ("score", *left_out)
+    }
+
+
+def _modules_of(model: Any, recipe: LoraRecipe) -> str | list[str]:
+    """The recipe's targets for peft, in whose hands `all-linear` would reach a mixture's experts
+    and router unasked."""
+    if recipe.targets != ALL_LINEAR or not expert_parameters(model):
+        return recipe.targets
+    return sorted({name.rpartition(".")[2] for name in adapted_linear(model)})
+
+
 def expect_targets(model: Any, recipe: LoraRecipe) -> None:
-    """Raise `ModelError` unless every target matches a module of the model."""
+    """Raise `ModelError` unless every target matches a module of the model, and unless the model
+    has the experts that the recipe asks for."""
     targets = recipe.targets
+    if recipe.experts and not expert_parameters(model):
+        raise ModelError(
+            f"model.lora.experts is set, but {type(model).__name__} has no experts",
+            fix="drop model.lora.experts: a dense model's layers are in model.lora.targets",
+        )
+    if recipe.experts and not targets:
+        return
     if targets == ALL_LINEAR:
         return
+    taken = {name.rpartition(".")[2] for name in reached(model, targets)} & set(OF_EXPERTS)
+    if taken and expert_parameters(model):
+        raise ModelError(
+            f"model.lora.targets: in a mixture peft takes {', '.join(sorted(taken))} for experts",
+            fix="drop those targets, and set model.lora.experts: true to adapt the experts",
+        )
     listed = [targets] if isinstance(targets, str) else targets
     missing = [t for t in listed if not reached(model, t if isinstance(targets, str) else [t])]
     if listed and not missing:
@@ -229,9 +281,13 @@ def _strip(model: Any) -> None:
     from peft.tuners.tuners_utils import BaseTunerLayer  # slow to import
     from peft.utils.other import AuxiliaryTrainingWrapper
 
+    stripped: set[str] = set()
     for name, module in list(model.named_modules()):
-        if isinstance(module, BaseTunerLayer):
+        if name.removesuffix(".base_layer") in stripped:
+            stripped.add(name)  # experts have a layer for each parameter, one inside the other
+        elif isinstance(module, BaseTunerLayer):
             model.set_submodule(name, module.get_base_layer())
+            stripped.add(name)
         elif isinstance(module, AuxiliaryTrainingWrapper):
             model.set_submodule(name, module.original_module)
     vars(model).pop("peft_config", None)  # else peft believes that there are adapters

@@ -98,6 +98,7 @@ AT_ONCE: dict[str, tuple[str, dict[str, Any]]] = {
                                           "model.offload_activations": True}),
     "model.lora.rslora": ("sft", {"model.lora": {}, "model.lora.rslora": True}),
     "model.lora.dora": ("sft", {"model.lora": {}, "model.lora.dora": True}),
+    "model.lora.experts": ("sft", {"model.lora": {}, "model.lora.experts": True}),
     "model.lora.dropout": ("sft", {"model.lora": {}, "model.lora.dropout": 0.5}),
     "objective.alpha": ("dpo", {"objective.divergence": "alpha", "objective.alpha": 0.3}),
     "objective.kl": ("grpo", {"objective.beta": 0.1, "objective.kl": "k1"}),

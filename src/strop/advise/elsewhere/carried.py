@@ -69,6 +69,10 @@ WHY: Mapping[str, str] = {
 """Why a key is lost, by the beginning of its name; the longest beginning that fits counts."""
 
 
+EXPERTS = "adapters on a mixture's experts are placed in that system's own way, where it has one"
+"""Why this part of an adapter is lost in every system."""
+
+
 class Keys:
     """A recipe whose keys are taken one by one; those that are set and not taken are lost.
 
@@ -81,7 +85,7 @@ class Keys:
         self._values = recipe.plain()
         self._set = flat(recipe.model_dump(mode="json", exclude_defaults=True))
         self._carried: set[str] = set()
-        self._lost: dict[str, str] = {}
+        self._lost = {f"{network}.lora.experts": EXPERTS for network in ("model", "value")}
         self._said: list[str] = []
 
     def at(self, name: str) -> Any:

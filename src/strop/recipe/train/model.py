@@ -20,15 +20,26 @@ class LoraRecipe(Strict):
     """A low-rank adapter (peft). By default on every linear layer except the LM head.
 
     `rslora` scales by alpha / sqrt(rank) (Kalajdzievski 2023, arXiv 2312.03732); `dora` trains
-    magnitude and direction separately (Liu et al. 2024, arXiv 2402.09353).
+    magnitude and direction separately (Liu et al. 2024, arXiv 2402.09353). `experts` adapts the
+    experts of a mixture, too, each with an adapter of this rank.
     """
 
     rank: int = Field(16, ge=1)
     alpha: float = Field(32.0, gt=0)
     dropout: float = Field(0.0, ge=0, lt=1)
     targets: str | list[str] = "all-linear"
+    experts: bool = False
     rslora: bool = False
     dora: bool = False
+
+    @model_validator(mode="after")
+    def _experts_have_plain_adapters(self) -> Self:
+        if self.experts and (self.dropout or self.dora):
+            raise ValueError(
+                "peft adapts experts through their weights, where there is neither dropout nor "
+                "dora: drop both, or experts"
+            )
+        return self
 
 
 class NamedModel(Strict):

@@ -40,14 +40,15 @@ def task_of(recipe: Recipe) -> TaskType:
 
 
 def expect_lora_targets(recipe: Recipe) -> None:
-    """Raise `ModelError` for a LoRA target that no module matches; loads no weights."""
+    """Raise `ModelError` for a LoRA target that no module matches, or experts in a dense model;
+    loads no weights."""
     wanted: list[tuple[str, LoraRecipe | None, TaskType]] = [
         (recipe.model.path, recipe.model.lora, task_of(recipe))
     ]
     if recipe.critic is not None:
         wanted.append((recipe.critic.path, recipe.critic.lora, "SEQ_CLS"))
     for path, lora, head in wanted:
-        if lora is not None and lora.targets != ALL_LINEAR:
+        if lora is not None and (lora.experts or lora.targets != ALL_LINEAR):
             expect_targets(skeleton(path, head, recipe.model.trust_remote_code), lora)
 
 

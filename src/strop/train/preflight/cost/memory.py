@@ -79,7 +79,7 @@ class Critic:
     @property
     def trained(self) -> int:
         lora = self.model.lora
-        return self.weights if lora is None else lora.rank * self.shape.lora_width
+        return self.weights if lora is None else self.shape.adapter(lora)
 
 
 def critic_of(recipe: Recipe, config: Any) -> Critic | None:
@@ -168,7 +168,7 @@ def _held_critic(critic: Critic) -> dict[str, int]:
 
 
 def _trained(shape: Shape, lora: LoraRecipe | None) -> int:
-    return shape.parameters if lora is None else lora.rank * shape.lora_width
+    return shape.parameters if lora is None else shape.adapter(lora)
 
 
 def _weights(parameters: int, linear: int, model: ModelRecipe, trained: int) -> dict[str, int]:

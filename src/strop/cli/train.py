@@ -14,6 +14,7 @@ from strop.cli.options import AsJsonLines, DryRun, Overrides
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from strop.recipe.train.methods import Recipe
     from strop.train.preflight.prepared import Prepared
     from strop.train.preflight.settings import Setting
 
@@ -65,18 +66,14 @@ def train(
     from strop.cli.show import Progress, setup
     from strop.distributed.processes import join, leave
     from strop.errors import UsageError
-    from strop.recipe.loading.load import load_recipe, read_yaml
+    from strop.recipe.loading.load import read_yaml
     from strop.train.pin import pinned
     from strop.train.preflight.prepare import prepare
     from strop.train.preflight.settings import settings
     from strop.train.run import train as run
 
     setup()
-    try:
-        loaded = load_recipe(recipe, overrides)
-    except UsageError:
-        with join(TOLD_WITHIN).together():  # one of several processes says it
-            raise
+    loaded = read_once(recipe, overrides)
     if dry_run:
         if profile is not None:
             raise UsageError("--dry-run runs no step to profile", fix="pass one of the two")
@@ -114,6 +111,19 @@ def train(
     done = "saved" if progress.begun else "nothing to do, the run is finished:"
     outcome = {"final": str(final), "finished_before": not progress.begun}
     print(json.dumps(outcome) if as_json else f"{done} {final}")
+
+
+def read_once(path: Path, overrides: list[str]) -> Recipe:
+    """The recipe of a file; what is wrong with it is said by one of several processes."""
+    from strop.distributed.processes import join
+    from strop.errors import UsageError
+    from strop.recipe.loading.load import load_recipe
+
+    try:
+        return load_recipe(path, overrides)
+    except UsageError:
+        with join(TOLD_WITHIN).together():
+            raise
 
 
 def tell_plan(prepared: Prepared, found: Sequence[Setting], as_json: bool) -> None:

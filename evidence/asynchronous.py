@@ -38,6 +38,9 @@ AHEAD = {"kind": "async", "max_staleness": 2}
 CASES = ((1.0, 32), (4.0, 8))
 """How many times as long as an update the engine takes for a step's answers, and how many passes
 over the samples an update makes: the more, the less the trainer's own share of HTTP counts."""
+STANDING = 1e-8
+"""Learning rate: the policy hardly moves, so both runs learn from equally many groups. Else the one
+whose groups agree less has more to compute, and the two are not compared at the same work."""
 STEPS, WARM_UP = 12, 3
 """Steps of a run, and those that are not counted: the first ones fill the queue."""
 
@@ -105,6 +108,7 @@ def gain(world: Path, out: Path) -> None:
     for slower, passes in CASES:
         base = recipe_of(world, out / f"update-{slower:g}")
         base |= {"objective": {"num_iterations": passes}, "run": {"steps": 6, "batch_size": 16}}
+        base["optim"] |= {"learning_rate": STANDING}
         asked = base["rollout"]["group_size"] * base["run"]["batch_size"]
         alone = run(base)
         update = seconds_of(alone, "step_time") - seconds_of(alone, "sampling_time")

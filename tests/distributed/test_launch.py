@@ -70,28 +70,6 @@ def expect_equal(one: Path, other: Path) -> None:
         assert row["loss"] == pytest.approx(also["loss"], rel=1e-4)
 
 
-def test_ended_by_a_signal_and_resumed_with_other_numbers(
-    sft: tuple[Path, list[str]], tmp_path: Path
-) -> None:
-    """Two processes, then one, then two again: the run of one process that nobody ended."""
-    recipe, options = sft
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    assert finished(command(recipe, *options, f"--set=output={whole}")).returncode == 0
-    options = [*options, f"--set=output={parts}"]
-    first = under_way(recipe, parts, *options, "--nproc", "2")
-    first.send_signal(signal.SIGTERM)
-    _, said = first.communicate(timeout=BOUND)
-    assert first.returncode == 143
-    assert said.count("stopped by SIGTERM after step") == 1
-    second = under_way(recipe, parts, *options, "--resume")
-    second.send_signal(signal.SIGTERM)
-    second.communicate(timeout=BOUND)
-    assert second.returncode in (0, 143)
-    last = finished(command(recipe, *options, "--resume", "--nproc=2"))
-    assert last.returncode == 0, last.stderr
-    expect_equal(whole, parts)
-
-
 def test_a_process_that_is_killed_ends_the_run_within_a_minute(
     sft: tuple[Path, list[str]], tmp_path: Path
 ) -> None:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from strop.train.preflight.settings import Setting
 
 
-TOLD_WITHIN = 60.0
-"""Seconds in which the processes tell each other that the recipe cannot be read."""
+JOINED_WITHIN = 60.0
+"""Seconds in which the processes meet to say once that the recipe cannot be read."""
 
 
 def without_nproc(arguments: list[str]) -> list[str]:
@@ -122,7 +122,7 @@ def read_once(path: Path, overrides: list[str]) -> Recipe:
     try:
         return load_recipe(path, overrides)
     except UsageError:
-        with join(TOLD_WITHIN).together():
+        with join(JOINED_WITHIN).together():
             raise
 
 

@@ -19,7 +19,7 @@ from types import FrameType
 
 from strop.errors import TrainingError, UsageError
 
-NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+NAMES = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 """What torchrun tells each process through its environment."""
 
 GRACE = 40.0

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import torch
 from torch.distributed.tensor import DTensor
 
+from strop.distributed.launch import NAMES, launched
 from strop.distributed.world import ALONE, Counts, Gathered, World
 from strop.errors import OtherProcessError, StropError, UsageError
 from strop.losses.metrics import Metric, merge
@@ -55,9 +56,6 @@ class Processes:
         self.waited = 0.0
 
     def exchanged(self, value: T) -> list[T]:
-        return self._exchange(value)
-
-    def _exchange(self, value: Any) -> list[Any]:
         """Whatever a process calls, it comes to this: so an error that one of them tells reaches
         the others in whatever they wait for."""
         values: list[Any] = [None] * self.size
@@ -71,7 +69,8 @@ class Processes:
         return values
 
     def first(self, make: Callable[[], T]) -> T:
-        value: T = self._exchange(make() if self.rank == 0 else None)[0]
+        told: list[Any] = self.exchanged(make() if self.rank == 0 else None)
+        value: T = told[0]
         return value
 
     @contextmanager
@@ -94,7 +93,7 @@ class Processes:
 
         def tell() -> None:
             with suppress(OtherProcessError):
-                said[:] = self._exchange(failed)
+                said[:] = self.exchanged(failed)
 
         telling = threading.Thread(target=tell, daemon=True)
         telling.start()
@@ -159,16 +158,13 @@ def expected_others() -> Iterator[None]:
 
 
 def join(seconds: float = 1800.0) -> World:
-    """The world that the environment names (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and
-    MASTER_PORT, as torchrun sets them); this process alone where it names none.
+    """The world that the environment names (`NAMES`); this process alone where it names none.
 
     A process that waits for another longer than `seconds` ends.
     """
-    size = os.environ.get("WORLD_SIZE")
-    if size is None:
+    if not launched():
         return ALONE
-    missing = [n for n in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-               if n not in os.environ]  # fmt: skip
+    missing = [name for name in NAMES if name not in os.environ]
     if missing:
         raise UsageError(
             f"WORLD_SIZE is set and {missing[0]} is not",

@@ -81,7 +81,8 @@ def _chosen(state: TrainState, dev: Dev | None, folder: Path, world: World) -> d
         world.first(lambda: verify(checkpoint))
         if world.rank == 0 or state.network.is_sharded:
             load_network(state.network, checkpoint)
-    before = start_score(folder, dev.recipe.metric)
+    metric = dev.recipe.metric
+    before = world.first(lambda: start_score(folder, metric))
     if world.rank == 0 and before is not None and dev.best.score <= before:
         warnings.warn(
             f"{dev.recipe.metric} was {before:.4g} before step 1 and never higher: the model that "

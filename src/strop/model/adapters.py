@@ -325,8 +325,12 @@ def adapter_tensors(model: Any) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def nf4(compute: torch.dtype) -> BitsAndBytesConfig:
-    """Normal-float weights of 4 bits with quantised scales (QLoRA, arXiv 2305.14314, section 3)."""
+def nf4(compute: torch.dtype, kept_as: torch.dtype | None = None) -> BitsAndBytesConfig:
+    """Normal-float weights of 4 bits with quantised scales (QLoRA, arXiv 2305.14314, section 3).
+
+    `kept_as` is the type of the tensors that the packed bits are kept in (bytes, unless it says
+    otherwise). They are no numbers of that type, and must not be cast.
+    """
     try:
         import bitsandbytes  # noqa: F401 - an extra: asked for here, used by transformers
     except ImportError:
@@ -338,6 +342,7 @@ def nf4(compute: torch.dtype) -> BitsAndBytesConfig:
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=compute,
+        bnb_4bit_quant_storage=kept_as,
     )
 
 
@@ -363,6 +368,20 @@ def exact_on_cpu(model: Any) -> Any:
             )
         module.support_avx512bf16_for_cpu = False
     return model
+
+
+def with_plain_weights(model: Any, device: str) -> None:
+    """Let the packed weights of a quantised model be plain parameters, which can be cut, and put
+    their scales on `device`. Every forward of such a layer finds the scales in the layer."""
+    if not getattr(model, "is_loaded_in_4bit", False):
+        return
+    from bitsandbytes.nn import Linear4bit  # an extra
+
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            packed = module.weight.data.as_subclass(torch.Tensor)
+            module.quant_state.to(device)
+            module.weight = torch.nn.Parameter(packed, requires_grad=False)
 
 
 def without_its_file(model: Any) -> Any:

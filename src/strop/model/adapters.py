@@ -384,9 +384,9 @@ def with_plain_weights(model: Any, device: str) -> None:
             module.weight = torch.nn.Parameter(packed, requires_grad=False)
 
 
-def without_its_file(model: Any) -> Any:
+def without_its_file(model: Any) -> None:
     """Give the weights of a quantised model that are not quantised (embeddings, norms) memory of
-    their own; returns the model.
+    their own.
 
     As they are loaded, they are places in the mapped file, and as long as one is used the whole
     file, which is as large as the model before it was quantised, counts as the process's memory.
@@ -394,7 +394,6 @@ def without_its_file(model: Any) -> Any:
     for parameter in model.parameters():
         if parameter.is_floating_point() and parameter.device.type == "cpu":
             parameter.data = parameter.data.clone()
-    return model
 
 
 def _peft() -> Any:

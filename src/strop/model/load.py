@@ -171,6 +171,8 @@ def _trained(
         device=device,
     )
     late = widened_late(model, narrow, seed=seed) if narrow else []
+    if recipe.quantize and not is_cut:
+        without_its_file(model)
     make_room(model, tokenizer, template)
     if recipe.lora is None:
         model.requires_grad_(True)  # peft leaves a merged adapter's base frozen
@@ -241,7 +243,7 @@ def load_transformer(
             where=path,
             fix="give a folder saved with save_pretrained, or a hub name that can be reached",
         ) from None
-    return model.to(device) if quantized is None else without_its_file(exact_on_cpu(model))
+    return model.to(device) if quantized is None else exact_on_cpu(model)
 
 
 def tokenizer_of(recipe: ModelRecipe, template: TemplateRecipe = AS_IT_IS) -> Any:

@@ -8,11 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
 
 from strop.distributed.world import ALONE, World
-from strop.model.adapters import attach_adapter
-from strop.model.logprobs import bare
 from strop.model.sharding import own_part
 from strop.recipe.loading.load import load_recipe
 from strop.train.build import build_loop, build_state
@@ -49,9 +46,7 @@ def first_step(world: World, path: Path, *options: str) -> Mapping[str, Any]:
     recorder = Recorder(state.network.trainable())
     state.optimizer = recorder
     (record,) = build_loop(state, prepared, None, world)[0]
-    packed = [
-        p for n, p in state.network.model.named_parameters() if "proj.base_layer.weight" in n
-    ]
+    packed = [p for n, p in state.network.model.named_parameters() if "proj.base_layer.weight" in n]
     return {
         "gradient": torch.cat(recorder.seen),
         "loss": record.metrics["loss"],

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from strop.distributed.world import ALONE, World
 from strop.model.sharding import own_part
@@ -77,7 +79,7 @@ def test_the_gradient_is_that_of_one_process(
 
 @pytest.mark.parametrize("method", ["dpo", pytest.param("rloo", marks=pytest.mark.slow)])
 def test_killed_and_resumed_by_as_many_and_then_by_one(
-    method: str, recipes: dict[str, Path], tmp_path: Path
+    method: str, recipes: dict[str, Path], model_folder: Path, tmp_path: Path
 ) -> None:
     """Checkpoints and `final/` hold the adapter; what is merged at the end is what was trained."""
     path = recipes[method]
@@ -91,5 +93,8 @@ def test_killed_and_resumed_by_as_many_and_then_by_one(
     ):
         assert step["loss"] == pytest.approx(alone["loss"], rel=1e-3, abs=1e-5)
     assert all("lora_" in name for name in unbroken)
-    lineage = (tmp_path / "unbroken" / "lineage.json").read_text()
-    assert "merged_difference" in lineage
+    whole = AutoModelForCausalLM.from_pretrained(model_folder).num_parameters()
+    for run in ("unbroken", "other"):
+        lineage = json.loads((tmp_path / run / "lineage.json").read_text())
+        assert lineage["final"]["merged_difference"] < 0.5
+        assert lineage["spent"]["parameters"] == whole

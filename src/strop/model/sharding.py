@@ -14,24 +14,33 @@ from typing import Any
 import torch
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, OffloadPolicy, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor, Replicate, distribute_tensor
 
+from strop.distributed.processes import SHARD
 from strop.errors import ModelError
 from strop.model.logprobs import bare, decoder_layers
 from strop.model.network import Network, Policy, ScalarNetwork
 from strop.recipe.train.run import DistributedRecipe
 from strop.types import Branch, Tree
 
+TENSOR = "tensor"
+"""The dimension of a device mesh over which matrices are computed in parts."""
+
 IDLE = Tree((0,), (Branch((0,), (True,)),))
 """What a process reads that has nothing left to read while others have."""
 
 
 def mesh_of(recipe: DistributedRecipe, processes: int, device: str) -> DeviceMesh:
-    """How the processes are arranged: in a row, or in rows that hold the same parts."""
-    if recipe.replicas is None:
-        return init_device_mesh(device, (processes,), mesh_dim_names=("shard",))
-    shape = (recipe.replicas, processes // recipe.replicas)
-    return init_device_mesh(device, shape, mesh_dim_names=("replicate", "shard"))
+    """How the processes are arranged: in rows that hold the same parts, those in tensor groups
+    whose processes are neighbours. Dimensions that the recipe does not ask for are left out."""
+    replicas = recipe.replicas or 1
+    sizes = {"replicate": replicas, SHARD: processes // replicas // recipe.tensor}
+    if recipe.shard == "none":
+        sizes = {"replicate": processes // recipe.tensor}
+    sizes = {name: size for name, size in sizes.items() if size > 1}
+    if recipe.tensor > 1:
+        sizes[TENSOR] = recipe.tensor
+    return init_device_mesh(device, tuple(sizes.values()), mesh_dim_names=tuple(sizes))
 
 
 def shard(network: Policy | ScalarNetwork, mesh: DeviceMesh, *, cpu_offload: bool = False) -> None:
@@ -150,7 +159,12 @@ def gathered(tensor: torch.Tensor) -> torch.Tensor:
     if not isinstance(tensor, DTensor):
         return tensor
     there: Any = tensor.to(tensor.device_mesh.device_type)
-    whole: torch.Tensor = there.full_tensor()
+    for dimension in range(there.device_mesh.ndim):
+        # shards are parts of what a tensor group divides, so they are put together first
+        placements = list(there.placements)
+        placements[dimension] = Replicate()
+        there = there.redistribute(placements=placements)
+    whole: torch.Tensor = there.to_local()
     return whole
 
 

@@ -23,7 +23,8 @@ from strop.model.arithmetic import Precision
 from strop.model.load import critic_recipe, load_policy, load_scalar, pick_device
 from strop.model.network import Policy, switch_off_dropout
 from strop.model.reference import Reference
-from strop.model.sharding import mesh_of, shard, whole_weights
+from strop.model.sharding import mesh_of, whole_weights
+from strop.model.tensor_parallel import divide
 from strop.recipe.train.engine import LocalEngineRecipe, VllmRecipe
 from strop.recipe.train.methods import Recipe, method_of
 from strop.recipe.train.model import ModelRecipe
@@ -59,14 +60,14 @@ def build_state(
     method, distributed = method_of(recipe), recipe.run.distributed
     load = load_scalar if method.scalar_head else load_policy
     mesh = None
-    if distributed.shard != "none":
+    if distributed.cuts:
         mesh = mesh_of(distributed, world.size, pick_device(start.device))
     start = _placed(start, recipe)
     network = load(start, recipe.template, seed=recipe.seed)
     if method.compares_logprobs:
         switch_off_dropout(network.model)
     if mesh is not None:
-        shard(network, mesh, cpu_offload=distributed.cpu_offload)
+        divide(network, distributed, mesh)
     state = TrainState(network, build_optimizer(network, recipe.optim, muon=muon))
     if recipe.critic is not None:
         critic = load_scalar(
@@ -76,7 +77,7 @@ def build_state(
         )
         switch_off_dropout(critic.model)
         if mesh is not None:
-            shard(critic, mesh, cpu_offload=distributed.cpu_offload)
+            divide(critic, distributed, mesh)
         scale = recipe.critic.learning_rate / recipe.optim.learning_rate
         optim = recipe.optim.model_copy(update={"optimizer": "adamw"})
         state.critic = Critic(critic, build_optimizer(critic, optim), scale)
@@ -84,10 +85,9 @@ def build_state(
 
 
 def _placed(model: ModelRecipe, recipe: Recipe) -> ModelRecipe:
-    """The model, read into host memory if it is sharded: each layer goes to its device when it is
-    cut."""
-    sharded = recipe.run.distributed.shard != "none"
-    return model.model_copy(update={"device": "cpu"}) if sharded else model
+    """The model, read into host memory if it is cut: each layer goes to its device after that."""
+    cut = recipe.run.distributed.cuts
+    return model.model_copy(update={"device": "cpu"}) if cut else model
 
 
 def build_loop(

@@ -85,6 +85,7 @@ def train(
             )
         if start.finished:
             return folder / "final"
+        world = world.in_groups(recipe.run.distributed.tensor)
         with ExitStack() as ends:
             world.first(lambda: ends.enter_context(locked(folder)))
             with interruptible():

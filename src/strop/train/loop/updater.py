@@ -21,7 +21,7 @@ from strop.errors import NotFiniteError
 from strop.losses.metrics import Mean, Metric, Sum, merge
 from strop.losses.reduce import Loss
 from strop.model.network import Network
-from strop.model.sharding import own_part
+from strop.model.sharding import gathered, own_part
 from strop.tracking.phases import phase
 from strop.train.loop.micro_batches import idle_forwards, idle_loss
 from strop.train.loop.optim import Optimizers
@@ -155,7 +155,7 @@ def total_norm(parameters: Sequence[torch.nn.Parameter]) -> torch.Tensor:
     norms = [get_total_norm(whole)] if whole else []
     for mesh in dict.fromkeys(g.device_mesh for g in parts):
         norm = get_total_norm([g for g in parts if g.device_mesh == mesh])
-        norms.append(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+        norms.append(gathered(norm))
     return get_total_norm(norms) if len(norms) > 1 else norms[0] if norms else torch.zeros(())
 
 

@@ -340,7 +340,7 @@ class PolicyGradient:
             old_N, sampler_N, branch_N,
             level=wanted.level, bound=wanted.bound, cap=wanted.cap, floor=wanted.floor,
         )  # fmt: skip
-        moments = [one for one in self.world.exchanged(found.moments) if one is not None]
+        moments = [one for one in self.world.by_data_rank(found.moments) if one is not None]
         ess = effective_share(moments)
         metrics["mismatch/ess"] = Mean.of(ess)
         metrics["mismatch/masked"] = Mean(float(found.masked_N.sum()), len(found.masked_N))

@@ -1,11 +1,11 @@
 """Matrices of which every process of a tensor group computes a part (Shoeybi et al. 2019, arXiv
 1909.08053), by the plan that transformers has for the model.
 
-A plan names for each linear layer whether its outputs (`colwise`) or its inputs (`rowwise`) are cut.
-Between a cut output and the next cut input, here attention heads and the MLP's inner width, nothing
-is exchanged. The embedding and the head are cut by rows of the vocabulary where it can be divided.
-All other weights are whole on every process; all weights are DTensors of one mesh, so that norms,
-optimizers and checkpoints see one kind.
+A plan says of each linear layer whether its outputs (`colwise`) or its inputs (`rowwise`) are cut.
+Between cut outputs and the next cut inputs (attention heads; the MLP's inner width) nothing is
+exchanged. The embedding and the head are cut by rows of the vocabulary where it can be divided. All
+other weights are whole on every process. All are DTensors of one mesh, so that norms, optimizers
+and checkpoints see one kind.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
+from torch.distributed.tensor import DTensor, Replicate, Shard
 
 from strop.errors import ModelError
 from strop.model.logprobs import bare
@@ -91,10 +91,9 @@ def _added(part: torch.Tensor, mesh: DeviceMesh) -> torch.Tensor:
 
 
 def _joined(part: torch.Tensor, mesh: DeviceMesh) -> torch.Tensor:
-    parts = [
-        torch.empty_like(part, memory_format=torch.contiguous_format) for _ in range(mesh.size())
-    ]
-    dist.all_gather(parts, part.contiguous(), group=mesh.get_group())
+    own = part.contiguous()
+    parts = [torch.empty_like(own) for _ in range(mesh.size())]
+    dist.all_gather(parts, own, group=mesh.get_group())
     return torch.cat(parts, -1)
 
 
@@ -230,7 +229,7 @@ def cut(network: Network, mesh: DeviceMesh) -> None:
     made: dict[torch.nn.Parameter, torch.nn.Parameter] = {}  # tied weights stay one
     for name, module in model.named_modules():
         style = styles.get(name, WHOLE)
-        own = {n: p for n, p in module.named_parameters(recurse=False)}
+        own = dict(module.named_parameters(recurse=False))
         for place, parameter in own.items():
             if parameter not in made:
                 made[parameter] = _part(parameter, style, mesh)

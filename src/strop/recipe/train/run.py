@@ -38,9 +38,9 @@ class DistributedRecipe(Strict):
     `none`: each holds the whole model, and gradients are added up. `full`: weights, gradients and
     optimizer are cut over all processes (FSDP2, one unit a decoder layer). `hybrid`: they are cut
     within each of `replicas` groups of processes, which hold the same. `cpu_offload` keeps what is
-    cut in host memory; `tensor` processes in a row compute each matrix in parts (tensor
-    parallelism), beside any sharding; `activation_checkpointing` computes decoder layers twice instead of keeping
-    their activations. A process that waits for another longer than `timeout` seconds ends the run.
+    cut in host memory; `activation_checkpointing` computes decoder layers twice instead of keeping
+    their activations. `tensor` processes at a time compute each matrix in parts, whatever `shard`
+    is. A process that waits for another longer than `timeout` seconds ends the run.
     """
 
     shard: Literal["none", "full", "hybrid"] = "none"

@@ -13,7 +13,8 @@ from strop.distributed.world import ALONE, World
 from strop.engines.engine import Request
 from strop.engines.local.engine import LocalEngine
 from strop.model.load import load_policy
-from strop.model.sharding import mesh_of, shard
+from strop.model.sharding import gathered, mesh_of
+from strop.model.tensor_parallel import divide
 from strop.recipe.loading.load import load_recipe
 from strop.recipe.train.methods import METHODS
 from strop.recipe.train.model import ModelRecipe
@@ -34,6 +35,8 @@ STEPS = 20
 NONE = DistributedRecipe()
 FULL = DistributedRecipe(shard="full")
 HYBRID = DistributedRecipe(shard="hybrid", replicas=2)
+TENSOR = DistributedRecipe(tensor=2)
+TENSOR_AND_SHARD = DistributedRecipe(tensor=2, shard="full")
 
 
 class Recorded(LocalEngine):
@@ -43,6 +46,9 @@ class Recorded(LocalEngine):
     def __init__(self, recipe: ModelRecipe, said: dict[Any, Completion]) -> None:
         super().__init__(recipe.path, load_policy(recipe))
         self.said, self.replays = said, bool(said)
+
+    def publish(self, weights: Mapping[str, torch.Tensor]) -> int:
+        return super().publish({name: gathered(weight) for name, weight in weights.items()})
 
     def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion]]:
         if self.replays:
@@ -71,14 +77,14 @@ def begun(
     state.network.model.double()
     if state.critic is not None:
         state.critic.network.model.double()
-    if cut.shard != "none" and world.size > 1:
+    if cut.cuts and world.size > 1:
         mesh = mesh_of(cut, world.size, "cpu")
-        shard(state.network, mesh)
+        divide(state.network, cut, mesh)
         if state.critic is not None:
-            shard(state.critic.network, mesh)
+            divide(state.critic.network, cut, mesh)
             state.critic.optimizer = build_optimizer(state.critic.network, recipe.optim)
     engine = Recorded(recipe.model, said) if recipe.method in ONLINE else None
-    return state, build_loop(state, prepared, engine, world)[0]
+    return state, build_loop(state, prepared, engine, world.in_groups(cut.tensor))[0]
 
 
 Said = dict[str, dict[Any, Completion]]
@@ -134,6 +140,11 @@ def test_every_method_takes_the_step_of_one_process(count: int, recipes: dict[st
     [
         (2, FULL, WHOLE_RUNS),
         (4, HYBRID, ("dpo", "grpo")),
+        (2, TENSOR, WHOLE_RUNS),
+        (4, TENSOR_AND_SHARD, ("sft", "dpo", "kto", "grpo")),
+        pytest.param(2, TENSOR, tuple(METHODS), marks=pytest.mark.slow),
+        pytest.param(4, TENSOR, tuple(METHODS), marks=pytest.mark.slow),
+        pytest.param(4, TENSOR_AND_SHARD, tuple(METHODS), marks=pytest.mark.slow),
         pytest.param(4, FULL, tuple(METHODS), marks=pytest.mark.slow),
         pytest.param(4, HYBRID, tuple(METHODS), marks=pytest.mark.slow),
     ],

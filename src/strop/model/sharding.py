@@ -110,12 +110,13 @@ def _is_whole(root: torch.nn.Module) -> bool:
 
 @contextmanager
 def whole_weights(network: Network) -> Iterator[None]:
-    """Within it every process has all weights: forwards wait for nobody, so processes may make
-    different numbers of them. The weights must not be changed. Every process enters and leaves.
+    """Within it every data rank has all weights: its forwards wait for no other, so data ranks may
+    make different numbers of them; the processes of a tensor group make the same. The weights must
+    not be changed. Every process enters and leaves.
 
     A model that is not sharded is always whole.
     """
-    if not network.is_sharded:
+    if not isinstance(_root(network), FSDPModule):
         yield
         return
     root: Any = _root(network)

@@ -10,6 +10,7 @@ import transformers
 
 import strop
 from strop.distributed.world import World
+from strop.engines.engine import Engine
 from strop.errors import RecipeError, UsageError
 from strop.model.load import pick_device
 from strop.recipe.loading.load import flat
@@ -52,12 +53,28 @@ def expect_world(recipe: Recipe, world: World) -> None:
                 "rollout.source async runs in one process, and this run has several",
                 fix="set rollout.source to {kind: synchronous}, or start one process",
             )
+        if not isinstance(recipe.rollout.engine, LocalEngineRecipe) and distributed.tensor > 1:
+            raise RecipeError(
+                f"rollout.engine {recipe.rollout.engine.kind} gets whole weights, and "
+                f"run.distributed.tensor {distributed.tensor} leaves every process a part of them",
+                fix="set rollout.engine to {kind: local}, or run.distributed.tensor to 1",
+            )
         if not isinstance(recipe.rollout.engine, LocalEngineRecipe):
             raise RecipeError(
                 f"rollout.engine {recipe.rollout.engine.kind} serves one process, and this run has "
                 "several",
                 fix="set rollout.engine to {kind: local}, or start one process",
             )
+
+
+def expect_own_engine(recipe: Recipe, engine: Engine | None) -> None:
+    """Raise `UsageError` for an engine from Python where no process has whole weights for it."""
+    if engine is not None and recipe.run.distributed.tensor > 1:
+        raise UsageError(
+            "an engine of your own gets whole weights, and run.distributed.tensor "
+            f"{recipe.run.distributed.tensor} leaves every process a part of them",
+            fix="leave `engine` out, or set run.distributed.tensor to 1",
+        )
 
 
 def _expect_equal_groups(distributed: DistributedRecipe, processes: int) -> None:

@@ -21,9 +21,10 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Replicate, Shard
 
 from strop.errors import ModelError
-from strop.model.logprobs import bare
+from strop.model.logprobs import TreeScorer, bare, eval_mode
 from strop.model.network import Network, Policy, ScalarNetwork
-from strop.model.sharding import TENSOR, shard
+from strop.model.probe import probe_of
+from strop.model.sharding import TENSOR, own_part, shard
 from strop.recipe.train.run import DistributedRecipe
 
 dist: Any = torch.distributed
@@ -215,6 +216,38 @@ def divide(network: Policy | ScalarNetwork, recipe: DistributedRecipe, mesh: Dev
         shard(network, mesh[over], cpu_offload=recipe.cpu_offload)
     elif mesh.device_type != "cpu":
         network.score.find_way(bfloat16=network.bfloat16)  # the model was read on a CPU
+    if recipe.tensor > 1:
+        _expect_one_gradient(network, mesh[TENSOR])
+
+
+def _expect_one_gradient(network: Policy | ScalarNetwork, mesh: DeviceMesh) -> None:
+    """Raise `ModelError` where the processes of a tensor group find other gradients of a weight
+    that each of them has as a whole: the plan then leaves out a module that sees a part of the
+    heads, as some do in older versions of transformers."""
+    trees = probe_of(bare(network.model))
+    with eval_mode(network.model), network.arithmetic():
+        scores = network.score
+        found = scores(trees).logprobs_N if isinstance(scores, TreeScorer) else scores.finals(trees)
+        found.sum().backward()
+    named = [(n, p) for n, p in network.model.named_parameters() if _is_whole(p)]
+    own = [own_part(p if p.grad is None else p.grad).float() for _, p in named]
+    own_W2 = torch.stack([torch.stack([g.sum(), g.abs().sum()]) for g in own]).to(mesh.device_type)
+    every_TW2 = _joined(own_W2[None].movedim(0, -1), mesh).movedim(-1, 0)
+    for parameter in network.model.parameters():
+        parameter.grad = None
+    apart_W = (every_TW2 - own_W2).abs().amax((0, 2)) > 1e-3 * every_TW2[:, :, 1].amax(0)
+    if apart_W.any():
+        name = named[int(apart_W.nonzero()[0])][0]
+        raise ModelError(
+            f"transformers' plan for {type(bare(network.model)).__name__} leaves the gradient of "
+            f"{name} in parts",
+            fix=f"upgrade transformers, or {INSTEAD}",
+        )
+
+
+def _is_whole(parameter: Any) -> bool:
+    """Whether every process of a tensor group has this weight as a whole, or the same shard."""
+    return bool(parameter.requires_grad and parameter.placements[-1].is_replicate())
 
 
 def cut(network: Network, mesh: DeviceMesh) -> None:

@@ -55,6 +55,18 @@ class DistributedRecipe(Strict):
         """Whether a process holds a part of the weights."""
         return self.shard != "none" or self.tensor > 1
 
+    @model_validator(mode="before")
+    @classmethod
+    def _sequences_stay_whole(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "context" in given:
+            raise ValueError(
+                "there is no context parallelism: a tree's branches all attend to their trunk, and "
+                "a mask of that shape cannot be cut into equal pieces of the sequence; for longer "
+                "sequences set shard, tensor or activation_checkpointing, or lower "
+                "run.micro_batch_tokens"
+            )
+        return given
+
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if (self.replicas is not None) != (self.shard == "hybrid"):

@@ -93,10 +93,10 @@ def test_families_have_the_gradient_of_one_process(vocabulary: int) -> None:
         assert isinstance(several, dict), several
         for name, (logprobs_N, gradients, held) in alone.items():
             found_N, found, part = several[name]
-            assert torch.allclose(found_N, logprobs_N, atol=1e-9), name
+            assert torch.allclose(found_N, logprobs_N, atol=1e-6), name
             for weight, gradient in gradients.items():
                 apart = (found[weight] - gradient).norm() / max(1e-9, gradient.norm())
-                assert apart < 1e-9, (name, weight)
+                assert apart < 1e-6, (name, weight)  # norms are float32
             # norms are whole, and so is a vocabulary of 97
             assert 0.5 < part / held < (0.51 if vocabulary % 2 == 0 else 0.63), name
 
@@ -303,7 +303,7 @@ def test_a_plan_that_leaves_gradients_in_parts_is_refused(
         (lambda: hf.Qwen3MoeForCausalLM(hf.Qwen3MoeConfig(**SHAPE, num_experts=4)), 2, "experts"),
         (MODELS["qwen3"], 4, "does not divide its num_key_value_heads"),
         (MODELS["qwen3"], 3, "does not divide model.layers.0.self_attn.q_proj.weight"),
-        (lambda: hf.Phi3ForCausalLM(PHI), 64, "does not divide model.layers.0.mlp.gate_up_proj"),
+        (lambda: hf.Phi3ForCausalLM(PHI), 64, "does not divide model.layers.0.mlp.down_proj"),
     ],
 )
 def test_models_that_cannot_be_computed_in_parts(model: Any, tensor: int, said: str) -> None:
@@ -329,7 +329,7 @@ class Of:
         (["run.distributed.tensor=3"], 4, "4 processes are not groups of run.distributed.tensor 3"),
         ([AS_MANY, SHARDED], 2, "leaves nothing to cut by run.distributed.shard"),
         ([AS_MANY, "run.distributed={shard: hybrid, replicas: 2, tensor: 2}"], 4, "nothing to cut"),
-        (["run.distributed={shard: hybrid, replicas: 2, tensor: 2}"], 6, "3 processes of groups"),
+        (["run.distributed={shard: hybrid, replicas: 2, tensor: 2}"], 6, "3 groups of 2 processes"),
         ([AS_MANY, "model.lora.rank=4"], 2, "model.lora adds to whole matrices"),
         ([AS_MANY, "model.lora.rank=4", "model.quantize=nf4"], 2, "adds to whole matrices"),
         ([AS_MANY, "optim.optimizer=muon"], 2, "muon works on whole matrices"),

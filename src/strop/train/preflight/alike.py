@@ -86,10 +86,10 @@ def _expect_equal_groups(distributed: DistributedRecipe, processes: int) -> None
             fix="make the number of processes a multiple of run.distributed.tensor",
         )
     left = processes // tensor
-    of_groups = f" groups of {tensor}" if tensor > 1 else ""
+    them = f"{left} groups of {tensor} processes" if tensor > 1 else f"{left} processes"
     if replicas is not None and left % replicas:
         raise RecipeError(
-            f"{left} processes{of_groups} are not {replicas} equal groups",
+            f"{them} are not {replicas} equal groups",
             fix="make the number of processes a multiple of run.distributed.replicas"
             + (" times run.distributed.tensor" if tensor > 1 else ""),
         )

@@ -17,7 +17,7 @@ import yaml
 from transformers import AutoModelForCausalLM
 
 from strop.demo.model import train_tokenizer
-from strop.demo.world import all_equations, solution
+from strop.demo.world import all_equations, solution, user
 from strop.distributed.world import ALONE, World
 from strop.engines.draws import DrawKey
 from strop.engines.engine import PromptedTask, Sampling, requests_of
@@ -28,7 +28,7 @@ from strop.model.activations import kept_by_a_token
 from strop.model.load import load_policy
 from strop.model.logprobs import TreeScorer
 from strop.model.network import Policy
-from strop.model.sharding import gathered, mesh_of, own_part
+from strop.model.sharding import gathered, mesh_of, own_part, whole_weights
 from strop.model.tensor_parallel import divide, expect_plan
 from strop.recipe.loading.load import load_recipe
 from strop.recipe.train.model import ModelRecipe
@@ -39,7 +39,14 @@ from strop.types import Origin, Task
 from tests.support.families import MODELS, SHAPE, VOCABULARY, model_of, tree_of
 from tests.support.gloo import Raised, in_processes
 from tests.support.models import sharp_model
-from tests.support.runs import final_weights, metrics, same, write_recipes
+from tests.support.runs import (
+    EQUATIONS,
+    final_weights,
+    metrics,
+    same,
+    write_jsonl,
+    write_recipes,
+)
 
 TENSOR = DistributedRecipe(tensor=2)
 BOTH = DistributedRecipe(tensor=2, shard="full")
@@ -104,7 +111,6 @@ def test_families_have_the_gradient_of_one_process(vocabulary: int) -> None:
 def sampled(world: World, folder: str, cut: DistributedRecipe) -> list[Any]:
     """Answers to prompts of several lengths, what a token keeps, and log-probs by the trainer."""
     policy = load_policy(ModelRecipe(path=folder))
-    policy.model.double()
     if world.size > 1:
         divide(policy, cut, mesh_of(cut, world.size, "cpu"))
     kept = kept_by_a_token(policy)
@@ -113,7 +119,8 @@ def sampled(world: World, folder: str, cut: DistributedRecipe) -> list[Any]:
         for n in range(3)
     ]
     requests = requests_of(prompts, Sampling(max_tokens=9), DrawKey(0, "training", 1), 3)
-    answers = dict(LocalEngine("in memory", policy).generate(requests))
+    with whole_weights(policy):
+        answers = dict(LocalEngine("in memory", policy).generate(requests))
     return [kept, [answers[n] for n in range(len(requests))]]
 
 
@@ -138,7 +145,7 @@ def test_answers_are_those_of_one_process(count: int, cut: DistributedRecipe, ev
         for found, answer in zip(several[1], alone, strict=True):
             assert found.ids == answer.ids
             assert len(answer.ids) > 1
-            assert found.sampler_logprobs() == pytest.approx(answer.sampler_logprobs(), abs=1e-6)
+            assert found.sampler_logprobs() == pytest.approx(answer.sampler_logprobs(), abs=1e-5)
 
 
 def run(world: World, path: Path, options: Sequence[str], dies_at: int | None) -> None:
@@ -159,7 +166,7 @@ Start = tuple[int, Sequence[str], int | None]
 def started(path: Path, output: Path, starts: Sequence[Start], *more: str) -> Path:
     """One run of several starts."""
     for count, options, dies_at in starts:
-        shared = [f"output={output}", "run.steps=8", *more, *options]
+        shared = [f"output={output}", "run.steps=6", *more, *options]
         if count == 1:
             run(ALONE, path, shared, dies_at)
         else:
@@ -178,7 +185,7 @@ def test_killed_and_resumed(even: Path, tmp_path: Path) -> None:
     path = write_recipes(tmp_path, even)["sft"]
     alone = started(path, tmp_path / "alone", [(1, [], None)])
     unbroken = started(path, tmp_path / "unbroken", [(2, [AS_MANY], None)])
-    again = started(path, tmp_path / "again", [(2, [AS_MANY], 5), (2, [AS_MANY], None)])
+    again = started(path, tmp_path / "again", [(2, [AS_MANY], 3), (2, [AS_MANY], None)])
     ended = final_weights(unbroken)
     assert same(ended, final_weights(again))
     assert furthest(ended, final_weights(alone)) < 1e-5
@@ -197,41 +204,44 @@ def test_killed_and_resumed(even: Path, tmp_path: Path) -> None:
 def test_resumed_by_others(method: str, more: list[str], even: Path, tmp_path: Path) -> None:
     path = write_recipes(tmp_path, even)[method]
     alone = started(path, tmp_path / "alone", [(1, [], None)], *more)
-    several = [(4, [AS_MANY, SHARDED], 3), (2, [AS_MANY], 5), (2, [SHARDED], 7), (1, [], None)]
+    several = [(4, [AS_MANY, SHARDED], 3), (2, [AS_MANY], 5), (1, [], None)]
     parts = started(path, tmp_path / "several", several, *more)
-    back = [(1, [], 3), (4, [AS_MANY], 5), (4, [AS_MANY, SHARDED], None)]
-    others = started(path, tmp_path / "back", back[1:], *more)
+    back = [(2, [], 3), (4, [AS_MANY], 5), (4, [AS_MANY, SHARDED], None)]
+    others = started(path, tmp_path / "back", back, *more)
     for found in (parts, others):
         assert furthest(final_weights(found), final_weights(alone)) < 1e-5
 
 
 def test_an_online_run_samples_for_itself(even: Path, tmp_path: Path) -> None:
-    """Each tensor group its share, with a suite in between."""
-    (tmp_path / "suite.yaml").write_text(
-        yaml.safe_dump(
-            {
-                "name": "dev",
-                "tasks": [
-                    {
-                        "kind": "generate",
-                        "name": "said",
-                        "data": "tasks.jsonl",
-                        "limit": 5,
-                        "scores": [{"function": "contains"}],
-                        "sampling": {"max_tokens": 6},
-                    }
-                ],
-            }
-        )
-    )
+    """Each tensor group its share of the prompts, and a suite that is measured in between."""
     path = write_recipes(tmp_path, even)["grpo"]
+    others = [e for e in all_equations()[7::53] if e not in EQUATIONS][:5]
+    write_jsonl(tmp_path / "few.jsonl", [{"prompt": user(e)} for e in others])
+    (tmp_path / "letters.py").write_text(
+        "def letters(prompts, completions, **columns):\n"
+        "    return [sum(map(ord, c[-1]['content'])) for c in completions]  # of every letter\n"
+    )
+    task = {
+        "kind": "generate",
+        "name": "said",
+        "data": "few.jsonl",
+        "sampling": {"temperature": 1.0, "max_tokens": 6},
+        "scores": [{"function": "letters", "file": "letters.py"}],
+    }
+    suite = tmp_path / "suite.yaml"
+    suite.write_text(yaml.safe_dump({"name": "dev", "seed": 5, "tasks": [task]}))
     asked = ["run.steps=3", "run.batch_size=3"]
+    asked += [f"dev={{suite: {suite}, metric: said/letters, every: 2}}"]
     alone = started(path, tmp_path / "alone", [(1, [], None)], *asked)
     several = started(path, tmp_path / "several", [(4, [AS_MANY], None)], *asked)
-    for row, also in zip(metrics(alone), metrics(several), strict=True):
-        assert also["reward"] == pytest.approx(row["reward"])
-        assert also["completions/mean_length"] == row["completions/mean_length"]
-        assert also["loss"] == pytest.approx(row["loss"], rel=1e-3, abs=1e-6)
+    rows = list(zip(metrics(alone), metrics(several), strict=True))
+    assert [row["step"] for row, _ in rows if row.get("dev/said/letters", 0) > 99] == [0, 2, 3]
+    for row, also in rows:
+        assert also.get("dev/said/letters") == pytest.approx(row.get("dev/said/letters"))
+        if row["step"]:
+            assert also["reward"] == pytest.approx(row["reward"])
+            assert also["completions/mean_length"] == row["completions/mean_length"]
+            assert also["loss"] == pytest.approx(row["loss"], rel=1e-3, abs=1e-6)
     assert furthest(final_weights(alone), final_weights(several)) < 1e-4
 
 

@@ -80,6 +80,7 @@ def begun(
     if cut.cuts and world.size > 1:
         mesh = mesh_of(cut, world.size, "cpu")
         divide(state.network, cut, mesh)
+        state.optimizer = build_optimizer(state.network, recipe.optim)
         if state.critic is not None:
             divide(state.critic.network, cut, mesh)
             state.critic.optimizer = build_optimizer(state.critic.network, recipe.optim)
@@ -170,12 +171,15 @@ def test_a_sharded_adapter_takes_the_step_of_one_process(
     expect_equal(alone, in_processes(2, gradients, asked, said, FULL, *options))
 
 
-def trained(world: World, path: Path, said: dict[Any, Completion]) -> dict[str, torch.Tensor]:
+def trained(
+    world: World, path: Path, said: dict[Any, Completion], cut: DistributedRecipe = NONE
+) -> dict[str, torch.Tensor]:
     """The weights after a whole run."""
     options = ["run.batch_size=6", f"run.steps={STEPS}", "optim.learning_rate=1e-4"]
-    state, steps = begun(path, world, f"run-{world.size}", said, *options)
+    state, steps = begun(path, world, f"run-{world.size}", said, *options, cut=cut)
     assert len(list(steps)) == STEPS
-    return {name: p.detach().clone() for name, p in state.network.model.named_parameters()}
+    weights = state.network.model.named_parameters()
+    return {name: gathered(p.detach()).clone() for name, p in weights}
 
 
 @pytest.mark.slow
@@ -187,6 +191,19 @@ def test_a_whole_run_ends_with_the_weights_of_one_process(
     said: dict[Any, Completion] = {}
     alone = trained(ALONE, recipes[method], said)
     for several in in_processes(count, trained, recipes[method], said):
+        assert isinstance(several, dict), several
+        for name, weight in alone.items():
+            assert float((several[name] - weight).abs().max()) <= 1e-5, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["sft", "dpo"])
+@pytest.mark.parametrize(("count", "cut"), [(2, TENSOR), (4, TENSOR_AND_SHARD)])
+def test_a_whole_run_in_tensor_groups_ends_with_the_weights_of_one_process(
+    count: int, cut: DistributedRecipe, method: str, recipes: dict[str, Path]
+) -> None:
+    alone = trained(ALONE, recipes[method], {})
+    for several in in_processes(count, trained, recipes[method], {}, cut):
         assert isinstance(several, dict), several
         for name, weight in alone.items():
             assert float((several[name] - weight).abs().max()) <= 1e-5, name

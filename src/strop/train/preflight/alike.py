@@ -16,7 +16,6 @@ from strop.recipe.loading.load import flat
 from strop.recipe.train.engine import LocalEngineRecipe
 from strop.recipe.train.methods import Recipe
 from strop.recipe.train.online import OnlineRecipe
-from strop.recipe.train.source import AsynchronousRecipe
 
 HOW = "start it with `strop train RECIPE --nproc N`, or with torchrun"
 
@@ -49,17 +48,13 @@ def expect_world(recipe: Recipe, world: World) -> None:
             "there already",
             fix="leave cpu_offload out, or set model.device to cuda",
         )
-    if isinstance(recipe, OnlineRecipe):
-        if isinstance(recipe.rollout.source, AsynchronousRecipe):
+    if isinstance(recipe, OnlineRecipe) and distributed.shard != "none":
+        engine = recipe.rollout.engine
+        if not isinstance(engine, LocalEngineRecipe) and engine.sync == "ipc":
             raise RecipeError(
-                "rollout.source async runs in one process, and this run has several",
-                fix="set rollout.source to {kind: synchronous}, or start one process",
-            )
-        if not isinstance(recipe.rollout.engine, LocalEngineRecipe):
-            raise RecipeError(
-                f"rollout.engine {recipe.rollout.engine.kind} serves one process, and this run has "
-                "several",
-                fix="set rollout.engine to {kind: local}, or start one process",
+                "rollout.engine.sync ipc lets servers read the trainer's own weights, and "
+                f"run.distributed.shard {distributed.shard} leaves no process all of them",
+                fix="set sync to broadcast or disk, or run.distributed.shard to none",
             )
 
 

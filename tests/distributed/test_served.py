@@ -45,7 +45,7 @@ def part(world: World, path: Path, options: Sequence[str], ends_after: int, resu
 def options_of(output: Path, url: str, *more: str) -> list[str]:
     """Three prompts a step over two processes: one asks for one of them."""
     sampling = f"rollout={{group_size: 4, max_tokens: 12, engine: {{kind: vllm, url: '{url}'}}}}"
-    steps = [f"run.steps={STEPS}", "run.batch_size=3", "optim.learning_rate=1e-3"]
+    steps = [f"run.steps={STEPS}", "run.batch_size=3", "optim.learning_rate=1e-4"]
     return [f"output={output}", sampling, *steps, *more]
 
 
@@ -149,6 +149,7 @@ def test_servers_cannot_read_weights_that_are_cut(recipes: dict[str, Path]) -> N
 
 def _without_servers(world: World, path: Path, options: Sequence[str]) -> Any:
     """As `part`; on all but the first process no server answers once the run has begun."""
+
     def unreachable(self: Any, request: Any, server: Any) -> Any:
         raise HttpError("no route to host", where=server.url)
 

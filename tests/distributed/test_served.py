@@ -57,7 +57,7 @@ def expect_equal(run: Path, other: Path) -> None:
         (one["step"], one["completion"]) for one in also
     ]
     for row, same in zip(metrics(run), metrics(other), strict=True):
-        assert row.keys() == same.keys()
+        assert row.keys() >= same.keys()  # an asynchronous source says more
         for name in ("reward", "reward_std", "num_tokens", "entropy", "loss", "grad_norm"):
             assert row[name] == pytest.approx(same[name], rel=1e-3, abs=1e-5), name
     right = final_weights(other)

@@ -41,7 +41,8 @@ def there_and_back(method: str, system: str, folder: Path, **more: Any) -> tuple
         write_jsonl(folder / "feedback.jsonl", text_rows("feedback"))
     objective = {"objective": OBJECTIVES[method]} if method in OBJECTIVES else {}
     first = recipe_of(
-        method, folder, optim=OPTIM, model={"path": "org/model", "revision": "v2", "lora": LORA, **more},
+        method, folder, optim=OPTIM,
+        model={"path": "org/model", "revision": "v2", "lora": LORA, **more},
         run={"epochs": 3, "batch_size": 4, "save_every": 5, "keep_checkpoints": 3},
         **objective,
     )  # fmt: skip

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from strop.distributed.launch import expect_place
+from strop.errors import UsageError
 from tests.support.runs import final_weights, metrics
 
 STEPS = 120
@@ -148,3 +150,27 @@ def test_nproc_within_torchrun_is_refused(sft: tuple[Path, list[str]]) -> None:
     )  # fmt: skip
     assert ran.returncode == 2
     assert "leave --nproc out" in ran.stderr
+
+
+PLACE = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "h", "MASTER_PORT": "9"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"RANK": None}, "WORLD_SIZE is set and RANK is not"),
+        ({"RANK": "zwei"}, "RANK is 'zwei', which is no number"),
+        ({"LOCAL_RANK": "-1"}, "LOCAL_RANK is '-1', which is no number"),
+        ({"RANK": "2"}, "RANK 2 is none of WORLD_SIZE 2 processes, 0 to 1"),
+        ({"WORLD_SIZE": "0", "RANK": "0"}, "no process takes part"),
+        ({"MASTER_PORT": "70000"}, "MASTER_PORT 70000 is no port"),
+    ],
+)
+def test_an_environment_that_names_no_place_is_refused(
+    changed: dict[str, str | None], said: str
+) -> None:
+    """Torch would wait for processes that never come, or leave a traceback."""
+    expect_place(PLACE)
+    told = {name: value for name, value in {**PLACE, **changed}.items() if value is not None}
+    with pytest.raises(UsageError, match=said):
+        expect_place(told)

@@ -57,7 +57,7 @@ def expect_equal(run: Path, other: Path) -> None:
         (one["step"], one["completion"]) for one in also
     ]
     for row, same in zip(metrics(run), metrics(other), strict=True):
-        assert row.keys() >= same.keys()  # an asynchronous source says more
+        assert row.keys() >= same.keys() - {"mismatch/logprob_difference"}
         for name in ("reward", "reward_std", "num_tokens", "entropy", "loss", "grad_norm"):
             assert row[name] == pytest.approx(same[name], rel=1e-3, abs=1e-5), name
     right = final_weights(other)
@@ -65,33 +65,42 @@ def expect_equal(run: Path, other: Path) -> None:
         assert torch.allclose(weight, right[name], atol=1e-5), name
 
 
+CUT = ("run.distributed.shard=full",)
+ADAPTER = ("model.lora.rank=4", "rollout.parity_every=2")
+
+
+@pytest.mark.parametrize(
+    ("given", "cases"),
+    [
+        (ADAPTER, [(), (f"{ASYNC}0}}",)]),
+        ((), [CUT]),
+        pytest.param(ADAPTER, [CUT], marks=pytest.mark.slow),
+        pytest.param(
+            ("rollout.engine.sync=broadcast",), [(), (*CUT, f"{ASYNC}0}}")], marks=pytest.mark.slow
+        ),
+    ],
+)
 def test_two_processes_sample_and_learn_as_one(
-    recipes: dict[str, Path], model_folder: Path, tmp_path: Path
+    given: Sequence[str],
+    cases: Sequence[Sequence[str]],
+    recipes: dict[str, Path],
+    model_folder: Path,
+    tmp_path: Path,
 ) -> None:
-    """By an adapter, by whole weights, by weights that are cut, and ahead of the trainer."""
-    cases = {
-        "adapter": ["model.lora.rank=4", "rollout.parity_every=2"],
-        "disk": [],
-        "broadcast": ["rollout.engine.sync=broadcast"],
-    }
-    more = {
-        "adapter": {"plain": [], "async": [f"{ASYNC}0}}"], "cut": ["run.distributed.shard=full"]},
-        "disk": {"cut": ["run.distributed.shard=full"]},
-        "broadcast": {"cut": ["run.distributed.shard=full", f"{ASYNC}0}}"]},
-    }
+    """By an adapter, by whole weights, by weights that are cut, and by a source that may be ahead
+    of the trainer."""
     with process(model_folder) as url:
-        for name, given in cases.items():
-            alone = tmp_path / name
-            part(ALONE, recipes["grpo"], options_of(alone, url, *given), 0, False)
-            for how, added in more[name].items():
-                output = tmp_path / f"{name}-{how}"
-                options = options_of(output, url, *given, *added)
-                assert in_processes(2, part, recipes["grpo"], options, 0, False) == [[], []]
-                expect_equal(output, alone)
-                assert not (output / "engine").exists()
-                checks = json.loads((output / "lineage.json").read_text())["self_check"]
-                assert checks["sampler_mismatch"] < 1e-5
-                assert checks["engine"]["servers"] == [url]
+        alone = tmp_path / "alone"
+        part(ALONE, recipes["grpo"], options_of(alone, url, *given), 0, False)
+        for number, added in enumerate(cases):
+            output = tmp_path / f"two-{number}"
+            options = options_of(output, url, *given, *added)
+            assert in_processes(2, part, recipes["grpo"], options, 0, False) == [[], []]
+            expect_equal(output, alone)
+            assert not (output / "engine").exists()
+            checks = json.loads((output / "lineage.json").read_text())["self_check"]
+            assert checks["sampler_mismatch"] < 1e-5
+            assert checks["engine"]["servers"] == [url]
 
 
 def test_an_asynchronous_run_goes_on_with_other_numbers_and_loses_no_prompt(
@@ -103,12 +112,8 @@ def test_an_asynchronous_run_goes_on_with_other_numbers_and_loses_no_prompt(
         given = ["model.lora.rank=4", f"{ASYNC}2}}", "run.steps=9"]
         options = options_of(output, url, *given)
         for count, ends_after in ((2, 3), (1, 6), (3, 0)):
-            if count == 1:
-                first = in_processes(1, part, recipes["grpo"], options, ends_after, True)[0]
-            else:
-                first = in_processes(
-                    count, part, recipes["grpo"], options, ends_after, ends_after != 3
-                )[0]
+            resume = ends_after != 3
+            first = in_processes(count, part, recipes["grpo"], options, ends_after, resume)[0]
             if ends_after:
                 assert isinstance(first, Raised)
                 assert (first.kind, first.exit_code) == ("StoppedBySignal", 143), first

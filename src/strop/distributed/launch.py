@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import FrameType
 
 from strop.errors import TrainingError, UsageError
@@ -31,6 +31,30 @@ POLLED_EVERY = 0.1
 def launched() -> bool:
     """Whether this process was started as one of several."""
     return "WORLD_SIZE" in os.environ
+
+
+def expect_place(environment: Mapping[str, str]) -> None:
+    """Raise `UsageError` where the environment does not say which process of how many this is."""
+    fix = "start all processes with torchrun or --nproc, or unset WORLD_SIZE"
+    for name in NAMES:
+        if name not in environment:
+            raise UsageError(f"WORLD_SIZE is set and {name} is not", fix=fix)
+    numbers = {}
+    for name in NAMES:
+        if name != "MASTER_ADDR":
+            told = environment[name]
+            if not (told.isascii() and told.isdecimal()):
+                raise UsageError(f"{name} is {told!r}, which is no number", fix=fix)
+            numbers[name] = int(told)
+    size, rank, port = (numbers[name] for name in ("WORLD_SIZE", "RANK", "MASTER_PORT"))
+    if not size:
+        raise UsageError("WORLD_SIZE is 0: no process takes part", fix=fix)
+    if rank >= size:
+        raise UsageError(
+            f"RANK {rank} is none of WORLD_SIZE {size} processes, 0 to {size - 1}", fix=fix
+        )
+    if not 0 < port < 2**16:
+        raise UsageError(f"MASTER_PORT {port} is no port", fix=fix)
 
 
 def speaks() -> bool:

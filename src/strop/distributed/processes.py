@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,9 +15,9 @@ from typing import Any, TypeVar
 import torch
 from torch.distributed.tensor import DTensor
 
-from strop.distributed.launch import NAMES, launched
+from strop.distributed.launch import expect_place, launched
 from strop.distributed.world import ALONE, Counts, Gathered, World
-from strop.errors import OtherProcessError, StropError, UsageError
+from strop.errors import OtherProcessError, StropError
 from strop.losses.metrics import Metric, merge
 
 dist: Any = torch.distributed
@@ -160,7 +161,13 @@ def expected_others() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise OtherProcessError(None, str(error).splitlines()[0], 1) from error
+        raise OtherProcessError(None, _plainly(str(error)), 1) from error
+
+
+def _plainly(said: str) -> str:
+    """What gloo says happened, without the place in its source and its advice."""
+    first = re.sub(r"^\[[^\]]*\.cc:\d+\] ", "", said.splitlines()[0] if said else said)
+    return first.split(". This is typically")[0]
 
 
 def join(seconds: float = 1800.0) -> World:
@@ -170,12 +177,7 @@ def join(seconds: float = 1800.0) -> World:
     """
     if not launched():
         return ALONE
-    missing = [name for name in NAMES if name not in os.environ]
-    if missing:
-        raise UsageError(
-            f"WORLD_SIZE is set and {missing[0]} is not",
-            fix="start all processes with torchrun or --nproc, or unset WORLD_SIZE",
-        )
+    expect_place(os.environ)
     waits = timedelta(seconds=seconds)
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))

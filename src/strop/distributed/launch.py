@@ -24,6 +24,9 @@ NAMES = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 GRACE = 40.0
 """Seconds that the others have to end by themselves once one has failed."""
+HURRY = 5.0
+"""Seconds that all have to end once they were told twice: one that waits for another in torch's
+code does not see signals."""
 
 POLLED_EVERY = 0.1
 
@@ -74,15 +77,17 @@ def launch(arguments: Sequence[str], processes: int) -> int:
             fix="leave --nproc out",
         )
     running = _start(arguments, processes)
+    told: list[int] = []
 
     def forward(number: int, frame: FrameType | None) -> None:
+        told.append(number)
         for process in running:
             if process.poll() is None:
                 process.send_signal(number)
 
     before = {n: signal.signal(n, forward) for n in (signal.SIGTERM, signal.SIGINT)}
     try:
-        return _wait(running)
+        return _wait(running, told)
     finally:
         for process in running:
             process.kill()
@@ -113,19 +118,25 @@ def _start(arguments: Sequence[str], processes: int) -> list[subprocess.Popen[by
     ]
 
 
-def _wait(running: Sequence[subprocess.Popen[bytes]]) -> int:
-    """The exit code of the first that failed, or 0; those that outlive it by `GRACE` are killed."""
-    failed: int | None = None
+def _wait(running: Sequence[subprocess.Popen[bytes]], told: Sequence[int]) -> int:
+    """The exit code of the first that failed, or 0; those that outlive it by `GRACE` are killed, as
+    are those that outlive the second of the signals that they were `told` by `HURRY`."""
+    failed, hurried = None, False
     until = float("inf")
     while any(process.poll() is None for process in running):
+        now = time.monotonic()
         if failed is None:
             failed = next((r for r, p in enumerate(running) if p.poll() not in (None, 0)), None)
-            until = float("inf") if failed is None else time.monotonic() + GRACE
-        if time.monotonic() > until:
+            until = until if failed is None else min(until, now + GRACE)
+        if len(told) > 1 and not hurried:
+            hurried, until = True, min(until, now + HURRY)
+        if now > until:
             for process in running:
                 process.kill()
         time.sleep(POLLED_EVERY)
     codes = [process.wait() for process in running]
+    if hurried and any(codes):
+        return 128 + told[0]
     killed = [(rank, code) for rank, code in enumerate(codes) if code < 0]
     ended = next(((rank, code) for rank, code in killed if failed in (None, rank)), None)
     if ended is not None:

@@ -6,7 +6,9 @@ import os
 import re
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -27,6 +29,9 @@ T = TypeVar("T")
 
 TOLD_WITHIN = 20.0
 """Seconds that a process which failed tries to tell the others why."""
+
+TOLD_OF_WAITING = 60.0
+"""Seconds of waiting for others to come, after which it is said."""
 
 BUCKET = 2**24
 """Elements that are added up over the processes at once."""
@@ -182,9 +187,32 @@ def join(seconds: float = 1800.0) -> World:
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    with expected_others():
-        dist.init_process_group(backend, timeout=waits)
-        return Processes(dist.new_group(backend="gloo", timeout=waits))
+
+    def meet() -> World:
+        with expected_others():
+            dist.init_process_group(backend, timeout=waits)
+            return Processes(dist.new_group(backend="gloo", timeout=waits))
+
+    return _interruptibly(meet, "{MASTER_ADDR}:{MASTER_PORT}".format_map(os.environ))
+
+
+def _interruptibly(meet: Callable[[], World], place: str) -> World:
+    """Meet the others while this thread waits: it alone sees signals, and torch would keep it from
+    them until all have come."""
+    met: Future[World] = Future()
+
+    def work() -> None:
+        try:
+            met.set_result(meet())
+        except BaseException as error:  # noqa: BLE001 - the thread that waits has to be told
+            met.set_exception(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    with suppress(TimeoutError):
+        return met.result(TOLD_OF_WAITING)
+    size = os.environ["WORLD_SIZE"]
+    warnings.warn(f"still waiting for all of {size} processes to meet at {place}", stacklevel=3)
+    return met.result()
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from strop.model.arithmetic import Precision
 from strop.model.load import critic_recipe, load_policy, load_scalar, pick_device
 from strop.model.network import Policy, switch_off_dropout
 from strop.model.reference import Reference
-from strop.model.sharding import mesh_of, shard, whole_weights
+from strop.model.sharding import Cut, mesh_of, whole_weights
 from strop.recipe.train.engine import LocalEngineRecipe, ServedRecipe, VllmRecipe
 from strop.recipe.train.methods import Recipe, method_of
 from strop.recipe.train.model import ModelRecipe
@@ -59,36 +59,26 @@ def build_state(
     that are sharded, this process's part."""
     method, distributed = method_of(recipe), recipe.run.distributed
     load = load_scalar if method.scalar_head else load_policy
-    mesh = None
+    cut = None
     if distributed.shard != "none":
         mesh = mesh_of(distributed, world.size, pick_device(start.device))
-    start = _placed(start, recipe)
-    network = load(start, recipe.template, seed=recipe.seed)
+        cut = Cut(mesh, distributed.cpu_offload)
+    network = load(start, recipe.template, seed=recipe.seed, cut=cut)
     if method.compares_logprobs:
         switch_off_dropout(network.model)
-    if mesh is not None:
-        shard(network, mesh, cpu_offload=distributed.cpu_offload)
     state = TrainState(network, build_optimizer(network, recipe.optim, muon=muon))
     if recipe.critic is not None:
         critic = load_scalar(
-            critic_recipe(recipe.critic.path, recipe.critic.lora, _placed(recipe.model, recipe)),
+            critic_recipe(recipe.critic.path, recipe.critic.lora, recipe.model),
             recipe.template,
             seed=recipe.seed + 1,
+            cut=cut,
         )
         switch_off_dropout(critic.model)
-        if mesh is not None:
-            shard(critic, mesh, cpu_offload=distributed.cpu_offload)
         scale = recipe.critic.learning_rate / recipe.optim.learning_rate
         optim = recipe.optim.model_copy(update={"optimizer": "adamw"})
         state.critic = Critic(critic, build_optimizer(critic, optim), scale)
     return state
-
-
-def _placed(model: ModelRecipe, recipe: Recipe) -> ModelRecipe:
-    """The model, read into host memory if it is sharded: each layer goes to its device when it is
-    cut."""
-    sharded = recipe.run.distributed.shard != "none"
-    return model.model_copy(update={"device": "cpu"}) if sharded else model
 
 
 def build_loop(

@@ -167,7 +167,6 @@ class TrainRecipe(Strict):
         refused = {
             "optim.optimizer muon works on whole matrices": self.optim.optimizer == "muon",
             "model.lora.dora takes norms of whole matrices": any(lora.dora for lora in adapters),
-            "model.quantize packs matrices as they are read": self.model.quantize is not None,
         }
         for why, is_so in refused.items():
             if is_so:

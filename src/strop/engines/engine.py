@@ -138,12 +138,23 @@ class Chances:
     problem: str = ""
 
 
-class Engine(Protocol):
-    """Generates answers: a model in this process, a server, recorded answers. A method that an
-    engine does not support raises `UsageError`."""
+class RolloutEngine(Protocol):
+    """What training asks of an engine: answers, from the weights that were published."""
 
     def identity(self) -> Mapping[str, Any]:
         """Identifies the engine; has `path` and `sha256` if there are weights."""
+
+    def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
+        """(index of the request, its answer), one by one as they finish; a `Completion` if the
+        engine returns tokens. An answer depends on its request alone, not on the other requests."""
+
+    def publish(self, weights: Mapping[str, torch.Tensor]) -> int:
+        """Load these weights, by parameter name; returns the new version of the policy."""
+
+
+class Engine(RolloutEngine, Protocol):
+    """Generates answers: a model in this process, a server, recorded answers. A method that an
+    engine does not support raises `UsageError`."""
 
     def with_template(self, template: TemplateRecipe) -> Engine:
         """The same engine with a suite's chat template."""
@@ -152,19 +163,12 @@ class Engine(Protocol):
         """The tasks' prompts as this engine renders them; raises if the longest leaves no room for
         an answer."""
 
-    def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
-        """(index of the request, its answer), one by one as they finish; a `Completion` if the
-        engine returns tokens. An answer depends on its request alone, not on the other requests."""
-
     def score(self, trees: Sequence[Tree]) -> list[tuple[float, ...]]:
         """Log-probs of the supervised tokens of every branch, branch by branch, nats, at
         temperature 1."""
 
     def choose(self, prompts: Sequence[PromptedTask], options: Sequence[str]) -> list[Chances]:
         """How likely each answer begins with each of the options."""
-
-    def publish(self, weights: Mapping[str, torch.Tensor]) -> int:
-        """Load these weights, by parameter name; returns the new version of the policy."""
 
     def policy(self) -> Policy:
         """The model itself, for tasks that read whole distributions over the vocabulary."""

@@ -200,6 +200,17 @@ def test_every_key_is_carried_or_named(system: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("system", EXPORTERS)
+def test_the_commit_of_a_model_is_carried_where_a_system_can_say_it(
+    system: str, tmp_path: Path
+) -> None:
+    values = changed(base("sft", tmp_path), "model.path", "org/model")
+    made = export(load_recipe(changed(values, "model.revision", "v7")), system)
+    carried = system not in ("verl", "openrlhf")
+    assert carried == any("v7" in text for text in made.files.values())
+    assert carried != any("`model.revision`" in line for line in made.lost)
+
+
+@pytest.mark.parametrize("system", EXPORTERS)
 @pytest.mark.parametrize("key", AT_ONCE)
 def test_keys_that_are_read_together(system: str, key: str, tmp_path: Path) -> None:
     method, more = AT_ONCE[key]

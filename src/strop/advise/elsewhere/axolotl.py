@@ -84,6 +84,7 @@ def _model(keys: Keys, family: str) -> Arguments:
     quantized = keys.take("model.quantize") is not None
     chosen: Arguments = {
         "base_model": keys.take("model.path"),
+        **keys.taken("model.revision", "revision_of_model"),
         "trust_remote_code": keys.take("model.trust_remote_code"),
     }
     if keys.take("model.tokenizer") is not None:

@@ -102,6 +102,11 @@ class Keys:
         self._carried.add(name)
         return self.at(name)
 
+    def taken(self, name: str, there: str) -> dict[str, Any]:
+        """The value of a key under its name `there`; nothing where it is not set."""
+        value = self.take(name)
+        return {} if value is None else {there: value}
+
     def lose(self, name: str, why: str) -> None:
         """A key that is not carried over for this reason; said if it is set."""
         self._lost[name] = why

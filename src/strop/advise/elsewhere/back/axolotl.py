@@ -83,6 +83,7 @@ def _model(foreign: Foreign) -> Values:
             foreign.say(f"`{name}`: strop computes in float32 or bfloat16")
     made: Values = without_none({
         "path": foreign.take("base_model"),
+        "revision": foreign.take("revision_of_model"),
         "tokenizer": foreign.take("tokenizer_config"),
         "dtype": "bfloat16" if bfloat16 else "float32",
         "gradient_checkpointing": bool(foreign.take("gradient_checkpointing", False)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -85,10 +86,13 @@ def test_greedy_is_the_cpus() -> None:
     assert ids[0] == ids[1]
 
 
-def five_losses(recipe: dict[str, str]) -> list[float]:
+def five_losses(
+    recipe: dict[str, str], optimizer_name: Literal["adamw", "adamw_8bit"] = "adamw"
+) -> list[float]:
     policy = load_policy(ModelRecipe.model_validate(recipe))
     assert policy.device.type == recipe["device"]
-    optimizer = build_optimizer(policy, OptimRecipe(learning_rate=1e-3))
+    optim = OptimRecipe(learning_rate=1e-3, optimizer=optimizer_name)
+    optimizer = build_optimizer(policy, optim)
     method = SupervisedMethod(policy, [tree_of(random.Random(1), 2, 12)], 10**6)
     updater = Updater(TrainState(policy, optimizer), 1.0)
     return [
@@ -104,6 +108,14 @@ def test_five_steps_are_those_of_the_cpu(model_folder: Path, dtype: str, apart: 
     found = five_losses({"path": str(model_folder), "device": "cuda", "dtype": dtype})
     assert expected[-1] < 0.97 * expected[0]
     assert found == pytest.approx(expected, rel=apart)
+
+
+def test_moments_of_eight_bits_train_as_on_the_cpu(wide_folder: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    on_cpu = five_losses({"path": str(wide_folder), "device": "cpu"}, "adamw_8bit")
+    found = five_losses({"path": str(wide_folder), "device": "cuda"}, "adamw_8bit")
+    assert on_cpu[-1] < 0.97 * on_cpu[0]
+    assert found == pytest.approx(on_cpu, rel=3e-3)
 
 
 @pytest.mark.parametrize(

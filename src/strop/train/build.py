@@ -78,7 +78,9 @@ def build_state(
         if mesh is not None:
             shard(critic, mesh, cpu_offload=distributed.cpu_offload)
         scale = recipe.critic.learning_rate / recipe.optim.learning_rate
-        optim = recipe.optim.model_copy(update={"optimizer": "adamw"})
+        optim = recipe.optim
+        if optim.optimizer == "muon":  # which takes matrices of the policy alone
+            optim = optim.model_copy(update={"optimizer": "adamw"})
         state.critic = Critic(critic, build_optimizer(critic, optim), scale)
     return state
 

@@ -51,7 +51,7 @@ WHY: Mapping[str, str] = {
     "value.revision": "which commit of a hub model is read is said in that system's own way",
     "model.device": "the device is chosen by the system itself",
     "model.offload_activations": "what checkpointing keeps stays on the device there",
-    "optim.optimizer": "AdamW trains all weights there",
+    "optim.optimizer": "AdamW with float32 moments trains all weights there",
     "run.skip_nonfinite": "an update that is not finite is not left out there",
     "run.micro_batch_tokens": "a forward is counted in records there, not in tokens",
     "run.distributed.": "set that system's own launcher and sharding",

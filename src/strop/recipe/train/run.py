@@ -20,9 +20,11 @@ class OptimRecipe(Strict):
     """Warm-up, then a schedule that ends at `final_ratio` times the learning rate.
 
     `muon` takes the hidden matrices of a full fine-tune (momentum 0.95); AdamW takes the rest.
+    `adamw_8bit` keeps AdamW's moments of large tensors in 8 bits (bitsandbytes: Dettmers et al.
+    2022, arXiv 2110.02861); those of embeddings and small tensors stay float32.
     """
 
-    optimizer: Literal["adamw", "muon"] = "adamw"
+    optimizer: Literal["adamw", "adamw_8bit", "muon"] = "adamw"
     learning_rate: float = Field(gt=0)
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup_ratio: float = Field(0.05, ge=0, lt=1)
@@ -166,6 +168,9 @@ class TrainRecipe(Strict):
         adapters = [lora for lora in (self.model.lora, self.critic and self.critic.lora) if lora]
         refused = {
             "optim.optimizer muon works on whole matrices": self.optim.optimizer == "muon",
+            "optim.optimizer adamw_8bit quantizes moments of whole tensors": (
+                self.optim.optimizer == "adamw_8bit"
+            ),
             "model.lora.dora takes norms of whole matrices": any(lora.dora for lora in adapters),
             "model.quantize packs matrices as they are read": self.model.quantize is not None,
         }

@@ -17,6 +17,7 @@ from strop.recipe.train.methods import Online, Recipe, method_of
 from strop.recipe.train.online import OnlineRecipe, PolicyRecipe
 from strop.recipe.train.source import AsynchronousRecipe
 from strop.rollout.overlong import NAME as OVERLONG
+from strop.train.loop.eight_bit import expect_bitsandbytes
 from strop.train.methods.policy_gradient import loss_of
 
 CAREFUL_RATE = 1e-4
@@ -50,6 +51,8 @@ def refuse(recipe: Recipe, *, force: bool) -> None:
         _refuse_useless_groups(recipe)
     _refuse_unfed_alarms(recipe)
     _refuse_offloading_to_itself(recipe)
+    if recipe.optim.optimizer == "adamw_8bit":
+        expect_bitsandbytes()
     if method.compares_logprobs and recipe.model.lora is not None and recipe.model.lora.dropout > 0:
         raise RecipeError(
             f"model.lora.dropout is set, but method {recipe.method} compares log-probs, which "

@@ -78,8 +78,8 @@ def _layers(network: Network) -> Iterator[torch.nn.Module]:
     found = layers_of(model)
     if found is None:
         raise ModelError(
-            f"the {decoder_layers(model)} decoder layers of {type(model).__name__} cannot be found, so it cannot "
-            "be sharded",
+            f"the {decoder_layers(model)} decoder layers of {type(model).__name__} cannot be "
+            "found, so it cannot be sharded",
             fix="set run.distributed.shard to none",
         )
     return iter(found)

@@ -68,7 +68,8 @@ class RunRecipe(Strict):
     `save_every` 0 writes only the final checkpoint. `skip_nonfinite` updates in a row may be left
     out because loss or gradient is NaN or infinite; after one more, the run goes back to its last
     checkpoint, once, and continues with other data. `sinks` are trackers that also get every row of
-    the log; they send nothing off this machine unless the environment tells them to.
+    the log; they send nothing off this machine unless the environment tells them to. `compile` has
+    torch compile the decoder layers, once for rows of any length.
     """
 
     steps: int | None = Field(None, ge=1)
@@ -79,6 +80,7 @@ class RunRecipe(Strict):
     keep_checkpoints: int = Field(2, ge=1)
     skip_nonfinite: int = Field(3, ge=0)
     sinks: list[Literal["mlflow", "wandb", "trackio"]] = Field(default_factory=list)
+    compile: bool = False
     distributed: DistributedRecipe = DistributedRecipe()
 
     @model_validator(mode="after")
@@ -160,6 +162,19 @@ class TrainRecipe(Strict):
                 if isinstance(named, dict):
                     return {**given, "model": {**named, "gradient_checkpointing": True}}
         return given
+
+    @model_validator(mode="after")
+    def _compiles_what_it_can(self) -> Self:
+        if not self.run.compile:
+            return self
+        refused = {
+            "run.distributed.shard cuts the layers": self.run.distributed.shard != "none",
+            "model.quantize reads layers in 4 bits": self.model.quantize is not None,
+        }
+        for why, is_so in refused.items():
+            if is_so:
+                raise ValueError(f"{why}, and run.compile takes whole ones: drop one of the two")
+        return self
 
     @model_validator(mode="after")
     def _shards_what_it_can(self) -> Self:

@@ -170,10 +170,11 @@ class TrainRecipe(Strict):
         refused = {
             "run.distributed.shard cuts the layers": self.run.distributed.shard != "none",
             "model.quantize reads layers in 4 bits": self.model.quantize is not None,
+            "model.kernels fuses the same operations": self.model.kernels is not None,
         }
         for why, is_so in refused.items():
             if is_so:
-                raise ValueError(f"{why}, and run.compile takes whole ones: drop one of the two")
+                raise ValueError(f"{why} that run.compile compiles: drop one of the two")
         return self
 
     @model_validator(mode="after")
@@ -188,6 +189,9 @@ class TrainRecipe(Strict):
             ),
             "model.lora.dora takes norms of whole matrices": any(lora.dora for lora in adapters),
             "model.quantize packs matrices as they are read": self.model.quantize is not None,
+            "model.kernels is not tried on layers that are gathered": (
+                self.model.kernels is not None
+            ),
         }
         for why, is_so in refused.items():
             if is_so:

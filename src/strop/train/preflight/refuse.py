@@ -11,6 +11,7 @@ from strop.errors import RecipeError
 from strop.judge.asking.family import expect_other_family
 from strop.model.arithmetic import cpu_speeds, emulates_bfloat16
 from strop.model.compiled import expect_compiler
+from strop.model.kernels import expect_kernels
 from strop.model.load import pick_device
 from strop.recipe.judge import JudgeRecipe
 from strop.recipe.loading.load import load
@@ -57,6 +58,8 @@ def refuse(recipe: Recipe, *, force: bool) -> None:
             f"model.router_aux_loss_coef is set, but method {recipe.method} does not read it",
             fix="drop it (sft, dft and cpt read it)",
         )
+    if recipe.model.kernels is not None:
+        expect_kernels(pick_device(recipe.model.device))
     if recipe.run.compile:
         expect_compiler(pick_device(recipe.model.device))
     if recipe.optim.optimizer == "adamw_8bit":

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,8 +28,6 @@ logger = logging.getLogger(__name__)
 MOST = 3
 """Compilations of a run; with more of them it would wait for the compiler instead of training."""
 
-Backend = Callable[[Any, Sequence[Any]], Any]
-
 
 class CompiledLayers:
     """Compiles the decoder layers of a model in training; `way` is the attention that they use.
@@ -40,7 +39,7 @@ class CompiledLayers:
         self, model: Any, layers: Sequence[torch.nn.Module], way: Way, backend: str = "inductor"
     ) -> None:
         self.model, self.way, self.compilations = model, opaque(way), 0
-        self._compile: Backend = lookup_backend(backend)
+        self._compile: Any = lookup_backend(backend)
         counted = self._counted  # one object, so that layers share what is compiled
         for layer in layers:
             layer.compile(dynamic=True, backend=counted)
@@ -63,16 +62,27 @@ class CompiledLayers:
         return self._compile(graph, inputs)
 
 
-def _for_trees(layer: torch.nn.Module, compiled: Any) -> Callable[..., Any]:
-    """A layer's call: compiled for a row that comes with its spans, else as ever. A layer that is
-    computed again in the backward gets the arguments of its forward, so both are the same."""
+def _for_trees(layer: Any, compiled: Callable[..., Any]) -> Callable[..., Any]:
+    """A layer's call: compiled for a row that comes with its spans, else as ever. Of a layer that
+    is computed again in the backward, both times are compiled: the checkpoint is around them."""
+    # where transformers checkpoints the call and not the forward, it did so before it comes here
+    by_call = type(layer).__call__ is not torch.nn.Module.__call__
+
+    def computed(*args: Any, **kwargs: Any) -> Any:
+        again, layer.gradient_checkpointing = layer.gradient_checkpointing, False
+        try:
+            # as a symbol, the factor of the scores would have each layer compiled twice
+            with torch._dynamo.config.patch(specialize_float=True):
+                return compiled(*args, **kwargs)
+        finally:
+            layer.gradient_checkpointing = again
 
     def call(*args: Any, **kwargs: Any) -> Any:
         if not isinstance(kwargs.get("tree_plan"), torch.Tensor):
             return layer._call_impl(*args, **kwargs)
-        # as a symbol, the factor of the scores would have each layer compiled twice
-        with torch._dynamo.config.patch(specialize_float=True):
-            return compiled(*args, **kwargs)
+        if layer.gradient_checkpointing and not by_call:
+            return layer._gradient_checkpointing_func(partial(computed, **kwargs), *args)
+        return computed(*args, **kwargs)
 
     return call
 

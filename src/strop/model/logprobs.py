@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from strop.errors import ModelError
 from strop.model.attention import attention_of
@@ -158,14 +159,16 @@ def compile_layers(scorer: Any, model: Any, backend: str = "inductor") -> Compil
     """
     expect_compilable(model)
     layers = layers_of(model)
-    if layers is None or not scorer.by_tree:
+    known = layers and all(isinstance(layer, GradientCheckpointingLayer) for layer in layers)
+    if layers is None or not known or not scorer.by_tree:
         raise ModelError(
             f"run.compile is set, but {type(model).__name__} has no decoder layers that compute "
             "tree attention",
             fix="drop run.compile",
         )
-    scorer.compiled = CompiledLayers(model, layers, scorer.way, backend)
-    return scorer.compiled
+    made = CompiledLayers(model, layers, scorer.way, backend)
+    scorer.compiled = made
+    return made
 
 
 def layers_of(model: Any) -> list[torch.nn.Module] | None:

@@ -111,14 +111,16 @@ def _attend_backward(
     """Gradients of the four tensors; an empty one where there are no sinks."""
     # torch computes an operation of one's own below autograd: here it is turned on again
     with torch.enable_grad(), torch._C._ForceDispatchKeyGuard(*USUAL_KEYS):
-        inputs = [t.detach().requires_grad_() for t in (query, key, value, sinks) if t is not None]
-        out = _attend(*inputs[:3], None if sinks is None else inputs[3], *given)
+        fresh = [t.detach().requires_grad_() for t in (query, key, value)]
+        sink = None if sinks is None else sinks.detach().requires_grad_()
+        inputs = fresh if sink is None else [*fresh, sink]
+        out = _attend(fresh[0], fresh[1], fresh[2], sink, *given)
         slopes = [slope.contiguous() for slope in torch.autograd.grad(out, inputs, grad)]
     return slopes[0], slopes[1], slopes[2], grad.new_empty(0) if sinks is None else slopes[3]
 
 
 def _shape_of_output(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: Any) -> Any:
-    _, heads, length, _ = query.shape
+    heads, length = query.shape[1:3]
     return value.new_empty((1, length, heads, value.shape[-1]))
 
 

@@ -55,3 +55,7 @@ class Balance:
         experts = range(len(load.chosen_E))
         chosen_E = torch.tensor([counts[f"{EXPERT}{expert}"] for expert in experts])
         return load.balance(chosen_E, counts[ROWS])
+
+    def share(self, load: Load, counts: Counts) -> float:
+        """A forward's share of the step: all shares are 1."""
+        return load.rows / counts.get(ROWS, load.rows)

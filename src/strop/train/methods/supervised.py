@@ -8,7 +8,7 @@ from functools import partial
 import torch
 
 from strop.distributed.world import Counts
-from strop.losses.metrics import Metric, Sum
+from strop.losses.metrics import Mean, Metric, Sum
 from strop.losses.reduce import Loss, mean_of
 from strop.losses.supervised import dft, nll
 from strop.model.network import Policy
@@ -60,13 +60,13 @@ class SupervisedMethod:
         return row
 
     def _loss(self, batch: MicroBatch, counts: Counts) -> Loss:
-        aux = None
+        aux, share = None, 1.0
         if self.balance is None:
             with self.policy.arithmetic():
                 scores = self.policy.score(batch.trees)
         else:
             scores, load = self.balance.scored(batch.trees)
-            aux = self.balance.part(load, counts)
+            aux, share = self.balance.part(load, counts), self.balance.share(load, counts)
         loss_N = self.loss(scores.logprobs_N)
         metrics: dict[str, Metric] = {
             "num_tokens": Sum(len(loss_N)),
@@ -77,6 +77,6 @@ class SupervisedMethod:
             named[f"{self.prefix}loss"] = mean_of(loss_N)
         value = loss_N.sum() / counts["tokens"]
         if self.balance is not None and aux is not None:
-            named["aux_loss"] = Sum(aux.detach())
+            named["aux_loss"] = Mean(aux.detach().double(), share)
             value = value + self.balance.coefficient * aux
         return Loss(value, named)

@@ -89,6 +89,10 @@ def test_parts_by_hand(tmp_path: Path) -> None:
     assert full["weights"] == full["gradients"] == 4 * count
     assert full["moments"] == 8 * count
     assert full["tied gradient"] == 4 * 64_000
+    eight = recipe(tmp_path, optim={"learning_rate": 1e-6, "optimizer": "adamw_8bit"})
+    small = memory_of(eight, config, shape, WORK, "cpu").parts
+    assert small["moments"] == round(2 * (1 + 4 / 256) * (count - 64_000)) + 8 * 64_000
+    assert {**small, "moments": 8 * count} == full
     assert "reference" not in full, "of records it is computed once, before the first step"
     made = recipe(tmp_path, model__lora={"rank": 4}, model__quantize="nf4", model__path="M")
     low = memory_of(made, config, shape, WORK, "cpu").parts
@@ -228,10 +232,10 @@ def test_what_lowers_memory_lowers_it(tmp_path: Path) -> None:
                          num_hidden_layers=8, num_attention_heads=8,
                          num_key_value_heads=4, head_dim=64)  # fmt: skip
     result = estimate(recipe(tmp_path), WORK, hardware("a10g"), config)
-    micro, again, adapter, quantized = (one.memory_gib for one in result.changes)
+    micro, again, eight, adapter, quantized = (one.memory_gib for one in result.changes)
     here = result.memory.total / 2**30
     assert micro <= here
-    assert max(again, adapter) < here
+    assert max(again, eight, adapter) < here
     assert quantized < min(again, adapter)
     assert result.fits
 

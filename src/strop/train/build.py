@@ -21,6 +21,7 @@ from strop.engines.served.shared import SharedEngine
 from strop.engines.served.start import started_vllm
 from strop.model.arithmetic import Precision
 from strop.model.load import critic_recipe, load_policy, load_scalar, pick_device
+from strop.model.logprobs import bare, compile_layers
 from strop.model.network import Policy, switch_off_dropout
 from strop.model.reference import Reference
 from strop.model.sharding import Cut, mesh_of, whole_weights
@@ -70,6 +71,8 @@ def build_state(
         switch_off_dropout(network.model)
     if mesh is not None and cut is None:
         divide(network, distributed, mesh)
+    if recipe.run.compile:
+        compile_layers(network.score, bare(network.model))
     state = TrainState(network, build_optimizer(network, recipe.optim, muon=muon))
     if recipe.critic is not None:
         critic = load_scalar(
@@ -81,8 +84,12 @@ def build_state(
         switch_off_dropout(critic.model)
         if mesh is not None and cut is None:
             divide(critic, distributed, mesh)
+        if recipe.run.compile:
+            compile_layers(critic.score, bare(critic.model))
         scale = recipe.critic.learning_rate / recipe.optim.learning_rate
-        optim = recipe.optim.model_copy(update={"optimizer": "adamw"})
+        optim = recipe.optim
+        if optim.optimizer == "muon":  # which takes matrices of the policy alone
+            optim = optim.model_copy(update={"optimizer": "adamw"})
         state.critic = Critic(critic, build_optimizer(critic, optim), scale)
     return state
 

@@ -171,8 +171,20 @@ def test_a_config_of_axolotl_becomes_a_recipe(tmp_path: Path) -> None:
     assert recipe["model"]["lora"]["targets"] == "all-linear"
     assert recipe["run"]["batch_size"] == 8
     assert recipe["optim"]["learning_rate"] == 5e-6
+    assert recipe["optim"]["optimizer"] == "adamw_8bit"
     for key in ("special_tokens.pad_token", "sample_packing", "optimizer"):
         assert f"`{key}`" in lost
+
+
+@pytest.mark.parametrize("system", IMPORTERS)
+def test_moments_of_eight_bits_come_back(system: str, tmp_path: Path) -> None:
+    optim = {**OPTIM, "optimizer": "adamw_8bit"}
+    first = recipe_of("sft", tmp_path, optim=optim, model={"path": "org/model"})
+    made = export(first, system)
+    assert not any("optim.optimizer" in line for line in made.lost)
+    write(made, tmp_path / "there", system=system, method="sft")
+    back = import_recipe(tmp_path / "there" / "config.yaml", system)
+    assert back.recipe["optim"]["optimizer"] == "adamw_8bit"
 
 
 TRL = """

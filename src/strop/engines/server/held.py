@@ -54,7 +54,7 @@ class Held:
         self.engine = LocalEngine(path, prefix_bytes=PREFIX_BYTES)
         self.policy = self.engine.policy()
         if routes:
-            expect_routers(bare(self.policy.model), path)
+            expect_routers(bare(self.policy.model), where=path)
         self.context = positions_of(bare(self.policy.model).config)
         self._vocabulary = int(bare(self.policy.model).get_input_embeddings().weight.shape[0])
         self.adapters: set[str] = set()

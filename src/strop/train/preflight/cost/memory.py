@@ -25,6 +25,8 @@ from strop.model.ways import BLOCKS
 from strop.recipe.train.methods import Recipe, method_of
 from strop.recipe.train.model import LoraRecipe, ModelRecipe
 from strop.recipe.train.online import OnlineRecipe
+from strop.recipe.train.run import OptimRecipe
+from strop.train.loop.eight_bit import BYTES
 from strop.train.methods.table import compares_with_reference
 from strop.train.preflight.cost.shape import Shape, shape_of
 from strop.train.preflight.cost.workload import Workload
@@ -124,10 +126,10 @@ def memory_of(
     critic = critic_of(recipe, config)
     always = {
         **held,
-        "moments": 2 * FLOAT * trained,
+        "moments": _moments(recipe.optim, trained, _embedded(shape, model)),
         "reference": _reference(recipe, trained),
         "context": CONTEXT[device],
-        **({} if critic is None else _held_critic(critic)),
+        **({} if critic is None else _held_critic(critic, recipe.optim)),
     }
     read = min(tokens, workload.supervised)
     learning = {
@@ -161,10 +163,23 @@ def _holes(model: ModelRecipe) -> float:
     return HOLES if model.lora is None else ADAPTER_HOLES
 
 
-def _held_critic(critic: Critic) -> dict[str, int]:
+def _held_critic(critic: Critic, optim: OptimRecipe) -> dict[str, int]:
     """Its weights (with an adapter and copies) and moments, which stand beside the policy's."""
     parts = _weights(critic.weights, critic.shape.linear, critic.model, critic.trained)
-    return {"critic": sum(parts.values()), "critic moments": 2 * FLOAT * critic.trained}
+    moments = _moments(optim, critic.trained, _embedded(critic.shape, critic.model))
+    return {"critic": sum(parts.values()), "critic moments": moments}
+
+
+def _moments(optim: OptimRecipe, trained: int, embedded: int) -> int:
+    """AdamW's two moments; those that are kept in 8 bits are all but the embeddings'."""
+    if optim.optimizer != "adamw_8bit":
+        return 2 * FLOAT * trained
+    return round(BYTES * (trained - embedded)) + 2 * FLOAT * embedded
+
+
+def _embedded(shape: Shape, model: ModelRecipe) -> int:
+    """Trained numbers of the embeddings."""
+    return 0 if model.lora else shape.vocabulary * shape.hidden
 
 
 def _trained(shape: Shape, lora: LoraRecipe | None) -> int:

@@ -154,10 +154,12 @@ class StropTrainer:
         return training_flops(self.work, [trees[i] for i in drawn], frozen=self.spec.lora)
 
     def _online_flops(self) -> float:
+        return sampling_flops(self.work, map(_lengths, self.groups)) + self.update_flops()
+
+    def update_flops(self) -> float:
+        """What cannot be avoided of an online step when its answers are there."""
         learnt = [group for group in self.groups if not carries_no_gradient(group)]
-        return sampling_flops(self.work, map(_lengths, self.groups)) + training_flops(
-            self.work, map(_tree, learnt), frozen=self.spec.lora
-        )
+        return training_flops(self.work, map(_tree, learnt), frozen=self.spec.lora)
 
 
 class StropSampler:

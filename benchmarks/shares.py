@@ -150,7 +150,7 @@ class Meter:
             return
         after = self._rate()
         self.cpu.append(seconds)
-        self.flops.append(describe().flops)
+        self.flops.append(self._needed(describe()))
         self.rate.append((self._before + after) / 2)
         self._before = after
         if len(self.cpu) == self.run.steps - 1:
@@ -163,6 +163,10 @@ class Meter:
         if not isinstance(self.side, StropTrainer):
             return 0.0
         return sum(self.side.watch.spent[p].cpu for p in LEFT_OUT if p in self.side.watch.spent)
+
+    def _needed(self, step: Step) -> float:
+        online = isinstance(self.side, StropTrainer) and self.run.case.kind == "grpo"
+        return self.side.update_flops() if online else step.flops
 
     def _rate(self) -> float:
         return self.side.rate(time.process_time)

@@ -1,6 +1,6 @@
 """Which share of this machine's own matrix products strop reaches: `make bench ARGS="--shares"`.
 
-strop alone, on one thread, counted in CPU seconds, so that others on the machine disturb it little:
+strop alone, on one thread, counted in CPU seconds, so that waiting for others costs nothing:
 
     products  step  products  step  products ...
 
@@ -11,28 +11,36 @@ is traced, to say where the rest goes.
 
 from __future__ import annotations
 
+import multiprocessing
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from functools import wraps
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from benchmarks.cases import CASES, SMALL_VOCABULARY, STROP, Case, Run, model_scale
-from benchmarks.limit import matmul_rate
+from benchmarks.cases import CASES, SMALL_VOCABULARY, STROP, Run, model_scale
 from benchmarks.make import make_here
 from benchmarks.ours import StropSampler, StropTrainer
-from benchmarks.sides import Place, Step
+from benchmarks.sides import Place, Step, Stop
+from benchmarks.table import Row
 from strop.engines.local.continuous import Continuous
 from strop.model.decode import TreeDecoder
+from strop.tracking.phases import Phase
 
-CASES_OF = ("dpo", "grpo-long", "sampler-short", "sampler-long")
-LEFT_OUT = {"sampling", "reward"}
+WARM_UP = 1
+
+LONGEST = 240.0
+"""CPU seconds after which a run is not continued: the step that follows is the last."""
+
+COUNTED = ("dpo", "grpo-long", "sampler-short", "sampler-long")
+LEFT_OUT: frozenset[Phase] = frozenset({"sampling", "reward"})
 """Phases of an online step that are not its update."""
 
 GOALS = {"dpo": 0.55, "grpo": 0.40, "sampler": 0.30}
@@ -68,11 +76,20 @@ class Share:
 
     @property
     def shares(self) -> list[float]:
+        """Of every counted step."""
         return [f / c / r for f, c, r in zip(self.flops, self.cpu, self.rate, strict=True)]
 
-    @property
-    def share(self) -> float:
-        return statistics.median(self.shares)
+    def row(self) -> Row:
+        """As JSON: every counted step, and the figures quoted from them."""
+        shares = self.shares
+        return {
+            "run": {"name": self.name},
+            "share": statistics.median(shares),
+            "share_min": min(shares),
+            "share_max": max(shares),
+            "goal": GOALS[self.kind],
+            **asdict(self),
+        }
 
 
 def kind_of(name: str, ancestors: Iterable[str]) -> str:
@@ -147,16 +164,21 @@ class Meter:
         if self._trace is not None:
             self._trace.__exit__(None, None, None)
             self.spent = spent_by_kind(self._trace.events())
-            return
+            raise Stop
         after = self._rate()
         self.cpu.append(seconds)
         self.flops.append(self._needed(describe()))
         self.rate.append((self._before + after) / 2)
         self._before = after
-        if len(self.cpu) == self.run.steps - 1:
+        if self._enough():
             self._trace = profile(activities=[ProfilerActivity.CPU])
             self._trace.__enter__()
         self._began = time.process_time()
+
+    def _enough(self) -> bool:
+        """Whether the next step is the one that is traced."""
+        late = time.process_time() > LONGEST and len(self.cpu) > WARM_UP
+        return late or len(self.cpu) == self.run.steps - 1
 
     def _left_out(self) -> float:
         """CPU seconds of the step that do not belong to an update."""
@@ -165,8 +187,9 @@ class Meter:
         return sum(self.side.watch.spent[p].cpu for p in LEFT_OUT if p in self.side.watch.spent)
 
     def _needed(self, step: Step) -> float:
-        online = isinstance(self.side, StropTrainer) and self.run.case.kind == "grpo"
-        return self.side.update_flops() if online else step.flops
+        if isinstance(self.side, StropTrainer) and self.run.case.kind == "grpo":
+            return self.side.update_flops()
+        return step.flops
 
     def _rate(self) -> float:
         return self.side.rate(time.process_time)
@@ -178,12 +201,57 @@ def share_of(run: Run, folder: Path) -> Share:
     make_here(run, folder)
     place = Place(folder, folder / "shares")
     place.scratch.mkdir(exist_ok=True)
-    online = run.case.kind == "sampler"
-    side = (StropSampler if online else StropTrainer)(run, STROP, place)
+    side = (StropSampler if run.case.kind == "sampler" else StropTrainer)(run, STROP, place)
     side.load()
     if isinstance(side, StropTrainer):
         side.watch.span = record_function
-    with marked():
+    with marked(), suppress(Stop):
         meter = Meter(run, side)
         side.run(meter.tick)
-    return Share(run.name, run.case.kind, meter.cpu[1:], meter.rate[1:], meter.flops[1:], meter.spent)
+    counted = slice(WARM_UP, None)
+    return Share(run.name, run.case.kind, meter.cpu[counted], meter.rate[counted],
+                 meter.flops[counted], meter.spent)  # fmt: skip
+
+
+def runs_of(shapes: Iterable[str], rounds: int) -> list[Run]:
+    """Every case at these shapes."""
+    return [
+        Run(model_scale(CASES[name], shape), shape, SMALL_VOCABULARY, WARM_UP + rounds + 1)
+        for shape in shapes
+        for name in COUNTED
+    ]
+
+
+def measured(run: Run, work: Path) -> Row:
+    """A run's figures, from a process of its own. Raises `RuntimeError` where it failed."""
+    spawn = multiprocessing.get_context("spawn")
+    ours, theirs = spawn.Pipe()
+    folder = (work / f"{run.name}-{run.steps}").resolve()
+    process = spawn.Process(target=_tell, args=(theirs, run, folder))
+    process.start()
+    theirs.close()
+    try:
+        row: Row = ours.recv()
+    except EOFError:
+        raise RuntimeError(f"{run.name} could not be measured, for the reason above") from None
+    finally:
+        process.join()
+    return row
+
+
+def _tell(link: Connection, run: Run, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    link.send(share_of(run, folder).row())
+
+
+HEAD = ("run", "share (min-max)", "goal", *KINDS)
+
+
+def markdown(rows: Iterable[Row]) -> str:
+    """The table of docs/speed.md: shares, and where a step's time goes in percent."""
+    lines = [list(HEAD), ["---"] * len(HEAD)]
+    for row in rows:
+        share = f"{row['share']:.2f} ({row['share_min']:.2f}-{row['share_max']:.2f})"
+        spent = [f"{100 * row['spent'][kind]:.0f} %" for kind in KINDS]
+        lines.append([row["run"]["name"], share, f"{row['goal']:.2f}", *spent])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

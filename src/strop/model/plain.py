@@ -124,4 +124,3 @@ def _query_key_norm(module: Any) -> torch.Tensor:
     heads, kv_heads = (m.out_features // module.head_dim for m in (module.q_proj, module.k_proj))
     queries = module.q_norm.weight.expand(heads, -1)
     return torch.cat([queries, module.k_norm.weight.expand(kv_heads, -1)])
-

@@ -77,13 +77,14 @@ class Share:
     @property
     def shares(self) -> list[float]:
         """Of every counted step."""
-        return [f / c / r for f, c, r in zip(self.flops, self.cpu, self.rate, strict=True)]
+        return [f / (c * r) for f, c, r in zip(self.flops, self.cpu, self.rate, strict=True)]
 
     def row(self) -> Row:
         """As JSON: every counted step, and the figures quoted from them."""
         shares = self.shares
         return {
             "run": {"name": self.name},
+            "shares": shares,
             "share": statistics.median(shares),
             "share_min": min(shares),
             "share_max": max(shares),

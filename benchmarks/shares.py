@@ -51,7 +51,8 @@ KINDS = ("products", "attention", "vocabulary", "elementwise", "copies", "optimi
 (log-probs, entropies, draws); norms, rotations and activations; gathering and copying; AdamW with
 clipping; and what no operation of torch accounts for: Python, dispatch and autograd."""
 
-PRODUCTS = frozenset({"aten::mm", "aten::addmm", "aten::linear", "aten::matmul", "aten::addmm_"})
+PRODUCTS = frozenset({"aten::mm", "aten::addmm", "aten::linear", "aten::matmul",
+                      "mkldnn::_linear_pointwise", "mkldnn::_reorder_linear_weight"})  # fmt: skip
 ATTENTION = ("scaled_dot_product", "flash_attention", "aten::bmm", "aten::baddbmm")
 COPIES = ("index", "aten::cat", "copy", "clone", "contiguous", "embedding", "gather", "scatter",
           "aten::fill", "aten::zero", "aten::new_", "aten::empty", "aten::pad", "aten::constant",

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from strop.engines.engine import Sampling
-from strop.model import packed
-from strop.model.decode import honours_plain
-from strop.model.packed import PACKED_FROM, Packing
+from strop.model import packed, plain
+from strop.model.decode import TreeDecoder
+from strop.model.packed import PACKED_FROM, Packing, room_on
 from tests.support.families import model_of
 from tests.support.rollouts import prompts
 from tests.support.sampling import engine_of, sample
@@ -35,7 +35,7 @@ def test_groups_have_the_outputs_of_their_layers(inner: int, bias: tuple[bool, .
     q, k, v = layers(inner, (64, 32, 32), bias=bias)
     assert (128 * inner < PACKED_FROM) == (inner == 24)
     x = torch.randn(5, inner, generator=torch.Generator().manual_seed(1))
-    both, value = Packing(HERE).of([q, k], [v])(x)
+    both, value = Packing(room_on(HERE)).of([q, k], [v])(x)
     assert both.shape == (5, 96)
     for mine, own in ((both[:, :64], q), (both[:, 64:], k), (value, v)):
         assert torch.allclose(mine, own(x), atol=1e-5)
@@ -44,7 +44,7 @@ def test_groups_have_the_outputs_of_their_layers(inner: int, bias: tuple[bool, .
 @able
 def test_a_row_has_the_same_bits_in_any_company() -> None:
     (layer,) = layers(700, (128,), bias=(False,))
-    product = Packing(HERE).of([layer])
+    product = Packing(room_on(HERE)).of([layer])
     x = torch.randn(64, 700, generator=torch.Generator().manual_seed(1))
     (together,) = product(x)
     for rows in (1, 3, 17, 40):
@@ -64,7 +64,7 @@ def is_copied(packing: Packing, layer: torch.nn.Module) -> bool:
 @able
 def test_layers_are_copied_while_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packed, "MOST_BYTES", 2 * 4 * 700 * 128)
-    packing = Packing(HERE)
+    packing = Packing(room_on(HERE))
     found = [is_copied(packing, one) for one in layers(700, (128,) * 3, bias=(False,) * 3)]
     assert found == [True, True, False]
 
@@ -78,11 +78,11 @@ class Scaled(torch.nn.Linear):
 
 @torch.no_grad()
 def test_layers_of_other_kinds_are_called_as_they_are() -> None:
-    packing = Packing(HERE)
+    packing = Packing(room_on(HERE))
     assert not is_copied(packing, Scaled(700, 128))
     assert not is_copied(packing, torch.nn.Linear(700, 128, dtype=torch.float64))
     with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
-        assert not is_copied(Packing(HERE), torch.nn.Linear(700, 128))
+        assert not is_copied(Packing(room_on(HERE)), torch.nn.Linear(700, 128))
 
 
 @able
@@ -105,9 +105,24 @@ def test_each_sampling_reads_the_weights_that_are_there(monkeypatch: pytest.Monk
 
 
 @able
-def test_a_hook_on_a_layer_that_is_copied_is_seen() -> None:
-    """The copy would pass it over, so the model's own modules are called."""
-    model = model_of("qwen3")
-    assert honours_plain(model)
-    model.model.layers[1].mlp.up_proj.register_forward_hook(lambda module, given, out: 2 * out)
-    assert not honours_plain(model)
+def test_a_layer_with_a_hook_is_called() -> None:
+    """A copy would pass the hook over."""
+    hooked = torch.nn.Linear(700, 128)
+    hooked.register_forward_hook(lambda module, given, out: 2 * out)
+    assert not is_copied(Packing(room_on(HERE)), hooked)
+    assert is_copied(Packing(room_on(HERE)), torch.nn.Linear(700, 128))
+
+
+@able
+@pytest.mark.parametrize(("rows", "packs"), [(3, False), (4, True)])
+def test_a_few_rows_are_not_worth_a_copy(
+    rows: int, packs: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[int] = []
+    monkeypatch.setattr(plain, "room_on", lambda device: given.append(1) or 0)
+    decoder = TreeDecoder(model_of("qwen3"), plain=True, shared=False)
+    with torch.no_grad():
+        decoder.join([(1, 4), (3,), (5, 6), (7, 1)][:rows], rows)
+        for _ in range(2):
+            decoder.step(torch.arange(rows))
+    assert given == [1] * packs

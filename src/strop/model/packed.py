@@ -19,6 +19,9 @@ PACKED_FROM = 2**16
 MOST_BYTES = 2**29
 """What all copies may take; layers beyond it are called as they are."""
 
+PACKING_ROWS = 4
+"""Fewer rows gain nothing, and a copy takes as long as several steps."""
+
 ROWS = 32
 """The number of rows that weights are packed for; with others they serve as well."""
 
@@ -30,18 +33,24 @@ Products = Callable[[torch.Tensor], Sequence[torch.Tensor]]
 """Rows [R, in] to one output [R, out] for each group of layers."""
 
 
+def room_on(device: torch.device) -> int:
+    """Bytes that copies may take here. Under autocast layers compute in another precision, and are
+    not copied."""
+    able = torch.backends.mkldnn.is_available()
+    able = able and torch.backends.cpu.get_cpu_capability() in CAPABILITIES
+    lowered = torch.is_autocast_enabled(device.type)
+    return MOST_BYTES if able and device.type == "cpu" and not lowered else 0
+
+
 class Packing:
-    """Makes products of a model's layers, as long as there is room for their copies.
+    """Makes products of a model's layers, by copies of them as long as there is room (bytes).
 
     `packing.of([q, k], [v])` gives a function from rows to two outputs: that of `q` beside that of
     `k`, and that of `v`.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        able = torch.backends.mkldnn.is_available()
-        able = able and torch.backends.cpu.get_cpu_capability() in CAPABILITIES
-        lowered = torch.is_autocast_enabled(device.type)
-        self.room = MOST_BYTES if able and device.type == "cpu" and not lowered else 0
+    def __init__(self, room: int) -> None:
+        self.room = room
 
     def of(self, *groups: Sequence[torch.nn.Module]) -> Products:
         layers = [layer for group in groups for layer in group]
@@ -53,10 +62,11 @@ class Packing:
 
 
 def _is_plain(layer: torch.nn.Module) -> bool:
-    """A linear layer of torch in float32: no adapter, no quantized weight, no part of one."""
-    weight: Any = layer.weight
-    return type(layer) is torch.nn.Linear and type(weight.data) is torch.Tensor \
-        and weight.dtype == torch.float32  # fmt: skip
+    """A linear layer of torch in float32 without hooks: no adapter, no quantized weight, no part of
+    one."""
+    if type(layer) is not torch.nn.Linear or layer._forward_hooks or layer._forward_pre_hooks:
+        return False
+    return type(layer.weight.data) is torch.Tensor and layer.weight.dtype == torch.float32
 
 
 class _Apart:

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
 
 from strop.model.logprobs import capped
-from strop.model.packed import Packing, Products
+from strop.model.packed import PACKING_ROWS, Packing, Products, room_on
 
 PLAIN = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 """Model types with the decoder layer that is written out here."""
@@ -51,7 +50,7 @@ class LayerProducts:
 
 class PlainStep:
     """The layers of one decoder, and its head; rebuilt for each sampling, since training changes
-    the weights. They are copied at the first step."""
+    the weights. They are copied at the first step of several rows."""
 
     def __init__(self, causal_lm: Any) -> None:
         self.decoder = decoder = causal_lm.get_decoder()
@@ -60,12 +59,12 @@ class PlainStep:
         self.weights_ND: list[torch.Tensor | None] = [None] * len(self.layers)
         if decoder.config.model_type in NORMED:
             self.weights_ND = [_query_key_norm(layer.self_attn) for layer in self.layers]
+        self.products = self._products(Packing(0))
+        self.packed = False
         self.floor = decoder.norm.weight.new_tensor(decoder.norm.variance_epsilon**0.5).float()
 
-    @cached_property
-    def products(self) -> tuple[list[LayerProducts], Products]:
+    def _products(self, packing: Packing) -> tuple[list[LayerProducts], Products]:
         """Of every layer, and of the head."""
-        packing = Packing(self.causal_lm.device)
         head = packing.of([self.causal_lm.get_output_embeddings()])
         return [LayerProducts.of(layer, packing) for layer in self.layers], head
 
@@ -78,6 +77,8 @@ class PlainStep:
         half = sin_1RD.shape[-1] // 2
         signed_1RD = torch.cat([-sin_1RD[..., :half], sin_1RD[..., half:]], -1)
         turn = cos_1RD[0, :, None], signed_1RD[0, :, None]
+        if not self.packed and len(tokens_R) >= PACKING_ROWS:
+            self.products, self.packed = self._products(Packing(room_on(tokens_R.device))), True
         of_layers, of_head = self.products
         for layer, products, weights_ND in zip(
             self.layers, of_layers, self.weights_ND, strict=True

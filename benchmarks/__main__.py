@@ -127,7 +127,8 @@ def _measure_shares(options: argparse.Namespace) -> None:
     for run in shares.runs_of(options.shapes or ON_CPU, options.rounds):
         row = shares.measured(run, options.work / "shares")
         print(shares.markdown([row]).splitlines()[-1], flush=True)
-        fill(PAGE, "shares", shares.markdown(remember(RESULTS["shares"], [row])))
+        rows = remember(RESULTS["shares"], [row], shares.LIBRARIES)
+        fill(PAGE, "shares", shares.markdown(rows))
 
 
 def _expect_trl() -> None:

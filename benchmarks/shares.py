@@ -15,7 +15,7 @@ import multiprocessing
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import wraps
 from multiprocessing.connection import Connection
@@ -33,6 +33,9 @@ from benchmarks.table import Row
 from strop.engines.local.continuous import Continuous
 from strop.model.decode import TreeDecoder
 from strop.tracking.phases import Phase
+
+LIBRARIES = ("torch", "transformers")
+"""Nothing else takes part."""
 
 WARM_UP = 1
 
@@ -156,6 +159,7 @@ class Meter:
         self.flops: list[float] = []
         self.rate: list[float] = []
         self.spent: dict[str, float] = {}
+        self._open = ExitStack()
         self._trace: Any = None
         self._before = self._rate()
         self._began = time.process_time()
@@ -164,7 +168,7 @@ class Meter:
         """A step is done: count it, ask the machine for its speed, begin the next."""
         seconds = time.process_time() - self._began - self._left_out()
         if self._trace is not None:
-            self._trace.__exit__(None, None, None)
+            self._open.close()
             self.spent = spent_by_kind(self._trace.events())
             raise Stop
         after = self._rate()
@@ -173,8 +177,8 @@ class Meter:
         self.rate.append((self._before + after) / 2)
         self._before = after
         if self._enough():
-            self._trace = profile(activities=[ProfilerActivity.CPU])
-            self._trace.__enter__()
+            self._trace = self._open.enter_context(profile(activities=[ProfilerActivity.CPU]))
+            self._open.enter_context(record_function("step"))
         self._began = time.process_time()
 
     def _enough(self) -> bool:

@@ -102,7 +102,7 @@ class TreeDecoder:
         weights: str = "",
     ) -> None:
         self.causal_lm = causal_lm
-        self.plain = PlainStep(causal_lm.get_decoder()) if plain else None
+        self.plain = PlainStep(causal_lm) if plain else None
         self.repeats = Repeats(causal_lm, self.plain) if repeats and self.plain else None
         self.device = causal_lm.device
         self.shared, self.prefixes, self.weights = shared, prefixes, weights
@@ -164,7 +164,7 @@ class TreeDecoder:
             return logits_RV
         self.hidden = {None: self.hidden[None]} if None in self.hidden else {}
         if self.plain is not None:
-            hidden_RH = self.plain(tokens_R, positions_R, self.attend)
+            logits_RV = self.plain(tokens_R, positions_R, self.attend)
         else:
             with attention_of(self.causal_lm, DECODE):
                 hidden_RH = self.causal_lm.get_decoder()(
@@ -173,8 +173,9 @@ class TreeDecoder:
                     use_cache=False,
                     tree_decoder=self,
                 ).last_hidden_state[:, 0]
+            logits_RV = logits_of(self.causal_lm, hidden_RH)
         self.slot += 1
-        return logits_of(self.causal_lm, hidden_RH)
+        return logits_RV
 
     def arrange(self, parent_R: torch.Tensor) -> None:
         moved = (parent_R != torch.arange(len(parent_R), device=self.device)).nonzero()[:, 0]

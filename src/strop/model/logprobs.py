@@ -278,12 +278,16 @@ def _through_head(
 
 def logits_of(causal_lm: Any, hidden_ND: torch.Tensor) -> torch.Tensor:
     """The LM head with the soft-cap of its config, [N, vocab]."""
-    logits_NV: torch.Tensor = causal_lm.get_output_embeddings()(hidden_ND)
+    return capped(causal_lm, causal_lm.get_output_embeddings()(hidden_ND))
+
+
+def capped(causal_lm: Any, logits_NV: torch.Tensor) -> torch.Tensor:
+    """What the head gives, with the soft-cap of its config, [N, vocab]."""
     softcap = getattr(causal_lm.config, "final_logit_softcapping", None)
     if softcap is None:
         return logits_NV
-    capped: torch.Tensor = softcap * torch.tanh(logits_NV / softcap)
-    return capped
+    bounded: torch.Tensor = softcap * torch.tanh(logits_NV / softcap)
+    return bounded
 
 
 VocabularyRead = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]

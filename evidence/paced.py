@@ -70,7 +70,7 @@ CASES = (Case("turns", 8.0, 8.0), Case("turns", 4.0, 12.0), Case("turns", 12.0, 
          Case("uneven", 8.0, 8.0), Case("rounds", 12.0, 6.0))  # fmt: skip
 STALENESS = (0, 1, 2)
 PROMPTS, GROUP, TOKENS = 8, 4, 24
-STEPS, FIRST = 14, 3
+STEPS, FIRST = 14, 5
 """Steps of a run, and how many are not counted: the first ones fill the queue. Nor are the last,
 as many as may be ahead: nothing more is asked for."""
 

@@ -148,6 +148,19 @@ def test_predicted_ratios_of_asynchronous_runs_by_hand(tmp_path: Path) -> None:
         split.asynchronous(tmp_path / "sync")
 
 
+def test_engines_that_wait_and_their_periods_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight seconds for 32 answers: one every quarter, and none before it was asked for. A batch of
+    12 s that shares its rounds with the next: 12 / (2 - 6 / p) = p at 9, and with two more 6."""
+    monkeypatch.syspath_prepend(str(ROOT / "evidence"))
+    paced = evidence("paced")
+    turns = paced.in_turns(8.0, even=True)
+    assert [turns(asked, 24) for asked in (10.0, 10.0, 20.0)] == [10.25, 10.5, 20.25]
+    assert paced.in_rounds(12.0)(10.0, 6) == 13.0
+    for kind, ahead, seconds in (("turns", 2, 12), ("rounds", 1, 9), ("rounds", 2, 6)):
+        found = paced.predicted(kind, [12.0] * 4000, [6.0] * 4000, ahead)
+        assert found == pytest.approx(seconds, rel=0.01)
+
+
 def test_forecasts_of_what_is_left_by_hand() -> None:
     """Steps of 2 s that become 1 s in the middle: the mean of all still says half as much again.
     Where that is because half of the groups are learnt from, known work foretells it."""

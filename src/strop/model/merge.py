@@ -178,8 +178,8 @@ def _about_4_bits(base: Path, kind: torch.dtype) -> str:
         f"the adapter was trained over a 4-bit base. It is merged into those 4-bit weights as "
         f"training saw them, de-quantised and stored in {name}: the result does what the run "
         f"measured, is as large as any {name} model, and is not the sum of the adapter and the "
-        f"weights in {base}, from which the 4-bit ones differ. Quantised again it is rounded again: "
-        "measure that model before you serve it"
+        f"weights in {base}, from which the 4-bit ones differ. Quantised again it is rounded "
+        "again: measure that model before you serve it"
     )
 
 

@@ -45,7 +45,9 @@ def front_matter(entry: Entry) -> dict[str, Any]:
     methods = [row["method"] for row in generations(made) if "method" in row]
     known: dict[str, Any] = {}
     if parents_of(made):
-        relation = "adapter" if is_adapter(entry) else RELATIONS.get(made.get("method"), "finetune")
+        relation = (
+            "adapter" if is_adapter(entry) else RELATIONS.get(str(made.get("method")), "finetune")
+        )
         known |= {"base_model": _base(made), "base_model_relation": relation}
     known["library_name"] = "peft" if is_adapter(entry) else "transformers"
     rewards = made.get("method") == "reward_model"

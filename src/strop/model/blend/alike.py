@@ -15,7 +15,8 @@ from strop.model.load import SAVED, load_tokenizer
 
 FREE = {
     "_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache", "bos_token_id",
-    "eos_token_id", "pad_token_id", "attention_dropout", "initializer_range", "_attn_implementation",
+    "eos_token_id", "pad_token_id", "attention_dropout", "initializer_range",
+    "_attn_implementation",
 }  # fmt: skip
 """Keys of a config that change no shape and no forward at inference."""
 

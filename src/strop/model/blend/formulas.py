@@ -43,8 +43,9 @@ def slerp(one: torch.Tensor, other: torch.Tensor, share: float) -> torch.Tensor:
     tensors as vectors. Where they are nearly parallel, opposite or zero, the straight line.
     Shoemake 1985, "Animating rotation with quaternion curves", section 3.3.
     """
-    lengths = float(one.norm()) * float(other.norm())
-    cosine = float((one * other).sum()) / lengths if lengths > 0 else 1.0
+    first, second = one.double(), other.double()  # float32 cannot tell small angles apart
+    lengths = float(first.norm() * second.norm())
+    cosine = float((first * second).sum()) / lengths if lengths > 0 else 1.0
     angle = math.acos(min(1.0, max(-1.0, cosine)))
     if math.sin(angle) < NEARLY_PARALLEL:
         return linear([one, other], [1 - share, share])

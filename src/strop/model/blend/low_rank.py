@@ -88,7 +88,7 @@ def low_rank(folder: Path, base: Tensors) -> LowRank:
         for key in tensors
         if key.endswith(".lora_A.weight")
     )
-    strange = {key for key in tensors} - {_key(m, side) for m in modules for side in "AB"}
+    strange = set(tensors) - {_key(m, side) for m in modules for side in "AB"}
     strange |= {module for module in modules if f"{module}.weight" not in base}
     if strange:
         raise ModelError(

@@ -39,13 +39,15 @@ class Side:
     def tensor(self, name: str) -> torch.Tensor:
         """A weight in float32, with what the adapter adds."""
         tensor = self.weights.floating(name)
-        added = self.adapter and self.adapter.added(name, tensor.shape)
+        if self.adapter is None:
+            return tensor
+        added = self.adapter.added(name, tensor.shape)
         return tensor if added is None else tensor + added
 
     def vector(self, name: str, base: Tensors) -> torch.Tensor:
         """What the model adds to the base in float32: for an adapter on exactly this base what it
         says, without the rounding of a difference."""
-        if self.adapter is not None and self.weights.folder == base.folder:
+        if self.adapter is not None and self.weights.folder.resolve() == base.folder.resolve():
             shape = self.weights.places[name].shape
             added = self.adapter.added(name, shape)
             return torch.zeros(shape) if added is None else added
@@ -170,7 +172,7 @@ def _formula(blend: Blend, settings: Settings) -> Callable[[str], torch.Tensor]:
         straight: Mapping[str, Callable[[list[torch.Tensor]], torch.Tensor]] = {
             "soup": soup,
             "linear": lambda tensors: linear(tensors, scales),
-            "slerp": lambda tensors: slerp(*tensors, share=scales[1]),
+            "slerp": lambda tensors: slerp(tensors[0], tensors[1], scales[1]),
         }
         join = straight[settings.method]
         return lambda name: join([side.tensor(name) for side in sides])
@@ -228,7 +230,7 @@ def _expect_different(sides: Sequence[Side]) -> None:
 def _expect_whole(below: Stored) -> None:
     if is_adapter_folder(str(below.folder)):
         raise ModelError("the base is an adapter", where=below.name,
-                         fix="merge it first (strop merge), or give the model below it")  # fmt: skip
+                         fix="merge it first (strop merge), or give its base")  # fmt: skip
 
 
 def _expect_form(form: Form, sides: Sequence[Side], settings: Settings) -> None:

@@ -75,12 +75,12 @@ def settle(
     One weight is, without a base, the share of the second of two models; with a base it is the
     scale of every model. None are equal shares, or scales of 1.
     """
-    if method not in KINDS:
+    known = next((name for name in KINDS if name == method), None)
+    if known is None:
         near = difflib.get_close_matches(method, KINDS, 1)
-        raise UsageError(f"there is no blending method {method!r}",
-                         fix=f"did you mean {near[0]}?" if near else f"choose of {', '.join(KINDS)}"
-                         )  # fmt: skip
-    kind = KINDS[method]
+        fix = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(KINDS)}"
+        raise UsageError(f"there is no blending method {method!r}", fix=fix)
+    kind = KINDS[known]
     if models < 2:
         raise UsageError("a blend is made of at least two models", fix="name another one")
     if method == "slerp" and models != 2:
@@ -96,7 +96,7 @@ def settle(
         raise UsageError("a soup is the mean of its models and reads no --weights",
                          fix="use --method linear for other weights")  # fmt: skip
     return Settings(
-        method,  # type: ignore[arg-type] - one of KINDS
+        known,
         _weights(kind, weights, models),
         kind.density if density is None else density,
         (0 if seed is None else seed) if kind.drawn else None,

@@ -1,4 +1,4 @@
-"""Models blended from folders: exact at the ends, equal to the formula, refused where they differ."""
+"""Models blended from folders: exact at the ends, as the formula says, refused where they differ."""
 
 from __future__ import annotations
 
@@ -230,7 +230,7 @@ def test_other_weights_and_other_tokens_are_refused(two: tuple[str, str]) -> Non
     settings = settle("linear", [], 2)
     save_file({n: t for n, t in weights.items() if n != name}, path)
     with (
-        pytest.raises(ModelError, match="only .* has"),
+        pytest.raises(ModelError, match=r"only .* has"),
         checked_blend(two, settings, registry=HERE),
     ):
         pass
@@ -251,9 +251,11 @@ def test_other_weights_and_other_tokens_are_refused(two: tuple[str, str]) -> Non
 def test_nothing_is_overwritten_and_equal_models_are_refused(
     two: tuple[str, str], tmp_path: Path
 ) -> None:
-    with checked_blend(two, settle("linear", [], 2), registry=HERE) as checked:
-        with pytest.raises(OutputError, match="exists already"):
-            write_blend(checked, Path(two[1]))
+    with (
+        checked_blend(two, settle("linear", [], 2), registry=HERE) as checked,
+        pytest.raises(OutputError, match="exists already"),
+    ):
+        write_blend(checked, Path(two[1]))
     with (
         pytest.raises(ModelError, match="nothing to blend"),
         checked_blend([two[0], two[0]], settle("linear", [], 2), registry=HERE),

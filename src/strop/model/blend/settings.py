@@ -125,3 +125,35 @@ def _weights(kind: Kind, given: Sequence[float], models: int) -> tuple[float, ..
         raise UsageError("--weights sum to 0, so nothing would be left of the models",
                          fix="give shares that sum to something, such as 0.3,0.7")  # fmt: skip
     return tuple(weight / total for weight in each)
+
+
+def progression(text: str) -> tuple[float, ...]:
+    """Numbers with commas between them; `...` goes on as the two before it began, up to the one
+    behind it: `0,0.1,...,1` is 0, 0.1, 0.2 and so on up to 1. Raises `UsageError`."""
+    parts = [part.strip() for part in text.split(",")]
+    found: list[float] = []
+    for place, part in enumerate(parts):
+        if part not in ("...", "…"):
+            found.append(_number(part, text))
+            continue
+        if len(found) < 2 or place + 1 == len(parts):
+            raise UsageError(f"{text!r}: `...` stands between numbers",
+                             fix="write it like 0,0.1,...,1")  # fmt: skip
+        first, step = found[-1], found[-1] - found[-2]
+        end = _number(parts[place + 1], text)
+        count = round((end - first) / step) if step else 0
+        if count < 1 or count > 1000 or abs(first + count * step - end) > 1e-6:
+            raise UsageError(f"{text!r}: steps of {step:g} do not lead from {first:g} to {end:g}",
+                             fix="write it like 0,0.1,...,1")  # fmt: skip
+        found += [round(first + n * step, 10) for n in range(1, count)]
+    return tuple(found)
+
+
+def _number(part: str, text: str) -> float:
+    try:
+        found = float(part)
+    except ValueError:
+        found = math.nan
+    if not math.isfinite(found):
+        raise UsageError(f"{text!r}: {part!r} is no number", fix="give numbers with commas between")
+    return found

@@ -1,4 +1,4 @@
-"""Models blended from folders: exact at the ends, as the formula says, refused where they differ."""
+"""Models blended from folders: exact at the ends, as the formula says, refused if they differ."""
 
 from __future__ import annotations
 

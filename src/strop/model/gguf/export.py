@@ -186,7 +186,8 @@ def _numbers(plan: Export, name: str, kind: np.dtype[Any]) -> np.ndarray[Any, An
     module = _module(name)[1].rpartition(".")[0]
     if plan.summary.architecture == "llama" and module in TURNED:
         tensor = neighbours(tensor, _head_width(plan.config))
-    found = tensor.contiguous().numpy().astype(kind)
+    with np.errstate(over="ignore"):  # what becomes infinite is refused below
+        found = tensor.contiguous().numpy().astype(kind)
     if not np.isfinite(found).all():
         raise ModelError(f"{name} holds numbers that {kind} cannot", where=plan.model.name,
                          fix="export with --dtype float32")  # fmt: skip

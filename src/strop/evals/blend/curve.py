@@ -61,9 +61,12 @@ class Curve:
 
     @property
     def best(self) -> Point | None:
-        """Of the points that pass, the one with the highest targets, summed."""
-        summed = [(sum(p.scores[name] for name in self.targets), p) for p in self.passing]
-        return max(summed, key=lambda one: one[0])[1] if summed else None
+        """Of the points that pass, the one with the highest sum of targets less what is forgotten;
+        of equal ones the lowest weight."""
+        return max(self.passing, key=self._gain, default=None)
+
+    def _gain(self, point: Point) -> float:
+        return sum(point.scores[name] for name in self.targets) - self.forgotten(point)
 
     def forgotten(self, point: Point) -> float:
         """How far the kept score that fell most has fallen since weight 0 (or the lowest weight);
@@ -82,7 +85,7 @@ class Curve:
             return [f"no weight passes the gate, of {len(judged)}"]
         passing = ", ".join(f"{point.weight:g}" for point in self.passing)
         return [
-            f"passes at {passing}; most is gained at {best.weight:g}",
+            f"passes at {passing}; gains most for what it loses at {best.weight:g}",
             f"make it: strop blend {' '.join(self.models)} --method {self.method} "
             f"--weights {best.weight:g} --output DIR",
             f"{len(judged)} weights were judged on one suite, and the best of many looks better "

@@ -65,9 +65,10 @@ def _against(curve: Mapping[str, Any]) -> Iterator[str]:
     yield from _frame(left, _span([0.0, *lost]), _span([0.0, *gained]), x, y)
     line = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in zip(lost, gained, strict=True))
     yield f'<polyline points="{line}" fill="none" stroke="{TARGET}" stroke-width="1.5"/>'
-    for point, a, b in zip(points, lost, gained, strict=True):
+    for number, (point, a, b) in enumerate(zip(points, lost, gained, strict=True)):
         yield _dot(x(a), y(b), TARGET, point["verdict"])
-        yield _text(x(a) + 7, y(b) - 5, f"{point['weight']:g}", "#57606a")
+        beside = 16 if number % 2 else -7  # neighbours' numbers stand apart
+        yield _text(x(a) + 6, y(b) + beside, f"{point['weight']:g}", "#57606a")
     if any(point["verdict"] for point in points):
         yield _text(left, TOP + PANEL_HEIGHT + 42, "● passes the gate", PASS)
 

@@ -197,7 +197,8 @@ def _numbers(plan: Export, name: str, kind: np.dtype[Any]) -> np.ndarray[Any, An
 def neighbours(rows: torch.Tensor, width: int) -> torch.Tensor:
     """The rows of each head, [heads * width, ...], so that what is rotated together stands
     together: transformers pairs row i with row i + width / 2, GGUF's `llama` row 2i with 2i + 1."""
-    return rows.unflatten(0, (-1, 2, width // 2)).transpose(1, 2).flatten(0, 2)
+    turned: torch.Tensor = rows.unflatten(0, (-1, 2, width // 2)).transpose(1, 2).flatten(0, 2)
+    return turned
 
 
 def _rope_factors(config: Any) -> np.ndarray[Any, Any] | None:
@@ -208,7 +209,8 @@ def _rope_factors(config: Any) -> np.ndarray[Any, Any] | None:
     scaled = ROPE_INIT_FUNCTIONS["llama3"](config, "cpu")[0].double()
     width = _head_width(config)
     plain = rope["rope_theta"] ** -(torch.arange(0, width, 2, dtype=torch.float64) / width)
-    return (plain / scaled).float().numpy()
+    found: np.ndarray[Any, Any] = (plain / scaled).float().numpy()
+    return found
 
 
 def _expect_positions(config: Any, name: str) -> None:

@@ -75,7 +75,7 @@ def test_merge(adapter: Path, model_folder: Path, tmp_path: Path) -> None:
 def test_blend(model_folder: Path, other: Path, tmp_path: Path) -> None:
     two = ("blend", model_folder, other, "--output", tmp_path / "blend")
     planned = strop(*two, "--method", "ties", "--weights", "0.5", "--dry-run")
-    assert "would blend" in planned
+    assert "would be blended" in planned
     assert "ties, weights 0.5, 0.5, density 0.2, base " in planned
     assert not (tmp_path / "blend").exists()
     said = json.loads(strop(*two, "--method", "ties", "--weights", "0.5", "--json"))

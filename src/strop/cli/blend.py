@@ -70,7 +70,7 @@ def blend(
     --gate policy.yaml --output curve
     """
     from strop.cli.show import setup
-    from strop.model.blend.make import checked_blend, write_blend
+    from strop.model.blend.make import checked_blend
     from strop.model.blend.settings import progression, settle
     from strop.model.stored import expect_new
 
@@ -91,17 +91,22 @@ def blend(
             measured = (points, suite, gate, target, overrides, registry)
             _curve(checked, measured, output, dry_run=dry_run, as_json=as_json)
             return
-        told = {**settings.plain(), "models": models, "notes": list(checked.notes),
-                "base": checked.base and checked.base.name, "output": str(output)}  # fmt: skip
-        if dry_run:
-            said = f"would blend {' and '.join(models)} ({_said(told)}) into {output}"
-            print(json.dumps(told) if as_json else said)
-            return
-        sha256 = write_blend(checked, output)
+        _model(checked, output, dry_run=dry_run, as_json=as_json)
+
+
+def _model(checked: Blend, output: Path, *, dry_run: bool, as_json: bool) -> None:
+    from strop.model.blend.make import write_blend
+
+    models = [side.stored.name for side in checked.sides]
+    told = {**checked.settings.plain(), "models": models, "notes": list(checked.notes),
+            "base": checked.base and checked.base.name, "output": str(output)}  # fmt: skip
+    if not dry_run:
+        told["sha256"] = write_blend(checked, output)
     if as_json:
-        print(json.dumps({**told, "sha256": sha256}))
+        print(json.dumps(told))
         return
-    print(f"blended {' and '.join(models)} ({_said(told)}) into {output}, weights {sha256}")
+    done = "would be blended" if dry_run else f"blended, weights {told['sha256']}"
+    print(f"{' and '.join(models)} ({_said(told)}) into {output}: {done}")
 
 
 def _curve(

@@ -16,6 +16,9 @@ MADE = "lineage.json"
 """Beside the weights of a model that was made of others (`strop merge`, `strop blend`): its method,
 and its parents with their histories. A run has one of this name above its `final/`."""
 
+CONFIGS = ("config.json", "adapter_config.json")
+"""A folder of a model has one of these, a run's has none."""
+
 
 def ancestry(model: str | Path) -> dict[str, Any]:
     """The lineage of a model, parents included.
@@ -30,7 +33,7 @@ def ancestry(model: str | Path) -> dict[str, Any]:
     with the histories they had when it was made.
     """
     folder = Path(model)
-    if (folder / MADE).exists():
+    if (folder / MADE).exists() and any((folder / name).exists() for name in CONFIGS):
         return {**_read(folder / MADE), "model": str(model)}
     run = folder.parent
     if not (run / "lineage.json").exists() or not _is_of_run(folder):

@@ -96,6 +96,10 @@ def check_export(
     config, weights = load_config(str(model.folder)), Tensors(model.folder)
     _expect_positions(config, model.name)
     names = {name: _renamed(name, model.name) for name in weights}
+    biased = [name for name in weights if name.endswith(".bias")]
+    if biased and ARCHITECTURES[kind] == "qwen3":
+        raise ModelError(f"llama.cpp's qwen3 has no place for {biased[0]}", where=model.name,
+                         fix="use llama.cpp's own converter")  # fmt: skip
     rows = weights.places["model.embed_tokens.weight"].shape[0]
     held = vocabulary(model.folder, rows, pretokenizer)
     summary = Summary(ARCHITECTURES[kind], dtype, len(names), rows, held.rule)

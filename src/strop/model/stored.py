@@ -48,7 +48,7 @@ def stored(which: str, registry: Path) -> Iterator[Stored]:
     """
     if Path(which).exists() or which.startswith(("/", ".")):
         yield _in(Path(which), which)
-    elif registry.exists() and not (NAME.fullmatch(which) and not _known(which, registry)):
+    elif registry.exists() and (_known(which, registry) or not NAME.fullmatch(which)):
         store = Registry(registry)
         entry = store.entry(which)
         with temporary_space(), tempfile.TemporaryDirectory(prefix="strop-") as space:

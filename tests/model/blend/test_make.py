@@ -208,7 +208,7 @@ def test_one_tensor_is_in_memory_at_a_time(
     ("changes", "said"),
     [
         ({"hidden_size": 64}, "hidden_size"),
-        ({"rope_theta": 1.0}, "rope_theta"),
+        ({"rope_parameters": {"rope_type": "default", "rope_theta": 7.0}}, "rope_theta"),
         ({"architectures": ["LlamaForCausalLM"]}, "architectures"),
     ],
 )
@@ -221,6 +221,19 @@ def test_another_architecture_is_refused(
         checked_blend([two[0], str(other)], settle("linear", [], 2), registry=HERE),
     ):
         pass
+
+
+def test_what_an_older_version_wrote_of_the_same_model_is_no_difference(
+    two: tuple[str, str],
+) -> None:
+    path = Path(two[1]) / "config.json"
+    told = json.loads(path.read_text())
+    theta = told.pop("rope_parameters")["rope_theta"]
+    del told["attention_bias"]  # its default
+    told |= {"rope_theta": theta, "transformers_version": "4.51.0", "torch_dtype": "float32"}
+    path.write_text(json.dumps(told))
+    with checked_blend(two, settle("linear", [], 2), registry=HERE) as checked:
+        assert len(checked.sides) == 2
 
 
 def test_other_weights_and_other_tokens_are_refused(two: tuple[str, str]) -> None:

@@ -11,12 +11,12 @@ from strop.data.json_text import parsed
 from strop.errors import ModelError
 from strop.files import read_text, sha256_of
 from strop.model.blend.tensors import Tensors
-from strop.model.load import SAVED, load_tokenizer
+from strop.model.load import SAVED, load_config, load_tokenizer
 
 FREE = {
     "_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache", "bos_token_id",
     "eos_token_id", "pad_token_id", "attention_dropout", "initializer_range",
-    "_attn_implementation",
+    "_attn_implementation", "_commit_hash",
 }  # fmt: skip
 """Keys of a config that change no shape and no forward at inference."""
 
@@ -51,9 +51,9 @@ def expect_plain(folder: Path) -> None:
 def expect_alike(folders: Sequence[Path], names: Sequence[str]) -> None:
     """Raise `ModelError` unless all models are built like the first one: config, names and shapes
     of the weights."""
-    first, told = Tensors(folders[0]), dict(_flat(config_of(folders[0])))
+    first, told = Tensors(folders[0]), _settings(folders[0])
     for folder, name in zip(folders[1:], names[1:], strict=True):
-        other = dict(_flat(config_of(folder)))
+        other = _settings(folder)
         differ = sorted(
             key for key in told.keys() | other.keys() if told.get(key) != other.get(key)
         )
@@ -110,6 +110,12 @@ def _hash(folder: Path) -> tuple[str, ...]:
     kinds = ("tokenizer*", "chat_template*", "vocab*", "merges.txt", "special_tokens_map.json")
     files = sorted(file for kind in kinds for file in folder.glob(kind) if file.is_file())
     return tuple(f"{file.name} {sha256_of(file)}" for file in files)
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    """All that a config says and that counts, also what older versions of transformers wrote under
+    another name or left out."""
+    return dict(_flat(load_config(str(folder)).to_dict()))
 
 
 def _flat(config: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:

@@ -171,7 +171,6 @@ class Of:
         ([SHARDED, "run.distributed.cpu_offload=true", "model.device=cpu"], 2, "there already"),
         ([SHARDED, "optim.optimizer=muon"], 2, "whole matrices"),
         ([SHARDED, "model.lora.dora=true"], 2, "norms of whole matrices"),
-        ([SHARDED, "model.lora.rank=4", "model.quantize=nf4"], 2, "packs matrices"),
     ],
 )
 def test_refused_before_anything_is_computed(

@@ -61,24 +61,27 @@ class TreeScorer(torch.nn.Module):
 
     Uses the tree forward if the model honours transformers' attention interface (tested once by
     comparing both on a small probe, which also chooses the `way` to compute attention), else padded
-    rows, with a warning. `bfloat16` says that forwards run under autocast.
+    rows, with a warning. `bfloat16` says that forwards run under autocast. A model that is not
+    `loaded` yet reads padded rows until `find_way` is called.
     """
 
-    def __init__(self, model: Any, *, bfloat16: bool = False) -> None:
+    def __init__(self, model: Any, *, bfloat16: bool = False, loaded: bool = True) -> None:
         super().__init__()
         self.causal_lm = bare(model)
-        self.find_way(bfloat16=bfloat16)
-        if not self.by_tree:
-            warnings.warn(
-                f"{type(self.causal_lm).__name__} does not honour transformers' attention "
-                "interface: falling back to padded rows (same numbers, slower, no shared prompts)",
-                stacklevel=2,
-            )
+        self.by_tree, self.way = False, BLOCKS
+        if loaded:
+            self.find_way(bfloat16=bfloat16)
 
     def find_way(self, *, bfloat16: bool) -> None:
         """Choose how attention is computed where the model is now."""
         way = tree_way(self.causal_lm, bfloat16=bfloat16)
         self.by_tree, self.way = way is not None, way or BLOCKS
+        if not self.by_tree:
+            warnings.warn(
+                f"{type(self.causal_lm).__name__} does not honour transformers' attention "
+                "interface: falling back to padded rows (same numbers, slower, no shared prompts)",
+                stacklevel=3,
+            )
 
     def __call__(self, trees: Sequence[Tree], head: Head = Head()) -> TokenScores:
         """Log-prob and entropy of every supervised token; tokens that have routes take them."""

@@ -23,7 +23,8 @@ from strop.model.arithmetic import Precision
 from strop.model.load import critic_recipe, load_policy, load_scalar, pick_device
 from strop.model.network import Policy, switch_off_dropout
 from strop.model.reference import Reference
-from strop.model.sharding import mesh_of, shard, whole_weights
+from strop.model.sharding import Cut, mesh_of, whole_weights
+from strop.model.tensor_parallel import divide
 from strop.recipe.train.engine import LocalEngineRecipe, VllmRecipe
 from strop.recipe.train.methods import Recipe, method_of
 from strop.recipe.train.model import ModelRecipe
@@ -58,25 +59,27 @@ def build_state(
     that are sharded, this process's part."""
     method, distributed = method_of(recipe), recipe.run.distributed
     load = load_scalar if method.scalar_head else load_policy
-    mesh = None
-    if distributed.shard != "none":
+    mesh = cut = None
+    if distributed.cuts:
         mesh = mesh_of(distributed, world.size, pick_device(start.device))
-    start = _placed(start, recipe)
-    network = load(start, recipe.template, seed=recipe.seed)
+        if distributed.tensor == 1:  # parts of matrices are made of whole ones
+            cut = Cut(mesh, distributed.cpu_offload)
+    network = load(_placed(start, recipe), recipe.template, seed=recipe.seed, cut=cut)
     if method.compares_logprobs:
         switch_off_dropout(network.model)
-    if mesh is not None:
-        shard(network, mesh, cpu_offload=distributed.cpu_offload)
+    if mesh is not None and cut is None:
+        divide(network, distributed, mesh)
     state = TrainState(network, build_optimizer(network, recipe.optim, muon=muon))
     if recipe.critic is not None:
         critic = load_scalar(
             critic_recipe(recipe.critic.path, recipe.critic.lora, _placed(recipe.model, recipe)),
             recipe.template,
             seed=recipe.seed + 1,
+            cut=cut,
         )
         switch_off_dropout(critic.model)
-        if mesh is not None:
-            shard(critic, mesh, cpu_offload=distributed.cpu_offload)
+        if mesh is not None and cut is None:
+            divide(critic, distributed, mesh)
         scale = recipe.critic.learning_rate / recipe.optim.learning_rate
         optim = recipe.optim.model_copy(update={"optimizer": "adamw"})
         state.critic = Critic(critic, build_optimizer(critic, optim), scale)
@@ -84,10 +87,10 @@ def build_state(
 
 
 def _placed(model: ModelRecipe, recipe: Recipe) -> ModelRecipe:
-    """The model, read into host memory if it is sharded: each layer goes to its device when it is
-    cut."""
-    sharded = recipe.run.distributed.shard != "none"
-    return model.model_copy(update={"device": "cpu"}) if sharded else model
+    """The model, read into host memory if its matrices are cut: each layer goes to its device after
+    that."""
+    divided = recipe.run.distributed.tensor > 1
+    return model.model_copy(update={"device": "cpu"}) if divided else model
 
 
 def build_loop(

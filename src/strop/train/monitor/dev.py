@@ -126,10 +126,10 @@ class Dev:
         return StepRecord(0, total, metrics)
 
     def measure(self) -> dict[str, float]:
-        """`dev/<score>` of every score, measured by one process for all; the run's dropout mode and
-        random streams stay as they are."""
+        """`dev/<score>` of every score, measured by the first data rank for all; the run's dropout
+        mode and random streams stay as they are."""
         with whole_weights(self.network):
-            return self.world.first(self._measure)
+            return self.world.first_group(self._measure)
 
     def _measure(self) -> dict[str, float]:
         network = self.network

@@ -18,6 +18,7 @@ from strop.cli import (
     judge,
     reward,
     run,
+    serve,
     sweep,
     train,
 )
@@ -63,6 +64,7 @@ app.add_typer(data.app, name="data")
 app.add_typer(reward.app, name="reward")
 app.add_typer(judge.app, name="judge")
 app.add_typer(engine.app, name="engine")
+app.command("serve")(serve.serve)
 app.add_typer(registry.app, name="registry")
 app.command("advise")(advise.advise)
 app.command("estimate")(estimate.estimate)

@@ -35,7 +35,8 @@ async def chosen(asked: Exchange, wanted: Compute, rewards: dict[str, Reward]) -
     if wanted.maj_at is not None:
         made = await _candidates(replace(asked, n=wanted.maj_at))
         return Chosen(made[majority([one.said for one in made])], _tokens(made))
-    assert wanted.best_of is not None and wanted.reward is not None
+    assert wanted.best_of is not None
+    assert wanted.reward is not None
     reward = rewards.get(wanted.reward)
     if reward is None:
         known = ", ".join(rewards) or "none"

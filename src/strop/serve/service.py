@@ -103,7 +103,8 @@ class Service:
 
     async def _open_trial(self) -> None:
         canary = self.recipe.canary
-        assert canary is not None and self.traffic is not None
+        assert canary is not None
+        assert self.traffic is not None
         place = await asyncio.to_thread(self.places.of_either, canary.entry)
         stable = self.lineup.version(self.tried)
         self.trial = Trial(canary, place.weights, stable.place.weights)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from strop.engines.engine import Request
-from strop.engines.server.held import Progress
-from strop.engines.server.lanes import Answered
+from strop.engines.server.lanes import Answered, Progress
 from strop.serve.exchange import Exchange
 from strop.serve.models.version import Version
 from strop.serve.protocol.speaking import CLOSES, OPENS, Delta, Detokenizer, Speaker, Written
@@ -66,7 +66,7 @@ class Timed:
 NOTHING = Progress((), (), ())
 
 
-async def drawn(version: Version, requests: Sequence[Request]) -> AsyncIterator[tuple[int, Came]]:
+async def drawn(version: Version, requests: Sequence[Request]) -> AsyncGenerator[tuple[int, Came]]:
     """(place of the request, its new tokens or the whole), as they come. Who stops reading calls
     the rest off."""
     loop = asyncio.get_running_loop()
@@ -78,11 +78,9 @@ async def drawn(version: Version, requests: Sequence[Request]) -> AsyncIterator[
     futures = []
     try:
         for index, request in enumerate(requests):
-            future = version.held.sample(
-                request, version.adapter, lambda progress, index=index: tell(index, progress)
-            )
+            future = version.held.sample(request, version.adapter, partial(tell, index))
             futures.append(future)
-            future.add_done_callback(lambda done, index=index: tell(index, done))
+            future.add_done_callback(partial(tell, index))
         left = len(futures)
         while left:
             index, what = await came.get()

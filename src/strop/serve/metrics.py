@@ -12,33 +12,46 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        named = {"registry": self.registry}
+        own = self.registry
         self.requests = Counter(
-            "strop_requests", "Requests by route and status.", ["route", "status"], **named
+            "strop_requests",
+            "Requests by route and status.",
+            ["route", "status"],
+            registry=own,
         )
         self.answers = Counter(
             "strop_answers", "Choices by model, version and how they ended.",
-            ["model", "version", "finish"], **named,
+            ["model", "version", "finish"], registry=own,
         )  # fmt: skip
         self.tokens = Counter(
-            "strop_tokens", "Tokens by kind: prompt, completion, hidden.", ["kind"], **named
+            "strop_tokens",
+            "Tokens by kind: prompt, completion, hidden.",
+            ["kind"],
+            registry=own,
         )
         self.first = Histogram(
-            "strop_first_token_seconds", "Until the first token.", buckets=SECONDS, **named
+            "strop_first_token_seconds",
+            "Until the first token.",
+            buckets=SECONDS,
+            registry=own,
         )
         self.total = Histogram(
-            "strop_answer_seconds", "Until an answer was whole.", buckets=SECONDS, **named
+            "strop_answer_seconds", "Until an answer was whole.", buckets=SECONDS, registry=own
         )
-        self.running = Gauge("strop_requests_running", "Requests that are answered now.", **named)
-        self.waiting = Gauge("strop_requests_waiting", "Requests that wait.", **named)
-        self.feedback = Counter("strop_feedback", "Feedback by kind.", ["kind"], **named)
+        self.running = Gauge(
+            "strop_requests_running", "Requests that are answered now.", registry=own
+        )
+        self.waiting = Gauge("strop_requests_waiting", "Requests that wait.", registry=own)
+        self.feedback = Counter("strop_feedback", "Feedback by kind.", ["kind"], registry=own)
         self.lost = Gauge(
-            "strop_traffic_lost", "Exchanges that the traffic log could not keep.", **named
+            "strop_traffic_lost",
+            "Exchanges that the traffic log could not keep.",
+            registry=own,
         )
-        self.swaps = Counter("strop_swaps", "New versions by model.", ["model"], **named)
+        self.swaps = Counter("strop_swaps", "New versions by model.", ["model"], registry=own)
         self.canary = Gauge(
             "strop_canary", "Of the canary's trial: bounds on the difference, ratings.",
-            ["what"], **named,
+            ["what"], registry=own,
         )  # fmt: skip
 
     def text(self) -> bytes:

@@ -13,6 +13,7 @@ from strop.errors import StropError
 from strop.recipe.serve import ServedModel, ServeRecipe
 from strop.rewards.compose import Reward
 from strop.serve.access import Doors
+from strop.serve.canary.ratings import Side
 from strop.serve.canary.shadow import Shadow
 from strop.serve.canary.trial import Rated, Trial
 from strop.serve.exchange import Arm
@@ -120,7 +121,7 @@ class Service:
         if trial is None or known.trial != trial.id:
             return
         value = trial.value(row)
-        side = "canary" if known.arm == "canary" else "stable"
+        side: Side = "canary" if known.arm == "canary" else "stable"
         if value is not None and trial.add(Rated(known.session, side, value)):
             self.take_back()
 

@@ -16,7 +16,7 @@ from strop.curate.signals.rules import Rules, meaning
 from strop.data.bad_rows import BadRow
 from strop.judge.build import TrustedJudge
 from strop.text.parse import plain
-from strop.types import Origin, Record
+from strop.types import Demonstration, Feedback, Origin, Preference, Record, Task
 
 FILES = {
     "preference": "preferences",
@@ -187,12 +187,15 @@ def in_its_form(record: Record) -> Record:
     meta = record.columns.get("meta")
     if not isinstance(meta, dict) or not meta.get("plain"):
         return record
-    texts = {
-        name: plain(getattr(record, name))
-        for name in ("prompt", "completion", "chosen", "rejected")
-        if hasattr(record, name)
-    }
-    return replace(record, **texts)
+    match record:
+        case Preference():
+            return replace(record, prompt=plain(record.prompt), chosen=plain(record.chosen),
+                           rejected=plain(record.rejected))  # fmt: skip
+        case Demonstration() | Feedback():
+            return replace(record, prompt=plain(record.prompt), completion=plain(record.completion))
+        case Task():
+            return replace(record, prompt=plain(record.prompt))
+    return record
 
 
 def _in_chain(joined: Joined) -> bool:

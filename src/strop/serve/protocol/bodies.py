@@ -210,7 +210,7 @@ class Completions(Drawing):
             return [given]
         if isinstance(given[0], int):
             return [tuple(one for one in given if isinstance(one, int))]
-        return [one if isinstance(one, str) else tuple(one) for one in given  # type: ignore[arg-type]
+        return [one if isinstance(one, str) else tuple(one) for one in given
                 ]  # fmt: skip
 
 

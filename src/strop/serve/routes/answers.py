@@ -173,7 +173,8 @@ async def _together(
 ) -> dict[str, Any]:
     """A whole answer."""
     parts = await asyncio.gather(*(_whole(service, body, one) for one in asked))
-    choices, used = [], {}
+    choices: list[dict[str, Any]] = []
+    used: dict[str, Any] = {}
     for one, form, (came, timed) in zip(asked, forms, parts, strict=True):
         choices += [form.choice(one, index, part) for index, part in enumerate(came)]
         ended = [part.done() for part in came]

@@ -56,7 +56,7 @@ def row_of(
         row |= {"trial": asked.arm.trial, "arm": asked.arm.side}
     if asked.metadata:
         row["metadata"] = dict(asked.metadata)
-    sampling = {name: value for name, value in asdict(asked.sampling).items() if value}
+    sampling = {n: v for n, v in asdict(asked.sampling).items() if v or n == "temperature"}
     return row | {
         "finish": [one.finish for one in ended], "usage": used,
         "sampling": {**sampling, "seed": asked.seed, "n": asked.n},

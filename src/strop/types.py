@@ -247,7 +247,9 @@ class Completion(Answer):
     none. `ids` include the end-of-sequence token when the model wrote one. `entropies` are those of
     the whole distribution at temperature 1 where each sampled id was drawn, nats, if they were
     asked for. `prompt_routes` and `routes` are the experts of the prompt and of all ids but the
-    last, which the sampler does not read, if they were asked for.
+    last, which the sampler does not read, if they were asked for. `likeliest` are the likeliest
+    tokens at the place of each sampled id, `((5, -0.1), (9, -2.4))`, most likely first, with the
+    log-probs of the distribution that was drawn from, if they were asked for.
     """
 
     ids: tuple[int, ...]
@@ -257,6 +259,7 @@ class Completion(Answer):
     entropies: tuple[float, ...] | None = None
     prompt_routes: Routes | None = None
     routes: Routes | None = None
+    likeliest: tuple[tuple[tuple[int, float], ...], ...] | None = None
 
     def __post_init__(self) -> None:
         logprobs = sum(self.sampled) if self.logprobs is None else len(self.logprobs)

@@ -8,6 +8,9 @@ from dataclasses import replace
 
 from strop.engines.endings import stop_ids, stopped, text_of
 from strop.engines.engine import Request, Sampling
+from strop.engines.grammar import Grammar
+from strop.engines.local.constrained import Grammars, Matcher
+from strop.errors import UsageError
 from strop.model.decode import Decoder, RereadDecoder, TreeDecoder, honours_plain
 from strop.model.fixed import repeatable
 from strop.model.logprobs import bare, eval_mode, honours_tree
@@ -27,6 +30,8 @@ class LocalSampler:
         self.plain = self.by_tree and honours_plain(self.causal_lm)
         self.repeats = self.plain and repeatable(self.causal_lm)
         self.stop_ids = stop_ids(self.causal_lm, self.tokenizer)
+        self.vocabulary = int(self.causal_lm.get_output_embeddings().weight.shape[0])
+        self._grammars = Grammars(self.tokenizer, self.vocabulary, self.stop_ids)
 
     @contextmanager
     def sampling(self) -> Iterator[None]:
@@ -34,9 +39,20 @@ class LocalSampler:
         with eval_mode(self.policy.model), self.policy.arithmetic():
             yield
 
-    def expect_routers(self) -> None:
-        """Raises `UsageError` for a model without routes."""
-        expect_routers(self.causal_lm)
+    def expect_able(self, sampling: Sampling) -> None:
+        """Raises `UsageError` for routes of a model without them, for a bias of tokens that there
+        are not, and for a grammar that cannot be used."""
+        if sampling.routes:
+            expect_routers(self.causal_lm)
+        if wrong := [token for token, _ in sampling.logit_bias if not 0 <= token < self.vocabulary]:
+            raise UsageError(f"logit_bias names token {wrong[0]}: the model has {self.vocabulary}, "
+                             "from 0 on")  # fmt: skip
+        if sampling.grammar is not None:
+            self.matcher(sampling.grammar)
+
+    def matcher(self, grammar: Grammar) -> Matcher:
+        """The beginning of a text of this grammar. What a grammar needs is made once."""
+        return self._grammars.matcher(grammar)
 
     def recorded(self) -> AbstractContextManager[Record]:
         """Note to which experts tokens go within."""

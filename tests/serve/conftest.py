@@ -16,11 +16,9 @@ from tests.support.serving import Serving, recipe_of, serving
 
 
 @pytest.fixture(scope="session")
-def plain_server(
-    model_folder: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Serving]:
+def plain_server(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     traffic = {"folder": str(tmp_path_factory.mktemp("traffic"))}
-    limits = {"tokens": 64, "choices": 16, "body_bytes": 20_000}
+    limits = {"tokens": 512, "choices": 16, "body_bytes": 20_000}
     rewards = {"short": [{"function": "short_answer", "file": str(REWARDS)}]}
     recipe = recipe_of(model_folder, traffic=traffic, limits=limits, rewards=rewards)
     with serving(recipe) as server:

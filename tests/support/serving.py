@@ -98,7 +98,7 @@ def serving(recipe: ServeRecipe) -> Iterator[Serving]:
     def work() -> None:
         try:
             asyncio.run(run())
-        except BaseException as error:  # the test has to see it
+        except BaseException as error:  # noqa: BLE001 - the test has to see it
             failed.append(error)
             is_up.set()
 

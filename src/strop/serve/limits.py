@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -12,8 +13,13 @@ from strop.recipe.serve import LimitsRecipe
 from strop.serve.errors import RefusedError
 
 
+BODY_SECONDS = 30.0
+"""In which a body has to come."""
+
+
 class BodyLimit:
-    """Refuses a body that is too long with 413, at its header or as soon as it has come too far."""
+    """Reads a body before anything else is done with the request. Refuses one that is too long with
+    413, at its header or as soon as it has come too far, and one that does not come with 408."""
 
     def __init__(self, app: ASGIApp, most: int) -> None:
         self.app, self.most = app, most
@@ -22,23 +28,38 @@ class BodyLimit:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        said = dict(scope["headers"]).get(b"content-length", b"0")
-        too_long = RefusedError(413, f"the body is longer than {self.most} bytes",
-                                code="body_too_long")  # fmt: skip
-        if not said.isdigit() or int(said) > self.most:
-            await too_long.response()(scope, receive, send)
-            return
-        read = 0
+        try:
+            said = dict(scope["headers"]).get(b"content-length", b"0")
+            if not said.isdigit() or int(said) > self.most:
+                raise self._too_long()
+            async with asyncio.timeout(BODY_SECONDS):
+                messages = await self._read(receive)
+        except TimeoutError:
+            late = RefusedError(408, f"the body did not come within {BODY_SECONDS:g} s")
+            await late.response()(scope, receive, send)
+        except RefusedError as error:
+            await error.response()(scope, receive, send)
+        else:
 
-        async def counted() -> Message:
-            nonlocal read
+            async def again() -> Message:
+                return messages.popleft() if messages else await receive()
+
+            await self.app(scope, again, send)
+
+    async def _read(self, receive: Receive) -> deque[Message]:
+        messages: deque[Message] = deque()
+        read, more = 0, True
+        while more:
             message = await receive()
+            messages.append(message)
             read += len(message.get("body", b""))
             if read > self.most:
-                raise too_long
-            return message
+                raise self._too_long()
+            more = message["type"] == "http.request" and message.get("more_body", False)
+        return messages
 
-        await self.app(scope, counted, send)
+    def _too_long(self) -> RefusedError:
+        return RefusedError(413, f"the body is longer than {self.most} bytes", code="body_too_long")
 
 
 class Turnstile:

@@ -10,6 +10,7 @@ from strop.serve.errors import RefusedError
 from strop.serve.protocol.bodies import FeedbackSaid
 from strop.serve.routes.callers import caller_of
 from strop.serve.service import Service, now
+from strop.serve.traffic.log import cannot_keep
 
 
 def feedback_routes(service: Service) -> APIRouter:
@@ -24,6 +25,8 @@ def feedback_routes(service: Service) -> APIRouter:
             raise RefusedError(404, "this server keeps no feedback: start it with a traffic folder",
                                code="no_traffic")  # fmt: skip
         known = traffic.answer(body.id)
+        if known is None and traffic.problem:  # the answer itself may not have been kept
+            raise cannot_keep(traffic.problem)
         if known is None or known.caller != caller.name:
             raise RefusedError(404, f"no answer {body.id!r} is known here", param="id",
                                code="answer_not_found")  # fmt: skip

@@ -57,12 +57,12 @@ class TrafficLog:
         for file in self.files():
             _mend(file)
         self.index = Index(self.folder)
-        self._delete_old()
-        self.index.catch_up(self.files())
         self._lines: queue.Queue[Line | None] = queue.Queue(maxsize=8 * AT_ONCE)
         self._stream: IO[bytes] | None = None
         self._behind = False
         self._coming: dict[str, Known] = {}
+        self._delete_old()
+        self.index.catch_up(self.files())
         self._thread = threading.Thread(target=self._work, name="traffic", daemon=True)
         self._thread.start()
 
@@ -101,7 +101,7 @@ class TrafficLog:
         try:
             self._lines.put_nowait(Line(row, written))
         except queue.Full:
-            raise _cannot_keep("too much waits to be written") from None
+            raise cannot_keep("too much waits to be written") from None
         await asyncio.wrap_future(written)
         return True
 
@@ -159,7 +159,7 @@ class TrafficLog:
             logging.getLogger("strop.serve").error("%s (%s)", self.problem, self.folder)
             self.lost += len(batch) - len(waiting)
             for future in waiting:
-                future.set_exception(_cannot_keep(self.problem))
+                future.set_exception(cannot_keep(self.problem))
             return
         finally:
             for line in batch:
@@ -227,7 +227,7 @@ def _without_words(row: dict[str, Any]) -> dict[str, Any]:
     return {n: v for n, v in row.items() if n not in ("edit", "comment", "explanation")}
 
 
-def _cannot_keep(problem: str) -> RefusedError:
+def cannot_keep(problem: str) -> RefusedError:
     return RefusedError(503, f"the feedback was not kept: {problem}; send it again later",
                         code="not_kept", headers={"Retry-After": "5"})  # fmt: skip
 

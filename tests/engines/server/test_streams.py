@@ -32,10 +32,16 @@ def request(*ids: int, seed: int = 0, salt: str = "", **how: Any) -> Request:
     return Request(prompt, Sampling(**{"max_tokens": 30, **how}), DrawKey(seed, "served"))
 
 
+def endless(path: str) -> Held:
+    """A server whose answers have the length that they may have."""
+    made = Held(path)
+    made.engine._sampler.stop_ids = frozenset()
+    return made
+
+
 @pytest.fixture
 def held(model_folder: Path) -> Iterator[Held]:
-    made = Held(str(model_folder))
-    made.engine._sampler.stop_ids = frozenset()  # so that answers have the length they may have
+    made = endless(str(model_folder))
     yield made
     made.close()
 
@@ -218,7 +224,7 @@ class TestAdapters:
         """Each is what a server that holds it alone says."""
         wanted = [held.sample(request(), None).result(30).what]
         for folder in adapters:
-            alone = Held(str(model_folder))
+            alone = endless(held.path)
             alone.load_adapter("x", folder).result(30)
             wanted.append(alone.sample(request(), "x").result(30).what)
             alone.close()
@@ -278,7 +284,7 @@ class TestAdapters:
         self.expect_answer(other, base)
         assert ends.order == ["refused", "loaded", "new", "old", "gone", "other"]
         monkeypatch.undo()
-        alone = Held(held.path)
+        alone = endless(held.path)
         alone.load_adapter("v", adapters[1]).result(30)
         wanted = alone.sample(request(), "v").result(30).what
         alone.close()

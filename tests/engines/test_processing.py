@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+import random
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from strop.engines.draws import DrawKey
+from strop.engines.endings import text_of
 from strop.engines.engine import Request, Sampling
 from strop.engines.local.distribution import kept_logits
+from strop.engines.local.engine import LocalEngine
 from strop.engines.local.processing import Processing
 from strop.engines.openai import OpenAIEngine
 from strop.engines.served import sglang, vllm
@@ -147,6 +151,29 @@ class TestLikeliest:
 
     def test_they_do_not_change_the_draws(self) -> None:
         assert replace(self.answer(top_logprobs=3), likeliest=None) == self.answer()
+
+
+@pytest.mark.parametrize("stop", ["é=", "= ", "aÿ", "7", "##", "x" * 12, "1 2"])
+@pytest.mark.parametrize("skips", [True, False])
+def test_a_stop_string_is_found_where_the_whole_text_first_has_it(
+    model_folder: Path, tokenizer: Any, stop: str, skips: bool
+) -> None:
+    """Only the end of an answer is read; its tokens are whole words, bytes, and special ones."""
+    sampler = LocalEngine(str(model_folder))._sampler
+    how = Sampling(stop=(stop,), skip_special_tokens=skips)
+    chance, found = random.Random(stop), 0
+    pieces = tokenizer("é= aÿ## 71 2" + "x" * 30).input_ids
+    for _ in range(60):
+        ids: list[int] = []
+        while len(ids) < 80:
+            one = chance.randrange(len(tokenizer))
+            ids += pieces if chance.random() < 0.03 else [chance.choice([one, *pieces])]
+        texts = [text_of(tokenizer, ids[:n], how) for n in range(1, len(ids) + 1)]
+        first = next((n for n, text in enumerate(texts, start=1) if stop in text), None)
+        said = (n for n in range(1, len(ids) + 1) if sampler.said(how, ids[:n]))
+        assert next(said, None) == first
+        found += first is not None
+    assert found > 10
 
 
 @pytest.mark.parametrize("token", [-1, VOCABULARY])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from functools import cached_property
 
 from strop.engines.endings import stop_ids, stopped, text_of
 from strop.engines.engine import Request, Sampling
@@ -18,6 +19,10 @@ from strop.model.network import Policy
 from strop.model.prefixes import Prefixes
 from strop.model.routing import Record, expect_routers, recorded
 from strop.types import Completion, Finish
+
+FURTHER = 8
+"""Tokens read before those that a stop string may stand in: the first ones of a text may lack a
+space, or bytes of their first character."""
 
 
 class LocalSampler:
@@ -68,9 +73,23 @@ class LocalSampler:
         )  # fmt: skip
 
     def said(self, sampling: Sampling, ids: list[int]) -> bool:
-        """Whether the answer so far contains a stop string."""
+        """Whether the answer contains a stop string, which it did not before its last token.
+
+        Only its end is read, and the whole where that may not be enough: a special token may have
+        no text, every other one has a byte at least.
+        """
+        longest = max(len(stop.encode()) for stop in sampling.stop)
+        tail = ids[-(longest + FURTHER) :]
+        if self._special.isdisjoint(tail):
+            near = text_of(self.tokenizer, tail, sampling)
+            if not any(stop in near for stop in sampling.stop):
+                return False
         text = text_of(self.tokenizer, ids, sampling)
         return any(stop in text for stop in sampling.stop)
+
+    @cached_property
+    def _special(self) -> frozenset[int]:
+        return frozenset(self.tokenizer.all_special_ids)
 
     def completion(
         self,

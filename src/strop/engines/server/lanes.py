@@ -103,6 +103,13 @@ class Lane:
         """What was asked of it and is not answered."""
         return [*self.decoding.decoding, *self.decoding.waiting]
 
+    def until_told(self) -> int:
+        """Tokens of a turn: the first token of an answer is told when it is there."""
+        streams = [wanted.stream for wanted in self.wanted() if wanted.stream]
+        if any(not stream.told for stream in streams):
+            return 1
+        return TURN if streams else LONG_TURN
+
 
 class Lanes:
     """A lane for each adapter, because a step runs with one adapter; all lanes get equal turns. A
@@ -139,9 +146,11 @@ class Lanes:
         that ends is told at once, one that nobody waits for any more is given up."""
         if self._again and not any(lane.alone for lane in self._lanes):
             self._ask_again(engine, self._again.popleft())
-        for lane in list(self._lanes):
+        lanes = list(self._lanes)
+        most = LONG_TURN if len(lanes) == 1 else TURN
+        for lane in lanes:
             try:
-                self._turn(engine, lane, called)
+                self._turn(engine, lane, most, called)
             except Exception as error:  # noqa: BLE001 - whatever it is, those who wait have to be told
                 self._failed(lane, error)
             else:
@@ -159,13 +168,13 @@ class Lanes:
         except Exception as error:  # noqa: BLE001 - whatever it is, the one who waits has to be told
             fail(wanted.result, error)
 
-    def _turn(self, engine: LocalEngine, lane: Lane, called: Callable[[], bool]) -> None:
+    def _turn(self, engine: LocalEngine, lane: Lane, most: int, called: Callable[[], bool]) -> None:
         for wanted in lane.wanted():
             if wanted.result.cancelled():
                 lane.decoding.abort(wanted)
                 wanted.result.set_running_or_notify_cancel()
         with only_adapter(engine.policy().model, lane.adapter):
-            finished = lane.decoding.step(self._tokens(lane), called)
+            finished = lane.decoding.step(min(most, lane.until_told()), called)
         self._tell(lane)
         for wanted, completion in finished:
             try:
@@ -175,13 +184,6 @@ class Lanes:
                 continue
             if wanted.result.set_running_or_notify_cancel():
                 wanted.result.set_result(Answered(made, wanted.version))
-
-    def _tokens(self, lane: Lane) -> int:
-        """The first token of an answer is told when it is there."""
-        streams = [wanted.stream for wanted in lane.wanted() if wanted.stream]
-        if any(not stream.told for stream in streams):
-            return 1
-        return TURN if streams or len(self._lanes) > 1 or self._again else LONG_TURN
 
     def _tell(self, lane: Lane) -> None:
         """Tell what was drawn of answers that go on; one that cannot be told is given up."""

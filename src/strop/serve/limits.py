@@ -12,7 +12,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from strop.recipe.serve import LimitsRecipe
 from strop.serve.errors import RefusedError
 
-
 BODY_SECONDS = 30.0
 """In which a body has to come."""
 

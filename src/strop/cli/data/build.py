@@ -115,8 +115,9 @@ def _show(built: Built, output: Path, *, dry_run: bool, as_json: bool) -> None:
 
 def _traffic(folder: Path) -> list[Path]:
     from strop.errors import UsageError
+    from strop.serve.traffic.rows import files_in
 
-    found = sorted(folder.glob("traffic-*.jsonl"))
+    found = files_in(folder)
     if not found:
         raise UsageError("no traffic of `strop serve` is here", where=str(folder),
                          fix="give the folder that it was started with: --traffic DIR")  # fmt: skip

@@ -80,6 +80,7 @@ class Speaker:
     _held: str = ""
     _part: Part = "content"
     _stopped: bool = False
+    _thought: bool = False
     _calling: str = ""
     _texts: dict[str, str] = field(default_factory=dict)
     _starts: bool = True
@@ -169,13 +170,13 @@ class Speaker:
         if mark in (OPENS, CLOSES):
             self._held = self._held[len(mark) :]
             self._part = "reasoning_content" if mark == OPENS else "content"
-            self._starts = mark == CLOSES
+            self._starts = self._thought = mark == CLOSES
         else:
             self._calling, self._held = self._held, ""
 
     def _shown(self, text: str) -> Iterator[Delta]:
         if self._starts and self._part == "content":
-            text = text.lstrip("\n") if self._texts else text
+            text = text.lstrip("\n") if self._thought else text
             if self.tools and text.lstrip().startswith(BARE):
                 self._calling = text
                 return

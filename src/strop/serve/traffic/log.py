@@ -23,9 +23,7 @@ from strop.recipe.serve import TrafficRecipe
 from strop.serve.errors import RefusedError
 from strop.serve.traffic.index import Index, Known, digest_of, known_of
 from strop.serve.traffic.personal import cleared
-
-NAMES = "traffic-*.jsonl"
-"""The files of a log, in the order of their names."""
+from strop.serve.traffic.rows import files_in, rows_in
 
 AT_ONCE = 512
 """Lines that are flushed together at most."""
@@ -67,13 +65,11 @@ class TrafficLog:
         self._thread.start()
 
     def files(self) -> list[Path]:
-        return sorted(self.folder.glob(NAMES))
+        return files_in(self.folder)
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """All rows, the oldest first."""
-        for file in self.files():
-            with file.open("rb") as stream:
-                yield from (json.loads(line) for line in stream if line.endswith(b"\n"))
+        return rows_in(self.folder) if self.files() else iter(())
 
     def close(self) -> None:
         """Write what was told, and end."""

@@ -246,10 +246,9 @@ class Completion(Answer):
     they were drawn from (after temperature and truncation), nats, or `None` where an engine gives
     none. `ids` include the end-of-sequence token when the model wrote one. `entropies` are those of
     the whole distribution at temperature 1 where each sampled id was drawn, nats, if they were
-    asked for. `prompt_routes` and `routes` are the experts of the prompt and of all ids but the
-    last, which the sampler does not read, if they were asked for. `likeliest` are the likeliest
-    tokens at the place of each sampled id, `((5, -0.1), (9, -2.4))`, most likely first, with the
-    log-probs of the distribution that was drawn from, if they were asked for.
+    asked for. Only if they were asked for there are `prompt_routes` and `routes`, the experts of the
+    prompt and of all ids but the last (which the sampler does not read), and `likeliest`, the
+    likeliest tokens with their log-probs at each sampled id: `((5, -0.1), (9, -2.4))`.
     """
 
     ids: tuple[int, ...]
@@ -479,9 +478,8 @@ class Verdict:
 @dataclass(frozen=True, slots=True)
 class NotFinite:
     """Why a step left an update out, and what it was made of:
-    `NotFinite(("loss of forward 1 of 1: nan",), ({"origin": "pairs.jsonl:17", ...},))`.
-
-    `made` is what the step had learnt by then: `"2 updates of the policy and 1 of the critic"`.
+    `NotFinite(("loss of forward 1 of 1: nan",), ({"origin": "pairs.jsonl:17", ...},))`; `made` is
+    what the step had learnt by then: `"2 updates of the policy and 1 of the critic"`.
     """
 
     tensors: tuple[str, ...]

@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from strop.evals.decode.draws import revision_prompt
 from strop.recipe.study import Refine
@@ -57,7 +58,10 @@ def majority(texts: Sequence[str]) -> int:
 
 def _best(reward: Reward, asked: Exchange, made: Sequence[Completion]) -> int:
     """The place of the answer with the highest score; the first of equal ones."""
-    columns = {name: [asked.metadata.get(name)] * len(made) for name in asked.metadata}
+    columns: dict[str, Sequence[Any]] = {
+        name: [value] * len(made) for name, value in asked.metadata.items()
+    }
+    columns["completion_ids"] = [list(one.ids) for one in made]
     prompts = [before_answer(asked.prompt)] * len(made)
     said = [as_said(asked.prompt, one.said) for one in made]
     totals = [score.total for score in reward.judge(prompts, said, columns, len(made)).scores]

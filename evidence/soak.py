@@ -164,7 +164,7 @@ async def soak(
             tally.kinds["swaps"] += 1
         if place == requests // 2:
             await asyncio.to_thread(server.kill)
-        if place % 250 == 0:
+        if place % 250 == 0 and server.process.poll() is None:
             tally.memory.append(server.mebibytes())
 
     await asyncio.gather(*(work(number) for number in range(CLIENTS)))

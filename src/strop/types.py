@@ -242,13 +242,12 @@ class Completion(Answer):
 
     `Completion("x = 3", "stop", ids=(5, 2), sampled=(True, True), logprobs=(-0.1, -0.02),
     versions=(VersionSpan(0, 2, 7),))`. `sampled[i]` says whether the policy wrote id i (a tool's
-    result is read, not learnt); `logprobs` are those of the sampled ids under the distribution
-    they were drawn from (after temperature and truncation), nats, or `None` where an engine gives
-    none. `ids` include the end-of-sequence token when the model wrote one. `entropies` are those of
-    the whole distribution at temperature 1 where each sampled id was drawn, nats, if they were
-    asked for. Only if they were asked for there are `prompt_routes` and `routes`, the experts of the
-    prompt and of all ids but the last (which the sampler does not read), and `likeliest`, the
-    likeliest tokens with their log-probs at each sampled id: `((5, -0.1), (9, -2.4))`.
+    result is read, not learnt). `logprobs` are those of the sampled ids under the distribution they
+    were drawn from (after temperature and truncation), nats, or `None` where an engine gives none.
+    `ids` include the end-of-sequence token when the model wrote one. If they were asked for:
+    `entropies` of the whole distribution at temperature 1 where each sampled id was drawn, nats;
+    `prompt_routes` and `routes`, the experts of the prompt and of all ids but the last, which is
+    not read; `likeliest`, (id, log-prob) at each sampled id's place, most likely first.
     """
 
     ids: tuple[int, ...]
@@ -478,8 +477,9 @@ class Verdict:
 @dataclass(frozen=True, slots=True)
 class NotFinite:
     """Why a step left an update out, and what it was made of:
-    `NotFinite(("loss of forward 1 of 1: nan",), ({"origin": "pairs.jsonl:17", ...},))`; `made` is
-    what the step had learnt by then: `"2 updates of the policy and 1 of the critic"`.
+    `NotFinite(("loss of forward 1 of 1: nan",), ({"origin": "pairs.jsonl:17", ...},))`.
+
+    `made` is what the step had learnt by then: `"2 updates of the policy and 1 of the critic"`.
     """
 
     tensors: tuple[str, ...]

@@ -188,7 +188,7 @@ class TestStreams:
         assert held.sample(request(seed=1), None).result(30).what.ids
         assert told.parts == []
         assert not held._lanes.busy
-        assert gate.rounds < 60, "its row was given up"
+        assert gate.rounds <= 31, "its row was given up after the token at which it was noticed"
 
     def test_one_whose_lane_fails_is_told_each_token_once(
         self, held: Held, monkeypatch: pytest.MonkeyPatch

@@ -376,7 +376,7 @@ class Continuous(Generic[K]):
         for row, place in zip(self._row_A.tolist(), self._place_A.tolist(), strict=True):
             sampling = self._decoding[row][1].sampling
             ids = self._ledger.ids_RT[row, : place + 1].tolist() if sampling.stop else []
-            said.append(self.sampler.said(sampling, ids))
+            said.append(bool(sampling.stop) and self.sampler.said(sampling, ids))
         return torch.tensor(said, device=self._row_A.device)
 
     def _finished(self, row: int, length: int, ended: bool) -> tuple[K, Completion]:

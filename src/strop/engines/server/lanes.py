@@ -142,8 +142,8 @@ class Lanes:
         self._open(engine, wanted, alone=False)
 
     def step(self, engine: LocalEngine, called: Callable[[], bool] = lambda: False) -> None:
-        """A turn for every lane, which ends early where an answer ends, or when `called`; an answer
-        that ends is told at once, one that nobody waits for any more is given up."""
+        """A turn for every lane, which ends early where an answer ends or is called off, or when
+        `called`; an answer that ends is told at once, one that was called off is given up."""
         if self._again and not any(lane.alone for lane in self._lanes):
             self._ask_again(engine, self._again.popleft())
         lanes = list(self._lanes)
@@ -173,8 +173,13 @@ class Lanes:
             if wanted.result.cancelled():
                 lane.decoding.abort(wanted)
                 wanted.result.set_running_or_notify_cancel()
+        results = [wanted.result for wanted in lane.wanted()]
+
+        def over() -> bool:
+            return called() or any(result.cancelled() for result in results)
+
         with only_adapter(engine.policy().model, lane.adapter):
-            finished = lane.decoding.step(min(most, lane.until_told()), called)
+            finished = lane.decoding.step(min(most, lane.until_told()), over)
         self._tell(lane)
         for wanted, completion in finished:
             try:

@@ -152,11 +152,13 @@ async def soak(
         async with httpx.AsyncClient(base_url=url, timeout=120, limits=limits) as client:
             for place in asked:
                 await _event(place)
-                try:
-                    await one(client, draw, tally)
-                except httpx.HTTPError:  # while the server is down
-                    tally.kinds["met nobody"] += 1
-                    await asyncio.sleep(0.2)
+                while True:
+                    try:
+                        await one(client, draw, tally)
+                        break
+                    except httpx.TransportError:  # while the server is down
+                        tally.kinds["met nobody"] += 1
+                        await asyncio.sleep(0.5)
 
     async def _event(place: int) -> None:
         if place and place % 500 == 0:

@@ -477,9 +477,8 @@ class Verdict:
 @dataclass(frozen=True, slots=True)
 class NotFinite:
     """Why a step left an update out, and what it was made of:
-    `NotFinite(("loss of forward 1 of 1: nan",), ({"origin": "pairs.jsonl:17", ...},))`.
-
-    `made` is what the step had learnt by then: `"2 updates of the policy and 1 of the critic"`.
+    `NotFinite(("loss of forward 1 of 1: nan",), ({"origin": "pairs.jsonl:17", ...},))`. `made` is
+    what the step had learnt by then: `"2 updates of the policy and 1 of the critic"`.
     """
 
     tensors: tuple[str, ...]

@@ -246,7 +246,7 @@ class Completion(Answer):
     were drawn from (after temperature and truncation), nats, or `None` where an engine gives none.
     `ids` include the end-of-sequence token if there is one. If they were asked for: `entropies` of
     the whole distribution at temperature 1 at each sampled id, nats; `prompt_routes` and `routes`,
-    the experts of the prompt and of all ids but the last; `likeliest`, (id, log-prob) at each place.
+    the experts of the prompt and of all ids but the last; `likeliest`, (id, log-prob) at each one.
     """
 
     ids: tuple[int, ...]

@@ -244,10 +244,9 @@ class Completion(Answer):
     versions=(VersionSpan(0, 2, 7),))`. `sampled[i]` says whether the policy wrote id i (a tool's
     result is read, not learnt). `logprobs` are those of the sampled ids under the distribution they
     were drawn from (after temperature and truncation), nats, or `None` where an engine gives none.
-    `ids` include the end-of-sequence token when the model wrote one. If they were asked for:
-    `entropies` of the whole distribution at temperature 1 where each sampled id was drawn, nats;
-    `prompt_routes` and `routes`, the experts of the prompt and of all ids but the last, which is
-    not read; `likeliest`, (id, log-prob) at each sampled id's place, most likely first.
+    `ids` include the end-of-sequence token if there is one. If they were asked for: `entropies` of
+    the whole distribution at temperature 1 at each sampled id, nats; `prompt_routes` and `routes`,
+    the experts of the prompt and of all ids but the last; `likeliest`, (id, log-prob) at each one.
     """
 
     ids: tuple[int, ...]

@@ -67,7 +67,8 @@ def begin(
     `ends` is given what has to be done when the run ends."""
     folder = prepared.folder
     torch.manual_seed(recipe.seed)
-    state = build_state(recipe, starting_model(recipe, folder), muon=prepared.muon, world=world)
+    start = world.first(lambda: starting_model(recipe, folder))  # which may write a copy
+    state = build_state(recipe, start, muon=prepared.muon, world=world)
     world.first(lambda: refuse_full(state, recipe, folder, prepared.total_steps))
     # references come from the starting model, so they are made before a checkpoint is loaded
     steps, checks = build_loop(state, prepared, engine, world, ends=ends)

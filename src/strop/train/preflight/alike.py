@@ -48,23 +48,31 @@ def expect_world(recipe: Recipe, world: World) -> None:
             fix="leave cpu_offload out, or set model.device to cuda",
         )
     if isinstance(recipe, OnlineRecipe):
-        if isinstance(recipe.rollout.source, AsynchronousRecipe):
-            raise RecipeError(
-                "rollout.source async runs in one process, and this run has several",
-                fix="set rollout.source to {kind: synchronous}, or start one process",
-            )
-        if not isinstance(recipe.rollout.engine, LocalEngineRecipe) and distributed.tensor > 1:
-            raise RecipeError(
-                f"rollout.engine {recipe.rollout.engine.kind} gets whole weights, and "
-                f"run.distributed.tensor {distributed.tensor} leaves every process a part of them",
-                fix="set rollout.engine to {kind: local}, or run.distributed.tensor to 1",
-            )
-        if not isinstance(recipe.rollout.engine, LocalEngineRecipe):
-            raise RecipeError(
-                f"rollout.engine {recipe.rollout.engine.kind} serves one process, and this run has "
-                "several",
-                fix="set rollout.engine to {kind: local}, or start one process",
-            )
+        _expect_engine(recipe, distributed)
+
+
+def _expect_engine(recipe: OnlineRecipe, distributed: DistributedRecipe) -> None:
+    """Raise `RecipeError` for servers that cannot get weights of which each process has a part."""
+    engine = recipe.rollout.engine
+    if distributed.tensor > 1 and (
+        not isinstance(engine, LocalEngineRecipe)
+        or isinstance(recipe.rollout.source, AsynchronousRecipe)
+    ):
+        raise RecipeError(
+            f"rollout.engine {engine.kind} and rollout.source {recipe.rollout.source.kind} need "
+            f"whole weights, and run.distributed.tensor {distributed.tensor} leaves every process "
+            "a part of them",
+            fix="set engine to {kind: local} and source to {kind: synchronous}, or "
+            "run.distributed.tensor to 1",
+        )
+    if isinstance(engine, LocalEngineRecipe) or distributed.shard == "none":
+        return
+    if engine.sync == "ipc":
+        raise RecipeError(
+            "rollout.engine.sync ipc lets servers read the trainer's own weights, and "
+            f"run.distributed.shard {distributed.shard} leaves no process all of them",
+            fix="set sync to broadcast or disk, or run.distributed.shard to none",
+        )
 
 
 def expect_own_engine(recipe: Recipe, engine: Engine | None) -> None:

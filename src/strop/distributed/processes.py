@@ -33,6 +33,9 @@ TOLD_WITHIN = 20.0
 TOLD_OF_WAITING = 60.0
 """Seconds of waiting for others to come, after which it is said."""
 
+SHARD = "shard"
+"""The dimension of a device mesh over which FSDP cuts."""
+
 BUCKET = 2**24
 """Elements that are added up over the processes at once."""
 
@@ -54,12 +57,19 @@ class Processes:
     """This process among those of torch.distributed's default group.
 
     Tensors on their devices go through that group; all else goes through `control`, over gloo.
+    Every `tensor` processes in a row are a tensor group.
     """
 
-    def __init__(self, control: Any) -> None:
+    def __init__(self, control: Any, tensor: int = 1) -> None:
         self.rank, self.size = int(dist.get_rank()), int(dist.get_world_size())
-        self._control = control
+        self.data_rank, self.data_size = self.rank // tensor, self.size // tensor
+        self.leads = self.rank % tensor == 0
+        self._control, self._tensor = control, tensor
+        self._alike = _alike(tensor) if tensor > 1 else None
         self.waited = 0.0
+
+    def in_groups(self, tensor: int) -> World:
+        return self if tensor == self._tensor else Processes(self._control, tensor)
 
     def exchanged(self, value: T) -> list[T]:
         """Whatever a process calls, it comes to this: so an error that one of them tells reaches
@@ -84,6 +94,14 @@ class Processes:
             self.waited = max(before, self.waited - seconds)
         result: T = value
         return result
+
+    def by_data_rank(self, value: T) -> list[T]:
+        return self.exchanged(value)[:: self._tensor]
+
+    def first_group(self, make: Callable[[], T]) -> T:
+        told: list[Any] = self.exchanged(make() if self.data_rank == 0 else None)
+        value: T = told[0]
+        return value
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -113,39 +131,60 @@ class Processes:
         return said
 
     def total(self, counts: Counts) -> Counts:
-        every = self.exchanged(dict(counts))
+        every = self.by_data_rank(dict(counts))
         names = dict.fromkeys(name for one in every for name in one)
         return {name: sum(one.get(name, 0.0) for one in every) for name in names}
 
     def gathered(self, values_N: torch.Tensor) -> Gathered:
-        parts = self.exchanged(values_N.detach().cpu())
-        start = sum(len(part) for part in parts[: self.rank])
+        parts = self.by_data_rank(values_N.detach().cpu())
+        start = sum(len(part) for part in parts[: self.data_rank])
         values = torch.cat(parts).to(values_N.device)
         return Gathered(values, slice(start, start + len(values_N)))
 
     def add_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
         """A parameter that no process has a gradient of keeps none, as in a run of one process:
         an optimizer leaves it alone."""
+        if self.data_size == 1:
+            return
         # of parameters that are sharded, FSDP has added the gradients up in the backward
-        mine = [p for p in parameters if not isinstance(p, DTensor)]
+        mine = [p for p in parameters if not _is_sharded(p)]
         has = self.exchanged([p.grad is not None for p in mine])
         moved = [p for p, *seen in zip(mine, *has, strict=True) if any(seen)]
         for parameter in moved:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         with expected_others():
-            for bucket in _buckets([p.grad for p in moved if p.grad is not None]):
+            for bucket in _buckets([_own(p.grad) for p in moved if p.grad is not None]):
                 flat = torch.cat([grad.flatten() for grad in bucket])
-                dist.all_reduce(flat)
+                dist.all_reduce(flat, group=self._alike)
                 parts = flat.split([grad.numel() for grad in bucket])
                 for grad, summed in zip(bucket, parts, strict=True):
                     grad.copy_(summed.view_as(grad))
 
     def merged(self, metrics: Mapping[str, Metric]) -> dict[str, Metric]:
         merged: dict[str, Metric] = {}
-        for one in self.exchanged({name: metric.on_host() for name, metric in metrics.items()}):
+        for one in self.by_data_rank({name: metric.on_host() for name, metric in metrics.items()}):
             merged = merge(merged, one)
         return merged
+
+
+def _alike(tensor: int) -> Any:
+    """The processes that hold the same parts of matrices as this one: one of each tensor group."""
+    rank, size = int(dist.get_rank()), int(dist.get_world_size())
+    groups = [dist.new_group(range(place, size, tensor)) for place in range(tensor)]
+    return groups[rank % tensor]
+
+
+def _is_sharded(parameter: torch.nn.Parameter) -> bool:
+    """Whether data ranks hold a part of it each; a tensor group may cut it as well, or alone."""
+    return isinstance(parameter, DTensor) and SHARD in (parameter.device_mesh.mesh_dim_names or ())
+
+
+def _own(gradient: torch.Tensor) -> torch.Tensor:
+    """What this process holds of a gradient, sharing its memory."""
+    own: Any = gradient
+    part: torch.Tensor = own.to_local() if isinstance(own, DTensor) else own
+    return part
 
 
 def _buckets(gradients: Sequence[torch.Tensor]) -> Iterator[list[torch.Tensor]]:

@@ -34,7 +34,7 @@ Judged = list[EvalRecord] | UnscoredError
 
 
 def measure(suite: Suite, policy: Policy, world: World = ALONE) -> dict[str, float]:
-    """Mean score of every task of a suite; every process judges some of the items."""
+    """Mean score of every task of a suite; every data rank judges some of the items."""
     asked_of = LocalEngine("in memory", policy).with_template(suite.template)
     with written_on(suite.date):
         jobs = jobs_of(suite, EvalSetup(asked_of, None, suite.seed))
@@ -45,14 +45,14 @@ def measure(suite: Suite, policy: Policy, world: World = ALONE) -> dict[str, flo
 def judged_together(jobs: Sequence[Job], world: World) -> list[EvalRecord]:
     """All records, job by job and part by part."""
     pieces = pieces_of(jobs)
-    shares = dealt([_size(jobs[one.job], one) for one in pieces], world.size)
-    own = [pieces[i] for i in shares[world.rank]]
-    every = world.exchanged({place: _judged(jobs, place, own) for place in places_of(own)})
+    shares = dealt([_size(jobs[one.job], one) for one in pieces], world.data_size)
+    own = [pieces[i] for i in shares[world.data_rank]]
+    every = world.by_data_rank({place: _judged(jobs, place, own) for place in places_of(own)})
     records: list[EvalRecord] = []
     for place in places_of(pieces):
         found = [one[place] for one in every if place in one]
         if any(isinstance(one, UnscoredError) for one in found):
-            found = [world.first(lambda place=place: _judged_whole(jobs, place))]  # type: ignore[misc]
+            found = [world.first_group(lambda place=place: _judged_whole(jobs, place))]  # type: ignore[misc]
         records += [record for one in found if isinstance(one, list) for record in one]
     return records
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
+from torch.distributed.tensor import DTensor
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
@@ -353,6 +354,8 @@ def honours_plain(causal_lm: Any) -> bool:
     """Whether the written-out step gives this model's own numbers, tried on a small probe."""
     if causal_lm.get_decoder().config.model_type not in PLAIN:
         return False
+    if any(isinstance(p, DTensor) for p in causal_lm.parameters()):
+        return False  # of weights that a tensor group divides, only modules know how
     both, probe = [], probe_of(causal_lm)
     said_2R = torch.tensor([tree.branches[0].ids[:2] for tree in probe], device=causal_lm.device).T
     with eval_mode(causal_lm):

@@ -24,6 +24,7 @@ from strop.model.load import critic_recipe, load_policy, load_scalar, pick_devic
 from strop.model.network import Policy, switch_off_dropout
 from strop.model.reference import Reference
 from strop.model.sharding import Cut, mesh_of, whole_weights
+from strop.model.tensor_parallel import divide
 from strop.recipe.train.engine import LocalEngineRecipe, ServedRecipe, VllmRecipe
 from strop.recipe.train.methods import Recipe, method_of
 from strop.recipe.train.model import ModelRecipe
@@ -59,26 +60,38 @@ def build_state(
     that are sharded, this process's part."""
     method, distributed = method_of(recipe), recipe.run.distributed
     load = load_scalar if method.scalar_head else load_policy
-    cut = None
-    if distributed.shard != "none":
+    mesh = cut = None
+    if distributed.cuts:
         mesh = mesh_of(distributed, world.size, pick_device(start.device))
-        cut = Cut(mesh, distributed.cpu_offload)
-    network = load(start, recipe.template, seed=recipe.seed, cut=cut)
+        if distributed.tensor == 1:  # parts of matrices are made of whole ones
+            cut = Cut(mesh, distributed.cpu_offload)
+    network = load(_placed(start, recipe), recipe.template, seed=recipe.seed, cut=cut)
     if method.compares_logprobs:
         switch_off_dropout(network.model)
+    if mesh is not None and cut is None:
+        divide(network, distributed, mesh)
     state = TrainState(network, build_optimizer(network, recipe.optim, muon=muon))
     if recipe.critic is not None:
         critic = load_scalar(
-            critic_recipe(recipe.critic.path, recipe.critic.lora, recipe.model),
+            critic_recipe(recipe.critic.path, recipe.critic.lora, _placed(recipe.model, recipe)),
             recipe.template,
             seed=recipe.seed + 1,
             cut=cut,
         )
         switch_off_dropout(critic.model)
+        if mesh is not None and cut is None:
+            divide(critic, distributed, mesh)
         scale = recipe.critic.learning_rate / recipe.optim.learning_rate
         optim = recipe.optim.model_copy(update={"optimizer": "adamw"})
         state.critic = Critic(critic, build_optimizer(critic, optim), scale)
     return state
+
+
+def _placed(model: ModelRecipe, recipe: Recipe) -> ModelRecipe:
+    """The model, read into host memory if its matrices are cut: each layer goes to its device after
+    that."""
+    divided = recipe.run.distributed.tensor > 1
+    return model.model_copy(update={"device": "cpu"}) if divided else model
 
 
 def build_loop(

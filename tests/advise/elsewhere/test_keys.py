@@ -36,7 +36,7 @@ OTHERS: dict[str, Any] = {
     "run.epochs": 5, "run.batch_size": 2, "run.micro_batch_tokens": 2048, "run.save_every": 3,
     "run.skip_nonfinite": 0, "run.sinks": ["wandb"],
     "run.distributed.shard": "full", "run.distributed.activation_checkpointing": True,
-    "run.distributed.timeout": 60.0,
+    "run.distributed.timeout": 60.0, "run.distributed.tensor": 2,
     "alarms.spike": {"threshold": 3.0}, "alarms.capability_regression": {"patience": 7},
     "objective.beta": 0.35, "objective.nll_weight": 0.3, "objective.label_smoothing": 0.25,
     "objective.divergence": "js", "objective.length_normalized": True, "objective.ld_alpha": 0.5,

@@ -39,14 +39,33 @@ class DistributedRecipe(Strict):
     optimizer are cut over all processes (FSDP2, one unit a decoder layer). `hybrid`: they are cut
     within each of `replicas` groups of processes, which hold the same. `cpu_offload` keeps what is
     cut in host memory; `activation_checkpointing` computes decoder layers twice instead of keeping
-    their activations. A process that waits for another longer than `timeout` seconds ends the run.
+    their activations. `tensor` processes at a time compute each matrix in parts, whatever `shard`
+    is. A process that waits for another longer than `timeout` seconds ends the run.
     """
 
     shard: Literal["none", "full", "hybrid"] = "none"
     replicas: int | None = Field(None, ge=2)
+    tensor: int = Field(1, ge=1)
     cpu_offload: bool = False
     activation_checkpointing: bool = False
     timeout: float = Field(1800.0, gt=0)
+
+    @property
+    def cuts(self) -> bool:
+        """Whether a process holds a part of the weights."""
+        return self.shard != "none" or self.tensor > 1
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sequences_stay_whole(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "context" in given:
+            raise ValueError(
+                "there is no context parallelism: a tree's branches all attend to their trunk, and "
+                "a mask of that shape cannot be cut into equal pieces of the sequence; for longer "
+                "sequences set shard, tensor or activation_checkpointing, or lower "
+                "run.micro_batch_tokens"
+            )
+        return given
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -54,6 +73,8 @@ class DistributedRecipe(Strict):
             raise ValueError("replicas belongs to shard: hybrid, which needs it")
         if self.cpu_offload and self.shard == "none":
             raise ValueError("cpu_offload keeps what is sharded: set shard to full or hybrid")
+        if self.cpu_offload and self.tensor > 1:
+            raise ValueError("cpu_offload and tensor exclude each other: leave one of them out")
         return self
 
 
@@ -158,6 +179,22 @@ class TrainRecipe(Strict):
                 if isinstance(named, dict):
                     return {**given, "model": {**named, "gradient_checkpointing": True}}
         return given
+
+    @model_validator(mode="after")
+    def _computes_parts_of_what_it_can(self) -> Self:
+        if self.run.distributed.tensor > 1:
+            refused = {
+                "optim.optimizer muon works on whole matrices": self.optim.optimizer == "muon",
+                "model.lora adds to whole matrices": self.model.lora is not None,
+                "value.lora adds to whole matrices": bool(self.critic and self.critic.lora),
+            }
+            for why, is_so in refused.items():
+                if is_so:
+                    raise ValueError(
+                        f"{why}, and run.distributed.tensor computes them in parts: set tensor to "
+                        "1, or leave that out"
+                    )
+        return self
 
     @model_validator(mode="after")
     def _shards_what_it_can(self) -> Self:

@@ -164,7 +164,7 @@ def own_groups(
         held = share_of(len(groups), number, mini_batches)
         mini = groups[held.start : held.stop]
         sizes = [tokens_of(group, run.learner.compares_groups) for group in mini]
-        own = dealt(sizes, run.world.size)[run.world.rank]
+        own = dealt(sizes, run.world.data_size)[run.world.data_rank]
         parts.append([mini[i] for i in own])
     return parts
 

@@ -127,7 +127,7 @@ class Dev:
         return StepRecord(0, total, metrics)
 
     def measure(self) -> dict[str, float]:
-        """`dev/<score>` of every score, of which every process measures some items; the run's
+        """`dev/<score>` of every score, of which every data rank measures some items; the run's
         dropout mode and random streams stay as they are."""
         network = self.network
         with (
@@ -283,7 +283,7 @@ def _preferred(suite: Suite, network: ScalarNetwork, world: World) -> dict[str, 
     for asked in suite.tasks:
         assert isinstance(asked, PreferenceTask)
         pairs = read(asked.data, preference, held_out=True)
-        share = share_of(len(pairs), world.rank, world.size)
+        share = share_of(len(pairs), world.data_rank, world.data_size)
         own = pairs[share.start : share.stop]
         trees = [preference_tree(network.tokenizer, pair) for pair in own]
         won = 0.0

@@ -27,6 +27,7 @@ from strop.model.load import (
     stop_at,
 )
 from strop.model.routing import expect_routers
+from strop.model.tensor_parallel import expect_plan
 from strop.recipe.train.methods import Recipe, method_of
 from strop.recipe.train.model import LoraRecipe, ModelRecipe
 from strop.recipe.train.online import OnlineRecipe
@@ -58,6 +59,19 @@ def expect_routing(recipe: Recipe) -> None:
     if isinstance(recipe, OnlineRecipe) and recipe.rollout.routing_replay:
         path = recipe.model.path
         expect_routers(skeleton(path, task_of(recipe), recipe.model.trust_remote_code), path)
+
+
+def expect_tensor_plans(recipe: Recipe) -> None:
+    """Raise `ModelError` for a model that `run.distributed.tensor` processes cannot compute in
+    parts; loads no weights."""
+    tensor = recipe.run.distributed.tensor
+    if tensor == 1:
+        return
+    wanted = [(recipe.model.path, task_of(recipe))]
+    if recipe.critic is not None:
+        wanted.append((recipe.critic.path, "SEQ_CLS"))
+    for path, head in wanted:
+        expect_plan(skeleton(path, head, recipe.model.trust_remote_code), tensor, path)
 
 
 def starting_model(recipe: Recipe, folder: Path) -> ModelRecipe:

@@ -85,7 +85,7 @@ class StropTrainer:
         setup()
         path = self.place.scratch / "recipe.yaml"
         path.write_text(yaml.safe_dump(recipe_of(self.spec, self.place)))
-        self.recipe = load_recipe(path, [])
+        self.recipe = load_recipe(path, list(self.entrant.options))
         self.prepared = prepare(self.recipe, resume=False, overwrite=True, force=True)
         self.prepared.folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(0)

@@ -61,7 +61,7 @@ GROUPED: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 def to_go(rewards_N: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
     """Sum of an answer's rewards from each token to its end, [N] (REINFORCE++, eq. 6)."""
     answers = rewards_N.split(list(lengths))
-    return torch.cat([answer.flip(0).cumsum(0).flip(0) for answer in answers])
+    return torch.cat([rewards_N[:0], *(answer.flip(0).cumsum(0).flip(0) for answer in answers)])
 
 
 def gae(
@@ -79,6 +79,8 @@ def gae(
     `values_N` are the critic's values *before* each token; the value after an answer's last token
     is 0. lam 0 is the one-step error, lam 1 the return less the value.
     """
+    if not lengths:
+        return torch.zeros_like(rewards_N)
     # all answers side by side, aligned at their ends, so that one pass backwards serves all
     rewards_BT, values_BT = (
         pad_sequence([answer.flip(0) for answer in whole.split(list(lengths))], batch_first=True)

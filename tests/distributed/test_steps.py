@@ -13,7 +13,8 @@ from strop.distributed.world import ALONE, World
 from strop.engines.engine import Request
 from strop.engines.local.engine import LocalEngine
 from strop.model.load import load_policy
-from strop.model.sharding import mesh_of, shard
+from strop.model.sharding import gathered, mesh_of
+from strop.model.tensor_parallel import divide
 from strop.recipe.loading.load import load_recipe
 from strop.recipe.train.methods import METHODS
 from strop.recipe.train.model import ModelRecipe
@@ -25,7 +26,7 @@ from strop.train.preflight.prepare import prepare
 from strop.types import Completion, StepRecord
 from tests.support.gloo import in_processes
 from tests.support.models import Recorder
-from tests.support.runs import OFFLINE, ONLINE
+from tests.support.runs import OFFLINE, ONLINE, write_recipes
 
 TIMES = {"step_time", "sampling_time"}
 WHOLE_RUNS = ("sft", "dpo", "kto", "reward_model", "grpo", "ppo")
@@ -34,6 +35,8 @@ STEPS = 20
 NONE = DistributedRecipe()
 FULL = DistributedRecipe(shard="full")
 HYBRID = DistributedRecipe(shard="hybrid", replicas=2)
+TENSOR = DistributedRecipe(tensor=2)
+TENSOR_AND_SHARD = DistributedRecipe(tensor=2, shard="full")
 
 
 class Recorded(LocalEngine):
@@ -43,6 +46,9 @@ class Recorded(LocalEngine):
     def __init__(self, recipe: ModelRecipe, said: dict[Any, Completion]) -> None:
         super().__init__(recipe.path, load_policy(recipe))
         self.said, self.replays = said, bool(said)
+
+    def publish(self, weights: Mapping[str, torch.Tensor]) -> int:
+        return super().publish({name: gathered(weight) for name, weight in weights.items()})
 
     def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion]]:
         if self.replays:
@@ -71,100 +77,146 @@ def begun(
     state.network.model.double()
     if state.critic is not None:
         state.critic.network.model.double()
-    if cut.shard != "none" and world.size > 1:
+    if cut.cuts and world.size > 1:
         mesh = mesh_of(cut, world.size, "cpu")
-        shard(state.network, mesh)
+        divide(state.network, cut, mesh)
+        state.optimizer = build_optimizer(state.network, recipe.optim)
         if state.critic is not None:
-            shard(state.critic.network, mesh)
+            divide(state.critic.network, cut, mesh)
             state.critic.optimizer = build_optimizer(state.critic.network, recipe.optim)
     engine = Recorded(recipe.model, said) if recipe.method in ONLINE else None
-    return state, build_loop(state, prepared, engine, world)[0]
+    return state, build_loop(state, prepared, engine, world.in_groups(cut.tensor))[0]
 
 
-Said = dict[str, dict[Any, Completion]]
-Seen = dict[str, tuple[torch.Tensor, Mapping[str, float]]]
+Case = tuple[str, tuple[str, ...]]
+"""A method, and options beside those of its recipe: `("dpo", ("model.lora.rank=4",))`."""
+
+Said = dict[Case, dict[Any, Completion]]
+Seen = dict[Case, tuple[torch.Tensor, Mapping[str, float]]]
+
+LORA = "model.lora.rank=4"
+TWICE = "run.distributed.activation_checkpointing=true"
+ALL: tuple[Case, ...] = tuple((method, ()) for method in METHODS)
+SOME: tuple[Case, ...] = (
+    *((method, ()) for method in WHOLE_RUNS),
+    ("dpo", (LORA,)),
+    ("dpo", (LORA, TWICE)),
+)
+DIVIDED: tuple[Case, ...] = tuple((method, ()) for method in WHOLE_RUNS)
+FEWER_GROUPS: tuple[Case, ...] = tuple(
+    (method, ("run.batch_size=1", *options))
+    for method, options in (
+        ("grpo", ("rollout.mismatch={level: sequence, bound: truncate, cap: 2.0}",)),
+        ("reinforce_pp", ()),
+        ("ppo", ()),
+    )
+)
+"""Steps of one group: of two processes, one has nothing to learn from."""
 
 
 def gradients(
     world: World,
     recipes: Mapping[str, Path],
+    cases: Sequence[Case],
     said: Said,
     cut: DistributedRecipe = NONE,
-    *more: str,
 ) -> Seen:
-    """The gradient of each method's first step, and its metrics."""
+    """The gradient of each case's first step, and its metrics."""
     seen = {}
-    for method, path in recipes.items():
+    for number, case in enumerate(cases):
+        method, more = case
         options = ["run.batch_size=5", "run.micro_batch_tokens=120", "run.steps=1", *more]
-        answers = said.setdefault(method, {})
-        state, steps = begun(path, world, f"of-{world.size}", answers, *options, cut=cut)
+        answers = said.setdefault(case, {})
+        output = f"of-{world.size}-{cut.shard}-{number}"
+        state, steps = begun(recipes[method], world, output, answers, *options, cut=cut)
         recorder = Recorder(state.network.trainable())
         state.optimizer = recorder
         (record,) = steps
-        seen[method] = (torch.cat(recorder.seen), record.metrics)
+        seen[case] = (torch.cat(recorder.seen), record.metrics)
     return seen
 
 
-def expect_equal(alone: Seen, every: Sequence[Any]) -> None:
-    """Every process has the gradients and metrics of one process."""
-    for rank, several in enumerate(every):
-        assert isinstance(several, dict), several
-        for method, (gradient, row) in alone.items():
-            found, metrics = several[method]
-            assert gradient.norm() > 0, method
-            apart = float((found - gradient).norm() / gradient.norm())
-            assert apart <= 1e-6, f"{method}, process {rank}: {apart:.1e}"
-            assert metrics.keys() == row.keys(), method
-            for name, value in row.items():
-                if name not in TIMES:
-                    assert metrics[name] == pytest.approx(value, rel=1e-4, abs=1e-6), (method, name)
+class Alone:
+    """What one process computes, each case once for all tests that look at it."""
+
+    def __init__(self, recipes: Mapping[str, Path]) -> None:
+        self.recipes = recipes
+        self.said: Said = {}
+        self.seen: Seen = {}
+
+    def expect_equal(
+        self, count: int, cases: Sequence[Case], cut: DistributedRecipe = NONE
+    ) -> None:
+        """Each of so many processes has the gradients and metrics of one process."""
+        new = [case for case in cases if case not in self.seen]
+        self.seen |= gradients(ALONE, self.recipes, new, self.said)
+        said = {case: self.said[case] for case in cases}
+        for rank, several in enumerate(
+            in_processes(count, gradients, self.recipes, cases, said, cut)
+        ):
+            assert isinstance(several, dict), several
+            for case in cases:
+                gradient, row = self.seen[case]
+                found, metrics = several[case]
+                assert gradient.norm() > 0, case
+                apart = float((found - gradient).norm() / gradient.norm())
+                assert apart <= 1e-6, f"{case}, process {rank}: {apart:.1e}"
+                assert metrics.keys() == row.keys(), case
+                for name, value in row.items():
+                    if name not in TIMES:
+                        close = pytest.approx(value, rel=1e-4, abs=1e-6)
+                        assert metrics[name] == close, (case, name)
+
+
+@pytest.fixture(scope="module")
+def recipes(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The small recipes, written once."""
+    return write_recipes(tmp_path_factory.mktemp("recipes"), model_folder)
+
+
+@pytest.fixture(scope="module")
+def alone(recipes: dict[str, Path]) -> Alone:
+    return Alone(recipes)
 
 
 @pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
-def test_every_method_takes_the_step_of_one_process(count: int, recipes: dict[str, Path]) -> None:
+def test_every_method_takes_the_step_of_one_process(count: int, alone: Alone) -> None:
     """Five records a step over two processes, and over four, of which one then has two."""
-    assert sorted(recipes) == sorted(METHODS) == sorted([*OFFLINE, *ONLINE])
-    said: Said = {}
-    alone = gradients(ALONE, recipes, said)
-    expect_equal(alone, in_processes(count, gradients, recipes, said))
+    assert sorted(alone.recipes) == sorted(METHODS) == sorted([*OFFLINE, *ONLINE])
+    alone.expect_equal(count, ALL)
 
 
 @pytest.mark.parametrize(
-    ("count", "cut", "methods"),
+    ("count", "cut", "cases"),
     [
-        (2, FULL, WHOLE_RUNS),
-        (4, HYBRID, ("dpo", "grpo")),
-        pytest.param(4, FULL, tuple(METHODS), marks=pytest.mark.slow),
-        pytest.param(4, HYBRID, tuple(METHODS), marks=pytest.mark.slow),
+        (2, FULL, (*SOME, *FEWER_GROUPS)),
+        (4, HYBRID, (("dpo", ()), ("grpo", ()))),
+        (2, TENSOR, DIVIDED),
+        (4, TENSOR_AND_SHARD, (("dpo", ()), ("grpo", ()))),
+        pytest.param(2, FULL, ALL, marks=pytest.mark.slow),
+        pytest.param(4, FULL, ALL, marks=pytest.mark.slow),
+        pytest.param(4, HYBRID, ALL, marks=pytest.mark.slow),
+        pytest.param(2, TENSOR, ALL, marks=pytest.mark.slow),
+        pytest.param(4, TENSOR, ALL, marks=pytest.mark.slow),
+        pytest.param(4, TENSOR_AND_SHARD, ALL, marks=pytest.mark.slow),
     ],
 )
 def test_a_sharded_step_is_that_of_one_process(
-    count: int, cut: DistributedRecipe, methods: Sequence[str], recipes: dict[str, Path]
+    count: int, cut: DistributedRecipe, cases: Sequence[Case], alone: Alone
 ) -> None:
-    said: Said = {}
-    asked = {method: recipes[method] for method in methods}
-    alone = gradients(ALONE, asked, said)
-    expect_equal(alone, in_processes(count, gradients, asked, said, cut))
+    """Frozen weights below an adapter are cut, too; also layers that are computed twice."""
+    alone.expect_equal(count, cases, cut)
 
 
-@pytest.mark.parametrize("again", ["false", "true"])
-def test_a_sharded_adapter_takes_the_step_of_one_process(
-    again: str, recipes: dict[str, Path]
-) -> None:
-    """Frozen weights are cut, too; with and without layers that are computed twice."""
-    said: Said = {}
-    asked = {"dpo": recipes["dpo"]}
-    options = ["model.lora.rank=4", f"run.distributed.activation_checkpointing={again}"]
-    alone = gradients(ALONE, asked, said, NONE, *options)
-    expect_equal(alone, in_processes(2, gradients, asked, said, FULL, *options))
-
-
-def trained(world: World, path: Path, said: dict[Any, Completion]) -> dict[str, torch.Tensor]:
+def trained(
+    world: World, path: Path, said: dict[Any, Completion], cut: DistributedRecipe = NONE
+) -> dict[str, torch.Tensor]:
     """The weights after a whole run."""
     options = ["run.batch_size=6", f"run.steps={STEPS}", "optim.learning_rate=1e-4"]
-    state, steps = begun(path, world, f"run-{world.size}", said, *options)
+    state, steps = begun(path, world, f"run-{world.size}", said, *options, cut=cut)
     assert len(list(steps)) == STEPS
-    return {name: p.detach().clone() for name, p in state.network.model.named_parameters()}
+    weights = state.network.model.named_parameters()
+    return {name: gathered(p.detach()).clone() for name, p in weights}
 
 
 @pytest.mark.slow
@@ -176,6 +228,19 @@ def test_a_whole_run_ends_with_the_weights_of_one_process(
     said: dict[Any, Completion] = {}
     alone = trained(ALONE, recipes[method], said)
     for several in in_processes(count, trained, recipes[method], said):
+        assert isinstance(several, dict), several
+        for name, weight in alone.items():
+            assert float((several[name] - weight).abs().max()) <= 1e-5, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["sft", "dpo"])
+@pytest.mark.parametrize(("count", "cut"), [(2, TENSOR), (4, TENSOR_AND_SHARD)])
+def test_a_whole_run_in_tensor_groups_ends_with_the_weights_of_one_process(
+    count: int, cut: DistributedRecipe, method: str, recipes: dict[str, Path]
+) -> None:
+    alone = trained(ALONE, recipes[method], {})
+    for several in in_processes(count, trained, recipes[method], {}, cut):
         assert isinstance(several, dict), several
         for name, weight in alone.items():
             assert float((several[name] - weight).abs().max()) <= 1e-5, name

@@ -27,6 +27,7 @@ from strop.train.preflight import space
 from strop.train.run import train
 from strop.train.rundir import writer
 from strop.train.rundir.checkpoint import step_of
+from strop.train.rundir.resume import checkpoint_to_resume
 from tests.support.processes import Child
 from tests.support.runs import Finished, break_off, final_weights, latest_checkpoint, metrics, same
 
@@ -102,6 +103,21 @@ class TestFault7ResumeFrom:
         break_off(recipe, 3)
         with pytest.raises(OutputError, match=r"is no checkpoint of the run in"):
             train(recipe, resume_from=other / "checkpoint-2")
+
+    @pytest.mark.parametrize(
+        ("sharded", "named"), [(False, "at this checkpoint"), (True, "at its final/")]
+    )
+    def test_of_a_finished_run_is_refused(
+        self, finished: Finished, tmp_path: Path, sharded: bool, named: str
+    ) -> None:
+        """The message names a folder that can be loaded as a model."""
+        run = shutil.copytree(finished("sft"), tmp_path / "run", symlinks=True)
+        checkpoint = run / "checkpoint-6"
+        if sharded:
+            (checkpoint / "parts").mkdir()
+        with pytest.raises(OutputError, match="the run is finished") as refused:
+            checkpoint_to_resume(run, checkpoint)
+        assert named in str(refused.value)
 
 
 class TestFault5DiskFull:

@@ -30,8 +30,8 @@ class Moments:
 
     @classmethod
     def of(cls, log_N: torch.Tensor) -> Moments:
-        """Of weights by their logarithms."""
-        scale = log_N.max()
+        """Of weights by their logarithms; of none, sums of 0."""
+        scale = log_N.max() if len(log_N) else log_N.new_zeros(())
         relative_N = (log_N - scale).exp()
         sums = float(relative_N.sum()), float(relative_N.square().sum())
         return cls(float(scale), *sums, len(log_N))

@@ -224,13 +224,29 @@ def _config(folder: str) -> Any:
 def merge_adapter(base: Any, folder: str) -> Any:
     """The base with the adapter merged into its weights. Tied weights are untied first if the
     adapter changes only one of them."""
+    return adapted(base, folder).merge_and_unload()
+
+
+def adapted(base: Any, folder: str) -> Any:
+    """The peft model of the base with a saved adapter, ready to be merged."""
     config = _config(folder)
     targets = config.target_modules or []
     changed = [targets] if targets != ALL_LINEAR else []
     changed += [config.modules_to_save] if config.modules_to_save else []
     if any(reaches_tied(base, names) for names in changed):
         untie(base)
-    return _peft().PeftModel.from_pretrained(base, folder).merge_and_unload()
+    return _peft().PeftModel.from_pretrained(base, folder)
+
+
+def without_adapter(model: Any) -> Any:
+    """The base of a peft model as it was before."""
+    return model.unload()
+
+
+def dequantised(model: Any) -> Any:
+    """A model in 4 bits with the numbers that its weights stand for as ordinary ones, in the
+    precision that it computes with."""
+    return model.dequantize()
 
 
 def attach_adapter(model: Any, name: str, folder: str) -> Any:
@@ -325,8 +341,12 @@ def adapter_tensors(model: Any) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def nf4(compute: torch.dtype) -> BitsAndBytesConfig:
-    """Normal-float weights of 4 bits with quantised scales (QLoRA, arXiv 2305.14314, section 3)."""
+def nf4(compute: torch.dtype, kept_as: torch.dtype | None = None) -> BitsAndBytesConfig:
+    """Normal-float weights of 4 bits with quantised scales (QLoRA, arXiv 2305.14314, section 3).
+
+    `kept_as` is the type of the tensors that the packed bits are kept in (bytes, unless it says
+    otherwise). They are no numbers of that type, and must not be cast.
+    """
     try:
         import bitsandbytes  # noqa: F401 - an extra: asked for here, used by transformers
     except ImportError:
@@ -338,6 +358,7 @@ def nf4(compute: torch.dtype) -> BitsAndBytesConfig:
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=compute,
+        bnb_4bit_quant_storage=kept_as,
     )
 
 
@@ -350,10 +371,10 @@ def exact_on_cpu(model: Any) -> Any:
     on. With AVX-512 it misreads layers whose rows are not whole blocks (errors of 25 to 40 %, where
     4 bits cost 9 %): those raise `ModelError`.
     """
-    from bitsandbytes.nn import Linear4bit  # an extra
-
-    for name, module in model.named_modules():
-        if not isinstance(module, Linear4bit) or module.weight.device.type != "cpu":
+    names = {module: name for name, module in model.named_modules()}
+    for module in _packed_layers(model):
+        name = names[module]
+        if module.weight.device.type != "cpu":
             continue
         if module.in_features % BLOCK:
             raise ModelError(
@@ -365,9 +386,33 @@ def exact_on_cpu(model: Any) -> Any:
     return model
 
 
-def without_its_file(model: Any) -> Any:
+def with_plain_weights(model: Any, device: str) -> None:
+    """Let the packed weights of a quantised model be plain parameters, which can be cut, and put
+    their scales on `device`. Every forward of such a layer finds the scales in the layer."""
+    for module in _packed_layers(model):
+        packed = module.weight.data.as_subclass(torch.Tensor)
+        module.quant_state.to(device)
+        module.weight = torch.nn.Parameter(packed, requires_grad=False)
+
+
+def weight_count(model: Any) -> int:
+    """How many weights a model has; packed ones are counted as the numbers that they stand for."""
+    packed = {m.weight: m.quant_state.shape.numel() for m in _packed_layers(model)}
+    return sum(packed.get(p, p.numel()) for p in model.parameters())
+
+
+def _packed_layers(model: Any) -> list[Any]:
+    """The layers of a quantised model whose weights have 4 bits; of another model none."""
+    if not getattr(model, "is_loaded_in_4bit", False):
+        return []
+    from bitsandbytes.nn import Linear4bit  # an extra
+
+    return [module for module in model.modules() if isinstance(module, Linear4bit)]
+
+
+def without_its_file(model: Any) -> None:
     """Give the weights of a quantised model that are not quantised (embeddings, norms) memory of
-    their own; returns the model.
+    their own.
 
     As they are loaded, they are places in the mapped file, and as long as one is used the whole
     file, which is as large as the model before it was quantised, counts as the process's memory.
@@ -375,7 +420,6 @@ def without_its_file(model: Any) -> Any:
     for parameter in model.parameters():
         if parameter.is_floating_point() and parameter.device.type == "cpu":
             parameter.data = parameter.data.clone()
-    return model
 
 
 def _peft() -> Any:

@@ -32,10 +32,13 @@ from strop.model.adapters import (
     without_its_file,
 )
 from strop.model.attention import recomputed_alike
+from strop.model.kernels import use_kernels
 from strop.model.logprobs import TreeScorer, bare
+from strop.model.mapped import narrow_type, widened_late
 from strop.model.network import Policy, ScalarNetwork
 from strop.model.offload import checkpointed_on_host
 from strop.model.scalar import ScalarScorer
+from strop.model.sharding import Cut, Late, shard
 from strop.recipe.template import AS_IT_IS, TemplateRecipe
 from strop.recipe.train.model import LoraRecipe, ModelRecipe
 from strop.text.chat.named import NAMED, with_template
@@ -56,13 +59,18 @@ LOADERS: dict[TaskType, tuple[Any, dict[str, Any]]] = {
 
 
 def load_policy(
-    recipe: ModelRecipe, template: TemplateRecipe = AS_IT_IS, *, seed: int = 0
+    recipe: ModelRecipe,
+    template: TemplateRecipe = AS_IT_IS,
+    *,
+    seed: int = 0,
+    cut: Cut | None = None,
 ) -> Policy:
-    """The causal LM of a recipe in training mode, with a fresh adapter if it asks for one.
+    """The causal LM of a recipe in training mode, with a fresh adapter if it asks for one; of one
+    that is `cut`, this process's part.
 
     Its generation config stops at every token with which the tokenizer ends an answer.
     """
-    model, tokenizer = _trained(recipe, template, "CAUSAL_LM", seed)
+    model, tokenizer, late = _trained(recipe, template, "CAUSAL_LM", seed, cut is not None)
     if stop_at(bare(model), ends_of(tokenizer)) and recipe.lora is not None:
         warnings.warn(
             "the base model's generation_config.json does not stop where this adapter is taught to "
@@ -70,19 +78,32 @@ def load_policy(
             stacklevel=2,
         )
     half = recipe.dtype == "bfloat16"
-    return Policy(model, tokenizer, half, TreeScorer(model, bfloat16=half))
+    scorer = TreeScorer(model, bfloat16=half, loaded=cut is None)
+    policy = Policy(model, tokenizer, half, scorer)
+    if cut is not None:
+        shard(policy, cut.mesh, cpu_offload=cut.cpu_offload, late=late)
+    return policy
 
 
 def load_scalar(
-    recipe: ModelRecipe, template: TemplateRecipe = AS_IT_IS, *, seed: int = 0
+    recipe: ModelRecipe,
+    template: TemplateRecipe = AS_IT_IS,
+    *,
+    seed: int = 0,
+    cut: Cut | None = None,
 ) -> ScalarNetwork:
-    """The recipe's model with a scalar head (a fresh one if the folder has none), in training mode.
-    Its padding token is set so that transformers pools at the same token as strop."""
-    model, tokenizer = _trained(recipe, template, "SEQ_CLS", seed)
+    """The recipe's model with a scalar head (a fresh one if the folder has none), in training mode;
+    of one that is `cut`, this process's part. Its padding token is set so that transformers pools
+    at the same token as strop."""
+    model, tokenizer, late = _trained(recipe, template, "SEQ_CLS", seed, cut is not None)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     bare(model).config.get_text_config().pad_token_id = pad
     half = recipe.dtype == "bfloat16"
-    return ScalarNetwork(model, tokenizer, half, ScalarScorer(model, bfloat16=half))
+    scorer = ScalarScorer(model, bfloat16=half, loaded=cut is None)
+    network = ScalarNetwork(model, tokenizer, half, scorer)
+    if cut is not None:
+        shard(network, cut.mesh, cpu_offload=cut.cpu_offload, late=late)
+    return network
 
 
 def load_for_inference(path: str, template: TemplateRecipe = AS_IT_IS) -> Policy:
@@ -132,19 +153,27 @@ def has_scalar_head(path: str) -> bool:
 
 
 def _trained(
-    recipe: ModelRecipe, template: TemplateRecipe, task: TaskType, seed: int
-) -> tuple[Any, Any]:
+    recipe: ModelRecipe, template: TemplateRecipe, task: TaskType, seed: int, is_cut: bool
+) -> tuple[Any, Any, list[Late]]:
+    """Model and tokenizer; of a model that will be cut, its files are mapped, and some weights come
+    late."""
     tokenizer = tokenizer_of(recipe, template)
     torch.manual_seed(seed)  # a fresh head or adapter is drawn from the run's seed
     stored = torch.bfloat16 if recipe.dtype == "bfloat16" and recipe.lora else torch.float32
+    narrow = narrow_type(recipe, template) if is_cut and stored == torch.float32 else None
+    # a layer goes to its device when it is cut
+    device = "cpu" if is_cut else pick_device(recipe.device)
     model = load_transformer(
         recipe.path,
-        stored,
+        narrow or stored,
         task=task,
         trust_remote_code=recipe.trust_remote_code,
-        quantize=recipe.quantize is not None,
-        device=pick_device(recipe.device),
+        quantized=None if recipe.quantize is None else nf4(stored, stored if is_cut else None),
+        device=device,
     )
+    late = widened_late(model, narrow, seed=seed) if narrow else []
+    if recipe.quantize and not is_cut:
+        without_its_file(model)
     make_room(model, tokenizer, template)
     if recipe.lora is None:
         model.requires_grad_(True)  # peft leaves a merged adapter's base frozen
@@ -152,6 +181,8 @@ def _trained(
         model.requires_grad_(False)
         named = template.chat_template in NAMED
         model = add_lora(model, recipe.lora, task, new_tokens=named)
+    if recipe.kernels is not None:
+        use_kernels(bare(model))
     if recipe.gradient_checkpointing:
         again: dict[str, Any] = {
             "use_reentrant": False,
@@ -172,7 +203,7 @@ def _trained(
             parameter.data = parameter.data.float()
     _fits(model, tokenizer, recipe.path)
     model.train()
-    return model, tokenizer
+    return model, tokenizer, late
 
 
 def load_transformer(
@@ -181,10 +212,11 @@ def load_transformer(
     *,
     task: TaskType = "CAUSAL_LM",
     trust_remote_code: bool = False,
-    quantize: bool = False,
+    quantized: Any = None,
     device: str = "cpu",
 ) -> Any:
-    """A model from safetensors; an adapter folder is merged into its base.
+    """A model from safetensors, `quantized` as this config says; an adapter folder is merged into
+    its base.
 
     Raises `ModelError` for a folder without a config or without weights.
     """
@@ -198,9 +230,8 @@ def load_transformer(
             fix="start from the model that the reward model was trained from",
         )
     loader, options = LOADERS[task]
-    if quantize:
-        compute = dtype if isinstance(dtype, torch.dtype) else torch.float32
-        options = {**options, "quantization_config": nf4(compute), "device_map": device}
+    if quantized is not None:
+        options = {**options, "quantization_config": quantized, "device_map": device}
     try:
         model = loader.from_pretrained(
             path,
@@ -215,7 +246,7 @@ def load_transformer(
             where=path,
             fix="give a folder saved with save_pretrained, or a hub name that can be reached",
         ) from None
-    return without_its_file(exact_on_cpu(model)) if quantize else model.to(device)
+    return model.to(device) if quantized is None else exact_on_cpu(model)
 
 
 def tokenizer_of(recipe: ModelRecipe, template: TemplateRecipe = AS_IT_IS) -> Any:

@@ -8,12 +8,14 @@ from typing import Any
 
 import torch
 
+from strop.model.compiled import CompiledLayers
 from strop.model.logprobs import (
     bare,
     decoder_layers,
     eval_mode,
     padded_hidden,
     tree_hidden_rows,
+    way_now,
 )
 from strop.model.probe import agree, probe_of
 from strop.model.tree import lay_out
@@ -28,23 +30,26 @@ class ScalarScorer(torch.nn.Module):
     """Reads trees through the scalar head of `AutoModelForSequenceClassification`. A module around
     the model whose own forward runs, like `TreeScorer`."""
 
-    def __init__(self, model: Any, *, bfloat16: bool = False) -> None:
+    def __init__(self, model: Any, *, bfloat16: bool = False, loaded: bool = True) -> None:
         super().__init__()
         self.classifier = bare(model)
         # rewards are compared by small differences, so the head is never rounded to 8 bits
         self.classifier.score.float()
-        self.find_way(bfloat16=bfloat16)
-        if not self.by_tree:
-            warnings.warn(
-                f"{type(self.classifier).__name__} does not honour transformers' attention "
-                "interface: falling back to padded rows (same numbers, slower)",
-                stacklevel=2,
-            )
+        self.compiled: CompiledLayers | None = None
+        self.by_tree, self.way = False, BLOCKS
+        if loaded:
+            self.find_way(bfloat16=bfloat16)
 
     def find_way(self, *, bfloat16: bool) -> None:
         """Choose how attention is computed where the model is now."""
         way = self._tree_way(bfloat16)
         self.by_tree, self.way = way is not None, way or BLOCKS
+        if not self.by_tree:
+            warnings.warn(
+                f"{type(self.classifier).__name__} does not honour transformers' attention "
+                "interface: falling back to padded rows (same numbers, slower)",
+                stacklevel=3,
+            )
 
     def finals(self, trees: Sequence[Tree]) -> torch.Tensor:
         """The score of every branch, read at its last token that is not padding, [B] float32.
@@ -82,7 +87,7 @@ class ScalarScorer(torch.nn.Module):
         batch = lay_out(trees, self._device)
         rows_N, branch_N = places(batch)
         if self.by_tree and self.way.takes(batch):
-            hidden_ND = tree_hidden_rows(self.classifier, batch, rows_N, way=self.way)
+            hidden_ND = tree_hidden_rows(self.classifier, batch, rows_N, way=way_now(self))
         else:
             hidden_ND = padded_hidden(self.classifier, batch, rows_N, branch_N)
         head = self.classifier.score

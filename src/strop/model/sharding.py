@@ -7,39 +7,77 @@ gradient is added up over all processes, of which each keeps its part.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, OffloadPolicy, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor, Replicate, distribute_tensor
 
+from strop.distributed.processes import SHARD
 from strop.errors import ModelError
-from strop.model.logprobs import bare, decoder_layers
+from strop.model.adapters import with_plain_weights
+from strop.model.logprobs import bare, decoder_layers, eval_mode, layers_of
 from strop.model.network import Network, Policy, ScalarNetwork
 from strop.recipe.train.run import DistributedRecipe
 from strop.types import Branch, Tree
+
+TENSOR = "tensor"
+"""The dimension of a device mesh over which matrices are computed in parts."""
 
 IDLE = Tree((0,), (Branch((0,), (True,)),))
 """What a process reads that has nothing left to read while others have."""
 
 
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """How a model is cut while it is read: `Cut(mesh_of(recipe, 4, "cpu"))`."""
+
+    mesh: DeviceMesh
+    cpu_offload: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Late:
+    """A weight that is still in its file: `Late(layer, "weight", whole)`. `whole` is the mapped
+    file, in a narrower type; in the model stands memory that nothing was written to."""
+
+    module: torch.nn.Module
+    name: str
+    whole: torch.Tensor
+
+
 def mesh_of(recipe: DistributedRecipe, processes: int, device: str) -> DeviceMesh:
-    """How the processes are arranged: in a row, or in rows that hold the same parts."""
-    if recipe.replicas is None:
-        return init_device_mesh(device, (processes,), mesh_dim_names=("shard",))
-    shape = (recipe.replicas, processes // recipe.replicas)
-    return init_device_mesh(device, shape, mesh_dim_names=("replicate", "shard"))
+    """How the processes are arranged: in rows that hold the same parts, those in tensor groups
+    whose processes are neighbours. Dimensions that the recipe does not ask for are left out."""
+    replicas = recipe.replicas or 1
+    sizes = {"replicate": replicas, SHARD: processes // replicas // recipe.tensor}
+    if recipe.shard == "none":
+        sizes = {"replicate": processes // recipe.tensor}
+    kept = SHARD if recipe.shard != "none" else None
+    sizes = {name: size for name, size in sizes.items() if size > 1 or name == kept}
+    if recipe.tensor > 1:
+        sizes[TENSOR] = recipe.tensor
+    return init_device_mesh(device, tuple(sizes.values()), mesh_dim_names=tuple(sizes))
 
 
-def shard(network: Policy | ScalarNetwork, mesh: DeviceMesh, *, cpu_offload: bool = False) -> None:
+def shard(
+    network: Policy | ScalarNetwork,
+    mesh: DeviceMesh,
+    *,
+    cpu_offload: bool = False,
+    late: Sequence[Late] = (),
+) -> None:
     """Leave this process its part of the weights, on the mesh's devices (in host memory with
-    `cpu_offload`). Every process makes this call with the same weights, before the optimizer.
+    `cpu_offload`), and of those that come `late`, read it. Every process makes this call with the
+    same weights, before the optimizer.
 
     Raises `ModelError` where the decoder layers cannot be found.
     """
+    with_plain_weights(network.model, mesh.device_type)
     # pinned, so that copies to the device overlap with its work
     offload = CPUOffloadPolicy() if cpu_offload else OffloadPolicy()
     units = list(_layers(network))
@@ -55,13 +93,17 @@ def shard(network: Policy | ScalarNetwork, mesh: DeviceMesh, *, cpu_offload: boo
     # a part of the model that one process does not use may be used by another
     root.set_reduce_scatter_unused_params(True)
     root.register_forward_hook(_drop_after_reading)
-    with torch.no_grad(), network.arithmetic():
+    with torch.no_grad():
+        for weight in late:
+            parameter = weight.module.get_parameter(weight.name)
+            own_part(parameter).copy_(weight.whole[own_rows(parameter)])
+    with torch.no_grad(), eval_mode(network.model), network.arithmetic():
         read(network, IDLE)  # the first forward sets the units up
-    if mesh.device_type != "cpu":
-        # the model was read on a CPU; layers are gathered by their own forwards
-        root.unshard()
-        network.score.find_way(bfloat16=network.bfloat16)
-        root.reshard()
+    # how attention is computed is chosen where the weights are now: elsewhere than they were read,
+    # or nowhere before; layers are gathered by their own forwards
+    root.unshard()
+    network.score.find_way(bfloat16=network.bfloat16)
+    root.reshard()
 
 
 def read(network: Network, tree: Tree) -> torch.Tensor:
@@ -75,13 +117,11 @@ def read(network: Network, tree: Tree) -> torch.Tensor:
 def _layers(network: Network) -> Iterator[torch.nn.Module]:
     """The decoder layers, in order."""
     model = bare(network.model)
-    count = decoder_layers(model)
-    lists = [m for m in model.get_decoder().modules() if isinstance(m, torch.nn.ModuleList)]
-    found = next((layers for layers in lists if len(layers) == count), None)
+    found = layers_of(model)
     if found is None:
         raise ModelError(
-            f"the {count} decoder layers of {type(model).__name__} cannot be found, so it cannot "
-            "be sharded",
+            f"the {decoder_layers(model)} decoder layers of {type(model).__name__} cannot be "
+            "found, so it cannot be sharded",
             fix="set run.distributed.shard to none",
         )
     return iter(found)
@@ -101,12 +141,13 @@ def _is_whole(root: torch.nn.Module) -> bool:
 
 @contextmanager
 def whole_weights(network: Network) -> Iterator[None]:
-    """Within it every process has all weights: forwards wait for nobody, so processes may make
-    different numbers of them. The weights must not be changed. Every process enters and leaves.
+    """Within it every data rank has all weights: its forwards wait for no other, so data ranks may
+    make different numbers of them; the processes of a tensor group make the same. The weights must
+    not be changed. Every process enters and leaves.
 
     A model that is not sharded is always whole.
     """
-    if not network.is_sharded:
+    if not isinstance(_root(network), FSDPModule):
         yield
         return
     root: Any = _root(network)
@@ -136,6 +177,16 @@ def own_part(tensor: torch.Tensor) -> torch.Tensor:
     return part
 
 
+def own_rows(parameter: torch.Tensor) -> slice:
+    """Which rows of a sharded weight this process holds: the second of two processes `slice(3, 5)`
+    of five."""
+    assert isinstance(parameter, DTensor)
+    mesh = parameter.device_mesh
+    each = -(-parameter.shape[0] // mesh.size(mesh.ndim - 1))
+    start = min(each * mesh.get_local_rank(mesh.ndim - 1), parameter.shape[0])
+    return slice(start, start + own_part(parameter).shape[0])
+
+
 def part_like(whole: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     """`whole`, which every process has, cut as `like` is."""
     if not isinstance(like, DTensor) or isinstance(whole, DTensor):
@@ -150,7 +201,12 @@ def gathered(tensor: torch.Tensor) -> torch.Tensor:
     if not isinstance(tensor, DTensor):
         return tensor
     there: Any = tensor.to(tensor.device_mesh.device_type)
-    whole: torch.Tensor = there.full_tensor()
+    for dimension in range(there.device_mesh.ndim):
+        # shards are parts of what a tensor group divides, so they are put together first
+        placements = list(there.placements)
+        placements[dimension] = Replicate()
+        there = there.redistribute(placements=placements)
+    whole: torch.Tensor = there.to_local()
     return whole
 
 

@@ -11,6 +11,7 @@ import torch
 
 from strop.distributed.world import World
 from strop.files import publish
+from strop.model.adapters import weight_count
 from strop.model.network import Network
 from strop.model.save import gathered_weights, save_final
 from strop.model.sharding import whole_weights
@@ -66,7 +67,7 @@ def _spent(run: Run) -> dict[str, int]:
         rows = read_rows(run.prepared.folder / "metrics.jsonl")
         sampled = round(sum(row.get("num_tokens") or 0.0 for row in rows))
         tokens = sampled + workload.prompt_tokens * steps
-    parameters = sum(p.numel() for p in run.state.network.model.parameters())
+    parameters = weight_count(run.state.network.model)
     return {"parameters": parameters, "tokens": tokens, "sampled": sampled}
 
 

@@ -141,9 +141,8 @@ class PolicyGradient:
         metrics: dict[str, Metric] = {
             "skipped/groups": Sum(float(len(groups) - len({k.group for k in kept}))),
         }
-        if not kept:
-            self._take_part()
-            return PolicyBatch((), (), [], [], None, None, None, None, None, counted, metrics)
+        # a process without an answer to learn from goes the same way with nothing in its hands: the
+        # others wait for it in every forward and exchange
         trees = tuple(k.tree for k in kept)
         lengths = [sum(branch.supervised) for tree in trees for branch in tree.branches]
         completions = [groups[k.group].rollout.completions[i] for k in kept for i in k.completions]
@@ -170,21 +169,6 @@ class PolicyGradient:
             split(old_N), split(ref_N), split(weight_N), split(value_N), split(return_N),
             counted, metrics,
         )  # fmt: skip
-
-    def _take_part(self) -> None:
-        """The calls that `prepare` makes of the world, for a process without an answer to learn
-        from: the others wait for it."""
-        nothing = torch.zeros(0)
-        if self._needs_old():
-            self._older(())
-        if self.reference is not None:
-            self._referenced(())
-        if self.recipe.rollout.mismatch.level != "none":
-            self.world.exchanged(None)
-        if self.state.critic is not None:
-            token_values(self.state.critic, (), self.max_tokens, self.world)
-        if self.method.advantage not in GROUPED:
-            self._normalized(nothing)
 
     def mini_batches_of(self, batch: PolicyBatch, sizes: Sequence[int]) -> Iterator[MiniBatch]:
         """The batch's groups in parts of `sizes`, in order."""
@@ -335,12 +319,15 @@ class PolicyGradient:
         wanted = self.recipe.rollout.mismatch
         if wanted.level == "none" or old_N is None:
             return None
-        branch_N = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
+        counts_B = torch.tensor(lengths, dtype=torch.long)
+        branch_N = torch.repeat_interleave(torch.arange(len(lengths)), counts_B)
         found = mismatch_weights(
             old_N, sampler_N, branch_N,
             level=wanted.level, bound=wanted.bound, cap=wanted.cap, floor=wanted.floor,
         )  # fmt: skip
-        moments = [one for one in self.world.exchanged(found.moments) if one is not None]
+        moments = [one for one in self.world.by_data_rank(found.moments) if one.count]
+        if not moments:
+            return found.weight_N
         ess = effective_share(moments)
         metrics["mismatch/ess"] = Mean.of(ess)
         metrics["mismatch/masked"] = Mean(float(found.masked_N.sum()), len(found.masked_N))
@@ -370,6 +357,8 @@ class PolicyGradient:
         """The group's baseline, the same for all tokens of an answer, [N]."""
         penalty_N = self._penalty(old_N, ref_N)
         owners = [(k.group, i) for k in kept for i in k.completions]
+        if not owners:
+            return torch.zeros(0)
         if penalty_N.dim() == 1:
             # an answer that is not trained on has no KL, so the baseline leaves it out as well
             plain_PG, rewards_PG = rewards_PG, torch.full_like(rewards_PG, float("nan"))

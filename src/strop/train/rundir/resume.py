@@ -21,6 +21,7 @@ from strop.train.rundir.directory import (
     reopen,
     write_resumed,
 )
+from strop.train.rundir.parts import FOLDER
 
 
 def checkpoint_to_resume(folder: Path, asked: Path | None) -> Path | None:
@@ -36,10 +37,12 @@ def checkpoint_to_resume(folder: Path, asked: Path | None) -> Path | None:
         )
     verify(checkpoint)
     if is_finished(folder):
+        # what the processes of a sharded run wrote is no model folder
+        model = "its final/" if (checkpoint / FOLDER).is_dir() else "this checkpoint"
         raise OutputError(
             "the run is finished",
             where=str(folder),
-            fix="begin another run with `model.path` at this checkpoint, or pass --overwrite",
+            fix=f"begin another run with `model.path` at {model}, or pass --overwrite",
         )
     return checkpoint
 

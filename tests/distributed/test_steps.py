@@ -13,7 +13,8 @@ from strop.distributed.world import ALONE, World
 from strop.engines.engine import Request
 from strop.engines.local.engine import LocalEngine
 from strop.model.load import load_policy
-from strop.model.sharding import mesh_of, shard
+from strop.model.sharding import gathered, mesh_of
+from strop.model.tensor_parallel import divide
 from strop.recipe.loading.load import load_recipe
 from strop.recipe.train.methods import METHODS
 from strop.recipe.train.model import ModelRecipe
@@ -34,6 +35,8 @@ STEPS = 20
 NONE = DistributedRecipe()
 FULL = DistributedRecipe(shard="full")
 HYBRID = DistributedRecipe(shard="hybrid", replicas=2)
+TENSOR = DistributedRecipe(tensor=2)
+TENSOR_AND_SHARD = DistributedRecipe(tensor=2, shard="full")
 
 
 class Recorded(LocalEngine):
@@ -43,6 +46,9 @@ class Recorded(LocalEngine):
     def __init__(self, recipe: ModelRecipe, said: dict[Any, Completion]) -> None:
         super().__init__(recipe.path, load_policy(recipe))
         self.said, self.replays = said, bool(said)
+
+    def publish(self, weights: Mapping[str, torch.Tensor]) -> int:
+        return super().publish({name: gathered(weight) for name, weight in weights.items()})
 
     def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion]]:
         if self.replays:
@@ -71,14 +77,15 @@ def begun(
     state.network.model.double()
     if state.critic is not None:
         state.critic.network.model.double()
-    if cut.shard != "none" and world.size > 1:
+    if cut.cuts and world.size > 1:
         mesh = mesh_of(cut, world.size, "cpu")
-        shard(state.network, mesh)
+        divide(state.network, cut, mesh)
+        state.optimizer = build_optimizer(state.network, recipe.optim)
         if state.critic is not None:
-            shard(state.critic.network, mesh)
+            divide(state.critic.network, cut, mesh)
             state.critic.optimizer = build_optimizer(state.critic.network, recipe.optim)
     engine = Recorded(recipe.model, said) if recipe.method in ONLINE else None
-    return state, build_loop(state, prepared, engine, world)[0]
+    return state, build_loop(state, prepared, engine, world.in_groups(cut.tensor))[0]
 
 
 Case = tuple[str, tuple[str, ...]]
@@ -95,6 +102,7 @@ SOME: tuple[Case, ...] = (
     ("dpo", (LORA,)),
     ("dpo", (LORA, TWICE)),
 )
+DIVIDED: tuple[Case, ...] = tuple((method, ()) for method in WHOLE_RUNS)
 FEWER_GROUPS: tuple[Case, ...] = tuple(
     (method, ("run.batch_size=1", *options))
     for method, options in (
@@ -183,9 +191,14 @@ def test_every_method_takes_the_step_of_one_process(count: int, alone: Alone) ->
     [
         (2, FULL, (*SOME, *FEWER_GROUPS)),
         (4, HYBRID, (("dpo", ()), ("grpo", ()))),
+        (2, TENSOR, DIVIDED),
+        (4, TENSOR_AND_SHARD, (("dpo", ()), ("grpo", ()))),
         pytest.param(2, FULL, ALL, marks=pytest.mark.slow),
         pytest.param(4, FULL, ALL, marks=pytest.mark.slow),
         pytest.param(4, HYBRID, ALL, marks=pytest.mark.slow),
+        pytest.param(2, TENSOR, ALL, marks=pytest.mark.slow),
+        pytest.param(4, TENSOR, ALL, marks=pytest.mark.slow),
+        pytest.param(4, TENSOR_AND_SHARD, ALL, marks=pytest.mark.slow),
     ],
 )
 def test_a_sharded_step_is_that_of_one_process(
@@ -195,12 +208,15 @@ def test_a_sharded_step_is_that_of_one_process(
     alone.expect_equal(count, cases, cut)
 
 
-def trained(world: World, path: Path, said: dict[Any, Completion]) -> dict[str, torch.Tensor]:
+def trained(
+    world: World, path: Path, said: dict[Any, Completion], cut: DistributedRecipe = NONE
+) -> dict[str, torch.Tensor]:
     """The weights after a whole run."""
     options = ["run.batch_size=6", f"run.steps={STEPS}", "optim.learning_rate=1e-4"]
-    state, steps = begun(path, world, f"run-{world.size}", said, *options)
+    state, steps = begun(path, world, f"run-{world.size}", said, *options, cut=cut)
     assert len(list(steps)) == STEPS
-    return {name: p.detach().clone() for name, p in state.network.model.named_parameters()}
+    weights = state.network.model.named_parameters()
+    return {name: gathered(p.detach()).clone() for name, p in weights}
 
 
 @pytest.mark.slow
@@ -212,6 +228,19 @@ def test_a_whole_run_ends_with_the_weights_of_one_process(
     said: dict[Any, Completion] = {}
     alone = trained(ALONE, recipes[method], said)
     for several in in_processes(count, trained, recipes[method], said):
+        assert isinstance(several, dict), several
+        for name, weight in alone.items():
+            assert float((several[name] - weight).abs().max()) <= 1e-5, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["sft", "dpo"])
+@pytest.mark.parametrize(("count", "cut"), [(2, TENSOR), (4, TENSOR_AND_SHARD)])
+def test_a_whole_run_in_tensor_groups_ends_with_the_weights_of_one_process(
+    count: int, cut: DistributedRecipe, method: str, recipes: dict[str, Path]
+) -> None:
+    alone = trained(ALONE, recipes[method], {})
+    for several in in_processes(count, trained, recipes[method], {}, cut):
         assert isinstance(several, dict), several
         for name, weight in alone.items():
             assert float((several[name] - weight).abs().max()) <= 1e-5, name

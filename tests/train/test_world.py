@@ -56,13 +56,22 @@ class Table:
 class OneOfTwo:
     """A world of two processes, played by two threads."""
 
-    size, waited = 2, 0.0
+    size, data_size, leads, waited = 2, 2, True, 0.0
 
     def __init__(self, table: Table, rank: int) -> None:
-        self.table, self.rank = table, rank
+        self.table, self.rank, self.data_rank = table, rank, rank
 
     def exchanged(self, value: T) -> list[T]:
         return self.table.exchange(self.rank, value)
+
+    def by_data_rank(self, value: T) -> list[T]:
+        return self.exchanged(value)
+
+    def first_group(self, make: Callable[[], T]) -> T:
+        return self.first(make)
+
+    def in_groups(self, tensor: int) -> World:
+        return self
 
     def first(self, make: Callable[[], T]) -> T:
         return self.exchanged(make() if self.rank == 0 else None)[0]  # type: ignore[return-value]

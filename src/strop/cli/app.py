@@ -9,15 +9,19 @@ import typer
 from strop import __version__
 from strop.cli import (
     advise,
+    blend,
     demo,
     doctor,
     elsewhere,
     engine,
     estimate,
     gate,
+    gguf,
     judge,
+    merge,
     reward,
     run,
+    serve,
     sweep,
     train,
 )
@@ -63,7 +67,11 @@ app.add_typer(data.app, name="data")
 app.add_typer(reward.app, name="reward")
 app.add_typer(judge.app, name="judge")
 app.add_typer(engine.app, name="engine")
+app.command("serve")(serve.serve)
 app.add_typer(registry.app, name="registry")
+app.command("merge")(merge.merge)
+app.command("blend")(blend.blend)
+app.command("export-gguf")(gguf.export_gguf)
 app.command("advise")(advise.advise)
 app.command("estimate")(estimate.estimate)
 app.command("export-recipe")(elsewhere.export_recipe)

@@ -21,7 +21,7 @@ from strop.evals.overlap import check_overlap
 from strop.files import SHORT, read_text, sha256_hex
 from strop.model.load import weights_hash
 from strop.recipe.suite import Suite
-from strop.registry.lineage import ancestry
+from strop.registry.lineage import ancestry, parents_of
 from strop.text.render import prompt_texts
 from strop.types import EvalRecord
 
@@ -117,7 +117,7 @@ def _overlap(jobs: Sequence[Job], engine: Engine) -> dict[str, Any]:
     lineage = ancestry(engine.path) if isinstance(engine, FolderEngine) else {}
     found: list[dict[str, Any]] = []
     unknown: dict[str, str] = {}
-    for job in (job for job in jobs if job.items and "parent" in lineage):
+    for job in (job for job in jobs if job.items and parents_of(lineage)):
         report = check_overlap(job.items, lineage)
         unknown |= report.unknown
         seen = [{"item": one.item, "where": one.training[0]} for one in report.found]

@@ -83,7 +83,7 @@ def _kept(model: Any, way: Way | None, tokens: int) -> int:
     network = bare(model)
     half = tuple(number % 10 for number in range(tokens // 2))
     batch = lay_out([Tree(half, (Branch(half, (True,) * len(half)),))], network.device)
-    weights = {p.untyped_storage().data_ptr() for p in network.parameters()}
+    weights = {own_part(p).untyped_storage().data_ptr() for p in network.parameters()}
     kept: dict[int, int] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:

@@ -224,13 +224,29 @@ def _config(folder: str) -> Any:
 def merge_adapter(base: Any, folder: str) -> Any:
     """The base with the adapter merged into its weights. Tied weights are untied first if the
     adapter changes only one of them."""
+    return adapted(base, folder).merge_and_unload()
+
+
+def adapted(base: Any, folder: str) -> Any:
+    """The peft model of the base with a saved adapter, ready to be merged."""
     config = _config(folder)
     targets = config.target_modules or []
     changed = [targets] if targets != ALL_LINEAR else []
     changed += [config.modules_to_save] if config.modules_to_save else []
     if any(reaches_tied(base, names) for names in changed):
         untie(base)
-    return _peft().PeftModel.from_pretrained(base, folder).merge_and_unload()
+    return _peft().PeftModel.from_pretrained(base, folder)
+
+
+def without_adapter(model: Any) -> Any:
+    """The base of a peft model as it was before."""
+    return model.unload()
+
+
+def dequantised(model: Any) -> Any:
+    """A model in 4 bits with the numbers that its weights stand for as ordinary ones, in the
+    precision that it computes with."""
+    return model.dequantize()
 
 
 def attach_adapter(model: Any, name: str, folder: str) -> Any:

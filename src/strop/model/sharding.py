@@ -15,14 +15,18 @@ from typing import Any
 import torch
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, OffloadPolicy, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor, Replicate, distribute_tensor
 
+from strop.distributed.processes import SHARD
 from strop.errors import ModelError
 from strop.model.adapters import with_plain_weights
-from strop.model.logprobs import bare, decoder_layers, eval_mode
+from strop.model.logprobs import bare, decoder_layers, eval_mode, layers_of
 from strop.model.network import Network, Policy, ScalarNetwork
 from strop.recipe.train.run import DistributedRecipe
 from strop.types import Branch, Tree
+
+TENSOR = "tensor"
+"""The dimension of a device mesh over which matrices are computed in parts."""
 
 IDLE = Tree((0,), (Branch((0,), (True,)),))
 """What a process reads that has nothing left to read while others have."""
@@ -47,11 +51,17 @@ class Late:
 
 
 def mesh_of(recipe: DistributedRecipe, processes: int, device: str) -> DeviceMesh:
-    """How the processes are arranged: in a row, or in rows that hold the same parts."""
-    if recipe.replicas is None:
-        return init_device_mesh(device, (processes,), mesh_dim_names=("shard",))
-    shape = (recipe.replicas, processes // recipe.replicas)
-    return init_device_mesh(device, shape, mesh_dim_names=("replicate", "shard"))
+    """How the processes are arranged: in rows that hold the same parts, those in tensor groups
+    whose processes are neighbours. Dimensions that the recipe does not ask for are left out."""
+    replicas = recipe.replicas or 1
+    sizes = {"replicate": replicas, SHARD: processes // replicas // recipe.tensor}
+    if recipe.shard == "none":
+        sizes = {"replicate": processes // recipe.tensor}
+    kept = SHARD if recipe.shard != "none" else None
+    sizes = {name: size for name, size in sizes.items() if size > 1 or name == kept}
+    if recipe.tensor > 1:
+        sizes[TENSOR] = recipe.tensor
+    return init_device_mesh(device, tuple(sizes.values()), mesh_dim_names=tuple(sizes))
 
 
 def shard(
@@ -107,13 +117,11 @@ def read(network: Network, tree: Tree) -> torch.Tensor:
 def _layers(network: Network) -> Iterator[torch.nn.Module]:
     """The decoder layers, in order."""
     model = bare(network.model)
-    count = decoder_layers(model)
-    lists = [m for m in model.get_decoder().modules() if isinstance(m, torch.nn.ModuleList)]
-    found = next((layers for layers in lists if len(layers) == count), None)
+    found = layers_of(model)
     if found is None:
         raise ModelError(
-            f"the {count} decoder layers of {type(model).__name__} cannot be found, so it cannot "
-            "be sharded",
+            f"the {decoder_layers(model)} decoder layers of {type(model).__name__} cannot be "
+            "found, so it cannot be sharded",
             fix="set run.distributed.shard to none",
         )
     return iter(found)
@@ -133,12 +141,13 @@ def _is_whole(root: torch.nn.Module) -> bool:
 
 @contextmanager
 def whole_weights(network: Network) -> Iterator[None]:
-    """Within it every process has all weights: forwards wait for nobody, so processes may make
-    different numbers of them. The weights must not be changed. Every process enters and leaves.
+    """Within it every data rank has all weights: its forwards wait for no other, so data ranks may
+    make different numbers of them; the processes of a tensor group make the same. The weights must
+    not be changed. Every process enters and leaves.
 
     A model that is not sharded is always whole.
     """
-    if not network.is_sharded:
+    if not isinstance(_root(network), FSDPModule):
         yield
         return
     root: Any = _root(network)
@@ -192,7 +201,12 @@ def gathered(tensor: torch.Tensor) -> torch.Tensor:
     if not isinstance(tensor, DTensor):
         return tensor
     there: Any = tensor.to(tensor.device_mesh.device_type)
-    whole: torch.Tensor = there.full_tensor()
+    for dimension in range(there.device_mesh.ndim):
+        # shards are parts of what a tensor group divides, so they are put together first
+        placements = list(there.placements)
+        placements[dimension] = Replicate()
+        there = there.redistribute(placements=placements)
+    whole: torch.Tensor = there.to_local()
     return whole
 
 

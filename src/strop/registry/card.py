@@ -13,9 +13,12 @@ from typing import Any
 
 import yaml
 
-from strop.registry.lineage import generations
+from strop.registry.lineage import generations, parents_of
 from strop.registry.records import Entry, size_of
 from strop.registry.tree import drawn, manifest_line, source_name
+
+RELATIONS = {"blend": "merge"}
+"""What the hub calls the relation to its base of a model of this method; others are fine-tuned."""
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -41,8 +44,10 @@ def front_matter(entry: Entry) -> dict[str, Any]:
     made = entry.lineage
     methods = [row["method"] for row in generations(made) if "method" in row]
     known: dict[str, Any] = {}
-    if "parent" in made:
-        relation = "adapter" if is_adapter(entry) else "finetune"
+    if parents_of(made):
+        relation = (
+            "adapter" if is_adapter(entry) else RELATIONS.get(str(made.get("method")), "finetune")
+        )
         known |= {"base_model": _base(made), "base_model_relation": relation}
     known["library_name"] = "peft" if is_adapter(entry) else "transformers"
     rewards = made.get("method") == "reward_model"

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from strop.registry.lineage import generations
+from strop.registry.lineage import WITHOUT_TRAINING, generations
 from strop.registry.records import Entry
 from strop.registry.tree import manifest_line, source_name
 
@@ -129,7 +129,7 @@ def _evals(entry: Entry) -> Iterator[Line]:
 
 def _compute(made: Sequence[Mapping[str, Any]]) -> Iterator[Line]:
     """Operations of all stages that strop trained, their energy, and a third of the base's."""
-    trained = [row for row in made if "method" in row]
+    trained = [row for row in made if row.get("method", "merge") not in WITHOUT_TRAINING]
     spent = [row["spent"] for row in trained if "spent" in row]
     if not trained or len(spent) < len(trained):
         without = "a stage's lineage counts no tokens" if trained else "nothing was trained"

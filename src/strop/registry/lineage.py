@@ -12,6 +12,13 @@ import yaml
 from strop.errors import RegistryError
 from strop.registry.objects import manifest_of, weights_of
 
+MADE = "lineage.json"
+"""Beside the weights of a model that was made of others (`strop merge`, `strop blend`): its method,
+and its parents with their histories. A run has one of this name above its `final/`."""
+
+CONFIGS = ("config.json", "adapter_config.json")
+"""A folder of a model has one of these, a run's has none."""
+
 
 def ancestry(model: str | Path) -> dict[str, Any]:
     """The lineage of a model, parents included.
@@ -22,9 +29,12 @@ def ancestry(model: str | Path) -> dict[str, Any]:
     anything else, with its base for an adapter. `manifest` is the manifest of the data verb that
     made the file, if one did. A parent has the `sha256` it had when the run began; if its weights
     were replaced since, `"changed": True` stands in place of its history. A hub model has the
-    commit it was read at as its `revision`.
+    commit it was read at as its `revision`. A merged model has a `parent`, a blended one `parents`,
+    with the histories they had when it was made.
     """
     folder = Path(model)
+    if (folder / MADE).exists() and any((folder / name).exists() for name in CONFIGS):
+        return {**_read(folder / MADE), "model": str(model)}
     run = folder.parent
     if not (run / "lineage.json").exists() or not _is_of_run(folder):
         return _outside(folder, str(model))
@@ -93,9 +103,18 @@ def _read(path: Path) -> dict[str, Any]:
     return found
 
 
+WITHOUT_TRAINING = ("merge", "blend")
+"""Methods that make a model of others without training one."""
+
+
+def parents_of(lineage: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What a model was made from: one model, several that were blended, or none that is known."""
+    return [lineage["parent"]] if "parent" in lineage else list(lineage.get("parents", ()))
+
+
 def generations(lineage: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The chain from the oldest known ancestor to the model itself."""
-    chain = [lineage]
-    while "parent" in chain[-1]:
-        chain.append(chain[-1]["parent"])
-    return chain[::-1]
+    """The model and all its ancestors, each after its parents and once; the model is the last."""
+    found: list[Mapping[str, Any]] = []
+    for parent in parents_of(lineage):
+        found += [made for made in generations(parent) if made not in found]
+    return [*found, lineage]

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from strop.registry.lineage import parents_of
+
 WIDTH = 100
 """Columns; a longer line loses the middle of its longest word."""
 
@@ -29,16 +31,17 @@ def drawn(lineage: Mapping[str, Any], width: int = WIDTH) -> list[str]:
 
 
 def _branches(lineage: Mapping[str, Any]) -> list[str]:
-    parent = lineage.get("parent")
+    parents = parents_of(lineage)
     facts = _facts(lineage)
-    last = len(facts) - 1 if parent is None else len(facts)
+    last = len(facts) + len(parents) - 1
     lines = [
         f"{'└─' if number == last else '├─'} {name:<11}  {said}"
         for number, (name, said) in enumerate(facts)
     ]
-    if parent is not None:
-        lines.append(f"└─ {'parent':<11}  {_title(parent)}")
-        lines += [f"   {line}" for line in _branches(parent)]
+    for number, parent in enumerate(parents, len(facts)):
+        lines.append(f"{'└─' if number == last else '├─'} {'parent':<11}  {_title(parent)}")
+        edge = " " if number == last else "│"
+        lines += [f"{edge}  {line}" for line in _branches(parent)]
     return lines
 
 
@@ -59,6 +62,9 @@ def _facts(made: Mapping[str, Any]) -> list[tuple[str, str]]:
     facts += [("function", f"{f['name']}  {f['sha256'][:8]}") for f in made.get("functions", [])]
     if "recipe" in made:
         facts.append(("recipe", made["recipe"]))
+    if "settings" in made:
+        said = (f"{key} {value}" for key, value in made["settings"].items())
+        facts.append(("settings", ", ".join(said)))
     if "final" in made:
         facts.append(("final", ", ".join(f"{key} {said}" for key, said in made["final"].items())))
     if "code" in made:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from strop.distributed.deal import share_of
 from strop.distributed.world import ALONE, World
 from strop.engines.draws import DrawKey
-from strop.engines.engine import Engine, PromptedTask, Sampling, in_groups, requests_of
+from strop.engines.engine import PromptedTask, RolloutEngine, Sampling, in_groups, requests_of
 from strop.errors import UnscoredError
 from strop.rewards.compose import OPTIONAL, shares_scored
 from strop.tracking.phases import phase
@@ -25,7 +25,7 @@ class Collected:
 
 def collect(
     tasks: Sequence[PromptedTask],
-    engine: Engine,
+    engine: RolloutEngine,
     judge: Callable[[Sequence[Rollout]], Judged],
     *,
     group_size: int,
@@ -34,13 +34,13 @@ def collect(
     world: World = ALONE,
 ) -> Collected:
     """`group_size` scored completions per task; `key` is the draw key without prompt and index.
-    Every process of `world` samples and scores a part, and all get the whole.
+    Every data rank of `world` samples and scores a part, and all get the whole.
 
     Raises `UnscoredError` if no completion could be scored, and `UsageError` if the engine returns
     no tokens or no log-probs.
     """
     with phase("sampling"):
-        own = share_of(len(tasks), world.rank, world.size)
+        own = share_of(len(tasks), world.data_rank, world.data_size)
         requests = requests_of(tasks, sampling, key, group_size)
         asked = requests[own.start * group_size : own.stop * group_size]
         sampled = in_groups(engine.generate(asked), group_size)
@@ -48,13 +48,15 @@ def collect(
         Rollout(prompt.task, prompt.prompt_ids, tuple(trainable(answer) for answer in answers))
         for prompt, answers in zip(tasks[own.start : own.stop], sampled, strict=True)
     ]
+    if not world.leads:
+        rollouts = []  # the first process of its group scores the same answers
     with phase("reward"):
         judged = judge(rollouts) if rollouts else Judged((), ())
     groups = tuple(
         ScoredGroup(rollout, judged.scores[i * group_size : (i + 1) * group_size])
         for i, rollout in enumerate(rollouts)
     )
-    parts = world.exchanged(Collected(groups, judged.failures))
+    parts = world.by_data_rank(Collected(groups, judged.failures))
     whole = Collected(
         tuple(group for part in parts for group in part.groups),
         tuple(failure for part in parts for failure in part.failures),

@@ -25,7 +25,7 @@ from strop.train.monitor.journal import RunJournal
 from strop.train.monitor.profile import FOLDER, Profile, Profiler, refuse_profile
 from strop.train.monitor.recovery import Recovery
 from strop.train.pin import pinned
-from strop.train.preflight.alike import expect_alike, expect_world
+from strop.train.preflight.alike import expect_alike, expect_own_engine, expect_world
 from strop.train.preflight.prepare import prepare
 from strop.train.preflight.prepared import Prepared
 from strop.train.preflight.space import disk_errors
@@ -72,6 +72,7 @@ def train(
     ):
         with interruptible():
             given = recipe
+            expect_own_engine(given, engine)
             recipe = world.first(lambda: pinned(given, force=force))
             prepared, inputs, start = _prepared(
                 recipe,
@@ -85,6 +86,7 @@ def train(
             )
         if start.finished:
             return folder / "final"
+        world = world.in_groups(recipe.run.distributed.tensor)
         with ExitStack() as ends:
             world.first(lambda: ends.enter_context(locked(folder)))
             with interruptible():

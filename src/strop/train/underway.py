@@ -72,10 +72,10 @@ def begin(
     world.first(lambda: refuse_full(state, recipe, folder, prepared.total_steps))
     # references come from the starting model, so they are made before a checkpoint is loaded
     steps, checks = build_loop(state, prepared, engine, world, ends=ends)
-    if world.rank:  # dropout differs between processes
-        torch.manual_seed(recipe.seed + world.rank)
+    if world.data_rank:  # dropout differs between records, not within a tensor group
+        torch.manual_seed(recipe.seed + world.data_rank)
     if checkpoint is not None:
-        restore(state, checkpoint, world.rank)
+        restore(state, checkpoint, world.data_rank)
     return Begun(recipe, prepared, state, steps, world), checks
 
 

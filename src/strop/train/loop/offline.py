@@ -63,10 +63,10 @@ def with_replay(update: Update, replay: Replay | None, drawn: DrawnRecords, worl
 
 def own_records(indices: Sequence[int], trees: Sequence[Tree], world: World) -> list[int]:
     """Those of a step's records that this process reads; all have about as many tokens to read."""
-    if world.size == 1:
+    if world.data_size == 1:
         return list(indices)
     sizes = [len(trees[i]) for i in indices]
-    return [indices[i] for i in dealt(sizes, world.size)[world.rank]]
+    return [indices[i] for i in dealt(sizes, world.data_size)[world.data_rank]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ def evaluate(state: TrainState, held_out: OfflineMethod, world: World) -> dict[s
     metrics: dict[str, Metric] = {}
     value = 0.0
     with phase("evaluation"), eval_mode(state.network.model):
-        update = held_out.update(share_of(len(held_out.trees), world.rank, world.size))
+        update = held_out.update(share_of(len(held_out.trees), world.data_rank, world.data_size))
         losses = update.losses(world.total(update.counts))
         idle = idle_forwards(state.network, len(losses), world)
         for loss_of in losses:

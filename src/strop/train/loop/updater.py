@@ -11,9 +11,10 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import torch
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, Partial, Replicate
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from strop.distributed.world import ALONE, Counts, World
@@ -21,7 +22,7 @@ from strop.errors import NotFiniteError
 from strop.losses.metrics import Mean, Metric, Sum, merge
 from strop.losses.reduce import Loss
 from strop.model.network import Network
-from strop.model.sharding import own_part
+from strop.model.sharding import gathered, own_part
 from strop.tracking.phases import phase
 from strop.train.loop.micro_batches import idle_forwards, idle_loss
 from strop.train.loop.optim import Optimizers
@@ -153,10 +154,19 @@ def total_norm(parameters: Sequence[torch.nn.Parameter]) -> torch.Tensor:
     parts = [g for g in gradients if isinstance(g, DTensor)]
     whole = [g for g in gradients if not isinstance(g, DTensor)]
     norms = [get_total_norm(whole)] if whole else []
-    for mesh in dict.fromkeys(g.device_mesh for g in parts):
-        norm = get_total_norm([g for g in parts if g.device_mesh == mesh])
-        norms.append(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+    for cut in dict.fromkeys((g.device_mesh, g.placements) for g in parts):
+        alike = [g for g in parts if (g.device_mesh, g.placements) == cut]
+        norms.append(_norm_of_parts(alike))
     return get_total_norm(norms) if len(norms) > 1 else norms[0] if norms else torch.zeros(())
+
+
+def _norm_of_parts(gradients: Sequence[DTensor]) -> torch.Tensor:
+    """The norm of gradients that are cut alike."""
+    mesh, placements = gradients[0].device_mesh, gradients[0].placements
+    own = get_total_norm([own_part(g) for g in gradients]).to(mesh.device_type)
+    held = [Replicate() if place.is_replicate() else Partial() for place in placements]
+    squares: Any = DTensor.from_local(own.square(), mesh, held, run_check=False)
+    return gathered(squares).sqrt()
 
 
 SKIPPED = "skipped/nonfinite"

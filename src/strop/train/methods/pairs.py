@@ -220,7 +220,7 @@ class PairMethod:
         def losses(counts: Counts) -> list[MicroBatchLoss]:
             cut = list(micro_batches(trees, self.max_tokens))
             step = StepPairs(counts["pairs"], ref_B2, self.reward_mean.mean)
-            if self.rule.row.whole_batch and (len(cut) > 1 or self.world.size > 1):
+            if self.rule.row.whole_batch and (len(cut) > 1 or self.world.data_size > 1):
                 step = self._coupled(step, trees)
             return [partial(self._loss, step, batch) for batch in cut]
 

@@ -325,7 +325,7 @@ class PolicyGradient:
             old_N, sampler_N, branch_N,
             level=wanted.level, bound=wanted.bound, cap=wanted.cap, floor=wanted.floor,
         )  # fmt: skip
-        moments = [one for one in self.world.exchanged(found.moments) if one.count]
+        moments = [one for one in self.world.by_data_rank(found.moments) if one.count]
         if not moments:
             return found.weight_N
         ess = effective_share(moments)

@@ -92,8 +92,8 @@ def reference_scores(
     max_tokens: int,
     world: World,
 ) -> torch.Tensor:
-    """`read(scores)` of every branch of `trees`, in order, shape [B, ...] float32; every process
-    of `world` computes a part.
+    """`read(scores)` of every branch of `trees`, in order, shape [B, ...] float32; every data
+    rank of `world` computes a part.
 
     Taken from `path` when that file was written under the same `key` (model, data and what is
     read); a file that is damaged is written again, with a warning.
@@ -101,14 +101,14 @@ def reference_scores(
     cached = world.first(lambda: _cached(path, key))
     if cached is not None:
         return cached
-    own = Chosen(trees, np.asarray(share_of(len(trees), world.rank, world.size)))
+    own = Chosen(trees, np.asarray(share_of(len(trees), world.data_rank, world.data_size)))
 
     def scored(trees: Sequence[Tree]) -> torch.Tensor:
         return read(policy.score(trees)).cpu()
 
     with torch.no_grad(), eval_mode(policy.model), policy.arithmetic():
         rows = passes(policy, own, max_tokens, scored, world)
-    scores_B = torch.cat([row for part in world.exchanged(rows) for row in part])
+    scores_B = torch.cat([row for part in world.by_data_rank(rows) for row in part])
     world.first(lambda: write_whole(path, save({"scores_B": scores_B}, metadata={"key": key})))
     return scores_B
 

@@ -72,7 +72,7 @@ class Recovery:
         checkpoint = self.go_back(first)
         if checkpoint is None:
             raise _stopped(step, found, saved, "there is no checkpoint to go back to")
-        restore(self.state, checkpoint, self.world.rank)
+        restore(self.state, checkpoint, self.world.data_rank)
         seen.went_back, self.state.position.shift = True, step - self.state.step
         warnings.warn(
             f"steps {first} to {step} were not finite ({'; '.join(found.tensors)}; the batch is in "

@@ -38,7 +38,11 @@ from strop.train.preflight.sources import (
     by_role,
     replay_checks,
 )
-from strop.train.preflight.starting_model import expect_lora_targets, expect_routing
+from strop.train.preflight.starting_model import (
+    expect_lora_targets,
+    expect_routing,
+    expect_tensor_plans,
+)
 from strop.train.preflight.tokenised import TokenCache
 from strop.train.rundir.directory import claim, has_begun, self_check
 
@@ -68,6 +72,7 @@ def prepare(
     folder = claim(recipe, resume=resume, overwrite=overwrite, force_resume=force_resume)
     expect_lora_targets(recipe)
     expect_routing(recipe)
+    expect_tensor_plans(recipe)
     given, recipe = recipe, within_positions(recipe)
     tokenizer = tokenizer_of(recipe.model, recipe.template)
     cache = TokenCache(recipe, keep=not dry_run)

@@ -27,6 +27,7 @@ from strop.model.load import (
     stop_at,
 )
 from strop.model.routing import expect_routers
+from strop.model.tensor_parallel import expect_plan
 from strop.recipe.train.methods import Recipe, method_of
 from strop.recipe.train.model import LoraRecipe, ModelRecipe
 from strop.recipe.train.online import OnlineRecipe
@@ -53,11 +54,30 @@ def expect_lora_targets(recipe: Recipe) -> None:
 
 
 def expect_routing(recipe: Recipe) -> None:
-    """Raise `UsageError` where routes are to be replayed in a model that has none; loads no
-    weights."""
+    """Raise `UsageError` where routes are to be replayed, or routers to be balanced, in a model
+    that has none; loads no weights."""
+    asked = None
     if isinstance(recipe, OnlineRecipe) and recipe.rollout.routing_replay:
+        asked = "rollout.routing_replay"
+    elif recipe.model.router_aux_loss_coef is not None:
+        asked = "model.router_aux_loss_coef"
+    if asked is not None:
         path = recipe.model.path
-        expect_routers(skeleton(path, task_of(recipe), recipe.model.trust_remote_code), path)
+        modules = skeleton(path, task_of(recipe), recipe.model.trust_remote_code)
+        expect_routers(modules, asked, path)
+
+
+def expect_tensor_plans(recipe: Recipe) -> None:
+    """Raise `ModelError` for a model that `run.distributed.tensor` processes cannot compute in
+    parts; loads no weights."""
+    tensor = recipe.run.distributed.tensor
+    if tensor == 1:
+        return
+    wanted = [(recipe.model.path, task_of(recipe))]
+    if recipe.critic is not None:
+        wanted.append((recipe.critic.path, "SEQ_CLS"))
+    for path, head in wanted:
+        expect_plan(skeleton(path, head, recipe.model.trust_remote_code), tensor, path)
 
 
 def starting_model(recipe: Recipe, folder: Path) -> ModelRecipe:

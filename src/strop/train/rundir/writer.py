@@ -63,7 +63,7 @@ class Writer:
             return
         self.wait()  # one copy in memory, and checkpoints in their order
         self.step = state.step
-        streams = by_process(self.world.exchanged(random or random_states()))
+        streams = by_process(self.world.by_data_rank(random or random_states()))
         if state.network.is_sharded:
             self._group = self._group or WritingGroup.of(self.world)
         elif self.world.rank:

@@ -134,6 +134,6 @@ def test_no_process_holds_the_whole_model(tokenizer: Any, tmp_path: Path) -> Non
     for at_once in (False, True):
         for seen in in_processes(4, grown, *folders, at_once):
             assert isinstance(seen, int), seen
-            # a quarter of the weights and, of the file, which is half as large, as much
-            assert (seen / whole < 0.6) != at_once
-            assert (seen / whole > 0.9) == at_once
+            # a quarter of the weights, as much of the file (half as large), and freed memory
+            assert (seen / whole < 0.8) != at_once, seen / whole
+            assert (seen / whole > 1.0) == at_once, seen / whole

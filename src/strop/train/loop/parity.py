@@ -88,9 +88,9 @@ class Parity:
         self.publish()
         key = DrawKey(self.seed, "selfcheck", step)
         requests = requests_of(self.prompts[:PROBED], self.sampling, key, 1)
-        own = share_of(len(requests), self.world.rank, self.world.size)
+        own = share_of(len(requests), self.world.data_rank, self.world.data_size)
         sampled = in_groups(self.engine.generate(requests[own.start : own.stop]), 1)
-        parts = self.world.exchanged([trainable(group[0]) for group in sampled])
+        parts = self.world.by_data_rank([trainable(group[0]) for group in sampled])
         answers = [answer for part in parts for answer in part]
         pairs = [
             (one.prompt.prompt_ids, answer) for one, answer in zip(requests, answers, strict=True)

@@ -18,8 +18,8 @@ from strop.recipe.base import Strict
 from strop.recipe.gate import GateRules
 from strop.recipe.loading.load import load, load_recipe
 from strop.recipe.pipeline import Pipeline
-from strop.recipe.study import Study
 from strop.recipe.serve import ServeRecipe
+from strop.recipe.study import Study
 from strop.recipe.suite import Suite
 from strop.recipe.sweep import SweepRecipe
 from tests.support import ROOT

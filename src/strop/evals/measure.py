@@ -34,7 +34,7 @@ Judged = list[EvalRecord] | UnscoredError
 
 
 def measure(suite: Suite, policy: Policy, world: World = ALONE) -> dict[str, float]:
-    """Mean score of every task of a suite; every process judges some of the items."""
+    """Mean score of every task of a suite; every data rank judges some of the items."""
     asked_of = LocalEngine("in memory", policy).with_template(suite.template)
     with written_on(suite.date):
         jobs = jobs_of(suite, EvalSetup(asked_of, None, suite.seed))

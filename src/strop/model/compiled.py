@@ -11,7 +11,7 @@ import logging
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch._dynamo import lookup_backend
@@ -43,7 +43,8 @@ class CompiledLayers:
         counted = self._counted  # one object, so that layers share what is compiled
         for layer in layers:
             layer.compile(dynamic=True, backend=counted)
-            layer._compiled_call_impl = _for_trees(layer, layer._compiled_call_impl)
+            compiled = cast(Callable[..., Any], layer._compiled_call_impl)
+            layer._compiled_call_impl = _for_trees(layer, compiled)
 
     def applies(self) -> bool:
         """Whether a forward that begins now is compiled."""

@@ -85,12 +85,11 @@ def _attend(
     value: torch.Tensor,
     sinks: torch.Tensor | None,
     spans: Spans,
-    kernel: str,
-    scaling: float,
-    sliding_window: int | None,
-    softcap: float | None,
+    *options: Any,
 ) -> torch.Tensor:
-    """[1, heads, L, D], [1, kv_heads, L, D] twice -> [1, L, heads, D], in one precision."""
+    """[1, heads, L, D], [1, kv_heads, L, D] twice -> [1, L, heads, D], in one precision; `options`
+    are those of `GIVEN` behind the spans."""
+    kernel, scaling, sliding_window, softcap = options
     plan = _plan(kernel, tuple(map(tuple, spans.tolist())), query.device)
     with torch.autocast(query.device.type, enabled=False):
         out: torch.Tensor = KERNELS[kernel][0](

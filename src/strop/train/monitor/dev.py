@@ -127,7 +127,7 @@ class Dev:
         return StepRecord(0, total, metrics)
 
     def measure(self) -> dict[str, float]:
-        """`dev/<score>` of every score, of which every process measures some items; the run's
+        """`dev/<score>` of every score, of which every data rank measures some items; the run's
         dropout mode and random streams stay as they are."""
         network = self.network
         with (

@@ -51,7 +51,7 @@ class SupervisedMethod:
             return [partial(self._loss, batch, counts) for batch in cut]
 
         counted: dict[str, float] = {"tokens": tokens}
-        if self.balance is not None and (len(cut) > 1 or self.balance.world.size > 1):
+        if self.balance is not None and (len(cut) > 1 or self.balance.world.data_size > 1):
             counted |= self.balance.counts(trees, self.max_tokens)
         return Update(counted, losses)
 

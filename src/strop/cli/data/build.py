@@ -72,8 +72,7 @@ def build(
 ) -> None:
     """Turn logs, thumbs, edits and tickets into preferences, demonstrations, feedback and tasks.
 
-    Rows of several files (traces and scores) are joined. Personal data is not looked for: clean
-    the records afterwards.
+    Rows of several files (traces and scores) are joined. Clean personal data afterwards.
 
     Example: strop data build traces.jsonl scores.jsonl --output records
     """
@@ -90,12 +89,11 @@ def build(
         "balance_length": balance_length, "judge": None if judge is None else str(judge),
     }  # fmt: skip
     settings = settings_of(BuildSettings, given)
-    files = [*(files or []), *(file for folder in from_serve for file in _traffic(folder))]
-    if not files:
-        raise typer.BadParameter("give data files, or --from-serve DIR")
+    sources = [DataSource(path=str(file), columns=columns, max_bad=max_bad)
+               for file in _inputs(files or [], from_serve)]  # fmt: skip
     with counting(as_json, "rows") as advance:
         built = build_stage(
-            [DataSource(path=str(file), columns=columns, max_bad=max_bad) for file in files],
+            sources,
             None if dry_run else output,
             settings,
             overwrite=overwrite,
@@ -111,6 +109,14 @@ def _show(built: Built, output: Path, *, dry_run: bool, as_json: bool) -> None:
     for line in lines(built):
         print(f"  {line}")
     print(f"would write {output}" if dry_run else f"saved {output}")
+
+
+def _inputs(files: list[Path], from_serve: list[Path]) -> list[Path]:
+    """All files that are read."""
+    found = [*files, *(file for folder in from_serve for file in _traffic(folder))]
+    if not found:
+        raise typer.BadParameter("give data files, or --from-serve DIR")
+    return found
 
 
 def _traffic(folder: Path) -> list[Path]:

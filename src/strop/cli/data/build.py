@@ -92,13 +92,8 @@ def build(
     sources = [DataSource(path=str(file), columns=columns, max_bad=max_bad)
                for file in _inputs(files or [], from_serve)]  # fmt: skip
     with counting(as_json, "rows") as advance:
-        built = build_stage(
-            sources,
-            None if dry_run else output,
-            settings,
-            overwrite=overwrite,
-            advance=advance,
-        )
+        built = build_stage(sources, None if dry_run else output, settings,
+                            overwrite=overwrite, advance=advance)  # fmt: skip
     _show(built, output, dry_run=dry_run, as_json=as_json)
 
 

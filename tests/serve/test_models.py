@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from strop.engines.engine import PromptedTask
 from strop.errors import ModelError
 from strop.files import write_json
 from strop.model.load import weights_hash
 from strop.registry.store import Registry
 from strop.serve.models.places import Place, name_of
+from strop.serve.models.renderer import Renderer
+from strop.serve.models.selftest import expect_parity
 from tests.support.registries import promote
 from tests.support.serving import USER, Serving, recipe_of, serving
 
@@ -159,3 +164,27 @@ def test_a_model_without_a_template_answers_text_and_no_chat(
 def test_names_are_those_of_the_run() -> None:
     assert name_of("/runs/dpo/final") == "dpo"
     assert name_of("/models/base") == "base"
+
+
+def test_a_template_that_ends_no_answer_is_warned_of(model_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "endless"
+    shutil.copytree(model_folder, folder)
+    template = (folder / "chat_template.jinja").read_text()
+    (folder / "chat_template.jinja").write_text(template.replace("<|end|>", "\n"))
+    with pytest.warns(UserWarning, match="run on to their limit"), serving(recipe_of(folder)):
+        pass
+
+
+def test_prompts_and_ends_are_those_of_training(tokenizer: Any) -> None:
+    end = tokenizer.eos_token_id
+    expect_parity(Renderer(tokenizer), frozenset({end}), "m")
+    with pytest.raises(ModelError, match=re.escape("<|end|>")):
+        expect_parity(Renderer(tokenizer), frozenset({end + 1}), "m")
+
+    class Shifted(Renderer):
+        def prompted(self, prompt: Any, tools: Any = None) -> PromptedTask:
+            made = super().prompted(prompt, tools)
+            return replace(made, prompt_ids=(end, *made.prompt_ids))
+
+    with pytest.raises(ModelError, match="not the one that is trained on"):
+        expect_parity(Shifted(tokenizer), frozenset({end}), "m")

@@ -15,6 +15,7 @@ from strop.model.load import load_tokenizer, stops_of, weights_hash
 from strop.model.logprobs import bare
 from strop.serve.models.places import Place
 from strop.serve.models.renderer import Renderer
+from strop.serve.models.selftest import expect_parity
 
 LABEL_DIGITS = 8
 
@@ -65,12 +66,14 @@ def base_of(place: Place) -> str | None:
 
 
 def opened(place: Place, name: str, held: Held, adapter: str | None) -> Version:
-    """A version of what was loaded."""
+    """A version of what was loaded. Raises `ModelError` where it would not end as it was trained."""
     tokenizer = load_tokenizer(place.folder)
     ends = stop_ids(bare(held.policy.model), held.policy.tokenizer)
     if adapter is not None:
         _expect_ends(place.folder, tokenizer, ends)
-    return Version(label_of(name, place), place, held, adapter, Renderer(tokenizer), ends)
+    renderer = Renderer(tokenizer)
+    expect_parity(renderer, ends, place.folder)
+    return Version(label_of(name, place), place, held, adapter, renderer, ends)
 
 
 def label_of(name: str, place: Place) -> str:

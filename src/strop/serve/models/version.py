@@ -66,7 +66,7 @@ def base_of(place: Place) -> str | None:
 
 
 def opened(place: Place, name: str, held: Held, adapter: str | None) -> Version:
-    """A version of what was loaded. Raises `ModelError` where it would not end as it was trained."""
+    """A version of what was loaded. Raises `ModelError` where it would not end as trained."""
     tokenizer = load_tokenizer(place.folder)
     ends = stop_ids(bare(held.policy.model), held.policy.tokenizer)
     if adapter is not None:

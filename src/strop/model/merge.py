@@ -19,6 +19,7 @@ from strop.model.adapters import (
     adapter_task,
     dequantised,
     is_adapter_folder,
+    nf4,
     without_adapter,
 )
 from strop.model.blend.alike import TEXTS, config_of
@@ -111,7 +112,8 @@ def merge(plan: Merge, output: Path) -> Agreement:
     nothing is written then."""
     expect_new(output)
     adapter = str(plan.adapter.folder)
-    model = load_transformer(str(plan.base), torch.float32, task=plan.task, quantize=plan.quantised)
+    four_bits = nf4(torch.float32) if plan.quantised else None
+    model = load_transformer(str(plan.base), torch.float32, task=plan.task, quantized=four_bits)
     ids = _texts(plan)
     model = adapted(model, adapter)
     wanted = _logits(model, ids)

@@ -4,6 +4,7 @@ make bench                                    # every case, 1 to 60 M parameters
 make bench ARGS="--shapes 1m"                 # the table of docs/speed.md, about half an hour
 make bench ARGS="--cases dpo sft --shapes 8m --rounds 7"
 make bench ARGS="--growth"                    # the picture of docs/speed.md
+make bench ARGS="--shares"                    # strop's share of bare matrix products, by cause
 make bench ARGS="--real"                      # SmolLM2-135M on the files of `make real`
 make gpu                                      # Qwen3's own sizes in bfloat16, on a CUDA device
 """
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import gpu
+from benchmarks import gpu, shares
 from benchmarks.cases import (
     CASES,
     LARGE_VOCABULARY,
@@ -40,7 +41,9 @@ from benchmarks.table import Row, fill, markdown_table, remember, row_of, text_t
 
 ROOT = Path(__file__).parents[1]
 PAGE, PICTURE = ROOT / "docs/speed.md", ROOT / "docs/growth.png"
-RESULTS = {name: ROOT / f"benchmarks/results/{name}.json" for name in ("cpu", "growth", "real")}
+RESULTS = {
+    name: ROOT / f"benchmarks/results/{name}.json" for name in ("cpu", "growth", "real", "shares")
+}
 
 HEADLINE = [
     *((name, "1m", SMALL_VOCABULARY) for name, case in CASES.items() if case.data == "random"
@@ -60,6 +63,9 @@ def main() -> None:
     try:
         if options.gpu:
             _measure_gpu(options)
+            return
+        if options.shares:
+            _measure_shares(options)
             return
         _expect_trl()
         if options.growth:
@@ -85,6 +91,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=7, help="counted rounds (default 7)")
     parser.add_argument("--work", type=Path, default=ROOT / "runs/bench")
     parser.add_argument("--growth", action="store_true", help="only docs/growth.png")
+    parser.add_argument("--shares", action="store_true", help="share of bare matrix products")
     parser.add_argument("--gpu", action="store_true", help="bfloat16 at Qwen3's sizes, on CUDA")
     parser.add_argument("--tiny", action="store_true", help="--gpu in small, on a processor, too")
     parser.add_argument("--minutes", type=float, default=6.5, help="of --gpu (default 6.5)")
@@ -113,6 +120,15 @@ def _measure_gpu(options: argparse.Namespace) -> None:
     print(table)
     if not options.tiny:
         fill(PAGE, "gpu", table)
+
+
+def _measure_shares(options: argparse.Namespace) -> None:
+    """Each row printed and written as soon as it is measured."""
+    for run in shares.runs_of(options.shapes or ON_CPU, options.rounds):
+        row = shares.measured(run, options.work / "shares")
+        print(shares.markdown([row]).splitlines()[-1], flush=True)
+        rows = remember(RESULTS["shares"], [row], shares.LIBRARIES)
+        fill(PAGE, "shares", shares.markdown(rows))
 
 
 def _expect_trl() -> None:

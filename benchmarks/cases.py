@@ -110,7 +110,8 @@ class Entrant:
     """A side with its settings; `accumulation` cuts TRL's batch into so many forwards.
 
     `allocator` gives TRL the C allocator's setting that strop makes for itself. With `profiled`
-    strop's last step is traced, and not counted.
+    strop's last step is traced, and not counted. `options` are keys of strop's recipe:
+    `("run.compile=true",)`.
     """
 
     name: str
@@ -121,6 +122,7 @@ class Entrant:
     continuous: bool = False
     allocator: bool = False
     profiled: bool = False
+    options: tuple[str, ...] = ()
 
 
 STROP = Entrant("strop", "strop")

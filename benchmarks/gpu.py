@@ -45,6 +45,11 @@ NO_TRL = f"TRL {TRL_VERSION} is not installed"
 STROP = Entrant("strop", "strop")
 TRACED = replace(STROP, profiled=True)
 PLAIN = Entrant("plain", "trl", allocator=True)
+COMPILED = replace(STROP, name="strop compiled", options=("run.compile=true",))
+FUSED = replace(STROP, name="strop with Liger's kernels", options=("model.kernels=liger",))
+SMALL_MOMENTS = replace(
+    STROP, name="strop with 8-bit AdamW", options=("optim.optimizer=adamw_8bit",)
+)
 EIGHT, FOUR, SIXTEEN = (
     replace(PLAIN, name=f"{forwards} forwards", accumulation=forwards) for forwards in (8, 4, 16)
 )
@@ -77,6 +82,9 @@ def parts(*, tiny: bool) -> list[Part]:
         Part(grpo, SIXTEEN, 110),
         Part(sampler, replace(PLAIN, name="continuous", continuous=True), 90),
         Part(dpo, PLAIN, 75),
+        Part(dpo, COMPILED, 120),
+        Part(dpo, FUSED, 90),
+        Part(dpo, SMALL_MOMENTS, 90),
     ]
 
 

@@ -4,7 +4,7 @@ step's arithmetic cannot be avoided."""
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,7 +67,9 @@ def sampling_flops(work: Work, groups: Iterable[tuple[int, list[int]]]) -> float
 
 
 @torch.no_grad()
-def matmul_rate(model: Any, rows: int, bfloat16: bool) -> float:
+def matmul_rate(
+    model: Any, rows: int, bfloat16: bool, clock: Callable[[], float] = time.perf_counter
+) -> float:
     """Floating-point operations a second of the model's own linear layers at `rows` rows, each as
     a bare matrix product into memory that is already there: the best of three passes."""
     shapes: dict[tuple[int, int], int] = {}
@@ -83,18 +85,20 @@ def matmul_rate(model: Any, rows: int, bfloat16: bool) -> float:
         x = torch.randn(held, inner, device=device, dtype=dtype)
         weight = torch.randn(out, inner, device=device, dtype=dtype)
         into = torch.empty(held, out, device=device, dtype=dtype)
-        best = min(_timed(x, weight, into) for _ in range(4))
+        best = min(_timed(x, weight, into, clock) for _ in range(4))
         operations += count * 2.0 * held * out * inner
         seconds += count * best
     return operations / seconds
 
 
-def _timed(x: torch.Tensor, weight: torch.Tensor, into: torch.Tensor) -> float:
+def _timed(
+    x: torch.Tensor, weight: torch.Tensor, into: torch.Tensor, clock: Callable[[], float]
+) -> float:
     _settle(x)
-    started = time.perf_counter()
+    started = clock()
     torch.mm(x, weight.T, out=into)
     _settle(x)
-    return time.perf_counter() - started
+    return clock() - started
 
 
 def _settle(x: torch.Tensor) -> None:

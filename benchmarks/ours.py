@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -84,7 +85,7 @@ class StropTrainer:
         setup()
         path = self.place.scratch / "recipe.yaml"
         path.write_text(yaml.safe_dump(recipe_of(self.spec, self.place)))
-        self.recipe = load_recipe(path, [])
+        self.recipe = load_recipe(path, list(self.entrant.options))
         self.prepared = prepare(self.recipe, resume=False, overwrite=True, force=True)
         self.prepared.folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(0)
@@ -92,7 +93,7 @@ class StropTrainer:
         self.work = work_of(_policy(self.state).score.causal_lm)
         self.groups: tuple[ScoredGroup, ...] = ()
         self.steps, _ = build_loop(self.state, self.prepared)
-        self.answers: Answers = {"rate": self._rate, "check": self._check}
+        self.answers: Answers = {"rate": self.rate, "check": self._check}
 
     def _check(self, batch: Batch) -> Step:
         """TRL's samples learnt from the weights of step 1, which stay as they are."""
@@ -106,9 +107,10 @@ class StropTrainer:
         metrics = updater.step(update, learning_rate=0.0, where="the check")
         return Step(metrics["loss"].result(), metrics["grad_norm"].result())
 
-    def _rate(self) -> float:
+    def rate(self, clock: Callable[[], float] = time.perf_counter) -> float:
+        """What bare products do a second, by this clock."""
         rows = forward_tokens(self.recipe.run, _policy(self.state))
-        return matmul_rate(_policy(self.state).score.causal_lm, rows, self.spec.bfloat16)
+        return matmul_rate(_policy(self.state).score.causal_lm, rows, self.spec.bfloat16, clock)
 
     def run(self, on_step: OnStep) -> None:
         if isinstance(self.recipe, PolicyRecipe):
@@ -152,10 +154,12 @@ class StropTrainer:
         return training_flops(self.work, [trees[i] for i in drawn], frozen=self.spec.lora)
 
     def _online_flops(self) -> float:
+        return sampling_flops(self.work, map(_lengths, self.groups)) + self.update_flops()
+
+    def update_flops(self) -> float:
+        """What cannot be avoided of an online step when its answers are there."""
         learnt = [group for group in self.groups if not carries_no_gradient(group)]
-        return sampling_flops(self.work, map(_lengths, self.groups)) + training_flops(
-            self.work, map(_tree, learnt), frozen=self.spec.lora
-        )
+        return training_flops(self.work, map(_tree, learnt), frozen=self.spec.lora)
 
 
 class StropSampler:
@@ -171,11 +175,12 @@ class StropSampler:
             self.policy.model.to(torch.bfloat16)
         self.engine = LocalEngine(self.place.model, self.policy)
         self.prompts = read_prompts(self.spec, self.place, self.policy.tokenizer)
-        self.answers: Answers = {"rate": self._rate}
+        self.answers: Answers = {"rate": self.rate}
 
-    def _rate(self) -> float:
+    def rate(self, clock: Callable[[], float] = time.perf_counter) -> float:
+        """What bare products do a second, by this clock."""
         rows = self.spec.case.batch * self.spec.case.group
-        return matmul_rate(self.policy.score.causal_lm, rows, self.spec.bfloat16)
+        return matmul_rate(self.policy.score.causal_lm, rows, self.spec.bfloat16, clock)
 
     def run(self, on_step: OnStep) -> None:
         case, work = self.spec.case, work_of(self.policy.score.causal_lm)

@@ -37,9 +37,11 @@ def row_of(result: Result) -> Row:
     }
 
 
-def machine() -> Row:
-    """Where the figures were made."""
-    libraries = ("torch", "transformers", "trl")
+LIBRARIES = ("torch", "transformers", "trl")
+
+
+def machine(libraries: Sequence[str] = LIBRARIES) -> Row:
+    """Where the figures were made, and with what."""
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),
@@ -92,13 +94,15 @@ def markdown_table(rows: Iterable[Row]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def remember(path: Path, rows: Sequence[Row]) -> list[Row]:
+def remember(path: Path, rows: Sequence[Row], libraries: Sequence[str] = LIBRARIES) -> list[Row]:
     """Write rows into the JSON file, in place of earlier ones of the same runs; all rows of it."""
     known: Row = json.loads(path.read_text()) if path.exists() else {"rows": []}
     kept = {row["run"]["name"]: row for row in known["rows"]}
     kept |= {row["run"]["name"]: row for row in rows}
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"machine": machine(), "rows": list(kept.values())}, indent=1))
+    path.write_text(
+        json.dumps({"machine": machine(libraries), "rows": list(kept.values())}, indent=1)
+    )
     return list(kept.values())
 
 

@@ -36,6 +36,11 @@ class Steps:
     generate: tuple[float, ...]
     update: tuple[float, ...]
 
+    def counted(self, first: int, end: int) -> Steps:
+        """Without the first steps of the run, and those from `end` on."""
+        begin, end = first - WARM_UP, end - WARM_UP
+        return Steps(self.step[begin:end], self.generate[begin:end], self.update[begin:end])
+
 
 @dataclass(frozen=True, slots=True)
 class Row:

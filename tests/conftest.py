@@ -48,6 +48,15 @@ def model_folder(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return folder
 
 
+@pytest.fixture(scope="session")
+def wide_folder(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, wide enough that 8-bit AdamW takes its matrices."""
+    folder = tmp_path_factory.mktemp("wide")
+    sharp_model(tokenizer, width=64).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture
 def policy(model_folder: Path) -> Policy:
     """That model, to be trained: a fresh one for each test."""

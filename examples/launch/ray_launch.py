@@ -25,8 +25,12 @@ from typing import Any
 
 SHOWN = 20
 """Lines of the log of the rank that failed."""
-PATIENCE = 120.0
-"""Seconds that ranks have to save their state after SIGTERM."""
+STARTS_WITHIN = 120.0
+"""Seconds within which Ray has to find a place for every rank."""
+SAVES_WITHIN = 120.0
+"""Seconds that ranks have to save their state after Ctrl-C."""
+ENDS_WITHIN = 10.0
+"""Seconds that the others have to end once a rank has failed: what they wait for never comes."""
 POLL = 0.2
 
 
@@ -108,17 +112,30 @@ def launch(arguments: list[str], ranks: int, cpus: float, gpus: float, logs: Pat
     ray.init(log_to_driver=False)
     kind = ray.remote(num_cpus=cpus, num_gpus=gpus)(Rank)
     actors = [kind.remote() for _ in range(ranks)]
-    found = ray.get([actor.where.remote() for actor in actors])
+    try:
+        found = ray.get([actor.where.remote() for actor in actors], timeout=STARTS_WITHIN)
+    except ray.exceptions.GetTimeoutError:
+        has = ", ".join(f"{name} {n:g}" for name, n in sorted(ray.cluster_resources().items()))
+        ray.shutdown()
+        print(
+            f"Ray found no place for {ranks} ranks of {cpus:g} CPUs and {gpus:g} GPUs within "
+            f"{STARTS_WITHIN:.0f} s; the cluster has {has}\n  fix: lower --ranks, --cpus or --gpus",
+            file=sys.stderr,
+        )
+        return 1
     address, port = found[0]
     for actor, place in zip(actors, places([node for node, _ in found]), strict=True):
         given = environment(place, ranks, address, port)
         ray.get(actor.start.remote(arguments, given, os.getcwd()))
     logs.mkdir(parents=True, exist_ok=True)
     files = [logs / f"rank-{rank}.log" for rank in range(ranks)]
+    patience = SAVES_WITHIN
     try:
-        return watch(ray, actors, files)
+        code = watch(ray, actors, files)
+        patience = ENDS_WITHIN
+        return code
     finally:
-        ray.get([actor.stop.remote(PATIENCE) for actor in actors])
+        ray.get([actor.stop.remote(patience) for actor in actors])
         ray.shutdown()
 
 

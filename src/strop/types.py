@@ -242,12 +242,11 @@ class Completion(Answer):
 
     `Completion("x = 3", "stop", ids=(5, 2), sampled=(True, True), logprobs=(-0.1, -0.02),
     versions=(VersionSpan(0, 2, 7),))`. `sampled[i]` says whether the policy wrote id i (a tool's
-    result is read, not learnt); `logprobs` are those of the sampled ids under the distribution
-    they were drawn from (after temperature and truncation), nats, or `None` where an engine gives
-    none. `ids` include the end-of-sequence token when the model wrote one. `entropies` are those of
-    the whole distribution at temperature 1 where each sampled id was drawn, nats, if they were
-    asked for. `prompt_routes` and `routes` are the experts of the prompt and of all ids but the
-    last, which the sampler does not read, if they were asked for.
+    result is read, not learnt). `logprobs` are those of the sampled ids under the distribution they
+    were drawn from (after temperature and truncation), nats, or `None` where an engine gives none.
+    `ids` include the end-of-sequence token if there is one. If they were asked for: `entropies` of
+    the whole distribution at temperature 1 at each sampled id, nats; `prompt_routes` and `routes`,
+    the experts of the prompt and of all ids but the last; `likeliest`, (id, log-prob) at each one.
     """
 
     ids: tuple[int, ...]
@@ -257,6 +256,7 @@ class Completion(Answer):
     entropies: tuple[float, ...] | None = None
     prompt_routes: Routes | None = None
     routes: Routes | None = None
+    likeliest: tuple[tuple[tuple[int, float], ...], ...] | None = None
 
     def __post_init__(self) -> None:
         logprobs = sum(self.sampled) if self.logprobs is None else len(self.logprobs)
@@ -476,9 +476,8 @@ class Verdict:
 @dataclass(frozen=True, slots=True)
 class NotFinite:
     """Why a step left an update out, and what it was made of:
-    `NotFinite(("loss of forward 1 of 1: nan",), ({"origin": "pairs.jsonl:17", ...},))`.
-
-    `made` is what the step had learnt by then: `"2 updates of the policy and 1 of the critic"`.
+    `NotFinite(("loss of forward 1 of 1: nan",), ({"origin": "pairs.jsonl:17", ...},))`. `made` is
+    what the step had learnt by then: `"2 updates of the policy and 1 of the critic"`.
     """
 
     tensors: tuple[str, ...]

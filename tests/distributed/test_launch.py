@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import torch
 
+from strop.distributed import launch
+from strop.distributed.launch import expect_place
+from strop.errors import UsageError
 from tests.support.runs import final_weights, metrics
 
 STEPS = 120
@@ -148,3 +153,56 @@ def test_nproc_within_torchrun_is_refused(sft: tuple[Path, list[str]]) -> None:
     )  # fmt: skip
     assert ran.returncode == 2
     assert "leave --nproc out" in ran.stderr
+
+
+PLACE = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "h", "MASTER_PORT": "9"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"RANK": None}, "WORLD_SIZE is set and RANK is not"),
+        ({"RANK": "zwei"}, "RANK is 'zwei', which is no number"),
+        ({"LOCAL_RANK": "-1"}, "LOCAL_RANK is '-1', which is no number"),
+        ({"RANK": "2"}, "RANK 2 is none of WORLD_SIZE 2 processes, 0 to 1"),
+        ({"WORLD_SIZE": "0", "RANK": "0"}, "no process takes part"),
+        ({"MASTER_PORT": "70000"}, "MASTER_PORT 70000 is no port"),
+    ],
+)
+def test_an_environment_that_names_no_place_is_refused(
+    changed: dict[str, str | None], said: str
+) -> None:
+    """Torch would wait for processes that never come, or leave a traceback."""
+    expect_place(PLACE)
+    told = {name: value for name, value in {**PLACE, **changed}.items() if value is not None}
+    with pytest.raises(UsageError, match=said):
+        expect_place(told)
+
+
+def test_a_process_whose_others_never_come_can_be_ended(sft: tuple[Path, list[str]]) -> None:
+    """Torch waits for them without a look at signals."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    place = PLACE | {"RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1",
+                     "MASTER_PORT": str(port)}  # fmt: skip
+    waiting = subprocess.Popen(command(sft[0]), env={**os.environ, **place})
+    until = time.monotonic() + BOUND
+    while True:
+        with suppress(OSError):
+            socket.create_connection(("127.0.0.1", port)).close()
+            break
+        assert waiting.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.2)
+    waiting.send_signal(signal.SIGTERM)
+    assert waiting.wait(30) == 143
+
+
+def test_processes_that_heed_no_signal_are_killed_after_the_second(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(launch, "HURRY", 0.2)
+    deaf = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(100)"
+    running = [subprocess.Popen([sys.executable, "-c", deaf]) for _ in range(2)]
+    assert launch._wait(running, [signal.SIGINT, signal.SIGINT]) == 130
+    assert [process.returncode for process in running] == [-signal.SIGKILL] * 2

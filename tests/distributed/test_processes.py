@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from typing import Any
 
@@ -86,3 +87,4 @@ def test_a_process_that_is_gone_is_noticed() -> None:
     for other in (first, third):
         assert (other.kind, other.rank, other.exit_code) == ("OtherProcessError", None, 1)
         assert "is gone, or does not answer" in other.said
+        assert not re.search(r"\.cc:|GLHF", other.said), other.said

@@ -4,6 +4,7 @@ what is refused."""
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -205,3 +206,23 @@ def test_processes_without_anything_to_learn_from_take_part(model_folder: Path) 
     assert float(alone.norm()) == pytest.approx(0.5, rel=1e-4)  # clipped
     for found in in_processes(2, one_teaches, str(model_folder)):
         assert torch.allclose(found, alone, atol=1e-6)
+
+
+def on_a_full_disk(world: World, path: Path, output: Path) -> None:
+    """A run of which the second process can write no large file."""
+    if world.rank:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+    train(load_recipe(path, [f"output={output}", SHARDED, "run.steps=6"]), world=world)
+
+
+def test_a_disk_that_is_full_for_one_process_ends_all_with_one_sentence(
+    recipes: dict[str, Path], tmp_path: Path
+) -> None:
+    first, second = in_processes(2, on_a_full_disk, recipes["sft"], tmp_path / "run")
+    assert first.kind == "TrainingError"
+    assert "the checkpoint of step 2 could not be written: process 1: " in first.said
+    assert "File too large" in first.said
+    assert "make room, then go on with --resume" in first.said
+    assert "Traceback" not in first.said
+    assert second.kind in ("TrainingError", "OtherProcessError")
+    assert not list((tmp_path / "run").glob("checkpoint-*"))

@@ -311,7 +311,7 @@ def test_a_plan_that_leaves_gradients_in_parts_is_refused(
         (lambda: hf.GPT2LMHeadModel(hf.GPT2Config(n_layer=1, n_embd=8, n_head=2)), 2, "no tensor"),
         (MODELS["gpt_oss"], 2, "no tensor parallel plan"),
         (lambda: hf.Qwen3MoeForCausalLM(hf.Qwen3MoeConfig(**SHAPE, num_experts=4)), 2, "experts"),
-        (MODELS["qwen3"], 4, "does not divide its num_key_value_heads"),
+        (MODELS["qwen3"], 4, "does not divide num_key_value_heads"),
         (MODELS["qwen3"], 3, "does not divide model.layers.0.self_attn.q_proj.weight"),
         (lambda: hf.Phi3ForCausalLM(PHI), 64, "does not divide model.layers.0.mlp.down_proj"),
     ],

@@ -18,6 +18,7 @@ from strop.recipe.base import Strict
 from strop.recipe.gate import GateRules
 from strop.recipe.loading.load import load, load_recipe
 from strop.recipe.pipeline import Pipeline
+from strop.recipe.serve import ServeRecipe
 from strop.recipe.study import Study
 from strop.recipe.suite import Suite
 from strop.recipe.sweep import SweepRecipe
@@ -91,7 +92,7 @@ def load_block(block: str, folder: Path) -> Strict:
     if "method" in keys:
         return load_recipe(path)
     told_by = {"stages": Pipeline, "tasks": Suite, "serving_temperature": Study,
-               "vary": SweepRecipe}  # fmt: skip
+               "vary": SweepRecipe, "models": ServeRecipe}  # fmt: skip
     return load(next((kind for key, kind in told_by.items() if key in keys), GateRules), path)
 
 
@@ -125,7 +126,8 @@ def test_a_broken_block_would_be_found(tmp_path: Path) -> None:
     ids=lambda p: p.name,
 )
 def test_examples_load(recipe: Path, tmp_path: Path) -> None:
-    expect_read(recipe.read_text().replace("$seed", "0"), tmp_path)
+    text = recipe.read_text().replace("$seed", "0").replace("$steps", "1")
+    expect_read(text, tmp_path)
 
 
 def test_links_lead_somewhere() -> None:

@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -41,6 +42,8 @@ from benchmarks.growth import slope
 from benchmarks.limit import sampling_flops, training_flops, work_of
 from benchmarks.make import make_here
 from benchmarks.ours import StropSampler, StropTrainer, recipe_of
+from benchmarks.shares import KINDS, Share, share_of, spent_by_kind
+from benchmarks.shares import markdown as share_table
 from benchmarks.sides import Batch, Place, Step
 from benchmarks.table import cells, fill, markdown_table, remember, row_of, text_table
 from benchmarks.worker import Order, Told
@@ -394,3 +397,57 @@ def test_a_setting_that_is_stuck_is_not_waited_for(monkeypatch: pytest.MonkeyPat
     _round(0, sides, absent)
     assert waited == {"continuous": 90.0}
     assert absent == {"continuous": "no step within 90 s"}
+
+
+def event(name: str, spent: float, above: Any = None) -> Any:
+    """An operation in a trace."""
+    return SimpleNamespace(name=name, self_cpu_time_total=spent, cpu_parent=above)
+
+
+def test_a_traced_step_by_kind_of_work() -> None:
+    """Whatever is inside of the optimizer or of reading the vocabulary is theirs; what is done to
+    sample answers is not counted; what no operation accounts for is Python's."""
+    forward, sampling = event("forward", 10.0), event("sampling", 100.0)
+    reading = event("ReadVocabulary", 1.0, forward)
+    events = [
+        forward, sampling, reading,
+        event("aten::mm", 40.0, event("aten::linear", 0.0, forward)),
+        event("aten::mm", 500.0, sampling),
+        event("aten::copy_", 4.0, reading),
+        event("aten::copy_", 5.0, forward),
+        event("aten::bmm", 20.0, event("attend", 0.0, forward)),
+        event("aten::mul", 15.0, forward),
+        event("aten::_fused_adamw_", 5.0, event("optimizer", 0.0)),
+    ]  # fmt: skip
+    assert spent_by_kind(events) == {
+        "products": 0.40, "attention": 0.20, "vocabulary": 0.05, "elementwise": 0.15,
+        "copies": 0.05, "optimizer": 0.05, "python": 0.10,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["dpo", "grpo", "sampler"])
+def test_a_share_is_needed_work_over_what_products_do_in_that_time(
+    kind: Any, tmp_path: Path
+) -> None:
+    """Of GRPO the update alone: needed are forward and backward of groups with a gradient, and the
+    time in which answers are sampled is left out."""
+    run = Run(Case("short", kind, (5, 5), (3, 8), 4, 2 if kind == "grpo" else 1), "1m", 300, 4)
+    (tmp_path / "run").mkdir()
+    row = share_of(run, tmp_path / "run").row()
+    assert len(row["shares"]) == len(row["cpu"]) == 2  # of four steps one warms up, one is traced
+    for share, flops, cpu, rate in zip(
+        row["shares"], row["flops"], row["cpu"], row["rate"], strict=True
+    ):
+        assert share == flops / (cpu * rate)
+    assert sum(row["spent"].values()) == pytest.approx(1.0)
+    assert row["spent"]["products"] > 0
+    assert (row["spent"]["optimizer"] > 0) == (kind != "sampler")
+
+
+def test_shares_as_a_table() -> None:
+    share = Share("dpo-8m-4k", "dpo", [2.0, 1.0, 4.0], [10.0, 10.0, 10.0], [12.0, 6.0, 12.0],
+                  dict.fromkeys(KINDS, 0.1) | {"products": 0.4})  # fmt: skip
+    line = share_table([share.row()]).splitlines()[-1]
+    assert line == (
+        "| dpo-8m-4k | 0.60 (0.30-0.60) | 0.55 | 40 % | 10 % | 10 % | 10 % | 10 % | 10 % | 10 % |"
+    )

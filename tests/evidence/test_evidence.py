@@ -148,11 +148,47 @@ def test_predicted_ratios_of_asynchronous_runs_by_hand(tmp_path: Path) -> None:
         split.asynchronous(tmp_path / "sync")
 
 
+def test_engines_that_wait_and_their_periods_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight seconds for 32 answers: one every quarter, and none before it was asked for. A batch of
+    12 s that shares its rounds with the next: 12 / (2 - 6 / p) = p at 9, and with two more 6."""
+    monkeypatch.syspath_prepend(str(ROOT / "evidence"))
+    paced = evidence("paced")
+    turns = paced.in_turns(8.0, even=True)
+    assert [turns(asked, 24) for asked in (10.0, 10.0, 20.0)] == [10.25, 10.5, 20.25]
+    assert paced.in_rounds(12.0)(10.0, 6) == 13.0
+    for kind, ahead, seconds in (("turns", 2, 12), ("rounds", 1, 9), ("rounds", 2, 6)):
+        found = paced.predicted(kind, [12.0] * 4000, [6.0] * 4000, ahead)
+        assert found == pytest.approx(seconds, rel=0.01)
+
+
 def test_forecasts_of_what_is_left_by_hand() -> None:
-    """Steps of 2 s that become 1 s in the middle: the mean of all still says half as much again."""
+    """Steps of 2 s that become 1 s in the middle: the mean of all still says half as much again.
+    Where that is because half of the groups are learnt from, known work foretells it."""
     remaining = evidence("remaining")
-    log = remaining.Log("run", "online", (9.0,) + (2.0,) * 40 + (1.0,) * 80)
+    seconds = (9.0,) + (2.0,) * 40 + (1.0,) * 80
+    learnt = (1.0,) * 41 + (0.5,) * 80
+    log = remaining.Log("run", "online", seconds, (0.0,) * 121, (50.0,) * 121, learnt)
     assert remaining.moments(log) == {"step 21": 21, "half": 60}
     assert remaining.off(log, "median of 20", 21) == pytest.approx(200 / 120 - 1)
     assert remaining.off(log, "median of 20", 61) == pytest.approx(0)
     assert remaining.off(log, "mean of all", 61) == pytest.approx(100 / 60 - 1)
+    known = "speeds so far, future work known"
+    assert remaining.off(log, known, 21) == pytest.approx(0)
+
+
+def test_a_trend_of_groups_that_are_learnt_from() -> None:
+    """Shares of 1 / sqrt(step), 8 s of training at a share of 1, and 3 s of sampling: the power law
+    finds what follows; a share that grows is taken for one that stays."""
+    remaining = evidence("remaining")
+    falling = tuple(number**-0.5 for number in range(1, 101))
+    trend = "power law of what is learnt from"
+
+    def log(learnt: tuple[float, ...]) -> Any:
+        seconds = tuple(3.0 + 8.0 * share for share in learnt)
+        return remaining.Log("run", "online", seconds, (3.0,) * 100, (50.0,) * 100, learnt)
+
+    assert remaining.off(log(falling), trend, 30) == pytest.approx(0)
+    rising = tuple(reversed(falling))
+    stays = 3.0 * 70 + 8.0 * 70 * sum(rising[10:30]) / 20
+    found = remaining.off(log(rising), trend, 30)
+    assert found == pytest.approx(stays / sum(log(rising).seconds[30:]) - 1)

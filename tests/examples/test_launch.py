@@ -142,3 +142,71 @@ class TestRay:
             text=True, check=False, env={**os.environ, "PYTHONPATH": str(tmp_path)},
         )  # fmt: skip
         assert (done.returncode, "pip install 'strop[ray]'" in done.stderr) == (2, True)
+
+    def test_the_others_are_not_waited_for_once_a_rank_has_failed(self, tmp_path: Path) -> None:
+        """With stand-ins for Ray's actors: one fails, the other neither ends nor heeds SIGTERM."""
+        (tmp_path / "ray.py").write_text(STAND_IN)
+        code = (
+            "import os, signal, sys, time\n"
+            "if os.environ['RANK'] == '1': sys.exit('planted')\n"
+            "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+            "time.sleep(100)"
+        )
+        done = self.with_stand_in(tmp_path, "--ranks", "2", "--", "-c", code, ends_within="0.2")
+        assert done.returncode == 1
+        assert "rank 1 failed with exit code 1:\n  planted" in done.stderr
+
+    def test_a_cluster_without_room_is_said(self, tmp_path: Path) -> None:
+        (tmp_path / "ray.py").write_text(STAND_IN)
+        done = self.with_stand_in(tmp_path, "--ranks", "3", "--", "-c", "0")
+        assert done.returncode == 1
+        assert "no place for 3 ranks of 1 CPUs and 0 GPUs" in done.stderr
+        assert "the cluster has CPU 2" in done.stderr
+
+    def with_stand_in(
+        self, folder: Path, *args: str, ends_within: str = "10"
+    ) -> subprocess.CompletedProcess[str]:
+        """The launcher with another patience, so that a test can wait for its end."""
+        text = RAY.read_text().replace("ENDS_WITHIN = 10.0", f"ENDS_WITHIN = {ends_within}")
+        (folder / "launch.py").write_text(text)
+        return subprocess.run([sys.executable, "launch.py", *args], cwd=folder, check=False,
+                              capture_output=True, text=True, timeout=60)  # fmt: skip
+
+
+STAND_IN = '''
+"""Actors in the launcher's own process, and room for two of them."""
+
+from types import SimpleNamespace
+
+class GetTimeoutError(Exception):
+    pass
+
+exceptions = SimpleNamespace(GetTimeoutError=GetTimeoutError)
+util = SimpleNamespace(get_node_ip_address=lambda: "127.0.0.1")
+made = []
+
+class Actor:
+    def __init__(self, rank):
+        self.rank = rank
+        made.append(self)
+
+    def __getattr__(self, name):
+        return SimpleNamespace(remote=lambda *args: getattr(self.rank, name)(*args))
+
+def init(**options):
+    pass
+
+def shutdown():
+    pass
+
+def remote(**options):
+    return lambda kind: SimpleNamespace(remote=lambda: Actor(kind()))
+
+def get(found, timeout=None):
+    if timeout is not None and len(made) > 2:
+        raise GetTimeoutError
+    return found
+
+def cluster_resources():
+    return {"CPU": 2.0}
+'''

@@ -7,6 +7,7 @@ import pkgutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 from strop.errors import RecipeError
 from strop.recipe.gate import GateRules
@@ -60,6 +61,31 @@ def test_overrides(tmp_path: Path) -> None:
     for wrong in ("seed", "=3", "method.x=1", "data.x.y=1"):
         with pytest.raises(RecipeError, match="--set"):
             load_recipe(path, [wrong])
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("optim.learning_rate=high", "--set optim.learning_rate: `optim.learning_rate`: "),
+        ("optim={learning_rate: high}", "--set optim: `optim.learning_rate`: "),
+        ("run.stepz=3", "--set run.stepz: unknown key `run.stepz`"),
+        ("model={lora: {rank: 0}}", "--set model: "),
+        ("method=dpoo", "--set method: unknown method 'dpoo'"),
+        ("rollout.group_size=2", "--set rollout.group_size: unknown key `rollout`"),
+        ("seed=1", f"recipe.yaml:{1 + GOOD[: GOOD.index('beta')].count(chr(10))}: "),
+    ],
+)
+def test_a_mistake_of_an_override_is_not_blamed_on_a_line(
+    override: str, said: str, tmp_path: Path
+) -> None:
+    """Nor one of the file on an override beside it."""
+    good = GOOD if override != "seed=1" else GOOD.replace("beta: 0.2", "beta: no")
+    with pytest.raises(RecipeError) as refused:
+        load_recipe(write(tmp_path, good), [override])
+    assert said in str(refused.value)
+    with pytest.raises(RecipeError) as refused:
+        load_recipe({**yaml.safe_load(good)}, [override])
+    assert (said if said.startswith("--set") else "the recipe: ") in str(refused.value)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ class Words:
     """A tokenizer whose tokens are the words 0, 1, 2, ..."""
 
     eos_token_id = 2
+    all_special_ids: ClassVar[list[int]] = []
     init_kwargs: ClassVar[dict[str, Any]] = {}
 
     def convert_tokens_to_ids(self, tokens: list[str]) -> list[int]:

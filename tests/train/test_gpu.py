@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
 
 from strop.engines.engine import Sampling
+from strop.model.kernels import use_kernels
 from strop.model.load import load_policy
-from strop.model.logprobs import padded_scores, tree_scores, tree_way
+from strop.model.logprobs import (
+    TreeScorer,
+    compile_layers,
+    padded_scores,
+    tree_scores,
+    tree_way,
+)
 from strop.model.tree import lay_out
-from strop.model.ways import FLEX, VARLEN, Way
+from strop.model.ways import FEW_BLOCKS, FLEX, VARLEN, Way
 from strop.recipe.loading.load import load_recipe
 from strop.recipe.train.model import ModelRecipe
 from strop.recipe.train.run import OptimRecipe
@@ -85,10 +93,13 @@ def test_greedy_is_the_cpus() -> None:
     assert ids[0] == ids[1]
 
 
-def five_losses(recipe: dict[str, str]) -> list[float]:
+def five_losses(
+    recipe: dict[str, str], optimizer_name: Literal["adamw", "adamw_8bit"] = "adamw"
+) -> list[float]:
     policy = load_policy(ModelRecipe.model_validate(recipe))
     assert policy.device.type == recipe["device"]
-    optimizer = build_optimizer(policy, OptimRecipe(learning_rate=1e-3))
+    optim = OptimRecipe(learning_rate=1e-3, optimizer=optimizer_name)
+    optimizer = build_optimizer(policy, optim)
     method = SupervisedMethod(policy, [tree_of(random.Random(1), 2, 12)], 10**6)
     updater = Updater(TrainState(policy, optimizer), 1.0)
     return [
@@ -104,6 +115,14 @@ def test_five_steps_are_those_of_the_cpu(model_folder: Path, dtype: str, apart: 
     found = five_losses({"path": str(model_folder), "device": "cuda", "dtype": dtype})
     assert expected[-1] < 0.97 * expected[0]
     assert found == pytest.approx(expected, rel=apart)
+
+
+def test_moments_of_eight_bits_train_as_on_the_cpu(wide_folder: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    on_cpu = five_losses({"path": str(wide_folder), "device": "cpu"}, "adamw_8bit")
+    found = five_losses({"path": str(wide_folder), "device": "cuda"}, "adamw_8bit")
+    assert on_cpu[-1] < 0.97 * on_cpu[0]
+    assert found == pytest.approx(on_cpu, rel=3e-3)
 
 
 @pytest.mark.parametrize(
@@ -129,3 +148,53 @@ def test_a_profile_sees_the_device(recipes: dict[str, Path]) -> None:
     assert profile.trace.device_idle is not None
     assert 0 < profile.trace.device_idle < 1
     assert profile.phases["backward"].seconds > profile.phases["idle"].seconds
+
+
+def test_compiled_layers_are_those_of_eager() -> None:
+    """By the kernel for variable lengths, under autocast, as rows are trained."""
+    model = model_of("qwen3").cuda().train()
+    scorer = TreeScorer(model, bfloat16=True)
+    assert scorer.way == VARLEN
+    forwards = [[tree_of(random.Random(n), 3, 10 + 20 * n)] for n in range(5)]
+
+    def read() -> list[tuple[torch.Tensor, torch.Tensor]]:
+        found = []
+        for trees in forwards:
+            model.zero_grad()
+            with torch.autocast("cuda", torch.bfloat16):
+                logprobs_N = scorer(trees).logprobs_N
+            logprobs_N.sum().backward()
+            slopes = [p.grad.flatten() for p in model.parameters()]
+            found.append((logprobs_N.detach(), torch.cat(slopes)))
+        return found
+
+    expected = read()
+    layers = compile_layers(scorer, model)
+    for (logprobs_N, slopes), (exact_N, exact) in zip(read(), expected, strict=True):
+        assert (logprobs_N - exact_N).abs().mean() <= 0.05
+        assert (slopes - exact).norm() <= 0.05 * exact.norm()
+    assert layers.compilations == 1
+
+
+@pytest.mark.parametrize(("name", "dtype", "apart"), [
+    ("qwen3", torch.float32, 1e-4), ("qwen3", torch.bfloat16, 0.05),
+    ("llama", torch.float32, 1e-4), ("mistral", torch.float32, 1e-4),
+    ("gemma2", torch.float32, 1e-4),
+])  # fmt: skip
+def test_kernels_are_what_they_replace(name: str, dtype: torch.dtype, apart: float) -> None:
+    """Values and gradients of the same weights; the head is strop's in both."""
+    pytest.importorskip("liger_kernel")
+    batch = lay_out([tree_of(random.Random(seed), 3, 40) for seed in range(3)], "cuda")
+    found = []
+    for fused in (False, True):
+        model = model_of(name).cuda()
+        if fused:
+            use_kernels(model)
+        with torch.autocast("cuda", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            logprobs_N = tree_scores(model, batch, way=FEW_BLOCKS).logprobs_N
+        logprobs_N.sum().backward()
+        slopes = torch.cat([p.grad.flatten() for p in model.parameters()])
+        found.append((logprobs_N.detach(), slopes))
+    (exact_N, exact), (logprobs_N, slopes) = found
+    assert (logprobs_N - exact_N).abs().mean() <= apart
+    assert (slopes - exact).norm() <= max(1e-3, apart) * exact.norm()

@@ -21,6 +21,7 @@ from strop.cli import (
     merge,
     reward,
     run,
+    serve,
     sweep,
     train,
 )
@@ -66,6 +67,7 @@ app.add_typer(data.app, name="data")
 app.add_typer(reward.app, name="reward")
 app.add_typer(judge.app, name="judge")
 app.add_typer(engine.app, name="engine")
+app.command("serve")(serve.serve)
 app.add_typer(registry.app, name="registry")
 app.command("merge")(merge.merge)
 app.command("blend")(blend.blend)

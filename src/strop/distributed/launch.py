@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import FrameType
 
 from strop.errors import TrainingError, UsageError
@@ -24,6 +24,9 @@ NAMES = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 GRACE = 40.0
 """Seconds that the others have to end by themselves once one has failed."""
+HURRY = 5.0
+"""Seconds that all have to end once they were told twice: one that waits for another in torch's
+code does not see signals."""
 
 POLLED_EVERY = 0.1
 
@@ -31,6 +34,30 @@ POLLED_EVERY = 0.1
 def launched() -> bool:
     """Whether this process was started as one of several."""
     return "WORLD_SIZE" in os.environ
+
+
+def expect_place(environment: Mapping[str, str]) -> None:
+    """Raise `UsageError` where the environment does not say which process of how many this is."""
+    fix = "start all processes with torchrun or --nproc, or unset WORLD_SIZE"
+    for name in NAMES:
+        if name not in environment:
+            raise UsageError(f"WORLD_SIZE is set and {name} is not", fix=fix)
+    numbers = {}
+    for name in NAMES:
+        if name != "MASTER_ADDR":
+            told = environment[name]
+            if not (told.isascii() and told.isdecimal()):
+                raise UsageError(f"{name} is {told!r}, which is no number", fix=fix)
+            numbers[name] = int(told)
+    size, rank, port = (numbers[name] for name in ("WORLD_SIZE", "RANK", "MASTER_PORT"))
+    if not size:
+        raise UsageError("WORLD_SIZE is 0: no process takes part", fix=fix)
+    if rank >= size:
+        raise UsageError(
+            f"RANK {rank} is none of WORLD_SIZE {size} processes, 0 to {size - 1}", fix=fix
+        )
+    if not 0 < port < 2**16:
+        raise UsageError(f"MASTER_PORT {port} is no port", fix=fix)
 
 
 def speaks() -> bool:
@@ -50,15 +77,17 @@ def launch(arguments: Sequence[str], processes: int) -> int:
             fix="leave --nproc out",
         )
     running = _start(arguments, processes)
+    told: list[int] = []
 
     def forward(number: int, frame: FrameType | None) -> None:
+        told.append(number)
         for process in running:
             if process.poll() is None:
                 process.send_signal(number)
 
     before = {n: signal.signal(n, forward) for n in (signal.SIGTERM, signal.SIGINT)}
     try:
-        return _wait(running)
+        return _wait(running, told)
     finally:
         for process in running:
             process.kill()
@@ -89,19 +118,25 @@ def _start(arguments: Sequence[str], processes: int) -> list[subprocess.Popen[by
     ]
 
 
-def _wait(running: Sequence[subprocess.Popen[bytes]]) -> int:
-    """The exit code of the first that failed, or 0; those that outlive it by `GRACE` are killed."""
-    failed: int | None = None
+def _wait(running: Sequence[subprocess.Popen[bytes]], told: Sequence[int]) -> int:
+    """The exit code of the first that failed, or 0; those that outlive it by `GRACE` are killed, as
+    are those that outlive the second of the signals that they were `told` by `HURRY`."""
+    failed, hurried = None, False
     until = float("inf")
     while any(process.poll() is None for process in running):
+        now = time.monotonic()
         if failed is None:
             failed = next((r for r, p in enumerate(running) if p.poll() not in (None, 0)), None)
-            until = float("inf") if failed is None else time.monotonic() + GRACE
-        if time.monotonic() > until:
+            until = until if failed is None else min(until, now + GRACE)
+        if len(told) > 1 and not hurried:
+            hurried, until = True, min(until, now + HURRY)
+        if now > until:
             for process in running:
                 process.kill()
         time.sleep(POLLED_EVERY)
     codes = [process.wait() for process in running]
+    if hurried and any(codes):
+        return 128 + told[0]
     killed = [(rank, code) for rank, code in enumerate(codes) if code < 0]
     ended = next(((rank, code) for rank, code in killed if failed in (None, rank)), None)
     if ended is not None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,9 +17,9 @@ from typing import Any, TypeVar
 import torch
 from torch.distributed.tensor import DTensor
 
-from strop.distributed.launch import NAMES, launched
+from strop.distributed.launch import expect_place, launched
 from strop.distributed.world import ALONE, Counts, Gathered, World
-from strop.errors import OtherProcessError, StropError, UsageError
+from strop.errors import OtherProcessError, StropError
 from strop.losses.metrics import Metric, merge
 
 dist: Any = torch.distributed
@@ -29,6 +32,9 @@ TOLD_WITHIN = 20.0
 
 SHARD = "shard"
 """The dimension of a device mesh over which FSDP cuts."""
+
+TOLD_OF_WAITING = 60.0
+"""Seconds of waiting for others to come, after which it is said."""
 
 BUCKET = 2**24
 """Elements that are added up over the processes at once."""
@@ -79,17 +85,24 @@ class Processes:
         return values
 
     def first(self, make: Callable[[], T]) -> T:
-        told: list[Any] = self.exchanged(make() if self.rank == 0 else None)
-        value: T = told[0]
-        return value
+        return self._made_by(self.rank == 0, make)
+
+    def first_group(self, make: Callable[[], T]) -> T:
+        return self._made_by(self.data_rank == 0, make)
+
+    def _made_by(self, mine: bool, make: Callable[[], T]) -> T:
+        started, before = time.monotonic(), self.waited
+        made = make() if mine else None
+        told: list[Any] = self.exchanged((made, time.monotonic() - started))
+        value, seconds = told[0]
+        if not mine:
+            # what one process does for all is waited for by design, and makes it no straggler
+            self.waited = max(before, self.waited - seconds)
+        result: T = value
+        return result
 
     def by_data_rank(self, value: T) -> list[T]:
         return self.exchanged(value)[:: self._tensor]
-
-    def first_group(self, make: Callable[[], T]) -> T:
-        told: list[Any] = self.exchanged(make() if self.data_rank == 0 else None)
-        value: T = told[0]
-        return value
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -193,7 +206,13 @@ def expected_others() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise OtherProcessError(None, str(error).splitlines()[0], 1) from error
+        raise OtherProcessError(None, _plainly(str(error)), 1) from error
+
+
+def _plainly(said: str) -> str:
+    """What gloo says happened, without the place in its source and its advice."""
+    first = re.sub(r"^\[[^\]]*\.cc:\d+\] ", "", said.splitlines()[0] if said else said)
+    return first.split(". This is typically")[0]
 
 
 def join(seconds: float = 1800.0) -> World:
@@ -203,19 +222,37 @@ def join(seconds: float = 1800.0) -> World:
     """
     if not launched():
         return ALONE
-    missing = [name for name in NAMES if name not in os.environ]
-    if missing:
-        raise UsageError(
-            f"WORLD_SIZE is set and {missing[0]} is not",
-            fix="start all processes with torchrun or --nproc, or unset WORLD_SIZE",
-        )
+    expect_place(os.environ)
     waits = timedelta(seconds=seconds)
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    with expected_others():
-        dist.init_process_group(backend, timeout=waits)
-        return Processes(dist.new_group(backend="gloo", timeout=waits))
+
+    def meet() -> World:
+        with expected_others():
+            dist.init_process_group(backend, timeout=waits)
+            return Processes(dist.new_group(backend="gloo", timeout=waits))
+
+    return _interruptibly(meet, "{MASTER_ADDR}:{MASTER_PORT}".format_map(os.environ))
+
+
+def _interruptibly(meet: Callable[[], World], place: str) -> World:
+    """Meet the others while this thread waits: it alone sees signals, and torch would keep it from
+    them until all have come."""
+    met: Future[World] = Future()
+
+    def work() -> None:
+        try:
+            met.set_result(meet())
+        except BaseException as error:  # noqa: BLE001 - the thread that waits has to be told
+            met.set_exception(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    with suppress(TimeoutError):
+        return met.result(TOLD_OF_WAITING)
+    size = os.environ["WORLD_SIZE"]
+    warnings.warn(f"still waiting for all of {size} processes to meet at {place}", stacklevel=3)
+    return met.result()
 
 
 @dataclass(frozen=True, slots=True)

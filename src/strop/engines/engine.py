@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 
 from strop.engines.draws import DrawKey
+from strop.engines.grammar import Grammar
 from strop.errors import UsageError
 from strop.model.network import Policy
 from strop.recipe.template import TemplateRecipe
@@ -32,6 +33,15 @@ class Sampling:
     excludes special tokens unless `skip_special_tokens` is off. (Both are vLLM's names.) With
     `entropies` the completions of the embedded engine say the entropy at each of their tokens, with
     `routes` to which experts their tokens went (servers say it where they were started so).
+
+    The embedded engine alone reads what follows; all of it changes the logits before the
+    temperature, so that log-probs are those of the distribution that results. `logit_bias` is added
+    to the logits of its tokens. `repetition_penalty` divides positive logits and multiplies
+    negative ones of all tokens of the prompt and of the answer so far (1 is off). From the logit of
+    a token that the answer contains n times, `frequency_penalty` is subtracted n times, and
+    `presence_penalty` once. (vLLM's names and order.) With a `grammar` only tokens that continue a
+    text of it are drawn, and the answer ends where that is complete. With `top_logprobs`
+    completions say so many likeliest tokens at each place.
     """
 
     temperature: float = 1.0
@@ -44,6 +54,28 @@ class Sampling:
     skip_special_tokens: bool = True
     entropies: bool = False
     routes: bool = False
+    repetition_penalty: float = 1.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    grammar: Grammar | None = None
+    top_logprobs: int = 0
+
+    @property
+    def changes_logits(self) -> bool:
+        """Whether anything but temperature and truncations decides what is drawn from."""
+        penalties = (self.repetition_penalty, self.frequency_penalty, self.presence_penalty)
+        return penalties != (1, 0, 0) or bool(self.logit_bias) or self.grammar is not None
+
+
+def expect_served(sampling: Sampling, where: str) -> None:
+    """Raise `UsageError` for what the embedded engine alone can do."""
+    if sampling.changes_logits or sampling.top_logprobs:
+        raise UsageError(
+            "penalties, logit_bias, top_logprobs and grammars are not sent to a server",
+            where=where,
+            fix="sample from the model's folder, with the embedded engine",
+        )
 
 
 def sampling_of(recipe: SamplingRecipe | RolloutRecipe) -> Sampling:
@@ -58,12 +90,14 @@ class PromptedTask:
     """A task with its rendered prompt: `PromptedTask(task, prompt_ids=(1, 4), opened="<think>")`.
 
     `opened` is the beginning of the answer that the prompt already contains; `prompt_ids` are empty
-    if a server renders the prompt.
+    if a server renders the prompt. Prompts of different `salt` are read apart: what was kept of one
+    is not taken for another, so that the time an answer takes does not tell what others asked.
     """
 
     task: Task
     prompt_ids: tuple[int, ...]
     opened: str = ""
+    salt: str = ""
 
 
 def prompted_tasks(tokenizer: Tokenizer, tasks: Sequence[Task]) -> list[PromptedTask]:
@@ -138,12 +172,23 @@ class Chances:
     problem: str = ""
 
 
-class Engine(Protocol):
-    """Generates answers: a model in this process, a server, recorded answers. A method that an
-    engine does not support raises `UsageError`."""
+class RolloutEngine(Protocol):
+    """What training asks of an engine: answers, from the weights that were published."""
 
     def identity(self) -> Mapping[str, Any]:
         """Identifies the engine; has `path` and `sha256` if there are weights."""
+
+    def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
+        """(index of the request, its answer), one by one as they finish; a `Completion` if the
+        engine returns tokens. An answer depends on its request alone, not on the other requests."""
+
+    def publish(self, weights: Mapping[str, torch.Tensor]) -> int:
+        """Load these weights, by parameter name; returns the new version of the policy."""
+
+
+class Engine(RolloutEngine, Protocol):
+    """Generates answers: a model in this process, a server, recorded answers. A method that an
+    engine does not support raises `UsageError`."""
 
     def with_template(self, template: TemplateRecipe) -> Engine:
         """The same engine with a suite's chat template."""
@@ -152,19 +197,12 @@ class Engine(Protocol):
         """The tasks' prompts as this engine renders them; raises if the longest leaves no room for
         an answer."""
 
-    def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
-        """(index of the request, its answer), one by one as they finish; a `Completion` if the
-        engine returns tokens. An answer depends on its request alone, not on the other requests."""
-
     def score(self, trees: Sequence[Tree]) -> list[tuple[float, ...]]:
         """Log-probs of the supervised tokens of every branch, branch by branch, nats, at
         temperature 1."""
 
     def choose(self, prompts: Sequence[PromptedTask], options: Sequence[str]) -> list[Chances]:
         """How likely each answer begins with each of the options."""
-
-    def publish(self, weights: Mapping[str, torch.Tensor]) -> int:
-        """Load these weights, by parameter name; returns the new version of the policy."""
 
     def policy(self) -> Policy:
         """The model itself, for tasks that read whole distributions over the vocabulary."""

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import torch
 
 from strop.engines.draws import DrawKey
-from strop.engines.engine import Chances, PromptedTask, Request, Sampling
+from strop.engines.engine import Chances, PromptedTask, Request, Sampling, expect_served
 from strop.errors import HttpError, UnscoredError, UsageError
 from strop.http import HttpClient, RequestLimits
 from strop.recipe.template import Scalar, TemplateRecipe
@@ -185,6 +185,7 @@ class OpenAIEngine:
 
     def _body(self, request: Request) -> dict[str, Any]:
         sampling, task = request.sampling, request.prompt.task
+        expect_served(sampling, self.url)
         if sampling.top_k or sampling.min_p:
             raise UsageError(
                 "top_k and min_p are not part of the OpenAI interface",

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-from strop.engines.engine import Engine
+from strop.engines.engine import RolloutEngine
 from strop.model.network import Policy
 
 
@@ -17,7 +17,7 @@ class Publisher:
     was loaded. `version` is the engine's number of what it has, 0 before the first time.
     """
 
-    def __init__(self, policy: Policy, engine: Engine, state: Callable[[], object]) -> None:
+    def __init__(self, policy: Policy, engine: RolloutEngine, state: Callable[[], object]) -> None:
         self.policy, self.engine, self.state = policy, engine, state
         self.version = 0
         self._published: object = None

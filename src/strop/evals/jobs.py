@@ -51,13 +51,15 @@ FORWARD = 64
 class Job:
     """`Job("greedy", rows=(...), part=256, judge=..., items=(...))`: `judge(rows[a:b])` returns the
     records of these rows, which do not depend on the other rows. `items` are compared with the
-    training data."""
+    training data. Rows of a part for which `together` returns the same are judged in one call:
+    answers to a prompt that stands there twice differ."""
 
     name: str
     rows: Sequence[Any]
     part: int
     judge: Callable[[Sequence[Any]], list[EvalRecord]]
     items: Sequence[Task | Preference] = ()
+    together: Callable[[Any], str | None] = lambda row: None
 
     def parts(self) -> Iterator[Sequence[Any]]:
         for start in range(0, len(self.rows), self.part):
@@ -129,7 +131,10 @@ def _answered(
         said = ask(asked.engine, tasks, recipe.sampling, recipe.samples, asked.seed)
         return score(said) + asked.figures(recipe, said)
 
-    return Job(recipe.name, rows, max(1, ANSWERS // recipe.samples), judge, _sliced(recipe, rows))
+    return Job(
+        recipe.name, rows, max(1, ANSWERS // recipe.samples), judge, _sliced(recipe, rows),
+        together=lambda row: str(row.prompt),
+    )  # fmt: skip
 
 
 def _prefer(recipe: PreferenceTask, asked: EvalSetup) -> Job:

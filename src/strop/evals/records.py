@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from math import fsum
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +52,12 @@ def read_records(path: str | Path) -> list[EvalRecord]:
 
 
 def mean_scores(records: Sequence[EvalRecord]) -> dict[str, float]:
-    """Mean score of every task over its scored items."""
+    """Mean score of every task over its scored items, whatever their order."""
     totals: dict[str, list[float]] = {}
     for record in records:
         if record.score is not None:
             totals.setdefault(record.task, []).append(record.score)
-    return {task: sum(scores) / len(scores) for task, scores in totals.items()}
+    return {task: fsum(scores) / len(scores) for task, scores in totals.items()}
 
 
 def record_from(row: Mapping[str, Any], where: str) -> EvalRecord:

@@ -25,7 +25,6 @@ from strop.evals.summary import SUMMARY, counts, prompts_of, summary_of
 from strop.evals.tasks.perplexity import corpus_of
 from strop.files import writing_folder
 from strop.model.load import expect_weights
-from strop.model.network import Policy
 from strop.recipe.suite import AnswerTask, GenerateTask, PerplexityTask, Suite
 from strop.text.chat.clock import written_on
 from strop.types import EvalRecord, Task
@@ -117,14 +116,6 @@ def check_suite(suite: Suite, engine: Engine) -> dict[str, int]:
             if asked and isinstance(recipe, AnswerTask):
                 engine.prompted(asked, sampling_of(recipe.sampling))
     return {job.name: len(job.rows) for job in jobs}
-
-
-def measure(suite: Suite, policy: Policy) -> dict[str, float]:
-    """Mean score of every task of a suite, on a model that is already loaded."""
-    asked_of = LocalEngine("in memory", policy).with_template(suite.template)
-    with written_on(suite.date):
-        jobs = jobs_of(suite, EvalSetup(asked_of, None, suite.seed))
-        return _scores([r for job in jobs for part in job.parts() for r in job.judge(part)])
 
 
 def _expect_free(folder: Path) -> None:

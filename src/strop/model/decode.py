@@ -38,11 +38,11 @@ class Decoder(Protocol):
     makes."""
 
     def join(
-        self, prompts: Sequence[tuple[int, ...]], room: int, *, whole: bool = False
+        self, prompts: Sequence[tuple[int, ...]], room: int, *, whole: bool = False, salt: str = ""
     ) -> torch.Tensor:
         """Read prompts, each a row after those that there are; logits of their first tokens,
         [prompts, vocab]. There may be up to `room` rows until the next join. With `whole` every
-        token is read, also those whose keys are kept."""
+        token is read, also those whose keys are kept. Keys are kept for prompts of one `salt`."""
 
     def step(self, tokens_R: torch.Tensor) -> torch.Tensor:
         """Append one token to every row; next logits, [rows, vocab]."""
@@ -102,7 +102,7 @@ class TreeDecoder:
         weights: str = "",
     ) -> None:
         self.causal_lm = causal_lm
-        self.plain = PlainStep(causal_lm.get_decoder()) if plain else None
+        self.plain = PlainStep(causal_lm) if plain else None
         self.repeats = Repeats(causal_lm, self.plain) if repeats and self.plain else None
         self.device = causal_lm.device
         self.shared, self.prefixes, self.weights = shared, prefixes, weights
@@ -116,9 +116,10 @@ class TreeDecoder:
         self.prompt_places: list[torch.Tensor] = []
 
     def join(
-        self, prompts: Sequence[tuple[int, ...]], room: int, *, whole: bool = False
+        self, prompts: Sequence[tuple[int, ...]], room: int, *, whole: bool = False, salt: str = ""
     ) -> torch.Tensor:
-        known = [None] * len(prompts) if whole else self._known(prompts)
+        weights = f"{self.weights}/{salt}"
+        known = [None] * len(prompts) if whole else self._known(weights, prompts)
         reading = read_of(prompts, known, self.device, flush_left=self.shared)
         self.prompt_places = reading.places() if whole else []
         rows, longest = len(self.start_R), reading.longest
@@ -134,7 +135,7 @@ class TreeDecoder:
                 tree_plan=reading.plan,
                 tree_decoder=self,
             ).last_hidden_state
-        self._keep(prompts, self.joining)
+        self._keep(weights, prompts, self.joining)
         self.joining = None
         starts_P = torch.full_like(reading.lengths_P, width)
         starts_P -= 0 if self.shared else reading.lengths_P
@@ -164,7 +165,7 @@ class TreeDecoder:
             return logits_RV
         self.hidden = {None: self.hidden[None]} if None in self.hidden else {}
         if self.plain is not None:
-            hidden_RH = self.plain(tokens_R, positions_R, self.attend)
+            logits_RV = self.plain(tokens_R, positions_R, self.attend)
         else:
             with attention_of(self.causal_lm, DECODE):
                 hidden_RH = self.causal_lm.get_decoder()(
@@ -173,8 +174,9 @@ class TreeDecoder:
                     use_cache=False,
                     tree_decoder=self,
                 ).last_hidden_state[:, 0]
+            logits_RV = logits_of(self.causal_lm, hidden_RH)
         self.slot += 1
-        return logits_of(self.causal_lm, hidden_RH)
+        return logits_RV
 
     def arrange(self, parent_R: torch.Tensor) -> None:
         moved = (parent_R != torch.arange(len(parent_R), device=self.device)).nonzero()[:, 0]
@@ -229,12 +231,12 @@ class TreeDecoder:
             width = self.members.width
         self.group_R, self.members = group_R, Members(group_R, len(self.lengths_P), width)
 
-    def _known(self, prompts: Sequence[tuple[int, ...]]) -> list[Known | None]:
+    def _known(self, weights: str, prompts: Sequence[tuple[int, ...]]) -> list[Known | None]:
         if self.prefixes is None:
             return [None] * len(prompts)
-        return [self.prefixes.find(self.weights, prompt) for prompt in prompts]
+        return [self.prefixes.find(weights, prompt) for prompt in prompts]
 
-    def _keep(self, prompts: Sequence[tuple[int, ...]], joining: Joining) -> None:
+    def _keep(self, weights: str, prompts: Sequence[tuple[int, ...]], joining: Joining) -> None:
         if self.prefixes is None:
             return
         for number, prompt in enumerate(prompts):
@@ -242,7 +244,7 @@ class TreeDecoder:
             if not self.shared:
                 at = slice(joining.reading.longest - len(prompt), joining.reading.longest)
             layers = [(k[number, :, at], v[number, :, at]) for k, v in joining.stored]
-            self.prefixes.add(self.weights, prompt, layers)
+            self.prefixes.add(weights, prompt, layers)
 
     def _make_room(self) -> None:
         """Further slots; those before the oldest row's first are given back."""
@@ -378,7 +380,7 @@ class RereadDecoder:
         self.read = self.rows  # by the last forward
 
     def join(
-        self, prompts: Sequence[tuple[int, ...]], room: int, *, whole: bool = False
+        self, prompts: Sequence[tuple[int, ...]], room: int, *, whole: bool = False, salt: str = ""
     ) -> torch.Tensor:
         new = [torch.tensor(prompt, device=self.causal_lm.device) for prompt in prompts]
         self.rows += new

@@ -19,7 +19,6 @@ from torch.distributed.fsdp import FSDPModule
 from torch.func import functional_call
 
 from strop.model.keys import LayerKeys, Members, attended, in_rectangle
-from strop.model.logprobs import logits_of
 from strop.model.plain import PlainStep
 
 WAITS = frozenset({"dynamic", "longrope"})
@@ -97,8 +96,7 @@ class FixedStep:
     def __call__(self) -> torch.Tensor:
         """Logits of the next tokens, [rows, vocab]."""
         self._hidden.clear()
-        hidden_CH = self.plain(self.tokens_C, self.positions_C, self._attend)
-        return logits_of(self.causal_lm, hidden_CH)
+        return self.plain(self.tokens_C, self.positions_C, self._attend)
 
     def _attend(
         self, layer: int, q_CHD: torch.Tensor, k_CKD: torch.Tensor, v_CKD: torch.Tensor

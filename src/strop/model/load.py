@@ -32,6 +32,7 @@ from strop.model.adapters import (
     without_its_file,
 )
 from strop.model.attention import recomputed_alike
+from strop.model.kernels import use_kernels
 from strop.model.logprobs import TreeScorer, bare
 from strop.model.mapped import narrow_type, widened_late
 from strop.model.network import Policy, ScalarNetwork
@@ -180,6 +181,8 @@ def _trained(
         model.requires_grad_(False)
         named = template.chat_template in NAMED
         model = add_lora(model, recipe.lora, task, new_tokens=named)
+    if recipe.kernels is not None:
+        use_kernels(bare(model))
     if recipe.gradient_checkpointing:
         again: dict[str, Any] = {
             "use_reentrant": False,

@@ -15,8 +15,11 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 
+from strop.errors import ModelError
 from strop.model.attention import attention_of
+from strop.model.compiled import CompiledLayers, expect_compilable
 from strop.model.probe import agree, probe_of
 from strop.model.routing import expect_fit, padded_routes, replayed, routes_of
 from strop.model.tree import lay_out
@@ -68,6 +71,7 @@ class TreeScorer(torch.nn.Module):
     def __init__(self, model: Any, *, bfloat16: bool = False, loaded: bool = True) -> None:
         super().__init__()
         self.causal_lm = bare(model)
+        self.compiled: CompiledLayers | None = None
         self.by_tree, self.way = False, BLOCKS
         if loaded:
             self.find_way(bfloat16=bfloat16)
@@ -106,7 +110,7 @@ class TreeScorer(torch.nn.Module):
     def _scores(self, batch: TreeBatch, head: Head) -> TokenScores:
         if not self._takes(batch):
             return padded_scores(self.causal_lm, batch, head)
-        return tree_scores(self.causal_lm, batch, head, way=self.way)
+        return tree_scores(self.causal_lm, batch, head, way=way_now(self))
 
     def divergence(self, trees: Sequence[Tree], other: TreeScorer) -> torch.Tensor:
         """KL(this model || other) at every supervised position, exact over the vocabulary, [N].
@@ -142,6 +146,40 @@ def _rows_at_once(causal_lm: Any) -> int:
 def bare(model: Any) -> Any:
     """The transformers model itself, without peft's wrapper; adapters are inside its modules."""
     return model if isinstance(model, PreTrainedModel) else model.get_base_model()
+
+
+def way_now(scorer: Any) -> Way:
+    """How a scorer's model computes attention in a forward that begins now."""
+    compiled: CompiledLayers | None = scorer.compiled
+    way: Way = scorer.way
+    return compiled.way if compiled is not None and compiled.applies() else way
+
+
+def compile_layers(scorer: Any, model: Any, backend: str = "inductor") -> CompiledLayers:
+    """Let a scorer's training forwards run through compiled decoder layers.
+
+    Raises `ModelError` for a model that cannot be compiled.
+    """
+    expect_compilable(model)
+    layers = layers_of(model)
+    known = layers and all(isinstance(layer, GradientCheckpointingLayer) for layer in layers)
+    if layers is None or not known or not scorer.by_tree:
+        raise ModelError(
+            f"run.compile is set, but {type(model).__name__} has no decoder layers that compute "
+            "tree attention",
+            fix="drop run.compile",
+        )
+    made = CompiledLayers(model, layers, scorer.way, backend)
+    scorer.compiled = made
+    return made
+
+
+def layers_of(model: Any) -> list[torch.nn.Module] | None:
+    """The decoder layers, in order; `None` if they cannot be found."""
+    count = decoder_layers(model)
+    lists = [m for m in model.get_decoder().modules() if isinstance(m, torch.nn.ModuleList)]
+    found = next((layers for layers in lists if len(layers) == count), None)
+    return None if found is None else list(found)
 
 
 def decoder_layers(model: Any) -> int:
@@ -240,12 +278,16 @@ def _through_head(
 
 def logits_of(causal_lm: Any, hidden_ND: torch.Tensor) -> torch.Tensor:
     """The LM head with the soft-cap of its config, [N, vocab]."""
-    logits_NV: torch.Tensor = causal_lm.get_output_embeddings()(hidden_ND)
+    return capped(causal_lm, causal_lm.get_output_embeddings()(hidden_ND))
+
+
+def capped(causal_lm: Any, logits_NV: torch.Tensor) -> torch.Tensor:
+    """What the head gives, with the soft-cap of its config, [N, vocab]."""
     softcap = getattr(causal_lm.config, "final_logit_softcapping", None)
     if softcap is None:
         return logits_NV
-    capped: torch.Tensor = softcap * torch.tanh(logits_NV / softcap)
-    return capped
+    bounded: torch.Tensor = softcap * torch.tanh(logits_NV / softcap)
+    return bounded
 
 
 VocabularyRead = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]

@@ -112,8 +112,8 @@ def merge(plan: Merge, output: Path) -> Agreement:
     nothing is written then."""
     expect_new(output)
     adapter = str(plan.adapter.folder)
-    four_bits = nf4(torch.float32) if plan.quantised else None
-    model = load_transformer(str(plan.base), torch.float32, task=plan.task, quantized=four_bits)
+    config = nf4(torch.float32) if plan.quantised else None
+    model = load_transformer(str(plan.base), torch.float32, task=plan.task, quantized=config)
     ids = _texts(plan)
     model = adapted(model, adapter)
     wanted = _logits(model, ids)

@@ -68,14 +68,16 @@ def _rule_of(module: Any) -> Callable[[Any], bool] | None:
     return next((ROUTERS[name] for name in names if name in ROUTERS), None)
 
 
-def expect_routers(causal_lm: Any, where: str | None = None) -> None:
+def expect_routers(
+    causal_lm: Any, asked: str = "rollout.routing_replay", where: str | None = None
+) -> None:
     """Raise `UsageError` for a model without routers, or with others than are known here."""
     if not routers(causal_lm):
         raise UsageError(
-            f"routes are asked for, but {type(causal_lm).__name__} has no router that can be "
-            f"recorded and replayed (there is a way for {', '.join(sorted(ROUTERS))})",
+            f"{asked} is set, but {type(causal_lm).__name__} has no router that strop can read "
+            f"(there is a way for {', '.join(sorted(ROUTERS))})",
             where=where,
-            fix="drop rollout.routing_replay: a dense model has no routes",
+            fix=f"drop {asked}: a dense model has no routes",
         )
 
 
@@ -197,7 +199,7 @@ def replayed(causal_lm: Any, routes_TLC: torch.Tensor) -> Iterator[Replay]:
     replay = Replay(routes_TLC)
     token = _REPLAYED.set(routes_TLC)
     try:
-        with _hooked(routers(causal_lm), replay.hook):
+        with hooked(routers(causal_lm), replay.hook):
             yield replay
     finally:
         _REPLAYED.reset(token)
@@ -231,12 +233,12 @@ class Record:
 def recorded(causal_lm: Any) -> Iterator[Record]:
     """Note the experts of the forwards within; the model has to have routers."""
     record = Record(causal_lm)
-    with _hooked(routers(causal_lm), record.hook):
+    with hooked(routers(causal_lm), record.hook):
         yield record
 
 
 @contextmanager
-def _hooked(found: Mapping[int, Any], hook_of: Callable[[int], Hook]) -> Iterator[None]:
+def hooked(found: Mapping[int, Any], hook_of: Callable[[int], Hook]) -> Iterator[None]:
     handles = [router.register_forward_hook(hook_of(layer)) for layer, router in found.items()]
     try:
         yield

@@ -8,12 +8,14 @@ from typing import Any
 
 import torch
 
+from strop.model.compiled import CompiledLayers
 from strop.model.logprobs import (
     bare,
     decoder_layers,
     eval_mode,
     padded_hidden,
     tree_hidden_rows,
+    way_now,
 )
 from strop.model.probe import agree, probe_of
 from strop.model.tree import lay_out
@@ -33,6 +35,7 @@ class ScalarScorer(torch.nn.Module):
         self.classifier = bare(model)
         # rewards are compared by small differences, so the head is never rounded to 8 bits
         self.classifier.score.float()
+        self.compiled: CompiledLayers | None = None
         self.by_tree, self.way = False, BLOCKS
         if loaded:
             self.find_way(bfloat16=bfloat16)
@@ -84,7 +87,7 @@ class ScalarScorer(torch.nn.Module):
         batch = lay_out(trees, self._device)
         rows_N, branch_N = places(batch)
         if self.by_tree and self.way.takes(batch):
-            hidden_ND = tree_hidden_rows(self.classifier, batch, rows_N, way=self.way)
+            hidden_ND = tree_hidden_rows(self.classifier, batch, rows_N, way=way_now(self))
         else:
             hidden_ND = padded_hidden(self.classifier, batch, rows_N, branch_N)
         head = self.classifier.score

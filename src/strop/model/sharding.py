@@ -20,7 +20,7 @@ from torch.distributed.tensor import DTensor, Replicate, distribute_tensor
 from strop.distributed.processes import SHARD
 from strop.errors import ModelError
 from strop.model.adapters import with_plain_weights
-from strop.model.logprobs import bare, decoder_layers, eval_mode
+from strop.model.logprobs import bare, decoder_layers, eval_mode, layers_of
 from strop.model.network import Network, Policy, ScalarNetwork
 from strop.recipe.train.run import DistributedRecipe
 from strop.types import Branch, Tree
@@ -117,13 +117,11 @@ def read(network: Network, tree: Tree) -> torch.Tensor:
 def _layers(network: Network) -> Iterator[torch.nn.Module]:
     """The decoder layers, in order."""
     model = bare(network.model)
-    count = decoder_layers(model)
-    lists = [m for m in model.get_decoder().modules() if isinstance(m, torch.nn.ModuleList)]
-    found = next((layers for layers in lists if len(layers) == count), None)
+    found = layers_of(model)
     if found is None:
         raise ModelError(
-            f"the {count} decoder layers of {type(model).__name__} cannot be found, so it cannot "
-            "be sharded",
+            f"the {decoder_layers(model)} decoder layers of {type(model).__name__} cannot be "
+            "found, so it cannot be sharded",
             fix="set run.distributed.shard to none",
         )
     return iter(found)

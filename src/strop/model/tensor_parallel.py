@@ -196,7 +196,7 @@ def _expect_divisible(model: Any, styles: Mapping[str, Style], tensor: int) -> N
     if STYLES["colwise"] in styles.values():
         config = model.config.get_text_config()
         for name in ("num_attention_heads", "num_key_value_heads"):
-            sizes[f"its {name}"] = int(getattr(config, name, None) or tensor)
+            sizes[name] = int(getattr(config, name, None) or tensor)
     for name, size in sizes.items():
         if size % tensor:
             raise ModelError(

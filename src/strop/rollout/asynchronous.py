@@ -10,7 +10,7 @@ from typing import Any
 
 from strop.data.order import DataMixture
 from strop.engines.draws import DrawKey
-from strop.engines.engine import Engine, PromptedTask, Request, requests_of
+from strop.engines.engine import PromptedTask, Request, RolloutEngine, requests_of
 from strop.engines.publish import Publisher
 from strop.errors import UsageError
 from strop.recipe.train.methods import Online
@@ -91,7 +91,7 @@ class AsynchronousSource:
         asynchronous: AsynchronousRecipe,
         prompts: Sequence[PromptedTask],
         mixture: DataMixture,
-        engine: Engine,
+        engine: RolloutEngine,
         reward: Reward,
         *,
         total: int,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from strop.distributed.deal import share_of
 from strop.distributed.world import ALONE, World
 from strop.engines.draws import DrawKey
-from strop.engines.engine import Engine, PromptedTask, Sampling, in_groups, requests_of
+from strop.engines.engine import PromptedTask, RolloutEngine, Sampling, in_groups, requests_of
 from strop.errors import UnscoredError
 from strop.rewards.compose import OPTIONAL, shares_scored
 from strop.tracking.phases import phase
@@ -25,7 +25,7 @@ class Collected:
 
 def collect(
     tasks: Sequence[PromptedTask],
-    engine: Engine,
+    engine: RolloutEngine,
     judge: Callable[[Sequence[Rollout]], Judged],
     *,
     group_size: int,

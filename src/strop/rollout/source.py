@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from strop.data.order import DataMixture, permutation
 from strop.distributed.world import ALONE, World
 from strop.engines.draws import DrawKey
-from strop.engines.engine import Engine, PromptedTask, Sampling, sampling_of
+from strop.engines.engine import PromptedTask, RolloutEngine, Sampling, sampling_of
 from strop.errors import UsageError
 from strop.recipe.train.methods import Online
 from strop.rewards.compose import Reward
@@ -70,7 +70,7 @@ class SynchronousSource:
         recipe: Online,
         prompts: Sequence[PromptedTask],
         mixture: DataMixture,
-        engine: Engine,
+        engine: RolloutEngine,
         reward: Reward,
         *,
         publish: Callable[[], int],
@@ -159,7 +159,7 @@ def training_sampling(recipe: Online) -> Sampling:
 def answers_to(
     recipe: Online,
     tasks: Sequence[PromptedTask],
-    engine: Engine,
+    engine: RolloutEngine,
     judge: Callable[[Sequence[Rollout]], Judged],
     *,
     samples: int,

@@ -55,6 +55,14 @@ def prompt_ids(tokenizer: Tokenizer, prompt: Text, *, where: str = "") -> tuple[
     return _tree(tokenizer, PromptAndAnswers(prompt, (), where)).trunk
 
 
+def prompt_of(encoder: Encoder, task: Task) -> tuple[int, ...]:
+    """`prompt_ids` of a task with the tools it offers, by an encoder that is used again."""
+    found = next(_new_trees(encoder, [asked_of(task)]))
+    if isinstance(found, StropError):
+        raise found
+    return found.trunk
+
+
 def prompts_ids(tokenizer: Tokenizer, tasks: Sequence[Task]) -> list[tuple[int, ...]]:
     """`prompt_ids` of every task, with the tools it offers."""
     return [tree.trunk for tree in trees(tokenizer, [asked_of(task) for task in tasks])]

@@ -236,6 +236,9 @@ _MARKED: Mapping[str, Callable[[str, Declared], list[Call] | None]] = {
 }
 """The parser for each mark of a call; the first mark in a text decides."""
 
+MARKS = tuple(_MARKED)
+"""Texts with which a call begins, where a syntax has one."""
+
 
 def _bare(text: str) -> list[Call] | None:
     """Calls written as JSON (one, a list, or several with `;` between), else as Python."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -11,25 +11,27 @@ from typing import Any
 import numpy as np
 
 from strop.distributed.world import ALONE, World
-from strop.engines.engine import Engine, sampling_of
+from strop.engines.engine import Engine, RolloutEngine, sampling_of
 from strop.engines.local.engine import LocalEngine
 from strop.engines.publish import Publisher
-from strop.engines.served.build import served_engine
-from strop.engines.served.engine import ServedEngine
+from strop.engines.served.build import served_engine, shared_engine
 from strop.engines.served.expect import context_of, expect_routes, expect_servers
 from strop.engines.served.server import About
+from strop.engines.served.shared import SharedEngine
 from strop.engines.served.start import started_vllm
 from strop.model.arithmetic import Precision
 from strop.model.load import critic_recipe, load_policy, load_scalar, pick_device
+from strop.model.logprobs import bare, compile_layers
 from strop.model.network import Policy, switch_off_dropout
 from strop.model.reference import Reference
 from strop.model.sharding import Cut, mesh_of, whole_weights
 from strop.model.tensor_parallel import divide
-from strop.recipe.train.engine import LocalEngineRecipe, VllmRecipe
+from strop.recipe.train.engine import LocalEngineRecipe, ServedRecipe, VllmRecipe
 from strop.recipe.train.methods import Recipe, method_of
 from strop.recipe.train.model import ModelRecipe
 from strop.recipe.train.source import AsynchronousRecipe
 from strop.rollout.asynchronous import AsynchronousSource
+from strop.rollout.led import LedSource
 from strop.rollout.source import RolloutSource, SynchronousSource
 from strop.train.loop.micro_batches import forward_tokens
 from strop.train.loop.offline import OfflineParts, Replay, train_offline
@@ -69,6 +71,8 @@ def build_state(
         switch_off_dropout(network.model)
     if mesh is not None and cut is None:
         divide(network, distributed, mesh)
+    if recipe.run.compile:
+        compile_layers(network.score, bare(network.model))
     state = TrainState(network, build_optimizer(network, recipe.optim, muon=muon))
     if recipe.critic is not None:
         critic = load_scalar(
@@ -80,8 +84,12 @@ def build_state(
         switch_off_dropout(critic.model)
         if mesh is not None and cut is None:
             divide(critic, distributed, mesh)
+        if recipe.run.compile:
+            compile_layers(critic.score, bare(critic.model))
         scale = recipe.critic.learning_rate / recipe.optim.learning_rate
-        optim = recipe.optim.model_copy(update={"optimizer": "adamw"})
+        optim = recipe.optim
+        if optim.optimizer == "muon":  # which takes matrices of the policy alone
+            optim = optim.model_copy(update={"optimizer": "adamw"})
         state.critic = Critic(critic, build_optimizer(critic, optim), scale)
     return state
 
@@ -118,14 +126,18 @@ def _online(
     ends: ExitStack,
 ) -> Loop:
     policy, recipe = policy_of(state), prepared.recipe
-    given = _engine_of(policy, prepared, engine, ends)
+    given = _engine_of(policy, prepared, engine, ends, world)
     checks = prepared.checks
     if not isinstance(given, LocalEngine) or engine is not None:
         checks = {**checks, "engine": given.identity()}
     publisher = Publisher(policy, given, lambda: (state.updates()[0], state.loaded))
     sampling = replace(sampling_of(recipe.rollout), routes=recipe.rollout.routing_replay)
-    parity = Parity(policy, given, prepared.tasks, sampling, recipe.seed, publish=publisher.publish)
-    with whole_weights(policy):
+    parity = Parity(
+        policy, given, prepared.tasks, sampling, recipe.seed, publish=publisher.publish, world=world
+    )
+    # servers get the weights gathered; an engine in this process samples from the policy's own
+    whole = nullcontext if isinstance(given, SharedEngine) else partial(whole_weights, policy)
+    with whole():
         mismatch = expect_parity(parity, limit=recipe.rollout.mismatch_limit)
     reference = Reference(policy) if compares_with_reference(recipe) else None
     if recipe.refresh_every:
@@ -142,46 +154,66 @@ def _online(
         held_out=prepared.held_out,
         world=world,
         parity=parity,
+        sampling=whole,
     )
     return train_online(state, recipe, parts), {**checks, **mismatch}
 
 
 def _source_of(
     prepared: PreparedOnline,
-    engine: Engine,
+    engine: RolloutEngine,
     publisher: Publisher,
     ends: ExitStack,
     world: World,
 ) -> RolloutSource:
     """Who samples when, as the recipe says."""
     recipe, named = prepared.recipe, prepared.recipe.rollout.source
-    sampled = (prepared.tasks, prepared.mixture, engine, prepared.reward)
-    if isinstance(named, AsynchronousRecipe):
-        source = AsynchronousSource(
-            recipe, named, *sampled, total=prepared.total_steps, publisher=publisher
-        )
-        ends.callback(source.close)
-        return source
-    if isinstance(engine, ServedEngine):
-        return SynchronousSource(recipe, *sampled, publish=publisher.publish, rest=engine.rest)
-    return SynchronousSource(recipe, *sampled, publish=publisher.publish, world=world)
+    prompts, mixture, reward = prepared.tasks, prepared.mixture, prepared.reward
+    rest = engine.rest if isinstance(engine, SharedEngine) else _stay
+    if not isinstance(named, AsynchronousRecipe):
+        return SynchronousSource(
+            recipe, prompts, mixture, engine, reward,
+            publish=publisher.publish, rest=rest, world=world,
+        )  # fmt: skip
+    if isinstance(engine, SharedEngine) and engine.leader is not None:
+        engine = engine.leader  # one process asks, whenever it is time
+    source = AsynchronousSource(
+        recipe, named, prompts, mixture, engine, reward,
+        total=prepared.total_steps, publisher=publisher,
+    )  # fmt: skip
+    ends.callback(source.close)
+    return LedSource(source, publisher, world)
+
+
+def _stay() -> None:
+    """An engine in this process has no memory of its own to give back."""
 
 
 def _engine_of(
-    policy: Policy, prepared: PreparedOnline, engine: Engine | None, ends: ExitStack
-) -> Engine:
+    policy: Policy,
+    prepared: PreparedOnline,
+    engine: Engine | None,
+    ends: ExitStack,
+    world: World,
+) -> RolloutEngine:
     """The given engine, the recipe's servers (told when the run ends), or the policy itself."""
     recipe = prepared.recipe
     named = recipe.rollout.engine
     if isinstance(named, LocalEngineRecipe):
         return engine or LocalEngine(recipe.model.path, policy)
-    about = prepared.server
+    asks_alone = isinstance(recipe.rollout.source, AsynchronousRecipe)
+    at: ServedRecipe = named
+    about, leader = prepared.server, None
     if isinstance(named, VllmRecipe) and named.python is not None:
-        named, about = _started(named, policy, prepared, ends)
+        at, about = world.first(lambda: _started(named, policy, prepared, ends))
     assert about is not None, "a run whose servers run already was prepared with what they hold"
-    served = served_engine(named, about, policy, prepared.tasks, folder=prepared.folder / WEIGHTS)
-    ends.callback(served.close)
-    return served
+    if world.rank == 0:
+        leader = served_engine(
+            at, about, policy, prepared.tasks,
+            folder=prepared.folder / WEIGHTS, askers=1 if asks_alone else world.size,
+        )  # fmt: skip
+        ends.callback(leader.close)
+    return shared_engine(at, policy, prepared.tasks, leader, world)
 
 
 def _started(

@@ -31,7 +31,8 @@ TRAINER = {field.name for field in fields(TrainingArguments)} | {"warmup_ratio"}
 """transformers 4 and 5 up to 5.8, which LLaMA-Factory runs with, have `warmup_ratio`."""
 
 MODEL = {
-    "path": "org/model", "gradient_checkpointing": True, "quantize": "nf4", "dtype": "bfloat16",
+    "path": "org/model", "revision": "v1", "dtype": "bfloat16",
+    "gradient_checkpointing": True, "quantize": "nf4",
     "lora": {"rank": 4, "rslora": True, "dropout": 0.1},
 }  # fmt: skip
 

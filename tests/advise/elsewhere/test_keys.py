@@ -26,6 +26,7 @@ OTHERS: dict[str, Any] = {
     "seed": 7, "output": "elsewhere", "template_options": {"enable_thinking": False},
     "model.tokenizer": "org/tokenizer", "model.dtype": "bfloat16",
     "model.lora": {"rank": 4, "alpha": 12, "dropout": 0.1, "targets": ["q_proj"]},
+    "model.router_aux_loss_coef": 0.01, "model.kernels": "liger",
     "model.revision": "v1", "value.revision": "v1",
     "model.gradient_checkpointing": True, "model.device": "cpu", "model.trust_remote_code": True,
     "text.max_length": 512, "text.overlong": "cut", "text.end_of_turn": ["<|im_end|>"],
@@ -34,7 +35,7 @@ OTHERS: dict[str, Any] = {
     "optim.warmup_ratio": 0.25, "optim.final_ratio": 0.1, "optim.weight_decay": 0.01,
     "optim.betas": [0.8, 0.99], "optim.max_grad_norm": 0.5,
     "run.epochs": 5, "run.batch_size": 2, "run.micro_batch_tokens": 2048, "run.save_every": 3,
-    "run.skip_nonfinite": 0, "run.sinks": ["wandb"],
+    "run.skip_nonfinite": 0, "run.sinks": ["wandb"], "run.compile": True,
     "run.distributed.shard": "full", "run.distributed.activation_checkpointing": True,
     "run.distributed.timeout": 60.0, "run.distributed.tensor": 2,
     "alarms.spike": {"threshold": 3.0}, "alarms.capability_regression": {"patience": 7},
@@ -197,6 +198,17 @@ def test_every_key_is_carried_or_named(system: str, tmp_path: Path) -> None:
         count += 1
     assert count > 60
     assert not dropped
+
+
+@pytest.mark.parametrize("system", EXPORTERS)
+def test_the_commit_of_a_model_is_carried_where_a_system_can_say_it(
+    system: str, tmp_path: Path
+) -> None:
+    values = changed(base("sft", tmp_path), "model.path", "org/model")
+    made = export(load_recipe(changed(values, "model.revision", "v7")), system)
+    carried = system not in ("verl", "openrlhf")
+    assert carried == any("v7" in text for text in made.files.values())
+    assert carried != any("`model.revision`" in line for line in made.lost)
 
 
 @pytest.mark.parametrize("system", EXPORTERS)

@@ -41,7 +41,8 @@ def there_and_back(method: str, system: str, folder: Path, **more: Any) -> tuple
         write_jsonl(folder / "feedback.jsonl", text_rows("feedback"))
     objective = {"objective": OBJECTIVES[method]} if method in OBJECTIVES else {}
     first = recipe_of(
-        method, folder, optim=OPTIM, model={"path": "org/model", "lora": LORA, **more},
+        method, folder, optim=OPTIM,
+        model={"path": "org/model", "revision": "v2", "lora": LORA, **more},
         run={"epochs": 3, "batch_size": 4, "save_every": 5, "keep_checkpoints": 3},
         **objective,
     )  # fmt: skip
@@ -68,7 +69,7 @@ def test_a_recipe_comes_back(method: str, system: str, tmp_path: Path) -> None:
     if (method, system) != ("simpo", "axolotl"):  # its warm-up is a number of steps
         assert near(second.optim, first.optim)
     assert second.model.lora == first.model.lora
-    assert second.model.path == first.model.path
+    assert (second.model.path, second.model.revision) == ("org/model", "v2")
     assert second.run.batch_size == first.run.batch_size
     assert (second.run.epochs, second.run.save_every) == (3, 5)
     assert second.seed == first.seed
@@ -170,8 +171,20 @@ def test_a_config_of_axolotl_becomes_a_recipe(tmp_path: Path) -> None:
     assert recipe["model"]["lora"]["targets"] == "all-linear"
     assert recipe["run"]["batch_size"] == 8
     assert recipe["optim"]["learning_rate"] == 5e-6
+    assert recipe["optim"]["optimizer"] == "adamw_8bit"
     for key in ("special_tokens.pad_token", "sample_packing", "optimizer"):
         assert f"`{key}`" in lost
+
+
+@pytest.mark.parametrize("system", IMPORTERS)
+def test_moments_of_eight_bits_come_back(system: str, tmp_path: Path) -> None:
+    optim = {**OPTIM, "optimizer": "adamw_8bit"}
+    first = recipe_of("sft", tmp_path, optim=optim, model={"path": "org/model"})
+    made = export(first, system)
+    assert not any("optim.optimizer" in line for line in made.lost)
+    write(made, tmp_path / "there", system=system, method="sft")
+    back = import_recipe(tmp_path / "there" / "config.yaml", system)
+    assert back.recipe["optim"]["optimizer"] == "adamw_8bit"
 
 
 TRL = """

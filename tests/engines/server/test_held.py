@@ -155,7 +155,7 @@ class TestPrefixes:
     def fresh(held: Held, adapter: str | None = None) -> Completion:
         """What an engine says that has read nothing before."""
         engine = LocalEngine(held.path, held.policy)
-        with only_adapter(held.policy.model, adapter):
+        with only_adapter(held.policy.model, held.adapters.get(adapter or "")):
             return next(iter(engine.generate([request(*PROMPT)])))[1]
 
     @pytest.fixture

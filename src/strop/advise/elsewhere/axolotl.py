@@ -84,6 +84,7 @@ def _model(keys: Keys, family: str) -> Arguments:
     quantized = keys.take("model.quantize") is not None
     chosen: Arguments = {
         "base_model": keys.take("model.path"),
+        **keys.taken("model.revision", "revision_of_model"),
         "trust_remote_code": keys.take("model.trust_remote_code"),
     }
     if keys.take("model.tokenizer") is not None:
@@ -127,14 +128,14 @@ def _training(keys: Keys, batch: Batch, updates: int) -> Arguments:
     first, second = keys.take("optim.betas")
     planned = schedule(keys)
     bfloat16 = keys.take("model.dtype") == "bfloat16"
-    muon = keys.take("optim.optimizer") == "muon"
+    optimizer = keys.take("optim.optimizer")
     chosen: Arguments = {
         "output_dir": keys.take("output"),
         "seed": keys.take("seed"),
         **length,
         "micro_batch_size": batch.micro,
         "gradient_accumulation_steps": batch.accumulation,
-        "optimizer": "muon" if muon else "adamw_torch",
+        "optimizer": "adamw_torch" if optimizer == "adamw" else optimizer,
         "learning_rate": keys.take("optim.learning_rate"),
         "lr_scheduler": planned["lr_scheduler_type"],
         "lr_scheduler_kwargs": planned.get("lr_scheduler_kwargs"),

@@ -51,10 +51,13 @@ WHY: Mapping[str, str] = {
     "value.revision": "which commit of a hub model is read is said in that system's own way",
     "model.device": "the device is chosen by the system itself",
     "model.offload_activations": "what checkpointing keeps stays on the device there",
-    "optim.optimizer": "AdamW trains all weights there",
+    "model.router_aux_loss_coef": "a mixture's routers are balanced in that system's own way",
+    "model.kernels": "which kernels compute a layer is said in that system's own way",
+    "optim.optimizer": "AdamW with float32 moments trains all weights there",
     "run.skip_nonfinite": "an update that is not finite is not left out there",
     "run.micro_batch_tokens": "a forward is counted in records there, not in tokens",
     "run.distributed.": "set that system's own launcher and sharding",
+    "run.compile": "what is compiled is said in that system's own way",
     "run.sinks": "name the trackers in that system's own way",
     "text.cache": "where tokens are kept is the system's own affair",
     "text.date": "the template writes the day on which the run is started",
@@ -101,6 +104,11 @@ class Keys:
         """The value of a key that is carried over with all below it."""
         self._carried.add(name)
         return self.at(name)
+
+    def taken(self, name: str, there: str) -> dict[str, Any]:
+        """The value of a key under its name `there`; nothing where it is not set."""
+        value = self.take(name)
+        return {} if value is None else {there: value}
 
     def lose(self, name: str, why: str) -> None:
         """A key that is not carried over for this reason; said if it is set."""

@@ -102,6 +102,7 @@ def _model(keys: Keys) -> Arguments:
     keys.lose("model.tokenizer", "the tokenizer is the model's own there")
     chosen: Arguments = {
         "model_name_or_path": keys.take("model.path"),
+        **keys.taken("model.revision", "model_revision"),
         "trust_remote_code": keys.take("model.trust_remote_code"),
         "disable_gradient_checkpointing": not checkpointing,
         "finetuning_type": "full" if lora is None else "lora",

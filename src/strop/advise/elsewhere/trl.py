@@ -98,6 +98,7 @@ def _model(keys: Keys, *, scalar: bool) -> Arguments:
     frozen = lora is not None and keys.at("model.dtype") == "bfloat16"
     chosen: Arguments = {
         "model_name_or_path": keys.take("model.path"),
+        **keys.taken("model.revision", "model_revision"),
         "dtype": "bfloat16" if frozen else "float32",
         "use_peft": lora is not None,
     }

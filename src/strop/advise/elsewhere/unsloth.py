@@ -132,6 +132,7 @@ def _model(keys: Keys) -> Arguments:
     keys.lose("model.device", "Unsloth runs on a GPU")
     return {
         "model_name": keys.take("model.path"),
+        **keys.taken("model.revision", "revision"),
         "max_seq_length": keys.take("text.max_length"),
         "dtype": keys.take("model.dtype"),
         "load_in_4bit": keys.take("model.quantize") is not None,

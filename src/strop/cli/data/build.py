@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from strop.cli.data.options import Inputs, MaxBad, Overwrite, settings_of
+from strop.cli.data.options import MaxBad, Overwrite, settings_of
 from strop.cli.options import AsJson, DryRun
 
 if TYPE_CHECKING:
@@ -20,8 +20,12 @@ FIELDS_SHOWN = 12
 
 
 def build(
-    files: Inputs,
     output: Annotated[Path, typer.Option("--output", help="Folder to write the records to.")],
+    files: Annotated[list[Path] | None, typer.Argument(help="Data files or folders.")] = None,
+    from_serve: Annotated[
+        list[Path],
+        typer.Option(metavar="DIR", help="The traffic folder of `strop serve`; may be repeated."),
+    ] = [],  # noqa: B006
     source: Annotated[
         str | None, typer.Option(help="Where the rows come from; recognised unless given.")
     ] = None,
@@ -86,6 +90,9 @@ def build(
         "balance_length": balance_length, "judge": None if judge is None else str(judge),
     }  # fmt: skip
     settings = settings_of(BuildSettings, given)
+    files = [*(files or []), *(file for folder in from_serve for file in _traffic(folder))]
+    if not files:
+        raise typer.BadParameter("give data files, or --from-serve DIR")
     with counting(as_json, "rows") as advance:
         built = build_stage(
             [DataSource(path=str(file), columns=columns, max_bad=max_bad) for file in files],
@@ -104,6 +111,17 @@ def _show(built: Built, output: Path, *, dry_run: bool, as_json: bool) -> None:
     for line in lines(built):
         print(f"  {line}")
     print(f"would write {output}" if dry_run else f"saved {output}")
+
+
+def _traffic(folder: Path) -> list[Path]:
+    from strop.errors import UsageError
+    from strop.serve.traffic.rows import files_in
+
+    found = files_in(folder)
+    if not found:
+        raise UsageError("no traffic of `strop serve` is here", where=str(folder),
+                         fix="give the folder that it was started with: --traffic DIR")  # fmt: skip
+    return found
 
 
 def _renamed(pair: str) -> tuple[str, str]:

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import typer
 
-from strop.cli.data import balance, band, build, check, clean, mapping, mix, sample, select, split
+from strop.cli.data import (
+    balance,
+    band,
+    build,
+    check,
+    clean,
+    mapping,
+    mix,
+    sample,
+    select,
+    split,
+    traffic,
+)
 from strop.cli.data.generate import verbs as generate
 
 app = typer.Typer(
@@ -24,3 +36,4 @@ app.command("split")(split.split)
 app.command("map")(mapping.map_records)
 app.command("mix")(mix.mix)
 app.command("sample")(sample.sample)
+app.command("traffic")(traffic.traffic)

@@ -82,7 +82,8 @@ class Interaction:
     trace_id="t-1", signals=(Signal(...),))`. `prompt` is `None` where another row holds it, the
     `Request` named by `request`; `answers` is empty where none came. `aliases` are further names by
     which signals may refer to it, `session` the conversation of one user, `columns` what goes
-    beside the record (`tools`). `whole` marks the view of a whole trace (an agent's run), which
+    beside the record (`tools`). With `plain` the model read and wrote text, no chat: so are the
+    records. `whole` marks the view of a whole trace (an agent's run), which
     gives way to the model's own calls where the export has them.
     """
 
@@ -98,13 +99,15 @@ class Interaction:
     session: str | None = None
     request: str | None = None
     whole: bool = False
+    plain: bool = False
     columns: Mapping[str, Any] = field(default_factory=dict)
 
     def meta(self) -> dict[str, Any]:
         """Where it came from, as a record keeps it:
         `{"source": "langfuse", "trace_id": "t-1", "time": "2026-01-05T10:00:00+00:00"}`."""
         time = None if self.time is None else self.time.isoformat()
-        return {"source": self.source, "trace_id": self.trace_id or self.id, "time": time}
+        found = {"source": self.source, "trace_id": self.trace_id or self.id, "time": time}
+        return found | ({"plain": True} if self.plain else {})
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from strop.curate.manifest import Output
 from strop.curate.signals.compare import Compared, Held, compared, held_of
@@ -15,7 +15,8 @@ from strop.curate.signals.records import COMPARED, REASONS, alone, task
 from strop.curate.signals.rules import Rules, meaning
 from strop.data.bad_rows import BadRow
 from strop.judge.build import TrustedJudge
-from strop.types import Origin, Record
+from strop.text.parse import plain
+from strop.types import Demonstration, Feedback, Origin, Preference, Record, Task
 
 FILES = {
     "preference": "preferences",
@@ -175,9 +176,26 @@ class Maker:
     def _write(self, kind: str, record: Record) -> bool:
         if kind not in self.rules.kinds:
             return False
-        self.output.keep(record, FILES[kind])
+        self.output.keep(in_its_form(record), FILES[kind])
         self.records[kind] += 1
         return True
+
+
+def in_its_form(record: Record) -> Record:
+    """The record as text, where the model read and wrote text: then a chat template would make
+    another prompt of it."""
+    meta = record.columns.get("meta")
+    if not isinstance(meta, dict) or not meta.get("plain"):
+        return record
+    match record:
+        case Preference():
+            return replace(record, prompt=plain(record.prompt), chosen=plain(record.chosen),
+                           rejected=plain(record.rejected))  # fmt: skip
+        case Demonstration() | Feedback():
+            return replace(record, prompt=plain(record.prompt), completion=plain(record.completion))
+        case Task():
+            return replace(record, prompt=plain(record.prompt))
+    return record
 
 
 def _in_chain(joined: Joined) -> bool:

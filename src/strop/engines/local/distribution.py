@@ -54,6 +54,13 @@ def entropy(logits_RV: torch.Tensor) -> torch.Tensor:
     return found
 
 
+def likeliest(logits_RV: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The likeliest tokens of softmax(logits) and their log-probs, most likely first, both
+    [R, count]; a token without mass has log-prob -inf."""
+    most_RK, token_RK = logits_RV.topk(min(count, logits_RV.shape[-1]))
+    return token_RK, most_RK - logits_RV.logsumexp(-1, keepdim=True)
+
+
 def draw(
     logits_RV: torch.Tensor, row_N: torch.Tensor, uniform_N: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -121,6 +121,18 @@ class LocalEngine:
         name = f"{self.version}/{weights}"
         return Continuous(self._sampler, self.version, room, self._prefixes, name)
 
+    def around(self, model: Any) -> LocalEngine:
+        """This engine, asked by a peft model around its own model (or by that model itself): what
+        was read of prompts stays, and so do those who decode."""
+        same = copy.copy(self)
+        same._loaded = replace(self.policy(), model=model)
+        return same
+
+    def expect_able(self, sampling: Sampling) -> None:
+        """Raise `UsageError` for a sampling that this model cannot be asked for. A grammar is made
+        ready for those who ask for it, which may take a while: from any thread."""
+        self._sampler.expect_able(sampling)
+
     @torch.no_grad()
     def score(self, trees: Sequence[Tree]) -> list[tuple[float, ...]]:
         policy = self.policy()

@@ -46,10 +46,13 @@ class Ledger:
     def free(self, row: int) -> None:
         self._free.append(row)
 
-    def drawn(self, row: int, length: int) -> tuple[list[int], list[float], list[float]]:
-        """Ids, log-probs and entropies of an answer's first tokens."""
+    def drawn(
+        self, row: int, length: int, begin: int = 0
+    ) -> tuple[list[int], list[float], list[float]]:
+        """Ids, log-probs and entropies of an answer's first tokens, from `begin` on."""
+        part = slice(begin, length)
         return (
-            self.ids_RT[row, :length].tolist(),
-            self.logprobs_RT[row, :length].tolist(),
-            self.entropies_RT[row, :length].tolist(),
+            self.ids_RT[row, part].tolist(),
+            self.logprobs_RT[row, part].tolist(),
+            self.entropies_RT[row, part].tolist(),
         )

@@ -92,6 +92,17 @@ class ServedEngine:
         urls = [member.server.url for member in self.fleet.members]
         return {"servers": urls, "model": self.about.model, "sync": type(self.sync).__name__}
 
+    @property
+    def adapter(self) -> str | None:
+        """The adapter to ask for the newest version; `None` is the servers' model itself."""
+        return self.sync.adapter(self.version)
+
+    def labels(self) -> dict[str, Labels]:
+        """What each server that answers calls its weights, and which versions they are."""
+        alive = [member.server.url for member in self.fleet.members if member.alive]
+        with self._counting:
+            return {url: self._held[url].labels for url in alive}
+
     def with_template(self, template: TemplateRecipe) -> ServedEngine:
         if template != AS_IT_IS:
             raise UsageError("servers that a run samples from keep the template of its recipe")
@@ -104,7 +115,7 @@ class ServedEngine:
         return prompts
 
     def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion]]:
-        self._wake()
+        self.wake()
         yield from self.fleet.ask(
             [
                 Asked(partial(self._sample, request), request.sampling.max_tokens)
@@ -115,7 +126,7 @@ class ServedEngine:
     def score(self, trees: Sequence[Tree]) -> list[tuple[float, ...]]:
         """One text after another: vLLM 0.32 takes the adapter's part of the head for the wrong rows
         where texts with an adapter are scored together."""
-        self._wake()
+        self.wake()
         asked = [
             Asked(partial(self._score, tree.trunk, branch), len(branch.ids))
             for tree in trees
@@ -134,7 +145,7 @@ class ServedEngine:
             raise UsageError("servers get the weights of the run's own policy, and no others")
         if not self.version and self._policy.is_adapter:
             self._base_N = self.canary.base()
-        self._wake()
+        self.wake()
         with self.fleet.preparing:
             self._trained_N = self.canary.trained()
             self.sync.write(self._policy, self.version + 1, set(self._flying.elements()))
@@ -156,7 +167,7 @@ class ServedEngine:
     def close(self) -> None:
         """Let the servers drop what this run gave them, and remove what it wrote."""
         self.fleet.close()
-        self._wake(leaving=True)
+        self.wake(leaving=True)
         for member in self.fleet.members:
             try:
                 self.sync.leave(member.server)
@@ -174,7 +185,7 @@ class ServedEngine:
             fix="measure the model folder instead",
         )
 
-    def _wake(self, *, leaving: bool = False) -> None:
+    def wake(self, *, leaving: bool = False) -> None:
         if not self._asleep:
             return
         torch.cuda.empty_cache()  # what the trainer no longer uses is what they take back

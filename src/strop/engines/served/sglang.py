@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from strop.engines.draws import seed_of
-from strop.engines.engine import Request, Sampling
+from strop.engines.engine import Request, Sampling, expect_served
 from strop.engines.served.sending import SGLANG, sglang_workers
 from strop.engines.served.server import About, Body, Calls, Said, Scored, Span, Started, spans_of
 from strop.errors import HttpError, UsageError
@@ -77,6 +77,7 @@ class SglangServer:
         return self._calls.tokens(body)
 
     def sample(self, request: Request, adapter: str | None, stop_ids: Sequence[int]) -> Said:
+        expect_served(request.sampling, self.url)
         if request.sampling.routes:
             raise UsageError(
                 "the experts of SGLang's answers are not read", where=self.url,

@@ -15,7 +15,7 @@ from strop.engines.served.server import Server
 from strop.engines.served.ways import broadcast_way
 from strop.errors import TrainingError
 from strop.model.network import Policy
-from strop.model.save import save_network
+from strop.model.save import gathered_weights, save_network
 
 
 class Sync(Protocol):
@@ -23,7 +23,8 @@ class Sync(Protocol):
 
     def write(self, policy: Policy, version: int, flying: Collection[int]) -> None:
         """Write this version, and drop those that nobody loads any more. Answers of the versions
-        `flying` are on their way."""
+        `flying` are on their way. The weights of a sharded policy are gathered here, which takes
+        all processes."""
 
     def load(self, server: Server, version: int) -> None:
         """Let a server load this version."""
@@ -59,7 +60,8 @@ class Folders:
         return self.root / f"{self.run}-{version}"
 
     def write(self, policy: Policy, version: int, flying: Collection[int]) -> None:
-        save_network(policy, self.of(version))
+        weights = gathered_weights(policy, keep=True) if policy.is_sharded else None
+        save_network(policy, self.of(version), weights)
         kept = {self.of(one).name for one in (version, version - 1, *flying)}
         for folder in self._all():
             if folder.name not in kept:
@@ -188,7 +190,11 @@ class BroadcastSync(InPlace):
     def write(self, policy: Policy, version: int, flying: Collection[int]) -> None:
         own = dict(policy.model.named_parameters())
         self._device = next(iter(own.values())).device.type
-        self._weights = {name: one.detach().cpu().clone() for name, one in own.items()}
+        if policy.is_sharded:
+            whole = gathered_weights(policy, keep=True)
+            self._weights = {name: whole[name] for name in own}
+        else:
+            self._weights = {name: one.detach().cpu().clone() for name, one in own.items()}
 
     def load(self, server: Server, version: int) -> None:
         way = broadcast_way(server.started(), self._device, server.url)

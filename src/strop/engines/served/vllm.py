@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from strop.engines.draws import seed_of
-from strop.engines.engine import Request
+from strop.engines.engine import Request, expect_served
 from strop.engines.routes import routes_of_text
 from strop.engines.served.sending import VLLM
 from strop.engines.served.server import About, Body, Calls, Said, Scored, Started, spans_of
@@ -50,6 +50,7 @@ class VllmServer:
         return self._calls.tokens(body)
 
     def sample(self, request: Request, adapter: str | None, stop_ids: Sequence[int]) -> Said:
+        expect_served(request.sampling, self.url)
         said = self._calls.ask("inference/v1/generate", body_of(request, adapter, stop_ids))
         read = said_of(said, self.url)
         if not request.sampling.routes or not read.ids:

@@ -42,11 +42,12 @@ LONGEST_MESSAGE = 500
 @dataclass(frozen=True, slots=True)
 class Source:
     """The values of a recipe, and the lines of its keys and list items in the YAML file; `path` is
-    `None` for a dictionary."""
+    `None` for a dictionary. `overridden` are the keys whose values came from overrides."""
 
     path: Path | None
     values: dict[str, Any]
     lines: Mapping[Loc, int]
+    overridden: Sequence[str] = ()
 
     @property
     def folder(self) -> Path:
@@ -54,7 +55,13 @@ class Source:
         return Path.cwd() if self.path is None else self.path.resolve().parent
 
     def place(self, loc: Loc) -> str:
-        """`file:line` of the closest known place."""
+        """Where a value comes from: the override that gave it, or `file:line` of the closest known
+        place."""
+        dotted = ".".join(map(str, loc))
+        for name in self.overridden:
+            below = loc not in self.lines and name.startswith(f"{dotted}.") and dotted
+            if dotted == name or dotted.startswith(f"{name}.") or below:
+                return f"--set {short(name)}"
         if self.path is None:
             return "the recipe"
         while loc and loc not in self.lines:
@@ -108,8 +115,7 @@ def read_source(given: Given, overrides: Overrides = ()) -> Source:
         return read_yaml(given, overrides)
     said = given.model_dump(mode="json", exclude_unset=True) if isinstance(given, Strict) else given
     values = _copied(said)
-    _override(values, overrides)
-    return Source(None, values, {})
+    return Source(None, values, {}, _override(values, overrides))
 
 
 def _copied(value: Any) -> Any:
@@ -133,8 +139,7 @@ def read_yaml(path: str | Path, overrides: Overrides = ()) -> Source:
     lines: dict[Loc, int] = {}
     for loc, line in _lines(node, (), path) if node else ():
         lines[loc] = line
-    _override(values, overrides)
-    return Source(path, values, lines)
+    return Source(path, values, lines, _override(values, overrides))
 
 
 def _lines(node: yaml.Node, loc: Loc, path: Path) -> Iterator[tuple[Loc, int]]:
@@ -155,18 +160,21 @@ def _lines(node: yaml.Node, loc: Loc, path: Path) -> Iterator[tuple[Loc, int]]:
             yield from _lines(item, (*loc, index), path)
 
 
-def _override(values: dict[str, Any], overrides: Overrides) -> None:
-    """Apply every override."""
+def _override(values: dict[str, Any], overrides: Overrides) -> list[str]:
+    """Apply every override; returns their keys."""
     if isinstance(overrides, Mapping):
         for name, value in overrides.items():
             _put(values, name, _copied(value))
-        return
+        return list(overrides)
+    names = []
     for override in overrides:
         name, equals, text = override.partition("=")
         if not equals or not name:
             raise _unfit(override, "is not of the form a.b=c")
         value, _ = parsed(text, f"--set {short(name)}")
         _put(values, name, value)
+        names.append(name)
+    return names
 
 
 def _put(values: dict[str, Any], name: str, value: Any) -> None:

@@ -103,7 +103,10 @@ class ModelRecipe(NamedModel):
     and computed under autocast; frozen weights are stored in bfloat16. `quantize: nf4` stores the
     frozen weights below an adapter in 4 bits (QLoRA: Dettmers et al. 2023, arXiv 2305.14314);
     `gradient_checkpointing` computes layers twice instead of keeping their activations;
-    `offload_activations` keeps the inputs of those layers, too, in host memory.
+    `offload_activations` keeps the inputs of those layers, too, in host memory;
+    `kernels: liger` computes norms, rotary embeddings and SwiGLU with Liger's kernels;
+    `router_aux_loss_coef` times the load-balancing loss of a mixture's routers is added to the loss
+    of demonstrations.
     """
 
     tokenizer: ModelPath | None = None
@@ -114,6 +117,8 @@ class ModelRecipe(NamedModel):
     offload_activations: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"
     trust_remote_code: bool = False
+    kernels: Literal["liger"] | None = None
+    router_aux_loss_coef: float | None = Field(None, gt=0)
 
     @model_validator(mode="before")
     @classmethod

@@ -20,9 +20,11 @@ class OptimRecipe(Strict):
     """Warm-up, then a schedule that ends at `final_ratio` times the learning rate.
 
     `muon` takes the hidden matrices of a full fine-tune (momentum 0.95); AdamW takes the rest.
+    `adamw_8bit` keeps AdamW's moments of large tensors in 8 bits (bitsandbytes: Dettmers et al.
+    2022, arXiv 2110.02861); those of embeddings and small tensors stay float32.
     """
 
-    optimizer: Literal["adamw", "muon"] = "adamw"
+    optimizer: Literal["adamw", "adamw_8bit", "muon"] = "adamw"
     learning_rate: float = Field(gt=0)
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup_ratio: float = Field(0.05, ge=0, lt=1)
@@ -87,7 +89,8 @@ class RunRecipe(Strict):
     `save_every` 0 writes only the final checkpoint. `skip_nonfinite` updates in a row may be left
     out because loss or gradient is NaN or infinite; after one more, the run goes back to its last
     checkpoint, once, and continues with other data. `sinks` are trackers that also get every row of
-    the log; they send nothing off this machine unless the environment tells them to.
+    the log; they send nothing off this machine unless the environment tells them to. `compile` has
+    torch compile the decoder layers, once for rows of any length.
     """
 
     steps: int | None = Field(None, ge=1)
@@ -98,6 +101,7 @@ class RunRecipe(Strict):
     keep_checkpoints: int = Field(2, ge=1)
     skip_nonfinite: int = Field(3, ge=0)
     sinks: list[Literal["mlflow", "wandb", "trackio"]] = Field(default_factory=list)
+    compile: bool = False
     distributed: DistributedRecipe = DistributedRecipe()
 
     @model_validator(mode="after")
@@ -185,6 +189,10 @@ class TrainRecipe(Strict):
         if self.run.distributed.tensor > 1:
             refused = {
                 "optim.optimizer muon works on whole matrices": self.optim.optimizer == "muon",
+                "optim.optimizer adamw_8bit quantizes moments of whole tensors": (
+                    self.optim.optimizer == "adamw_8bit"
+                ),
+                "model.kernels is not tried on matrices in parts": self.model.kernels is not None,
                 "model.lora adds to whole matrices": self.model.lora is not None,
                 "value.lora adds to whole matrices": bool(self.critic and self.critic.lora),
             }
@@ -197,13 +205,33 @@ class TrainRecipe(Strict):
         return self
 
     @model_validator(mode="after")
+    def _compiles_what_it_can(self) -> Self:
+        if not self.run.compile:
+            return self
+        refused = {
+            "run.distributed cuts the layers": self.run.distributed.cuts,
+            "model.quantize reads layers in 4 bits": self.model.quantize is not None,
+            "model.kernels fuses the same operations": self.model.kernels is not None,
+        }
+        for why, is_so in refused.items():
+            if is_so:
+                raise ValueError(f"{why} that run.compile compiles: drop one of the two")
+        return self
+
+    @model_validator(mode="after")
     def _shards_what_it_can(self) -> Self:
         if self.run.distributed.shard == "none":
             return self
         adapters = [lora for lora in (self.model.lora, self.critic and self.critic.lora) if lora]
         refused = {
             "optim.optimizer muon works on whole matrices": self.optim.optimizer == "muon",
+            "optim.optimizer adamw_8bit quantizes moments of whole tensors": (
+                self.optim.optimizer == "adamw_8bit"
+            ),
             "model.lora.dora takes norms of whole matrices": any(lora.dora for lora in adapters),
+            "model.kernels is not tried on layers that are gathered": (
+                self.model.kernels is not None
+            ),
         }
         for why, is_so in refused.items():
             if is_so:

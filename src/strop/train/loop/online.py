@@ -7,7 +7,8 @@ gradient, pairs of the best and the worst, or maximum likelihood on the best.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -21,7 +22,6 @@ from strop.engines.engine import PromptedTask
 from strop.errors import NotFiniteError
 from strop.losses.metrics import Metric, merge, results
 from strop.model.reference import Reference
-from strop.model.sharding import whole_weights
 from strop.recipe.train.methods import Online
 from strop.recipe.train.online import TasksDuring
 from strop.recipe.train.reward import RewardComponent
@@ -66,7 +66,7 @@ class HeldOut:
 
 @dataclass(frozen=True, slots=True)
 class OnlineParts:
-    """What an online run works with."""
+    """What an online run works with; while answers are asked for, it is within `sampling`."""
 
     source: RolloutSource
     mixture: DataMixture
@@ -77,6 +77,7 @@ class OnlineParts:
     held_out: HeldOut | None
     parity: Parity
     world: World = ALONE
+    sampling: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
 def train_online(state: TrainState, recipe: Online, parts: OnlineParts) -> Iterator[StepRecord]:
@@ -92,7 +93,7 @@ def train_online(state: TrainState, recipe: Online, parts: OnlineParts) -> Itera
         with (
             interruptible(),
             explained(where, shape, to_sample(recipe)),
-            whole_weights(state.network),
+            parts.sampling(),
         ):
             gathered = parts.source.next(state.step, position)
         sampled = time.perf_counter()
@@ -112,12 +113,12 @@ def train_online(state: TrainState, recipe: Online, parts: OnlineParts) -> Itera
         row["sampling_time"] = sampled - started
         row["step_time"] = time.perf_counter() - started
         if recipe.rollout.parity_every and state.step % recipe.rollout.parity_every == 0:
-            with phase("evaluation"), whole_weights(state.network):
+            with phase("evaluation"), parts.sampling():
                 row |= parts.parity.measured(state.step).metrics()
         if parts.held_out is not None:
             every = parts.held_out.recipe.every
             if state.step % every == 0 or state.step == parts.total:
-                with phase("evaluation"), whole_weights(state.network):
+                with phase("evaluation"), parts.sampling():
                     row |= evaluate(parts.source, parts.held_out)
         samples = [*_samples(gathered.groups[0]), *_habit_samples(gathered.sampled, habits)]
         yield StepRecord(state.step, parts.total, row, samples, not_finite)

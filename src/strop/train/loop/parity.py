@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 import torch
 
+from strop.distributed.deal import share_of
+from strop.distributed.world import ALONE, World
 from strop.engines.draws import DrawKey
 from strop.engines.engine import (
-    Engine,
     PromptedTask,
+    RolloutEngine,
     Sampling,
     in_groups,
     requests_of,
@@ -68,15 +70,17 @@ class Compared:
 class Parity:
     """Compares an engine with the policy that it was given, on answers to the first few prompts.
 
-    `publish` gives the engine the policy's newest weights.
+    `publish` gives the engine the policy's newest weights. Of several processes each asks for some
+    of the answers, and all compare all of them.
     """
 
     policy: Policy
-    engine: Engine
+    engine: RolloutEngine
     prompts: Sequence[PromptedTask]
     sampling: Sampling
     seed: int
     publish: Callable[[], int]
+    world: World = ALONE
 
     @torch.no_grad()
     def measured(self, step: int) -> Compared:
@@ -84,7 +88,10 @@ class Parity:
         self.publish()
         key = DrawKey(self.seed, "selfcheck", step)
         requests = requests_of(self.prompts[:PROBED], self.sampling, key, 1)
-        answers = [trainable(group[0]) for group in in_groups(self.engine.generate(requests), 1)]
+        own = share_of(len(requests), self.world.data_rank, self.world.data_size)
+        sampled = in_groups(self.engine.generate(requests[own.start : own.stop]), 1)
+        parts = self.world.by_data_rank([trainable(group[0]) for group in sampled])
+        answers = [answer for part in parts for answer in part]
         pairs = [
             (one.prompt.prompt_ids, answer) for one, answer in zip(requests, answers, strict=True)
         ]

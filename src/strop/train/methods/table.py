@@ -23,6 +23,7 @@ from strop.train.loop.micro_batches import forward_tokens
 from strop.train.loop.offline import OfflineMethod
 from strop.train.loop.online import Learner
 from strop.train.loop.state import TrainState
+from strop.train.methods.balance import Balance
 from strop.train.methods.pairs import PairMethod, PairRule, reference_read
 from strop.train.methods.policy_gradient import PolicyGradient, loss_of
 from strop.train.methods.ranked import OnlineDpo, Raft
@@ -46,11 +47,14 @@ def _supervised(
     records: MethodRecords,
     world: World,
 ) -> OfflineMethod:
+    policy, coefficient = policy_of(state), recipe.model.router_aux_loss_coef
     return SupervisedMethod(
-        policy_of(state),
+        policy,
         records.rendered.trees,
-        forward_tokens(recipe.run, policy_of(state)),
+        forward_tokens(recipe.run, policy),
         loss=TOKEN_LOSSES[recipe.method],
+        # held-out records are measured by their own loss alone
+        balance=Balance(policy, coefficient, world) if coefficient and not records.prefix else None,
     )
 
 

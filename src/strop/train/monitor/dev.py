@@ -16,11 +16,12 @@ import torch
 from strop.data.overlap import SHOWN, overlap
 from strop.data.records import preference
 from strop.data.sources import read
+from strop.distributed.deal import share_of
 from strop.distributed.world import ALONE, World
 from strop.engines.local.engine import LocalEngine
 from strop.errors import DataError, RecipeError
 from strop.evals.jobs import EvalSetup, jobs_of
-from strop.evals.run import measure
+from strop.evals.measure import measure
 from strop.evals.tasks.choice import LENGTHS
 from strop.evals.tasks.safety import ANSWERED, REFUSED
 from strop.evals.tasks.win_rate import NAME as WIN_RATE
@@ -126,19 +127,21 @@ class Dev:
         return StepRecord(0, total, metrics)
 
     def measure(self) -> dict[str, float]:
-        """`dev/<score>` of every score, measured by the first data rank for all; the run's dropout
-        mode and random streams stay as they are."""
-        with whole_weights(self.network):
-            return self.world.first_group(self._measure)
-
-    def _measure(self) -> dict[str, float]:
+        """`dev/<score>` of every score, of which every data rank measures some items; the run's
+        dropout mode and random streams stay as they are."""
         network = self.network
-        with phase("evaluation"), torch.no_grad(), eval_mode(network.model), _same_draws(network):
+        with (
+            whole_weights(network),
+            phase("evaluation"),
+            torch.no_grad(),
+            eval_mode(network.model),
+            _same_draws(network),
+        ):
             if isinstance(network, Policy):
-                scores = measure(self.suite, network)
+                scores = measure(self.suite, network, self.world)
             else:
                 assert isinstance(network, ScalarNetwork)
-                scores = _preferred(self.suite, network)
+                scores = _preferred(self.suite, network, self.world)
         return {f"dev/{name}": value for name, value in scores.items()}
 
     def watch(self, steps: Iterator[StepRecord]) -> Iterator[StepRecord]:
@@ -274,20 +277,22 @@ def _expect_pairs(asked: AnyTask, suite: str) -> None:
         )
 
 
-def _preferred(suite: Suite, network: ScalarNetwork) -> dict[str, float]:
+def _preferred(suite: Suite, network: ScalarNetwork, world: World) -> dict[str, float]:
     """Share of each task's pairs whose chosen answer scores higher; a tie is half."""
     scores = {}
     for asked in suite.tasks:
         assert isinstance(asked, PreferenceTask)
         pairs = read(asked.data, preference, held_out=True)
-        trees = [preference_tree(network.tokenizer, pair) for pair in pairs]
+        share = share_of(len(pairs), world.data_rank, world.data_size)
+        own = pairs[share.start : share.stop]
+        trees = [preference_tree(network.tokenizer, pair) for pair in own]
         won = 0.0
         for start in range(0, len(trees), FORWARD):
             with network.arithmetic():
                 scored_B = network.score.finals(trees[start : start + FORWARD])
             gap_P = scored_B[0::2] - scored_B[1::2]
             won += float((gap_P > 0).sum() + 0.5 * (gap_P == 0).sum())
-        scores[asked.name] = won / len(pairs)
+        scores[asked.name] = world.total({"won": won})["won"] / len(pairs)
     return scores
 
 

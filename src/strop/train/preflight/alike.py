@@ -14,11 +14,10 @@ from strop.engines.engine import Engine
 from strop.errors import RecipeError, UsageError
 from strop.model.load import pick_device
 from strop.recipe.loading.load import flat
-from strop.recipe.train.engine import LocalEngineRecipe
+from strop.recipe.train.engine import LocalEngineRecipe, ServedRecipe
 from strop.recipe.train.methods import Recipe
 from strop.recipe.train.online import OnlineRecipe
 from strop.recipe.train.run import DistributedRecipe
-from strop.recipe.train.source import AsynchronousRecipe
 
 HOW = "start it with `strop train RECIPE --nproc N`, or with torchrun"
 
@@ -47,24 +46,25 @@ def expect_world(recipe: Recipe, world: World) -> None:
             "there already",
             fix="leave cpu_offload out, or set model.device to cuda",
         )
-    if isinstance(recipe, OnlineRecipe):
-        if isinstance(recipe.rollout.source, AsynchronousRecipe):
-            raise RecipeError(
-                "rollout.source async runs in one process, and this run has several",
-                fix="set rollout.source to {kind: synchronous}, or start one process",
-            )
-        if not isinstance(recipe.rollout.engine, LocalEngineRecipe) and distributed.tensor > 1:
-            raise RecipeError(
-                f"rollout.engine {recipe.rollout.engine.kind} gets whole weights, and "
-                f"run.distributed.tensor {distributed.tensor} leaves every process a part of them",
-                fix="set rollout.engine to {kind: local}, or run.distributed.tensor to 1",
-            )
-        if not isinstance(recipe.rollout.engine, LocalEngineRecipe):
-            raise RecipeError(
-                f"rollout.engine {recipe.rollout.engine.kind} serves one process, and this run has "
-                "several",
-                fix="set rollout.engine to {kind: local}, or start one process",
-            )
+    engine = recipe.rollout.engine if isinstance(recipe, OnlineRecipe) else LocalEngineRecipe()
+    if not isinstance(engine, LocalEngineRecipe):
+        _expect_weights_for(engine, distributed)
+
+
+def _expect_weights_for(engine: ServedRecipe, distributed: DistributedRecipe) -> None:
+    """Raise `RecipeError` where servers cannot get weights of which each process holds a part."""
+    if distributed.tensor > 1:
+        raise RecipeError(
+            f"rollout.engine {engine.kind} gets whole weights, and "
+            f"run.distributed.tensor {distributed.tensor} leaves every process a part of them",
+            fix="set rollout.engine to {kind: local}, or run.distributed.tensor to 1",
+        )
+    if engine.sync == "ipc" and distributed.shard != "none":
+        raise RecipeError(
+            "rollout.engine.sync ipc lets servers read the trainer's own weights, and "
+            f"run.distributed.shard {distributed.shard} leaves no process all of them",
+            fix="set sync to broadcast or disk, or run.distributed.shard to none",
+        )
 
 
 def expect_own_engine(recipe: Recipe, engine: Engine | None) -> None:

@@ -10,6 +10,8 @@ from strop.advantages import GROUPED
 from strop.errors import RecipeError
 from strop.judge.asking.family import expect_other_family
 from strop.model.arithmetic import cpu_speeds, emulates_bfloat16
+from strop.model.compiled import expect_compiler
+from strop.model.kernels import expect_kernels
 from strop.model.load import pick_device
 from strop.recipe.judge import JudgeRecipe
 from strop.recipe.loading.load import load
@@ -17,6 +19,7 @@ from strop.recipe.train.methods import Online, Recipe, method_of
 from strop.recipe.train.online import OnlineRecipe, PolicyRecipe
 from strop.recipe.train.source import AsynchronousRecipe
 from strop.rollout.overlong import NAME as OVERLONG
+from strop.train.loop.eight_bit import expect_bitsandbytes
 from strop.train.methods.policy_gradient import loss_of
 
 CAREFUL_RATE = 1e-4
@@ -50,6 +53,17 @@ def refuse(recipe: Recipe, *, force: bool) -> None:
         _refuse_useless_groups(recipe)
     _refuse_unfed_alarms(recipe)
     _refuse_offloading_to_itself(recipe)
+    if recipe.model.router_aux_loss_coef is not None and method.family != "supervised":
+        raise RecipeError(
+            f"model.router_aux_loss_coef is set, but method {recipe.method} does not read it",
+            fix="drop it (sft, dft and cpt read it)",
+        )
+    if recipe.model.kernels is not None:
+        expect_kernels(pick_device(recipe.model.device))
+    if recipe.run.compile:
+        expect_compiler(pick_device(recipe.model.device))
+    if recipe.optim.optimizer == "adamw_8bit":
+        expect_bitsandbytes()
     if method.compares_logprobs and recipe.model.lora is not None and recipe.model.lora.dropout > 0:
         raise RecipeError(
             f"model.lora.dropout is set, but method {recipe.method} compares log-probs, which "

@@ -54,11 +54,17 @@ def expect_lora_targets(recipe: Recipe) -> None:
 
 
 def expect_routing(recipe: Recipe) -> None:
-    """Raise `UsageError` where routes are to be replayed in a model that has none; loads no
-    weights."""
+    """Raise `UsageError` where routes are to be replayed, or routers to be balanced, in a model
+    that has none; loads no weights."""
+    asked = None
     if isinstance(recipe, OnlineRecipe) and recipe.rollout.routing_replay:
+        asked = "rollout.routing_replay"
+    elif recipe.model.router_aux_loss_coef is not None:
+        asked = "model.router_aux_loss_coef"
+    if asked is not None:
         path = recipe.model.path
-        expect_routers(skeleton(path, task_of(recipe), recipe.model.trust_remote_code), path)
+        modules = skeleton(path, task_of(recipe), recipe.model.trust_remote_code)
+        expect_routers(modules, asked, path)
 
 
 def expect_tensor_plans(recipe: Recipe) -> None:

@@ -54,6 +54,7 @@ MAY_CHANGE = {
     "run.micro_batch_tokens": True,
     "text.cache": True,
     "model.gradient_checkpointing": True,
+    "run.compile": True,
     "run.distributed.": True,
     "model.offload_activations": True,
 }
@@ -61,7 +62,7 @@ MAY_CHANGE = {
 date with other values. A user may switch off an alarm to resume, but the alarm might have ended a
 run that is finished. Sinks only watch, and records are the same wherever their tokens are kept.
 Smaller forwards and gradient checkpointing are the way out of running out of memory, and change the
-result by rounding alone; so does another number of processes."""
+result by rounding alone; so do another number of processes and a compiler."""
 FOLDERS = ("final", "base", "profile", "sinks")
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import torch.distributed.checkpoint
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from strop.errors import ModelError
@@ -44,9 +45,16 @@ def captured_parts(state: TrainState, *, copy: bool) -> Tensors:
 
 
 def write_parts(tensors: Tensors, folder: Path, group: Any) -> None:
-    """Write this process's parts, flushed to disk; returns when all processes of `group` have."""
+    """Write this process's parts, flushed to disk; returns when all processes of `group` have.
+
+    Raises `OSError` on all of them where one cannot write.
+    """
     writer = dcp.FileSystemWriter(folder / FOLDER, sync_files=True)
-    dcp.save(tensors, storage_writer=writer, process_group=group)
+    try:
+        dcp.save(tensors, storage_writer=writer, process_group=group)
+    except CheckpointException as error:
+        said = [f"process {rank}: {failure}" for rank, (failure, _) in error.failures.items()]
+        raise OSError("; ".join(said)) from None
 
 
 def read_parts(state: TrainState, folder: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from strop.advise.elsewhere.back.foreign import Foreign, Values, without_none
 from strop.advise.elsewhere.back.trainer import (
     SINKS,
+    adamw,
     batch_size,
     checkpoints,
     length,
@@ -83,6 +84,7 @@ def _model(foreign: Foreign) -> Values:
             foreign.say(f"`{name}`: strop computes in float32 or bfloat16")
     made: Values = without_none({
         "path": foreign.take("base_model"),
+        "revision": foreign.take("revision_of_model"),
         "tokenizer": foreign.take("tokenizer_config"),
         "dtype": "bfloat16" if bfloat16 else "float32",
         "gradient_checkpointing": bool(foreign.take("gradient_checkpointing", False)),
@@ -103,14 +105,12 @@ def _model(foreign: Foreign) -> Values:
 
 def _optimizer(foreign: Foreign) -> Values:
     rate = foreign.number("learning_rate", 2e-4)
-    name = str(foreign.take("optimizer", "adamw_torch"))
-    if name != "muon" and not name.startswith("adamw"):
-        foreign.say(f"`optimizer`: {name} becomes AdamW")
+    muon = foreign.at("optimizer") == "muon"
     planned = schedule(foreign, "lr_scheduler", "cosine", rate)
     if foreign.has("cosine_min_lr_ratio"):
         planned["final_ratio"] = foreign.number("cosine_min_lr_ratio", 0.0)
     return {
-        "optimizer": "muon" if name == "muon" else "adamw",
+        "optimizer": foreign.take("optimizer") if muon else adamw(foreign, "optimizer"),
         "learning_rate": rate,
         **planned,
         "warmup_ratio": warmup(foreign),

@@ -45,6 +45,11 @@ class Foreign:
         value = self.at(name)
         return usual if value is None else value
 
+    def taken(self, name: str, ours: str) -> Values:
+        """The value under a recipe's name; nothing where the file leaves it out."""
+        value = self.take(name)
+        return {} if value is None else {ours: value}
+
     def number(self, name: str, usual: float) -> float:
         """A number; YAML 1.1 reads `1e-5` as text."""
         return float(self.take(name, usual))

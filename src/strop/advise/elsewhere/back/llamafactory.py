@@ -76,6 +76,7 @@ def _model(foreign: Foreign) -> Values:
         foreign.say("`pure_bf16`: strop keeps trained weights in float32")
     made: Values = {
         "path": foreign.take("model_name_or_path"),
+        **foreign.taken("model_revision", "revision"),
         "dtype": "bfloat16" if bfloat16 or pure else "float32",
         "gradient_checkpointing": not foreign.take("disable_gradient_checkpointing", False),
         "trust_remote_code": bool(foreign.take("trust_remote_code", False)),

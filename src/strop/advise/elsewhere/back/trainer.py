@@ -10,6 +10,9 @@ from strop.advise.elsewhere.back.foreign import Foreign, Values
 from strop.advise.elsewhere.parts.pairs import TRL_LOSS
 from strop.errors import RecipeError
 
+EIGHT_BIT = ("adamw_8bit", "adamw_bnb_8bit", "paged_adamw_8bit")
+"""transformers' names of AdamW with moments of 8 bits by bitsandbytes."""
+
 SINKS = ("mlflow", "wandb", "trackio")
 
 
@@ -22,10 +25,8 @@ def optimizer(foreign: Foreign, rate: float) -> Values:
     """`optim` of a recipe; `rate` is the learning rate that the system takes by itself."""
     learning_rate = foreign.number("learning_rate", rate)
     betas = [foreign.number("adam_beta1", 0.9), foreign.number("adam_beta2", 0.999)]
-    name = str(foreign.take("optim", "adamw_torch"))
-    if not name.startswith("adamw"):
-        foreign.say(f"`optim`: {name} becomes AdamW")
     return {
+        "optimizer": adamw(foreign, "optim"),
         "learning_rate": learning_rate,
         **schedule(foreign, "lr_scheduler_type", "linear", learning_rate),
         "warmup_ratio": warmup(foreign),
@@ -33,6 +34,15 @@ def optimizer(foreign: Foreign, rate: float) -> Values:
         "betas": betas,
         "max_grad_norm": foreign.number("max_grad_norm", 1.0),
     }
+
+
+def adamw(foreign: Foreign, key: str) -> str:
+    """Which AdamW of strop stands for an optimizer of transformers."""
+    name = str(foreign.take(key, "adamw_torch"))
+    chosen = "adamw_8bit" if name in EIGHT_BIT else "adamw"
+    if not name.startswith("adamw"):
+        foreign.say(f"`{key}`: {name} becomes {chosen}")
+    return chosen
 
 
 def schedule(foreign: Foreign, key: str, usual: str, rate: float) -> Values:

@@ -91,6 +91,7 @@ def _model(foreign: Foreign) -> Values:
     foreign.take("dtype")
     made: Values = {
         "path": path,
+        **foreign.taken("model_revision", "revision"),
         "dtype": "float32" if bfloat16 is False else "bfloat16",
         "gradient_checkpointing": bool(foreign.take("gradient_checkpointing", True)),
         "trust_remote_code": bool(foreign.take("trust_remote_code", False)),

@@ -9,6 +9,9 @@ from strop.advise.elsewhere.parts.batch import Batch
 
 Arguments = dict[str, Any]
 
+EIGHT_BIT = "adamw_8bit"
+"""bitsandbytes' optimizer: the same name in all of them."""
+
 ADAM_EPSILON = 1e-8
 """PyTorch's default, which strop keeps."""
 
@@ -36,8 +39,11 @@ def trainer_arguments(keys: Keys, batch: Batch, updates: int = 1) -> Arguments:
 
 def _optimizer(keys: Keys) -> Arguments:
     first, second = keys.take("optim.betas")
+    eight = keys.at("optim.optimizer") == EIGHT_BIT
+    if eight:
+        keys.take("optim.optimizer")
     return {
-        "optim": "adamw_torch",
+        "optim": EIGHT_BIT if eight else "adamw_torch",
         "learning_rate": keys.take("optim.learning_rate"),
         "weight_decay": keys.take("optim.weight_decay"),
         "adam_beta1": first,

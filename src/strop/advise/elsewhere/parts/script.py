@@ -61,13 +61,15 @@ def build(arguments=()):
     quantization = get_quantization_config(model_args)
     model = {auto}.from_pretrained(
         model_args.model_name_or_path,
+        revision=model_args.model_revision,
         dtype=model_args.dtype,
         trust_remote_code=args.trust_remote_code,{labels}
         quantization_config=quantization,
         device_map={{"": 0}} if quantization is not None else None,
     )
     tokenizer = AutoTokenizer.from_pretrained(
-        {tokenizer}, trust_remote_code=args.trust_remote_code
+        {tokenizer},
+        trust_remote_code=args.trust_remote_code,
     ){template}
     data = load_dataset("json", data_files={{{files}}})
     return {trainer}(
@@ -86,6 +88,10 @@ if __name__ == "__main__":
 '''
 
 
+OWN_TOKENIZER = """model_args.model_name_or_path,
+        revision=model_args.model_revision"""
+
+
 def trl_script(classes: Trainer, *, tokenizer: str | None, template: bool, held_out: bool) -> str:
     """`train.py` for one of TRL's trainers."""
     read = f'\n    tokenizer.chat_template = (HERE / "{TEMPLATE}").read_text(encoding="utf-8")'
@@ -98,7 +104,7 @@ def trl_script(classes: Trainer, *, tokenizer: str | None, template: bool, held_
         config=classes.config,
         trainer=classes.trainer,
         labels="\n        num_labels=1," if classes.scalar else "",
-        tokenizer="model_args.model_name_or_path" if tokenizer is None else repr(tokenizer),
+        tokenizer=OWN_TOKENIZER if tokenizer is None else repr(tokenizer),
         template=read if template else "",
         files=", ".join(files),
         held_out='\n        eval_dataset=data["eval"],' if held_out else "",

@@ -8,12 +8,15 @@
     {"id": "r-2", "regenerated": "r-1", "time": "..."}     r-2 was asked for in place of r-1
     {"id": "r-1", "name": "resolved", "score": 0.8}        any other value by name
 
-A request that was answered several times, side by side, has `answers` in place of `answer`.
+A request that was answered several times, side by side, has `answers` in place of `answer`, and
+feedback may say by `index` which one it means. With `"plain": true` the model read and wrote text,
+no chat. Rows with an `event` say what happened to the server.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from strop.curate.signals.interaction import Found, Interaction, Note, Signal, mark
 from strop.curate.signals.sources.values import answer, conversation, text_id, time_of, what
@@ -24,9 +27,12 @@ from strop.types import Origin
 NAME = "serving_log"
 
 SIGNALS = ("label", "edit", "choice", "regenerated", "score")
+EVENTS = ("event", "state", "why", "standing.*", "answer_id", "shadow_answer", "scores.*")
 FIELDS = frozenset(
-    ("id", "model", "weights", "messages", "tools", "answer", "answers", "finish", "usage", "time",
-     "session", "name", "by", "comment", *SIGNALS)
+    ("id", "model", "version", "weights", "entry", "caller", "messages", "plain", "tools", "answer",
+     "answers", "finish", "usage.*", "time", "session", "trial", "arm", "metadata.*", "sampling.*",
+     "sampled_tokens", "latency.*", "prompt_token_ids", "token_ids", "logprobs", "personal_data.*",
+     "index", "name", "by", "comment", "score_label", "explanation", "digest", *EVENTS, *SIGNALS)
 )  # fmt: skip
 
 
@@ -39,12 +45,14 @@ ELSEWHERE = frozenset(
 def recognise(row: Row) -> bool:
     """Whether a row is a request of the log, or a feedback about one."""
     asked = "messages" in row and bool({"answer", "answers"} & row.keys())
-    told = "id" in row and bool(set(SIGNALS) & row.keys())
-    return asked or (told and not ELSEWHERE & row.keys())
+    told = "id" in row and bool({*SIGNALS, "comment"} & row.keys())
+    return asked or "event" in row or (told and not ELSEWHERE & row.keys())
 
 
 def read(row: Row, origin: Origin) -> Iterator[Found]:
-    """The interaction of a request, or the signals of a feedback."""
+    """The interaction of a request, or the signals of a feedback; nothing of an event."""
+    if "event" in row:
+        return
     id_ = text_id(row.get("id"))
     if id_ is None:
         raise DataError("the row has no `id`", where=str(origin),
@@ -65,6 +73,7 @@ def read(row: Row, origin: Origin) -> Iterator[Found]:
         time=time_of(row.get("time")),
         signals=tuple(_signals(row, origin)),
         session=text_id(row.get("session")),
+        plain=row.get("plain") is True,
         columns={"tools": row["tools"]} if row.get("tools") else {},
     )
 
@@ -72,19 +81,16 @@ def read(row: Row, origin: Origin) -> Iterator[Found]:
 def _signals(row: Row, origin: Origin) -> Iterator[Signal]:
     time = time_of(row.get("time"))
     by = text_id(row.get("by"))
+    index = _place(row, "index", origin) if row.get("index") is not None else -1
     if row.get("label") is not None:
         if not isinstance(row["label"], bool):
             raise DataError(f"`label` is {what(row['label'])}", where=str(origin),
                             fix="use true or false", kind="label")  # fmt: skip
-        yield Signal("thumb", "label", row["label"], origin, time=time, by=by)
+        yield Signal("thumb", "label", row["label"], origin, answer=index, time=time, by=by)
     if row.get("edit") is not None:
-        yield Signal("edit", "edit", row["edit"], origin, time=time, by=by)
+        yield Signal("edit", "edit", row["edit"], origin, answer=index, time=time, by=by)
     if row.get("choice") is not None:
-        place = row["choice"]
-        if isinstance(place, bool) or not isinstance(place, int) or place < 0:
-            raise DataError(f"`choice` is {what(place)}", where=str(origin),
-                            fix="write the place of the chosen answer, from 0",
-                            kind="choice")  # fmt: skip
+        place = _place(row, "choice", origin)
         yield Signal("choice", "choice", True, origin, answer=place, time=time, by=by)
     if row.get("regenerated") is not None:
         earlier = text_id(row["regenerated"])
@@ -94,4 +100,16 @@ def _signals(row: Row, origin: Origin) -> Iterator[Signal]:
                             kind="regenerated")  # fmt: skip
         yield Signal("regenerated", "regenerated", earlier, origin, time=time, by=by)
     if row.get("score") is not None:
-        yield mark(str(row.get("name") or "score"), row["score"], origin, time=time, by=by)
+        name = str(row.get("name") or "score")
+        told = mark(name, row["score"], origin, label=row.get("score_label"), time=time, by=by)
+        yield replace(told, answer=index)
+
+
+def _place(row: Row, name: str, origin: Origin) -> int:
+    """The place of one of several answers."""
+    place = row[name]
+    if isinstance(place, bool) or not isinstance(place, int) or place < 0:
+        raise DataError(f"`{name}` is {what(place)}", where=str(origin),
+                        fix="write the place of the answer that is meant, from 0",
+                        kind=name)  # fmt: skip
+    return place

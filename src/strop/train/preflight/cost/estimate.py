@@ -122,6 +122,9 @@ def _changes(recipe: Recipe) -> Iterator[tuple[str, Recipe]]:
         yield "model.gradient_checkpointing: true", _model(recipe, gradient_checkpointing=True)
     if recipe.optim.optimizer == "muon":
         return
+    if recipe.optim.optimizer == "adamw" and recipe.run.distributed.shard == "none":
+        optim = recipe.optim.model_copy(update={"optimizer": "adamw_8bit"})
+        yield "optim.optimizer: adamw_8bit", recipe.model_copy(update={"optim": optim})
     lora = model.lora or LoraRecipe()
     rank = f"model.lora: {{rank: {lora.rank}}}"
     if model.lora is None:

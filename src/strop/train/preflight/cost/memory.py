@@ -25,6 +25,8 @@ from strop.model.ways import BLOCKS
 from strop.recipe.train.methods import Recipe, method_of
 from strop.recipe.train.model import LoraRecipe, ModelRecipe
 from strop.recipe.train.online import OnlineRecipe
+from strop.recipe.train.run import OptimRecipe
+from strop.train.loop.eight_bit import BYTES
 from strop.train.methods.table import compares_with_reference
 from strop.train.preflight.cost.shape import Shape, shape_of
 from strop.train.preflight.cost.workload import Workload
@@ -37,15 +39,17 @@ scales (Dettmers et al. 2023, arXiv 2305.14314, section 3)."""
 LOGIT_BYTES = {"float32": 4, "bfloat16": 6}
 """A logit of one chunk: its probability, and later its gradient, stand in its own place; where
 the arithmetic is bfloat16, beside it."""
-HOLES, ADAPTER_HOLES, QUANTIZED_HOLES = 0.85, 1.3, 2.0
-"""Freed activations whose place the C library keeps and nothing else fits into, as a share of all
-activations, where a whole model is trained, with an adapter, and with one over 4-bit weights: each
-is measured on a CPU and tried on other runs (docs/estimate.md)."""
+HOLES, ADAPTER_HOLES, QUANTIZED_HOLES = 0.85, 1.2, 1.9
+"""Places of freed buffers that the C library keeps and nothing else fits into. With an adapter, and
+with one over 4-bit weights, as a share of the activations; where a whole model is trained, of what
+the gradients displace (`_gaps`). Measured on a CPU (docs/estimate.md)."""
 SAMPLED_COPIES = 4
 """Logits, scaled logits, probabilities and draws, of the rows that are sampled."""
-CONTEXT = {"cpu": 0, "cuda": round(1.2 * 2**30)}
-"""What the driver, its libraries' work spaces and the allocator's rounding take on a device: by so
-much a public table exceeds the sum of all other parts (docs/estimate.md)."""
+CONTEXT = {"cpu": round(0.05 * 2**30), "cuda": round(1.2 * 2**30)}
+"""On a CPU pages of libraries that training is the first to touch: 46 to 59 MiB were seen beside
+what the C library had given out or kept. On a GPU what the driver, its libraries' work spaces and
+the allocator's rounding take: by so much a public table exceeds the sum of all other parts
+(docs/estimate.md)."""
 
 WORDS = 64
 """Of a network whose layers alone are looked at."""
@@ -58,7 +62,7 @@ NARROW = 512
 Device = Literal["cpu", "cuda"]
 
 DIVIDED = frozenset({"weights", "adapter", "copies", "gradients", "moments", "reference",
-                     "tied gradient", "critic", "critic moments"})  # fmt: skip
+                     "head gradients", "critic", "critic moments"})  # fmt: skip
 """Parts that GPUs which train together can divide; of the others each has its own."""
 
 
@@ -124,47 +128,62 @@ def memory_of(
     critic = critic_of(recipe, config)
     always = {
         **held,
-        "moments": 2 * FLOAT * trained,
+        "moments": _moments(recipe.optim, trained, _embedded(shape, model)),
         "reference": _reference(recipe, trained),
         "context": CONTEXT[device],
-        **({} if critic is None else _held_critic(critic)),
+        **({} if critic is None else _held_critic(critic, recipe.optim)),
     }
     read = min(tokens, workload.supervised)
-    learning = {
-        **_learning(trained, tokens * kept, model, device),
-        "logits": 0 if method.scalar_head else _logits(shape, model, read),
-        "tied gradient": FLOAT * shape.vocabulary * shape.hidden * (shape.tied and not model.lora),
-    }
+    head = {} if method.scalar_head else _head(shape, model, read)
     sampling = {} if workload.answers == 0 else _sampling(shape, model, workload, device)
+    learning = _learning(trained, tokens * kept, head)
     values = {} if critic is None else _learning(
-        critic.trained, tokens * _kept(critic.config, critic.model), critic.model, device
+        critic.trained, tokens * _kept(critic.config, critic.model), {}
     )  # fmt: skip
+    if device == "cpu":
+        learning["heap gaps"] = _gaps(model, learning, sampling)
+        if critic is not None:
+            values["heap gaps"] = _gaps(critic.model, values, sampling)
     largest = max(learning, values, sampling, key=lambda parts: sum(parts.values()))
     return Memory({name: size for name, size in (always | largest).items() if size}, tokens, kept)
 
 
-def _learning(trained: int, activations: int, model: ModelRecipe, device: Device) -> dict[str, int]:
+def _learning(trained: int, activations: int, head: Mapping[str, int]) -> dict[str, int]:
     """What a backward holds. Policy and critic are updated one after the other, and gradients are
     dropped after each update."""
-    return {
-        "gradients": FLOAT * trained,
-        "activations": activations,
-        "heap gaps": round(_holes(model) * activations) if device == "cpu" else 0,
-    }
+    return {"gradients": FLOAT * trained, "activations": activations, **head}
 
 
-def _holes(model: ModelRecipe) -> float:
-    """By what is trained, as it was measured. The likely cause, not proven: adapters free more
-    buffers between those that are kept, and 4-bit layers their weights as they were read, too."""
-    if model.quantize is not None:
-        return QUANTIZED_HOLES
-    return HOLES if model.lora is None else ADAPTER_HOLES
+def _gaps(model: ModelRecipe, learning: Mapping[str, int], sampling: Mapping[str, int]) -> int:
+    """Of a whole model: gradients come into being one by one where activations were freed, and the
+    next forward's activations do not fit between them, so as much is displaced as there are
+    gradients, at most all activations; and what sampling held has other sizes again. A rule that
+    meets what was measured; its cause is not proven (docs/estimate.md)."""
+    activations = learning["activations"]
+    if model.lora is not None:
+        share = ADAPTER_HOLES if model.quantize is None else QUANTIZED_HOLES
+        return round(share * activations)
+    displaced = min(activations, learning["gradients"] + learning.get("head gradients", 0))
+    return round(HOLES * (displaced + sum(sampling.values())))
 
 
-def _held_critic(critic: Critic) -> dict[str, int]:
+def _held_critic(critic: Critic, optim: OptimRecipe) -> dict[str, int]:
     """Its weights (with an adapter and copies) and moments, which stand beside the policy's."""
     parts = _weights(critic.weights, critic.shape.linear, critic.model, critic.trained)
-    return {"critic": sum(parts.values()), "critic moments": 2 * FLOAT * critic.trained}
+    moments = _moments(optim, critic.trained, _embedded(critic.shape, critic.model))
+    return {"critic": sum(parts.values()), "critic moments": moments}
+
+
+def _moments(optim: OptimRecipe, trained: int, embedded: int) -> int:
+    """AdamW's two moments; those that are kept in 8 bits are all but the embeddings'."""
+    if optim.optimizer != "adamw_8bit":
+        return 2 * FLOAT * trained
+    return round(BYTES * (trained - embedded)) + 2 * FLOAT * embedded
+
+
+def _embedded(shape: Shape, model: ModelRecipe) -> int:
+    """Trained numbers of the embeddings."""
+    return 0 if model.lora else shape.vocabulary * shape.hidden
 
 
 def _trained(shape: Shape, lora: LoraRecipe | None) -> int:
@@ -262,9 +281,20 @@ def reads_reference(recipe: Recipe) -> bool:
     return method_of(recipe).reference
 
 
-def _logits(shape: Shape, model: ModelRecipe, supervised: int) -> int:
-    """Of one chunk of supervised positions."""
-    return LOGIT_BYTES[model.dtype] * min(CHUNK_ELEMENTS, supervised * shape.vocabulary)
+def _head(shape: Shape, model: ModelRecipe, supervised: int) -> dict[str, int]:
+    """Of the largest moment of the head's backward, beside `gradients`. A chunk's logits are there
+    while the gradient of the head from that chunk is computed; the sum with that of the chunks
+    before it is a third matrix, and by then the logits are gone. One chunk has nothing to be added
+    to but, in a tied head, the embedding's gradient later on."""
+    logits = LOGIT_BYTES[model.dtype] * min(CHUNK_ELEMENTS, supervised * shape.vocabulary)
+    if model.lora is not None:
+        return {"logits": logits}
+    matrix = FLOAT * shape.vocabulary * shape.hidden
+    if supervised * shape.vocabulary <= CHUNK_ELEMENTS:
+        return {"logits": logits, "head gradients": matrix * shape.tied}
+    if logits > matrix:
+        return {"logits": logits, "head gradients": 2 * matrix}
+    return {"head gradients": 3 * matrix}
 
 
 def _sampling(

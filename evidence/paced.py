@@ -1,0 +1,238 @@
+"""The planner's step times against runs beside engines that wait, and with updates that wait.
+
+    python evidence/paced.py WORLD --out DIR [--at-once 3]
+
+WORLD is a folder of `evidence/runs.py` (its SFT model in runs/sft/final). An engine is a second
+process whose answers wait, and an update sleeps after the optimizer's step, so that waits are most
+of a step and runs can be made beside each other. Three kinds of engines:
+
+- `turns`: one answer after the other, so a batch takes as long whatever else is on its way (an
+  engine that is bound by its operations);
+- `uneven`: the same, but batches and updates take 0.4 to 1.6 times as long as usual;
+- `rounds`: every answer takes its tokens times a fixed time, however many there are (an engine
+  that is bound by reading its weights).
+
+Each is run in turn, and with a staleness of 1 and of 2. The planner is given the times of the run
+in turn alone, as `strop estimate --split --measured` is. Finished runs are not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from asynchronous import STANDING, recipe_of
+from fastapi import FastAPI, Request, Response
+from split import asynchronous, synchronous
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from strop.engines.server.app import engine_app
+from strop.engines.server.held import Held
+from strop.engines.server.listen import answer_on, listening
+from strop.recipe.loading.load import load_recipe
+from strop.train.preflight.cost.period import generation, queued
+from strop.train.run import train
+from strop.train.rundir.directory import is_finished
+
+Recipe = dict[str, Any]
+Ready = Callable[[float, int], float]
+"""When an answer of so many tokens is given that was asked for at a time (both in seconds)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """`Case("turns", 8.0, 8.0)`: seconds that a step's answers and its update are to wait. Answers
+    of `rounds` have about `TOKENS` tokens."""
+
+    kind: str
+    engine: float
+    update: float
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind}-{self.engine:g}-{self.update:g}"
+
+
+CASES = (Case("turns", 8.0, 8.0), Case("turns", 4.0, 12.0), Case("turns", 12.0, 4.0),
+         Case("uneven", 8.0, 8.0), Case("rounds", 12.0, 6.0))  # fmt: skip
+STALENESS = (0, 1, 2)
+PROMPTS, GROUP, TOKENS = 8, 4, 24
+STEPS, FIRST = 14, 5
+"""Steps of a run, and how many are not counted: the first ones fill the queue. Nor are the last,
+as many as may be ahead: nothing more is asked for."""
+
+
+def spread(step: int, of: str) -> float:
+    """By how much a batch or an update of `uneven` is longer than usual."""
+    return random.Random(f"{of} {step}").uniform(0.4, 1.6)
+
+
+def in_turns(seconds: float, *, even: bool) -> Ready:
+    turn, given, batch = 0.0, 0, PROMPTS * GROUP
+
+    def ready(asked: float, _: int) -> float:
+        nonlocal turn, given
+        factor = 1.0 if even else spread(given // batch, "engine")
+        turn, given = max(turn, asked) + factor * seconds / batch, given + 1
+        return turn
+
+    return ready
+
+
+def in_rounds(seconds: float) -> Ready:
+    return lambda asked, tokens: asked + tokens * seconds / TOKENS
+
+
+def ready_of(case: Case) -> Ready:
+    if case.kind == "rounds":
+        return in_rounds(case.engine)
+    return in_turns(case.engine, even=case.kind == "turns")
+
+
+def waiting(held: Held, ready: Ready) -> FastAPI:
+    """The server's routes; an answer is kept back until it is ready, what is scored is not."""
+    app = engine_app(held)
+
+    @app.middleware("http")
+    async def wait(request: Request, call_next: Any) -> Response:
+        asked = time.monotonic()
+        if request.url.path != "/inference/v1/generate":
+            answer: Response = await call_next(request)
+            return answer
+        scores = (await request.json())["sampling_params"].get("prompt_logprobs") is not None
+        given = await call_next(request)
+        content = b"".join([part async for part in given.body_iterator])
+        if given.status_code == 200 and not scores:
+            tokens = len(json.loads(content)["choices"][0]["token_ids"])
+            await asyncio.sleep(ready(asked, tokens) - time.monotonic())
+        return Response(content, given.status_code, dict(given.headers))
+
+    return app
+
+
+def serve(model: str, case: Case) -> None:
+    socket = listening("127.0.0.1", 0)
+    address = f"http://127.0.0.1:{socket.getsockname()[1]}"
+    answer_on(socket, waiting(Held(model), ready_of(case)), lambda: print(address, flush=True))
+
+
+@contextmanager
+def server(model: Path, case: Case) -> Iterator[str]:
+    command = [sys.executable, __file__, "--serve", case.name, str(model)]
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert running.stdout is not None
+    try:
+        yield running.stdout.readline().strip()
+    finally:
+        running.terminate()
+        running.wait()
+
+
+def run(case: Case, staleness: int, world: Path, output: Path) -> None:
+    """One run, in a process of its own: its updates sleep."""
+    updates = 0
+
+    def sleep(*_: Any) -> None:
+        nonlocal updates
+        time.sleep(case.update * (spread(updates, "update") if case.kind == "uneven" else 1.0))
+        updates += 1
+
+    register_optimizer_step_post_hook(sleep)
+    recipe = recipe_of(world, output)
+    recipe["optim"]["learning_rate"] = STANDING
+    recipe["run"] = {"steps": STEPS, "batch_size": PROMPTS}
+    ahead = {"kind": "async", "max_staleness": staleness}
+    with server(world / "runs/sft/final", case) as url:
+        recipe["rollout"] |= {
+            "group_size": GROUP, "engine": {"kind": "vllm", "url": url, "at_once": 256},
+            "source": ahead if staleness else {"kind": "synchronous"},
+        }  # fmt: skip
+        train(load_recipe(recipe), overwrite=True)
+
+
+def predicted(kind: str, sampled: Sequence[float], trained: Sequence[float], ahead: int) -> float:
+    """Seconds a step that the planner finds for batches and updates that take so long, with so much
+    staleness."""
+    sampling, training = fmean(sampled), fmean(trained)
+
+    def batch(overlap: float) -> float:
+        return sampling / overlap if kind == "rounds" else sampling
+
+    seconds = generation(batch, training, ahead)
+    scaled = [one * seconds / sampling for one in sampled]
+    steps = min(len(scaled), len(trained))
+    return queued(scaled[:steps], trained[:steps], ahead).seconds
+
+
+def table(out: Path) -> list[str]:
+    """Beside what the planner finds from the run in turn alone: the same with the training times
+    of the asynchronous run, which shares the machine with its own sampling and with others."""
+    lines = [
+        "| engine | sampling, s | training, s | the same beside sampling | staleness | measured | "
+        "predicted | with training beside sampling |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for case, staleness in product(CASES, STALENESS[1:]):
+        before = synchronous(out / f"{case.name}-0").counted(FIRST, STEPS)
+        after = asynchronous(out / f"{case.name}-{staleness}").counted(FIRST, STEPS - staleness)
+        whole = fmean(before.step)
+        measured = whole / fmean(after.step)
+        found = (whole / predicted(case.kind, before.generate, trained, staleness)
+                 for trained in (before.update, after.update))  # fmt: skip
+        said = " | ".join(f"{one:.2f} ({one / measured - 1:+.0%})" for one in found)
+        lines.append(
+            f"| {case.kind} | {fmean(before.generate):.1f} | {fmean(before.update):.1f} | "
+            f"{fmean(after.update):.1f} | {staleness} | {measured:.2f} | {said} |"
+        )
+    return lines
+
+
+def named(name: str) -> Case:
+    return next(case for case in CASES if case.name == name)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("world", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("paced"))
+    parser.add_argument("--at-once", type=int, default=3, help="runs beside each other")
+    parser.add_argument("--serve", metavar="CASE", help="be the engine of a case")
+    parser.add_argument("--one", nargs=2, metavar=("CASE", "STALENESS"), help="make one run")
+    given = parser.parse_args()
+    world, out = given.world.resolve(), given.out.resolve()
+    if given.serve:
+        serve(str(given.world), named(given.serve))
+        return
+    if given.one:
+        name, staleness = given.one
+        run(named(name), int(staleness), world, out / f"{name}-{staleness}")
+        return
+
+    def make(made: tuple[Case, int]) -> None:
+        case, staleness = made
+        if not is_finished(out / f"{case.name}-{staleness}"):
+            subprocess.run([sys.executable, __file__, str(world), "--out", str(out),
+                            "--one", case.name, str(staleness)], check=True)  # fmt: skip
+
+    with ThreadPoolExecutor(given.at_once) as runs:
+        list(runs.map(make, product(CASES, STALENESS)))
+    print("\n".join(table(out)))
+
+
+if __name__ == "__main__":
+    main()

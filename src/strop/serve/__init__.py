@@ -1,0 +1,1 @@
+"""Serves models to applications, and listens to what their users say."""

@@ -1,0 +1,1 @@
+"""A new version on trial: who gets it, what is said of it, when it is taken back."""

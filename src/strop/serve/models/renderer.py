@@ -1,0 +1,44 @@
+"""Prompts as a model reads them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from strop.engines.engine import PromptedTask
+from strop.text.chat.template import Tools
+from strop.text.encode import Encoder
+from strop.text.render import opening, prompt_of
+from strop.types import Origin, Task, Text
+
+REMEMBERED = 1 << 22
+"""Characters of prompts that are kept rendered; then all are forgotten."""
+
+ASKED = Origin("request", 0)
+
+
+class Renderer:
+    """Writes prompts with one tokenizer. Raises `TextError` for messages that its chat template
+    cannot write, or where it has none."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self._encoder = Encoder(tokenizer)
+        self._held = 0
+
+    @property
+    def has_template(self) -> bool:
+        return self.tokenizer.chat_template is not None
+
+    def prompted(self, prompt: Text, tools: Tools = None) -> PromptedTask:
+        """A text or messages with their ids, and what they open of the answer."""
+        self._held += len(str(prompt))
+        if self._held > REMEMBERED:
+            self._encoder, self._held = Encoder(self.tokenizer), 0
+        columns = {"tools": tools} if tools else {}
+        task = Task(prompt, columns, ASKED)
+        ids = prompt_of(self._encoder, task)
+        return PromptedTask(task, ids, opening(self.tokenizer, prompt, ids))
+
+    def of_ids(self, ids: tuple[int, ...]) -> PromptedTask:
+        """A prompt that came as ids."""
+        return PromptedTask(Task("", {}, ASKED), ids)

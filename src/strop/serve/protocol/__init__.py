@@ -1,0 +1,1 @@
+"""OpenAI's requests and answers, with strop's additions."""

@@ -1,0 +1,1 @@
+"""What was asked, answered and said of it, kept on the disk."""

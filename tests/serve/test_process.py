@@ -1,0 +1,106 @@
+"""`strop serve` as a process: told to end, killed, started where it cannot."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from typer.testing import CliRunner
+
+from strop.cli.app import app
+from tests.support.serving import USER, rows
+
+
+@contextmanager
+def process(folder: Path, model: Path, *more: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """The process and its address."""
+    command = [sys.executable, "-m", "strop", "serve", f"m={model}", "--port", "0", "--json",
+               "--traffic", str(folder), *more]  # fmt: skip
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert run.stdout is not None
+    try:
+        yield run, str(json.loads(run.stdout.readline())["url"])
+    finally:
+        run.kill()
+        run.communicate()
+
+
+def asked(**more: Any) -> dict[str, Any]:
+    return {"messages": [USER], "max_tokens": 4, **more}
+
+
+def test_what_was_acknowledged_outlives_a_kill_and_what_is_under_way_a_sigterm(
+    model_folder: Path, tmp_path: Path
+) -> None:
+    with process(tmp_path, model_folder) as (run, url):
+        said = httpx.post(f"{url}/v1/chat/completions", json=asked(), timeout=60).json()
+        told = {"id": said["id"], "thumb": "up"}
+        assert httpx.post(f"{url}/v1/feedback", json=told).status_code == 200
+        run.kill()
+        run.wait()
+    assert [row["label"] for row in rows(tmp_path) if "label" in row] == [True]
+    with process(tmp_path, model_folder) as (run, url):
+        again = httpx.post(f"{url}/v1/feedback", json=told).json()
+        assert again["repeated"] is True
+        answers: list[int] = []
+
+        def ask() -> None:
+            body = asked(max_tokens=110, n=16)
+            answers.append(httpx.post(f"{url}/v1/chat/completions", json=body,
+                                      timeout=60).status_code)  # fmt: skip
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        for _ in range(500):
+            if "strop_requests_running 1.0" in httpx.get(f"{url}/metrics").text or answers:
+                break
+            threading.Event().wait(0.01)
+        run.send_signal(signal.SIGTERM)
+        thread.join()
+        assert answers == [200]
+        assert run.wait(30) in (0, 143)
+    assert [row["label"] for row in rows(tmp_path) if "label" in row] == [True]
+
+
+def refused(*arguments: str) -> str:
+    found = CliRunner().invoke(app, ["serve", *arguments])
+    assert found.exit_code != 0
+    return str(found.exception)
+
+
+def test_mistakes_are_told_before_anything_is_loaded(model_folder: Path, tmp_path: Path) -> None:
+    assert "no registry is given" in refused("support")
+    assert "port" in refused("--port", "70000", str(model_folder))
+    assert "models" in refused()
+    assert "token" in refused(str(model_folder), "--host", "0.0.0.0")
+    config = tmp_path / "serve.yaml"
+    config.write_text("models: [{name: a, path: x}]\ncanry: {}\n")
+    said = refused("--config", str(config))
+    assert "serve.yaml:2" in said
+    assert "canary" in said
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert f"port {port}" in refused(str(model_folder), "--port", port)
+
+
+def test_two_servers_do_not_share_a_log(model_folder: Path, tmp_path: Path) -> None:
+    with process(tmp_path, model_folder):
+        said = refused(str(model_folder), "--port", "0", "--traffic", str(tmp_path))
+        assert "another run works in this folder" in said
+
+
+@pytest.mark.parametrize("arguments", [["--json"], []])
+def test_a_dry_run_says_what_would_be_served(model_folder: Path, arguments: list[str]) -> None:
+    found = CliRunner().invoke(app, ["serve", f"m={model_folder}", "--dry-run", *arguments])
+    assert found.exit_code == 0
+    assert "m" in found.output

@@ -34,4 +34,5 @@ def test_users_are_heard_and_a_worse_version_takes_itself_back(tmp_path: Path) -
          str(tmp_path / "loop" / "registry.db")],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert len(json.loads(listed.stdout)) == 2  # the first model, and the one that was promoted
+    promoted = [event["entry"] for event in json.loads(listed.stdout)["events"]]
+    assert len(set(promoted)) == len(promoted) == 2  # the first model, and what was heard

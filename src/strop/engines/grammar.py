@@ -41,13 +41,14 @@ FORMATS = frozenset({"date", "time", "date-time", "email", "uuid"})
 @dataclass(frozen=True, slots=True)
 class Grammar:
     """`Grammar("json_object")`, or `Grammar("json_schema", '{"type": "integer"}')`: a JSON schema
-    as JSON text.
+    as JSON text; or `Grammar("call", '[{"before": "<tool_call>", "schema": {...}, "after":
+    "</tool_call>"}]')`: one of several texts, JSON of a schema with fixed text around it.
 
     Answers of a schema have the properties that it names, in its order, and no others unless it
     says `additionalProperties`.
     """
 
-    kind: Literal["json_object", "json_schema"]
+    kind: Literal["json_object", "json_schema", "call"]
     schema: str = ""
 
 

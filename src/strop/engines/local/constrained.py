@@ -5,8 +5,9 @@ xgrammar is an extra, imported when the first grammar is used.
 
 from __future__ import annotations
 
+import json
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -20,6 +21,9 @@ COMPILED_BYTES = 2**28
 
 SPACES = 32
 """White space between two parts of JSON at most: a weak model might write nothing else."""
+
+SPACES_OF_CALLS = 2
+"""The same in a call of a tool, which templates write on one line."""
 
 NEVER = frozenset(range(32)) - frozenset(b"\r\n")
 """Bytes that JSON can do without, and that xgrammar 0.2.9 lets into strings of bounded length,
@@ -65,16 +69,12 @@ class Grammars:
         Raises `UsageError` where xgrammar is missing or cannot read the tokenizer, and for a schema
         that is none or that it cannot enforce.
         """
-        any_object = grammar.kind == "json_object"
-        if not any_object:
+        if grammar.kind == "json_schema":
             expect_enforced(grammar.schema)
         with self._lock:
             compiler = self._compiler
             try:
-                compiled = compiler.compile_json_schema(
-                    ANY_OBJECT if any_object else grammar.schema,
-                    strict_mode=not any_object, max_whitespace_cnt=SPACES,
-                )  # fmt: skip
+                compiled = _compiled(compiler, grammar)
             except RuntimeError as error:
                 said = str(error).strip().splitlines()[0].partition(": ")[2]
                 raise UsageError(f"no answer can be of this schema: {said}",
@@ -103,6 +103,25 @@ class Grammars:
                 f"xgrammar cannot read this tokenizer: {str(error).splitlines()[0]}",
                 fix="ask without response_format",
             ) from None
+
+
+def _compiled(compiler: Any, grammar: Grammar) -> Any:
+    if grammar.kind == "call":
+        forms = json.loads(grammar.schema)
+        return compiler.compile_grammar(_xgrammar().Grammar.union(*map(_form, forms)))
+    any_object = grammar.kind == "json_object"
+    return compiler.compile_json_schema(
+        ANY_OBJECT if any_object else grammar.schema,
+        strict_mode=not any_object, max_whitespace_cnt=SPACES,
+    )  # fmt: skip
+
+
+def _form(form: Mapping[str, Any]) -> Any:
+    """JSON of a schema between two texts."""
+    own = _xgrammar().Grammar
+    schema = own.from_json_schema(json.dumps(form["schema"]), max_whitespace_cnt=SPACES_OF_CALLS)
+    texts = [own.from_ebnf(f"root ::= {json.dumps(form[name])}") for name in ("before", "after")]
+    return own.concat(texts[0], schema, texts[1])
 
 
 def _xgrammar() -> Any:

@@ -24,7 +24,7 @@ from strop.serve.protocol.bodies import Chat, Completions, Drawing
 from strop.serve.routes.callers import caller_of, while_there
 from strop.serve.routes.kept import keep
 from strop.serve.service import Service
-from strop.serve.tools import expect_tools, tools_for
+from strop.serve.tools import expect_tools, forced, tools_for
 from strop.types import Text
 
 
@@ -142,6 +142,8 @@ async def _asked(
     prompted = replace(prompted, salt=caller.name)
     sampling = sampling_of(body, longest, version, len(prompted.prompt_ids),
                            service.recipe.limits, top)  # fmt: skip
+    call = forced(version, body)
+    sampling = sampling if call is None else replace(sampling, grammar=call)
     kind = "chatcmpl" if isinstance(prompt, list) else "cmpl"
     return Exchange(
         new_id(kind), caller, session, model, version, arm, _words(prompt), tools, prompted,

@@ -22,6 +22,7 @@ from strop.rewards.compose import Reward
 from strop.serve.access import Doors
 from strop.serve.app import serve_app
 from strop.serve.limits import Turnstile
+from strop.serve.models.holder import holding
 from strop.serve.models.lineup import Lineup
 from strop.serve.models.places import Places
 from strop.serve.service import Service
@@ -76,7 +77,8 @@ def serving(recipe: ServeRecipe) -> Iterator[Serving]:
         traffic = None if recipe.traffic is None else TrafficLog(recipe.traffic)
         rewards = {name: Reward(parts) for name, parts in recipe.rewards.items()}
         service = Service(recipe, Doors(recipe.tokens), Turnstile(recipe.limits),
-                          Places(recipe.registry), Lineup(), traffic, rewards)  # fmt: skip
+                          Places(recipe.registry), Lineup(holding(recipe.engine)), traffic,
+                          rewards)  # fmt: skip
         try:
             await service.open()
             following = asyncio.create_task(service.follow())

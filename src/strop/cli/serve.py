@@ -30,6 +30,10 @@ def serve(
     traffic: Annotated[
         Path | None, typer.Option(help="Folder that keeps requests, answers and feedback.")
     ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="A vLLM started with the same model draws the answers."),
+    ] = None,
     follow: Annotated[
         list[str] | None,
         typer.Option(metavar="ENTRY", help="Serve this name and pick up its promotions."),
@@ -55,6 +59,8 @@ def serve(
     if named:
         values["models"] = [*values.get("models", []), *named]
     _put(values, port=port, host=host, registry=registry and str(registry.resolve()))
+    if engine is not None:
+        values["engine"] = {"kind": "vllm", "url": engine}
     if traffic is not None:
         values["traffic"] = {**values.get("traffic", {}), "folder": str(traffic.resolve())}
     recipe = validate(ServeRecipe, _overridden(source, sets))

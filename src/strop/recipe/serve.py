@@ -111,6 +111,22 @@ class ShadowRecipe(Strict):
     rewards: Name | None = None
 
 
+class EngineRecipe(Strict):
+    """Who draws the answers: this process (`local`), or a `vllm` or `sglang` at `url` that was
+    started with the same model; it is asked `at_once` requests at a time, `seconds` for each."""
+
+    kind: Literal["local", "vllm", "sglang"] = "local"
+    url: str | None = None
+    at_once: int = Field(64, ge=1)
+    seconds: float = Field(300.0, gt=0)
+
+    @model_validator(mode="after")
+    def _url_is_read(self) -> Self:
+        if (self.kind == "local") != (self.url is None):
+            raise ValueError("`url` goes with kind vllm or sglang, and those need it")
+        return self
+
+
 class ServedModel(Strict):
     """`{name: support, path: runs/dpo/final}`, or `{name: support, entry: support}` of the
     registry; with `follow` the name's promotions and rollbacks are picked up."""
@@ -136,6 +152,7 @@ class ServeRecipe(Strict):
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65_535)
     registry: LocalPath | None = None
+    engine: EngineRecipe = EngineRecipe()
     follow_seconds: float = Field(5.0, gt=0)
     tokens: list[TokenRecipe] = Field(default_factory=list)
     limits: LimitsRecipe = LimitsRecipe()

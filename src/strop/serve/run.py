@@ -16,6 +16,7 @@ from strop.rewards.compose import Reward
 from strop.serve.access import Doors
 from strop.serve.app import serve_app
 from strop.serve.limits import Turnstile
+from strop.serve.models.holder import holding
 from strop.serve.models.lineup import Lineup
 from strop.serve.models.places import Places
 from strop.serve.service import Service
@@ -41,7 +42,7 @@ def serve(recipe: ServeRecipe, tell: Callable[[str], None]) -> None:
 
         async def run() -> None:
             service = Service(recipe, doors, Turnstile(recipe.limits), Places(recipe.registry),
-                              Lineup(), traffic, rewards)  # fmt: skip
+                              Lineup(holding(recipe.engine)), traffic, rewards)  # fmt: skip
             following = None
             try:
                 await service.open()

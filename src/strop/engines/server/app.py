@@ -16,13 +16,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from strop.engines import engine as asked
 from strop.engines.broadcast import BACKEND
 from strop.engines.draws import DrawKey
-from strop.engines.endings import stop_ids
 from strop.engines.routes import routes_text
 from strop.engines.server.held import Held
 from strop.engines.server.lanes import Answered
 from strop.engines.server.receive import add_transfer
 from strop.errors import StropError, UsageError
-from strop.model.logprobs import bare
 from strop.types import Completion, Origin, Task
 
 Ids = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
@@ -126,7 +124,7 @@ def engine_app(held: Held) -> FastAPI:
 
 def _add_answers(app: FastAPI, held: Held, going: asyncio.Event) -> None:
     tokenizer = held.policy.tokenizer
-    ends = stop_ids(bare(held.policy.model), tokenizer)
+    ends = held.ends
 
     def adapter_of(model: str | None) -> str | None:
         return None if model in (None, held.path) else model

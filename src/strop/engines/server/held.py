@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from strop.engines.broadcast import Form, forms_of
+from strop.engines.endings import stop_ids
 from strop.engines.engine import Request
 from strop.engines.local.engine import LocalEngine
 from strop.engines.server.lanes import Answered, Lanes, Progress, Stream, Wanted, fail
@@ -67,6 +68,7 @@ class Held:
         if routes:
             expect_routers(bare(self.policy.model), where=path)
         self.context = positions_of(bare(self.policy.model).config)
+        self.ends = stop_ids(bare(self.policy.model), self.policy.tokenizer)
         self._vocabulary = int(bare(self.policy.model).get_input_embeddings().weight.shape[0])
         self.adapters: dict[str, str] = {}
         self._loaded = 0  # so many adapters were

@@ -12,10 +12,11 @@ from pathlib import Path
 from strop.engines.server.held import Held
 from strop.files import SHORT, sha256_hex
 from strop.serve.errors import RefusedError
+from strop.serve.models.holder import Holder
 from strop.serve.models.places import Place
 from strop.serve.models.version import Version, base_of, label_of, opened
 
-Opener = Callable[[str], Held]
+Opener = Callable[[str], Holder]
 
 
 class Lineup:
@@ -29,7 +30,7 @@ class Lineup:
         self._hold = hold
         self._names: dict[str, Version] = {}
         self._using: Counter[Version] = Counter()
-        self._bases: dict[str, Held] = {}
+        self._bases: dict[str, Holder] = {}
 
     @property
     def names(self) -> dict[str, Version]:

@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from strop.engines.endings import stop_ids
-from strop.engines.server.held import Held
 from strop.errors import ModelError
 from strop.model.adapters import adapter_base, is_adapter_folder
 from strop.model.load import load_tokenizer, stops_of, weights_hash
-from strop.model.logprobs import bare
+from strop.serve.models.holder import Holder
 from strop.serve.models.places import Place
 from strop.serve.models.renderer import Renderer
 from strop.serve.models.selftest import expect_parity
@@ -28,7 +26,7 @@ class Version:
 
     label: str
     place: Place
-    held: Held
+    held: Holder
     adapter: str | None
     renderer: Renderer
     ends: frozenset[int]
@@ -65,10 +63,10 @@ def base_of(place: Place) -> str | None:
     return base
 
 
-def opened(place: Place, name: str, held: Held, adapter: str | None) -> Version:
+def opened(place: Place, name: str, held: Holder, adapter: str | None) -> Version:
     """A version of what was loaded. Raises `ModelError` where it would not end as trained."""
     tokenizer = load_tokenizer(place.folder)
-    ends = stop_ids(bare(held.policy.model), held.policy.tokenizer)
+    ends = held.ends
     if adapter is not None:
         _expect_ends(place.folder, tokenizer, ends)
     renderer = Renderer(tokenizer)

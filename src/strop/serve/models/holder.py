@@ -1,0 +1,111 @@
+"""Who holds weights and draws answers: this process, or a server of its own behind this one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Protocol
+
+from strop.engines.endings import stopped, text_of
+from strop.engines.engine import Request
+from strop.engines.served.kinds import KINDS
+from strop.engines.served.server import Server
+from strop.engines.server.held import Held
+from strop.engines.server.lanes import Answered, Progress
+from strop.errors import ModelError, UsageError
+from strop.model.load import load_tokenizer, stops_of, weights_hash
+from strop.recipe.serve import EngineRecipe
+from strop.text.ends import ends_of
+from strop.types import Completion
+
+PROBE = "Solve 2x = 6, and say: how \u00fc do you read <this>?"
+
+
+class Holder(Protocol):
+    """A base model with its adapters; `ends` are the tokens at which its answers end."""
+
+    context: int | None
+    ends: frozenset[int]
+
+    def sample(
+        self,
+        request: Request,
+        adapter: str | None,
+        progress: Callable[[Progress], None] | None = None,
+    ) -> Future[Answered[Completion]]:
+        """An answer; `progress` is told its tokens as they come."""
+
+    def load_adapter(self, name: str, folder: str) -> Future[None]: ...
+
+    def unload_adapter(self, name: str) -> Future[None]: ...
+
+    def close(self) -> None: ...
+
+
+def holding(recipe: EngineRecipe) -> Callable[[str], Holder]:
+    """How a base model's folder becomes a `Holder`."""
+    if recipe.url is None:
+        return Held
+    server = KINDS[recipe.kind].connect(recipe.url, seconds=recipe.seconds)
+    return lambda folder: Behind(folder, server, recipe.at_once)
+
+
+class Behind:
+    """A model that vLLM or SGLang holds, asked over its own protocol; `at_once` requests at a time.
+
+    Its answers come whole, so that a stream is told in one piece. Raises `UsageError` where the
+    server reads text otherwise than the folder's tokenizer, or holds another folder's weights.
+    """
+
+    def __init__(self, folder: str, server: Server, at_once: int) -> None:
+        self._server = server
+        self._tokenizer = load_tokenizer(folder)
+        about = server.about()
+        self.context = about.context
+        self.ends = frozenset({*ends_of(self._tokenizer), *stops_of(folder)})
+        self._threads = ThreadPoolExecutor(at_once, "behind")
+        self._expect_same(folder, about.model)
+
+    def sample(
+        self,
+        request: Request,
+        adapter: str | None,
+        progress: Callable[[Progress], None] | None = None,
+    ) -> Future[Answered[Completion]]:
+        return self._threads.submit(self._sampled, request, adapter, progress)
+
+    def load_adapter(self, name: str, folder: str) -> Future[None]:
+        """The server has to see the folder under the same path."""
+        return self._threads.submit(self._server.load_adapter, name, Path(folder))
+
+    def unload_adapter(self, name: str) -> Future[None]:
+        return self._threads.submit(self._server.unload_adapter, name)
+
+    def close(self) -> None:
+        """The server itself goes on: it was there before."""
+        self._threads.shutdown(cancel_futures=True)
+
+    def _sampled(
+        self,
+        request: Request,
+        adapter: str | None,
+        progress: Callable[[Progress], None] | None,
+    ) -> Answered[Completion]:
+        said = self._server.sample(request, adapter, sorted(self.ends))
+        if progress is not None and said.ids:
+            progress(Progress(said.ids, said.logprobs or (), ()))
+        text = stopped(text_of(self._tokenizer, said.ids, request.sampling), request.sampling)
+        made = Completion.one_turn(said.ids, text, said.logprobs, said.finish)
+        return Answered(made, self._server.url)
+
+    def _expect_same(self, folder: str, named: str) -> None:
+        own: Sequence[int] = self._tokenizer(PROBE).input_ids
+        theirs = self._server.encoded({"prompt": PROBE})
+        if theirs is not None and list(own) != theirs:
+            raise UsageError("the server reads text otherwise than this folder's tokenizer",
+                             where=self._server.url,
+                             fix=f"start it with {folder}")  # fmt: skip
+        if Path(named).is_dir() and weights_hash(named) != weights_hash(folder):
+            raise ModelError(f"the server holds the weights of {named}", where=self._server.url,
+                             fix=f"start it with {folder}")  # fmt: skip

@@ -182,8 +182,8 @@ def test_prompts_and_ends_are_those_of_training(tokenizer: Any) -> None:
         expect_parity(Renderer(tokenizer), frozenset({end + 1}), "m")
 
     class Shifted(Renderer):
-        def prompted(self, prompt: Any, tools: Any = None) -> PromptedTask:
-            made = super().prompted(prompt, tools)
+        def prompted(self, prompt: Any, tools: Any, caller: str) -> PromptedTask:
+            made = super().prompted(prompt, tools, caller)
             return replace(made, prompt_ids=(end, *made.prompt_ids))
 
     with pytest.raises(ModelError, match="not the one that is trained on"):

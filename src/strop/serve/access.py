@@ -35,14 +35,33 @@ class Doors:
 
     def __init__(self, tokens: Sequence[TokenRecipe]) -> None:
         self._known = [(_secret(one), Caller(one.name, frozenset(one.scopes))) for one in tokens]
+        for place, (secret, caller) in enumerate(self._known):
+            for other, same in self._known[:place]:
+                if hmac.compare_digest(secret, other):
+                    both = f"{same.name!r} and {caller.name!r}"
+                    raise UsageError(f"the tokens {both} have one secret", where="tokens",
+                                     fix="give each its own")  # fmt: skip
 
     def caller(self, authorization: str | None, scope: Scope) -> Caller:
         """Who sends this header; raises `RefusedError` 401 for nobody that is known, and 403 for a
-        caller without the scope. Every token is compared, so that time tells nothing."""
+        caller without the scope."""
+        found = self.known(authorization)
+        if scope not in found.scopes:
+            how = f"give the token {found.name!r} the scope" if found.name else "give `tokens`"
+            raise RefusedError(
+                403, f"this needs the scope {scope!r}: {how} in the server's YAML",
+                code="insufficient_scope",
+            )  # fmt: skip
+        return found
+
+    def known(self, authorization: str | None) -> Caller:
+        """Who sends this header; raises `RefusedError` 401. Every token is compared, so that time
+        tells nothing."""
         found = ANYONE if not self._known else None
-        given = (authorization or "").removeprefix("Bearer ").strip().encode()
+        scheme, _, given = (authorization or "").strip().partition(" ")
         for secret, caller in self._known:
-            if hmac.compare_digest(secret, given):
+            same = hmac.compare_digest(secret, given.strip().encode())
+            if same and scheme.lower() == "bearer":  # schemes have no case
                 found = caller
         if found is None:
             raise RefusedError(
@@ -51,12 +70,6 @@ class Doors:
                 code="invalid_api_key",
                 headers={"WWW-Authenticate": "Bearer"},
             )
-        if scope not in found.scopes:
-            how = f"give the token {found.name!r} the scope" if found.name else "give `tokens`"
-            raise RefusedError(
-                403, f"this needs the scope {scope!r}: {how} in the server's YAML",
-                code="insufficient_scope",
-            )  # fmt: skip
         return found
 
 

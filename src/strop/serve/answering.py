@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -94,7 +94,7 @@ async def drawn(version: Version, requests: Sequence[Request]) -> AsyncGenerator
             future.cancel()
 
 
-async def pieces(asked: Exchange, timed: Timed) -> AsyncIterator[Piece]:
+async def pieces(asked: Exchange, timed: Timed) -> AsyncGenerator[Piece]:
     """The choices of a request as they come."""
     speakers = [speaker_of(asked) for _ in range(asked.n)]
     async with aclosing(drawn(asked.version, asked.requests())) as stream:

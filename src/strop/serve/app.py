@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from fastapi import FastAPI
 
-from fastapi import FastAPI, Request, Response
-from starlette.middleware.trustedhost import TrustedHostMiddleware
-
-from strop.recipe.serve import LOOPBACK
 from strop.serve.errors import add_refusals
-from strop.serve.limits import BodyLimit
+from strop.serve.limits import BodyLimit, Counted, KnownCallers, OwnName
 from strop.serve.routes.answers import answer_routes
 from strop.serve.routes.feedback import feedback_routes
 from strop.serve.routes.state import state_routes
@@ -25,17 +21,10 @@ def serve_app(service: Service) -> FastAPI:
     for router in (answer_routes, feedback_routes, state_routes):
         app.include_router(router(service))
 
-    @app.middleware("http")
-    async def counted(
-        request: Request, go_on: Callable[[Request], Awaitable[Response]]
-    ) -> Response:
-        response = await go_on(request)
-        route = request.scope.get("route")
-        path = getattr(route, "path", "other")
-        service.metrics.requests.labels(path, str(response.status_code)).inc()
-        return response
-
     app.add_middleware(BodyLimit, most=service.recipe.limits.body_bytes)
-    if not service.recipe.tokens:
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK, "[::1]"])
+    if service.recipe.tokens:
+        app.add_middleware(KnownCallers, doors=service.doors)
+    else:
+        app.add_middleware(OwnName)
+    app.add_middleware(Counted, requests=service.metrics.requests)
     return app

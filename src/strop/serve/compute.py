@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -80,7 +81,9 @@ async def _refined(asked: Exchange, wanted: Compute) -> Chosen:
     sampled = len(made.ids)
     for _ in range(how.rounds):
         prompt = revision_prompt(how, asked.prompt, made.said)
-        prompted = await asyncio.to_thread(asked.version.renderer.prompted, prompt, asked.tools)
+        prompted = await asyncio.to_thread(
+            asked.version.renderer.prompted, prompt, asked.tools, asked.caller.name
+        )
         room = asked.version.context or len(prompted.prompt_ids) + asked.sampling.max_tokens
         left = room - len(prompted.prompt_ids)
         if left < 1:
@@ -93,9 +96,10 @@ async def _refined(asked: Exchange, wanted: Compute) -> Chosen:
 
 async def _candidates(asked: Exchange) -> list[Completion]:
     made: dict[int, Completion] = {}
-    async for index, what in drawn(asked.version, asked.requests()):
-        if isinstance(what, Completion):
-            made[index] = what
+    async with aclosing(drawn(asked.version, asked.requests())) as stream:
+        async for index, what in stream:
+            if isinstance(what, Completion):
+                made[index] = what
     return [made[index] for index in range(asked.n)]
 
 

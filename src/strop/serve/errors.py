@@ -34,6 +34,7 @@ class RefusedError(Exception):
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
+        message = message.encode("utf-8", "backslashreplace").decode()  # half a pair has no bytes
         self.status, self.message, self.param, self.code = status, message, param, code
         self.headers = dict(headers or {})
 

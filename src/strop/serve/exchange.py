@@ -30,6 +30,18 @@ class Arm:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Start:
+    """What all prompts of one request have in common."""
+
+    caller: Caller
+    session: str
+    model: str
+    version: Version
+    arm: Arm | None
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Exchange:
     """`seed` is the request's own, or one that was drawn for it and is told; the draw of choice i
     is that of `DrawKey(seed, "served", prompt=<ids>, index=i)`. `began` counts seconds of a clock
@@ -61,12 +73,12 @@ def new_id(kind: str) -> str:
     return f"{kind}-{secrets.token_hex(16)}"
 
 
-def session_of(caller: Caller, user: str | None, prompt: Text) -> str:
+def session_of(caller: Caller, user: str | None, prompt: Text | tuple[int, ...]) -> str:
     """Who asks, or which conversation it is where no user is named: its beginning up to the first
     word of the user, which later turns repeat. A hash, so that no name is kept."""
     if user is not None:
         return sha256_hex(f"{caller.name}/user/{user}", SHORT)
-    if isinstance(prompt, str):
+    if isinstance(prompt, str | tuple):
         return sha256_hex(f"{caller.name}/prompt/{prompt}", SHORT)
     first = next((n for n, turn in enumerate(prompt) if turn.get("role") == "user"), len(prompt))
     return sha256_hex(f"{caller.name}/begins/{prompt[: first + 1]!r}", SHORT)
@@ -86,8 +98,6 @@ def sampling_of(
 ) -> Sampling:
     """How to draw what was asked for, after `prompt` tokens of a prompt; `top` likeliest tokens are
     told at each place. Raises `RefusedError` (400) for more than the model or the server allows."""
-    if body.n > limits.choices:
-        raise RefusedError(400, f"`n` is {body.n}: at most {limits.choices} here", param="n")
     if longest is not None and longest > limits.tokens:
         raise RefusedError(400, f"{longest} tokens are asked for: at most {limits.tokens} here",
                            param="max_tokens")  # fmt: skip

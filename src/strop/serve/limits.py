@@ -7,13 +7,81 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from prometheus_client import Counter
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from strop.recipe.serve import LimitsRecipe
+from strop.recipe.serve import LOOPBACK, LimitsRecipe
+from strop.serve.access import Doors
 from strop.serve.errors import RefusedError
 
 BODY_SECONDS = 30.0
 """In which a body has to come."""
+
+
+OPEN = ("/health", "/metrics")
+"""Answered to whoever asks, as those who watch over a server need it."""
+
+
+class Counted:
+    """Counts requests by route and status, also those that are refused before they have a route."""
+
+    def __init__(self, app: ASGIApp, requests: Counter) -> None:
+        self.app, self.requests = app, requests
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        status = 500
+
+        async def noted(message: Message) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
+
+        try:
+            await self.app(scope, receive, noted)
+        finally:
+            path = getattr(scope.get("route"), "path", "other")
+            self.requests.labels(path, str(status)).inc()
+
+
+class OwnName:
+    """Answers only requests that name this machine: a web page whose name was made to lead here has
+    another."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            named = Headers(scope=scope).getlist("host")
+            if len(named) != 1 or _without_port(named[0]).lower() not in (*LOOPBACK, "[::1]"):
+                told = "this server answers requests to 127.0.0.1 and localhost alone"
+                await RefusedError(400, told, code="unknown_host").response()(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
+
+
+def _without_port(host: str) -> str:
+    return host if host.endswith("]") else host.rpartition(":")[0] or host
+
+
+class KnownCallers:
+    """Turns away whoever sends no valid token, before a word of the request is read."""
+
+    def __init__(self, app: ASGIApp, doors: Doors) -> None:
+        self.app, self.doors = app, doors
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] not in OPEN:
+            try:
+                self.doors.known(Headers(scope=scope).get("authorization"))
+            except RefusedError as error:
+                await error.response()(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
 
 
 class BodyLimit:

@@ -38,7 +38,8 @@ def serve(recipe: ServeRecipe, tell: Callable[[str], None]) -> None:
             traffic = TrafficLog(recipe.traffic)
         listens = stack.enter_context(listening(recipe.host, recipe.port))
         rewards = {name: Reward(parts) for name, parts in recipe.rewards.items()}
-        address = f"http://{recipe.host}:{listens.getsockname()[1]}"
+        host = f"[{recipe.host}]" if ":" in recipe.host else recipe.host
+        address = f"http://{host}:{listens.getsockname()[1]}"
 
         async def run() -> None:
             service = Service(recipe, doors, Turnstile(recipe.limits), Places(recipe.registry),

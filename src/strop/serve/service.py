@@ -19,7 +19,7 @@ from strop.serve.canary.trial import Rated, Trial
 from strop.serve.exchange import Arm
 from strop.serve.limits import Turnstile
 from strop.serve.metrics import Metrics
-from strop.serve.models.lineup import Lineup
+from strop.serve.models.lineup import Lineup, no_model
 from strop.serve.models.places import Place, Places
 from strop.serve.models.version import Version
 from strop.serve.traffic.index import Known
@@ -33,7 +33,7 @@ log = logging.getLogger("strop.serve")
 
 @dataclass(slots=True)
 class Service:
-    """Made by `opened`, used on one event loop."""
+    """Made, then `open`ed; used on one event loop."""
 
     recipe: ServeRecipe
     doors: Doors
@@ -46,6 +46,7 @@ class Service:
     trial: Trial | None = None
     shadow: Shadow | None = None
     _loading: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _stays: dict[str, str] = field(default_factory=dict)
 
     async def open(self) -> None:
         """Load everything, and take up the trial where it stood. Raises `UsageError` for anything
@@ -64,8 +65,9 @@ class Service:
     async def use(self, name: str, place: Place) -> Version:
         """Load weights and let a name stand for them; what is under way ends on the old ones."""
         async with self._loading:
-            version = await asyncio.to_thread(self.lineup.load, name, place)
-        self.lineup.assign(name, version)
+            with self.lineup.changing():
+                version = await asyncio.to_thread(self.lineup.load, name, place)
+                self.lineup.assign(name, version)
         self.metrics.swaps.labels(name).inc()
         self.keep({"event": "version", "model": name, "version": version.label,
                    "weights": place.weights, "entry": place.entry})  # fmt: skip
@@ -77,10 +79,18 @@ class Service:
         assert model.entry is not None
         return self.places.of_entry(model.entry)
 
+    def served(self, name: str | None) -> tuple[str, Version]:
+        """What a client calls so, the first model where it names none; raises `RefusedError` (404),
+        also for the names of the canary and the shadow."""
+        names = [model.name for model in self.recipe.models]
+        asked = names[0] if name is None else name
+        if asked not in names:
+            raise no_model(asked, names)
+        return asked, self.lineup.version(asked)
+
     def choose(self, name: str | None, session: str) -> tuple[str, Version, Arm | None]:
         """The name, version and side of the trial for a request."""
-        asked = name or self.recipe.models[0].name
-        version = self.lineup.version(asked)
+        asked, version = self.served(name)
         if self.trial is None or asked != self.tried:
             return asked, version, None
         arm = self.trial.arm(session)
@@ -163,9 +173,13 @@ class Service:
                 return False
             place = await asyncio.to_thread(self.places.of_entry, model.entry)
             await self.use(model.name, place)
-        except StropError as error:
-            log.error("%s stays as it is: %s", model.name, error)
+        except Exception as error:  # whatever is wrong with a folder, what is served goes on
+            if self._stays.get(model.name) != str(error):  # said once, not at every look
+                unknown = None if isinstance(error, StropError) else error
+                log.error("%s stays as it is: %s", model.name, error, exc_info=unknown)
+            self._stays[model.name] = str(error)
             return False
+        self._stays.pop(model.name, None)
         log.info("%s is now %s", model.name, place.entry)
         self._restart_trial(model.name)
         return True

@@ -29,8 +29,9 @@ class ToldServer(uvicorn.Server):
 
 def listening(host: str, port: int) -> socket.socket:
     """A socket on that port (0 is any free one). Raises `UsageError` where it is taken."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port))
+        return socket.create_server((host, port), family=family)
     except OSError as error:
         raise UsageError(f"port {port} of {host} cannot be had: {error.strerror}",
                          fix="give another --port, or 0 for any free one") from None  # fmt: skip

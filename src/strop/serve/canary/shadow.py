@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -53,12 +54,15 @@ class Shadow:
 
     async def _answer(self, asked: Exchange, shown: str) -> None:
         version = self.version
-        prompted = await asyncio.to_thread(version.renderer.prompted, asked.prompt, asked.tools)
+        prompted = await asyncio.to_thread(
+            version.renderer.prompted, asked.prompt, asked.tools, asked.caller.name
+        )
         own = replace(asked, version=version, prompted=prompted, n=1)
         said = ""
-        async for _, what in drawn(version, own.requests()):
-            if isinstance(what, Completion):
-                said = what.said
+        async with aclosing(drawn(version, own.requests())) as stream:
+            async for _, what in stream:
+                if isinstance(what, Completion):
+                    said = what.said
         scores = await asyncio.to_thread(self._scores, asked, shown, said)
         self.counts[_sign(scores)] += 1
         self.keep({"event": "shadow", "answer_id": asked.id, "version": version.label,

@@ -29,16 +29,18 @@ class Renderer:
     def has_template(self) -> bool:
         return self.tokenizer.chat_template is not None
 
-    def prompted(self, prompt: Text, tools: Tools = None) -> PromptedTask:
-        """A text or messages with their ids, and what they open of the answer."""
+    def prompted(self, prompt: Text, tools: Tools, caller: str) -> PromptedTask:
+        """A text or messages with their ids, and what they open of the answer. What is kept of a
+        prompt is its caller's alone."""
         self._held += len(str(prompt))
         if self._held > REMEMBERED:
             self._encoder, self._held = Encoder(self.tokenizer), 0
         columns = {"tools": tools} if tools else {}
         task = Task(prompt, columns, ASKED)
         ids = prompt_of(self._encoder, task)
-        return PromptedTask(task, ids, opening(self.tokenizer, prompt, ids))
+        return PromptedTask(task, ids, opening(self.tokenizer, prompt, ids), caller)
 
-    def of_ids(self, ids: tuple[int, ...]) -> PromptedTask:
-        """A prompt that came as ids."""
-        return PromptedTask(Task("", {}, ASKED), ids)
+    def of_ids(self, ids: tuple[int, ...], caller: str) -> PromptedTask:
+        """A prompt that came as ids; its task is the text that they spell."""
+        text = str(self.tokenizer.decode(ids, clean_up_tokenization_spaces=False))
+        return PromptedTask(Task(text, {}, ASKED), ids, salt=caller)

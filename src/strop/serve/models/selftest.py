@@ -29,7 +29,7 @@ def expect_parity(renderer: Renderer, ends: frozenset[int], folder: str) -> None
     except TextError as error:
         warnings.warn(f"{folder}: answers may run on to their limit: {error.problem}", stacklevel=2)
         return
-    asked = renderer.prompted(QUESTION).prompt_ids
+    asked = renderer.prompted(QUESTION, None, "").prompt_ids
     if asked != trained.trunk:
         raise ModelError("the prompt that is served is not the one that is trained on",
                          where=folder, fix="save the tokenizer again with the model")  # fmt: skip

@@ -11,7 +11,7 @@ MOST_STOPS = 16
 MOST_TOP = 20
 """Likeliest tokens that are listed at a place, as at OpenAI."""
 
-Id = Annotated[int, Field(ge=0)]
+Id = Annotated[int, Field(ge=0, lt=2**31)]
 Ids = Annotated[list[Id], Field(min_length=1)]
 
 
@@ -102,7 +102,7 @@ class Drawing(Body):
     frequency_penalty: float = Field(0.0, ge=-2, le=2)
     presence_penalty: float = Field(0.0, ge=-2, le=2)
     repetition_penalty: float = Field(1.0, gt=0, le=10)
-    logit_bias: dict[Annotated[str, Field(pattern=r"^\d{1,9}$")],
+    logit_bias: dict[Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,8})$")],
                      Annotated[float, Field(ge=-100, le=100)]] = {}  # fmt: skip
     stream: bool = False
     stream_options: StreamOptions | None = None
@@ -162,6 +162,9 @@ class Chat(Drawing):
             raise ValueError("give `max_tokens` or `max_completion_tokens`")
         if self.tools is None and self.tool_choice not in ("auto", "none"):
             raise ValueError("`tool_choice` is only read with `tools`")
+        if not self.parallel_tool_calls:
+            raise ValueError("how many tools the model calls is its own matter: leave "
+                             "`parallel_tool_calls` out")  # fmt: skip
         if self.tools is not None and self.response_format not in (None, TEXT):
             raise ValueError("give `tools` or `response_format`: a call is not of that format")
         return self

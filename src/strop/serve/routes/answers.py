@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, Response
 
 from strop.engines.server import app as engine
 from strop.errors import StropError
@@ -18,14 +18,14 @@ from strop.serve.access import Caller
 from strop.serve.answering import Collected, Piece, Timed, pieces, usage, whole_piece
 from strop.serve.compute import chosen
 from strop.serve.errors import RefusedError, refusal_of
-from strop.serve.exchange import Exchange, new_id, sampling_of, seed_of, session_of
+from strop.serve.exchange import Exchange, Start, new_id, sampling_of, seed_of, session_of
 from strop.serve.objects import DONE, ChatForm, Form, TextForm, event, frame
 from strop.serve.protocol.bodies import Chat, Completions, Drawing
-from strop.serve.routes.callers import caller_of, while_there
+from strop.serve.routes.callers import all_or_none, caller_of, while_there
 from strop.serve.routes.kept import keep
+from strop.serve.routes.streamed import Streamed
 from strop.serve.service import Service
 from strop.serve.tools import expect_tools, forced, tools_for
-from strop.types import Text
 
 
 def answer_routes(service: Service) -> APIRouter:
@@ -54,8 +54,8 @@ def answer_routes(service: Service) -> APIRouter:
     @router.post("/inference/v1/generate")
     async def generate(body: engine.Generate, request: Request) -> dict[str, Any]:
         """vLLM's protocol, of a version by its name: ids in, ids out. It is not logged."""
-        caller_of(service, request, "serve")
-        version = service.lineup.version(body.model or service.recipe.models[0].name)
+        caller = caller_of(service, request, "serve")
+        _, version = service.served(body.model)
         how = body.sampling_params
         if how.prompt_logprobs is not None:
             raise RefusedError(400, "given tokens are scored by `strop engine serve`",
@@ -65,12 +65,14 @@ def answer_routes(service: Service) -> APIRouter:
             raise RefusedError(400, f"{how.max_tokens} tokens are asked for: at most {most} here",
                                param="sampling_params.max_tokens")  # fmt: skip
         engine.expect_ends(how.stop_token_ids, version.ends)
+        wanted = engine.request_of(body)
+        wanted = replace(wanted, prompt=replace(wanted.prompt, salt=caller.name))
         async with AsyncExitStack() as stack:
-            await stack.enter_async_context(service.turnstile.turn())
             stack.enter_context(service.lineup.using(version))
+            await _turn(service, request, stack)
             made = await while_there(
                 request,
-                engine.done(version.held.sample(engine.request_of(body), version.adapter)),
+                engine.done(version.held.sample(wanted, version.adapter)),
                 service.recipe.limits.seconds,
             )
             return {"choices": [engine.choice_of(made)], "prompt_logprobs": None,
@@ -89,22 +91,44 @@ async def _answer(
     top: int,
     forms: list[Form],
 ) -> Response:
-    """Each prompt with its form; they share one answer."""
+    """Each prompt with its form; they share one answer: one session, version and seed."""
+    _expect_few(service, body, len(prompts))
+    session = session_of(caller, body.user, prompts[0])
+    chosen_for = service.choose(body.model, session)
+    start = Start(caller, session, *chosen_for, seed=seed_of(body))
     stack = AsyncExitStack()
     try:
-        await stack.enter_async_context(service.turnstile.turn())
-        asked = [await _asked(service, stack, caller, body, longest, one, top) for one in prompts]
+        stack.enter_context(service.lineup.using(start.version))
+        await _turn(service, request, stack)
+        asked = [await _asked(service, start, body, longest, one, top) for one in prompts]
         if body.stream:
             if body.strop is not None and body.strop.best_of is not None:
                 _expect_reward(service, body.strop.reward)
-            stream = _stream(service, request, stack.pop_all(), body, asked, forms)
-            return StreamingResponse(stream, media_type="text/event-stream",
-                                     headers=_headers(asked[0]))  # fmt: skip
+            stream = _stream(service, body, asked, forms)
+            return Streamed(stream, stack.pop_all(), service.recipe.limits.seconds,
+                            _headers(asked[0]))  # fmt: skip
         work = _together(service, body, asked, forms)
         made = await while_there(request, work, service.recipe.limits.seconds)
         return JSONResponse(made, headers=_headers(asked[0]))
     finally:
         await stack.aclose()
+
+
+async def _turn(service: Service, request: Request, stack: AsyncExitStack) -> None:
+    """Wait for this request's turn; whoever goes away meanwhile waits no longer."""
+    turn = stack.enter_async_context(service.turnstile.turn())
+    await while_there(request, turn, service.recipe.limits.seconds)
+
+
+def _expect_few(service: Service, body: Drawing, prompts: int) -> None:
+    """Raise `RefusedError` (400) for more answers than the server gives at once, candidates that
+    are not shown among them."""
+    more = body.strop
+    wanted = prompts * (body.n if more is None else more.best_of or more.maj_at or 1)
+    most = service.recipe.limits.choices
+    if wanted > most:
+        param = "prompt" if prompts > 1 else "n" if more is None else "strop"
+        raise RefusedError(400, f"{wanted} answers are asked for: at most {most} here", param=param)
 
 
 def _expect_reward(service: Service, name: str | None) -> None:
@@ -119,49 +143,36 @@ def _headers(asked: Exchange) -> dict[str, str]:
 
 
 async def _asked(
-    service: Service,
-    stack: AsyncExitStack,
-    caller: Caller,
-    body: Drawing,
-    longest: int | None,
-    prompt: Any,
-    top: int,
+    service: Service, start: Start, body: Drawing, longest: int | None, prompt: Any, top: int
 ) -> Exchange:
-    """What one prompt asks, rendered and bounded. The version is held until the answer is over."""
-    session = session_of(caller, body.user, _words(prompt))
-    model, version, arm = service.choose(body.model, session)
-    stack.enter_context(service.lineup.using(version))
+    """What one prompt asks, rendered and bounded."""
+    version, caller = start.version, start.caller
     tools = tools_for(body)
     if isinstance(prompt, list):
         expect_tools(version, tools)
-    renderer = version.renderer
+    render = version.renderer
     if isinstance(prompt, tuple):
-        prompted = renderer.of_ids(prompt)
+        prompted = render.of_ids(prompt, caller.name)
     else:
-        prompted = await asyncio.to_thread(renderer.prompted, prompt, tools)
-    prompted = replace(prompted, salt=caller.name)
+        prompted = await asyncio.to_thread(render.prompted, prompt, tools, caller.name)
     sampling = sampling_of(body, longest, version, len(prompted.prompt_ids),
                            service.recipe.limits, top)  # fmt: skip
     call = forced(version, body)
     sampling = sampling if call is None else replace(sampling, grammar=call)
     kind = "chatcmpl" if isinstance(prompt, list) else "cmpl"
     return Exchange(
-        new_id(kind), caller, session, model, version, arm, _words(prompt), tools, prompted,
-        sampling, body.n, seed_of(body), body.metadata or {},
+        new_id(kind), caller, start.session, start.model, version, start.arm,
+        prompted.task.prompt, tools, prompted, sampling, body.n, start.seed, body.metadata or {},
     )  # fmt: skip
 
 
-def _words(prompt: Any) -> Text:
-    """A prompt as words; one that came as ids has none."""
-    return f"ids {list(prompt)}" if isinstance(prompt, tuple) else prompt
-
-
 async def _pieces(service: Service, body: Drawing, asked: Exchange, timed: Timed
-                  ) -> AsyncIterator[Piece]:  # fmt: skip
+                  ) -> AsyncGenerator[Piece]:  # fmt: skip
     """What comes of a request; where more work was asked for, in one piece at the end."""
     if body.strop is None:
-        async for piece in pieces(asked, timed):
-            yield piece
+        async with aclosing(pieces(asked, timed)) as stream:
+            async for piece in stream:
+                yield piece
         return
     found = await chosen(asked, body.strop, service.rewards)
     timed.sampled = found.sampled
@@ -173,8 +184,8 @@ async def _pieces(service: Service, body: Drawing, asked: Exchange, timed: Timed
 async def _together(
     service: Service, body: Drawing, asked: list[Exchange], forms: list[Form]
 ) -> dict[str, Any]:
-    """A whole answer."""
-    parts = await asyncio.gather(*(_whole(service, body, one) for one in asked))
+    """A whole answer; where one prompt cannot be answered the others are called off."""
+    parts = await all_or_none([_whole(service, body, one) for one in asked])
     choices: list[dict[str, Any]] = []
     used: dict[str, Any] = {}
     for one, form, (came, timed) in zip(asked, forms, parts, strict=True):
@@ -190,47 +201,50 @@ async def _together(
 async def _whole(service: Service, body: Drawing, asked: Exchange
                  ) -> tuple[list[Collected], Timed]:  # fmt: skip
     came, timed = [Collected() for _ in range(asked.n)], Timed()
-    async for piece in _pieces(service, body, asked, timed):
-        came[piece.index].add(piece)
+    async with aclosing(_pieces(service, body, asked, timed)) as stream:
+        async for piece in stream:
+            came[piece.index].add(piece)
     return came, timed
 
 
 async def _stream(
-    service: Service,
-    request: Request,
-    stack: AsyncExitStack,
-    body: Drawing,
-    asked: list[Exchange],
-    forms: list[Form],
-) -> AsyncIterator[str]:
+    service: Service, body: Drawing, asked: list[Exchange], forms: list[Form]
+) -> AsyncGenerator[str]:
     """An answer as server-sent events. An error in the middle is an event of its own; a client that
     goes away ends the work."""
-    async with stack:
-        used: dict[str, Any] = {}
-        try:
-            async with asyncio.timeout(service.recipe.limits.seconds):
-                for one, form in zip(asked, forms, strict=True):
-                    first = [c for n in range(one.n) for c in form.opening(one, n)]
-                    if first:
-                        yield event(frame(one, form.chunk_kind, first))
-                    came, timed = [Collected() for _ in range(one.n)], Timed()
-                    async for piece in _pieces(service, body, one, timed):
-                        came[piece.index].add(piece)
-                        for choice in form.chunks(one, piece):
-                            yield event(frame(one, form.chunk_kind, [choice]))
-                    ended = [part.done() for part in came]
-                    used = _added(used, usage(one, ended, timed.sampled))
-                    keep(service, one, ended, timed)
-        except TimeoutError:
-            yield event(RefusedError(504, "the answer took too long", code="timeout").body())
-        except (StropError, RefusedError) as error:
-            yield event(refusal_of(error).body())
-        except Exception as error:
-            logging.getLogger("strop.serve").exception("a stream failed")
-            yield event(refusal_of(error).body())
-        if body.stream_options is not None and body.stream_options.include_usage and used:
-            yield event(frame(asked[0], forms[0].chunk_kind, []) | {"usage": used})
-        yield DONE
+    used: dict[str, Any] = {}
+    until = asyncio.get_running_loop().time() + service.recipe.limits.seconds
+    try:
+        for one, form in zip(asked, forms, strict=True):
+            first = [c for n in range(one.n) for c in form.opening(one, n)]
+            if first:
+                yield event(frame(one, form.chunk_kind, first))
+            came, timed = [Collected() for _ in range(one.n)], Timed()
+            async with aclosing(_pieces(service, body, one, timed)) as stream:
+                while (piece := await _next(stream, until)) is not None:
+                    came[piece.index].add(piece)
+                    for choice in form.chunks(one, piece):
+                        yield event(frame(one, form.chunk_kind, [choice]))
+            ended = [part.done() for part in came]
+            used = _added(used, usage(one, ended, timed.sampled))
+            keep(service, one, ended, timed)
+    except TimeoutError:
+        yield event(RefusedError(504, "the answer took too long", code="timeout").body())
+    except (StropError, RefusedError) as error:
+        yield event(refusal_of(error).body())
+    except Exception as error:
+        logging.getLogger("strop.serve").exception("a stream failed")
+        yield event(refusal_of(error).body())
+    if body.stream_options is not None and body.stream_options.include_usage and used:
+        yield event(frame(asked[0], forms[0].chunk_kind, []) | {"usage": used})
+    yield DONE
+
+
+async def _next(stream: AsyncGenerator[Piece], until: float) -> Piece | None:
+    """What comes next, `None` at the end. Raises `TimeoutError` at the moment `until`; a limit
+    around the whole stream would end what is done with a piece, somewhere else."""
+    async with asyncio.timeout_at(until):
+        return await anext(stream, None)
 
 
 def _added(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:

@@ -27,9 +27,8 @@ def keep(service: Service, asked: Exchange, ended: Sequence[Ended], timed: Timed
         metrics.first.observe(timed.first)
     metrics.total.observe(timed.total)
     traffic = service.traffic
-    if traffic is None:
-        return
-    if digest64(f"traffic/{asked.session}") / 2**64 < traffic.recipe.share:
+    drawn = digest64(f"traffic/{asked.session}") / 2**64
+    if traffic is not None and drawn < traffic.recipe.share:
         service.keep(row_of(asked, ended, timed, used))
     if service.shadow is not None and asked.model == service.shadowed:
         service.shadow.follow(asked, ended[0].completion.said)

@@ -22,13 +22,13 @@ def state_routes(service: Service) -> APIRouter:
     router = APIRouter()
 
     @router.get("/health")
-    def health() -> dict[str, Any]:
+    async def health() -> dict[str, Any]:
         """Serving goes on where the log cannot be written; then it is degraded."""
         problem = service.traffic.problem if service.traffic is not None else ""
         return {"status": "degraded", "problem": problem} if problem else {"status": "ok"}
 
     @router.get("/v1/models")
-    def models(request: Request) -> dict[str, Any]:
+    async def models(request: Request) -> dict[str, Any]:
         caller_of(service, request, "serve")
         listed = []
         for model in service.recipe.models:
@@ -42,12 +42,12 @@ def state_routes(service: Service) -> APIRouter:
         return {"object": "list", "data": listed}
 
     @router.get("/metrics")
-    def metrics() -> Response:
+    async def metrics() -> Response:
         _measure(service)
         return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
     @router.get("/canary")
-    def canary(request: Request) -> dict[str, Any]:
+    async def canary(request: Request) -> dict[str, Any]:
         caller_of(service, request, "serve")
         return {
             "canary": None if service.trial is None else service.trial.told(),
@@ -55,7 +55,7 @@ def state_routes(service: Service) -> APIRouter:
         }
 
     @router.post("/admin/canary/end")
-    def end(body: Ending, request: Request) -> dict[str, Any]:
+    async def end(body: Ending, request: Request) -> dict[str, Any]:
         caller_of(service, request, "admin")
         if service.trial is None or service.trial.state != "on trial":
             raise RefusedError(404, "no canary is on trial")

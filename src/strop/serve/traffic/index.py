@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from strop.files import SHORT, sha256_hex
+from strop.serve.traffic.rows import rows_of
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS answers (id TEXT PRIMARY KEY, file TEXT, caller TEXT, session TEXT,
@@ -18,6 +20,11 @@ CREATE TABLE IF NOT EXISTS said (id TEXT, digest TEXT, file TEXT, PRIMARY KEY (i
     WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS files (name TEXT PRIMARY KEY, read INTEGER);
 """
+COLUMNS = {
+    "answers": "id, file, caller, session, trial, arm, choices",
+    "said": "id, digest, file",
+    "files": "name, read",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +41,11 @@ class Known:
 
 
 class Index:
-    """Holds what the files of a log say up to where they were read. Raises nothing of its own: a
-    damaged index is deleted and made again. One thread writes, any may ask."""
+    """Holds what the files of a log say up to where they were read. One thread writes, any may ask.
+
+    An index that is damaged when it is opened is deleted and made again; one that is found damaged
+    later raises `sqlite3.DatabaseError`, and `remake` begins anew.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "index.db"
@@ -43,15 +53,34 @@ class Index:
         try:
             self._db = self._opened()
         except sqlite3.DatabaseError:
-            self._path.unlink()
+            self._delete()
             self._db = self._opened()
 
     def _opened(self) -> sqlite3.Connection:
         db = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None)
-        db.execute("PRAGMA journal_mode=WAL")
-        db.execute("PRAGMA synchronous=NORMAL")  # the log is what has to last
-        db.executescript(SCHEMA)
+        try:
+            db.execute("PRAGMA journal_mode=WAL")
+            db.execute("PRAGMA synchronous=NORMAL")  # the log is what has to last
+            if db.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+                raise sqlite3.DatabaseError("the index is damaged")
+            db.executescript(SCHEMA)
+            for table, columns in COLUMNS.items():
+                db.execute(f"SELECT {columns} FROM {table} LIMIT 0")
+        except sqlite3.Error:
+            db.close()
+            raise
         return db
+
+    def _delete(self) -> None:
+        for ending in ("", "-wal", "-shm"):
+            self._path.with_name(self._path.name + ending).unlink(missing_ok=True)
+
+    def remake(self) -> None:
+        """Begin anew, with nothing read."""
+        with suppress(sqlite3.Error):
+            self._db.close()
+        self._delete()
+        self._db = self._opened()
 
     def close(self) -> None:
         self._db.close()
@@ -79,29 +108,37 @@ class Index:
 
     def forget(self, name: str) -> None:
         """Forget what stands in a file that is deleted."""
+        with self._change() as db:
+            for table, column in (("answers", "file"), ("said", "file"), ("files", "name")):
+                db.execute(f"DELETE FROM {table} WHERE {column} = ?", (name,))
+
+    @contextmanager
+    def _change(self) -> Iterator[sqlite3.Connection]:
+        """All of it, or nothing: one that was left open would refuse every later one."""
         self._db.execute("BEGIN IMMEDIATE")
-        for table, column in (("answers", "file"), ("said", "file"), ("files", "name")):
-            self._db.execute(f"DELETE FROM {table} WHERE {column} = ?", (name,))
-        self._db.execute("COMMIT")
+        try:
+            yield self._db
+            self._db.execute("COMMIT")
+        except BaseException:
+            with suppress(sqlite3.Error):
+                self._db.execute("ROLLBACK")
+            raise
 
     def _read(self, name: str, start: int) -> None:
-        with (self._folder / name).open("rb") as stream:
-            stream.seek(start)
-            rows = [json.loads(line) for line in stream]
-            self.add(name, rows, stream.tell())
+        file = self._folder / name
+        self.add(name, rows_of(file, start), file.stat().st_size)
 
     def add(self, name: str, rows: Iterable[Mapping[str, Any]], read: int) -> None:
         """Note rows of a file that was written up to the byte `read`."""
-        self._db.execute("BEGIN IMMEDIATE")
-        for row in rows:
-            if "messages" in row:
-                self._db.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?)",
-                                 _values(known_of(row), name))  # fmt: skip
-            elif "digest" in row:
-                self._db.execute("INSERT OR REPLACE INTO said VALUES (?, ?, ?)",
-                                 (row["id"], row["digest"], name))  # fmt: skip
-        self._db.execute("INSERT OR REPLACE INTO files VALUES (?, ?)", (name, read))
-        self._db.execute("COMMIT")
+        with self._change() as db:
+            for row in rows:
+                if "messages" in row:
+                    db.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?)",
+                               _values(known_of(row), name))  # fmt: skip
+                elif "digest" in row:
+                    db.execute("INSERT OR REPLACE INTO said VALUES (?, ?, ?)",
+                               (row["id"], row["digest"], name))  # fmt: skip
+            db.execute("INSERT OR REPLACE INTO files VALUES (?, ?)", (name, read))
 
 
 def known_of(row: Mapping[str, Any]) -> Known:

@@ -18,12 +18,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
+from strop.errors import StropError
 from strop.files import flush
 from strop.recipe.serve import TrafficRecipe
 from strop.serve.errors import RefusedError
 from strop.serve.traffic.index import Index, Known, digest_of, known_of
 from strop.serve.traffic.personal import cleared
-from strop.serve.traffic.rows import files_in, rows_in
+from strop.serve.traffic.rows import files_in, number_of, rows_in
 
 AT_ONCE = 512
 """Lines that are flushed together at most."""
@@ -34,10 +35,10 @@ OLD_EVERY = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A row, and who waits until it is on the disk."""
+    """A row, and who waits until it is on the disk, to be told whether it is new."""
 
     row: dict[str, Any]
-    written: Future[None] | None = None
+    written: Future[bool] | None = None
 
 
 class TrafficLog:
@@ -52,12 +53,13 @@ class TrafficLog:
         self.recipe, self.problem, self.lost = recipe, "", 0
         self.folder = Path(recipe.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._log = logging.getLogger("strop.serve")
         for file in self.files():
             _mend(file)
         self.index = Index(self.folder)
         self._lines: queue.Queue[Line | None] = queue.Queue(maxsize=8 * AT_ONCE)
         self._stream: IO[bytes] | None = None
-        self._behind = False
+        self._behind = self._damaged = False
         self._coming: dict[str, Known] = {}
         self._delete_old()
         self.index.catch_up(self.files())
@@ -91,25 +93,41 @@ class TrafficLog:
         """Keep what was said of an answer; when this returns it is on the disk. `False` where the
         same was said before: then nothing is written. Raises `RefusedError` (503)."""
         row = {**row, "digest": digest_of(row)}
-        if self.index.was_said(row["id"], row["digest"]):
-            return False
-        written: Future[None] = Future()
+        try:
+            if self.index.was_said(row["id"], row["digest"]):
+                return False
+        except sqlite3.Error as error:
+            raise self._index_fails(error) from None
+        written: Future[bool] = Future()
         try:
             self._lines.put_nowait(Line(row, written))
         except queue.Full:
             raise cannot_keep("too much waits to be written") from None
-        await asyncio.wrap_future(written)
-        return True
+        return await asyncio.wrap_future(written)
 
     def answer(self, id_: str) -> Known | None:
-        """The answer of this id, also while it is on its way to the disk."""
-        return self._coming.get(id_) or self.index.answer(id_)
+        """The answer of this id, also while it is on its way to the disk. Raises `RefusedError`
+        (503) where the index cannot be read."""
+        try:
+            return self._coming.get(id_) or self.index.answer(id_)
+        except sqlite3.Error as error:
+            raise self._index_fails(error) from None
+
+    def _index_fails(self, error: sqlite3.Error) -> RefusedError:
+        """What is told then; the index is made again with the next row that is written."""
+        self._damaged = True
+        self._log.error("the index of %s: %s", self.folder, error)
+        return cannot_keep("the index of the log is made again")
 
     def _work(self) -> None:
         looked = time.monotonic()
         while (first := self._lines.get()) is not None:
             batch, ended = self._batch(first)
-            self._write(batch)
+            try:
+                self._write(batch)
+            except Exception as error:  # noqa: BLE001 - whatever it is, those who wait have to be told
+                self._log.exception("the traffic log failed at %d rows", len(batch))
+                self._refuse(batch, f"the traffic log failed: {type(error).__name__}")
             if ended:
                 break
             if time.monotonic() - looked > OLD_EVERY:
@@ -133,37 +151,69 @@ class TrafficLog:
         return batch, False
 
     def _write(self, batch: list[Line]) -> None:
-        kept: list[dict[str, Any]] = []
-        waiting: list[Future[None]] = []
-        told: set[tuple[str, str]] = set()
-        for line in batch:
-            row = cleared(line.row, self.recipe.personal_data)
-            if line.written is not None:
-                waiting.append(line.written)
-                said = line.row["id"], line.row["digest"]
-                if said in told or self.index.was_said(*said):  # sent twice before the first came
-                    continue
-                told.add(said)
-            if row is None and line.written is not None:  # the word goes, what it was about stays
-                row = _without_words(line.row)
-            if row is not None:
-                kept.append(row)
         try:
+            kept, waiting = self._kept(batch)
             self._append(kept)
         except OSError as error:
-            self.problem = f"the traffic log cannot be written: {error.strerror}"
-            logging.getLogger("strop.serve").error("%s (%s)", self.problem, self.folder)
-            self.lost += len(batch) - len(waiting)
-            for future in waiting:
-                future.set_exception(cannot_keep(self.problem))
+            self._log.error("%s cannot be written: %s", self.folder, error)
+            self._refuse(batch, f"the traffic log cannot be written: {error.strerror}")
             return
         finally:
             for line in batch:
                 if "messages" in line.row:
                     self._coming.pop(line.row["id"], None)
         self.problem = ""
+        for future, new in waiting:
+            if future.set_running_or_notify_cancel():
+                future.set_result(new)
+
+    def _kept(
+        self, batch: list[Line]
+    ) -> tuple[list[dict[str, Any]], list[tuple[Future[bool], bool]]]:
+        """The rows to be written, and who waits for them, with whether theirs is new."""
+        kept: list[dict[str, Any]] = []
+        waiting: list[tuple[Future[bool], bool]] = []
+        told: set[tuple[str, str]] = set()
+        for line in batch:
+            if line.written is not None:
+                said = line.row["id"], line.row["digest"]
+                new = said not in told and not self._was_said(*said)
+                waiting.append((line.written, new))
+                if not new:  # sent twice before the first came
+                    continue
+                told.add(said)
+            row = self._cleared(line.row)
+            if row is None and line.written is not None:  # the word goes, what it was about stays
+                row = _without_words(line.row)
+            if row is not None:
+                kept.append(row)
+        return kept, waiting
+
+    def _cleared(self, row: dict[str, Any]) -> dict[str, Any] | None:
+        """As it may be kept. What cannot be looked through is not kept: nobody knows what it
+        holds."""
+        try:
+            return cleared(row, self.recipe.personal_data)
+        except (StropError, RecursionError, ValueError) as error:
+            self._log.error("a row was not kept: %s", error)
+            self.lost += "digest" not in row
+            return None
+
+    def _was_said(self, id_: str, digest: str) -> bool:
+        try:
+            return self.index.was_said(id_, digest)
+        except sqlite3.Error as error:
+            self._index_fails(error)
+            return False
+
+    def _refuse(self, batch: list[Line], problem: str) -> None:
+        """Tell those who wait that nothing of this was kept."""
+        self.problem = problem
+        waiting = [line.written for line in batch if line.written is not None]
+        self.lost += len(batch) - len(waiting)
         for future in waiting:
-            future.set_result(None)
+            if not future.done() and future.set_running_or_notify_cancel():
+                future.set_exception(cannot_keep(problem))
 
     def _append(self, rows: list[dict[str, Any]]) -> None:
         """All rows, or none: what was written in part is cut off."""
@@ -185,14 +235,17 @@ class TrafficLog:
     def _note(self, name: str, rows: list[dict[str, Any]], read: int) -> None:
         """Into the index, which is read from the files again where it could not be written."""
         try:
-            if self._behind:
+            if self._damaged:
+                self.index.remake()
+            if self._behind or self._damaged:
                 self.index.catch_up(self.files())
             else:
                 self.index.add(name, rows, read)
-            self._behind = False
-        except sqlite3.Error as error:
+            self._behind = self._damaged = False
+        except (sqlite3.Error, OSError, StropError) as error:
             self._behind = True
-            logging.getLogger("strop.serve").error("the index of %s: %s", self.folder, error)
+            self._damaged |= not isinstance(error, sqlite3.OperationalError)
+            self._log.error("the index of %s: %s", self.folder, error)
 
     def _current(self) -> IO[bytes]:
         """The file that is written, or a new one where it is full."""
@@ -202,7 +255,7 @@ class TrafficLog:
             self._stream.close()
             self._stream = None
         day = datetime.now(UTC).strftime("%Y%m%d")
-        number = 1 + max((int(f.stem.split("-")[1]) for f in self.files()), default=0)
+        number = 1 + max(map(number_of, self.files()), default=0)
         path = self.folder / f"traffic-{number:06}-{day}.jsonl"
         self._stream = path.open("ab", buffering=0)
         flush(self.folder)
@@ -213,9 +266,14 @@ class TrafficLog:
             return
         for file in self.files():
             writing = self._stream is not None and file.name == Path(self._stream.name).name
-            if not writing and time.time() - file.stat().st_mtime > self.recipe.days * 86_400:
-                self.index.forget(file.name)
+            if writing or time.time() - file.stat().st_mtime <= self.recipe.days * 86_400:
+                continue
+            try:
                 file.unlink()
+                self.index.forget(file.name)
+            except (OSError, sqlite3.Error) as error:
+                self._behind = True
+                self._log.error("%s is too old and could not be deleted: %s", file, error)
 
 
 def _without_words(row: dict[str, Any]) -> dict[str, Any]:

@@ -16,9 +16,9 @@ from strop.model.sharding import own_part
 from strop.recipe.loading.load import load_recipe
 from strop.train.build import build_loop, build_state
 from strop.train.preflight.prepare import prepare
-from tests.distributed.test_sharded import SHARDED, chain, largest_difference
 from tests.support.gloo import in_processes
 from tests.support.models import Recorder, sharp_model
+from tests.support.resumed import SHARDED, chain, largest_difference
 from tests.support.runs import metrics, same
 
 QLORA = ["model.quantize=nf4", "model.lora={rank: 8}", "run.batch_size=5"]

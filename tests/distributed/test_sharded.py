@@ -3,9 +3,7 @@ what is refused."""
 
 from __future__ import annotations
 
-import os
 import resource
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +28,10 @@ from strop.train.run import train
 from strop.types import Branch, Tree
 from tests.support.gloo import in_processes
 from tests.support.models import Recorder
-from tests.support.runs import final_weights, same
+from tests.support.resumed import SHARDED, chain, largest_difference
+from tests.support.runs import same
 
 FULL = DistributedRecipe(shard="full")
-SHARDED = "run.distributed.shard=full"
 TREES = [Tree((1, 2, 3 + n), (Branch((5, 6, 7), (True,) * 3),)) for n in range(4)]
 
 
@@ -88,34 +86,6 @@ def test_each_process_holds_its_rows_and_reads_as_one(model_folder: Path) -> Non
         assert torch.equal(seen["reference"], seen["before"])
         for name, weight in network.model.named_parameters():
             assert torch.allclose(seen["weights"][name], weight, atol=1e-6), name
-
-
-def runs(world: World, path: Path, options: Sequence[str], dies_at: int | None) -> None:
-    def on_step(record: Any) -> None:
-        if record.step == dies_at:
-            os._exit(9)
-
-    recipe = load_recipe(path, options)
-    train(recipe, resume=Path(recipe.output).exists(), force=True, world=world, on_step=on_step)
-
-
-def chain(path: Path, output: Path, starts: Sequence[tuple[int, bool, int | None]],
-          *options: str) -> dict[str, torch.Tensor]:  # fmt: skip
-    """One run of several starts: (processes, whether sharded, the step at which one is killed)."""
-    for count, sharded, dies_at in starts:
-        shared = [f"output={output}", "run.steps=8", *options]
-        shared += [SHARDED] if sharded else []
-        if count == 1:
-            runs(ALONE, path, shared, None)
-        else:
-            every = in_processes(count, runs, path, shared, dies_at)
-            assert dies_at is not None or every == [None] * count
-    return final_weights(output)
-
-
-def largest_difference(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> float:
-    assert left.keys() == right.keys()
-    return max(float((left[n].float() - right[n].float()).abs().max()) for n in left)
 
 
 def test_killed_and_resumed_by_as_many_or_by_one(recipes: dict[str, Path], tmp_path: Path) -> None:

@@ -302,6 +302,7 @@ def _strip(model: Any) -> None:
         if name.removesuffix(".base_layer") in stripped:
             stripped.add(name)  # experts have a layer for each parameter, one inside the other
         elif isinstance(module, BaseTunerLayer):
+            module.enable_adapters(False)  # who decodes and holds the layer goes on as the base
             model.set_submodule(name, module.get_base_layer())
             stripped.add(name)
         elif isinstance(module, AuxiliaryTrainingWrapper):

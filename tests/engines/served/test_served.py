@@ -168,7 +168,7 @@ class TestEnd:
             nudge(trains, 1e-3)
             publish(engine, trains)
         engine.close()
-        assert server.held.adapters == set()
+        assert not server.held.adapters
         left = [path.name for path in tmp_path.glob("engine/*")]
         assert left == ([] if made else ["0badf00d-1"]), "another run's stays"
         assert (tmp_path / "engine").exists() is not made

@@ -6,7 +6,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -42,12 +42,13 @@ LONGEST_MESSAGE = 500
 @dataclass(frozen=True, slots=True)
 class Source:
     """The values of a recipe, and the lines of its keys and list items in the YAML file; `path` is
-    `None` for a dictionary. `overridden` are the keys whose values came from overrides."""
+    `None` for a dictionary. `overridden` are the keys whose values came from overrides, with what a
+    message calls those: `{"optim.learning_rate": "--set optim.learning_rate"}`."""
 
     path: Path | None
     values: dict[str, Any]
     lines: Mapping[Loc, int]
-    overridden: Sequence[str] = ()
+    overridden: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -58,10 +59,10 @@ class Source:
         """Where a value comes from: the override that gave it, or `file:line` of the closest known
         place."""
         dotted = ".".join(map(str, loc))
-        for name in self.overridden:
+        for name, said in self.overridden.items():
             below = loc not in self.lines and name.startswith(f"{dotted}.") and dotted
             if dotted == name or dotted.startswith(f"{name}.") or below:
-                return f"--set {short(name)}"
+                return said
         if self.path is None:
             return "the recipe"
         while loc and loc not in self.lines:
@@ -160,20 +161,20 @@ def _lines(node: yaml.Node, loc: Loc, path: Path) -> Iterator[tuple[Loc, int]]:
             yield from _lines(item, (*loc, index), path)
 
 
-def _override(values: dict[str, Any], overrides: Overrides) -> list[str]:
-    """Apply every override; returns their keys."""
+def _override(values: dict[str, Any], overrides: Overrides) -> dict[str, str]:
+    """Apply every override; returns their keys, with what they are called in messages."""
     if isinstance(overrides, Mapping):
         for name, value in overrides.items():
             _put(values, name, _copied(value))
-        return list(overrides)
-    names = []
+        return {name: f"the override {short(name)}" for name in overrides}
+    names = {}
     for override in overrides:
         name, equals, text = override.partition("=")
         if not equals or not name:
             raise _unfit(override, "is not of the form a.b=c")
         value, _ = parsed(text, f"--set {short(name)}")
         _put(values, name, value)
-        names.append(name)
+        names[name] = f"--set {short(name)}"
     return names
 
 
@@ -279,9 +280,9 @@ def _unknown_key(cls: type[BaseModel], names: list[str]) -> tuple[str, str]:
 
 
 def _fields(cls: type[BaseModel], prefix: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    for name, field in cls.model_fields.items():
+    for name, known in cls.model_fields.items():
         yield (*prefix, name)
-        for nested in _classes(field.annotation):
+        for nested in _classes(known.annotation):
             yield from _fields(nested, (*prefix, name))
 
 

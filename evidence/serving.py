@@ -3,7 +3,7 @@
     python evidence/serving.py --model FOLDER --out build/serving --clients 1 8 32
 
 Each server is asked the same questions by so many clients at a time, streamed, greedily, and the
-text that came is counted in the model's own tokens. The servers take turns, so that a machine that
+text that came is counted in the model's own tokens (an answer that was cut has as many as its limit). The servers take turns, so that a machine that
 slows down slows both: what counts is the ratio within a round.
 """
 
@@ -93,13 +93,21 @@ def running(side: Side, model: str) -> Iterator[str]:
             process.wait()
 
 
-async def streamed(client: httpx.AsyncClient, model: str, question: str) -> tuple[float, str]:
-    """Seconds until the first word, and all words."""
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Seconds until its first word, its words, whether it met its limit of tokens."""
+
+    first: float
+    text: str
+    cut: bool
+
+
+async def streamed(client: httpx.AsyncClient, model: str, question: str) -> Answer:
     body: dict[str, Any] = {
         "model": model, "messages": [{"role": "user", "content": question}], "stream": True,
         "max_tokens": ANSWER, "temperature": 0.0,
     }  # fmt: skip
-    began, first, text = time.perf_counter(), 0.0, ""
+    began, first, text, cut = time.perf_counter(), 0.0, "", False
     async with client.stream("POST", "/v1/chat/completions", json=body) as stream:
         stream.raise_for_status()
         async for line in stream.aiter_lines():
@@ -107,14 +115,15 @@ async def streamed(client: httpx.AsyncClient, model: str, question: str) -> tupl
                 continue
             choices = json.loads(line[6:]).get("choices") or [{}]
             came = choices[0].get("delta", {}).get("content") or ""
+            cut = cut or choices[0].get("finish_reason") == "length"
             if came and not text:
                 first = time.perf_counter() - began
             text += came
-    return first, text
+    return Answer(first, text, cut)
 
 
 async def asked(url: str, model: str, clients: int, tokenizer: Any) -> Run:
-    said: list[tuple[float, str]] = []
+    said: list[Answer] = []
 
     async def one(number: int) -> None:
         async with httpx.AsyncClient(base_url=url, timeout=600) as client:
@@ -125,8 +134,11 @@ async def asked(url: str, model: str, clients: int, tokenizer: Any) -> Run:
     began = time.perf_counter()
     await asyncio.gather(*(one(number) for number in range(clients)))
     seconds = time.perf_counter() - began
-    tokens = sum(len(tokenizer(text, add_special_tokens=False)["input_ids"]) for _, text in said)
-    firsts = sorted(first for first, _ in said)
+    tokens = sum(
+        ANSWER if one.cut else len(tokenizer(one.text, add_special_tokens=False)["input_ids"])
+        for one in said
+    )
+    firsts = sorted(one.first for one in said)
     return Run(tokens / seconds, statistics.median(firsts),
                firsts[max(round(0.95 * len(firsts)) - 1, 0)], tokens)  # fmt: skip
 

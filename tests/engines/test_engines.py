@@ -360,3 +360,14 @@ def test_a_key_that_no_header_can_carry(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("STROP_API_KEY", "sk-1_2.3/4+5=")
     engine = OpenAIEngine("http://127.0.0.1:8000/v1", "mine")
     assert engine.client.headers == {"Authorization": "Bearer sk-1_2.3/4+5="}
+
+
+def test_what_is_noted_of_sampling_stays_equal_when_options_are_added() -> None:
+    """Cards of judges and caches of answers are found by it."""
+    noted = {
+        "temperature": 0.7, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "max_tokens": 256,
+        "stop": ["x"], "include_stop_str_in_output": True, "skip_special_tokens": True,
+        "entropies": False, "routes": False,
+    }  # fmt: skip
+    assert Sampling(temperature=0.7, stop=("x",)).plain() == noted
+    assert Sampling(presence_penalty=0.5).plain()["presence_penalty"] == 0.5

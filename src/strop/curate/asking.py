@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -77,7 +77,7 @@ class Drawing:
         who = dict(self.engine.identity())
         for part in batches(tasks, max(1, AT_ONCE // self.samples)):
             asked = [[task.prompt, task.columns.get("tools")] for task in part]
-            key = ["answers", who, asdict(self.sampling), self.samples, self.seed, asked]
+            key = ["answers", who, self.sampling.plain(), self.samples, self.seed, asked]
             rows = underway.read(key)
             groups = self._asked(part) if rows is None else [_restored(row) for row in rows]
             if rows is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -21,6 +21,11 @@ from strop.text.render import opening, prompts_ids
 from strop.types import Answer, Task, Tree, Usage
 
 A = TypeVar("A", bound=Answer)
+
+
+EMBEDDED = ("repetition_penalty", "frequency_penalty", "presence_penalty", "logit_bias", "grammar",
+            "top_logprobs")  # fmt: skip
+"""Options of sampling that the embedded engine alone reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +65,14 @@ class Sampling:
     logit_bias: tuple[tuple[int, float], ...] = ()
     grammar: Grammar | None = None
     top_logprobs: int = 0
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON has it, to be noted and compared. What the embedded engine alone reads is there
+        only where it is set, so that earlier notes stay equal."""
+        said = asdict(self) | {"stop": list(self.stop)}
+        unset = Sampling()
+        left_out = [name for name in EMBEDDED if getattr(self, name) == getattr(unset, name)]
+        return {name: value for name, value in said.items() if name not in left_out}
 
     @property
     def changes_logits(self) -> bool:

@@ -42,7 +42,7 @@ class AnswerJournal:
         """The hash of everything that an answer depends on."""
         task = request.prompt.task
         asked = [task.prompt, tools_of(task.columns.get("tools")), task.columns.get("id")]
-        parts = [self.identity, asked, asdict(request.sampling), asdict(request.key)]
+        parts = [self.identity, asked, request.sampling.plain(), asdict(request.key)]
         return sha256_hex(json.dumps(parts, sort_keys=True, default=str))
 
     def get(self, key: str) -> Answer | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from strop.engines.draws import DrawKey
@@ -59,7 +59,7 @@ class TextJudge:
         known = {**self.engine.identity(), "templates": words}
         if self.by_likelihood:
             return {**known, "verdicts": "likelihood"}
-        how = asdict(self.sampling) | {"stop": list(self.sampling.stop)}
+        how = self.sampling.plain()
         drawn = {"seed": self.seed} if self.sampling.temperature else {}
         return {**known, "verdicts": "words", "sampling": how, **drawn}
 

@@ -3,8 +3,9 @@
     python evidence/serving.py --model FOLDER --out build/serving --clients 1 8 32
 
 Each server is asked the same questions by so many clients at a time, streamed, greedily, and the
-text that came is counted in the model's own tokens (an answer that was cut has as many as its limit). The servers take turns, so that a machine that
-slows down slows both: what counts is the ratio within a round.
+text that came is counted in the model's own tokens (an answer that was cut has as many as its
+limit). The servers take turns, so that a machine that slows down slows both: what counts is the
+ratio within a round.
 """
 
 from __future__ import annotations

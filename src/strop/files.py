@@ -264,6 +264,9 @@ def locked(folder: Path) -> Iterator[None]:
     except FileExistsError:
         raise OutputError("this is a file, and a folder is wanted", where=str(folder),
                           fix="choose another name") from None  # fmt: skip
+    except OSError as error:
+        raise OutputError(f"no folder can be made here: {error.strerror}", where=str(folder),
+                          fix="choose another place") from None  # fmt: skip
     with _holding(folder / LOCK, folder, WORKS):
         yield
 
@@ -298,7 +301,11 @@ def refuse_locked(folder: Path) -> None:
 
 def _take(path: Path, where: Path, said: str) -> int:
     while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise OutputError(f"nothing can be written here: {error.strerror}", where=str(where),
+                              fix="choose another place") from None  # fmt: skip
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

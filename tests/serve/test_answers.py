@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -134,3 +135,26 @@ def test_a_seed_that_was_drawn_is_told_and_draws_the_same(plain_server: Serving)
     first = plain_server.chat(return_token_ids=True)
     again = plain_server.chat(return_token_ids=True, seed=first["strop"]["seed"])
     assert again["choices"] == first["choices"]
+
+
+def test_prompts_of_one_request_share_the_seed_that_is_told(plain_server: Serving) -> None:
+    body = {"prompt": ["Solve 2x = 6", "Solve 3x = 6"], "max_tokens": 6, "temperature": 2}
+    first = plain_server.post("/v1/completions", body).json()
+    again = plain_server.post("/v1/completions", body | {"seed": first["strop"]["seed"]}).json()
+    assert [c["text"] for c in first["choices"]] == [c["text"] for c in again["choices"]]
+
+
+def test_a_prompt_of_ids_is_logged_as_the_text_that_it_spells(plain_server: Serving) -> None:
+    service = plain_server.service
+    tokenizer = service.lineup.version(service.recipe.models[0].name).tokenizer
+    ids = list(tokenizer("Solve 2x = 8").input_ids)
+    body = {"prompt": ids, "max_tokens": 2}
+    made = plain_server.post("/v1/completions", body).json()
+    assert service.traffic is not None
+    for _ in range(200):
+        kept = [row for row in service.traffic.rows() if row.get("id") == made["id"]]
+        if kept:
+            break
+        threading.Event().wait(0.02)
+    assert kept[0]["messages"] == [{"role": "user", "content": "Solve 2x = 8"}]
+    assert kept[0]["prompt_token_ids"] == ids

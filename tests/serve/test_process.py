@@ -93,6 +93,23 @@ def test_mistakes_are_told_before_anything_is_loaded(model_folder: Path, tmp_pat
         assert f"port {port}" in refused(str(model_folder), "--port", port)
 
 
+@pytest.mark.parametrize(("yaml", "names"), [
+    ("models: 3\n", "models"), ("models: {name: a}\n", "models"), ("traffic: here\n", "traffic"),
+])  # fmt: skip
+def test_options_beside_a_wrong_yaml_say_what_is_wrong_in_it(
+    model_folder: Path, tmp_path: Path, yaml: str, names: str
+) -> None:
+    config = tmp_path / "serve.yaml"
+    config.write_text(yaml)
+    said = refused(str(model_folder), "--config", str(config), "--traffic", str(tmp_path / "t"))
+    assert "serve.yaml:1" in said
+    assert names in said
+
+
+def test_a_folder_that_cannot_be_made_is_told(model_folder: Path) -> None:
+    assert "no folder can be made" in refused(str(model_folder), "--traffic", "/proc/nowhere/t")
+
+
 def test_two_servers_do_not_share_a_log(model_folder: Path, tmp_path: Path) -> None:
     with process(tmp_path, model_folder):
         said = refused(str(model_folder), "--port", "0", "--traffic", str(tmp_path))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,15 @@ def said(**more: Any) -> dict[str, Any]:
     (said(model="other"), 404, "other"),
     (said(max_tokens=10_000), 400, "at most 512"),
     (said(n=17), 400, "at most 16"),
+    (said(strop={"maj_at": 17}), 400, "at most 16"),
+    (said(logit_bias={"07": 1}), 422, "logit_bias"),
+    (said(tools=[{"type": "function", "function": {"name": "f"}}], parallel_tool_calls=False), 422,
+     "parallel_tool_calls"),
+    (said(messages=[{"role": "assistant", "content": None, "tool_calls": "x"}]), 422, "tool_calls"),
+    (said(messages=[{"role": "assistant", "content": "a", "tool_calls": [1]}, USER]), 422,
+     "tool_calls"),
+    (said(messages=[{"role": "user", "content": [{"type": "text", "text": {"a": 1}}]}]), 422,
+     "text"),
     (said(temperature=-1), 422, "temperature"),
     (said(temperature="hot"), 422, "temperature"),
     (said(colour="red"), 422, "colour"),
@@ -135,24 +143,50 @@ def test_who_finds_the_queue_full_is_told_when_to_come_back(model_folder: Path) 
         assert server.chat()["choices"]  # and room comes back
 
 
-def test_who_goes_away_frees_the_place(model_folder: Path) -> None:
-    with serving(recipe_of(model_folder, limits={"tokens": 1500})) as server:
-        address = server.url.removeprefix("http://").split(":")
-        body = b'{"messages": [{"role": "user", "content": "1"}], "max_tokens": 1500, "n": 8}'
-        with socket.create_connection((address[0], int(address[1]))) as one:
-            one.sendall(
-                b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: "
-                b"application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
-            )
-            for _ in range(200):
-                if server.service.turnstile.inside:
-                    break
-                threading.Event().wait(0.01)
-            assert server.service.turnstile.inside == 1
-        for _ in range(500):
-            if not server.service.turnstile.inside:
-                break
-            threading.Event().wait(0.01)
-        assert server.service.turnstile.inside == 0
-        version = server.service.lineup.version(server.service.recipe.models[0].name)
-        assert version not in server.service.lineup._using
+def test_half_a_pair_in_a_name_is_told_as_it_is_written(plain_server: Serving) -> None:
+    body = b'{"messages": [{"role": "user", "content": "a", "\\ud800": "b"}], "max_tokens": 2}'
+    answer = httpx.post(plain_server.url + CHAT, content=body,
+                        headers={"content-type": "application/json"})  # fmt: skip
+    assert answer.status_code == 400
+    assert "ud800" in answer.json()["error"]["message"]
+
+
+def test_prompts_count_as_answers(plain_server: Serving) -> None:
+    body = {"prompt": ["a", "b", "c"], "n": 6, "max_tokens": 2}
+    answer = plain_server.post("/v1/completions", body)
+    assert answer.status_code == 400
+    assert "at most 16" in answer.json()["error"]["message"]
+
+
+def test_an_unknown_caller_is_turned_away_before_the_body_is_read(
+    model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("APP", "a secret of the app!")
+    recipe = recipe_of(model_folder, tokens=[{"name": "app", "env": "APP"}])
+    with serving(recipe) as server:
+        for given in ("", "Bearer", "Bearer wrong", "Basic a secret of the app!",
+                      "a secret of the app!"):  # fmt: skip
+            server.headers["authorization"] = given
+            for path in (CHAT, "/v1/feedback", "/v1/models", "/nothing"):
+                assert server.post(path, [1]).status_code == 401
+            assert server.get("/health").status_code == 200
+        server.headers["authorization"] = "bearer   a secret of the app!"
+        assert server.post(CHAT, [1]).status_code == 422
+        counted = server.get("/metrics").text
+        assert 'strop_requests_total{route="other",status="401"} 20.0' in counted
+
+
+def test_two_tokens_of_one_secret_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("APP", "a secret of the app!")
+    with pytest.raises(UsageError, match="one secret"):
+        Doors([TokenRecipe(name=name, env="APP") for name in ("one", "two")])
+
+
+@pytest.mark.parametrize(("host", "status"), [
+    ("localhost", 200), ("LOCALHOST:80", 200), ("[::1]:80", 200), ("127.0.0.1:1", 200),
+    ("evil.com", 400), ("127.0.0.1.evil.com", 400), ("127.0.0.1@evil.com", 400), ("", 400),
+])  # fmt: skip
+def test_who_names_another_host_is_refused(plain_server: Serving, host: str, status: int) -> None:
+    answer = httpx.get(plain_server.url + "/health", headers={"host": host})
+    assert answer.status_code == status
+    assert status == 200 or answer.json()["error"]["code"] == "unknown_host"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from strop.errors import UsageError
 from strop.recipe.serve import TrafficRecipe
 from strop.serve.errors import RefusedError
 from strop.serve.traffic.log import TrafficLog
@@ -174,3 +176,100 @@ def test_serving_goes_on_and_health_is_degraded(
 
 def feedback(server: Serving, id_: str, thumb: str = "down") -> int:
     return server.post("/v1/feedback", {"id": id_, "thumb": thumb}).status_code
+
+
+def test_of_many_who_say_the_same_at_once_one_is_new(tmp_path: Path) -> None:
+    with log_in(tmp_path, flush_seconds=0.2) as log:
+        log.exchange(exchange(1))
+        assert (
+            sum(told(log, *[{"id": "r1", "label": True, "time": str(n)} for n in range(50)])) == 1
+        )
+
+
+def test_who_waits_no_longer_takes_nothing_down(tmp_path: Path) -> None:
+    async def gone(log: TrafficLog) -> None:
+        one = asyncio.ensure_future(log.feedback({"id": "r1", "label": True}))
+        await asyncio.sleep(0.01)
+        one.cancel()
+        await asyncio.gather(one, return_exceptions=True)
+
+    with log_in(tmp_path, flush_seconds=0.1) as log:
+        log.exchange(exchange(1))
+        asyncio.run(gone(log))
+        assert told(log, {"id": "r1", "label": False}) == [True]
+    assert [row.get("label") for row in rows(tmp_path)] == [None, True, False]
+
+
+def test_a_row_that_cannot_be_looked_through_is_lost_alone(tmp_path: Path) -> None:
+    deep: Any = []
+    for _ in range(3000):
+        deep = [deep]
+    with log_in(tmp_path) as log:
+        log.exchange(exchange(1) | {"tools": deep})
+        log.exchange(exchange(2))
+        assert told(log, {"id": "r2", "label": True}) == [True]
+        assert log.lost == 1
+        assert log.answer("r1") is None
+    assert [row["id"] for row in rows(tmp_path)] == ["r2", "r2"]
+
+
+def test_an_index_that_is_damaged_meanwhile_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with log_in(tmp_path) as log:
+        log.exchange(exchange(1))
+        told(log, {"id": "r1", "label": True})
+
+        def damaged(*_: Any) -> Any:
+            raise sqlite3.DatabaseError("database disk image is malformed")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(log.index, "answer", damaged)
+            with pytest.raises(RefusedError) as refused:
+                log.answer("r1")
+        assert refused.value.status == 503
+        log.index._db.execute("DELETE FROM answers")
+        log.exchange(exchange(2))
+        told(log, {"id": "r2", "label": True})
+        assert log.answer("r1") is not None
+        assert told(log, {"id": "r1", "label": True}) == [False]
+
+
+def test_a_change_of_the_index_that_fails_leaves_none_open(tmp_path: Path) -> None:
+    with log_in(tmp_path) as log:
+        log.exchange(exchange(1))
+        told(log, {"id": "r1", "label": True})
+        with pytest.raises(KeyError):
+            log.index.add("traffic-000009-20260102.jsonl", [exchange(5), {"messages": []}], 9)
+        assert log.index.answer("r5") is None
+        log.exchange(exchange(2))
+        told(log, {"id": "r2", "label": True})
+        assert log.index.answer("r2") is not None
+
+
+def test_a_damaged_page_of_the_index_is_found_at_the_start(tmp_path: Path) -> None:
+    with log_in(tmp_path) as log:
+        for number in range(300):
+            log.exchange(exchange(number))
+        told(log, {"id": "r1", "label": True})
+    path = tmp_path / "index.db"
+    whole = bytearray(path.read_bytes())
+    for start in range(4096, len(whole), 4096):
+        whole[start : start + 200] = b"x" * 200
+    path.write_bytes(whole)
+    with log_in(tmp_path) as again:
+        assert again.answer("r299") is not None
+        assert told(again, {"id": "r1", "label": True}) == [False]
+
+
+def test_other_files_are_none_of_the_logs_and_a_damaged_line_is_told(tmp_path: Path) -> None:
+    (tmp_path / "traffic-export.jsonl").write_text("no log\n")
+    with log_in(tmp_path) as log:
+        log.exchange(exchange(1))
+        told(log, {"id": "r1", "label": True})
+    (file,) = tmp_path.glob("traffic-0*.jsonl")
+    file.write_text("no row\n" + file.read_text())
+    (tmp_path / "index.db").unlink()
+    with pytest.raises(UsageError, match="no row") as refused:
+        TrafficLog(TrafficRecipe(folder=str(tmp_path)))
+    assert str(file) in str(refused.value)

@@ -56,13 +56,15 @@ def serve(
     values = source.values
     named = [_named(given) for given in models or ()]
     named += [{"name": entry, "entry": entry, "follow": True} for entry in follow or ()]
-    if named:
-        values["models"] = [*values.get("models", []), *named]
+    listed = values.get("models") or []
+    if named and isinstance(listed, list):  # what is no list is refused below, with its place
+        values["models"] = [*listed, *named]
     _put(values, port=port, host=host, registry=registry and str(registry.resolve()))
     if engine is not None:
         values["engine"] = {"kind": "vllm", "url": engine}
-    if traffic is not None:
-        values["traffic"] = {**values.get("traffic", {}), "folder": str(traffic.resolve())}
+    kept = values.get("traffic") or {}
+    if traffic is not None and isinstance(kept, dict):
+        values["traffic"] = {**kept, "folder": str(traffic.resolve())}
     recipe = validate(ServeRecipe, _overridden(source, sets))
     if dry_run:
         print(json.dumps(recipe.plain()) if as_json else f"would serve {_names(recipe)}")

@@ -150,6 +150,9 @@ class Chat(Drawing):
             calls = message.get("tool_calls")
             if not (isinstance(content, str | list) or (content is None and calls)):
                 raise ValueError(f"message {place} has no `content` of text")
+            if calls is not None and not _are_calls(calls):
+                raise ValueError(f"message {place}: `tool_calls` is a list of calls, each with a "
+                                 "`function` of `name` and `arguments`")  # fmt: skip
             if isinstance(content, list):
                 message["content"] = _text_of(content, place)
         return given
@@ -181,8 +184,23 @@ def _text_of(parts: list[Any], place: int) -> str:
         if not isinstance(part, dict) or part.get("type") != "text":
             kind = part.get("type") if isinstance(part, dict) else type(part).__name__
             raise ValueError(f"message {place} holds a part of type {kind!r}: only text is read")
-        texts.append(str(part.get("text", "")))
+        if not isinstance(part.get("text"), str):
+            raise ValueError(f"message {place} holds a part of text without `text`")
+        texts.append(part["text"])
     return "".join(texts)
+
+
+def _are_calls(calls: Any) -> bool:
+    """Whether these are calls of functions; the template says what it makes of their arguments."""
+    if not isinstance(calls, list):
+        return False
+    functions = [call.get("function") if isinstance(call, dict) else None for call in calls]
+    return all(
+        isinstance(one, dict)
+        and isinstance(one.get("name"), str)
+        and isinstance(one.get("arguments"), str | dict)
+        for one in functions
+    )
 
 
 TEXT = ResponseFormat(type="text")

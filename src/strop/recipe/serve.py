@@ -41,8 +41,9 @@ class LimitsRecipe(Strict):
     """What one request and all together may take.
 
     `body_bytes` of a request's body, `tokens` of one answer (also where a request names no limit),
-    `choices` of one request, `concurrency` answers at a time, `queue` requests that wait for their
-    turn beyond those (a further one is told to come back), `seconds` for an answer, `drain_seconds`
+    `choices` of one request (of all its prompts, candidates that are not shown among them),
+    `concurrency` answers at a time, `queue` requests that wait for their turn beyond those (a
+    further one is told to come back), `seconds` for an answer, `drain_seconds`
     for what is under way when the server is told to end.
     """
 

@@ -35,7 +35,7 @@ COEFFICIENT = 0.5
 
 
 class TwoProcesses(Alone):
-    size = 2
+    size = data_size = 2
 
 
 def policy_of(name: str = "qwen3_moe") -> Policy:

@@ -16,8 +16,9 @@ from strop.errors import UnscoredError, UsageError
 from strop.evals import jobs
 from strop.evals.ask import ask
 from strop.evals.inputs import inputs_of, suite_hash
+from strop.evals.measure import measure
 from strop.evals.records import read_records
-from strop.evals.run import measure, run_suite
+from strop.evals.run import run_suite
 from strop.model.load import load_for_inference
 from tests.support.runs import WriteRows
 from tests.support.suites import GENERATE, PAIRS, SAMPLED, TASKS, MakeSuite

@@ -163,7 +163,7 @@ def test_a_rate_known_to_displace_needs_force_or_an_adapter(
 def test_a_component_that_cannot_count_is_refused(
     component: str, problem: str, recipes: dict[str, Path]
 ) -> None:
-    with pytest.raises(RecipeError, match=rf"grpo.yaml:\d+: `reward.0`: .*{problem}"):
+    with pytest.raises(RecipeError, match=rf"--set reward: `reward.0`: .*{problem}"):
         load_recipe(recipes["grpo"], [f"reward=[{component}]"])
 
 

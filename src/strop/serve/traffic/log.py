@@ -223,7 +223,7 @@ class TrafficLog:
             left = memoryview("".join(json.dumps(row) + "\n" for row in rows).encode())
             while left:
                 left = left[stream.write(left) :]
-            os.fsync(stream.fileno())
+            flush(Path(stream.name))
         except OSError:
             self._stream = None
             path = Path(stream.name)

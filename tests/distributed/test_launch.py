@@ -195,7 +195,7 @@ def test_a_process_whose_others_never_come_can_be_ended(sft: tuple[Path, list[st
         assert time.monotonic() < until
         time.sleep(0.2)
     waiting.send_signal(signal.SIGTERM)
-    assert waiting.wait(30) == 143
+    assert waiting.wait(BOUND) == 143
 
 
 def test_processes_that_heed_no_signal_are_killed_after_the_second(

@@ -116,6 +116,26 @@ def test_two_servers_do_not_share_a_log(model_folder: Path, tmp_path: Path) -> N
         assert "another run works in this folder" in said
 
 
+def test_a_dry_run_looks_at_everything(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert "no config.json" in refused("--dry-run", f"m={empty}")
+    assert "no registry" in refused("--dry-run", "support")
+    config = tmp_path / "serve.yaml"
+    base = f"models: [{{name: m, path: {model_folder}}}]\n"
+    config.write_text(base + "tokens: [{name: app, env: NOT_SET_HERE}]\n")
+    monkeypatch.delenv("NOT_SET_HERE", raising=False)
+    assert "NOT_SET_HERE" in refused("--dry-run", "--config", str(config))
+    config.write_text(base + "rewards: {r: [{function: no_such_reward}]}\n")
+    assert "no_such_reward" in refused("--dry-run", "--config", str(config))
+    config.write_text(base + f"traffic: {{folder: {tmp_path / 't'}}}\n"
+                             "canary: {entry: nowhere}\n")  # fmt: skip
+    assert "no registry" in refused("--dry-run", "--config", str(config))
+    assert not (tmp_path / "t").exists()
+
+
 @pytest.mark.parametrize("arguments", [["--json"], []])
 def test_a_dry_run_says_what_would_be_served(model_folder: Path, arguments: list[str]) -> None:
     found = CliRunner().invoke(app, ["serve", f"m={model_folder}", "--dry-run", *arguments])

@@ -49,6 +49,7 @@ def serve(
     from strop.cli.show import setup
     from strop.recipe.loading.load import read_source, read_yaml, validate
     from strop.recipe.serve import ServeRecipe
+    from strop.serve.run import check
     from strop.serve.run import serve as run
 
     setup()
@@ -67,6 +68,7 @@ def serve(
         values["traffic"] = {**kept, "folder": str(traffic.resolve())}
     recipe = validate(ServeRecipe, _overridden(source, sets))
     if dry_run:
+        check(recipe)
         print(json.dumps(recipe.plain()) if as_json else f"would serve {_names(recipe)}")
         return
 

@@ -11,6 +11,7 @@ import uvicorn
 
 from strop.engines.server.listen import ToldServer, listening
 from strop.files import locked
+from strop.model.load import expect_weights
 from strop.recipe.serve import ServeRecipe
 from strop.rewards.compose import Reward
 from strop.serve.access import Doors
@@ -21,6 +22,19 @@ from strop.serve.models.lineup import Lineup
 from strop.serve.models.places import Places
 from strop.serve.service import Service
 from strop.serve.traffic.log import TrafficLog
+
+
+def check(recipe: ServeRecipe) -> None:
+    """Look at all that serving needs, and load no model. Raises `UsageError` as `serve` would."""
+    Doors(recipe.tokens)
+    places = Places(recipe.registry)
+    parts = [part.entry for part in (recipe.canary, recipe.shadow) if part is not None]
+    for path in [model.path for model in recipe.models if model.path is not None]:
+        expect_weights(path)
+    for given in [*(model.entry for model in recipe.models if model.entry is not None), *parts]:
+        places.expect(given)
+    for components in recipe.rewards.values():
+        Reward(components)
 
 
 def serve(recipe: ServeRecipe, tell: Callable[[str], None]) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from strop.errors import RegistryError, UsageError
-from strop.model.load import weights_hash
+from strop.model.load import expect_weights, weights_hash
 from strop.registry.records import Entry
 from strop.registry.store import Registry
 from strop.registry.transfer.archive import checkout
@@ -46,6 +46,14 @@ class Places:
             raise RegistryError("the files were changed since they were promoted",
                                 where=str(folder), fix="delete the folder")  # fmt: skip
         return Place(str(folder), entry.weights, entry.id)
+
+    def expect(self, given: str) -> None:
+        """Raise `UsageError` unless a folder with weights or an entry is called so; nothing is
+        checked out."""
+        if Path(given).is_dir():
+            expect_weights(given)
+        else:
+            self._store().entry(given)
 
     def of_either(self, given: str) -> Place:
         """A folder, else an entry."""

@@ -11,7 +11,6 @@ from strop.recipe.curate import CachePath
 from strop.recipe.train.reward import Rewards
 
 Scope = Literal["serve", "feedback", "admin"]
-SCOPES: tuple[Scope, ...] = ("serve", "feedback", "admin")
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 Name = Annotated[str, Field(pattern=r"^[\w.@/-]{1,120}$")]

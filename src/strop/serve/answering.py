@@ -122,11 +122,10 @@ def whole_piece(asked: Exchange, made: Completion) -> Iterator[Piece]:
 
 
 def speaker_of(asked: Exchange) -> Speaker:
-    tokenizer = asked.version.tokenizer
+    renderer = asked.version.renderer
     shown = {OPENS, CLOSES, *(MARKS if asked.tools else ())}
-    special = tokenizer.all_special_ids
-    hidden = frozenset(i for i in special if tokenizer.convert_ids_to_tokens(i) not in shown)
-    detokenizer = Detokenizer(tokenizer, hidden, asked.version.ends)
+    hidden = frozenset(i for i, token in renderer.special.items() if token not in shown)
+    detokenizer = Detokenizer(renderer.tokenizer, hidden, asked.version.ends)
     return Speaker(detokenizer, asked.sampling.stop, asked.tools, asked.prompted.opened)
 
 

@@ -39,14 +39,19 @@ async def chosen(asked: Exchange, wanted: Compute, rewards: dict[str, Reward]) -
         return Chosen(made[majority([one.said for one in made])], _tokens(made))
     assert wanted.best_of is not None
     assert wanted.reward is not None
-    reward = rewards.get(wanted.reward)
-    if reward is None:
-        known = ", ".join(rewards) or "none"
-        raise RefusedError(400, f"there is no reward {wanted.reward!r} here: there are {known}",
-                           param="strop.reward")  # fmt: skip
+    reward = reward_of(wanted.reward, rewards)
     made = await _candidates(replace(asked, n=wanted.best_of))
     best = await asyncio.to_thread(_best, reward, asked, made)
     return Chosen(made[best], _tokens(made))
+
+
+def reward_of(name: str, rewards: dict[str, Reward]) -> Reward:
+    """The server's reward of this name. Raises `RefusedError` where there is none."""
+    if name not in rewards:
+        known = ", ".join(rewards) or "none"
+        raise RefusedError(400, f"there is no reward {name!r} here: there are {known}",
+                           param="strop.reward")  # fmt: skip
+    return rewards[name]
 
 
 def majority(texts: Sequence[str]) -> int:

@@ -125,9 +125,12 @@ class TextForm:
     def _choice(
         self, asked: Exchange, index: int, text: str, came: Collected, finish: str | None
     ) -> dict[str, Any]:
-        listed = text_logprobs(asked.version.tokenizer, came.ids, came.logprobs, came.likeliest)
+        listed = None
+        if self.logprobs:
+            tokenizer = asked.version.tokenizer
+            listed = text_logprobs(tokenizer, came.ids, came.logprobs, came.likeliest)
         return {"index": self.first + index, "text": text, "finish_reason": finish,
-                "logprobs": listed if self.logprobs else None}  # fmt: skip
+                "logprobs": listed}  # fmt: skip
 
 
 def spoken(ended: Ended) -> str:

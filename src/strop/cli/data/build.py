@@ -108,20 +108,11 @@ def _show(built: Built, output: Path, *, dry_run: bool, as_json: bool) -> None:
 
 def _inputs(files: list[Path], from_serve: list[Path]) -> list[Path]:
     """All files that are read."""
-    found = [*files, *(file for folder in from_serve for file in _traffic(folder))]
+    from strop.serve.traffic.rows import expect_files
+
+    found = [*files, *(file for folder in from_serve for file in expect_files(folder))]
     if not found:
         raise typer.BadParameter("give data files, or --from-serve DIR")
-    return found
-
-
-def _traffic(folder: Path) -> list[Path]:
-    from strop.errors import UsageError
-    from strop.serve.traffic.rows import files_in
-
-    found = files_in(folder)
-    if not found:
-        raise UsageError("no traffic of `strop serve` is here", where=str(folder),
-                         fix="give the folder that it was started with: --traffic DIR")  # fmt: skip
     return found
 
 

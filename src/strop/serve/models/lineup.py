@@ -36,10 +36,6 @@ class Lineup:
         self._models: set[Holder] = set()
         self._changing = 0
 
-    @property
-    def names(self) -> dict[str, Version]:
-        return dict(self._names)
-
     def load(self, name: str, place: Place) -> Version:
         """Load weights (or find them loaded) as a version of a name. Takes as long as it takes;
         one at a time, within `changing`. Raises `UsageError` for weights that cannot be served,
@@ -49,7 +45,7 @@ class Lineup:
             if version.label == label and version.place == place:
                 return version
         base = base_of(place)
-        where = str(Path(base or place.folder).resolve()) if base else place.folder
+        where = str(Path(base).resolve()) if base else place.folder
         held = self._bases.get(where)
         if held is None:
             held = self._hold(base or place.folder)

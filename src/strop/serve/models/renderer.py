@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 from strop.engines.engine import PromptedTask
@@ -24,6 +25,12 @@ class Renderer:
         self.tokenizer = tokenizer
         self._encoder = Encoder(tokenizer)
         self._held = 0
+
+    @cached_property
+    def special(self) -> dict[int, str]:
+        """Tokens that are no text of their own, by id; asked of the tokenizer once."""
+        ids = self.tokenizer.all_special_ids
+        return dict(zip(ids, self.tokenizer.convert_ids_to_tokens(ids), strict=True))
 
     @property
     def has_template(self) -> bool:

@@ -16,7 +16,7 @@ from strop.engines.server import app as engine
 from strop.errors import StropError
 from strop.serve.access import Caller
 from strop.serve.answering import Collected, Piece, Timed, pieces, usage, whole_piece
-from strop.serve.compute import chosen
+from strop.serve.compute import chosen, reward_of
 from strop.serve.errors import RefusedError, refusal_of
 from strop.serve.exchange import Exchange, Start, new_id, sampling_of, seed_of, session_of
 from strop.serve.objects import DONE, ChatForm, Form, TextForm, event, frame
@@ -102,8 +102,8 @@ async def _answer(
         await _turn(service, request, stack)
         asked = [await _asked(service, start, body, longest, one, top) for one in prompts]
         if body.stream:
-            if body.strop is not None and body.strop.best_of is not None:
-                _expect_reward(service, body.strop.reward)
+            if body.strop is not None and body.strop.reward is not None:
+                reward_of(body.strop.reward, service.rewards)  # refused before the stream begins
             stream = _stream(service, body, asked, forms)
             return Streamed(stream, stack.pop_all(), service.recipe.limits.seconds,
                             _headers(asked[0]))  # fmt: skip
@@ -129,13 +129,6 @@ def _expect_few(service: Service, body: Drawing, prompts: int) -> None:
     if wanted > most:
         param = "prompt" if prompts > 1 else "n" if more is None else "strop"
         raise RefusedError(400, f"{wanted} answers are asked for: at most {most} here", param=param)
-
-
-def _expect_reward(service: Service, name: str | None) -> None:
-    if name not in service.rewards:
-        known = ", ".join(service.rewards) or "none"
-        raise RefusedError(400, f"there is no reward {name!r} here: there are {known}",
-                           param="strop.reward")  # fmt: skip
 
 
 def _headers(asked: Exchange) -> dict[str, str]:

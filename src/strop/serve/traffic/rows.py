@@ -42,11 +42,16 @@ def rows_of(file: Path, start: int = 0) -> Iterator[dict[str, Any]]:
             yield row
 
 
-def rows_in(folder: Path) -> Iterator[dict[str, Any]]:
-    """All whole rows, the oldest first. Raises `UsageError` where there is no log."""
+def expect_files(folder: Path) -> list[Path]:
+    """The files of a log. Raises `UsageError` where there are none."""
     files = files_in(folder)
     if not files:
         raise UsageError("no traffic of `strop serve` is here", where=str(folder),
                          fix="give the folder that it was started with: --traffic DIR")  # fmt: skip
-    for file in files:
+    return files
+
+
+def rows_in(folder: Path) -> Iterator[dict[str, Any]]:
+    """All whole rows, the oldest first. Raises `UsageError` where there is no log."""
+    for file in expect_files(folder):
         yield from rows_of(file)

@@ -32,9 +32,9 @@ class Said:
 class Observation:
     """What an environment answers: `Observation(({"role": "tool", "content": "3"},), reward=0.5)`.
 
-    `messages` are read by the policy before its next turn; there is none once it is `done`. `reward`
-    is for the turn that was answered (`None`: none is given). `facts` are counted over the episode
-    and logged as `episode/<name>`: `{"tool_errors": 1.0}`.
+    `messages` are read by the policy before its next turn; there is none once it is `done`.
+    `reward` is for the turn that was answered (`None`: none is given). `facts` are counted over the
+    episode and logged as `episode/<name>`: `{"tool_errors": 1.0}`.
     """
 
     messages: tuple[Message, ...] = ()

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from strop.engines.engine import Request
+from strop.episodes import Episode
 from strop.text.chat.template import Tools
 from strop.text.tools import Call
-from strop.types import Message, Task
+from strop.types import Completion, Message, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,15 @@ class Observation:
 class FaultError(Exception):
     """The environment failed by its own fault (a server that does not answer, a process that
     ended): the episode ends unscored, whatever the policy did."""
+
+
+class Ask(Protocol):
+    """Draws one answer of the policy that is being trained."""
+
+    async def __call__(
+        self, prompt_ids: tuple[int, ...], *, opened: str = "", max_tokens: int | None = None
+    ) -> Completion:
+        """With the run's sampling and the episode's draw keys, at most `max_tokens` tokens."""
 
 
 class Environment(Protocol):
@@ -87,8 +98,21 @@ class EnvironmentFactory(Protocol):
     @property
     def bounds(self) -> tuple[float, float] | None: ...
 
-    def make(self) -> Environment:
-        """A new environment for one episode; it does no work before `reset`."""
+    def make(self, ask: Ask) -> Environment:
+        """A new environment for one episode; it does no work before `reset`. `ask` draws answers of
+        the policy that are no turns of the episode: an opponent's, a simulated user's."""
 
     async def close(self) -> None:
         """End what all environments share (processes, connections)."""
+
+
+class Play(Protocol):
+    """A way to play whole episodes: turn by turn with an environment, or an agent of the user's own
+    that asks whenever it wants."""
+
+    async def play(self, request: Request, ask: Ask) -> Episode:
+        """One episode for a request, whose sampling and draw key `ask` uses. An episode that failed
+        by nobody's doing has the finish `error` or `aborted`."""
+
+    async def close(self) -> None:
+        """End what all episodes share."""

@@ -20,14 +20,13 @@ class Said:
     "I add.", "tool_calls": [...]}, calls=(Call("add", {"a": 1, "b": 2}),))`.
 
     `text` is all that was sampled, without the token that ends a turn. `malformed` says why
-    something that begins like a call is none; `cut` that the turn met the token limit.
+    something that begins like a call is none.
     """
 
     message: Message
     text: str
     calls: tuple[Call, ...] = ()
     malformed: str = ""
-    cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)

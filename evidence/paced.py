@@ -19,13 +19,11 @@ in turn alone, as `strop estimate --split --measured` is. Finished runs are not 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import json
 import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,12 +32,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from asynchronous import STANDING, recipe_of
-from fastapi import FastAPI, Request, Response
+from asynchronous import STANDING, Ready, in_turns, recipe_of, waiting
 from split import asynchronous, synchronous
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from strop.engines.server.app import engine_app
 from strop.engines.server.held import Held
 from strop.engines.server.listen import answer_on, listening
 from strop.recipe.loading.load import load_recipe
@@ -48,8 +44,6 @@ from strop.train.run import train
 from strop.train.rundir.directory import is_finished
 
 Recipe = dict[str, Any]
-Ready = Callable[[float, int], float]
-"""When an answer of so many tokens is given that was asked for at a time (both in seconds)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +74,13 @@ def spread(step: int, of: str) -> float:
     return random.Random(f"{of} {step}").uniform(0.4, 1.6)
 
 
-def in_turns(seconds: float, *, even: bool) -> Ready:
+def in_uneven_turns(seconds: float) -> Ready:
     turn, given, batch = 0.0, 0, PROMPTS * GROUP
 
     def ready(asked: float, _: int) -> float:
         nonlocal turn, given
-        factor = 1.0 if even else spread(given // batch, "engine")
-        turn, given = max(turn, asked) + factor * seconds / batch, given + 1
+        turn = max(turn, asked) + spread(given // batch, "engine") * seconds / batch
+        given += 1
         return turn
 
     return ready
@@ -99,28 +93,9 @@ def in_rounds(seconds: float) -> Ready:
 def ready_of(case: Case) -> Ready:
     if case.kind == "rounds":
         return in_rounds(case.engine)
-    return in_turns(case.engine, even=case.kind == "turns")
-
-
-def waiting(held: Held, ready: Ready) -> FastAPI:
-    """The server's routes; an answer is kept back until it is ready, what is scored is not."""
-    app = engine_app(held)
-
-    @app.middleware("http")
-    async def wait(request: Request, call_next: Any) -> Response:
-        asked = time.monotonic()
-        if request.url.path != "/inference/v1/generate":
-            answer: Response = await call_next(request)
-            return answer
-        scores = (await request.json())["sampling_params"].get("prompt_logprobs") is not None
-        given = await call_next(request)
-        content = b"".join([part async for part in given.body_iterator])
-        if given.status_code == 200 and not scores:
-            tokens = len(json.loads(content)["choices"][0]["token_ids"])
-            await asyncio.sleep(ready(asked, tokens) - time.monotonic())
-        return Response(content, given.status_code, dict(given.headers))
-
-    return app
+    if case.kind == "uneven":
+        return in_uneven_turns(case.engine)
+    return in_turns(case.engine / (PROMPTS * GROUP))
 
 
 def serve(model: str, case: Case) -> None:

@@ -61,11 +61,7 @@ def estimate(
     ] = None,
     beside: Annotated[
         Path | None,
-        typer.Option(
-            "--measured-beside",
-            metavar="RUN",
-            help="With --measured: a short asynchronous run of the same recipe.",
-        ),
+        typer.Option("--measured-beside", metavar="RUN", help="With --measured: an async run."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -76,21 +72,18 @@ def estimate(
     Example: strop estimate grpo.yaml --hardware h100 --split --gpus 8,64
     """
     from strop.cli.show import setup
-    from strop.errors import UsageError
     from strop.recipe.loading.load import load_recipe
     from strop.train.pin import pinned
     from strop.train.preflight.cost.estimate import estimate as run
     from strop.train.preflight.cost.hardware import hardware as found
 
     setup()
-    of_a_split = {
-        "--gpus": gpus or None, "--max-staleness": max_staleness, "--network": network,
-        "--sampling-tokens-per-second": sampling, "--training-tokens-per-second": training,
-        "--measured": measured, "--measured-beside": beside,
-    }  # fmt: skip
-    given = [name for name, value in of_a_split.items() if value is not None]
-    if given and not split:
-        raise UsageError(f"{given[0]} says nothing without --split", fix="add --split")
+    if not split:
+        expect_no_split({
+            "--gpus": gpus or None, "--max-staleness": max_staleness, "--network": network,
+            "--sampling-tokens-per-second": sampling, "--training-tokens-per-second": training,
+            "--measured": measured, "--measured-beside": beside,
+        })  # fmt: skip
     loaded = pinned(load_recipe(recipe, overrides), force=True, weights=False)
     device = found(hardware, hardware_file)
     if split:
@@ -106,6 +99,15 @@ def estimate(
         return
     for line in lines(result):
         print(line)
+
+
+def expect_no_split(options: dict[str, object]) -> None:
+    """Raise `UsageError` for the first of a split's options that was given."""
+    from strop.errors import UsageError
+
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise UsageError(f"{given[0]} says nothing without --split", fix="add --split")
 
 
 def staleness_of(recipe: Recipe) -> int:

@@ -219,12 +219,13 @@ def share_of(run: Run, folder: Path) -> Share:
                  meter.flops[counted], meter.spent)  # fmt: skip
 
 
-def runs_of(shapes: Iterable[str], rounds: int) -> list[Run]:
-    """Every case at these shapes."""
+def runs_of(shapes: Iterable[str], rounds: int, cases: Iterable[str] = COUNTED) -> list[Run]:
+    """These cases at these shapes."""
+    names = list(cases)
     return [
         Run(model_scale(CASES[name], shape), shape, SMALL_VOCABULARY, WARM_UP + rounds + 1)
         for shape in shapes
-        for name in COUNTED
+        for name in names
     ]
 
 

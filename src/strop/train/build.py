@@ -44,7 +44,12 @@ from strop.train.loop.parity import Parity, expect_parity
 from strop.train.loop.state import Critic, TrainState
 from strop.train.methods.reference import Indices, MethodRecords, ReferenceCache
 from strop.train.methods.supervised import SupervisedMethod
-from strop.train.methods.table import OFFLINE, ONLINE, compares_with_reference, policy_of
+from strop.train.methods.table import (
+    compares_with_reference,
+    learner_of,
+    offline_method,
+    policy_of,
+)
 from strop.train.preflight.prepared import Prepared, PreparedOffline, PreparedOnline
 from strop.types import StepRecord
 
@@ -152,7 +157,7 @@ def _online(
         source=source,
         mixture=prepared.mixture,
         total=prepared.total_steps,
-        learner=ONLINE[method_of(recipe).family](state, recipe, reference, world),
+        learner=learner_of(state, recipe, reference, world),
         reference=reference,
         replay=_replay(state, prepared),
         held_out=prepared.held_out,
@@ -264,14 +269,13 @@ def _started(
 def _offline(state: TrainState, prepared: PreparedOffline, world: World) -> Loop:
     recipe = prepared.recipe
     cache = ReferenceCache(prepared.folder, recipe.model.path, world)
-    build = OFFLINE[method_of(recipe).family]
     held_out = None
     if prepared.held_out is not None:
         unseen = MethodRecords(prepared.held_out, "eval_", None)
-        held_out = build(state, recipe, cache, unseen, world)
+        held_out = offline_method(state, recipe, cache, unseen, world)
     own = MethodRecords(prepared.rendered, "", partial(_visited, prepared))
     parts = OfflineParts(
-        method=build(state, recipe, cache, own, world),
+        method=offline_method(state, recipe, cache, own, world),
         rendered=prepared.rendered,
         mixture=prepared.mixture,
         total=prepared.total_steps,

@@ -54,9 +54,20 @@ def passes(
     Processes that hold parts of the weights gather them together in each forward, so all of them
     make as many: one with fewer reads an idle tree.
     """
-    cut = list(micro_batches(trees, max_tokens))
-    idle = idle_forwards(network, len(cut), world)
-    found = [read_one(batch.trees) for batch in cut]
+    return each_read(
+        network, [cut.trees for cut in micro_batches(trees, max_tokens)], read_one, world
+    )
+
+
+def each_read(
+    network: Policy | ScalarNetwork,
+    forwards: Sequence[Sequence[Tree]],
+    read_one: Callable[[Sequence[Tree]], T],
+    world: World,
+) -> list[T]:
+    """`passes` over trees that are cut into forwards already."""
+    idle = idle_forwards(network, len(forwards), world)
+    found = [read_one(trees) for trees in forwards]
     for _ in range(idle):
         read_one((IDLE,))
     return found

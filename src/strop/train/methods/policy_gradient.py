@@ -91,6 +91,11 @@ class MiniBatch:
     work: tuple[MicroBatch, ...]
     counts: Counts
 
+    @property
+    def forwards(self) -> list[tuple[Tree, ...]]:
+        """The trees of each."""
+        return [work.trees for work in self.work]
+
 
 def loss_of(recipe: PolicyRecipe) -> PolicyLoss:
     """The method's preset, overridden by what the recipe sets."""
@@ -210,7 +215,7 @@ class PolicyGradient:
             )
             return [partial(self._loss, batch, work, total) for work in mini.work]
 
-        return Update(mini.counts, losses)
+        return Update(mini.counts, losses, mini.forwards)
 
     def _critic_update(
         self, mini: MiniBatch, value: list[torch.Tensor], ret: list[torch.Tensor]
@@ -229,7 +234,7 @@ class PolicyGradient:
                 for work in mini.work
             ]  # fmt: skip
 
-        return Update(mini.counts, losses, of="critic")
+        return Update(mini.counts, losses, mini.forwards, of="critic")
 
     def _loss(self, batch: PolicyBatch, work: MicroBatch, counts: StepCounts) -> Loss:
         with self.policy.arithmetic():

@@ -53,10 +53,10 @@ def refuse(recipe: Recipe, *, force: bool) -> None:
         _refuse_useless_groups(recipe)
     _refuse_unfed_alarms(recipe)
     _refuse_offloading_to_itself(recipe)
-    if recipe.model.router_aux_loss_coef is not None and method.family != "supervised":
+    if recipe.model.router_aux_loss_coef is not None and method.scalar_head:
         raise RecipeError(
             f"model.router_aux_loss_coef is set, but method {recipe.method} does not read it",
-            fix="drop it (sft, dft and cpt read it)",
+            fix="drop it (all methods read it that train a language model)",
         )
     if recipe.model.kernels is not None:
         expect_kernels(pick_device(recipe.model.device))

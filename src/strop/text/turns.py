@@ -1,6 +1,7 @@
 from dataclasses import dataclass
 from typing import Any
-from strop.text.tools import Call, calls_in, MARKS
+
+from strop.text.tools import Call, calls_in
 from strop.types import Message
 
 
@@ -16,5 +17,12 @@ def message_of(text: str, tools: Any, *, first: int = 0) -> SaidTurn:
     if not calls:
         return SaidTurn({"role": "assistant", "content": text})
     content = text.split("<tool_call>")[0]
-    made = [{"id": f"call{first + n:05d}", "type": "function", "function": {"name": c.name, "arguments": dict(c.arguments)}} for n, c in enumerate(calls)]
+    made = [
+        {
+            "id": f"call{first + n:05d}",
+            "type": "function",
+            "function": {"name": c.name, "arguments": dict(c.arguments)},
+        }
+        for n, c in enumerate(calls)
+    ]
     return SaidTurn({"role": "assistant", "content": content, "tool_calls": made}, tuple(calls))

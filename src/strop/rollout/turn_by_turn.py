@@ -144,7 +144,12 @@ class TurnByTurn:
         text = decode(self.tokenizer, ids, special=True)
         if isinstance(dialogue.prompt.task.prompt, str):
             return Said({"role": "assistant", "content": text}, text)
-        found = message_of(dialogue.opened + text, self.factory.tools, first=calls)
+        found = message_of(
+            dialogue.opened + text,
+            self.factory.tools,
+            first=calls,
+            thoughts=dialogue.encoder.chat.reads_thoughts,
+        )
         return Said(found.message, text, found.calls, found.malformed)
 
     def _expect_bounds(self, reward: float | None, where: str) -> None:

@@ -16,6 +16,7 @@ import torch
 
 from strop.evals.tasks.generation import record_of
 from strop.model.network import Policy
+from strop.model.tree import owners
 from strop.recipe.suite import AnswerTask
 from strop.text.refusal import refuses
 from strop.types import FAILED, Answer, Answered, Completion, EvalRecord, Rollout, Scale, Tree
@@ -165,17 +166,21 @@ def _likelihoods(
     known = [entropies for entropies in given if entropies is not None]
     if reference is None and len(known) == len(given):
         return [{"entropy": fsum(one) / max(1, len(one))} for one in known]
-    trees = [Tree(r.prompt_ids, tuple(c.branch() for c in r.completions)) for r in rollouts]
+    answers = [completion for r in rollouts for completion in r.completions]
+    trees = [
+        Tree(r.prompt_ids, tuple(b for c in r.completions for b in c.branches())) for r in rollouts
+    ]
     with policy.arithmetic():
         scores = policy.score(trees)
         kl_N = None if reference is None else policy.score.divergence(trees, reference.score)
-    lengths_B = scores.lengths_B().clamp(min=1)
+    answer_N = owners([len(c.branches()) for c in answers])[scores.branch_N.cpu()]
+    lengths_A = torch.bincount(answer_N, minlength=len(answers)).clamp(min=1)
 
-    def mean_B(values_N: torch.Tensor) -> list[float]:
-        sums_B = torch.zeros_like(lengths_B).index_add(0, scores.branch_N, values_N.float())
-        return (sums_B / lengths_B).tolist()
+    def mean_A(values_N: torch.Tensor) -> list[float]:
+        sums_A = torch.zeros(len(answers)).index_add(0, answer_N, values_N.float().cpu())
+        return (sums_A / lengths_A).tolist()
 
-    rows = [{"entropy": value} for value in mean_B(scores.entropy_N)]
+    rows = [{"entropy": value} for value in mean_A(scores.entropy_N)]
     if kl_N is None:
         return rows
-    return [{**row, "kl": value} for row, value in zip(rows, mean_B(kl_N), strict=True)]
+    return [{**row, "kl": value} for row, value in zip(rows, mean_A(kl_N), strict=True)]

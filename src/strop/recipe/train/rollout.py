@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from strop.recipe.base import Strict
 from strop.recipe.train.engine import EngineRecipe, LocalEngineRecipe, ServersRecipe
+from strop.recipe.train.environment import EnvironmentRecipe
 from strop.recipe.train.source import AsynchronousRecipe, SourceRecipe, SynchronousRecipe
 
 
@@ -74,9 +75,11 @@ class RolloutRecipe(Strict):
     and the two options after it are those of `SamplingRecipe`; `engine` is who samples, `source`
     when. Where a source may be a version or more behind, `mismatch` is token-level truncation
     unless the recipe says otherwise. With `routing_replay` the trainer's forwards take the experts
-    that a mixture of experts took while it sampled (R3, arXiv 2510.11370).
+    that a mixture of experts took while it sampled (R3, arXiv 2510.11370). With an `environment`
+    every answer is an episode of several turns, of `max_tokens` tokens each.
     """
 
+    environment: EnvironmentRecipe | None = None
     group_size: int = Field(8, ge=1)
     temperature: float = Field(1.0, gt=0)
     max_tokens: int = Field(256, ge=1)
@@ -92,6 +95,32 @@ class RolloutRecipe(Strict):
     engine: EngineRecipe = LocalEngineRecipe()
     source: SourceRecipe = SynchronousRecipe()
     mismatch: MismatchRecipe = Field(default_factory=_weighed_where_stale)
+
+    @property
+    def longest(self) -> int:
+        """Tokens that an answer may have."""
+        world = self.environment
+        if world is None:
+            return self.max_tokens
+        turns = world.max_turns * self.max_tokens
+        return turns if world.max_episode_tokens is None else min(turns, world.max_episode_tokens)
+
+    @property
+    def credits_turns(self) -> bool:
+        """Whether every turn of an episode has an advantage of its own."""
+        return self.environment is not None and self.environment.credit == "turn"
+
+    @model_validator(mode="after")
+    def _episodes_read_it(self) -> Self:
+        if self.environment is None:
+            return self
+        if self.routing_replay:
+            raise ValueError("routing_replay is not read with an environment: drop it")
+        if self.overlong_buffer:
+            raise ValueError(
+                "overlong_buffer shapes single answers, and an episode has several: set it to 0"
+            )
+        return self
 
     @model_validator(mode="after")
     def _shared_weights_stand_still(self) -> Self:
@@ -113,7 +142,7 @@ bound the cost of a step."""
 
 def _last_fifth(given: dict[str, Any]) -> int:
     """The paper shapes the last 4,096 of 20,480 tokens (arXiv 2503.14476, section 4.1)."""
-    return int(given["max_tokens"]) // 5
+    return 0 if given.get("environment") else int(given["max_tokens"]) // 5
 
 
 class CispoRollout(RolloutRecipe):

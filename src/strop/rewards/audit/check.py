@@ -60,19 +60,21 @@ def defend(
     """Check before a run that gold answers pass their own verifier and that critical probes hold.
 
     Returns counts for the run's own log. Raises `DataError` or `RewardError`.
+    What an environment gives cannot be asked about a text, and is left out.
     """
+    components = [component for component in components if not component.is_environment]
     reward = Reward(components)
-    if recipe.completions is not None:
+    if recipe.completions is not None and components:
         pairs = pairs_from_labels(read_completions(Path(recipe.completions)))
     else:
-        pairs = pairs_from_golds(components, tasks)
+        pairs = pairs_from_golds(components, tasks) if components else []
         if pairs:
             expect_golds(reward, pairs)
     if not pairs:
         if recipe.file is not None or recipe.completions is not None or recipe.accept:
             raise RecipeError(
                 "probes need right and wrong completions, and there are none for "
-                f"{components[0].label}",
+                f"{components[0].label if components else 'an environment'}",
                 fix="set probes.completions to labelled completions, or drop `probes`",
             )
         return {}

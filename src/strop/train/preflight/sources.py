@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from strop.data.bad_rows import Sieve, SourceReport
@@ -15,6 +15,7 @@ from strop.errors import DataError, StropError
 from strop.recipe.train.data import DataSource, TextRecipe
 from strop.recipe.train.methods import METHODS
 from strop.recipe.train.run import TrainRecipe
+from strop.text.chat.template import Tools
 from strop.text.render import opening, tried
 from strop.text.script import PromptAndAnswers, asked_of
 from strop.text.trees import Add, Rendered, Tally, all_too_long, joined, render_into
@@ -85,10 +86,13 @@ class Prompted:
 
 
 class Reading:
-    """Reads and renders the sources of one recipe, and keeps a report of each."""
+    """Reads and renders the sources of one recipe, and keeps a report of each. Prompts show the
+    `tools` of the recipe's environment."""
 
-    def __init__(self, text: TextRecipe, tokenizer: Any, cache: TokenCache) -> None:
-        self.text, self.tokenizer, self.cache = text, tokenizer, cache
+    def __init__(
+        self, text: TextRecipe, tokenizer: Any, cache: TokenCache, tools: Tools = None
+    ) -> None:
+        self.text, self.tokenizer, self.cache, self.tools = text, tokenizer, cache, tools
         self.reports: list[SourceReport] = []
 
     def rendered(self, source: DataSource, kind: RecordKind, *, held_out: bool = False) -> Rendered:
@@ -131,7 +135,8 @@ class Reading:
         sieve = sieve_of(source, held_out=held_out)
         kept: list[PromptedTask] = []
         long = 0
-        for found, ids in self._prompts(stream(source, task, sieve, held_out=held_out), sieve):
+        tasks = map(self._with_tools, stream(source, task, sieve, held_out=held_out))
+        for found, ids in self._prompts(tasks, sieve):
             if 0 < len(ids) <= room:
                 kept.append(PromptedTask(found, ids, opening(self.tokenizer, found.prompt, ids)))
             else:
@@ -148,6 +153,23 @@ class Reading:
             )
         self._report(sieve, "task")
         return Prompted(tuple(kept), long)
+
+    def _with_tools(self, one: Task) -> Task:
+        if not self.tools:
+            return one
+        if isinstance(one.prompt, str):
+            raise DataError(
+                "the prompt is plain text, and tools are shown by a chat template",
+                where=str(one.origin),
+                fix='write prompts as messages: [{"role": "user", "content": "..."}]',
+            )
+        if one.columns.get("tools", self.tools) != self.tools:
+            raise DataError(
+                "the column `tools` names other tools than those of the environment",
+                where=str(one.origin),
+                fix="drop the column: the environment's tools are shown",
+            )
+        return replace(one, columns={**one.columns, "tools": self.tools})
 
     def _prompts(
         self, tasks: Iterator[Task], sieve: Sieve

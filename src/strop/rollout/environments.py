@@ -1,0 +1,66 @@
+"""From a recipe's environment to what plays its episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from strop.errors import WorldError
+from strop.recipe.train.environment import EnvironmentRecipe, EpisodeLimits, OwnEnvironmentRecipe
+from strop.rollout.environment import EnvironmentFactory, Play
+from strop.rollout.own.toolbox import OwnToolboxes
+from strop.rollout.tools.toolbox import ToolEnvironments
+from strop.rollout.turn_by_turn import TurnByTurn
+from strop.text.chat.template import ChatTemplate, Tools
+from strop.text.encode import Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How a run plays its episodes: the `tools` that its prompts show, whether there are `rewards`
+    of environments, and `play(tokenizer, context)`, which is given how many tokens the model
+    reads."""
+
+    tools: Tools
+    rewards: bool
+    play: Callable[[Tokenizer, int], Play]
+
+
+def turn_by_turn(factory: EnvironmentFactory, limits: EpisodeLimits) -> Way:
+    """Episodes with environments of this factory."""
+    return Way(
+        factory.tools,
+        factory.rewards,
+        lambda tokenizer, context: TurnByTurn(factory, tokenizer, limits, context),
+    )
+
+
+def _own(recipe: OwnEnvironmentRecipe) -> Way:
+    return turn_by_turn(ToolEnvironments(OwnToolboxes(recipe)), recipe)
+
+
+WAYS: Mapping[type[EpisodeLimits], Callable[[Any], Way]] = {OwnEnvironmentRecipe: _own}
+"""How each environment that a recipe can name is played."""
+
+
+def way_of(recipe: EnvironmentRecipe) -> Way:
+    """What the recipe names, looked at and ready."""
+    return WAYS[type(recipe)](recipe)
+
+
+def expect_shown(tools: Tools, tokenizer: Tokenizer) -> None:
+    """Raise `WorldError` where the model would not be told of the tools."""
+    if not tools:
+        return
+    if tokenizer.chat_template is None:
+        said = "the tokenizer has no chat template"
+    elif not ChatTemplate(tokenizer).shows_tools:
+        said = "the tokenizer's chat template does not write tools"
+    else:
+        return
+    raise WorldError(
+        f"the environment has tools, and {said}, so that the model would not know of them",
+        fix="set chat_template in the recipe to one that does: those of Qwen 2.5, 3 and 3.5,"
+        " Hermes, Llama 3.1 and later, Mistral (v3 and later), GLM 4, gpt-oss, SmolLM 3",
+    )

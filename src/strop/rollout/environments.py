@@ -7,11 +7,20 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from strop.errors import DataError, WorldError
-from strop.recipe.train.environment import EnvironmentRecipe, EpisodeLimits, OwnEnvironmentRecipe
+from strop.recipe.train.environment import (
+    EnvironmentRecipe,
+    EpisodeLimits,
+    OwnEnvironmentRecipe,
+    UserEnvironmentRecipe,
+)
+from strop.recipe.train.user import ModelUserRecipe, OwnUserRecipe, ScriptRecipe
 from strop.rollout.environment import EnvironmentFactory, Play
 from strop.rollout.own.toolbox import OwnToolboxes
 from strop.rollout.tools.toolbox import ToolEnvironments
 from strop.rollout.turn_by_turn import TurnByTurn
+from strop.rollout.users.model import ModelUsers
+from strop.rollout.users.scripted import OwnUsers, ScriptedUsers
+from strop.rollout.users.user import UserEnvironments, Users
 from strop.text.chat.template import ChatTemplate, Tools
 from strop.text.encode import Tokenizer
 from strop.types import Task
@@ -41,7 +50,21 @@ def _own(recipe: OwnEnvironmentRecipe) -> Way:
     return turn_by_turn(ToolEnvironments(OwnToolboxes(recipe)), recipe)
 
 
-WAYS: Mapping[type[EpisodeLimits], Callable[[Any], Way]] = {OwnEnvironmentRecipe: _own}
+USERS: Mapping[type, Callable[[Any], Users]] = {
+    ScriptRecipe: ScriptedUsers,
+    OwnUserRecipe: OwnUsers,
+    ModelUserRecipe: ModelUsers,
+}
+
+
+def _user(recipe: UserEnvironmentRecipe) -> Way:
+    return turn_by_turn(UserEnvironments(USERS[type(recipe.user)](recipe.user)), recipe)
+
+
+WAYS: Mapping[type[EpisodeLimits], Callable[[Any], Way]] = {
+    OwnEnvironmentRecipe: _own,
+    UserEnvironmentRecipe: _user,
+}
 """How each environment that a recipe can name is played."""
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag
 
 from strop.recipe.base import LocalPath, Strict
+from strop.recipe.train.user import UserRecipe
 
 
 class EpisodeLimits(Strict):
@@ -43,7 +44,17 @@ class OwnEnvironmentRecipe(EpisodeLimits):
     retries: int = Field(3, ge=0)
 
 
-TELLING: dict[str, type[EpisodeLimits]] = {"class": OwnEnvironmentRecipe}
+class UserEnvironmentRecipe(EpisodeLimits):
+    """A dialogue with a simulated `user`, who reads the policy's answers and goes on until content
+    or out of patience."""
+
+    user: UserRecipe
+
+
+TELLING: dict[str, type[EpisodeLimits]] = {
+    "class": OwnEnvironmentRecipe,
+    "user": UserEnvironmentRecipe,
+}
 """The key that tells which environment a recipe means."""
 
 
@@ -61,7 +72,8 @@ def _kind_of(given: Any) -> str | None:
 
 
 EnvironmentRecipe = Annotated[
-    Annotated[OwnEnvironmentRecipe, Tag(_tag("class"))],
+    Annotated[OwnEnvironmentRecipe, Tag(_tag("class"))]
+    | Annotated[UserEnvironmentRecipe, Tag(_tag("user"))],
     Discriminator(
         _kind_of,
         custom_error_type="which_environment",

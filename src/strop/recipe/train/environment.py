@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from strop.recipe.base import LocalPath, Strict
+from strop.recipe.train.tools import ToolRecipe
 
 
 class EpisodeLimits(Strict):
@@ -41,6 +42,13 @@ class OwnEnvironmentRecipe(EpisodeLimits):
     class_: str = Field(alias="class")
     call_seconds: float = Field(10.0, gt=0)
     retries: int = Field(3, ge=0)
+
+
+class ToolsEnvironmentRecipe(EpisodeLimits):
+    """Tools alone: the policy calls them until it answers without a call. What its answer is worth
+    is for the rewards to say."""
+
+    tools: list[ToolRecipe] = Field(min_length=1)
 
 
 EnvironmentRecipe = OwnEnvironmentRecipe

@@ -7,8 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from strop.errors import WorldError
-from strop.recipe.train.environment import EnvironmentRecipe, EpisodeLimits
+from strop.recipe.train.environment import (
+    EnvironmentRecipe,
+    EpisodeLimits,
+    OwnEnvironmentRecipe,
+    ToolsEnvironmentRecipe,
+)
 from strop.rollout.environment import EnvironmentFactory, Play
+from strop.rollout.own.toolbox import OwnToolboxes
+from strop.rollout.tools.combined import CombinedToolboxes
+from strop.rollout.tools.toolbox import ToolEnvironments
 from strop.rollout.turn_by_turn import TurnByTurn
 from strop.text.chat.template import ChatTemplate, Tools
 from strop.text.encode import Tokenizer
@@ -34,7 +42,19 @@ def turn_by_turn(factory: EnvironmentFactory, limits: EpisodeLimits) -> Way:
     )
 
 
-WAYS: Mapping[type[EpisodeLimits], Callable[[Any], Way]] = {}
+def _own(recipe: OwnEnvironmentRecipe) -> Way:
+    return turn_by_turn(ToolEnvironments(OwnToolboxes(recipe)), recipe)
+
+
+def _tools(recipe: ToolsEnvironmentRecipe) -> Way:
+    return turn_by_turn(ToolEnvironments(CombinedToolboxes(recipe)), recipe)
+
+
+WAYS: Mapping[type[EpisodeLimits], Callable[[Any], Way]] = {
+    OwnEnvironmentRecipe: _own,
+    ToolsEnvironmentRecipe: _tools,
+}
+"""How each environment that a recipe can name is played."""
 
 
 def way_of(recipe: EnvironmentRecipe) -> Way:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from strop.recipe.base import LocalPath, Strict
 from strop.recipe.train.tools import ToolRecipe
@@ -51,4 +51,32 @@ class ToolsEnvironmentRecipe(EpisodeLimits):
     tools: list[ToolRecipe] = Field(min_length=1)
 
 
-EnvironmentRecipe = OwnEnvironmentRecipe
+TELLING: dict[str, type[EpisodeLimits]] = {
+    "class": OwnEnvironmentRecipe,
+    "tools": ToolsEnvironmentRecipe,
+}
+"""The key that tells which environment a recipe means."""
+
+
+def _tag(key: str) -> str:
+    """The name of a union's member, which is no key of it."""
+    return f"<{key}>"
+
+
+def _kind_of(given: Any) -> str | None:
+    """The tag of the telling key that is given; `None` for none or several."""
+    if isinstance(given, EpisodeLimits):
+        return next(_tag(key) for key, kind in TELLING.items() if kind is type(given))
+    found = [key for key in TELLING if isinstance(given, dict) and key in given]
+    return _tag(found[0]) if len(found) == 1 else None
+
+
+EnvironmentRecipe = Annotated[
+    Annotated[OwnEnvironmentRecipe, Tag(_tag("class"))]
+    | Annotated[ToolsEnvironmentRecipe, Tag(_tag("tools"))],
+    Discriminator(
+        _kind_of,
+        custom_error_type="which_environment",
+        custom_error_message=f"give one of {', '.join(TELLING)}, which says what environment it is",
+    ),
+]

@@ -151,18 +151,19 @@ KEYS = ("python", "http", "mcp", "file")
 
 
 def _kind(given: Any) -> str | None:
+    """The tag of a tool, which is no key of it."""
     if not isinstance(given, dict):
         names: Any = type(given).model_fields if isinstance(given, Strict) else ()
     else:
         names = given
-    return next((key for key in KEYS if key in names), None)
+    return next((f"<{key}>" for key in KEYS if key in names), None)
 
 
 ToolRecipe = Annotated[
-    Annotated[PythonToolRecipe, Tag("python")]
-    | Annotated[HttpToolRecipe, Tag("http")]
-    | Annotated[McpToolRecipe, Tag("mcp")]
-    | Annotated[FunctionsToolRecipe, Tag("file")],
+    Annotated[PythonToolRecipe, Tag("<python>")]
+    | Annotated[HttpToolRecipe, Tag("<http>")]
+    | Annotated[McpToolRecipe, Tag("<mcp>")]
+    | Annotated[FunctionsToolRecipe, Tag("<file>")],
     Discriminator(
         _kind,
         custom_error_type="tool",

@@ -9,6 +9,7 @@ from typing import Any
 from strop.rollout.own.instance import public_methods
 from strop.rollout.tools.functions import FORM, STARRED, parameters_of, place_of, schema_of
 
+
 @dataclass(frozen=True, slots=True)
 class Description:
     """`Description([{"type": "function", "function": {"name": "add", ...}}], rewards=True)`, or

@@ -22,6 +22,7 @@ LOADING = 300.0
 LONGEST_LINE = 16 * 2**20
 """Bytes of an answer."""
 
+
 class ForkServer:
     """Imports the user's file in a process of its own, and begins an episode's process in
     milliseconds; started again if it ends. Raises `UsageError` for a file that cannot be

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from itertools import islice
 from typing import Any
@@ -92,5 +91,3 @@ def _not_fetched(address: str) -> Any:
 def _said(error: Any) -> str:
     place = ".".join(map(str, error.instance_path))
     return f"{place}: {error.message}" if place else str(error.message)
-
-

@@ -14,14 +14,13 @@ from strop.recipe.train.tools import (
     McpToolRecipe,
     PythonToolRecipe,
 )
-from strop.rollout.environment import Ask
 from strop.rollout.tools.arguments import Arguments
 from strop.rollout.tools.http import HttpTool
 from strop.rollout.tools.kit import Kit
 from strop.rollout.tools.mcp import McpTools
 from strop.rollout.tools.own_functions import FunctionTools
 from strop.rollout.tools.python import PythonTool
-from strop.rollout.tools.toolbox import ToolEnvironment, ToolResult
+from strop.rollout.tools.toolbox import ToolResult
 from strop.text.chat.template import Tools
 from strop.text.tools import Call
 from strop.types import Task
@@ -34,8 +33,8 @@ KITS: Mapping[type, Callable[[Any], Kit]] = {
 }
 
 
-class ToolEnvironments:
-    """The environments of a recipe's tools: `ToolEnvironments(recipe)` refuses tools that cannot be
+class CombinedToolboxes:
+    """The toolboxes of a recipe's tools: `CombinedToolboxes(recipe)` refuses tools that cannot be
     used (`UsageError`), before any compute."""
 
     rewards = False
@@ -52,12 +51,10 @@ class ToolEnvironments:
             asyncio.run(self.close())
             raise
         self.tools: Tools = listed
-        self._by_name = {
-            tool["function"]["name"]: kit for kit in self._kits for tool in kit.tools
-        }
+        self._by_name = {tool["function"]["name"]: kit for kit in self._kits for tool in kit.tools}
 
-    def make(self, ask: Ask) -> ToolEnvironment:
-        return ToolEnvironment(CombinedToolbox(self._arguments, self._by_name))
+    def make(self) -> CombinedToolbox:
+        return CombinedToolbox(self._arguments, self._by_name)
 
     async def close(self) -> None:
         for kit in self._kits:

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Protocol
 
-from strop.rollout.environment import Observation, Said
+from strop.rollout.environment import Ask, Observation, Said
 from strop.text.chat.template import Tools
 from strop.text.tools import Call
 from strop.types import Message, Task
@@ -91,6 +91,37 @@ class ToolboxFactory(Protocol):
     @property
     def tools(self) -> Tools: ...
 
+    @property
+    def rewards(self) -> bool: ...
+
+    @property
+    def bounds(self) -> tuple[float, float] | None: ...
+
     def make(self) -> Toolbox: ...
 
     async def close(self) -> None: ...
+
+
+class ToolEnvironments:
+    """Environments that are toolboxes of a factory."""
+
+    def __init__(self, toolboxes: ToolboxFactory) -> None:
+        self.toolboxes = toolboxes
+
+    @property
+    def tools(self) -> Tools:
+        return self.toolboxes.tools
+
+    @property
+    def rewards(self) -> bool:
+        return self.toolboxes.rewards
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        return self.toolboxes.bounds
+
+    def make(self, ask: Ask) -> ToolEnvironment:
+        return ToolEnvironment(self.toolboxes.make())
+
+    async def close(self) -> None:
+        await self.toolboxes.close()

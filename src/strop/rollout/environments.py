@@ -11,11 +11,13 @@ from strop.recipe.train.environment import (
     EnvironmentRecipe,
     EpisodeLimits,
     OwnEnvironmentRecipe,
+    ToolsEnvironmentRecipe,
     UserEnvironmentRecipe,
 )
 from strop.recipe.train.user import ModelUserRecipe, OwnUserRecipe, ScriptRecipe
 from strop.rollout.environment import EnvironmentFactory, Play
 from strop.rollout.own.toolbox import OwnToolboxes
+from strop.rollout.tools.combined import CombinedToolboxes
 from strop.rollout.tools.toolbox import ToolEnvironments
 from strop.rollout.turn_by_turn import TurnByTurn
 from strop.rollout.users.model import ModelUsers
@@ -61,9 +63,14 @@ def _user(recipe: UserEnvironmentRecipe) -> Way:
     return turn_by_turn(UserEnvironments(USERS[type(recipe.user)](recipe.user)), recipe)
 
 
+def _tools(recipe: ToolsEnvironmentRecipe) -> Way:
+    return turn_by_turn(ToolEnvironments(CombinedToolboxes(recipe)), recipe)
+
+
 WAYS: Mapping[type[EpisodeLimits], Callable[[Any], Way]] = {
     OwnEnvironmentRecipe: _own,
     UserEnvironmentRecipe: _user,
+    ToolsEnvironmentRecipe: _tools,
 }
 """How each environment that a recipe can name is played."""
 

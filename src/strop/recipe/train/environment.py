@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag
 
 from strop.recipe.base import LocalPath, Strict
+from strop.recipe.train.tools import ToolRecipe
 from strop.recipe.train.user import UserRecipe
 
 
@@ -51,9 +52,17 @@ class UserEnvironmentRecipe(EpisodeLimits):
     user: UserRecipe
 
 
+class ToolsEnvironmentRecipe(EpisodeLimits):
+    """Tools alone: the policy calls them until it answers without a call. What its answer is worth
+    is for the rewards to say."""
+
+    tools: list[ToolRecipe] = Field(min_length=1)
+
+
 TELLING: dict[str, type[EpisodeLimits]] = {
     "class": OwnEnvironmentRecipe,
     "user": UserEnvironmentRecipe,
+    "tools": ToolsEnvironmentRecipe,
 }
 """The key that tells which environment a recipe means."""
 
@@ -73,7 +82,8 @@ def _kind_of(given: Any) -> str | None:
 
 EnvironmentRecipe = Annotated[
     Annotated[OwnEnvironmentRecipe, Tag(_tag("class"))]
-    | Annotated[UserEnvironmentRecipe, Tag(_tag("user"))],
+    | Annotated[UserEnvironmentRecipe, Tag(_tag("user"))]
+    | Annotated[ToolsEnvironmentRecipe, Tag(_tag("tools"))],
     Discriminator(
         _kind_of,
         custom_error_type="which_environment",

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from strop.rollout.own.instance import public_methods
-
-FORM = (
-    "give every argument a type hint, and the method a docstring with a sentence and, below "
-    "`Args:`, a line `name: what it is` for every argument"
-)
+from strop.rollout.tools.functions import FORM, STARRED, parameters_of, place_of, schema_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +64,7 @@ def _checked(instance: Any, name: str) -> Description:
         try:
             tools.append(schema_of(method))
         except Exception as error:  # noqa: BLE001 - evaluating hints may raise anything
-            problems.append(f"{_place(method)}: {error}")
+            problems.append(f"{place_of(method)}: {error}")
     if problems:
         return Description(
             problem="public methods are tools, and these cannot be described to the policy: "
@@ -79,29 +74,7 @@ def _checked(instance: Any, name: str) -> Description:
     return Description(tools, reward is not None)
 
 
-def schema_of(method: Callable[..., Any]) -> dict[str, Any]:
-    """The JSON schema of a method, by its type hints and its docstring (Google's form)."""
-    from transformers.utils.chat_template_utils import get_json_schema
-
-    starred = [p.name for p in _parameters(method) if p.kind in _STARRED]
-    if starred:
-        raise ValueError(f"the argument {starred[0]} stands for any number of arguments")
-    return dict(get_json_schema(method))
-
-
-_STARRED = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-
-
 def _needed(function: Callable[..., Any]) -> list[str]:
     """The arguments that it cannot do without."""
-    every = _parameters(function)
-    return [p.name for p in every if p.default is p.empty and p.kind not in _STARRED]
-
-
-def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
-    return list(inspect.signature(function).parameters.values())
-
-
-def _place(method: Any) -> str:
-    """`add (line 12)`."""
-    return f"{method.__name__} (line {inspect.unwrap(method).__code__.co_firstlineno})"
+    every = parameters_of(function)
+    return [p.name for p in every if p.default is p.empty and p.kind not in STARRED]

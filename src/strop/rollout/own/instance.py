@@ -3,7 +3,7 @@
 TRL's `environment_factory` form (trl/trainer/grpo_trainer.py): a callable without arguments makes
 the instance; its public methods are tools, but `reset`, which begins an episode with the columns of
 its task, and `get_reward`, which says at the end how good it was. Methods may be coroutines.
-Standard library only.
+Standard library only, as are those that it imports.
 """
 
 from __future__ import annotations
@@ -18,17 +18,12 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from strop.rollout.tools.said import LONGEST, NoTextError, readable, text_of
+
 RESERVED = ("reset", "get_reward")
 """Public methods that are no tools."""
 
-LONGEST = 1_000_000
-"""Characters that a tool's result may have. No model reads as many."""
-
 Answer = dict[str, Any]
-
-
-class NoTextError(Exception):
-    """A result cannot be made text."""
 
 
 def public_methods(instance: Any) -> dict[str, Callable[..., Any]]:
@@ -121,28 +116,6 @@ def _accepted(reset: Callable[..., Any], row: dict[str, Any]) -> dict[str, Any]:
 def _told(kind: str, said: str) -> Answer:
     """An error as TRL tells it to the model."""
     return {"text": readable(str({"error": said[:LONGEST]})), "error": kind}
-
-
-def text_of(result: Any) -> str:
-    """A result as text: of a list of content blocks their texts, else `str`. Raises
-    `NoTextError`."""
-    try:
-        if isinstance(result, list) and result and all(isinstance(part, dict) for part in result):
-            kinds = {part.get("type") for part in result}
-            if "text" in kinds and kinds != {"text"}:
-                raise NoTextError(f"a result has parts that are no text: {sorted(map(str, kinds))}")
-            if kinds == {"text"}:
-                return readable("".join(str(part["text"]) for part in result))
-        return readable(str(result))
-    except NoTextError:
-        raise
-    except Exception as error:  # noqa: BLE001 - any object may stand here
-        raise NoTextError(f"{type(error).__name__}: {error}") from None
-
-
-def readable(text: str) -> str:
-    """The text without lone surrogates, which no tokenizer reads."""
-    return text.encode("utf-8", "replace").decode()
 
 
 def seed_draws(seed: str) -> None:

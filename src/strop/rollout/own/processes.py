@@ -10,27 +10,17 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from strop.errors import UsageError
 from strop.rollout.environment import FaultError
+from strop.rollout.tools.tries import FailedError
 
 LOADING = 300.0
 """Seconds that importing the user's file, or describing its class, may take."""
 
 LONGEST_LINE = 16 * 2**20
 """Bytes of an answer."""
-
-Failure = Literal["hung", "crashed", "garbled", "failed"]
-
-
-class FailedError(Exception):
-    """An order was not carried out: no answer in time, the process ended, the answer cannot be
-    read, or the environment failed."""
-
-    def __init__(self, kind: Failure, said: str) -> None:
-        self.kind, self.said = kind, said
-        super().__init__(said)
 
 
 class ForkServer:

@@ -22,6 +22,11 @@ class ToolResult:
     error: str = ""
 
 
+def told(error: str, said: str) -> ToolResult:
+    """An error in the words in which TRL tells a tool's."""
+    return ToolResult(str({"error": said}), error)
+
+
 class Toolbox(Protocol):
     """The tools of one episode. Raises `FaultError` where they fail by their own fault."""
 

@@ -7,8 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from strop.errors import WorldError
-from strop.recipe.train.environment import EnvironmentRecipe, EpisodeLimits, OwnEnvironmentRecipe
+from strop.recipe.train.environment import (
+    EnvironmentRecipe,
+    EpisodeLimits,
+    OpenEnvRecipe,
+    OwnEnvironmentRecipe,
+)
 from strop.rollout.environment import EnvironmentFactory, Play
+from strop.rollout.openenv.environment import OpenEnvironments
 from strop.rollout.own.toolbox import OwnToolboxes
 from strop.rollout.tools.toolbox import ToolEnvironments
 from strop.rollout.turn_by_turn import TurnByTurn
@@ -40,7 +46,14 @@ def _own(recipe: OwnEnvironmentRecipe) -> Way:
     return turn_by_turn(ToolEnvironments(OwnToolboxes(recipe)), recipe)
 
 
-WAYS: Mapping[type[EpisodeLimits], Callable[[Any], Way]] = {OwnEnvironmentRecipe: _own}
+def _openenv(recipe: OpenEnvRecipe) -> Way:
+    return turn_by_turn(OpenEnvironments(recipe), recipe)
+
+
+WAYS: Mapping[type[EpisodeLimits], Callable[[Any], Way]] = {
+    OwnEnvironmentRecipe: _own,
+    OpenEnvRecipe: _openenv,
+}
 """How each environment that a recipe can name is played."""
 
 

@@ -43,7 +43,22 @@ class OwnEnvironmentRecipe(EpisodeLimits):
     retries: int = Field(3, ge=0)
 
 
-TELLING: dict[str, type[EpisodeLimits]] = {"class": OwnEnvironmentRecipe}
+class OpenEnvRecipe(EpisodeLimits):
+    """An OpenEnv server at `url` (`http://127.0.0.1:8000`), of which each episode has a session.
+
+    The policy acts by calls: of the server's tools, or of one named `step`, whose arguments are the
+    action. With `answer_field` what it says is that field of the action, without any call.
+    `observation_field` is what it reads of an observation; default: its only field, a tool's
+    result, or all of it as JSON. An answer may take `call_seconds`.
+    """
+
+    url: str = Field(pattern="^https?://")
+    answer_field: str | None = None
+    observation_field: str | None = None
+    call_seconds: float = Field(60.0, gt=0)
+
+
+TELLING: dict[str, type[EpisodeLimits]] = {"class": OwnEnvironmentRecipe, "url": OpenEnvRecipe}
 """The key that tells which environment a recipe means."""
 
 
@@ -61,7 +76,8 @@ def _kind_of(given: Any) -> str | None:
 
 
 EnvironmentRecipe = Annotated[
-    Annotated[OwnEnvironmentRecipe, Tag(_tag("class"))],
+    Annotated[OwnEnvironmentRecipe, Tag(_tag("class"))]
+    | Annotated[OpenEnvRecipe, Tag(_tag("url"))],
     Discriminator(
         _kind_of,
         custom_error_type="which_environment",

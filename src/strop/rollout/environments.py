@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from strop.errors import WorldError
+from strop.errors import DataError, WorldError
 from strop.recipe.train.environment import (
     EnvironmentRecipe,
     EpisodeLimits,
@@ -20,6 +20,7 @@ from strop.rollout.tools.toolbox import ToolEnvironments
 from strop.rollout.turn_by_turn import TurnByTurn
 from strop.text.chat.template import ChatTemplate, Tools
 from strop.text.encode import Tokenizer
+from strop.types import Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,26 @@ WAYS: Mapping[type[EpisodeLimits], Callable[[Any], Way]] = {
 def way_of(recipe: EnvironmentRecipe) -> Way:
     """What the recipe names, looked at and ready."""
     return WAYS[type(recipe)](recipe)
+
+
+def with_tools(task: Task, tools: Tools) -> Task:
+    """The task, whose prompt shows these tools. Raises `DataError` for a prompt of plain text, and
+    for a column `tools` that names others."""
+    if not tools:
+        return task
+    if isinstance(task.prompt, str):
+        raise DataError(
+            "the prompt is plain text, and tools are shown by a chat template",
+            where=str(task.origin),
+            fix='write prompts as messages: [{"role": "user", "content": "..."}]',
+        )
+    if task.columns.get("tools", tools) != tools:
+        raise DataError(
+            "the column `tools` names other tools than those of the environment",
+            where=str(task.origin),
+            fix="drop the column: the environment's tools are shown",
+        )
+    return replace(task, columns={**task.columns, "tools": tools})
 
 
 def expect_shown(tools: Tools, tokenizer: Tokenizer) -> None:

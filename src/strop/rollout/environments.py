@@ -10,12 +10,14 @@ from strop.errors import DataError, WorldError
 from strop.recipe.train.environment import (
     EnvironmentRecipe,
     EpisodeLimits,
+    OpenEnvRecipe,
     OwnEnvironmentRecipe,
     ToolsEnvironmentRecipe,
     UserEnvironmentRecipe,
 )
 from strop.recipe.train.user import ModelUserRecipe, OwnUserRecipe, ScriptRecipe
 from strop.rollout.environment import EnvironmentFactory, Play
+from strop.rollout.openenv.environment import OpenEnvironments
 from strop.rollout.own.toolbox import OwnToolboxes
 from strop.rollout.tools.combined import CombinedToolboxes
 from strop.rollout.tools.toolbox import ToolEnvironments
@@ -67,10 +69,15 @@ def _tools(recipe: ToolsEnvironmentRecipe) -> Way:
     return turn_by_turn(ToolEnvironments(CombinedToolboxes(recipe)), recipe)
 
 
+def _openenv(recipe: OpenEnvRecipe) -> Way:
+    return turn_by_turn(OpenEnvironments(recipe), recipe)
+
+
 WAYS: Mapping[type[EpisodeLimits], Callable[[Any], Way]] = {
     OwnEnvironmentRecipe: _own,
     UserEnvironmentRecipe: _user,
     ToolsEnvironmentRecipe: _tools,
+    OpenEnvRecipe: _openenv,
 }
 """How each environment that a recipe can name is played."""
 

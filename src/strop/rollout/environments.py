@@ -10,6 +10,7 @@ from strop.errors import DataError, WorldError
 from strop.recipe.train.environment import (
     EnvironmentRecipe,
     EpisodeLimits,
+    GameRecipe,
     OpenEnvRecipe,
     OwnEnvironmentRecipe,
     ToolsEnvironmentRecipe,
@@ -17,6 +18,7 @@ from strop.recipe.train.environment import (
 )
 from strop.recipe.train.user import ModelUserRecipe, OwnUserRecipe, ScriptRecipe
 from strop.rollout.environment import EnvironmentFactory, Play
+from strop.rollout.games.environment import GameEnvironments, Rules
 from strop.rollout.openenv.environment import OpenEnvironments
 from strop.rollout.own.toolbox import OwnToolboxes
 from strop.rollout.tools.combined import CombinedToolboxes
@@ -73,11 +75,21 @@ def _openenv(recipe: OpenEnvRecipe) -> Way:
     return turn_by_turn(OpenEnvironments(recipe), recipe)
 
 
+def _game(recipe: GameRecipe) -> Way:
+    rules = Rules(recipe)
+
+    def play(tokenizer: Tokenizer, context: int) -> Play:
+        return TurnByTurn(GameEnvironments(rules, tokenizer, context), tokenizer, recipe, context)
+
+    return Way(None, True, play)
+
+
 WAYS: Mapping[type[EpisodeLimits], Callable[[Any], Way]] = {
     OwnEnvironmentRecipe: _own,
     UserEnvironmentRecipe: _user,
     ToolsEnvironmentRecipe: _tools,
     OpenEnvRecipe: _openenv,
+    GameRecipe: _game,
 }
 """How each environment that a recipe can name is played."""
 

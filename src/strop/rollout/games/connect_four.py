@@ -15,7 +15,8 @@ LINES = lines_of(HEIGHT, WIDTH, 4)
 
 class ConnectFour:
     """A board is its 42 places, row by row from the top: 0 empty, 1 and 2 a stone of player 0 and
-    1. The moves `1` to `7` are the columns from the left."""
+    1. The moves `1` to `7` are the columns from the left; above the board stand those that are not
+    full."""
 
     moves = tuple("1234567")
 
@@ -40,4 +41,6 @@ class ConnectFour:
         return outcome_of(boards, LINES)
 
     def show(self, board: Boards, player: int) -> str:
-        return drawing(board, player, WIDTH)
+        free = self.legal(board[None])[0]
+        above = "".join(name if free[n] else "-" for n, name in enumerate(self.moves))
+        return f"{above}\n{drawing(board, player, WIDTH, '.' * len(board))}"

@@ -10,16 +10,17 @@ from pathlib import Path
 import numpy as np
 
 from strop.engines.draws import DrawKey, seed_of, uniforms
-from strop.engines.engine import prompted_tasks
 from strop.errors import DataError, RecipeError, WorldError
 from strop.recipe.train.environment import GameRecipe
+from strop.rollout.dialogue import ChatWriting, PlainWriting, Writing
 from strop.rollout.environment import Ask, Observation, Said
 from strop.rollout.games.game import Boards, Game, drawn, named, over
 from strop.rollout.games.league import chosen, read_league
 from strop.rollout.games.opponents import Frozen, game_of, name_of
 from strop.rollout.games.players import ModelPlayer, Player, ply_key, shown
 from strop.text.chat.template import Tools
-from strop.text.encode import Tokenizer
+from strop.text.encode import Encoder, Tokenizer
+from strop.text.script import as_messages, opened_by
 from strop.types import Completion, Task, Text
 
 SELF = "self"
@@ -66,19 +67,32 @@ class GameEnvironments:
 
     def opponent(self, name: str, prompt: Text, player: int, ask: Ask) -> Player:
         """Who sits on the other side."""
-        if name == SELF:
-            return ModelPlayer(self.rules.game, prompt, player, partial(self._policy_says, ask=ask))
-        return self.rules.frozen.seat(name, prompt, player, ask.request.sampling)
+        if name != SELF:
+            return self.rules.frozen.seat(name, prompt, player, ask.request.sampling)
+        encoder, where = Encoder(self.tokenizer), str(ask.request.prompt.task.origin)
+        writing: Writing = (
+            PlainWriting(encoder, where)
+            if isinstance(prompt, str)
+            else ChatWriting(encoder, None, where)
+        )
+        return ModelPlayer(
+            self.rules.game, prompt, player, partial(self._policy_says, ask=ask, writing=writing)
+        )
 
-    async def _policy_says(self, said: Text, *, key: DrawKey, ask: Ask) -> Completion:
-        (prompt,) = prompted_tasks(self.tokenizer, [replace(ask.request.prompt.task, prompt=said)])
-        room = self.context - len(prompt.prompt_ids)
-        if room < 1:
+    async def _policy_says(
+        self, said: Text, *, key: DrawKey, ask: Ask, writing: Writing
+    ) -> Completion:
+        """The policy's answer to what the other side reads; its draw is by `ask`."""
+        messages = as_messages(said, role="user")
+        text = writing.opening(messages)
+        ids = writing.ids(text, first=True)
+        if len(ids) >= self.context:
             raise WorldError(
                 f"a game's boards fill the {self.context} tokens that the model reads",
                 fix="show boards in fewer tokens, or take a model that reads more",
             )
-        return await ask(prompt.prompt_ids, opened=prompt.opened, max_tokens=room)
+        room = self.context - len(ids)
+        return await ask(ids, opened=opened_by(messages, text), max_tokens=room)
 
     async def close(self) -> None:
         await self.rules.frozen.close()
@@ -169,7 +183,7 @@ class GameEnvironment:
     def _illegal(self, legal: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> Observation:
         if self.shared.rules.recipe.illegal == "told" and not self.told:
             self.told = True
-            names = ", ".join(self.game.moves[n] for n in np.flatnonzero(legal))
+            names = ", ".join(self.game.moves[n] for n in np.flatnonzero(legal).tolist())
             text = f"Not a legal move. Legal moves: {names}\n"
             text += shown(self.game, self.board, self.side)
             return Observation(({"role": "user", "content": text},), facts={"illegal": 1.0})

@@ -29,7 +29,7 @@ class Game(Protocol):
     space there.
 
     Tic-tac-toe: `moves == ("1", ..., "9")`, a board is nine numbers (0 empty, 1 and 2 a mark of
-    player 0 and 1), and `show` writes three lines of three.
+    player 0 and 1), and `show` writes three lines of three signs.
     """
 
     @property

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from strop.rollout.games.game import Boards, Numbers, Values
 
-MARKS = "X", "O", "."
-"""One's own mark, the other player's, and an empty place, whichever player one is."""
+MARKS = "X", "O"
+"""One's own mark and the other player's, whichever player one is."""
 
 
 def lines_of(height: int, width: int, length: int) -> NDArray[np.int64]:
@@ -39,9 +41,9 @@ def outcome_of(boards: Boards, lines: NDArray[np.int64]) -> Values:
     return np.stack([value, -value], axis=1)
 
 
-def drawing(board: Boards, player: int, width: int) -> str:
-    """A line for each row, with `MARKS`."""
-    own, other, empty = MARKS
-    marks = {0: empty, player + 1: own, 2 - player: other}
-    text = "".join(marks[int(mark)] for mark in board)
-    return "\n".join(text[n : n + width] for n in range(0, len(text), width))
+def drawing(board: Boards, player: int, width: int, empty: Sequence[str]) -> str:
+    """A line for each row, with `MARKS`, or what `empty` says of a free place."""
+    own, other = MARKS
+    marks = {player + 1: own, 2 - player: other}
+    places = [marks[int(mark)] if mark else empty[n] for n, mark in enumerate(board)]
+    return "\n".join("".join(places[n : n + width]) for n in range(0, len(places), width))

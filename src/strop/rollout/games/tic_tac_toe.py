@@ -14,7 +14,7 @@ LINES = lines_of(3, 3, 3)
 
 class TicTacToe:
     """A board is its nine places, row by row: 0 empty, 1 and 2 a mark of player 0 and 1. The moves
-    `1` to `9` are the places in that order."""
+    `1` to `9` are the places in that order; a free place is shown by its number."""
 
     moves = tuple("123456789")
 
@@ -37,4 +37,4 @@ class TicTacToe:
         return outcome_of(boards, LINES)
 
     def show(self, board: Boards, player: int) -> str:
-        return drawing(board, player, 3)
+        return drawing(board, player, 3, self.moves)

@@ -54,8 +54,8 @@ def test_connect_four_by_hand() -> None:
     assert FOUR.outcome(column[None]).tolist() == [[1, -1]]
     second = after(FOUR, "72725212")
     assert FOUR.outcome(second[None]).tolist() == [[-1, 1]]
-    diagonal = after(FOUR, "12233434454")
-    assert FOUR.outcome(diagonal[None]).tolist() == [[1, -1]]
+    for diagonal in ("1223733474644", "7665155414244"):
+        assert FOUR.outcome(after(FOUR, diagonal)[None]).tolist() == [[1, -1]]
     full = after(FOUR, "111111")
     assert FOUR.show(full, 1).startswith("-234567\nX......\nO......")
     assert FOUR.legal(full[None])[0].tolist() == [False] + [True] * 6

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -30,7 +31,19 @@ USER = [{"role": "user", "content": "Solve 2x = 6"}]
 MORE = ({"role": "user", "content": "And 3x = 9?"},)
 
 
-def dialogue(tokenizer: Any, *turns: str, answers: Any = MORE, **limits: Any) -> Episode:
+ADD = {
+    "type": "function",
+    "function": {
+        "name": "add",
+        "description": "Adds.",
+        "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}},
+    },
+}
+
+
+def dialogue(
+    tokenizer: Any, *turns: str, answers: Any = MORE, tools: Any = None, **limits: Any
+) -> Episode:
     """An episode in which the policy says these turns, and the environment `answers` each but the
     last, with the reward of a tenth of the turn's number."""
     said = iter(turns)
@@ -40,23 +53,23 @@ def dialogue(tokenizer: Any, *turns: str, answers: Any = MORE, **limits: Any) ->
         return Observation(() if done else answers, done=done, reward=number / 10)
 
     engine = ScriptedEngine(tokenizer, lambda prompt, request: next(said))
-    factory = ScriptedFactory(lambda number: ScriptedEnvironment(answer, final=1.0))
-    requests = asked(tokenizer, [USER])
+    factory = ScriptedFactory(lambda number: ScriptedEnvironment(answer, final=1.0), tools=tools)
+    requests = asked(tokenizer, [USER], tools=tools)
     (episode,) = played(engine, factory, requests, **limits)
     return episode
 
 
-def whole(tokenizer: Any, episode: Episode) -> list[str]:
+def whole(tokenizer: Any, episode: Episode, tools: Any = None) -> list[str]:
     """Every path as text, sampled parts in brackets."""
-    prompt = asked(tokenizer, [USER])[0].prompt.prompt_ids[: episode.shared]
+    prompt = asked(tokenizer, [USER], tools=tools)[0].prompt.prompt_ids[: episode.shared]
     texts = []
     for branch in episode.branches():
-        text, inside = decode(tokenizer, prompt, special=True), False
-        for token, sampled in zip(branch.ids, branch.supervised, strict=True):
-            text += "[" if sampled and not inside else "]" if inside and not sampled else ""
-            inside = sampled
-            text += decode(tokenizer, [token], special=True)
-        texts.append(text + "]" * inside)
+        text = decode(tokenizer, prompt, special=True)
+        marked = zip(branch.ids, branch.supervised, strict=True)
+        for sampled, run in itertools.groupby(marked, key=lambda pair: pair[1]):
+            said = decode(tokenizer, [token for token, _ in run], special=True)
+            text += f"[{said}]" if sampled else said
+        texts.append(text)
     return texts
 
 
@@ -88,23 +101,19 @@ def test_templates_that_only_add_have_one_path(tokenizer: Any, template: str) ->
         assert span.stop - span.start == turn.tokens
 
 
-@pytest.mark.parametrize("template", [THINKING, OPENS_THOUGHT])
-def test_a_template_that_forgets_thoughts_forks_once_a_user_speaks(
-    tokenizer: Any, template: str
-) -> None:
-    told = speaking(tokenizer, template)
+def test_a_template_that_forgets_thoughts_forks_once_a_user_speaks(tokenizer: Any) -> None:
+    told = speaking(tokenizer, THINKING)
     told.init_kwargs["end_of_turn"] = ["<|im_end|>"]
-    first = (
-        "<think>\nI halve.\n</think>\n\nx = 3" if template == THINKING else "so\n</think>\n\nx = 3"
-    )
-    episode = dialogue(told, first, "x = 4")
+    first = "<think>\nI halve.\n</think>\n\nx = 3"
+    episode = dialogue(told, first, "<think>\nI third.\n</think>\n\nx = 4")
     paths = whole(told, episode)
     assert len(paths) == 2
     assert episode.facts["forks"] == 1
     assert first in paths[0]
     assert "halve" not in paths[1]
     assert paths[1].count("[") == 1, "earlier turns are read in the fork, not learnt again"
-    assert paths[1].endswith("[x = 4<|im_end|>]")
+    assert paths[1].endswith("[<think>\nI third.\n</think>\n\nx = 4<|im_end|>]")
+    assert episode.messages[0]["reasoning_content"].strip() == "I halve."
     # what training reads is what a server that renders the conversation anew would read
     written = told.apply_chat_template(
         [*USER, *episode.messages[:-1]], tokenize=False, add_generation_prompt=True
@@ -112,13 +121,32 @@ def test_a_template_that_forgets_thoughts_forks_once_a_user_speaks(
     assert paths[1].partition("[")[0] == written
 
 
+def test_thoughts_that_no_tool_interrupts_do_not_fork(tokenizer: Any) -> None:
+    """A tool's result is no word of a user, so the template keeps the thought."""
+    told = speaking(tokenizer, THINKING)
+    told.init_kwargs["end_of_turn"] = ["<|im_end|>"]
+    first = "<think>\nI halve.\n</think>\n\nx = 3"
+    episode = dialogue(told, first, first, answers=({"role": "tool", "content": "no"},))
+    assert len(whole(told, episode)) == 1
+
+
+def test_a_thought_that_the_prompt_opens_stays_where_the_template_keeps_it(
+    tokenizer: Any,
+) -> None:
+    told = speaking(tokenizer, OPENS_THOUGHT)
+    told.init_kwargs["end_of_turn"] = ["<|im_end|>"]
+    episode = dialogue(told, "so\n</think>\n\nx = 3", "so\n</think>\n\nx = 4")
+    (path,) = whole(told, episode)
+    assert path.count("<think>\n[so\n</think>") == 2
+
+
 def test_tool_results_are_read(tokenizer: Any) -> None:
     told = speaking(tokenizer, TOOLS)
     told.init_kwargs["end_of_turn"] = ["<|im_end|>"]
     call = '<tool_call>{"name": "add", "arguments": {"a": 1}}</tool_call>'
     result = ({"role": "tool", "content": "3", "tool_call_id": "call00000", "name": "add"},)
-    episode = dialogue(told, call, "It is 3", answers=result)
-    (path,) = whole(told, episode)
+    episode = dialogue(told, call, "It is 3", answers=result, tools=[ADD])
+    (path,) = whole(told, episode, [ADD])
     assert f"[{call}<|im_end|>]\n<|im_start|>tool\n3<|im_end|>" in path
     assert episode.messages[0]["tool_calls"][0]["function"] == {
         "name": "add",
@@ -131,8 +159,10 @@ def test_a_call_that_the_template_writes_otherwise_forks(tokenizer: Any) -> None
     told = speaking(tokenizer, TOOLS)
     told.init_kwargs["end_of_turn"] = ["<|im_end|>"]
     call = '<tool_call>{"name":"add","arguments":{"a":1}}</tool_call>'
-    episode = dialogue(told, call, "It is 3", answers=({"role": "tool", "content": "3"},))
-    first, second = whole(told, episode)
+    episode = dialogue(
+        told, call, "It is 3", answers=({"role": "tool", "content": "3"},), tools=[ADD]
+    )
+    first, second = whole(told, episode, [ADD])
     assert first.endswith(f"[{call}<|im_end|>]")
     assert '{"name": "add", "arguments": {"a": 1}}' in second.partition("[")[0]
 

@@ -106,11 +106,12 @@ class ScriptedFactory:
 
 
 def asked(
-    tokenizer: Any, prompts: Sequence[Any], *, size: int = 1, **sampling: Any
+    tokenizer: Any, prompts: Sequence[Any], *, size: int = 1, tools: Tools = None, **sampling: Any
 ) -> list[Request]:
     """Requests of `size` episodes for each prompt."""
-    tasks = [Task(prompt, {}, Place("tasks.jsonl", n)) for n, prompt in enumerate(prompts, 1)]
-    how = Sampling(**{"max_tokens": 60, **sampling})
+    columns = {"tools": tools} if tools else {}
+    tasks = [Task(prompt, columns, Place("tasks.jsonl", n)) for n, prompt in enumerate(prompts, 1)]
+    how = Sampling(**{"max_tokens": 120, **sampling})
     return requests_of(prompted_tasks(tokenizer, tasks), how, DrawKey(3, "training", 2), size)
 
 

@@ -97,8 +97,7 @@ def estimate(
     if as_json:
         print(json.dumps(result.plain()))
         return
-    for line in lines(result):
-        print(line)
+    print("\n".join(lines(result)))
 
 
 def expect_no_split(options: dict[str, object]) -> None:

@@ -8,6 +8,7 @@ user has spoken again) begins a new path: a fork.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -71,13 +72,15 @@ class ChatWriting:
         return self.encoder.ids(text, special=False, where=self.where)
 
     def same(self, message: Message) -> Iterator[Message]:
-        """With and without the white space around its words, which a template may cut or add."""
-        content = message.get("content")
-        yield message
-        if isinstance(content, str):
-            for said in dict.fromkeys((content.rstrip(), content.strip())):
-                if said != content:
-                    yield {**message, "content": said}
+        """With and without the white space around its words and its thought, which a template may
+        cut or add."""
+        parts = {
+            name: dict.fromkeys((said, said.rstrip(), said.strip()))
+            for name in ("content", "reasoning_content")
+            if isinstance(said := message.get(name), str)
+        }
+        for said in itertools.product(*parts.values()):
+            yield {**message, **dict(zip(parts, said, strict=True))}
 
 
 class PlainWriting:

@@ -12,7 +12,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from strop.errors import UsageError
+from strop.errors import WorldError
 from strop.rollout.environment import FaultError
 from strop.rollout.tools.tries import FailedError
 
@@ -25,7 +25,7 @@ LONGEST_LINE = 16 * 2**20
 
 class ForkServer:
     """Imports the user's file in a process of its own, and begins an episode's process in
-    milliseconds; started again if it ends. Raises `UsageError` for a file that cannot be
+    milliseconds; started again if it ends. Raises `WorldError` for a file that cannot be
     imported."""
 
     def __init__(self, path: Path, name: str) -> None:
@@ -35,7 +35,7 @@ class ForkServer:
         self._start()
 
     def describe(self) -> dict[str, Any]:
-        """What the class is (`Description`). Blocks; raises `UsageError` if it cannot be said."""
+        """What the class is (`Description`). Blocks; raises `WorldError` if it cannot be said."""
         ours, theirs = socket.socketpair()
         with ours:
             self._send(theirs)
@@ -45,7 +45,7 @@ class ForkServer:
                 answer: dict[str, Any] = json.loads(ours.makefile("rb").readline())
             except (OSError, ValueError) as error:
                 late = f"was not made within {LOADING:g} s"
-                raise UsageError(
+                raise WorldError(
                     f"{self._name} "
                     + (late if isinstance(error, TimeoutError) else "ended its process when made"),
                     where=str(self._path),
@@ -91,7 +91,7 @@ class ForkServer:
             self.close()
             try:
                 self._start()
-            except UsageError as error:
+            except WorldError as error:
                 raise FaultError(str(error)) from None
 
     def _start(self) -> None:
@@ -108,7 +108,7 @@ class ForkServer:
                 self._read(json.loads(line))
                 return
         self.close()
-        raise UsageError(
+        raise WorldError(
             f"the process that imports the file ended, or did not finish within {LOADING:g} s",
             where=str(self._path),
             fix="import the file by hand: python FILE",
@@ -118,7 +118,7 @@ class ForkServer:
         if "error" in said:
             self.close()
             problem, where, fix = said["error"]
-            raise UsageError(problem, where=where, fix=fix)
+            raise WorldError(problem, where=where, fix=fix)
 
 
 class EpisodeProcess:

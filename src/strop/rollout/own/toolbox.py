@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from strop.errors import UsageError
+from strop.errors import WorldError
 from strop.recipe.train.environment import OwnEnvironmentRecipe
 from strop.rollout.own.processes import EpisodeProcess, ForkServer
 from strop.rollout.tools.toolbox import ToolResult, told
@@ -27,7 +27,7 @@ Order = dict[str, Any]
 
 class OwnToolboxes:
     """The toolboxes of a user's class: `OwnToolboxes(recipe)` refuses one that cannot be used
-    (`UsageError`), before any compute."""
+    (`WorldError`), before any compute."""
 
     bounds: tuple[float, float] | None = None
 
@@ -37,7 +37,7 @@ class OwnToolboxes:
         said = self._server.describe()
         if said["problem"]:
             self._server.close()
-            raise UsageError(said["problem"], where=str(recipe.file), fix=said["fix"])
+            raise WorldError(said["problem"], where=str(recipe.file), fix=said["fix"])
         self.tools: Tools = said["tools"]
         self.rewards: bool = said["rewards"]
 

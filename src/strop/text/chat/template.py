@@ -112,6 +112,12 @@ class ChatTemplate:
             return False
         return SENTINEL in text
 
+    @cached_property
+    def reads_thoughts(self) -> bool:
+        """Whether it writes the `reasoning_content` of the last turn."""
+        turn = {"role": "assistant", "content": "?", "reasoning_content": SENTINEL}
+        return self._writes(formed([_asks("?"), turn], self.form, ""))
+
     def _writes(self, messages: Sequence[Message]) -> bool:
         try:
             return SENTINEL in self.render(messages)

@@ -40,6 +40,14 @@ def test_a_thought_words_and_two_calls() -> None:
     assert said.malformed == ""
 
 
+def test_a_thought_stays_where_the_template_reads_none() -> None:
+    words = "<think>\nTwo sums.\n</think>\n\nI add.\n"
+    said = message_of(words + ADD, TOOLS, thoughts=False)
+    assert said.message["content"] == words
+    assert "reasoning_content" not in said.message
+    assert said.message["tool_calls"] == [called("call00000")]
+
+
 def test_a_call_that_is_only_thought_of_is_none() -> None:
     said = message_of(f"<think>{ADD}</think>3", TOOLS)
     assert said == SaidTurn({"role": "assistant", "content": "3", "reasoning_content": ADD})

@@ -27,12 +27,13 @@ class SaidTurn:
     malformed: str = ""
 
 
-def message_of(text: str, tools: Tools, *, first: int = 0) -> SaidTurn:
+def message_of(text: str, tools: Tools, *, first: int = 0, thoughts: bool = True) -> SaidTurn:
     """A whole turn of an assistant: its thought (`reasoning_content`), its words, its calls.
 
     `text` begins with what the prompt had opened of the turn. `first` is how many calls the
     conversation had before: a call for which the syntax writes no id gets `call00000` and so on,
-    nine letters and digits as Mistral's templates demand. Without `tools`
+    nine letters and digits as Mistral's templates demand. Without `thoughts` a thought stays in the
+    content with its marks, for templates that do not read `reasoning_content`. Without `tools`
     nothing is a call.
     """
     speech = Speech(tools=tools)
@@ -43,13 +44,16 @@ def message_of(text: str, tools: Tools, *, first: int = 0) -> SaidTurn:
         Call(call.name, call.arguments, call.id or f"call{first + place:05d}")
         for place, call in enumerate(written.calls)
     )
-    message: Message = {"role": "assistant", "content": written.content}
-    if written.reasoning is not None:
+    content = written.content
+    if not thoughts:
+        content = text.removesuffix(written.calling) if calls else text
+    message: Message = {"role": "assistant", "content": content}
+    if thoughts and written.reasoning is not None:
         message["reasoning_content"] = written.reasoning
     if not calls:
         return SaidTurn(message, malformed=why_no_call(written.calling, tools))
-    content = written.content if written.content.strip() else None
-    return SaidTurn(message | {"content": content, "tool_calls": listed(calls)}, calls)
+    said = content if content.strip() else None
+    return SaidTurn(message | {"content": said, "tool_calls": listed(calls)}, calls)
 
 
 def listed(calls: Sequence[Call]) -> list[dict[str, Any]]:

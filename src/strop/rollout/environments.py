@@ -8,11 +8,13 @@ from typing import Any
 
 from strop.errors import DataError, WorldError
 from strop.recipe.train.environment import (
+    AgentRecipe,
     EnvironmentRecipe,
     EpisodeLimits,
     OpenEnvRecipe,
     OwnEnvironmentRecipe,
 )
+from strop.rollout.agents.play import AgentPlay, AgentProcesses
 from strop.rollout.environment import EnvironmentFactory, Play
 from strop.rollout.openenv.environment import OpenEnvironments
 from strop.rollout.own.toolbox import OwnToolboxes
@@ -51,9 +53,19 @@ def _openenv(recipe: OpenEnvRecipe) -> Way:
     return turn_by_turn(OpenEnvironments(recipe), recipe)
 
 
+def _agent(recipe: AgentRecipe) -> Way:
+    processes = AgentProcesses(recipe)
+
+    def play(tokenizer: Tokenizer, context: int) -> Play:
+        return AgentPlay(processes, recipe, tokenizer, context)
+
+    return Way(None, True, play)
+
+
 WAYS: Mapping[type[EpisodeLimits], Callable[[Any], Way]] = {
     OwnEnvironmentRecipe: _own,
     OpenEnvRecipe: _openenv,
+    AgentRecipe: _agent,
 }
 """How each environment that a recipe can name is played."""
 

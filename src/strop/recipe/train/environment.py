@@ -58,7 +58,28 @@ class OpenEnvRecipe(EpisodeLimits):
     call_seconds: float = Field(60.0, gt=0)
 
 
-TELLING: dict[str, type[EpisodeLimits]] = {"class": OwnEnvironmentRecipe, "url": OpenEnvRecipe}
+class AgentFunction(Strict):
+    """`function(base_url, api_key, task)` of a Python file: an episode of an agent."""
+
+    file: LocalPath
+    function: str = "run"
+
+
+class AgentRecipe(EpisodeLimits):
+    """An agent that asks an OpenAI-compatible server, which strop is for it: it runs once for every
+    episode, in a process of its own, and what it asks is sampled by the model in training.
+
+    `max_turns` bounds its requests, and `episode_seconds` the time that it does not wait for them.
+    """
+
+    agent: AgentFunction
+
+
+TELLING: dict[str, type[EpisodeLimits]] = {
+    "class": OwnEnvironmentRecipe,
+    "url": OpenEnvRecipe,
+    "agent": AgentRecipe,
+}
 """The key that tells which environment a recipe means."""
 
 
@@ -77,7 +98,8 @@ def _kind_of(given: Any) -> str | None:
 
 EnvironmentRecipe = Annotated[
     Annotated[OwnEnvironmentRecipe, Tag(_tag("class"))]
-    | Annotated[OpenEnvRecipe, Tag(_tag("url"))],
+    | Annotated[OpenEnvRecipe, Tag(_tag("url"))]
+    | Annotated[AgentRecipe, Tag(_tag("agent"))],
     Discriminator(
         _kind_of,
         custom_error_type="which_environment",

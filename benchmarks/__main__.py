@@ -124,7 +124,10 @@ def _measure_gpu(options: argparse.Namespace) -> None:
 
 def _measure_shares(options: argparse.Namespace) -> None:
     """Each row printed and written as soon as it is measured."""
-    for run in shares.runs_of(options.shapes or ON_CPU, options.rounds):
+    cases = options.cases or shares.COUNTED
+    if not set(cases) <= set(shares.COUNTED):
+        raise Unfair(f"shares are measured of {', '.join(shares.COUNTED)}")
+    for run in shares.runs_of(options.shapes or ON_CPU, options.rounds, cases):
         row = shares.measured(run, options.work / "shares")
         print(shares.markdown([row]).splitlines()[-1], flush=True)
         rows = remember(RESULTS["shares"], [row], shares.LIBRARIES)

@@ -282,4 +282,4 @@ def _lengths(group: ScoredGroup) -> tuple[int, list[int]]:
 
 
 def _tree(group: ScoredGroup) -> Tree:
-    return Tree(group.rollout.prompt_ids, tuple(c.branch() for c in group.rollout.completions))
+    return Tree(group.rollout.prompt_ids, tuple(c.branches()[0] for c in group.rollout.completions))

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from benchmarks.cases import CASES, SMALL_VOCABULARY, STROP, Run, model_scale
+from benchmarks.cases import CASES, ON_CPU, SMALL_VOCABULARY, STROP, Run, model_scale
 from benchmarks.make import make_here
 from benchmarks.ours import StropSampler, StropTrainer
 from benchmarks.sides import Place, Step, Stop
@@ -219,12 +219,13 @@ def share_of(run: Run, folder: Path) -> Share:
                  meter.flops[counted], meter.spent)  # fmt: skip
 
 
-def runs_of(shapes: Iterable[str], rounds: int) -> list[Run]:
-    """Every case at these shapes."""
+def runs_of(shapes: Iterable[str], rounds: int, cases: Iterable[str] = COUNTED) -> list[Run]:
+    """These cases at these shapes."""
+    names = list(cases)
     return [
         Run(model_scale(CASES[name], shape), shape, SMALL_VOCABULARY, WARM_UP + rounds + 1)
         for shape in shapes
-        for name in COUNTED
+        for name in names
     ]
 
 
@@ -254,9 +255,10 @@ HEAD = ("run", "share (min-max)", "goal", *KINDS)
 
 
 def markdown(rows: Iterable[Row]) -> str:
-    """The table of docs/speed.md: shares, and where a step's time goes in percent."""
+    """The table of docs/speed.md, case by case: shares, and where a step's time goes in percent."""
     lines = [list(HEAD), ["---"] * len(HEAD)]
-    for row in rows:
+    order = [run.name for case in COUNTED for run in runs_of(ON_CPU, 0, [case])]
+    for row in sorted(rows, key=lambda one: order.index(one["run"]["name"])):
         share = f"{row['share']:.2f} ({row['share_min']:.2f}-{row['share_max']:.2f})"
         spent = [f"{100 * row['spent'][kind]:.0f} %" for kind in KINDS]
         lines.append([row["run"]["name"], share, f"{row['goal']:.2f}", *spent])

@@ -17,7 +17,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean
@@ -33,6 +33,8 @@ from strop.train.run import train
 from strop.train.rundir.directory import is_finished
 
 Recipe = dict[str, Any]
+Ready = Callable[[float, int], float]
+"""When an answer of so many tokens is given that was asked for at a time (both in seconds)."""
 
 AHEAD = {"kind": "async", "max_staleness": 2}
 CASES = ((1.0, 32), (4.0, 8))
@@ -41,8 +43,9 @@ over the samples an update makes: the more, the less the trainer's own share of 
 STANDING = 1e-8
 """Learning rate: the policy hardly moves, so both runs learn from equally many groups. Else the one
 whose groups agree less has more to compute, and the two are not compared at the same work."""
-STEPS, WARM_UP = 12, 3
-"""Steps of a run, and those that are not counted: the first ones fill the queue."""
+STEPS, WARM_UP = 12, 6
+"""Steps of a run, and those that are not counted: the first ones fill the queue, which then holds
+answers that were waited for longer than their turn."""
 
 
 def recipe_of(world: Path, output: Path) -> Recipe:
@@ -57,17 +60,37 @@ def recipe_of(world: Path, output: Path) -> Recipe:
     }  # fmt: skip
 
 
-def paced(held: Held, seconds: float) -> FastAPI:
-    """The server's routes; every answer waits for its turn, and a turn takes so long."""
-    app, turn = engine_app(held), [0.0]
+def in_turns(seconds: float) -> Ready:
+    """One answer after the other, each in so many seconds."""
+    turn = 0.0
+
+    def ready(asked: float, _: int) -> float:
+        nonlocal turn
+        turn = max(turn, asked) + seconds
+        return turn
+
+    return ready
+
+
+def waiting(held: Held, ready: Ready) -> FastAPI:
+    """The server's routes; an answer is kept back until it is ready. What is scored is not: a
+    trainer that samples ahead waits for its canary's scores, and answers that were asked for
+    before would stand in front of them; one that samples in turn has none on their way then."""
+    app = engine_app(held)
 
     @app.middleware("http")
     async def wait(request: Request, call_next: Any) -> Response:
-        if request.url.path == "/inference/v1/generate":
-            turn[0] = max(turn[0], time.monotonic()) + seconds
-            await asyncio.sleep(turn[0] - time.monotonic())
-        answer: Response = await call_next(request)
-        return answer
+        asked = time.monotonic()
+        if request.url.path != "/inference/v1/generate":
+            answer: Response = await call_next(request)
+            return answer
+        scores = (await request.json())["sampling_params"].get("prompt_logprobs") is not None
+        given = await call_next(request)
+        content = b"".join([part async for part in given.body_iterator])
+        if given.status_code == 200 and not scores:
+            tokens = len(json.loads(content)["choices"][0]["token_ids"])
+            await asyncio.sleep(ready(asked, tokens) - time.monotonic())
+        return Response(content, given.status_code, dict(given.headers))
 
     return app
 
@@ -75,7 +98,8 @@ def paced(held: Held, seconds: float) -> FastAPI:
 def serve(model: str, seconds: float) -> None:
     socket = listening("127.0.0.1", 0)
     address = f"http://127.0.0.1:{socket.getsockname()[1]}"
-    answer_on(socket, paced(Held(model), seconds), lambda: print(address, flush=True))
+    app = waiting(Held(model), in_turns(seconds))
+    answer_on(socket, app, lambda: print(address, flush=True))
 
 
 @contextmanager
@@ -107,7 +131,7 @@ def gain(world: Path, out: Path) -> None:
     model = world / "runs/sft/final"
     for slower, passes in CASES:
         base = recipe_of(world, out / f"update-{slower:g}")
-        base |= {"objective": {"num_iterations": passes}, "run": {"steps": 6, "batch_size": 16}}
+        base |= {"objective": {"num_iterations": passes}, "run": {"steps": STEPS, "batch_size": 16}}
         base["optim"] |= {"learning_rate": STANDING}
         asked = base["rollout"]["group_size"] * base["run"]["batch_size"]
         alone = run(base)

@@ -13,19 +13,18 @@ of a step and runs can be made beside each other. Three kinds of engines:
   that is bound by reading its weights).
 
 Each is run in turn, and with a staleness of 1 and of 2. The planner is given the times of the run
-in turn alone, as `strop estimate --split --measured` is. Finished runs are not run again.
+in turn alone, as `strop estimate --split --measured` is, and of a short run with a staleness of 1
+besides, as with `--measured-beside`. Finished runs are not run again.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import json
 import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,22 +33,19 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from asynchronous import STANDING, recipe_of
-from fastapi import FastAPI, Request, Response
+from asynchronous import STANDING, Ready, in_turns, recipe_of, waiting
 from split import asynchronous, synchronous
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from strop.engines.server.app import engine_app
 from strop.engines.server.held import Held
 from strop.engines.server.listen import answer_on, listening
 from strop.recipe.loading.load import load_recipe
+from strop.train.preflight.cost.measured import measured, slowed
 from strop.train.preflight.cost.period import generation, queued
 from strop.train.run import train
 from strop.train.rundir.directory import is_finished
 
 Recipe = dict[str, Any]
-Ready = Callable[[float, int], float]
-"""When an answer of so many tokens is given that was asked for at a time (both in seconds)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +64,13 @@ class Case:
 
 CASES = (Case("turns", 8.0, 8.0), Case("turns", 4.0, 12.0), Case("turns", 12.0, 4.0),
          Case("uneven", 8.0, 8.0), Case("rounds", 12.0, 6.0))  # fmt: skip
-STALENESS = (0, 1, 2)
+STALENESS = (1, 2)
 PROMPTS, GROUP, TOKENS = 8, 4, 24
 STEPS, FIRST = 14, 5
 """Steps of a run, and how many are not counted: the first ones fill the queue. Nor are the last,
 as many as may be ahead: nothing more is asked for."""
+RUNS = {"0": (0, STEPS), "1": (1, STEPS), "2": (2, STEPS), "beside": (1, 8)}
+"""Staleness and steps of a case's runs; the last one says how much slower training is there."""
 
 
 def spread(step: int, of: str) -> float:
@@ -80,13 +78,13 @@ def spread(step: int, of: str) -> float:
     return random.Random(f"{of} {step}").uniform(0.4, 1.6)
 
 
-def in_turns(seconds: float, *, even: bool) -> Ready:
+def in_uneven_turns(seconds: float) -> Ready:
     turn, given, batch = 0.0, 0, PROMPTS * GROUP
 
     def ready(asked: float, _: int) -> float:
         nonlocal turn, given
-        factor = 1.0 if even else spread(given // batch, "engine")
-        turn, given = max(turn, asked) + factor * seconds / batch, given + 1
+        turn = max(turn, asked) + spread(given // batch, "engine") * seconds / batch
+        given += 1
         return turn
 
     return ready
@@ -99,28 +97,9 @@ def in_rounds(seconds: float) -> Ready:
 def ready_of(case: Case) -> Ready:
     if case.kind == "rounds":
         return in_rounds(case.engine)
-    return in_turns(case.engine, even=case.kind == "turns")
-
-
-def waiting(held: Held, ready: Ready) -> FastAPI:
-    """The server's routes; an answer is kept back until it is ready, what is scored is not."""
-    app = engine_app(held)
-
-    @app.middleware("http")
-    async def wait(request: Request, call_next: Any) -> Response:
-        asked = time.monotonic()
-        if request.url.path != "/inference/v1/generate":
-            answer: Response = await call_next(request)
-            return answer
-        scores = (await request.json())["sampling_params"].get("prompt_logprobs") is not None
-        given = await call_next(request)
-        content = b"".join([part async for part in given.body_iterator])
-        if given.status_code == 200 and not scores:
-            tokens = len(json.loads(content)["choices"][0]["token_ids"])
-            await asyncio.sleep(ready(asked, tokens) - time.monotonic())
-        return Response(content, given.status_code, dict(given.headers))
-
-    return app
+    if case.kind == "uneven":
+        return in_uneven_turns(case.engine)
+    return in_turns(case.engine / (PROMPTS * GROUP))
 
 
 def serve(model: str, case: Case) -> None:
@@ -141,7 +120,7 @@ def server(model: Path, case: Case) -> Iterator[str]:
         running.wait()
 
 
-def run(case: Case, staleness: int, world: Path, output: Path) -> None:
+def run(case: Case, name: str, world: Path, output: Path) -> None:
     """One run, in a process of its own: its updates sleep."""
     updates = 0
 
@@ -150,10 +129,11 @@ def run(case: Case, staleness: int, world: Path, output: Path) -> None:
         time.sleep(case.update * (spread(updates, "update") if case.kind == "uneven" else 1.0))
         updates += 1
 
+    staleness, steps = RUNS[name]
     register_optimizer_step_post_hook(sleep)
     recipe = recipe_of(world, output)
     recipe["optim"]["learning_rate"] = STANDING
-    recipe["run"] = {"steps": STEPS, "batch_size": PROMPTS}
+    recipe["run"] = {"steps": steps, "batch_size": PROMPTS}
     ahead = {"kind": "async", "max_staleness": staleness}
     with server(world / "runs/sft/final", case) as url:
         recipe["rollout"] |= {
@@ -178,24 +158,26 @@ def predicted(kind: str, sampled: Sequence[float], trained: Sequence[float], ahe
 
 
 def table(out: Path) -> list[str]:
-    """Beside what the planner finds from the run in turn alone: the same with the training times
-    of the asynchronous run, which shares the machine with its own sampling and with others."""
+    """What the planner finds from the run in turn alone, with training slowed as in the short run,
+    and with the training times of the asynchronous run itself."""
     lines = [
         "| engine | sampling, s | training, s | the same beside sampling | staleness | measured | "
-        "predicted | with training beside sampling |",
-        "|---|---|---|---|---|---|---|---|",
+        "from the run in turn | and the short run | with its own training times |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
-    for case, staleness in product(CASES, STALENESS[1:]):
+    for case, staleness in product(CASES, STALENESS):
+        slower = slowed(out / f"{case.name}-beside", measured(out / f"{case.name}-0"))
         before = synchronous(out / f"{case.name}-0").counted(FIRST, STEPS)
         after = asynchronous(out / f"{case.name}-{staleness}").counted(FIRST, STEPS - staleness)
         whole = fmean(before.step)
-        measured = whole / fmean(after.step)
+        times = whole / fmean(after.step)
         found = (whole / predicted(case.kind, before.generate, trained, staleness)
-                 for trained in (before.update, after.update))  # fmt: skip
-        said = " | ".join(f"{one:.2f} ({one / measured - 1:+.0%})" for one in found)
+                 for trained in (before.update, [slower * one for one in before.update],
+                                 after.update))  # fmt: skip
+        said = " | ".join(f"{one:.2f} ({one / times - 1:+.0%})" for one in found)
         lines.append(
             f"| {case.kind} | {fmean(before.generate):.1f} | {fmean(before.update):.1f} | "
-            f"{fmean(after.update):.1f} | {staleness} | {measured:.2f} | {said} |"
+            f"{fmean(after.update):.1f} | {staleness} | {times:.2f} | {said} |"
         )
     return lines
 
@@ -212,25 +194,25 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("paced"))
     parser.add_argument("--at-once", type=int, default=3, help="runs beside each other")
     parser.add_argument("--serve", metavar="CASE", help="be the engine of a case")
-    parser.add_argument("--one", nargs=2, metavar=("CASE", "STALENESS"), help="make one run")
+    parser.add_argument("--one", nargs=2, metavar=("CASE", "RUN"), help="make one run")
     given = parser.parse_args()
     world, out = given.world.resolve(), given.out.resolve()
     if given.serve:
         serve(str(given.world), named(given.serve))
         return
     if given.one:
-        name, staleness = given.one
-        run(named(name), int(staleness), world, out / f"{name}-{staleness}")
+        name, which = given.one
+        run(named(name), which, world, out / f"{name}-{which}")
         return
 
-    def make(made: tuple[Case, int]) -> None:
-        case, staleness = made
-        if not is_finished(out / f"{case.name}-{staleness}"):
+    def make(made: tuple[Case, str]) -> None:
+        case, which = made
+        if not is_finished(out / f"{case.name}-{which}"):
             subprocess.run([sys.executable, __file__, str(world), "--out", str(out),
-                            "--one", case.name, str(staleness)], check=True)  # fmt: skip
+                            "--one", case.name, which], check=True)  # fmt: skip
 
     with ThreadPoolExecutor(given.at_once) as runs:
-        list(runs.map(make, product(CASES, STALENESS)))
+        list(runs.map(make, product(CASES, RUNS)))
     print("\n".join(table(out)))
 
 

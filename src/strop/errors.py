@@ -92,6 +92,10 @@ class SandboxError(UsageError):
     """Untrusted code cannot be shut in here, so it is not run."""
 
 
+class WorldError(UsageError):
+    """An environment or its tools do not keep to what they promise."""
+
+
 class OutputError(UsageError):
     """An output folder cannot be used."""
 

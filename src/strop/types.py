@@ -288,9 +288,9 @@ class Completion(Answer):
             entropies=None if entropies is None else tuple(entropies),
         )
 
-    def branch(self) -> Branch:
+    def branches(self) -> tuple[Branch, ...]:
         """The completion as training reads it: what the policy did not sample is not supervised."""
-        return Branch(self.ids, self.sampled)
+        return (Branch(self.ids, self.sampled),)
 
     def sampler_logprobs(self) -> tuple[float, ...]:
         """`logprobs`, to train with; raises `UsageError` where there are none."""

@@ -13,6 +13,7 @@ from strop.distributed.world import ALONE, World
 from strop.engines.engine import Request
 from strop.engines.local.engine import LocalEngine
 from strop.model.load import load_policy
+from strop.model.logprobs import bare
 from strop.model.sharding import gathered, mesh_of
 from strop.model.tensor_parallel import divide
 from strop.recipe.loading.load import load_recipe
@@ -24,6 +25,7 @@ from strop.train.loop.optim import build_optimizer
 from strop.train.loop.state import TrainState
 from strop.train.preflight.prepare import prepare
 from strop.types import Completion, StepRecord
+from tests.support.experts import save_mixture
 from tests.support.gloo import in_processes
 from tests.support.models import Recorder
 from tests.support.runs import OFFLINE, ONLINE, write_recipes
@@ -37,6 +39,7 @@ FULL = DistributedRecipe(shard="full")
 HYBRID = DistributedRecipe(shard="hybrid", replicas=2)
 TENSOR = DistributedRecipe(tensor=2)
 TENSOR_AND_SHARD = DistributedRecipe(tensor=2, shard="full")
+TENSOR_AND_HYBRID = DistributedRecipe(tensor=2, shard="hybrid", replicas=2)
 
 
 class Recorded(LocalEngine):
@@ -75,6 +78,9 @@ def begun(
     torch.manual_seed(recipe.seed)
     state = build_state(recipe, recipe.model)
     state.network.model.double()
+    if recipe.model.router_aux_loss_coef is not None:
+        # torch's grouped product takes no float64
+        bare(state.network.model).set_experts_implementation("eager")
     if state.critic is not None:
         state.critic.network.model.double()
     if cut.cuts and world.size > 1:
@@ -95,6 +101,7 @@ Said = dict[Case, dict[Any, Completion]]
 Seen = dict[Case, tuple[torch.Tensor, Mapping[str, float]]]
 
 LORA = "model.lora.rank=4"
+BALANCED = "model.router_aux_loss_coef=0.5"
 TWICE = "run.distributed.activation_checkpointing=true"
 ALL: tuple[Case, ...] = tuple((method, ()) for method in METHODS)
 SOME: tuple[Case, ...] = (
@@ -127,7 +134,8 @@ def gradients(
         method, more = case
         options = ["run.batch_size=5", "run.micro_batch_tokens=120", "run.steps=1", *more]
         answers = said.setdefault(case, {})
-        output = f"of-{world.size}-{cut.shard}-{number}"
+        way = f"{cut.shard}-{cut.replicas}-{cut.tensor}"
+        output = f"of-{world.size}-{way}-{number}-of-{len(cases)}"
         state, steps = begun(recipes[method], world, output, answers, *options, cut=cut)
         recorder = Recorder(state.network.trainable())
         state.optimizer = recorder
@@ -175,6 +183,13 @@ def recipes(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
 
 
 @pytest.fixture(scope="module")
+def mixture_alone(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Alone:
+    """What one process computes of a mixture of experts."""
+    start = save_mixture(tmp_path_factory.mktemp("mixture"), tokenizer)
+    return Alone(write_recipes(tmp_path_factory.mktemp("recipes"), start))
+
+
+@pytest.fixture(scope="module")
 def alone(recipes: dict[str, Path]) -> Alone:
     return Alone(recipes)
 
@@ -199,6 +214,7 @@ def test_every_method_takes_the_step_of_one_process(count: int, alone: Alone) ->
         pytest.param(2, TENSOR, ALL, marks=pytest.mark.slow),
         pytest.param(4, TENSOR, ALL, marks=pytest.mark.slow),
         pytest.param(4, TENSOR_AND_SHARD, ALL, marks=pytest.mark.slow),
+        pytest.param(8, TENSOR_AND_HYBRID, DIVIDED, marks=pytest.mark.slow),
     ],
 )
 def test_a_sharded_step_is_that_of_one_process(
@@ -206,6 +222,16 @@ def test_a_sharded_step_is_that_of_one_process(
 ) -> None:
     """Frozen weights below an adapter are cut, too; also layers that are computed twice."""
     alone.expect_equal(count, cases, cut)
+
+
+@pytest.mark.parametrize("cut", [NONE, FULL])
+def test_the_routers_loss_is_that_of_one_process(
+    cut: DistributedRecipe, mixture_alone: Alone
+) -> None:
+    """How often experts are chosen is counted over the step of both processes."""
+    methods = ("sft", "dpo", "kto", "grpo", "raft")
+    mixture_alone.expect_equal(2, [(method, (BALANCED,)) for method in methods], cut)
+    assert all(row["aux_loss"] > 1 for _, row in mixture_alone.seen.values())
 
 
 def trained(

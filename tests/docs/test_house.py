@@ -13,7 +13,7 @@ from tests.support import ROOT
 SRC = ROOT / "src"
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "types"),
+    ("errors", "types", "episodes"),
     ("files", "http", "hub", "advantages", "stats"),
     ("recipe",),
     ("losses", "distributed", "text", "sandbox", "tracking"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import random
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -66,6 +68,34 @@ def test_a_group_with_a_long_prompt_is_joined_by_others() -> None:
         found |= dict(decoding.step())
     for number, completion in found.items():
         expect_same(completion, wanted[number])
+
+
+@pytest.fixture
+def unwritten_is_no_number() -> Iterator[None]:
+    """Memory that nobody wrote is full of NaN."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    assert torch.zeros(1).new_empty(3).isnan().all()
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("name", ["qwen3", "mistral", "gpt_oss"])
+def test_what_nobody_wrote_does_not_spread(name: str, unwritten_is_no_number: None) -> None:
+    """Rows that join later, longer and shorter ones, and groups that share a prompt."""
+    (first,) = prompts(count=1, longest=90)
+    long = requests_of(
+        prompted([tuple((*first, *first)[:80]), tuple((*first, 7, *first)[:70])]),
+        Sampling(max_tokens=40), DrawKey(1, "eval"), 3,
+    )  # fmt: skip
+    engine = engine_named(name)
+    for requests in (mixed(), long):
+        wanted = alone(engine, requests)
+        for seed, room in enumerate((Room(), Room(max_rows=3))):
+            decoding: Continuous[int] = Continuous(engine.open().sampler, 0, room)
+            found = dict(arrivals(decoding, requests, random.Random(seed)))
+            for number, completion in found.items():
+                assert not any(math.isnan(one) for one in completion.sampler_logprobs())
+                expect_same(completion, wanted[number])
 
 
 def test_the_same_requests_in_the_same_order_are_the_same_to_the_bit() -> None:

@@ -64,9 +64,9 @@ class TestCompletion:
         assert Completion.one_turn((), "", (), "error").versions == ()
 
     def test_branch_supervises_what_the_policy_wrote(self) -> None:
-        assert self.WHOLE.branch() == Branch((5, 6, 2), (True,) * 3)
+        assert self.WHOLE.branches() == (Branch((5, 6, 2), (True,) * 3),)
         expected = (True, False, False, True, True)
-        assert self.WITH_A_TOOL.branch() == Branch((5, 90, 91, 6, 2), expected)
+        assert self.WITH_A_TOOL.branches()[0] == Branch((5, 90, 91, 6, 2), expected)
 
     def test_what_has_no_tokens_or_no_log_probs_is_not_trained_on(self) -> None:
         assert trainable(self.WITH_A_TOOL) is self.WITH_A_TOOL
@@ -190,7 +190,7 @@ class TestLocalEngine:
         engine = engine_of(model_of("qwen3"))
         groups = sample(engine, PROMPTS, group_size=2, sampling=FREE, seed=0, step=0)
         trees = [
-            Tree(prompt, tuple(completion.branch() for completion in group))
+            Tree(prompt, tuple(completion.branches()[0] for completion in group))
             for prompt, group in zip(PROMPTS, groups, strict=True)
         ]
         if masked:  # the second token of every branch was a tool's

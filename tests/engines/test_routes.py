@@ -176,7 +176,7 @@ class TestLowerPrecision:
         pairs = list(zip(asked, groups, strict=True))
         head, scorer = Head(temperature=0.8), TreeScorer(trained)
         own = scorer(
-            [Tree(prompt, tuple(m.branch() for m in group)) for prompt, group in pairs], head
+            [Tree(prompt, tuple(m.branches()[0] for m in group)) for prompt, group in pairs], head
         )
         followed = scorer([routed_tree(prompt, group) for prompt, group in pairs], head)
         assert followed.rerouted_T is not None

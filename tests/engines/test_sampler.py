@@ -71,7 +71,7 @@ def test_logprobs_are_the_trainers() -> None:
     sampling = Sampling(temperature=0.8, max_tokens=20)
     groups = sample(engine, prompts(), group_size=4, sampling=sampling, seed=0, step=0)
     trees = [
-        Tree(p, tuple(c.branch() for c in group))
+        Tree(p, tuple(c.branches()[0] for c in group))
         for p, group in zip(prompts(), groups, strict=True)
     ]
     scores = TreeScorer(engine.policy().model)(trees, Head(temperature=0.8))

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from strop.serve.protocol.speaking import Delta, Detokenizer, Speaker, Written
+from strop.serve.protocol.speaking import Detokenizer, Speaker
+from strop.text.speech import Delta, Written
 
 TOOLS: Any = [{"type": "function", "function": {"name": "add", "parameters": {
     "type": "object", "properties": {"a": {"type": "integer"}}}}}]  # fmt: skip

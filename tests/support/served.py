@@ -64,7 +64,7 @@ def killing_after(
 @torch.no_grad()
 def trained(policy: Policy, request: Request, answer: Completion) -> torch.Tensor:
     with eval_mode(policy.model):
-        tree = Tree(request.prompt.prompt_ids, (answer.branch(),))
+        tree = Tree(request.prompt.prompt_ids, (answer.branches()[0],))
         return policy.score([tree], Head(temperature=SAMPLING.temperature)).logprobs_N
 
 

@@ -23,7 +23,7 @@ from strop.recipe.loading.load import load_recipe
 from strop.recipe.train.methods import Recipe
 from strop.train.preflight.cost.fleet import Answers, Fleet
 from strop.train.preflight.cost.hardware import hardware
-from strop.train.preflight.cost.measured import measured
+from strop.train.preflight.cost.measured import measured, slowed
 from strop.train.preflight.cost.period import batch_seconds, generation, period, queued
 from strop.train.preflight.cost.shape import shape_of
 from strop.train.preflight.cost.split import Planner, Speeds, plan, planner
@@ -71,6 +71,17 @@ def test_the_first_batches_of_a_queue_by_hand() -> None:
     """With staleness 1, batch 2 waits for update 1, not for update 2: ends at 3, 8, 9 and 12."""
     found = queued([1.0, 5.0, 1.0, 3.0], [2.0, 0.0, 1.0, 0.0], 1)
     assert found.seconds == pytest.approx(max(6 + 0, 6 + 1 + 1, 7 + 3) / 4)
+
+
+def test_filling_the_queue_is_not_part_of_a_step() -> None:
+    """Three steps were measured, and a run has many: the first update waits for the first batch,
+    no later one does. Where sampling takes 2 and 10 seconds in turns beside training that takes 6,
+    updates are published at 8, 18, 24, 34, 40 and so on: every 8 seconds."""
+    found = queued([4.0] * 3, [6.0] * 3, 1)
+    assert (found.seconds, found.trainer_idle) == pytest.approx((6.0, 0.0))
+    found = queued([2.0, 10.0], [6.0, 6.0], 1)
+    assert (found.seconds, found.generator_idle) == pytest.approx((8.0, 0.25))
+    assert queued([5.0], [5.0], 4).seconds == pytest.approx(5.0)
 
 
 def events(
@@ -305,6 +316,43 @@ def test_steps_that_vary_wait_for_each_other(tmp_path: Path) -> None:
     assert ahead.period.seconds == pytest.approx((6.0 + max(6.0, 10.0 * scale)) / 2, rel=0.02)
 
 
+def test_training_beside_sampling_takes_as_long_as_it_was_measured_to(tmp_path: Path) -> None:
+    """In turn 6 seconds a step; beside sampling 9 less 1.5 of waiting. The last step has nothing
+    beside it, and the first ones fill the queue."""
+    alone = measured(log(tmp_path / "before", [(4.0, 6.0)] * 4))
+    rows = [
+        {"step_time": 9.0, "async/trainer_idle": 1.5, "async/drawn": drawn, "num_tokens": 128000.0}
+        for drawn in (48, 64, 80, 96)
+    ]
+    idle = [rows[0] | {"step_time": 99.0}, *rows, rows[-1] | {"step_time": 6.0}]
+    folder = tmp_path / "beside"
+    folder.mkdir()
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in idle))
+    factor = slowed(folder, alone)
+    assert factor == pytest.approx(7.5 / 6.0)
+    speeds = Speeds(network=1e9, measured=alone, beside=factor)
+    in_turn, apart, ahead = plan(model_of(recipe(tmp_path), SMALL, speeds), 2, 1)
+    assert apart.update == pytest.approx(6.0, rel=0.01), "nothing is sampled beside it"
+    assert in_turn.update < apart.update, "two GPUs train"
+    assert ahead.period.seconds == pytest.approx(7.5, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [([{"step_time": 1.0}] * 3, "did not sample while it trained"),
+     ([{"step_time": 1.0, "async/trainer_idle": 0.0, "async/drawn": 8}] * 3, "too short")],
+)  # fmt: skip
+def test_a_run_that_does_not_say_how_it_is_beside_sampling_is_refused(
+    tmp_path: Path, rows: list[dict[str, float]], said: str
+) -> None:
+    alone = measured(log(tmp_path / "before", [(4.0, 6.0)] * 4))
+    with pytest.raises(UsageError, match="--measured-beside wants a training run"):
+        slowed(tmp_path, alone)
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(UsageError, match=said):
+        slowed(tmp_path, alone)
+
+
 def test_given_rates_scale_both_sides(tmp_path: Path) -> None:
     made = recipe(tmp_path)
     work = assumed_workload(made)
@@ -389,6 +437,8 @@ def test_json_has_every_split(told: Path) -> None:
     [(["--gpus", 8], "--gpus says nothing without --split"), (["--split"], "needs --gpus"),
      (["--measured", "runs"], "--measured says nothing"), (["--split", "--gpus", "8;9"], "8;9"),
      (["--split", "--gpus", "1,8"], "2 to 1024"), (["--split", "--gpus", 8], "no GPU"),
+     (["--split", "--gpus", 8, "--hardware", "h100", "--measured-beside", "runs"],
+      "compared with a run in turn"),
      (["--max-staleness", 0], "--max-staleness says nothing"),
      (["--split", "--gpus", 8, "--hardware", "h100", "--measured", "nowhere"], "not there")],
 )  # fmt: skip

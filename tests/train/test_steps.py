@@ -68,9 +68,16 @@ class TestForwards:
 
     def test_a_large_tree_splits_into_the_same_branches(self) -> None:
         tree = Tree((1, 2), tuple(Branch((i,) * 5, (True,) * 5) for i in range(7)))
-        parts = split_tree(tree, 14)
-        assert [b for part in parts for b in part.branches] == list(tree.branches)
-        assert all(len(part) <= 14 and part.trunk == tree.trunk for part in parts)
+        parts = split_tree(tree, [1] * 7, 14)
+        assert [b for part, _ in parts for b in part.branches] == list(tree.branches)
+        assert all(len(part) <= 14 and part.trunk == tree.trunk for part, _ in parts)
+        assert sum(count for _, count in parts) == 7
+
+    def test_the_paths_of_one_answer_stay_together(self) -> None:
+        tree = Tree((1, 2), tuple(Branch((i,) * 5, (True,) * 5) for i in range(7)))
+        parts = split_tree(tree, [1, 3, 1, 2], 14)
+        held = [([branch.ids[0] for branch in part.branches], count) for part, count in parts]
+        assert held == [([0], 1), ([1, 2, 3], 1), ([4], 1), ([5, 6], 1)]
 
     def test_a_loss_that_is_not_finite_changes_nothing(self, policy: Policy) -> None:
         state = state_of(policy)
@@ -182,7 +189,7 @@ class TestPolicyBatches:
         assert [len(part) for part in batch.advantage] == [3, 3]
         assert batch.old is not None
         assert [len(part) for part in batch.old] == [3, 3]
-        assert batch.trees[0].branches[0] == with_a_tool.branch()
+        assert batch.trees[0].branches[0] == with_a_tool.branches()[0]
 
     def test_a_step_without_a_gradient_changes_nothing(self, policy: Policy) -> None:
         before = [p.detach().clone() for p in policy.trainable()]

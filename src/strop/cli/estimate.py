@@ -59,6 +59,10 @@ def estimate(
     measured: Annotated[
         Path | None, typer.Option(metavar="RUN", help="With --split: a run on one such GPU.")
     ] = None,
+    beside: Annotated[
+        Path | None,
+        typer.Option("--measured-beside", metavar="RUN", help="With --measured: an async run."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Say what a run will take: memory, time and money, as ranges with their assumptions.
@@ -68,26 +72,23 @@ def estimate(
     Example: strop estimate grpo.yaml --hardware h100 --split --gpus 8,64
     """
     from strop.cli.show import setup
-    from strop.errors import UsageError
     from strop.recipe.loading.load import load_recipe
     from strop.train.pin import pinned
     from strop.train.preflight.cost.estimate import estimate as run
     from strop.train.preflight.cost.hardware import hardware as found
 
     setup()
-    of_a_split = {
-        "--gpus": gpus or None, "--max-staleness": max_staleness, "--network": network,
-        "--sampling-tokens-per-second": sampling, "--training-tokens-per-second": training,
-        "--measured": measured,
-    }  # fmt: skip
-    given = [name for name, value in of_a_split.items() if value is not None]
-    if given and not split:
-        raise UsageError(f"{given[0]} says nothing without --split", fix="add --split")
+    if not split:
+        expect_no_split({
+            "--gpus": gpus or None, "--max-staleness": max_staleness, "--network": network,
+            "--sampling-tokens-per-second": sampling, "--training-tokens-per-second": training,
+            "--measured": measured, "--measured-beside": beside,
+        })  # fmt: skip
     loaded = pinned(load_recipe(recipe, overrides), force=True, weights=False)
     device = found(hardware, hardware_file)
     if split:
         counts = gpus_of(gpus)
-        speeds = speeds_of(network, sampling, training, measured)
+        speeds = speeds_of(network, sampling, training, measured, beside)
         model, work = modelled(loaded, device, speeds)
         staleness = staleness_of(loaded) if max_staleness is None else max_staleness
         print_splits(model, work, counts, staleness, as_json)
@@ -96,8 +97,16 @@ def estimate(
     if as_json:
         print(json.dumps(result.plain()))
         return
-    for line in lines(result):
-        print(line)
+    print("\n".join(lines(result)))
+
+
+def expect_no_split(options: dict[str, object]) -> None:
+    """Raise `UsageError` for the first of a split's options that was given."""
+    from strop.errors import UsageError
+
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise UsageError(f"{given[0]} says nothing without --split", fix="add --split")
 
 
 def staleness_of(recipe: Recipe) -> int:
@@ -171,12 +180,22 @@ def gpus_of(text: str) -> list[int]:
 
 
 def speeds_of(
-    network: float | None, sampling: float | None, training: float | None, run: Path | None
+    network: float | None,
+    sampling: float | None,
+    training: float | None,
+    run: Path | None,
+    beside: Path | None,
 ) -> Speeds:
-    from strop.train.preflight.cost.measured import measured
+    from strop.errors import UsageError
+    from strop.train.preflight.cost.measured import measured, slowed
     from strop.train.preflight.cost.split import NETWORK, Speeds
 
-    return Speeds(network or NETWORK, sampling, training, None if run is None else measured(run))
+    if run is None and beside is not None:
+        raise UsageError("--measured-beside is compared with a run in turn",
+                         fix="give that with --measured")  # fmt: skip
+    alone = None if run is None else measured(run)
+    slower = slowed(beside, alone) if beside is not None and alone is not None else None
+    return Speeds(network or NETWORK, sampling, training, alone, slower)
 
 
 def modelled(recipe: Recipe, device: Hardware, speeds: Speeds) -> tuple[Planner, Workload]:

@@ -7,15 +7,17 @@ Per answer (`drift/<task>/...`, so that a policy can bound it) and over all answ
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from math import fsum
 from statistics import fmean, quantiles
 
 import torch
 
+from strop.episodes import Episode
 from strop.evals.tasks.generation import record_of
 from strop.model.network import Policy
+from strop.model.tree import owners
 from strop.recipe.suite import AnswerTask
 from strop.text.refusal import refuses
 from strop.types import FAILED, Answer, Answered, Completion, EvalRecord, Rollout, Scale, Tree
@@ -24,9 +26,8 @@ PREFIX = "drift/"
 
 SCALES: Mapping[str, Scale] = {
     **dict.fromkeys(("finished", "answered", "distinct_2"), (0.0, 1.0)),
-    **dict.fromkeys(("length", "entropy", "kl"), (None, None)),
 }
-"""The range of each figure."""
+"""The range of each figure that has one."""
 
 BLEU_SAMPLE = 200
 """Self-BLEU compares every answer with every other one, so only this many answers are taken."""
@@ -41,14 +42,18 @@ def answer_figures(
     """Per answer: `length` (tokens; words where tokens are unknown), `finished` (0 if it was cut),
     `answered` (0 for a refusal), `distinct_2` (distinct share of word pairs); with a model
     `entropy` (nats per sampled token, temperature 1), with a reference `kl`: KL(model || reference)
-    per sampled token, exact over the vocabulary. All of an answer that failed or was called off are
+    per sampled token, exact over the vocabulary. Of an episode also
+    what happened in it (`turns`, `tool_errors`). All of an answer that failed or was called off are
     unscored."""
+    episodes = [c for r in rollouts for c in r.completions if isinstance(c, Episode)]
+    counted = sorted({name for episode in episodes for name in episode.facts})
     figures = [
         {
             "length": float(_length(c)),
             "finished": float(c.finish == "stop"),
             "answered": float(not refuses(c.text)),
             "distinct_2": distinct([c.text], 2),
+            **_of_episode(c, counted),
         }
         for rollout in rollouts
         for c in rollout.completions
@@ -65,11 +70,18 @@ def answer_figures(
             rollout,
             sample,
             None if rollout.completions[sample].finish in FAILED else value,
-            scale=SCALES[name],
+            scale=SCALES.get(name, (None, None)),
         )
         for (rollout, sample), row in zip(answers, figures, strict=True)
         for name, value in row.items()
     ]
+
+
+def _of_episode(answer: Answer, counted: Iterable[str]) -> dict[str, float]:
+    """What happened in an episode: how many `turns`, and what its environment counted."""
+    if not isinstance(answer, Episode):
+        return {}
+    return {name: answer.facts.get(name, 0.0) for name in counted}
 
 
 def _length(answer: Answer) -> int:
@@ -165,17 +177,21 @@ def _likelihoods(
     known = [entropies for entropies in given if entropies is not None]
     if reference is None and len(known) == len(given):
         return [{"entropy": fsum(one) / max(1, len(one))} for one in known]
-    trees = [Tree(r.prompt_ids, tuple(c.branch() for c in r.completions)) for r in rollouts]
+    answers = [completion for r in rollouts for completion in r.completions]
+    trees = [
+        Tree(r.prompt_ids, tuple(b for c in r.completions for b in c.branches())) for r in rollouts
+    ]
     with policy.arithmetic():
         scores = policy.score(trees)
         kl_N = None if reference is None else policy.score.divergence(trees, reference.score)
-    lengths_B = scores.lengths_B().clamp(min=1)
+    answer_N = owners([len(c.branches()) for c in answers])[scores.branch_N.cpu()]
+    lengths_A = torch.bincount(answer_N, minlength=len(answers)).clamp(min=1)
 
-    def mean_B(values_N: torch.Tensor) -> list[float]:
-        sums_B = torch.zeros_like(lengths_B).index_add(0, scores.branch_N, values_N.float())
-        return (sums_B / lengths_B).tolist()
+    def mean_A(values_N: torch.Tensor) -> list[float]:
+        sums_A = torch.zeros(len(answers)).index_add(0, answer_N, values_N.float().cpu())
+        return (sums_A / lengths_A).tolist()
 
-    rows = [{"entropy": value} for value in mean_B(scores.entropy_N)]
+    rows = [{"entropy": value} for value in mean_A(scores.entropy_N)]
     if kl_N is None:
         return rows
-    return [{**row, "kl": value} for row, value in zip(rows, mean_B(kl_N), strict=True)]
+    return [{**row, "kl": value} for row, value in zip(rows, mean_A(kl_N), strict=True)]

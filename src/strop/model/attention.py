@@ -123,7 +123,8 @@ def written_out(
     if sinks is not None:
         sink = sinks.to(scores.dtype).view(1, kv_heads, shared, 1, 1)
         scores = torch.cat([scores, sink.expand(segments, -1, -1, queries, 1)], -1)
-    weights = torch.softmax(scores, -1, dtype=torch.float32).to(v.dtype)
+    finer = torch.promote_types(scores.dtype, torch.float32)
+    weights = torch.softmax(scores, -1, dtype=finer).to(v.dtype)
     if sinks is not None:
         weights = weights[..., :-1]
     weights = torch.nn.functional.dropout(weights, dropout)

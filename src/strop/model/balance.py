@@ -58,11 +58,16 @@ class Watch:
                 "long for tree attention, and padding would count as tokens",
                 fix="lower run.micro_batch_tokens, or drop model.router_aux_loss_coef",
             )
-        probability_E = sum_of([torch.softmax(logits.float(), -1) for logits, _ in self.seen])
+        probability_E = sum_of([_probabilities(logits) for logits, _ in self.seen])
         experts = probability_E.shape[0]
         chosen = torch.cat([chosen.flatten() for _, chosen in self.seen])
         chosen_E = torch.bincount(chosen.long(), minlength=experts).float()
         return Load(chosen_E, probability_E, float(tokens * len(self.seen)))
+
+
+def _probabilities(logits_TE: torch.Tensor) -> torch.Tensor:
+    """In float32 at least, [T, E]."""
+    return torch.softmax(logits_TE, -1, dtype=torch.promote_types(logits_TE.dtype, torch.float32))
 
 
 def sum_of(probabilities: list[torch.Tensor]) -> torch.Tensor:

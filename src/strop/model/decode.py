@@ -126,7 +126,7 @@ class TreeDecoder:
         rows, longest = len(self.start_R), reading.longest
         span = self.slot - self.first
         width = span if self.shared else max(span, longest)
-        relaid = Relaid(rows, self.first, self.slot, width, room)
+        relaid = Relaid(rows, self.first, self.slot, width, room, self.repeats is not None)
         self.joining = Joining(reading, relaid, [])
         logits_PV = self._read(reading)
         self._keep(weights, prompts, self.joining)
@@ -285,8 +285,10 @@ class TreeDecoder:
     def _make_room(self) -> None:
         """Further slots; those before the oldest row's first are given back."""
         width = self.slot - self.first
+        ahead = self.repeats is not None
+        relaid = Relaid(len(self.start_R), self.first, self.slot, width, self.room, ahead)
         for keys in self.keys.values():
-            keys.relay(Relaid(len(self.start_R), self.first, self.slot, width, self.room))
+            keys.relay(relaid)
         self.start_R = self.start_R - self.first
         self.slot, self.first = width, 0
         self._keys_moved()

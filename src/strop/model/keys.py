@@ -28,13 +28,15 @@ class Scoring:
 @dataclass(frozen=True, slots=True)
 class Relaid:
     """Where keys move when rows join or slots run out: `Relaid(rows=3, first=4, stop=20, width=40,
-    room=8)` puts slots 4 to 19 of three rows at slots 24 to 39, in space for 8 rows."""
+    room=8)` puts slots 4 to 19 of three rows at slots 24 to 39, in space for 8 rows. With `ahead`
+    steps also look at slots that are to be written later, and hide them."""
 
     rows: int
     first: int
     stop: int
     width: int
     room: int
+    ahead: bool = False
 
 
 class LayerKeys:
@@ -82,11 +84,16 @@ class LayerKeys:
 
 
 def _relaid(own: torch.Tensor, to: Relaid) -> torch.Tensor:
-    """Slots without keys are 0: nobody looks at them, but what is no number would spread."""
-    new = own.new_zeros(to.room, own.shape[1], to.width + max(to.width // 4, FIRST_SLOTS),
+    """Slots without keys that a step reads are 0: they are hidden, but what is no number would
+    spread."""
+    new = own.new_empty(to.room, own.shape[1], to.width + max(to.width // 4, FIRST_SLOTS),
                         own.shape[3])  # fmt: skip
     before = to.width - (to.stop - to.first)
     new[: to.rows, :, before : to.width] = own[: to.rows, :, to.first : to.stop]
+    new[: to.rows, :, :before] = 0
+    new[to.rows :, :, : to.width] = 0
+    if to.ahead:
+        new[:, :, to.width :] = 0
     return new
 
 

@@ -82,6 +82,12 @@ def lay_out(trees: Sequence[Tree], device: torch.device | str = "cpu") -> TreeBa
     )
 
 
+def owners(paths: Sequence[int]) -> torch.Tensor:
+    """Which answer each branch belongs to, where answer i has the next `paths[i]` branches:
+    `owners([1, 2]) == [0, 1, 1]`."""
+    return torch.arange(len(paths)).repeat_interleave(torch.tensor(paths, dtype=torch.long))
+
+
 @dataclass(frozen=True, slots=True)
 class Segment:
     """Queries `[start, stop)` of the row that see a prefix of the row, then causally themselves."""

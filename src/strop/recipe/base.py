@@ -37,7 +37,7 @@ class Strict(BaseModel):
 
     def plain(self) -> dict[str, Any]:
         """The recipe as plain values, for YAML, JSON and hashing."""
-        return self.model_dump(mode="json")
+        return self.model_dump(mode="json", by_alias=True)
 
 
 def _is_number(cls: type[BaseModel], name: Any) -> bool:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from strop.episodes import Episode
 from strop.errors import DataError
 from strop.recipe.train.reward import RewardComponent
 from strop.rewards.combine import shaped, total_of
@@ -19,9 +20,20 @@ from strop.rewards.find import RewardFunction, find_function
 from strop.rewards.own.functions import FunctionOutput, called
 from strop.rewards.own.guard import GuardedFunction
 from strop.text.script import before_answer
-from strop.types import FAILED, Answered, Completion, Failure, Judged, Rollout, Score, Task, Text
+from strop.types import (
+    FAILED,
+    Answer,
+    Answered,
+    Completion,
+    Failure,
+    Judged,
+    Rollout,
+    Score,
+    Task,
+    Text,
+)
 
-GIVEN = ("prompts", "completions", "completion_ids", "model")
+GIVEN = ("prompts", "completions", "completion_ids", "environment_reward", "model")
 """Arguments that every reward function gets besides the tasks' own columns."""
 
 OPTIONAL = "mark every reward that judges only some of the tasks `optional: true`"
@@ -114,8 +126,12 @@ class Reward:
         columns["completion_ids"] = [
             list(said.ids) if isinstance(said, Completion) else [] for _, said in flat
         ]
+        if any(isinstance(said, Episode) for _, said in flat):
+            columns["environment_reward"] = [
+                said.reward if isinstance(said, Episode) else None for _, said in flat
+            ]
         prompts = [before_answer(task.prompt) for task, _ in flat]
-        said = [as_said(task.prompt, completion.said) for task, completion in flat]
+        said = [_answer_of(task, completion) for task, completion in flat]
         failed = {i for i, (_, completion) in enumerate(flat) if completion.finish in FAILED}
         size = len(rollouts[0].completions)
         return self.judge(prompts, said, columns, size, unscored=failed)
@@ -139,6 +155,13 @@ def columns_of(tasks: Sequence[Task]) -> dict[str, list[Any]]:
 def as_said(prompt: Text, text: str) -> Text:
     """A completion in the form of its prompt: text for text, one assistant message for chat."""
     return text if isinstance(prompt, str) else [{"role": "assistant", "content": text}]
+
+
+def _answer_of(task: Task, answer: Answer) -> Text:
+    """An answer as rewards read it: of an episode all that was said after the prompt."""
+    if isinstance(answer, Episode):
+        return [dict(message) for message in answer.messages]
+    return as_said(task.prompt, answer.said)
 
 
 def shares_scored(scores: Sequence[Score]) -> str | None:

@@ -11,9 +11,10 @@ from pathlib import Path
 from strop.errors import RewardError, UsageError
 from strop.files import SHORT, sha256_hex
 from strop.model.load import expect_weights, has_scalar_head
-from strop.recipe.train.reward import RewardComponent
+from strop.recipe.train.reward import ENVIRONMENT, RewardComponent
 from strop.rewards.code import code_tests
 from strop.rewards.endpoint import endpoint
+from strop.rewards.environment import environment
 from strop.rewards.exact import exact_answer
 from strop.rewards.grader import read_grader
 from strop.rewards.judged import JUDGED, judged_function
@@ -51,6 +52,7 @@ BUILT_IN: dict[str, RewardFunction] = {
     "repetition": repetition,
     "similarity": similarity,
     "reward_model": reward_model,
+    ENVIRONMENT: environment,
 }
 
 RANGES: dict[str, tuple[float, float]] = {

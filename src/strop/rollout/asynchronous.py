@@ -12,11 +12,13 @@ from strop.data.order import DataMixture
 from strop.engines.draws import DrawKey
 from strop.engines.engine import PromptedTask, Request, RolloutEngine, requests_of
 from strop.engines.publish import Publisher
+from strop.episodes import Episode
 from strop.errors import UsageError
 from strop.recipe.train.methods import Online
 from strop.recipe.train.source import AsynchronousRecipe
 from strop.rewards.compose import Reward
 from strop.rollout.collect import Collected, expect_some_scored
+from strop.rollout.group import rollout_of
 from strop.rollout.saved import group_of, group_plain
 from strop.rollout.source import (
     StepRollouts,
@@ -154,12 +156,13 @@ class AsynchronousSource:
 
     def state(self) -> dict[str, Any]:
         """The tickets, and the groups that are finished and not learnt from; what is being sampled
-        is sampled again, with the same draws. So are groups with routes, which are large."""
+        is sampled again, with the same draws. So are groups with routes, which are large, and
+        episodes."""
         with self._changed:
             groups = {
                 str(number): group_plain(group, self.publisher.current)
                 for number, group in self._arrived.groups.items()
-                if all(c.routes is None for c in group.rollout.completions)
+                if all(_is_kept(c) for c in group.rollout.completions)
             }
             return {"tickets": self.tickets.state(), "groups": groups}
 
@@ -230,8 +233,7 @@ class AsynchronousSource:
                 self._idle.ended()
 
     def _score(self, ticket: Ticket, completions: tuple[Completion, ...], arrived: Arrived) -> None:
-        prompt = self._prompt(ticket)
-        rollout = Rollout(prompt.task, prompt.prompt_ids, completions)
+        rollout = rollout_of(self._prompt(ticket), completions)
         with self._rewarding:
             judged = self.reward.judge_rollouts([rollout])
         group = shaped(self.recipe, ScoredGroup(rollout, judged.scores))
@@ -325,6 +327,10 @@ class AsynchronousSource:
             "async/trainer_idle": waited,
             "async/generator_idle": self._idle.taken(),
         }
+
+
+def _is_kept(completion: Completion) -> bool:
+    return completion.routes is None and not isinstance(completion, Episode)
 
 
 def ages_of(group: ScoredGroup, version: int) -> list[int]:

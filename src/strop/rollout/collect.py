@@ -11,8 +11,9 @@ from strop.engines.draws import DrawKey
 from strop.engines.engine import PromptedTask, RolloutEngine, Sampling, in_groups, requests_of
 from strop.errors import UnscoredError
 from strop.rewards.compose import OPTIONAL, shares_scored
+from strop.rollout.group import rollout_of
 from strop.tracking.phases import phase
-from strop.types import Failure, Judged, Rollout, Score, ScoredGroup, trainable
+from strop.types import Failure, Judged, Rollout, Score, ScoredGroup
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ def collect(
         asked = requests[own.start * group_size : own.stop * group_size]
         sampled = in_groups(engine.generate(asked), group_size)
     rollouts = [
-        Rollout(prompt.task, prompt.prompt_ids, tuple(trainable(answer) for answer in answers))
+        rollout_of(prompt, answers)
         for prompt, answers in zip(tasks[own.start : own.stop], sampled, strict=True)
     ]
     if not world.leads:

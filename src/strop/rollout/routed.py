@@ -22,7 +22,9 @@ def routed_tree(prompt_ids: tuple[int, ...], completions: Sequence[Completion]) 
             fix="start servers with --enable-return-routed-experts; an engine of your own fills "
             "`routes` and `prompt_routes` of its completions",
         )
-    branches = tuple(replace(one.branch(), routes=one.routes) for one in completions)
+    branches = tuple(
+        replace(branch, routes=one.routes) for one in completions for branch in one.branches()
+    )
     tree = Tree(prompt_ids, branches, completions[0].prompt_routes)
     given = [(len(prompt_ids), tree.routes), *((len(b.ids) - 1, b.routes) for b in branches)]
     for tokens, routes in given:

@@ -17,7 +17,8 @@ from strop.engines.engine import Request
 from strop.engines.server.lanes import Answered, Progress
 from strop.serve.exchange import Exchange
 from strop.serve.models.version import Version
-from strop.serve.protocol.speaking import CLOSES, OPENS, Delta, Detokenizer, Speaker, Written
+from strop.serve.protocol.speaking import Detokenizer, Speaker
+from strop.text.speech import CLOSES, OPENS, Delta, Written
 from strop.text.tools import MARKS
 from strop.types import Completion
 

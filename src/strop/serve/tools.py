@@ -103,10 +103,4 @@ def expect_tools(version: Version, tools: Tools) -> None:
 
 def shows_tools(tokenizer: Any) -> bool:
     """Whether the chat template writes the names of tools."""
-    function = {"name": SENTINEL, "description": "", "parameters": {"type": "object"}}
-    tools = [{"type": "function", "function": function}]
-    try:
-        text = ChatTemplate(tokenizer).render([{"role": "user", "content": "?"}], tools)
-    except TEMPLATE_ERRORS:
-        return False
-    return SENTINEL in text
+    return ChatTemplate(tokenizer).shows_tools

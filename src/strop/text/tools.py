@@ -19,7 +19,7 @@ import ast
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from strop.text.chat.template import Tools
@@ -38,10 +38,12 @@ _REVERSED_ENDS = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """`Call("get_weather", {"city": "Bern"})`."""
+    """`Call("get_weather", {"city": "Bern"})`. `id` is what the syntax wrote, if it writes any
+    (Mistral's does); calls are equal whatever theirs is."""
 
     name: str
     arguments: Mapping[str, Any]
+    id: str = field(default="", compare=False)
 
 
 def calls_in(text: str, tools: Tools = None) -> list[Call] | None:
@@ -51,7 +53,7 @@ def calls_in(text: str, tools: Tools = None) -> list[Call] | None:
     1})]`. With `tools`, an argument that is declared as a string stays one if the syntax does not
     show types (Qwen 3.5, GLM).
     """
-    text = _without_ends(text)
+    text = without_ends(text)
     marked = next((read for mark, read in _MARKED.items() if mark in text), None)
     if marked is not None:
         return marked(text, _declared(tools))
@@ -59,7 +61,8 @@ def calls_in(text: str, tools: Tools = None) -> list[Call] | None:
     return _bare(fenced[0] if len(fenced) == 1 else text)
 
 
-def _without_ends(text: str) -> str:
+def without_ends(text: str) -> str:
+    """Without tokens that end a turn."""
     ends = _REVERSED_ENDS.match(text[::-1])
     return text[: len(text) - (ends.end() if ends else 0)]
 
@@ -91,7 +94,8 @@ def listed_calls(values: Sequence[Any]) -> list[Call] | None:
             arguments = _json(arguments or "{}")
         if not isinstance(arguments, dict):
             return None
-        calls.append(Call(function["name"], arguments))
+        given = value.get("id")
+        calls.append(Call(function["name"], arguments, given if isinstance(given, str) else ""))
     return calls or None
 
 
@@ -99,12 +103,21 @@ Declared = Mapping[str, Mapping[str, Any]]
 """The parameters of every offered tool."""
 
 
-def _declared(tools: Tools) -> Declared:
+def _functions(tools: Tools) -> dict[str, Any]:
+    """The JSON schema of the parameters of every tool, by its name."""
     functions = [tool.get("function", tool) for tool in tools or []]
-    schemas = {str(f.get("name")): f.get("parameters") for f in functions if isinstance(f, dict)}
+    return {str(f.get("name")): f.get("parameters") for f in functions if isinstance(f, dict)}
+
+
+def tool_names(tools: Tools) -> list[str]:
+    """The names of tools, in their order."""
+    return list(_functions(tools))
+
+
+def _declared(tools: Tools) -> Declared:
     return {
         name: schema["properties"]
-        for name, schema in schemas.items()
+        for name, schema in _functions(tools).items()
         if isinstance(schema, dict) and isinstance(schema.get("properties"), dict)
     }
 
@@ -192,9 +205,9 @@ def _mistral(text: str, declared: Declared) -> list[Call] | None:
     calls: list[Call] = []
     for part in parts:
         head, marked, arguments = part.partition("[ARGS]")
-        name = head.partition("[CALL_ID]")[0].strip()
+        name, _, given = (part.strip() for part in head.partition("[CALL_ID]"))
         read = (
-            listed_calls([{"name": name, "arguments": _json(arguments)}])
+            listed_calls([{"name": name, "arguments": _json(arguments), "id": given}])
             if marked and _NAME.fullmatch(name)
             else _bare(part)
         )

@@ -15,10 +15,12 @@ from strop.engines.engine import Engine, RolloutEngine, sampling_of
 from strop.engines.local.engine import LocalEngine
 from strop.engines.publish import Publisher
 from strop.engines.served.build import served_engine, shared_engine
+from strop.engines.served.engine import ServedEngine
 from strop.engines.served.expect import context_of, expect_routes, expect_servers
 from strop.engines.served.server import About
 from strop.engines.served.shared import SharedEngine
 from strop.engines.served.start import started_vllm
+from strop.errors import UsageError
 from strop.model.arithmetic import Precision
 from strop.model.load import critic_recipe, load_policy, load_scalar, pick_device
 from strop.model.logprobs import bare, compile_layers
@@ -32,6 +34,7 @@ from strop.recipe.train.model import ModelRecipe
 from strop.recipe.train.source import AsynchronousRecipe
 from strop.rollout.asynchronous import AsynchronousSource
 from strop.rollout.led import LedSource
+from strop.rollout.play import Player
 from strop.rollout.source import RolloutSource, SynchronousSource
 from strop.train.loop.micro_batches import forward_tokens
 from strop.train.loop.offline import OfflineParts, Replay, train_offline
@@ -41,7 +44,12 @@ from strop.train.loop.parity import Parity, expect_parity
 from strop.train.loop.state import Critic, TrainState
 from strop.train.methods.reference import Indices, MethodRecords, ReferenceCache
 from strop.train.methods.supervised import SupervisedMethod
-from strop.train.methods.table import OFFLINE, ONLINE, compares_with_reference, policy_of
+from strop.train.methods.table import (
+    compares_with_reference,
+    learner_of,
+    offline_method,
+    policy_of,
+)
 from strop.train.preflight.prepared import Prepared, PreparedOffline, PreparedOnline
 from strop.types import StepRecord
 
@@ -139,16 +147,17 @@ def _online(
     whole = nullcontext if isinstance(given, SharedEngine) else partial(whole_weights, policy)
     with whole():
         mismatch = expect_parity(parity, limit=recipe.rollout.mismatch_limit)
+    player = _player(prepared, given, policy, ends, world)
     reference = Reference(policy) if compares_with_reference(recipe) else None
     if recipe.refresh_every:
         state.reference = reference
-    source = _source_of(prepared, given, publisher, ends, world)
+    source = _source_of(prepared, given, player, publisher, ends, world)
     state.rollouts = source
     parts = OnlineParts(
         source=source,
         mixture=prepared.mixture,
         total=prepared.total_steps,
-        learner=ONLINE[method_of(recipe).family](state, recipe, reference, world),
+        learner=learner_of(state, recipe, reference, world),
         reference=reference,
         replay=_replay(state, prepared),
         held_out=prepared.held_out,
@@ -159,9 +168,33 @@ def _online(
     return train_online(state, recipe, parts), {**checks, **mismatch}
 
 
+def _player(
+    prepared: PreparedOnline,
+    engine: RolloutEngine,
+    policy: Policy,
+    ends: ExitStack,
+    world: World,
+) -> Player | None:
+    """Who plays the episodes of a recipe with an environment."""
+    limits, way = prepared.recipe.rollout.environment, prepared.way
+    if limits is None or way is None:
+        return None
+    if isinstance(engine, SharedEngine) and engine.leader is not None and world.size == 1:
+        engine = engine.leader
+    if not isinstance(engine, LocalEngine | ServedEngine):
+        raise UsageError(
+            "episodes are sampled by the embedded engine, or by servers from one process",
+            fix="drop rollout.engine, or run one process",
+        )
+    player = Player(engine, way.play(policy.tokenizer, prepared.recipe.text.max_length), limits)
+    ends.callback(player.close)
+    return player
+
+
 def _source_of(
     prepared: PreparedOnline,
     engine: RolloutEngine,
+    player: Player | None,
     publisher: Publisher,
     ends: ExitStack,
     world: World,
@@ -172,13 +205,13 @@ def _source_of(
     rest = engine.rest if isinstance(engine, SharedEngine) else _stay
     if not isinstance(named, AsynchronousRecipe):
         return SynchronousSource(
-            recipe, prompts, mixture, engine, reward,
+            recipe, prompts, mixture, player or engine, reward,
             publish=publisher.publish, rest=rest, world=world,
         )  # fmt: skip
     if isinstance(engine, SharedEngine) and engine.leader is not None:
         engine = engine.leader  # one process asks, whenever it is time
     source = AsynchronousSource(
-        recipe, named, prompts, mixture, engine, reward,
+        recipe, named, prompts, mixture, player or engine, reward,
         total=prepared.total_steps, publisher=publisher,
     )  # fmt: skip
     ends.callback(source.close)
@@ -236,14 +269,13 @@ def _started(
 def _offline(state: TrainState, prepared: PreparedOffline, world: World) -> Loop:
     recipe = prepared.recipe
     cache = ReferenceCache(prepared.folder, recipe.model.path, world)
-    build = OFFLINE[method_of(recipe).family]
     held_out = None
     if prepared.held_out is not None:
         unseen = MethodRecords(prepared.held_out, "eval_", None)
-        held_out = build(state, recipe, cache, unseen, world)
+        held_out = offline_method(state, recipe, cache, unseen, world)
     own = MethodRecords(prepared.rendered, "", partial(_visited, prepared))
     parts = OfflineParts(
-        method=build(state, recipe, cache, own, world),
+        method=offline_method(state, recipe, cache, own, world),
         rendered=prepared.rendered,
         mixture=prepared.mixture,
         total=prepared.total_steps,

@@ -52,7 +52,7 @@ def engine_for(policy: Policy, root: Path, *servers: Running) -> ServedEngine:
 def expect_sampled_from(policy: Policy, engine: ServedEngine) -> None:
     for number, answer in engine.generate(REQUESTS):
         with eval_mode(policy.model):
-            tree = Tree(REQUESTS[number].prompt.prompt_ids, (answer.branch(),))
+            tree = Tree(REQUESTS[number].prompt.prompt_ids, (answer.branches()[0],))
             own = policy.score([tree], Head(temperature=SAMPLING.temperature)).logprobs_N
         assert answer.sampler_logprobs() == pytest.approx(own.tolist(), abs=1e-5)
 

@@ -57,8 +57,8 @@ class TestWeights:
         engine = engine_for(trains, tmp_path, server)
         publish(engine, trains)
         answers = dict(engine.generate(requests(2)))
-        trees = [Tree(PROMPTS[0].prompt_ids, (answers[0].branch(), answers[1].branch())),
-                 Tree(PROMPTS[1].prompt_ids, (answers[2].branch(),))]  # fmt: skip
+        trees = [Tree(PROMPTS[0].prompt_ids, (answers[0].branches()[0], answers[1].branches()[0])),
+                 Tree(PROMPTS[1].prompt_ids, (answers[2].branches()[0],))]  # fmt: skip
         with torch.no_grad(), eval_mode(trains.model):
             wanted = trains.score(trees).logprobs_N
         found = [x for branch in engine.score(trees) for x in branch]

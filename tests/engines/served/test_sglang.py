@@ -52,7 +52,7 @@ def expect_sampled_from(policy: Policy, answers: dict[int, Completion]) -> None:
     """The log-probs are the policy's own at the temperature that was sampled at."""
     for number, request in enumerate(requests()):
         with eval_mode(policy.model):
-            tree = Tree(request.prompt.prompt_ids, (answers[number].branch(),))
+            tree = Tree(request.prompt.prompt_ids, (answers[number].branches()[0],))
             own = policy.score([tree], Head(temperature=SAMPLING.temperature)).logprobs_N
         assert answers[number].sampler_logprobs() == pytest.approx(own.tolist(), abs=1e-5)
 
@@ -79,7 +79,7 @@ def test_samples_and_scores_are_of_the_policy_after_every_publish(
         answers = dict(engine.generate(requests()))
         assert {span.version for one in answers.values() for span in one.versions} == {version}
         expect_sampled_from(trains, answers)
-        tree = Tree(PROMPTS[0].prompt_ids, (answers[0].branch(),))
+        tree = Tree(PROMPTS[0].prompt_ids, (answers[0].branches()[0],))
         with torch.no_grad(), eval_mode(trains.model):
             wanted = trains.score([tree]).logprobs_N.tolist()
         assert engine.score([tree])[0] == pytest.approx(wanted, abs=1e-5)

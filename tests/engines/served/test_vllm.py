@@ -75,7 +75,7 @@ def worst_difference(policy: Policy, engine: Any) -> float:
     worst = 0.0
     with eval_mode(policy.model):
         for number, answer in list(engine.generate(requests)):
-            tree = Tree(requests[number].prompt.prompt_ids, (answer.branch(),))
+            tree = Tree(requests[number].prompt.prompt_ids, (answer.branches()[0],))
             own = policy.score([tree], Head(temperature=SAMPLING.temperature)).logprobs_N
             worst = max(worst, float((torch.tensor(answer.logprobs) - own).abs().max()))
             given = torch.tensor(engine.score([tree])[0])

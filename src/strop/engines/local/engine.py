@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from strop.engines.engine import Chances, PromptedTask, Request, Sampling, prompted_tasks
+from strop.engines.feed import Feed
 from strop.engines.local.continuous import Continuous, Room
 from strop.engines.local.sampler import KeptStep, LocalSampler
 from strop.engines.options import chances_of, option_trees
@@ -115,6 +116,17 @@ class LocalEngine:
                 raise UsageError("weights were published while answers were decoded",
                                  fix="take all answers of `generate` first")  # fmt: skip
             yield from decoding.step(LONGEST_TURN)
+
+    def answering(self, feed: Feed) -> Iterator[tuple[int, Completion]]:
+        """Answers to requests that may come while others decode. Asked for together they are
+        answered as `generate` does."""
+        decoding: Continuous[int] = self.open()
+        while True:
+            coming = feed.take(wait=not decoding.busy)
+            decoding.add(sorted(coming, key=lambda pair: len(pair[1].prompt.prompt_ids)))
+            if not decoding.busy:
+                return
+            yield from decoding.step(LONGEST_TURN, lambda: feed.stirred)
 
     def open(self, weights: str = "") -> Continuous[Any]:
         """An empty decoder that requests can join at any time; its answers are `version`'s.

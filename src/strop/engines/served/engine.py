@@ -16,6 +16,7 @@ import torch
 from strop.engines.canary import Canary
 from strop.engines.endings import stop_ids, stopped, text_of
 from strop.engines.engine import Chances, PromptedTask, Request, Sampling, prompted_tasks
+from strop.engines.feed import Feed
 from strop.engines.options import chances_of, option_trees
 from strop.engines.served.expect import expect_context
 from strop.engines.served.fleet import Asked, Fleet, Member
@@ -122,6 +123,19 @@ class ServedEngine:
                 for request in requests
             ]
         )
+
+    def answering(self, feed: Feed) -> Iterator[tuple[int, Completion]]:
+        """Answers to requests that may come while others are sampled."""
+        self.wake()
+
+        def take() -> tuple[int, Asked[Completion]] | None:
+            taken = feed.take_one()
+            if taken is None:
+                return None
+            number, request = taken
+            return number, Asked(partial(self._sample, request), request.sampling.max_tokens)
+
+        yield from self.fleet.answered(take, self.fleet.at_once)
 
     def score(self, trees: Sequence[Tree]) -> list[tuple[float, ...]]:
         """One text after another: vLLM 0.32 takes the adapter's part of the head for the wrong rows

@@ -7,6 +7,7 @@ import queue
 import threading
 import time
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -97,27 +98,46 @@ class Fleet:
         refuses. Neither that nor a signal waits for a server: the threads are daemons, and what
         they wait for has an end.
         """
+        waiting = deque(enumerate(asked))
+
+        def take() -> tuple[int, Asked[T]] | None:
+            try:
+                return waiting.popleft()
+            except IndexError:
+                return None
+
+        yield from self.answered(take, min(self.at_once, len(asked)))
+
+    def answered(
+        self, take: Callable[[], tuple[int, Asked[T]] | None], askers: int
+    ) -> Iterator[tuple[int, T]]:
+        """As `ask`, of work that `take` gives by numbers until there is no more (`None`). It is
+        called from `askers` threads, and may wait; what it raises is raised here."""
         self._look_for_those_away()
-        waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
-        ready: queue.SimpleQueue[tuple[int, Future[T]]] = queue.SimpleQueue()
+        ready: queue.SimpleQueue[tuple[int, Future[T]] | BaseException | None] = queue.SimpleQueue()
         over = threading.Event()
 
         def work() -> None:
-            while not over.is_set():
-                try:
-                    number = waiting.get_nowait()
-                except queue.Empty:
-                    return
-                ready.put((number, self._settled(asked[number], over)))
+            try:
+                while not over.is_set() and (taken := take()) is not None:
+                    number, asked = taken
+                    ready.put((number, self._settled(asked, over)))
+            except BaseException as error:  # noqa: BLE001 - whatever it is, the one who waits has to be told
+                ready.put(error)
+            ready.put(None)
 
-        for number in range(len(asked)):
-            waiting.put(number)
         try:
-            for _ in range(min(self.at_once, len(asked))):
+            for _ in range(askers):
                 threading.Thread(target=work, daemon=True).start()
-            for _ in asked:
-                number, future = ready.get()
-                yield number, future.result()
+            left = askers
+            while left:
+                said = ready.get()
+                if said is None:
+                    left -= 1
+                elif isinstance(said, BaseException):
+                    raise said
+                else:
+                    yield said[0], said[1].result()
         finally:
             over.set()
 

@@ -281,9 +281,10 @@ def _unknown_key(cls: type[BaseModel], names: list[str]) -> tuple[str, str]:
 
 def _fields(cls: type[BaseModel], prefix: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     for name, known in cls.model_fields.items():
-        yield (*prefix, name)
+        key = known.alias or name
+        yield (*prefix, key)
         for nested in _classes(known.annotation):
-            yield from _fields(nested, (*prefix, name))
+            yield from _fields(nested, (*prefix, key))
 
 
 def _classes(annotation: Any) -> Iterator[type[BaseModel]]:

@@ -105,8 +105,8 @@ class ModelRecipe(NamedModel):
     `gradient_checkpointing` computes layers twice instead of keeping their activations;
     `offload_activations` keeps the inputs of those layers, too, in host memory;
     `kernels: liger` computes norms, rotary embeddings and SwiGLU with Liger's kernels;
-    `router_aux_loss_coef` times the load-balancing loss of a mixture's routers is added to the loss
-    of demonstrations.
+    `router_aux_loss_coef` times the load-balancing loss of a mixture's routers is added to the
+    method's loss.
     """
 
     tokenizer: ModelPath | None = None

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from strop.recipe.base import Strict
 from strop.recipe.train.alarm import OnlineDpoAlarms, PolicyAlarms, SampleAlarms
@@ -60,9 +60,30 @@ class OnlineRecipe(TrainRecipe):
         """The number of steps between updates of the reference to the policy; 0 for never."""
         return 0
 
+    @model_validator(mode="after")
+    def _environment_is_read(self) -> Self:
+        world = self.rollout.environment
+        asked = [component for component in self.all_rewards if component.is_environment]
+        if asked and world is None:
+            raise ValueError(
+                "the reward `environment` is an episode's: set rollout.environment, or take another"
+            )
+        if world is not None and world.credit == "turn":
+            plain = [one for one in self.reward if one.is_environment]
+            if not plain or plain[0].gate or plain[0].normalize or plain[0].clip is not None:
+                raise ValueError(
+                    "credit: turn reads the environment's rewards of turns, so that the reward "
+                    "`environment` has to be in the sum as it is (no gate, clip or normalize)"
+                )
+        return self
+
+    @property
+    def turn_tokens(self) -> int:
+        return self.rollout.max_tokens
+
     @property
     def answer_tokens(self) -> int:
-        return self.rollout.max_tokens
+        return self.rollout.longest
 
     @property
     def all_rewards(self) -> list[RewardComponent]:

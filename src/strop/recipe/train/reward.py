@@ -14,6 +14,9 @@ from strop.recipe.base import LocalPath, ModelPath, Strict
 JUDGED = ("judge_win", "judge_score", "judge_rank", "rubric")
 """Rewards that a judge gives."""
 
+ENVIRONMENT = "environment"
+"""The reward that an episode's environment gives."""
+
 SECONDS = 60.0
 """Default time limit for a call of a user's own function."""
 
@@ -111,6 +114,12 @@ class RewardComponent(Strict):
         if self.in_process and self.seconds is not None:
             raise ValueError("what runs in strop's own process cannot be stopped: drop `seconds`")
         return self
+
+    @property
+    def is_environment(self) -> bool:
+        """Whether it is what an episode's environment gives."""
+        own = self.file is not None or self.url is not None or self._given is not None
+        return self.function == ENVIRONMENT and not own
 
     @property
     def given(self) -> Callable[..., Any] | None:

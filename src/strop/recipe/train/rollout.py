@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from strop.recipe.base import Strict
 from strop.recipe.train.engine import EngineRecipe, LocalEngineRecipe, ServersRecipe
+from strop.recipe.train.environment import EnvironmentRecipe
 from strop.recipe.train.source import AsynchronousRecipe, SourceRecipe, SynchronousRecipe
 
 
@@ -54,6 +55,21 @@ class MismatchRecipe(Strict):
         return self
 
 
+class CurriculumRecipe(Strict):
+    """Tasks are drawn by how often the policy solves them, in place of one pass after another.
+
+    An answer passes with a total of at least `passes`. A task's pass rate is a mean over its
+    visits in which older ones count `memory` times as much at each further one. Tasks weigh between
+    `floor` (always or never solved) and 1 (solved half of the time). One that was solved whole
+    `retire_after` times in a row weighs `floor` until an answer to it fails again.
+    """
+
+    passes: float = 1.0
+    floor: float = Field(0.1, gt=0, le=1)
+    memory: float = Field(0.5, ge=0, lt=1)
+    retire_after: int = Field(3, ge=1)
+
+
 def _weighed_where_stale(given: dict[str, Any]) -> MismatchRecipe:
     """Older weights are other probabilities: truncated importance sampling, token by token."""
     source = given.get("source")
@@ -74,9 +90,12 @@ class RolloutRecipe(Strict):
     and the two options after it are those of `SamplingRecipe`; `engine` is who samples, `source`
     when. Where a source may be a version or more behind, `mismatch` is token-level truncation
     unless the recipe says otherwise. With `routing_replay` the trainer's forwards take the experts
-    that a mixture of experts took while it sampled (R3, arXiv 2510.11370).
+    that a mixture of experts took while it sampled (R3, arXiv 2510.11370). With an `environment`
+    every answer is an episode of several turns, of `max_tokens` tokens each. A `curriculum` draws
+    tasks by how often they are solved.
     """
 
+    environment: EnvironmentRecipe | None = None
     group_size: int = Field(8, ge=1)
     temperature: float = Field(1.0, gt=0)
     max_tokens: int = Field(256, ge=1)
@@ -89,9 +108,36 @@ class RolloutRecipe(Strict):
     mismatch_limit: float = Field(0.05, gt=0)
     parity_every: int = Field(0, ge=0)
     routing_replay: bool = False
+    curriculum: CurriculumRecipe | None = None
     engine: EngineRecipe = LocalEngineRecipe()
     source: SourceRecipe = SynchronousRecipe()
     mismatch: MismatchRecipe = Field(default_factory=_weighed_where_stale)
+
+    @property
+    def longest(self) -> int:
+        """Tokens that an answer may have."""
+        world = self.environment
+        if world is None:
+            return self.max_tokens
+        turns = world.max_turns * self.max_tokens
+        return turns if world.max_episode_tokens is None else min(turns, world.max_episode_tokens)
+
+    @property
+    def credits_turns(self) -> bool:
+        """Whether every turn of an episode has an advantage of its own."""
+        return self.environment is not None and self.environment.credit == "turn"
+
+    @model_validator(mode="after")
+    def _episodes_read_it(self) -> Self:
+        if self.environment is None:
+            return self
+        if self.routing_replay:
+            raise ValueError("routing_replay is not read with an environment: drop it")
+        if self.overlong_buffer:
+            raise ValueError(
+                "overlong_buffer shapes single answers, and an episode has several: set it to 0"
+            )
+        return self
 
     @model_validator(mode="after")
     def _shared_weights_stand_still(self) -> Self:
@@ -113,7 +159,7 @@ bound the cost of a step."""
 
 def _last_fifth(given: dict[str, Any]) -> int:
     """The paper shapes the last 4,096 of 20,480 tokens (arXiv 2503.14476, section 4.1)."""
-    return int(given["max_tokens"]) // 5
+    return 0 if given.get("environment") else int(given["max_tokens"]) // 5
 
 
 class CispoRollout(RolloutRecipe):

@@ -148,6 +148,11 @@ class TrainRecipe(Strict):
         return None
 
     @property
+    def turn_tokens(self) -> int:
+        """Tokens of an answer's first turn, which have to fit beside the prompt."""
+        return self.answer_tokens
+
+    @property
     def answer_tokens(self) -> int:
         """Most tokens of a sampled answer; 0 if nothing is sampled."""
         return 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,6 +93,7 @@ def own_names(path: Path) -> dict[str, Any]:
     if spec is None or spec.loader is None or not path.exists():
         raise RewardError("no such Python file", where=str(path), fix="check `file:`")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses and pickle look their module up there
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # noqa: BLE001 - the user's file may raise anything

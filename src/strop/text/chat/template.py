@@ -102,6 +102,22 @@ class ChatTemplate:
             return ""
         return text.rpartition(SENTINEL)[2]
 
+    @cached_property
+    def shows_tools(self) -> bool:
+        """Whether it writes the names of tools."""
+        function = {"name": SENTINEL, "description": "", "parameters": {"type": "object"}}
+        try:
+            text = self.render([_asks("?")], [{"type": "function", "function": function}])
+        except TEMPLATE_ERRORS:
+            return False
+        return SENTINEL in text
+
+    @cached_property
+    def reads_thoughts(self) -> bool:
+        """Whether it writes the `reasoning_content` of the last turn."""
+        turn = {"role": "assistant", "content": "?", "reasoning_content": SENTINEL}
+        return self._writes(formed([_asks("?"), turn], self.form, ""))
+
     def _writes(self, messages: Sequence[Message]) -> bool:
         try:
             return SENTINEL in self.render(messages)

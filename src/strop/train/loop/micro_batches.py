@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -53,9 +54,20 @@ def passes(
     Processes that hold parts of the weights gather them together in each forward, so all of them
     make as many: one with fewer reads an idle tree.
     """
-    cut = list(micro_batches(trees, max_tokens))
-    idle = idle_forwards(network, len(cut), world)
-    found = [read_one(batch.trees) for batch in cut]
+    return each_read(
+        network, [cut.trees for cut in micro_batches(trees, max_tokens)], read_one, world
+    )
+
+
+def each_read(
+    network: Policy | ScalarNetwork,
+    forwards: Sequence[Sequence[Tree]],
+    read_one: Callable[[Sequence[Tree]], T],
+    world: World,
+) -> list[T]:
+    """`passes` over trees that are cut into forwards already."""
+    idle = idle_forwards(network, len(forwards), world)
+    found = [read_one(trees) for trees in forwards]
     for _ in range(idle):
         read_one((IDLE,))
     return found
@@ -78,21 +90,30 @@ def forward_tokens(run: RunRecipe, network: Policy | ScalarNetwork) -> int:
     return run.micro_batch_tokens or tokens_at_once(network)
 
 
-def split_group(tree: Tree, run: RunRecipe, max_tokens: int) -> list[Tree]:
-    """A group's tree cut for forwards of `max_tokens`; where the recipe does not say how large they
-    are, no part is so small that reading the trunk again would cost much."""
+def split_group(
+    tree: Tree, paths: Sequence[int], run: RunRecipe, max_tokens: int
+) -> list[tuple[Tree, int]]:
+    """A group's tree cut for forwards of `max_tokens`, as `split_tree` does; where the recipe does
+    not say how large they are, no part is so small that reading the trunk again would cost
+    much."""
     if run.micro_batch_tokens is None:
         max_tokens = max(max_tokens, min(MOST_TOKENS, TRUNKS * len(tree.trunk)))
-    return split_tree(tree, max_tokens)
+    return split_tree(tree, paths, max_tokens)
 
 
-def split_tree(tree: Tree, max_tokens: int) -> list[Tree]:
-    """A tree over the limit as several with the same trunk, branches in order.
+def split_tree(tree: Tree, paths: Sequence[int], max_tokens: int) -> list[tuple[Tree, int]]:
+    """A tree over the limit as several with the same trunk, each with how many answers it holds.
+    The next `paths[i]` branches are those of answer i, which stay together.
 
     The numbers are the same; the trunk is read more than once.
     """
-    if len(tree) <= max_tokens or len(tree.branches) < 2:
-        return [tree]
+    if len(tree) <= max_tokens or len(paths) < 2:
+        return [(tree, len(paths))]
     room = max_tokens - len(tree.trunk)
-    groups = runs(tree.branches, room, lambda branch: len(branch.ids))
-    return [replace(tree, branches=tuple(branches)) for branches in groups]
+    ends = list(itertools.accumulate(paths, initial=0))
+    answers = [tree.branches[a:b] for a, b in itertools.pairwise(ends)]
+    groups = runs(answers, room, lambda answer: sum(len(branch.ids) for branch in answer))
+    return [
+        (replace(tree, branches=tuple(b for answer in held for b in answer)), len(held))
+        for held in groups
+    ]

@@ -29,6 +29,7 @@ from strop.rewards.audit.dominance import dominance
 from strop.rewards.audit.symptoms import habits_of, symptoms
 from strop.rewards.compose import Reward
 from strop.rollout.collect import carries_no_gradient
+from strop.rollout.episode_metrics import episode_metrics
 from strop.rollout.overlong import NAME as OVERLONG
 from strop.rollout.source import RolloutSource, StepRollouts
 from strop.tracking.phases import phase
@@ -100,7 +101,7 @@ def train_online(state: TrainState, recipe: Online, parts: OnlineParts) -> Itera
         expect_scored(recipe.reward, gathered.sampled, gathered.failures, state.unscored, where)
         row = rollout_metrics(gathered, parts.learner.compares_groups)
         row |= unscored_metrics(recipe.reward, gathered.sampled, gathered.failures)
-        row |= gathered.metrics
+        row |= {**episode_metrics(gathered.sampled), **gathered.metrics}
         learnt, not_finite = _learn(updater, recipe, parts, gathered, drawn)
         row |= learnt
         refresh = recipe.refresh_every

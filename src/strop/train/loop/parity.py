@@ -96,7 +96,7 @@ class Parity:
             (one.prompt.prompt_ids, answer) for one, answer in zip(requests, answers, strict=True)
         ]
         said = torch.tensor([x for answer in answers for x in answer.sampler_logprobs()])
-        plain = self._scored([Tree(prompt, (answer.branch(),)) for prompt, answer in pairs])
+        plain = self._scored([Tree(prompt, answer.branches()) for prompt, answer in pairs])
         apart = Apart.of(plain.logprobs_N.cpu(), said)
         if not self.sampling.routes:
             return Compared(apart)

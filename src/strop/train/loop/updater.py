@@ -27,6 +27,7 @@ from strop.tracking.phases import phase
 from strop.train.loop.micro_batches import idle_forwards, idle_loss
 from strop.train.loop.optim import Optimizers
 from strop.train.loop.state import Trained, TrainState
+from strop.types import Tree
 
 MicroBatchLoss = Callable[[], Loss]
 """One forward that returns its part of the step's loss: the parts add up to the whole."""
@@ -45,12 +46,13 @@ class Update:
     """One optimizer step that a method asks for: `Update({"tokens": 210}, losses)`.
 
     `counts` are this process's; `losses(counts)` takes the counts of all processes and returns the
-    losses of this process's micro-batches. `metrics` were measured before the forwards; `of` names
-    the network whose weights change.
+    losses of this process's micro-batches, whose trees are `forwards`. `metrics` were measured
+    before the forwards; `of` names the network whose weights change.
     """
 
     counts: Counts
     losses: Callable[[Counts], Sequence[MicroBatchLoss]]
+    forwards: Sequence[Sequence[Tree]] = ()
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     of: Trained = "policy"
 
@@ -63,7 +65,8 @@ class Update:
 
         counts = {f"own/{name}": count for name, count in self.counts.items()}
         counts |= {f"other/{name}": count for name, count in other.counts.items()}
-        return replace(self, counts=counts, losses=losses)
+        forwards = (*self.forwards, *other.forwards)
+        return replace(self, counts=counts, losses=losses, forwards=forwards)
 
 
 def _of(counts: Counts, prefix: str) -> Counts:

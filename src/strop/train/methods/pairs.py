@@ -216,15 +216,15 @@ class PairMethod:
             ref_P22 = self.ref_B2.view(len(self.ref_B2) // 2, 2, 2)
             ref_B2 = ref_P22[chosen].flatten(0, 1)
         trees = [self.trees[i] for i in chosen]
+        cut = list(micro_batches(trees, self.max_tokens))
 
         def losses(counts: Counts) -> list[MicroBatchLoss]:
-            cut = list(micro_batches(trees, self.max_tokens))
             step = StepPairs(counts["pairs"], ref_B2, self.reward_mean.mean)
             if self.rule.row.whole_batch and (len(cut) > 1 or self.world.data_size > 1):
                 step = self._coupled(step, trees)
             return [partial(self._loss, step, batch) for batch in cut]
 
-        return Update({"pairs": len(trees)}, losses)
+        return Update({"pairs": len(trees)}, losses, [batch.trees for batch in cut])
 
     def finish(self, row: dict[str, float], *, learnt: bool) -> dict[str, float]:
         """Update the mean reward of all answers trained on so far: BCO's shift from the next step

@@ -7,6 +7,7 @@ get no forward and no backward; the loss's denominators count them.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,10 +26,12 @@ from strop.model.logprobs import Head, eval_mode
 from strop.model.network import Policy
 from strop.model.reference import Reference
 from strop.model.transfer import moved
+from strop.model.tree import owners
 from strop.recipe.train.online import PolicyRecipe
 from strop.recipe.train.policy import PpoObjective
 from strop.recipe.train.source import AsynchronousRecipe
 from strop.rollout.collect import carries_no_gradient
+from strop.rollout.credit import turn_advantages
 from strop.rollout.routed import routed_tree
 from strop.tracking.phases import phase
 from strop.train.loop.micro_batches import (
@@ -46,11 +49,13 @@ from strop.types import Completion, ScoredGroup, Tree
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """The part of a group that is trained on: its tree, and which completions are the branches."""
+    """The part of a group that is trained on: its tree, which completions are in it, and how many
+    branches each of them has."""
 
     group: int
     tree: Tree
     completions: tuple[int, ...]
+    paths: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +63,8 @@ class PolicyBatch:
     """A step's samples with all that the loss needs.
 
     `trees` are in the order of their groups (`group_of[i]` is tree i's); every list of tensors has
-    one tensor per branch of `trees`, in order, with a value per token. `old` is None when the
+    one tensor per branch of `trees`, in order, with a value per token; `answer_B` says which of the
+    step's answers a branch belongs to. `old` is None when the
     policy itself is the older policy (one update); `ref` without a reference; `weight` without
     mismatch correction; `value` and `ret` (returns) without a critic. `counted[g]` are the lengths
     of the answers of group g that count in the denominators.
@@ -66,6 +72,7 @@ class PolicyBatch:
 
     trees: tuple[Tree, ...]
     group_of: tuple[int, ...]
+    answer_B: torch.Tensor
     advantage: list[torch.Tensor]
     sampler: list[torch.Tensor]
     old: list[torch.Tensor] | None
@@ -83,6 +90,11 @@ class MiniBatch:
 
     work: tuple[MicroBatch, ...]
     counts: Counts
+
+    @property
+    def forwards(self) -> list[tuple[Tree, ...]]:
+        """The trees of each."""
+        return [work.trees for work in self.work]
 
 
 def loss_of(recipe: PolicyRecipe) -> PolicyLoss:
@@ -144,9 +156,11 @@ class PolicyGradient:
         # a process without an answer to learn from goes the same way with nothing in its hands: the
         # others wait for it in every forward and exchange
         trees = tuple(k.tree for k in kept)
-        lengths = [sum(branch.supervised) for tree in trees for branch in tree.branches]
+        lengths_B = [sum(branch.supervised) for tree in trees for branch in tree.branches]
+        answer_B = owners([paths for k in kept for paths in k.paths])
         completions = [groups[k.group].rollout.completions[i] for k in kept for i in k.completions]
         said = [x for c in completions for x in c.sampler_logprobs()]
+        lengths = [sum(c.sampled) for c in completions]
         sampler_N = torch.tensor(said, dtype=torch.float32)
         old_N = self._older(trees) if self._needs_old() else None
         ref_N = self._referenced(trees) if self.reference is not None else None
@@ -156,16 +170,16 @@ class PolicyGradient:
         weight_N = self._weights(old_N, sampler_N, lengths, metrics)
         value_N = return_N = None
         if self.method.advantage in GROUPED:
-            advantage_N = self._grouped(rewards_PG, kept, lengths, old_N, ref_N)
+            advantage_N = self._grouped(groups, rewards_PG, kept, lengths, old_N, ref_N)
         else:
             advantage_N, value_N, return_N = self._by_token(trees, reward_B, lengths, old_N, ref_N)
 
         def split(values_N: torch.Tensor | None) -> list[torch.Tensor] | None:
-            return None if values_N is None else list(values_N.split(lengths))
+            return None if values_N is None else list(values_N.split(lengths_B))
 
         return PolicyBatch(
-            trees, tuple(k.group for k in kept),
-            list(advantage_N.split(lengths)), list(sampler_N.split(lengths)),
+            trees, tuple(k.group for k in kept), answer_B,
+            list(advantage_N.split(lengths_B)), list(sampler_N.split(lengths_B)),
             split(old_N), split(ref_N), split(weight_N), split(value_N), split(return_N),
             counted, metrics,
         )  # fmt: skip
@@ -197,11 +211,11 @@ class PolicyGradient:
             total = StepCounts(
                 sequences=max(1, counts["sequences"]),
                 tokens=max(1, counts["tokens"]),
-                max_length=self.recipe.rollout.max_tokens,
+                max_length=self.recipe.rollout.longest,
             )
             return [partial(self._loss, batch, work, total) for work in mini.work]
 
-        return Update(mini.counts, losses)
+        return Update(mini.counts, losses, mini.forwards)
 
     def _critic_update(
         self, mini: MiniBatch, value: list[torch.Tensor], ret: list[torch.Tensor]
@@ -220,7 +234,7 @@ class PolicyGradient:
                 for work in mini.work
             ]  # fmt: skip
 
-        return Update(mini.counts, losses, of="critic")
+        return Update(mini.counts, losses, mini.forwards, of="critic")
 
     def _loss(self, batch: PolicyBatch, work: MicroBatch, counts: StepCounts) -> Loss:
         with self.policy.arithmetic():
@@ -233,12 +247,13 @@ class PolicyGradient:
         old_N = here(batch.old)
         advantage_N = here(batch.advantage)
         assert advantage_N is not None
+        answer_B = batch.answer_B[work.branches]
         tokens = PolicyTokens(
             logprobs_N=scores.logprobs_N,
             old_N=scores.logprobs_N.detach() if old_N is None else old_N,
             ref_N=here(batch.ref),
             advantage_N=advantage_N,
-            branch_N=scores.branch_N,
+            branch_N=moved(answer_B - answer_B[0], device)[scores.branch_N],
             entropy_N=scores.entropy_N,
             weight_N=here(batch.weight),
         )
@@ -264,12 +279,19 @@ class PolicyGradient:
         if not kept:
             return []
         answers = [completions[i] for i in kept]
-        whole = Tree(group.rollout.prompt_ids, tuple(answer.branch() for answer in answers))
+        written = [answer.branches() for answer in answers]
+        whole = Tree(group.rollout.prompt_ids, tuple(b for paths in written for b in paths))
         if self.recipe.rollout.routing_replay:
             whole = routed_tree(whole.trunk, answers)
-        parts = split_group(whole, self.recipe.run, self.max_tokens)
-        owners = iter(kept)
-        return [Kept(number, tree, tuple(next(owners) for _ in tree.branches)) for tree in parts]
+        left = iter(zip(kept, map(len, written), strict=True))
+        parts = []
+        for tree, count in split_group(
+            whole, [len(paths) for paths in written], self.recipe.run, self.max_tokens
+        ):
+            inside = list(itertools.islice(left, count))
+            completed, paths = zip(*inside, strict=True)
+            parts.append(Kept(number, tree, completed, paths))
+        return parts
 
     def _masked(self, completion: Completion) -> bool:
         return self.recipe.rollout.mask_truncated and completion.finish == "length"
@@ -348,25 +370,31 @@ class PolicyGradient:
 
     def _grouped(
         self,
+        groups: Sequence[ScoredGroup],
         rewards_PG: torch.Tensor,
         kept: Sequence[Kept],
         lengths: Sequence[int],
         old_N: torch.Tensor | None,
         ref_N: torch.Tensor | None,
     ) -> torch.Tensor:
-        """The group's baseline, the same for all tokens of an answer, [N]."""
+        """The group's baseline, the same for all tokens of an answer or of a turn, [N]."""
         penalty_N = self._penalty(old_N, ref_N)
-        owners = [(k.group, i) for k in kept for i in k.completions]
-        if not owners:
+        of_answer = [(k.group, i) for k in kept for i in k.completions]
+        if not of_answer:
             return torch.zeros(0)
         if penalty_N.dim() == 1:
             # an answer that is not trained on has no KL, so the baseline leaves it out as well
             plain_PG, rewards_PG = rewards_PG, torch.full_like(rewards_PG, float("nan"))
-            for owner, penalty in zip(owners, penalty_N.split(list(lengths)), strict=True):
+            for owner, penalty in zip(of_answer, penalty_N.split(list(lengths)), strict=True):
                 rewards_PG[owner] = plain_PG[owner] - penalty.sum()
-        advantage_PG = GROUPED[self.method.advantage](rewards_PG)
-        advantage_B = torch.tensor([float(advantage_PG[owner]) for owner in owners])
-        return advantage_B.repeat_interleave(torch.tensor(lengths, dtype=torch.long))
+        baseline = GROUPED[self.method.advantage]
+        if self.recipe.rollout.credits_turns:
+            weight = next(c.weight for c in self.recipe.reward if c.is_environment)
+            dealt = [turn_advantages(group, weight, baseline) for group in groups]
+            return torch.cat([dealt[group][i] for group, i in of_answer])
+        advantage_PG = baseline(rewards_PG)
+        advantage_A = torch.tensor([float(advantage_PG[owner]) for owner in of_answer])
+        return advantage_A.repeat_interleave(torch.tensor(lengths, dtype=torch.long))
 
     def _by_token(
         self,

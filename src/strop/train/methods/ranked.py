@@ -10,6 +10,7 @@ from functools import partial
 import torch
 
 from strop.distributed.world import ALONE, Counts, World
+from strop.errors import TrainingError
 from strop.losses.metrics import Sum
 from strop.losses.reduce import Loss
 from strop.model.network import Policy
@@ -122,8 +123,16 @@ class OnlineDpo:
         answers = ranked(group, whole_only=self.recipe.rollout.mask_truncated)
         if len(answers) < 2 or answers[0][0] == answers[-1][0]:
             return []
-        branches = (answers[0][1].branch(), answers[-1][1].branch())
-        return [Tree(group.rollout.prompt_ids, branches)]
+        written = (*answers[0][1].branches(), *answers[-1][1].branches())
+        if len(written) != 2:
+            raise TrainingError(
+                "an episode has several paths, because the chat template writes earlier turns "
+                "otherwise, and a pair compares answers of one path each",
+                where=str(group.rollout.task.origin),
+                fix="train with a policy gradient or raft, or with a template that leaves earlier "
+                "turns alone",
+            )
+        return [Tree(group.rollout.prompt_ids, written)]
 
 
 class Raft:
@@ -170,4 +179,4 @@ class Raft:
         least = self.recipe.objective.min_reward
         if not answers or (least is not None and answers[0][0] < least):
             return []
-        return [Tree(group.rollout.prompt_ids, (answers[0][1].branch(),))]
+        return [Tree(group.rollout.prompt_ids, answers[0][1].branches())]

@@ -41,13 +41,12 @@ class RewardModelMethod:
         """The step's loss over these pairs, in forwards of at most `max_tokens` tokens."""
         chosen = list(indices)
         margin_P = None if self.margin_P is None else self.margin_P[chosen]
+        cut = list(micro_batches([self.trees[i] for i in chosen], self.max_tokens))
 
         def losses(counts: Counts) -> list[MicroBatchLoss]:
-            trees = [self.trees[i] for i in chosen]
-            cut = micro_batches(trees, self.max_tokens)
             return [partial(self._loss, batch, margin_P, counts["pairs"]) for batch in cut]
 
-        return Update({"pairs": len(chosen)}, losses)
+        return Update({"pairs": len(chosen)}, losses, [batch.trees for batch in cut])
 
     def finish(self, row: dict[str, float], *, learnt: bool) -> dict[str, float]:
         """The step's metrics, calibration bins folded into one error."""

@@ -8,13 +8,12 @@ from functools import partial
 import torch
 
 from strop.distributed.world import Counts
-from strop.losses.metrics import Mean, Metric, Sum
+from strop.losses.metrics import Metric, Sum
 from strop.losses.reduce import Loss, mean_of
 from strop.losses.supervised import dft, nll
 from strop.model.network import Policy
 from strop.train.loop.micro_batches import MicroBatch, micro_batches
 from strop.train.loop.updater import MicroBatchLoss, Update
-from strop.train.methods.balance import Balance
 from strop.types import Tree
 
 TOKEN_LOSSES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
@@ -35,38 +34,28 @@ class SupervisedMethod:
         *,
         loss: Callable[[torch.Tensor], torch.Tensor] = nll,
         prefix: str = "",
-        balance: Balance | None = None,
     ) -> None:
         self.policy, self.trees, self.max_tokens = policy, trees, max_tokens
-        self.loss, self.prefix, self.balance = loss, prefix, balance
+        self.loss, self.prefix = loss, prefix
 
     def update(self, indices: Sequence[int]) -> Update:
         """The step's loss over these records, in forwards of at most `max_tokens` tokens."""
         trees = [self.trees[i] for i in indices]
         tokens = sum(sum(branch.supervised) for tree in trees for branch in tree.branches)
-
         cut = list(micro_batches(trees, self.max_tokens))
 
         def losses(counts: Counts) -> list[MicroBatchLoss]:
             return [partial(self._loss, batch, counts) for batch in cut]
 
-        counted: dict[str, float] = {"tokens": tokens}
-        if self.balance is not None and (len(cut) > 1 or self.balance.world.data_size > 1):
-            counted |= self.balance.counts(trees, self.max_tokens)
-        return Update(counted, losses)
+        return Update({"tokens": tokens}, losses, [batch.trees for batch in cut])
 
     def finish(self, row: dict[str, float], *, learnt: bool) -> dict[str, float]:
         """The step's metrics as they are; nothing is carried from step to step."""
         return row
 
     def _loss(self, batch: MicroBatch, counts: Counts) -> Loss:
-        aux, share = None, 1.0
-        if self.balance is None:
-            with self.policy.arithmetic():
-                scores = self.policy.score(batch.trees)
-        else:
-            scores, load = self.balance.scored(batch.trees)
-            aux, share = self.balance.part(load, counts), self.balance.share(load, counts)
+        with self.policy.arithmetic():
+            scores = self.policy.score(batch.trees)
         loss_N = self.loss(scores.logprobs_N)
         metrics: dict[str, Metric] = {
             "num_tokens": Sum(len(loss_N)),
@@ -75,8 +64,4 @@ class SupervisedMethod:
         named = {f"{self.prefix}{name}": metric for name, metric in metrics.items()}
         if self.prefix:
             named[f"{self.prefix}loss"] = mean_of(loss_N)
-        value = loss_N.sum() / counts["tokens"]
-        if self.balance is not None and aux is not None:
-            named["aux_loss"] = Mean(aux.detach().double(), share)
-            value = value + self.balance.coefficient * aux
-        return Loss(value, named)
+        return Loss(loss_N.sum() / counts["tokens"], named)

@@ -10,7 +10,7 @@ import torch
 from strop.distributed.world import World
 from strop.model.network import Policy, ScalarNetwork
 from strop.model.reference import Reference
-from strop.recipe.train.methods import Family, Online, method_of
+from strop.recipe.train.methods import Family, Offline, Online, Recipe, method_of
 from strop.recipe.train.offline import (
     CptRecipe,
     PairRecipe,
@@ -23,7 +23,7 @@ from strop.train.loop.micro_batches import forward_tokens
 from strop.train.loop.offline import OfflineMethod
 from strop.train.loop.online import Learner
 from strop.train.loop.state import TrainState
-from strop.train.methods.balance import Balance
+from strop.train.methods.balance import Balance, BalancedLearner, BalancedRecords
 from strop.train.methods.pairs import PairMethod, PairRule, reference_read
 from strop.train.methods.policy_gradient import PolicyGradient, loss_of
 from strop.train.methods.ranked import OnlineDpo, Raft
@@ -47,14 +47,12 @@ def _supervised(
     records: MethodRecords,
     world: World,
 ) -> OfflineMethod:
-    policy, coefficient = policy_of(state), recipe.model.router_aux_loss_coef
+    policy = policy_of(state)
     return SupervisedMethod(
         policy,
         records.rendered.trees,
         forward_tokens(recipe.run, policy),
         loss=TOKEN_LOSSES[recipe.method],
-        # held-out records are measured by their own loss alone
-        balance=Balance(policy, coefficient, world) if coefficient and not records.prefix else None,
     )
 
 
@@ -142,6 +140,34 @@ ONLINE: Mapping[Family, OnlineBuilder] = {
     "online_dpo": _online_dpo,
     "raft": _raft,
 }
+
+
+def offline_method(
+    state: TrainState,
+    recipe: Offline,
+    cache: ReferenceCache,
+    records: MethodRecords,
+    world: World,
+) -> OfflineMethod:
+    """The recipe's method over these records. Held-out ones are measured by its own loss alone."""
+    method = OFFLINE[method_of(recipe).family](state, recipe, cache, records, world)
+    balance = None if records.prefix else _balance(state, recipe, world)
+    return method if balance is None else BalancedRecords(method, balance)
+
+
+def learner_of(
+    state: TrainState, recipe: Online, reference: Reference | None, world: World
+) -> Learner:
+    """Who learns from the groups of a recipe's rollouts."""
+    learner = ONLINE[method_of(recipe).family](state, recipe, reference, world)
+    balance = _balance(state, recipe, world)
+    return learner if balance is None else BalancedLearner(learner, balance)
+
+
+def _balance(state: TrainState, recipe: Recipe, world: World) -> Balance | None:
+    """What evens out the load of a mixture's experts, where the recipe asks for it."""
+    coefficient = recipe.model.router_aux_loss_coef
+    return None if coefficient is None else Balance(policy_of(state), coefficient, world)
 
 
 def compares_with_reference(recipe: Online) -> bool:

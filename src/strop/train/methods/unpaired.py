@@ -103,14 +103,14 @@ class UnpairedMethod:
     def update(self, indices: Sequence[int]) -> Update:
         """The step's loss; the reference point is that of the whole step, without a gradient."""
         chosen = list(indices)
+        cut = list(micro_batches([self.trees[i] for i in chosen], self.max_tokens))
 
         def losses(counts: Counts) -> list[MicroBatchLoss]:
             kl = None if self.others is None else self._reference_point(self.others, chosen)
             step = Thumbs(self.labels_R[chosen], self.ref_R[chosen], kl, counts["records"])
-            cut = micro_batches([self.trees[i] for i in chosen], self.max_tokens)
             return [partial(self._loss, batch, step) for batch in cut]
 
-        return Update({"records": len(chosen)}, losses)
+        return Update({"records": len(chosen)}, losses, [batch.trees for batch in cut])
 
     def finish(self, row: dict[str, float], *, learnt: bool) -> dict[str, float]:
         """The step's metrics with the margin between liked and disliked answers."""

@@ -37,9 +37,9 @@ def within_positions(recipe: Recipe) -> Recipe:
     asked, most = recipe.text.max_length, min(bounds, default=recipe.text.max_length)
     if asked <= most:
         return recipe
-    if recipe.answer_tokens >= most:
+    if recipe.turn_tokens >= most:
         raise RecipeError(
-            f"rollout.max_tokens {recipe.answer_tokens} leaves no room for a prompt in the "
+            f"rollout.max_tokens {recipe.turn_tokens} leaves no room for a prompt in the "
             f"{most} positions of the model",
             fix="lower rollout.max_tokens",
         )

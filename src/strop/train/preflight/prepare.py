@@ -13,6 +13,7 @@ from strop.engines.served.expect import expect_routes, expect_servers
 from strop.engines.served.server import About
 from strop.engines.served.start import expect_python
 from strop.engines.served.ways import expect_way
+from strop.errors import RecipeError
 from strop.model.arithmetic import Precision, emulates_bfloat16
 from strop.model.load import expect_weights, pick_device, tokenizer_of
 from strop.recipe.train.engine import LocalEngineRecipe, VllmRecipe
@@ -21,6 +22,7 @@ from strop.recipe.train.online import OnlineRecipe
 from strop.rewards.audit.check import defend
 from strop.rewards.compose import Reward
 from strop.rewards.find import runs_code
+from strop.rollout.environments import Way, expect_shown, way_of
 from strop.sandbox.tiers import strongest
 from strop.text.chat.clock import written_on
 from strop.text.trees import joined
@@ -139,7 +141,11 @@ def _offline(recipe: Offline, folder: Path, tokenizer: Any, cache: TokenCache) -
 def _online(recipe: Online, folder: Path, tokenizer: Any, cache: TokenCache) -> PreparedOnline:
     roles = by_role(recipe, "task")
     room = recipe.text.max_length - recipe.rollout.max_tokens
-    reading = Reading(recipe.text, tokenizer, cache)
+    way = None if recipe.rollout.environment is None else way_of(recipe.rollout.environment)
+    if way is not None:
+        expect_shown(way.tools, tokenizer)
+        _expect_rewards(recipe, way)
+    reading = Reading(recipe.text, tokenizer, cache, tools=way.tools if way else None)
     by_source = [reading.prompted(source, room) for source in roles.own]
     replay = reading.replay(roles)
     tasks = tuple(task for found in by_source for task in found.tasks)
@@ -150,7 +156,8 @@ def _online(recipe: Online, folder: Path, tokenizer: Any, cache: TokenCache) -> 
         checks["sandbox"] = strongest()
     asked = [task.task for task in tasks]
     reward.expect_columns(asked)
-    checks |= defend(recipe.reward, recipe.probes, asked, partial(_ids, tokenizer))
+    tools = way.tools if way else None
+    checks |= defend(recipe.reward, recipe.probes, asked, partial(_ids, tokenizer), tools)
     held_out = None
     if recipe.eval is not None:
         judge = Reward(recipe.eval.reward or recipe.reward)
@@ -174,7 +181,23 @@ def _online(recipe: Online, folder: Path, tokenizer: Any, cache: TokenCache) -> 
         reward=reward,
         held_out=held_out,
         server=_server(recipe, tokenizer, tasks if held_out is None else (*tasks, *held_out.tasks)),
+        way=way,
     )
+
+
+def _expect_rewards(recipe: Online, way: Way) -> None:
+    """Raise `RecipeError` for rewards of environments that nobody reads, or that there are not."""
+    read = any(component.is_environment for component in recipe.reward)
+    if way.rewards and not read:
+        raise RecipeError(
+            "the environment gives rewards, and the recipe does not read them",
+            fix="add `- function: environment` to reward (with a weight, if others count more)",
+        )
+    if read and not way.rewards:
+        raise RecipeError(
+            "the reward `environment` is read, and the environment gives none",
+            fix="let it give one (`get_reward`), or score the answers by another reward",
+        )
 
 
 def _server(recipe: Online, tokenizer: Any, prompts: Sequence[PromptedTask]) -> About | None:

@@ -16,6 +16,7 @@ from strop.model.arithmetic import Precision
 from strop.model.probe import PROBE
 from strop.recipe.train.methods import Offline, Online, Recipe
 from strop.rewards.compose import Reward
+from strop.rollout.environments import Way
 from strop.text.trees import Rendered
 from strop.train.loop.online import HeldOut
 from strop.train.monitor.dev import DevSet
@@ -82,13 +83,15 @@ class PreparedOffline(Prepared):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedOnline(Prepared):
     """A run that trains on its own samples: prompts with their tasks, and the reward; what its
-    servers hold, if it samples from servers."""
+    servers hold, if it samples from servers, and how its episodes are played, if it has an
+    environment."""
 
     recipe: Online
     tasks: tuple[PromptedTask, ...]
     reward: Reward
     held_out: HeldOut | None
     server: About | None
+    way: Way | None = None
 
     def own_records(self) -> Iterator[Record]:
         return (prompt.task for prompt in self.tasks)

@@ -53,10 +53,10 @@ def refuse(recipe: Recipe, *, force: bool) -> None:
         _refuse_useless_groups(recipe)
     _refuse_unfed_alarms(recipe)
     _refuse_offloading_to_itself(recipe)
-    if recipe.model.router_aux_loss_coef is not None and method.family != "supervised":
+    if recipe.model.router_aux_loss_coef is not None and method.scalar_head:
         raise RecipeError(
             f"model.router_aux_loss_coef is set, but method {recipe.method} does not read it",
-            fix="drop it (sft, dft and cpt read it)",
+            fix="drop it (all methods read it that train a language model)",
         )
     if recipe.model.kernels is not None:
         expect_kernels(pick_device(recipe.model.device))
@@ -150,6 +150,12 @@ def _refuse_contradictory_rollout(recipe: Online) -> None:
             "are being updated",
             fix="sample from another process (rollout.engine: {kind: vllm, url: ...}; "
             "`strop engine serve MODEL` starts one), or drop rollout.source",
+        )
+    if isinstance(rollout.source, AsynchronousRecipe) and rollout.curriculum is not None:
+        raise RecipeError(
+            "rollout.curriculum draws tasks by the groups that were scored before, and an async "
+            "source draws them before that",
+            fix="drop one of them",
         )
     if not method_of(recipe).importance_ratio and rollout.mismatch.level != "none":
         raise RecipeError(

@@ -15,6 +15,8 @@ from strop.errors import DataError, StropError
 from strop.recipe.train.data import DataSource, TextRecipe
 from strop.recipe.train.methods import METHODS
 from strop.recipe.train.run import TrainRecipe
+from strop.rollout.environments import with_tools
+from strop.text.chat.template import Tools
 from strop.text.render import opening, tried
 from strop.text.script import PromptAndAnswers, asked_of
 from strop.text.trees import Add, Rendered, Tally, all_too_long, joined, render_into
@@ -85,10 +87,13 @@ class Prompted:
 
 
 class Reading:
-    """Reads and renders the sources of one recipe, and keeps a report of each."""
+    """Reads and renders the sources of one recipe, and keeps a report of each. Prompts show the
+    `tools` of the recipe's environment."""
 
-    def __init__(self, text: TextRecipe, tokenizer: Any, cache: TokenCache) -> None:
-        self.text, self.tokenizer, self.cache = text, tokenizer, cache
+    def __init__(
+        self, text: TextRecipe, tokenizer: Any, cache: TokenCache, tools: Tools = None
+    ) -> None:
+        self.text, self.tokenizer, self.cache, self.tools = text, tokenizer, cache, tools
         self.reports: list[SourceReport] = []
 
     def rendered(self, source: DataSource, kind: RecordKind, *, held_out: bool = False) -> Rendered:
@@ -131,7 +136,9 @@ class Reading:
         sieve = sieve_of(source, held_out=held_out)
         kept: list[PromptedTask] = []
         long = 0
-        for found, ids in self._prompts(stream(source, task, sieve, held_out=held_out), sieve):
+        read = stream(source, task, sieve, held_out=held_out)
+        tasks = (with_tools(one, self.tools) for one in read)
+        for found, ids in self._prompts(tasks, sieve):
             if 0 < len(ids) <= room:
                 kept.append(PromptedTask(found, ids, opening(self.tokenizer, found.prompt, ids)))
             else:

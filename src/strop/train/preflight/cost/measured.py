@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -36,11 +37,7 @@ def measured(run: Path) -> Measured:
 
     Raises `UsageError` for a folder without such a log.
     """
-    log = run / "metrics.jsonl"
-    if not log.is_file():
-        raise UsageError(f"--measured wants a training run, and this is {kind_of(run)}",
-                         where=str(run), fix="give the output of a strop train")  # fmt: skip
-    rows = list(read_rows(log))[WARM_UP:]
+    rows, log = _rows(run, "--measured")
     if not rows or any("sampling_time" not in row for row in rows):
         raise UsageError("the run has no step that sampled and was not its first", where=str(log),
                          fix="give a run of a method that learns from rewards")  # fmt: skip
@@ -58,6 +55,34 @@ def measured(run: Path) -> Measured:
         _spread(sampling),
         _spread(training),
     )
+
+
+def slowed(run: Path, alone: Measured) -> float:
+    """By what factor training took longer than `alone` in an asynchronous run of the same recipe
+    on the same device, where its process also asks for answers, parses them and rewards them. Steps
+    beside which nothing was asked for any more do not count.
+
+    Raises `UsageError` for a folder without such a log.
+    """
+    rows, log = _rows(run, "--measured-beside")
+    if any("async/trainer_idle" not in row for row in rows):
+        raise UsageError("the run did not sample while it trained", where=str(log),
+                         fix="give a run with rollout.source: {kind: async}")  # fmt: skip
+    beside = [row for before, row in pairwise(rows) if row["async/drawn"] > before["async/drawn"]]
+    if not beside:
+        raise UsageError("the run is too short: none of its later steps sampled and trained",
+                         where=str(log), fix="give it some steps more")  # fmt: skip
+    seconds = sum(float(row["step_time"]) - float(row["async/trainer_idle"]) for row in beside)
+    return alone.training * seconds / _sum(beside, "num_tokens")
+
+
+def _rows(run: Path, option: str) -> tuple[list[dict[str, Any]], Path]:
+    """The steps that count of a run's log, and where it is."""
+    log = run / "metrics.jsonl"
+    if not log.is_file():
+        raise UsageError(f"{option} wants a training run, and this is {kind_of(run)}",
+                         where=str(run), fix="give the output of a strop train")  # fmt: skip
+    return list(read_rows(log))[WARM_UP:], log
 
 
 def _sum(rows: Sequence[dict[str, Any]], name: str) -> float:

@@ -7,14 +7,20 @@ update k - s is published. Several batches may then be on their way at once.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import cycle, islice
+from statistics import fmean
 
 import numpy as np
 import numpy.typing as npt
 
 BINS = 64
 """Parts that a step is divided into where the load of an engine changes while it lasts."""
+PASSES = 5
+"""Times that a queue goes through measured steps. In the first it fills, and that is not counted: a
+run is longer than the few steps that were measured."""
 HALVINGS = 12
 """Of the interval in which the number of batches on their way is looked for."""
 
@@ -52,22 +58,25 @@ def queued(
     """The same where batch k takes `generate[k]` and `update[k]` seconds, which differ by chance.
 
     A long batch is made up for by short ones only as far as the staleness lets sampling run ahead,
-    so that the mean period is above that of the means. Batches are sampled one after the other.
+    so that the mean period is above that of the means. Batches are sampled one after the other, and
+    those that were given follow each other again and again.
     """
     published = [0.0]
     sampled = 0.0
-    for number, (sampling, training) in enumerate(zip(generate, update, strict=True)):
+    given = list(zip(generate, update, strict=True))
+    fills = len(given) * math.ceil((staleness + 1) / len(given))
+    counted = len(given) * (PASSES - 1)
+    for number, (sampling, training) in enumerate(islice(cycle(given), fills + counted)):
         begun = max(sampled, published[max(0, number - staleness)])
         sampled = begun + sampling + (sync if staleness else 0.0)
         published.append(max(sampled, published[-1]) + training + sync)
-    seconds, count = published[-1], len(generate)
+    seconds = (published[-1] - published[fills]) / counted
     if seconds == 0:
         return Period(0.0, 0.0, 0.0)
-    handing = count * sync
     return Period(
-        seconds / count,
-        1 - (sum(generate) + handing) / seconds,
-        1 - (sum(update) + handing) / seconds,
+        seconds,
+        1 - (fmean(generate) + sync) / seconds,
+        1 - (fmean(update) + sync) / seconds,
     )
 
 

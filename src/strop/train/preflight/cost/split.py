@@ -29,12 +29,14 @@ NETWORK = 50.0
 @dataclass(frozen=True, slots=True)
 class Speeds:
     """What is known of a GPU: `Speeds(network=50.0, sampling=4200.0, training=9800.0)`, in GB and
-    in answer tokens a second. What is `None` is taken from `measured`, else from sizes."""
+    in answer tokens a second. What is `None` is taken from `measured`, else from sizes. `beside` is
+    how many times as long training takes while its process samples elsewhere."""
 
     network: float = NETWORK
     sampling: float | None = None
     training: float | None = None
     measured: Measured | None = None
+    beside: float | None = None
 
     @property
     def sampled(self) -> float | None:
@@ -161,6 +163,8 @@ class Planner:
             return self.batch(generating, tensor, overlap)
 
         gpus, update, sync = generating + training, self.update(training), self.sync()
+        if staleness:
+            update *= self.speeds.beside or 1.0
         generate = generation(batch, update, staleness, sync)
         found = self._period(generate, update, staleness)
         return Split("apart", staleness, gpus, generating, training, tensor, generate, update, sync,
@@ -264,6 +268,8 @@ def assumptions(model: Planner, workload: Workload) -> Iterator[str]:
         f"{answers.longest:.0f}"
     )
     yield f"a GPU sends {speeds.network:g} GB/s (--network): gradients, and weights to the engines"
+    if speeds.beside is None:
+        yield "training is as fast beside sampling as in turn (else --measured-beside)"
     if speeds.sampled is None:
         yield "sampling as an engine with captured kernels does, from bytes and operations"
     if speeds.trained is None:

@@ -1,0 +1,109 @@
+"""Environments in recipes: episodes of several turns in place of single answers."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag
+
+from strop.recipe.base import LocalPath, Strict
+from strop.recipe.train.tools import ToolRecipe
+from strop.recipe.train.user import UserRecipe
+
+
+class EpisodeLimits(Strict):
+    """What bounds an episode, and how its rewards are dealt to its turns.
+
+    An episode ends after `max_turns` turns of the policy, once it has `max_episode_tokens` tokens
+    (the prompt not counted; default: what the model reads), or after `episode_seconds`;
+    `rollout.max_tokens` bounds one turn. `turns: together` asks for everybody's next turn at once,
+    which repeats to the bit, and waits for the slowest environment; `as_they_come` does not wait.
+    `credit: turn` compares what each turn and those after it earned with the same turn of the
+    group's other episodes; `episode` gives all turns the episode's advantage. At most `at_once`
+    environments run at a time.
+    """
+
+    max_turns: int = Field(8, ge=1)
+    max_episode_tokens: int | None = Field(None, ge=1)
+    episode_seconds: float = Field(600.0, gt=0)
+    turns: Literal["as_they_come", "together"] = "as_they_come"
+    credit: Literal["episode", "turn"] = "episode"
+    at_once: int = Field(256, ge=1)
+
+
+class OwnEnvironmentRecipe(EpisodeLimits):
+    """A class of the user's own in TRL's `environment_factory` form: made without arguments, its
+    public methods are tools, `reset` begins an episode, `get_reward` ends it.
+
+    Each episode has a process of its own. A call that takes longer than `call_seconds`, or ends the
+    process, is tried `retries` times more in a new one, after the episode's earlier calls.
+    """
+
+    file: LocalPath
+    class_: str = Field(alias="class")
+    call_seconds: float = Field(10.0, gt=0)
+    retries: int = Field(3, ge=0)
+
+
+class UserEnvironmentRecipe(EpisodeLimits):
+    """A dialogue with a simulated `user`, who reads the policy's answers and goes on until content
+    or out of patience."""
+
+    user: UserRecipe
+
+
+class ToolsEnvironmentRecipe(EpisodeLimits):
+    """Tools alone: the policy calls them until it answers without a call. What its answer is worth
+    is for the rewards to say."""
+
+    tools: list[ToolRecipe] = Field(min_length=1)
+
+
+class OpenEnvRecipe(EpisodeLimits):
+    """An OpenEnv server at `url` (`http://127.0.0.1:8000`), of which each episode has a session.
+
+    The policy acts by calls: of the server's tools, or of one named `step`, whose arguments are the
+    action. With `answer_field` what it says is that field of the action, without any call.
+    `observation_field` is what it reads of an observation; default: its only field, a tool's
+    result, or all of it as JSON. An answer may take `call_seconds`.
+    """
+
+    url: str = Field(pattern="^https?://")
+    answer_field: str | None = None
+    observation_field: str | None = None
+    call_seconds: float = Field(60.0, gt=0)
+
+
+TELLING: dict[str, type[EpisodeLimits]] = {
+    "class": OwnEnvironmentRecipe,
+    "user": UserEnvironmentRecipe,
+    "tools": ToolsEnvironmentRecipe,
+    "url": OpenEnvRecipe,
+}
+"""The key that tells which environment a recipe means."""
+
+
+def _tag(key: str) -> str:
+    """The name of a union's member, which is no key of it."""
+    return f"<{key}>"
+
+
+def _kind_of(given: Any) -> str | None:
+    """The tag of the telling key that is given; `None` for none or several."""
+    if isinstance(given, EpisodeLimits):
+        return next(_tag(key) for key, kind in TELLING.items() if kind is type(given))
+    found = [key for key in TELLING if isinstance(given, dict) and key in given]
+    return _tag(found[0]) if len(found) == 1 else None
+
+
+EnvironmentRecipe = Annotated[
+    Annotated[OwnEnvironmentRecipe, Tag(_tag("class"))]
+    | Annotated[UserEnvironmentRecipe, Tag(_tag("user"))]
+    | Annotated[ToolsEnvironmentRecipe, Tag(_tag("tools"))]
+    | Annotated[OpenEnvRecipe, Tag(_tag("url"))],
+    Discriminator(
+        _kind_of,
+        custom_error_type="which_environment",
+        custom_error_message=f"give one of {', '.join(TELLING)}, which says what environment it is",
+    ),
+]

@@ -1,0 +1,80 @@
+"""What a user's environment class is: its tools as JSON schemas, or why it cannot be used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from strop.rollout.own.instance import public_methods
+from strop.rollout.tools.functions import FORM, STARRED, parameters_of, place_of, schema_of
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """`Description([{"type": "function", "function": {"name": "add", ...}}], rewards=True)`, or
+    what is wrong (`problem`) and how to mend it."""
+
+    tools: list[dict[str, Any]] = field(default_factory=list)
+    rewards: bool = False
+    problem: str = ""
+    fix: str = ""
+
+
+def described(make: Any, name: str, offered: list[str]) -> Description:
+    """Describe what `make` makes; `offered` are the names that the file has besides. Makes one
+    instance, as TRL does."""
+    if make is None or not callable(make):
+        has = ", ".join(offered) or "none"
+        problem = f"the file has no class or function {name!r}"
+        return Description(problem=problem, fix=f"it has {has}")
+    needed = _needed(make)
+    if needed:
+        return Description(
+            problem=f"{name} needs arguments to be made: {', '.join(needed)}",
+            fix="name a callable without arguments: give them defaults, or write a function that "
+            "passes them",
+        )
+    try:
+        instance = make()
+    except Exception as error:  # noqa: BLE001 - the user's class may raise anything
+        return Description(
+            problem=f"{name}() raised {type(error).__name__}: {error}",
+            fix="it is made once before the run: mend it, or what it needs",
+        )
+    return _checked(instance, name)
+
+
+def _checked(instance: Any, name: str) -> Description:
+    if not callable(getattr(instance, "reset", None)):
+        return Description(
+            problem=f"{name} has no method `reset`",
+            fix="write `def reset(self, **columns)`: it begins an episode, and returns a text for "
+            "the policy or None",
+        )
+    reward = getattr(instance, "get_reward", None)
+    if reward is not None and (not callable(reward) or _needed(reward)):
+        needs = f"needs {', '.join(_needed(reward))}" if callable(reward) else "cannot be called"
+        return Description(
+            problem=f"`get_reward` of {name} {needs}",
+            fix="make it a method without arguments that returns the episode's reward",
+        )
+    tools, problems = [], []
+    for method in public_methods(instance).values():
+        try:
+            tools.append(schema_of(method))
+        except Exception as error:  # noqa: BLE001 - evaluating hints may raise anything
+            problems.append(f"{place_of(method)}: {error}")
+    if problems:
+        return Description(
+            problem="public methods are tools, and these cannot be described to the policy: "
+            + "; ".join(problems),
+            fix=f"{FORM}; a method that is no tool begins with `_`",
+        )
+    return Description(tools, reward is not None)
+
+
+def _needed(function: Callable[..., Any]) -> list[str]:
+    """The arguments that it cannot do without."""
+    every = parameters_of(function)
+    return [p.name for p in every if p.default is p.empty and p.kind not in STARRED]

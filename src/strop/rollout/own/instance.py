@@ -1,0 +1,126 @@
+"""One episode's instance of a user's class, in the process that holds nothing else.
+
+TRL's `environment_factory` form (trl/trainer/grpo_trainer.py): a callable without arguments makes
+the instance; its public methods are tools, but `reset`, which begins an episode with the columns of
+its task, and `get_reward`, which says at the end how good it was. Methods may be coroutines.
+Standard library only, as are those that it imports.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import inspect
+import math
+import pickle
+import random
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from strop.rollout.tools.said import LONGEST, NoTextError, readable, text_of
+
+RESERVED = ("reset", "get_reward")
+"""Public methods that are no tools."""
+
+Answer = dict[str, Any]
+
+
+def public_methods(instance: Any) -> dict[str, Callable[..., Any]]:
+    """Its tools by their names, as TRL finds them: bound methods, static ones are none."""
+    found = inspect.getmembers(instance, predicate=inspect.ismethod)
+    return {n: m for n, m in found if not n.startswith("_") and n not in RESERVED}
+
+
+class Instance:
+    """Answers the orders of its episode.
+
+    Every process of an episode begins with the same `seed` of `random` (and of numpy, where the
+    file imported it), so that its earlier calls come to the same. A call that is tried again draws
+    anew.
+    """
+
+    def __init__(self, make: Any, loop: asyncio.AbstractEventLoop) -> None:
+        self._make, self._loop = make, loop
+        self._seed = ""
+        self._instance: Any = None
+
+    def answer(self, order: Answer) -> Answer:
+        """Carry out `begin`, `call` or `reward`. What fails by the environment's doing is
+        `failed`."""
+        try:
+            if order["do"] == "begin":
+                row = pickle.loads(base64.b64decode(order["row"]))
+                return {"said": self._begin(order["seed"], row)}
+            if order["do"] == "call":
+                again = f"{order['number']}/{order['attempt']}" if order["attempt"] else ""
+                return self._call(order["name"], order["arguments"], again)
+            return {"reward": self._reward()}
+        except NoTextError as error:
+            return {"garbled": str(error)}
+        except Exception as error:  # noqa: BLE001 - the user's code may raise anything
+            return {"failed": f"{type(error).__name__}: {error}"}
+
+    def _begin(self, seed: str, row: dict[str, Any]) -> str | None:
+        self._seed = seed
+        seed_draws(seed)
+        self._instance = self._make()
+        said = self._value(self._instance.reset(**_accepted(self._instance.reset, row)))
+        return None if said is None else text_of(said)
+
+    def _call(self, name: str, arguments: dict[str, Any], again: str) -> Answer:
+        method = getattr(self._instance, name)
+        try:
+            inspect.signature(method).bind(**arguments)
+        except TypeError as error:
+            return _told("arguments", str(error))
+        if again:
+            seed_draws(f"{self._seed}/{again}")
+        try:
+            result = self._value(method(**arguments))
+        except Exception as error:  # noqa: BLE001 - it is told to the policy, as TRL does
+            return _told("raised", str(error))
+        text = text_of(result)
+        if len(text) > LONGEST:
+            return _told("raised", f"the result has {len(text)} characters, more than {LONGEST}")
+        return {"text": text, "error": ""}
+
+    def _reward(self) -> float | None:
+        reward = self._value(self._instance.get_reward())
+        if reward is None:
+            return None
+        number = float(reward)
+        if not math.isfinite(number):
+            raise ValueError(f"get_reward returned {number}")
+        return number
+
+    def _value(self, returned: Any) -> Any:
+        """What was returned, or what a coroutine comes to."""
+        if not inspect.isawaitable(returned):
+            return returned
+        return self._loop.run_until_complete(_result(returned))
+
+
+async def _result(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
+
+
+def _accepted(reset: Callable[..., Any], row: dict[str, Any]) -> dict[str, Any]:
+    """The columns that `reset` takes: all of them, or those that it names."""
+    parameters = inspect.signature(reset).parameters.values()
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return row
+    return {p.name: row[p.name] for p in parameters if p.name in row}
+
+
+def _told(kind: str, said: str) -> Answer:
+    """An error as TRL tells it to the model."""
+    return {"text": readable(str({"error": said[:LONGEST]})), "error": kind}
+
+
+def seed_draws(seed: str) -> None:
+    """Seed the generators of `random` and numpy, which forks would otherwise share."""
+    random.seed(seed)
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        numpy.random.seed(random.Random(seed).getrandbits(32))

@@ -1,0 +1,175 @@
+"""A process that imports a user's file once and forks a process for every episode:
+`python -m strop.rollout.own.server HANDLE FILE NAME`.
+
+An order on the control socket brings one end of a socket pair: the fork answers on it, JSON line by
+JSON line. When the other end is closed the fork is killed, with all that it started; when the fork
+ends by itself, the other end is closed. The server ends, with all forks, when the control socket
+closes. Standard library only, beside what the user's file imports.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import inspect
+import json
+import os
+import resource
+import select
+import signal
+import socket
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any, NoReturn
+
+from strop.errors import RewardError
+from strop.rewards.own.functions import own_names
+from strop.rollout.own.describe import described
+from strop.rollout.own.instance import Instance
+from strop.sandbox.confine.jail import PR_SET_PDEATHSIG
+from strop.sandbox.confine.seccomp import LIBC
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """A process: its id, a handle that is readable once it has ended, and our copy of its end of
+    the link, which hangs up once the other end is closed."""
+
+    pid: int
+    handle: int
+    link: socket.socket
+
+
+def main() -> None:
+    os.setsid()  # Ctrl-C must not end it: the run still has a step to finish
+    control = socket.socket(fileno=int(sys.argv[1]))
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(2, 1)  # prints of the user's code go to standard error
+    path, name = Path(sys.argv[2]), sys.argv[3]
+    sys.path.insert(0, str(path.parent))  # as if the file were run: it may import its neighbours
+    try:
+        names = own_names(path)
+    except RewardError as error:
+        control.sendall(_line({"error": [error.problem, error.where, error.fix]}))
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # each fork takes two files
+    gc.collect()
+    gc.freeze()  # a fork's collections then leave the shared pages alone
+    control.sendall(_line({}))
+    Server(control, names, name, soft).serve()
+
+
+class Server:
+    """Forks when told to, kills whom nobody listens to any more, and collects who ended."""
+
+    def __init__(
+        self, control: socket.socket, names: dict[str, Any], name: str, files: int
+    ) -> None:
+        self.control, self.names, self.name, self.files = control, names, name, files
+        self.poll = select.poll()
+        self.poll.register(control, select.POLLIN)
+        self.forks: dict[int, Fork] = {}
+
+    def serve(self) -> None:
+        try:
+            more = True
+            while more:
+                ready = {place for place, _ in self.poll.poll()}
+                # ends first: a new fork's files may get the numbers of an ended one's
+                for fork in {self.forks[place] for place in ready - {self.control.fileno()}}:
+                    self._end(fork)
+                if self.control.fileno() in ready:
+                    more = self._ordered()
+        finally:
+            for fork in set(self.forks.values()):
+                self._end(fork)
+
+    def _ordered(self) -> bool:
+        """Fork for an order; whether more of them can come."""
+        try:
+            order, handles, _, _ = socket.recv_fds(self.control, 1, 1)
+        except ConnectionError:
+            return False
+        if not order:
+            return False
+        link = socket.socket(fileno=handles[0])
+        parent, pid = os.getpid(), os.fork()
+        if pid == 0:
+            self._become_instance(link, parent)
+        handle = os.pidfd_open(pid)
+        fork = Fork(pid, handle, link)
+        self.forks[handle] = self.forks[link.fileno()] = fork
+        self.poll.register(handle, select.POLLIN)
+        self.poll.register(link, 0)  # that the other end is closed is always said
+        return True
+
+    def _end(self, fork: Fork) -> None:
+        """Kill a fork and whom it started, if they still are, and forget it."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(fork.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(fork.pid, signal.SIGKILL)  # it may not have come to lead its group yet
+        os.waitpid(fork.pid, 0)
+        for place in (fork.handle, fork.link.fileno()):
+            self.poll.unregister(place)
+            del self.forks[place]
+        os.close(fork.handle)
+        fork.link.close()
+
+    def _become_instance(self, link: socket.socket, parent: int) -> NoReturn:
+        """In the fork: answer until the link closes."""
+        end = os._exit  # the user's code may replace the module's
+        try:
+            os.setsid()
+            LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+            if os.getppid() == parent:
+                self.control.close()
+                for fork in set(self.forks.values()):
+                    os.close(fork.handle)
+                    fork.link.close()
+                _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+                resource.setrlimit(resource.RLIMIT_NOFILE, (self.files, hard))
+                answer_all(link, self.names, self.name)
+        finally:
+            sys.stderr.flush()
+            sys.stdout.flush()
+            end(0)
+
+
+def answer_all(link: socket.socket, names: dict[str, Any], name: str) -> None:
+    """Answer orders, each with its number, until the link closes."""
+    made = names.get(name)
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    instance = Instance(made, loop)
+    orders: IO[bytes] = link.makefile("rb")
+    for line in orders:
+        order = json.loads(line)
+        if order["do"] == "describe":
+            answer = asdict(described(made, name, _offered(names)))
+        else:
+            answer = instance.answer(order)
+        link.sendall(_line({"order": order["order"], **answer}))
+
+
+def _offered(names: dict[str, Any]) -> list[str]:
+    """What the file itself defines that could be meant."""
+    own = names["__name__"]
+    return [
+        n
+        for n, value in names.items()
+        if (inspect.isclass(value) or inspect.isfunction(value))
+        and value.__module__ == own
+        and not n.startswith("_")
+    ]
+
+
+def _line(value: dict[str, Any]) -> bytes:
+    return json.dumps(value).encode() + b"\n"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""The public methods of a user's class as the tools of an episode, whatever they do."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import pickle
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from strop.errors import WorldError
+from strop.recipe.train.environment import OwnEnvironmentRecipe
+from strop.rollout.own.processes import EpisodeProcess, ForkServer
+from strop.rollout.tools.toolbox import ToolResult, told
+from strop.rollout.tools.tries import FLAKY, FailedError, Tries
+from strop.text.chat.template import Tools
+from strop.text.tools import Call
+from strop.types import Task
+
+BEGINS_WITHIN = 60.0
+"""Seconds that making an instance and its `reset` may take, where a call may not take longer."""
+
+Order = dict[str, Any]
+
+
+class OwnToolboxes:
+    """The toolboxes of a user's class: `OwnToolboxes(recipe)` refuses one that cannot be used
+    (`WorldError`), before any compute."""
+
+    bounds: tuple[float, float] | None = None
+
+    def __init__(self, recipe: OwnEnvironmentRecipe) -> None:
+        self._recipe = recipe
+        self._server = ForkServer(Path(recipe.file), recipe.class_)
+        said = self._server.describe()
+        if said["problem"]:
+            self._server.close()
+            raise WorldError(said["problem"], where=str(recipe.file), fix=said["fix"])
+        self.tools: Tools = said["tools"]
+        self.rewards: bool = said["rewards"]
+
+    def make(self) -> OwnToolbox:
+        names = {tool["function"]["name"] for tool in self.tools or ()}
+        return OwnToolbox(self._server, self._recipe, names, self.rewards)
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._server.close)
+
+
+class OwnToolbox:
+    """One episode's instance.
+
+    A call that hangs, ends its process or gives no text is tried again in a new process, in which
+    the episode's earlier calls were made again. If all tries fail alike the policy did it, and is
+    told; if they differ the environment is at fault. So it is if an instance cannot begin, or
+    cannot say its reward.
+    """
+
+    def __init__(
+        self, server: ForkServer, recipe: OwnEnvironmentRecipe, tools: set[str], rewards: bool
+    ) -> None:
+        self._server, self._recipe = server, recipe
+        self._tools, self._rewards = tools, rewards
+        self._seed = secrets.token_hex(16)
+        self._begin: Order = {}
+        self._earlier: list[Order] = []
+        self._process: EpisodeProcess | None = None
+        self._turn = asyncio.Lock()
+
+    async def begin(self, task: Task) -> str | None:
+        row = base64.b64encode(pickle.dumps({"prompt": task.prompt, **task.columns})).decode()
+        self._begin = {"do": "begin", "seed": self._seed, "row": row}
+        said: str | None = (await self._ready())["said"]
+        return said
+
+    async def call(self, call: Call) -> ToolResult:
+        if call.name not in self._tools:
+            offered = ", ".join(sorted(self._tools)) or "none"
+            return told("unknown", f"Tool {call.name} not found. There are: {offered}.")
+        async with self._turn:  # an instance does one thing at a time, in the order of the calls
+            return await self._call(call.name, call.arguments)
+
+    async def _call(self, name: str, arguments: Mapping[str, Any]) -> ToolResult:
+        tries = Tries(self._recipe.retries)
+        order = {"do": "call", "name": name, "arguments": dict(arguments),
+                 "number": len(self._earlier)}  # fmt: skip
+        while True:
+            process = await self._there()
+            attempt = {**order, "attempt": len(tries.failures)}
+            try:
+                answer = await process.ask(attempt, self._recipe.call_seconds)
+            except FailedError as failure:
+                if tries.note(failure):
+                    continue
+                if tries.alike:
+                    return told(failure.kind, f"{name}: {failure.said}")
+                raise tries.fault(name) from None
+            self._earlier.append(attempt)
+            return ToolResult(answer["text"], answer["error"])
+
+    async def reward(self) -> float | None:
+        if not self._rewards:
+            return None
+        tries = Tries(self._recipe.retries)
+        async with self._turn:
+            while True:
+                process = await self._there()
+                try:
+                    answer = await process.ask({"do": "reward"}, self._begins_within)
+                except FailedError as failure:
+                    if not tries.note(failure):
+                        raise tries.fault("get_reward") from None
+                else:
+                    reward: float | None = answer["reward"]
+                    return reward
+
+    @property
+    def _begins_within(self) -> float:
+        return max(BEGINS_WITHIN, self._recipe.call_seconds)
+
+    async def close(self) -> None:
+        if self._process is not None:
+            self._process.close()
+
+    async def _there(self) -> EpisodeProcess:
+        """The episode's process, in which all earlier calls were made."""
+        if self._process is None or self._process.closed:
+            await self._ready()
+        assert self._process is not None
+        return self._process
+
+    async def _ready(self) -> Order:
+        """Begin a new process and make the earlier calls in it; returns what `reset` said. Raises
+        `FaultError` if it cannot be, whatever is tried: the earlier calls could be made once."""
+        tries = Tries(FLAKY * self._recipe.retries)
+        while True:
+            try:
+                return await self._replayed()
+            except FailedError as failure:
+                await self.close()
+                if not tries.note(failure):
+                    raise tries.fault("beginning") from None
+
+    async def _replayed(self) -> Order:
+        process = self._process = await self._server.fork()
+        said = await process.ask(self._begin, self._begins_within)
+        for order in self._earlier:
+            await process.ask(order, self._recipe.call_seconds)
+        return said

@@ -1,0 +1,347 @@
+"""Classes in TRL's `environment_factory` form, each episode in a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from strop.errors import WorldError
+from strop.recipe.train.environment import OwnEnvironmentRecipe
+from strop.rollout.environment import FaultError
+from strop.rollout.own import server
+from strop.rollout.own.describe import described
+from strop.rollout.own.toolbox import OwnToolbox, OwnToolboxes
+from strop.rollout.tools.toolbox import ToolResult
+from strop.text.tools import Call
+from strop.types import Origin, Task
+
+FILE = Path(__file__).parent / "worlds.py"
+TASK = Task("What is 2 + 3?", {"answer": 5, "level": 1}, Origin("tasks.jsonl", 1))
+
+
+def recipe(name: str, **settings: Any) -> OwnEnvironmentRecipe:
+    return OwnEnvironmentRecipe.model_validate({"file": str(FILE), "class": name, **settings})
+
+
+@pytest.fixture(scope="module")
+def calculators() -> Iterator[OwnToolboxes]:
+    made = OwnToolboxes(recipe("Calculator", call_seconds=0.5, retries=1))
+    yield made
+    asyncio.run(made.close())
+
+
+@contextlib.asynccontextmanager
+async def begun(boxes: OwnToolboxes, task: Task = TASK) -> AsyncIterator[OwnToolbox]:
+    box = boxes.make()
+    try:
+        await box.begin(task)
+        yield box
+    finally:
+        await box.close()
+
+
+def call(name: str, **arguments: Any) -> Call:
+    return Call(name, arguments)
+
+
+def test_public_methods_are_tools_by_their_schemas(calculators: OwnToolboxes) -> None:
+    functions = {tool["function"]["name"]: tool["function"] for tool in calculators.tools or ()}
+    assert sorted(functions) == ["add", "hang", "later", "leave", "over", "picture", "told"]
+    assert functions["add"]["description"] == "Add two numbers."
+    assert functions["add"]["parameters"] == {
+        "type": "object",
+        "properties": {
+            "a": {"type": "number", "description": "The first number."},
+            "b": {"type": "number", "description": "The second number."},
+        },
+        "required": ["a", "b"],
+    }
+    assert functions["later"]["parameters"]["properties"]["way"]["enum"] == ["up", "down"]
+    assert calculators.rewards
+    assert calculators.bounds is None
+
+
+def test_an_episode(calculators: OwnToolboxes) -> None:
+    async def played() -> tuple[Any, ...]:
+        box = calculators.make()
+        said = await box.begin(TASK)
+        results = await asyncio.gather(
+            box.call(call("add", a=2, b=3)), box.call(call("later", word="hm")),
+            box.call(call("told")),
+        )  # fmt: skip
+        reward = await box.reward()
+        await box.close()
+        return said, results, reward
+
+    said, results, reward = asyncio.run(played())
+    assert said == " hello: ['level', 'prompt']"  # `answer` has a name of its own
+    assert [r.text for r in results] == ["5", "hm Way.UP", "['add', 'later']"]
+    assert not any(r.error for r in results)
+    assert reward == 1.0
+
+
+def test_instances_share_nothing(calculators: OwnToolboxes) -> None:
+    async def played() -> tuple[str, float | None]:
+        async with begun(calculators) as one, begun(calculators) as other:
+            await one.call(call("add", a=2, b=3))
+            return (await other.call(call("told"))).text, await other.reward()
+
+    assert asyncio.run(played()) == ("[]", 0.0)
+
+
+ERRORS = [
+    (call("over"), ToolResult("{'error': 'Game over.'}", "raised")),
+    (call("add", a=1), ToolResult(
+        str({"error": "missing a required argument: 'b'"}), "arguments")),
+    (call("picture", with_text=True), ToolResult("a hill")),
+    (call("picture", with_text=False), ToolResult(
+        "{'error': \"picture: a result has parts that are no text: ['image', 'text']\"}",
+        "garbled")),
+    (call("hang"), ToolResult("{'error': 'hang: no answer within 0.5 s'}", "hung")),
+    (call("leave"), ToolResult("{'error': 'leave: its process ended'}", "crashed")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("asked", "told"), ERRORS, ids=lambda value: getattr(value, "name", ""))
+def test_what_the_policy_brings_about_is_told_and_the_episode_goes_on(
+    calculators: OwnToolboxes, asked: Call, told: ToolResult
+) -> None:
+    async def played() -> tuple[ToolResult, str, float | None]:
+        async with begun(calculators) as box:
+            await box.call(call("add", a=2, b=3))
+            result = await box.call(asked)
+            return result, (await box.call(call("told"))).text, await box.reward()
+
+    assert asyncio.run(played()) == (told, "['add']", 1.0)
+
+
+@pytest.mark.parametrize("name", ["reset", "get_reward", "_private", "helper", "multiply"])
+def test_what_is_no_tool_is_not_called(calculators: OwnToolboxes, name: str) -> None:
+    async def played() -> ToolResult:
+        async with begun(calculators) as box:
+            return await box.call(call(name))
+
+    result = asyncio.run(played())
+    assert result.error == "unknown"
+    assert "add, hang, later" in result.text
+
+
+def test_a_call_that_is_called_off_does_not_answer_the_next(calculators: OwnToolboxes) -> None:
+    async def played() -> ToolResult:
+        async with begun(calculators) as box:
+            await box.call(call("add", a=2, b=3))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    await box.call(call("hang"))
+            return await box.call(call("told"))
+
+    assert asyncio.run(played()).text == "['add']"
+
+
+def test_draws_are_those_of_the_first_process_and_a_repeated_call_draws_anew() -> None:
+    async def played() -> list[tuple[str | None, str, list[ToolResult]]]:
+        episodes = []
+        for _ in range(5):
+            box = boxes.make()
+            said = await box.begin(TASK)
+            rolls = [await box.call(call("roll")) for _ in range(6)]
+            episodes.append((said, (await box.call(call("look"))).text, rolls))
+            await box.close()
+        await boxes.close()
+        return episodes
+
+    boxes = OwnToolboxes(recipe("Dice", retries=20))
+    episodes = asyncio.run(played())
+    assert all(said == looked for said, looked, _ in episodes)  # in whatever process it is by then
+    assert len({said for said, _, _ in episodes}) == 5
+    rolled = [int(roll.text) for _, _, rolls in episodes for roll in rolls]
+    assert len(set(rolled)) == 30  # and none of them fell off the table for good
+    assert all(number % 3 for number in rolled)
+
+
+async def three_steps(boxes: OwnToolboxes, episodes: int, at_once: int) -> list[Any]:
+    """Rewards of episodes of three steps, or the fault."""
+    places = asyncio.Semaphore(at_once)
+
+    async def one() -> Any:
+        async with places:
+            box = boxes.make()
+            try:
+                await box.begin(TASK)
+                results = [await box.call(call("step")) for _ in range(3)]
+                return await box.reward(), [r.error for r in results]
+            except FaultError as fault:
+                return fault
+            finally:
+                await box.close()
+
+    try:
+        return await asyncio.gather(*(one() for _ in range(episodes)))
+    finally:
+        await boxes.close()
+
+
+@pytest.mark.parametrize(
+    "episodes", [12, pytest.param(500, marks=pytest.mark.slow)], ids=["some", "many"]
+)
+def test_injected_faults_lose_no_episode_and_cost_none_its_reward(episodes: int) -> None:
+    """A call fails with 0.2 whatever the draws, each way with 1/15. Six tries fail alike with
+    3 * 15^-6, so that among 1,500 calls of 500 episodes one is told so with 4e-4."""
+    boxes = OwnToolboxes(recipe("Faulty", call_seconds=1.0, retries=5))
+    ended = asyncio.run(three_steps(boxes, episodes, at_once=8))
+    assert ended == [(1.0, ["", "", ""])] * episodes
+
+
+@pytest.mark.parametrize(
+    ("prompt", "said"),
+    [("begin", "beginning failed 2 times: OSError: the world is closed"),
+     ("end", "get_reward failed 2 times: ValueError: get_reward returned nan")],
+)  # fmt: skip
+def test_a_world_that_cannot_begin_or_say_its_reward_is_at_fault(prompt: str, said: str) -> None:
+    async def played() -> None:
+        try:
+            async with begun(boxes, Task(prompt, {}, Origin("tasks.jsonl", 1))) as box:
+                assert (await box.call(call("nothing"))).text == ""
+                await box.reward()
+        finally:
+            await boxes.close()
+
+    boxes = OwnToolboxes(recipe("Cursed", retries=1))
+    retried = said.replace("2", "4") if prompt == "begin" else said
+    with pytest.raises(FaultError, match=retried):
+        asyncio.run(played())
+
+
+def alive(pid: int) -> bool:
+    """Whether a process is there that has not ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def gone(pids: list[int]) -> bool:
+    until = time.monotonic() + 20
+    while any(alive(pid) for pid in pids) and time.monotonic() < until:
+        time.sleep(0.01)
+    return not any(alive(pid) for pid in pids)
+
+
+def test_nothing_is_left_of_an_episode_or_of_a_server() -> None:
+    async def played() -> list[int]:
+        box, other = boxes.make(), boxes.make()
+        pids = [int(pid) for pid in str(await box.begin(TASK)).split()]
+        pids += [int(pid) for pid in str(await other.begin(TASK)).split()]
+        assert all(alive(pid) for pid in pids)
+        waiting = asyncio.create_task(box.call(call("wait")))
+        await asyncio.sleep(0.2)
+        waiting.cancel()
+        await box.close()
+        assert await asyncio.to_thread(gone, pids[:2])
+        assert all(alive(pid) for pid in pids[2:])
+        await boxes.close()  # while an episode is still there
+        return pids
+
+    boxes = OwnToolboxes(recipe("Shouting"))
+    assert gone(asyncio.run(played()))
+
+
+def test_a_server_that_ended_is_started_again() -> None:
+    async def played() -> tuple[str, float | None]:
+        async with begun(boxes) as box:
+            await box.call(call("add", a=2, b=3))
+            os.kill(boxes._server._process.pid, 9)
+            boxes._server._process.wait()
+            told = (await box.call(call("told"))).text, await box.reward()
+        await boxes.close()
+        return told
+
+    boxes = OwnToolboxes(recipe("Calculator"))
+    assert asyncio.run(played()) == ("['add']", 1.0)
+
+
+def names() -> dict[str, Any]:
+    return server.own_names(FILE)
+
+
+REFUSED = {
+    "Calculater": ("the file has no class or function 'Calculater'", "Calculator"),
+    "Greedy": ("Greedy needs arguments to be made: size", "without arguments"),
+    "Restless": ("Restless has no method `reset`", "def reset"),
+    "Constant": ("`get_reward` of Constant cannot be called", "returns the episode's reward"),
+    "Broken": ("Broken() raised KeyError: 'TOKEN'", "made once before the run"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_used_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(FILE.parent))
+    found = names()
+    said = described(found.get(name), name, server._offered(found))
+    problem, fix = REFUSED[name]
+    assert problem in said.problem
+    assert fix in said.fix
+
+
+def test_a_factory_function_is_as_good_as_a_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(FILE.parent))
+    said = described(names()["made"], "made", [])
+    assert (said.problem, said.tools, said.rewards) == ("", [], False)
+
+
+def test_methods_that_cannot_be_described_are_all_named() -> None:
+    with pytest.raises(WorldError) as refused:
+        OwnToolboxes(recipe("Undescribed"))
+    said = str(refused.value)
+    lines = FILE.read_text().splitlines()
+    for name, why in {"bare": "no docstring", "unhinted": "missing a type hint",
+                      "starred": "any number of arguments"}.items():  # fmt: skip
+        line = next(n for n, text in enumerate(lines, 1) if f"def {name}(" in text)
+        assert f"{name} (line {line}): " in said
+        assert why in said
+    assert "give every argument a type hint" in said
+
+
+def test_a_file_that_cannot_be_imported_is_refused(tmp_path: Path) -> None:
+    broken = {
+        "import nowhere_at_all\n": "cannot be imported: ModuleNotFoundError",
+        "import os\nos._exit(1)\n": "the process that imports the file ended",
+    }
+    for text, said in broken.items():
+        path = tmp_path / f"{len(text)}.py"
+        path.write_text(text)
+        with pytest.raises(WorldError, match=said):
+            OwnToolboxes(OwnEnvironmentRecipe.model_validate({"file": str(path), "class": "A"}))
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_over_2000_episodes() -> None:
+    def kept(pid: int) -> int:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    async def played() -> list[tuple[int, int, int]]:
+        seen = []
+        for _ in range(20):
+            for _ in range(100):
+                async with begun(boxes) as box:
+                    await box.call(call("step", n=1))
+                    await box.call(call("step", n=2))
+            pids = (os.getpid(), boxes._server._process.pid)
+            files = len(os.listdir(f"/proc/{pids[1]}/fd"))
+            seen.append((kept(pids[0]), kept(pids[1]), files))
+        await boxes.close()
+        return seen
+
+    boxes = OwnToolboxes(recipe("Grown"))
+    seen = asyncio.run(played())
+    early, late = seen[1], seen[-1]
+    assert late[0] - early[0] < 4 * 2**20  # what 1,800 episodes would keep is 1.8 GB
+    assert late[1] - early[1] < 4 * 2**20
+    assert late[2] <= early[2] + 2

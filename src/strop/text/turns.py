@@ -35,9 +35,9 @@ def message_of(text: str, tools: Tools, *, first: int = 0, thoughts: bool = True
 
     `text` begins with what the prompt had opened of the turn. `first` is how many calls the
     conversation had before: a call for which the syntax writes no id gets `call00000` and so on,
-    nine letters and digits as Mistral's templates demand; so does one whose id is of another form, or
-    that of another call. Without `thoughts` a thought stays in the
-    content with its marks, for templates that do not read `reasoning_content`. Without `tools`
+    nine letters and digits as Mistral's templates demand; so does one whose id is of another form,
+    or that of another call. Without `thoughts` a thought stays in the content with its marks, for
+    templates that do not read `reasoning_content`. Without `tools`
     nothing is a call.
     """
     speech = Speech(tools=tools)

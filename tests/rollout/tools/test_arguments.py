@@ -9,9 +9,11 @@ from typing import Any
 from strop.rollout.tools.arguments import LONGEST, SHOWN, Arguments
 from strop.text.tools import Call
 
-TOOL: Any = {"type": "function", "function": {
-    "name": "add", "parameters": {
-        "type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}}}}}  # fmt: skip
+NUMBERS = {"a": {"type": "integer"}, "b": {"type": "integer"}}
+TOOL: Any = {
+    "type": "function",
+    "function": {"name": "add", "parameters": {"type": "object", "properties": NUMBERS}},
+}
 
 
 def test_mistakes_repeat_little_of_what_was_written() -> None:
@@ -36,13 +38,17 @@ def test_foreign_arguments_are_told_in_the_order_in_which_they_were_given() -> N
         "from strop.rollout.tools.arguments import Arguments; from strop.text.tools import Call;"
         f"print(Arguments([{TOOL!r}]).mistake(Call('add', dict.fromkeys('zyxwv', 1))).text)"
     )
+    path = ":".join(sys.path)
     texts = {
         subprocess.run(
-            [sys.executable, "-c", program], env={"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(sys.path)},
-            capture_output=True, text=True, check=True,
+            [sys.executable, "-c", program],
+            env={"PYTHONHASHSEED": seed, "PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout
         for seed in ("1", "2", "3")
-    }  # fmt: skip
+    }
     (text,) = texts
     assert text.index("'z'") < text.index("'y'") < text.index("'x'")
     assert "and 2 more" in text

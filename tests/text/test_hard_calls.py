@@ -99,6 +99,7 @@ def test_as_deep_as_may_be() -> None:
     ("tag", "12", "12"),
     ("tag", "[1]", "[1]"),
     ("tag", "null", None),
+    ("tag", "None", None),
     ("level", "1", "1"),
     ("fast", "true", True),
     ("fast", "True", True),

@@ -192,7 +192,9 @@ def _inside(text: str, declared: Declared) -> list[Call] | None:
     function = text.strip()
     if function.startswith("<function=") and function.endswith("</function>"):
         head, _, body = function[len("<function=") : -len("</function>")].partition(">")
-        return _paired(head, _pairs(body, "<parameter=", ">", "</parameter>"), declared)
+        pairs = _pairs(body, "<parameter=", ">", "</parameter>")
+        lines = pairs and [(key, v.removeprefix("\n").removesuffix("\n")) for key, v in pairs]
+        return _paired(head, lines, declared)
     name, opened, rest = text.partition("<arg_key>")
     if _NAME.fullmatch(name.strip()):
         pairs = _pairs(opened + rest, "<arg_key>", "</arg_key>", "</arg_value>")
@@ -240,16 +242,14 @@ def _paired(name: str, pairs: Pairs | None, declared: Declared) -> list[Call] | 
 def _typed(said: str, schema: Any) -> Any:
     """A value from text: parsed as JSON; the text itself if it is no JSON, or if it is declared as
     a string and not as what the JSON is."""
-    text = said.removeprefix("\n").removesuffix("\n")
-    value = _json(text)
-    if value is None and text.strip() != "null":
-        value = text
+    value = _json(said)
+    if value is None and said.strip() != "null":
+        value = said
     types = _types(schema)
-    if not types or _type(value) in types:
-        return value
-    if "string" in types:
-        return text
-    return PYTHON_WORDS.get(text.strip(), value)
+    for one in (PYTHON_WORDS.get(said.strip(), value), value):
+        if _type(one) in types:
+            return one
+    return said if "string" in types else value
 
 
 PYTHON_WORDS = {"True": True, "False": False, "None": None}

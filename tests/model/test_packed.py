@@ -11,6 +11,7 @@ from strop.engines.engine import Sampling
 from strop.model import packed, plain
 from strop.model.decode import TreeDecoder
 from strop.model.packed import PACKED_FROM, Packing, room_on
+from strop.model.plain import PlainStep
 from tests.support.families import model_of
 from tests.support.rollouts import prompts
 from tests.support.sampling import engine_of, sample
@@ -120,7 +121,8 @@ def test_a_few_rows_are_not_worth_a_copy(
 ) -> None:
     given: list[int] = []
     monkeypatch.setattr(plain, "room_on", lambda device: given.append(1) or 0)
-    decoder = TreeDecoder(model_of("qwen3"), plain=True, shared=False)
+    model = model_of("qwen3")
+    decoder = TreeDecoder(model, plain=PlainStep(model), shared=False)
     with torch.no_grad():
         decoder.join([(1, 4), (3,), (5, 6), (7, 1)][:rows], rows)
         for _ in range(2):

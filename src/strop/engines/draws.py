@@ -13,11 +13,21 @@ from typing import Any, Literal
 import numpy as np
 
 Stream = Literal[
-    "training", "selfcheck", "held_out", "eval", "decode", "synthetic", "data", "judge", "served"
+    "training",
+    "selfcheck",
+    "held_out",
+    "eval",
+    "decode",
+    "synthetic",
+    "data",
+    "judge",
+    "served",
+    "curriculum",
 ]
 """The purpose of a draw: training rollouts, the check before step 1, held-out tasks during
 training, the tasks of an eval, a study of decoding, generated data, answers that become data,
-verdicts, requests to a server of ours. Streams of one seed are independent."""
+verdicts, requests to a server of ours, which tasks are drawn. Streams of one seed are
+independent."""
 
 Uniforms = np.ndarray[Any, np.dtype[np.float64]]
 

@@ -7,13 +7,14 @@ Per answer (`drift/<task>/...`, so that a policy can bound it) and over all answ
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from math import fsum
 from statistics import fmean, quantiles
 
 import torch
 
+from strop.episodes import Episode
 from strop.evals.tasks.generation import record_of
 from strop.model.network import Policy
 from strop.model.tree import owners
@@ -25,9 +26,8 @@ PREFIX = "drift/"
 
 SCALES: Mapping[str, Scale] = {
     **dict.fromkeys(("finished", "answered", "distinct_2"), (0.0, 1.0)),
-    **dict.fromkeys(("length", "entropy", "kl"), (None, None)),
 }
-"""The range of each figure."""
+"""The range of each figure that has one."""
 
 BLEU_SAMPLE = 200
 """Self-BLEU compares every answer with every other one, so only this many answers are taken."""
@@ -42,14 +42,18 @@ def answer_figures(
     """Per answer: `length` (tokens; words where tokens are unknown), `finished` (0 if it was cut),
     `answered` (0 for a refusal), `distinct_2` (distinct share of word pairs); with a model
     `entropy` (nats per sampled token, temperature 1), with a reference `kl`: KL(model || reference)
-    per sampled token, exact over the vocabulary. All of an answer that failed or was called off are
+    per sampled token, exact over the vocabulary. Of an episode also
+    what happened in it (`turns`, `tool_errors`). All of an answer that failed or was called off are
     unscored."""
+    episodes = [c for r in rollouts for c in r.completions if isinstance(c, Episode)]
+    counted = sorted({name for episode in episodes for name in episode.facts})
     figures = [
         {
             "length": float(_length(c)),
             "finished": float(c.finish == "stop"),
             "answered": float(not refuses(c.text)),
             "distinct_2": distinct([c.text], 2),
+            **_of_episode(c, counted),
         }
         for rollout in rollouts
         for c in rollout.completions
@@ -66,11 +70,18 @@ def answer_figures(
             rollout,
             sample,
             None if rollout.completions[sample].finish in FAILED else value,
-            scale=SCALES[name],
+            scale=SCALES.get(name, (None, None)),
         )
         for (rollout, sample), row in zip(answers, figures, strict=True)
         for name, value in row.items()
     ]
+
+
+def _of_episode(answer: Answer, counted: Iterable[str]) -> dict[str, float]:
+    """What happened in an episode: how many `turns`, and what its environment counted."""
+    if not isinstance(answer, Episode):
+        return {}
+    return {name: answer.facts.get(name, 0.0) for name in counted}
 
 
 def _length(answer: Answer) -> int:

@@ -19,6 +19,7 @@ from strop.evals.lm_eval.run import run_lm_eval
 from strop.evals.reading import Reader, reader_of
 from strop.evals.tasks import choice, perplexity
 from strop.evals.tasks.custom import own_records, task_function
+from strop.evals.tasks.episodes import all_passed, played
 from strop.evals.tasks.generation import prefer, score_rollouts
 from strop.evals.tasks.safety import expect_safety, safety_records
 from strop.evals.tasks.win_rate import beside, warn_of_attacks, win_rate_of
@@ -26,6 +27,7 @@ from strop.model.network import Policy
 from strop.recipe.suite import (
     AnswerTask,
     ChoiceTask,
+    EpisodeTask,
     EvalTask,
     GenerateTask,
     LmEvalTask,
@@ -38,6 +40,7 @@ from strop.recipe.suite import (
 )
 from strop.recipe.train.data import DataSource
 from strop.rewards.compose import Reward
+from strop.rollout.environments import way_of, with_tools
 from strop.types import Answered, EvalRecord, Preference, Rollout, Task
 
 ANSWERS = 256
@@ -98,6 +101,24 @@ def _generate(recipe: GenerateTask, asked: EvalSetup) -> Job:
     reward = Reward(recipe.scores)  # once for all parts: it may hold a model or a worker
     reward.expect_columns(rows)
     return _answered(recipe, asked, rows, lambda said: score_rollouts(recipe, reward, said))
+
+
+def _episodes(recipe: EpisodeTask, asked: EvalSetup) -> Job:
+    way = way_of(recipe.environment)
+    read_rows = read(_frozen(recipe.data), task, held_out=True)
+    rows = [with_tools(one, way.tools) for one in read_rows]
+    reward = Reward(recipe.scores)
+    reward.expect_columns(rows)
+
+    def judge(tasks: Sequence[Task]) -> list[EvalRecord]:
+        said = played(recipe, asked.engine, tasks, asked.seed)
+        scored = score_rollouts(recipe, reward, said)
+        return [*scored, *all_passed(recipe, said, scored), *asked.figures(recipe, said)]
+
+    return Job(
+        recipe.name, rows, max(1, ANSWERS // recipe.samples), judge, _sliced(recipe, rows),
+        together=lambda row: str(row.prompt),
+    )  # fmt: skip
 
 
 def _win_rate(recipe: WinRateTask, asked: EvalSetup) -> Job:
@@ -186,6 +207,7 @@ def _lm_eval(recipe: LmEvalTask, asked: EvalSetup) -> Job:
 
 JOBS: Mapping[type[EvalTask], Callable[[Any, EvalSetup], Job]] = {
     GenerateTask: _generate,
+    EpisodeTask: _episodes,
     WinRateTask: _win_rate,
     PreferenceTask: _prefer,
     ChoiceTask: _choose,

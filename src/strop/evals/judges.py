@@ -9,7 +9,7 @@ from strop.judge.build import build_judge, judge_hash
 from strop.judge.trust.card import read_card
 from strop.recipe.judge import JudgeRecipe
 from strop.recipe.loading.load import load
-from strop.recipe.suite import GenerateTask, Suite, WinRateTask
+from strop.recipe.suite import ScoredTask, Suite, WinRateTask
 
 
 def judges_of(suite: Suite) -> dict[str, dict[str, Any]]:
@@ -23,7 +23,7 @@ def _judged(suite: Suite) -> Iterator[tuple[str, str]]:
     for task in suite.tasks:
         if isinstance(task, WinRateTask):
             yield f"{task.name}/win_rate", task.judge
-        elif isinstance(task, GenerateTask):
+        elif isinstance(task, ScoredTask):
             for component in task.scores:
                 if component.judge is not None:
                     yield f"{task.name}/{component.label}", component.judge

@@ -14,6 +14,7 @@ from strop.errors import UsageError
 from strop.recipe.suite import (
     AnswerTask,
     ChoiceTask,
+    EpisodeTask,
     EvalTask,
     LmEvalTask,
     PerplexityTask,
@@ -21,23 +22,25 @@ from strop.recipe.suite import (
     Suite,
 )
 
-Need = Literal["logprobs", "distributions"]
+Need = Literal["tokens", "logprobs", "distributions"]
 
 NEEDS: Mapping[type[EvalTask], Need] = {
     ChoiceTask: "logprobs",
     PerplexityTask: "logprobs",
     PreferenceTask: "logprobs",
     LmEvalTask: "distributions",
+    EpisodeTask: "tokens",
 }
 """What a kind of task reads beside answers: log-probs of given texts, or what else was likely."""
 
 WORDS: Mapping[Need, str] = {
+    "tokens": "no tokens of its answers",
     "logprobs": "no likelihoods of given texts",
     "distributions": "no distributions over the vocabulary",
 }
 
 GIVES: Mapping[type, frozenset[Need]] = {
-    FixedEngine: frozenset({"logprobs"}),
+    FixedEngine: frozenset({"tokens", "logprobs"}),
     OpenAIEngine: frozenset(),
     RecordedEngine: frozenset(),
 }

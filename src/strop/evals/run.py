@@ -25,7 +25,7 @@ from strop.evals.summary import SUMMARY, counts, prompts_of, summary_of
 from strop.evals.tasks.perplexity import corpus_of
 from strop.files import writing_folder
 from strop.model.load import expect_weights
-from strop.recipe.suite import AnswerTask, GenerateTask, PerplexityTask, Suite
+from strop.recipe.suite import AnswerTask, PerplexityTask, ScoredTask, Suite
 from strop.text.chat.clock import written_on
 from strop.types import EvalRecord, Task
 
@@ -162,7 +162,7 @@ def _divergence(suite: Suite, records: list[EvalRecord]) -> float | None:
     sampled = {
         task.name
         for task in suite.tasks
-        if isinstance(task, GenerateTask) and task.sampling.temperature > 0
+        if isinstance(task, ScoredTask) and task.sampling.temperature > 0
     }
     found = {
         figure: [r for r in records if r.task in {f"{PREFIX}{name}/{figure}" for name in sampled}]

@@ -25,6 +25,7 @@ from strop.model.plain import PLAIN, PlainStep
 from strop.model.prefixes import Known, LayerPair, Prefixes
 from strop.model.probe import agree, probe_of
 from strop.model.reading import Reading, read_of
+from strop.model.tree import AttentionPlan
 
 PREFILL = "strop_prefill"
 DECODE = "strop_decode"
@@ -86,8 +87,8 @@ class TreeDecoder:
     """Decoding through transformers' attention interface; finished rows cost nothing.
 
     The keys never enter a transformers cache: the attention function stores them here by layer.
-    With `plain`, the step of `strop.model.plain` replaces the model's own modules; with `repeats`,
-    too, that of `strop.model.fixed`. With `prefixes` the keys of prompts are kept under the name
+    With `plain` its layers replace the model's own modules, and with `repeats`, too, the step of
+    `strop.model.fixed`. With `prefixes` the keys of prompts are kept under the name
     `weights`, and read from there.
     """
 
@@ -95,15 +96,15 @@ class TreeDecoder:
         self,
         causal_lm: Any,
         *,
-        plain: bool,
+        plain: PlainStep | None,
         shared: bool,
         repeats: bool = False,
         prefixes: Prefixes | None = None,
         weights: str = "",
     ) -> None:
         self.causal_lm = causal_lm
-        self.plain = PlainStep(causal_lm) if plain else None
-        self.repeats = Repeats(causal_lm, self.plain) if repeats and self.plain else None
+        self.plain = plain
+        self.repeats = Repeats(causal_lm, plain) if repeats and plain else None
         self.device = causal_lm.device
         self.shared, self.prefixes, self.weights = shared, prefixes, weights
         self.keys: dict[int, LayerKeys] = {}
@@ -127,14 +128,7 @@ class TreeDecoder:
         width = span if self.shared else max(span, longest)
         relaid = Relaid(rows, self.first, self.slot, width, room, self.repeats is not None)
         self.joining = Joining(reading, relaid, [])
-        with attention_of(self.causal_lm, PREFILL):
-            hidden_1LH = self.causal_lm.get_decoder()(
-                input_ids=reading.tokens_L[None],
-                position_ids=reading.positions_L[None],
-                use_cache=False,
-                tree_plan=reading.plan,
-                tree_decoder=self,
-            ).last_hidden_state
+        logits_PV = self._read(reading)
         self._keep(weights, prompts, self.joining)
         self.joining = None
         starts_P = torch.full_like(reading.lengths_P, width)
@@ -149,6 +143,25 @@ class TreeDecoder:
             self.members = Members(self.group_R, len(self.lengths_P))
         self._keys_moved()
         self._rows_changed()
+        return logits_PV
+
+    def _read(self, reading: Reading) -> torch.Tensor:
+        """Logits of the prompts' first tokens. The model's own modules read until it is known how
+        they attend."""
+        plain = self.plain
+        if plain is not None and plain.scorings:
+            hidden_LH = plain.hidden(reading.tokens_L, reading.positions_L, self.attend_prompts)
+            return plain.logits(hidden_LH[reading.last_P])
+        with attention_of(self.causal_lm, PREFILL):
+            hidden_1LH = self.causal_lm.get_decoder()(
+                input_ids=reading.tokens_L[None],
+                position_ids=reading.positions_L[None],
+                use_cache=False,
+                tree_plan=reading.plan,
+                tree_decoder=self,
+            ).last_hidden_state
+        if plain is not None:
+            plain.scorings = {layer: keys.scoring for layer, keys in self.keys.items()}
         return logits_of(self.causal_lm, hidden_1LH[0, reading.last_P])
 
     def step(self, tokens_R: torch.Tensor) -> torch.Tensor:
@@ -203,10 +216,32 @@ class TreeDecoder:
         seen = slice(self.first, self.slot + 1)
         return attended(q_RHD, keys, seen, times, self._hidden(keys.scoring.window))
 
-    def store(self, layer: int, k_PKLD: torch.Tensor, v_PKLD: torch.Tensor, how: Scoring) -> None:
-        """The keys of the prompts that join, in one layer."""
+    def attend_prompts(
+        self, layer: int, q_LHD: torch.Tensor, k_LKD: torch.Tensor, v_LKD: torch.Tensor
+    ) -> torch.Tensor:
+        """The tokens that are read see what is before them in their prompts, [L, heads * D]."""
+        plain = self.plain
+        assert plain is not None
+        query, key, value = (x.transpose(0, 1)[None] for x in (q_LHD, k_LKD, v_LKD))
+        how = plain.scorings[layer]
+        key, value, plan = self.store(layer, key, value, how)
+        out_1LHD, _ = tree_attention(
+            plain.layers[layer].self_attn, query, key, value, None,
+            tree_plan=plan, scaling=how.scale, sliding_window=how.window,
+        )  # fmt: skip
+        return out_1LHD[0].flatten(1)
+
+    def store(
+        self, layer: int, key: torch.Tensor, value: torch.Tensor, how: Scoring
+    ) -> tuple[torch.Tensor, torch.Tensor, AttentionPlan]:
+        """Keep the keys of the prompts that join, in one layer, [1, kv, read, D]. Gives them back
+        with those that are known, [1, kv, tokens, D], and the plan of who sees them."""
         joining = self.joining
         assert joining is not None
+        key, value = joining.reading.with_known(layer, key, value)
+        k_PKLD, v_PKLD = (
+            x[0][:, joining.reading.gather_PL].transpose(0, 1).contiguous() for x in (key, value)
+        )
         keys = self.keys.setdefault(layer, LayerKeys(k_PKLD, v_PKLD, how))
         keys.relay(joining.relaid)
         own = slice(0, 0 if self.shared else None)
@@ -215,6 +250,7 @@ class TreeDecoder:
             keys.add_prompts(k_PKLD, v_PKLD)
         if self.prefixes is not None:
             joining.stored.append((k_PKLD, v_PKLD))
+        return key, value, joining.reading.plan
 
     def _regroup(self, group_R: torch.Tensor) -> None:
         """Forget prompts that no row has. Where steps are repeated, only when that halves them, and
@@ -304,19 +340,13 @@ def prefill_attention(
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """Tree attention over the prompts' row, storing keys, values and scoring by layer."""
-    joining = tree_decoder.joining
-    assert joining is not None
-    key, value = joining.reading.with_known(module.layer_idx, key, value)
-    stored_k, stored_v = (
-        x[0][:, joining.reading.gather_PL].transpose(0, 1).contiguous() for x in (key, value)
-    )
     scoring = Scoring(
         scale=kwargs.get("scaling") or query.shape[-1] ** -0.5,
         window=kwargs.get("sliding_window"),
         softcap=kwargs.get("softcap"),
         sinks=kwargs.get("s_aux"),
     )
-    tree_decoder.store(module.layer_idx, stored_k, stored_v, scoring)
+    key, value, _ = tree_decoder.store(module.layer_idx, key, value, scoring)
     return tree_attention(module, query, key, value, attention_mask, **kwargs)
 
 
@@ -363,11 +393,12 @@ def honours_plain(causal_lm: Any) -> bool:
     both, probe = [], probe_of(causal_lm)
     said_2R = torch.tensor([tree.branches[0].ids[:2] for tree in probe], device=causal_lm.device).T
     with eval_mode(causal_lm):
-        for plain in (False, True):
+        for plain in (None, PlainStep(causal_lm)):
             decoder = TreeDecoder(causal_lm, plain=plain, shared=False)
-            decoder.join([tree.trunk for tree in probe], len(probe))
-            both += [decoder.step(said_R).float().log_softmax(-1) for said_R in said_2R]
-    return agree(torch.cat(both[:2]), torch.cat(both[2:]), causal_lm.dtype)
+            logits = [decoder.join([tree.trunk], len(probe)) for tree in probe]
+            logits += [decoder.step(said_R) for said_R in said_2R]
+            both.append(torch.cat(logits).float().log_softmax(-1))
+    return agree(both[0], both[1], causal_lm.dtype)
 
 
 class RereadDecoder:

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from strop.model.keys import Scoring
 from strop.model.logprobs import capped
 from strop.model.packed import PACKING_ROWS, Packing, Products, room_on
 
@@ -49,18 +50,24 @@ class LayerProducts:
 
 
 class PlainStep:
-    """The layers of one decoder, and its head; rebuilt for each sampling, since training changes
-    the weights. They are copied at the first step of several rows."""
+    """The layers of one decoder, and its head, for as long as their weights stay. They are copied
+    at the first step of several rows; if it is `kept` for many samplings, at once.
 
-    def __init__(self, causal_lm: Any) -> None:
+    `scorings` are how layers turn products of queries and keys into weights, once that was seen:
+    with them prompts can be read, too.
+    """
+
+    def __init__(self, causal_lm: Any, *, kept: bool = False) -> None:
         self.decoder = decoder = causal_lm.get_decoder()
         self.causal_lm = causal_lm
         self.layers = decoder.layers[: decoder.config.num_hidden_layers]
         self.weights_ND: list[torch.Tensor | None] = [None] * len(self.layers)
         if decoder.config.model_type in NORMED:
             self.weights_ND = [_query_key_norm(layer.self_attn) for layer in self.layers]
+        self.scorings: dict[int, Scoring] = {}
         self.products = self._products(Packing(0))
         self.packed = False
+        self.packing_rows = 1 if kept else PACKING_ROWS
         self.floor = decoder.norm.weight.new_tensor(decoder.norm.variance_epsilon**0.5).float()
 
     def _products(self, packing: Packing) -> tuple[list[LayerProducts], Products]:
@@ -72,16 +79,25 @@ class PlainStep:
         self, tokens_R: torch.Tensor, positions_R: torch.Tensor, attend: Attend
     ) -> torch.Tensor:
         """Logits of the token after one new token per row, [R, vocab]."""
+        return self.logits(self.hidden(tokens_R, positions_R, attend))
+
+    def logits(self, hidden_RH: torch.Tensor) -> torch.Tensor:
+        """What follows these last hidden states, [R, vocab]."""
+        return capped(self.causal_lm, self.products[1](hidden_RH)[0])
+
+    def hidden(
+        self, tokens_R: torch.Tensor, positions_R: torch.Tensor, attend: Attend
+    ) -> torch.Tensor:
+        """Last hidden states of tokens, whosever they are: only `attend` knows, [R, H]."""
         hidden_RH = self.decoder.embed_tokens(tokens_R)
         cos_1RD, sin_1RD = self.decoder.rotary_emb(hidden_RH[None], positions_R[None])
         half = sin_1RD.shape[-1] // 2
         signed_1RD = torch.cat([-sin_1RD[..., :half], sin_1RD[..., half:]], -1)
         turn = cos_1RD[0, :, None], signed_1RD[0, :, None]
-        if not self.packed and len(tokens_R) >= PACKING_ROWS:
+        if not self.packed and len(tokens_R) >= self.packing_rows:
             self.products, self.packed = self._products(Packing(room_on(tokens_R.device))), True
-        of_layers, of_head = self.products
         for layer, products, weights_ND in zip(
-            self.layers, of_layers, self.weights_ND, strict=True
+            self.layers, self.products[0], self.weights_ND, strict=True
         ):
             normed_RH = self._normed(hidden_RH, layer.input_layernorm.weight)
             both_RF, value_RF = products.query_key_value(normed_RH)
@@ -97,8 +113,7 @@ class PlainStep:
             gate_RF, up_RF = products.gate_up(normed_RH)
             gated_RF = layer.mlp.act_fn(gate_RF).mul_(up_RF)
             hidden_RH = hidden_RH + products.down(gated_RF)[0]
-        normed_RH = self._normed(hidden_RH, self.decoder.norm.weight)
-        return capped(self.causal_lm, of_head(normed_RH)[0])
+        return self._normed(hidden_RH, self.decoder.norm.weight)
 
     def _turned(
         self,

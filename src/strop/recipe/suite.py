@@ -11,7 +11,8 @@ from strop.recipe.base import LocalPath, Strict
 from strop.recipe.engine import LOCAL, FolderEngineRecipe
 from strop.recipe.template import DAY, Scalar, TemplatePath, TemplateRecipe
 from strop.recipe.train.data import Sources
-from strop.recipe.train.reward import Rewards
+from strop.recipe.train.environment import EnvironmentRecipe
+from strop.recipe.train.reward import ENVIRONMENT, RewardComponent, Rewards
 from strop.recipe.train.rollout import SamplingRecipe
 
 TaskName = Annotated[str, Field(pattern=r"^[\w.-]+$")]
@@ -90,11 +91,36 @@ class LmEvalTask(EvalTask):
     chat_template: bool = False
 
 
-class GenerateTask(AnswerTask):
-    """Sample answers and score them; each component becomes the score `<name>/<component>`."""
+class ScoredTask(AnswerTask):
+    """A task whose answers are scored; each component becomes the score `<name>/<component>`."""
+
+    scores: Rewards
+
+
+class GenerateTask(ScoredTask):
+    """Sample answers and score them."""
 
     kind: Literal["generate"]
-    scores: Rewards
+
+    @model_validator(mode="after")
+    def _answers_are_no_episodes(self) -> Self:
+        if any(component.is_environment for component in self.scores):
+            raise ValueError("the score `environment` is an episode's: write kind: episode")
+        return self
+
+
+class EpisodeTask(ScoredTask):
+    """Play episodes of an `environment` and score them. `sampling.max_tokens` bounds one turn.
+
+    With several `samples` there is `<name>/pass^<samples>` as well: 1 for an item all of whose
+    episodes have at least `passes` in the first score, else 0 (tau-bench, arXiv 2406.12045), so
+    that a model has to be right every time.
+    """
+
+    kind: Literal["episode"]
+    environment: EnvironmentRecipe
+    scores: Rewards = Field(default_factory=lambda: [RewardComponent(function=ENVIRONMENT)])
+    passes: float = 1.0
 
 
 class WinRateTask(AnswerTask):
@@ -136,6 +162,7 @@ class PythonTask(EvalTask):
 
 AnyTask = Annotated[
     GenerateTask
+    | EpisodeTask
     | WinRateTask
     | PreferenceTask
     | ChoiceTask

@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from strop.errors import WorldError
-from strop.recipe.train.environment import EnvironmentRecipe, EpisodeLimits, OwnEnvironmentRecipe
+from strop.errors import DataError, WorldError
+from strop.recipe.train.environment import (
+    AgentRecipe,
+    EnvironmentRecipe,
+    EpisodeLimits,
+    OpenEnvRecipe,
+    OwnEnvironmentRecipe,
+    ToolsEnvironmentRecipe,
+    UserEnvironmentRecipe,
+)
+from strop.recipe.train.user import ModelUserRecipe, OwnUserRecipe, ScriptRecipe
+from strop.rollout.agents.play import AgentPlay, AgentProcesses
 from strop.rollout.environment import EnvironmentFactory, Play
+from strop.rollout.openenv.environment import OpenEnvironments
 from strop.rollout.own.toolbox import OwnToolboxes
+from strop.rollout.tools.combined import CombinedToolboxes
 from strop.rollout.tools.toolbox import ToolEnvironments
 from strop.rollout.turn_by_turn import TurnByTurn
+from strop.rollout.users.model import ModelUsers
+from strop.rollout.users.scripted import OwnUsers, ScriptedUsers
+from strop.rollout.users.user import UserEnvironments, Users
 from strop.text.chat.template import ChatTemplate, Tools
 from strop.text.encode import Tokenizer
+from strop.types import Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +56,67 @@ def _own(recipe: OwnEnvironmentRecipe) -> Way:
     return turn_by_turn(ToolEnvironments(OwnToolboxes(recipe)), recipe)
 
 
-WAYS: Mapping[type[EpisodeLimits], Callable[[Any], Way]] = {OwnEnvironmentRecipe: _own}
+USERS: Mapping[type, Callable[[Any], Users]] = {
+    ScriptRecipe: ScriptedUsers,
+    OwnUserRecipe: OwnUsers,
+    ModelUserRecipe: ModelUsers,
+}
+
+
+def _user(recipe: UserEnvironmentRecipe) -> Way:
+    return turn_by_turn(UserEnvironments(USERS[type(recipe.user)](recipe.user)), recipe)
+
+
+def _tools(recipe: ToolsEnvironmentRecipe) -> Way:
+    return turn_by_turn(ToolEnvironments(CombinedToolboxes(recipe)), recipe)
+
+
+def _openenv(recipe: OpenEnvRecipe) -> Way:
+    return turn_by_turn(OpenEnvironments(recipe), recipe)
+
+
+def _agent(recipe: AgentRecipe) -> Way:
+    processes = AgentProcesses(recipe)
+
+    def play(tokenizer: Tokenizer, context: int) -> Play:
+        return AgentPlay(processes, recipe, tokenizer, context)
+
+    return Way(None, True, play)
+
+
+WAYS: Mapping[type[EpisodeLimits], Callable[[Any], Way]] = {
+    OwnEnvironmentRecipe: _own,
+    UserEnvironmentRecipe: _user,
+    ToolsEnvironmentRecipe: _tools,
+    OpenEnvRecipe: _openenv,
+    AgentRecipe: _agent,
+}
 """How each environment that a recipe can name is played."""
 
 
 def way_of(recipe: EnvironmentRecipe) -> Way:
     """What the recipe names, looked at and ready."""
     return WAYS[type(recipe)](recipe)
+
+
+def with_tools(task: Task, tools: Tools) -> Task:
+    """The task, whose prompt shows these tools. Raises `DataError` for a prompt of plain text, and
+    for a column `tools` that names others."""
+    if not tools:
+        return task
+    if isinstance(task.prompt, str):
+        raise DataError(
+            "the prompt is plain text, and tools are shown by a chat template",
+            where=str(task.origin),
+            fix='write prompts as messages: [{"role": "user", "content": "..."}]',
+        )
+    if task.columns.get("tools", tools) != tools:
+        raise DataError(
+            "the column `tools` names other tools than those of the environment",
+            where=str(task.origin),
+            fix="drop the column: the environment's tools are shown",
+        )
+    return replace(task, columns={**task.columns, "tools": tools})
 
 
 def expect_shown(tools: Tools, tokenizer: Tokenizer) -> None:

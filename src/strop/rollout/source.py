@@ -15,6 +15,7 @@ from strop.errors import UsageError
 from strop.recipe.train.methods import Online
 from strop.rewards.compose import Reward
 from strop.rollout.collect import Collected, carries_no_gradient, collect
+from strop.rollout.curriculum import Curriculum
 from strop.rollout.overlong import with_overlong_penalty
 from strop.types import Failure, Judged, Rollout, ScoredGroup
 
@@ -80,9 +81,11 @@ class SynchronousSource:
         self.recipe, self.prompts, self.mixture = recipe, prompts, mixture
         self.engine, self.reward = engine, reward
         self.publish, self.rest, self.world = publish, rest, world
+        wanted = recipe.rollout.curriculum
+        self.curriculum = None if wanted is None else Curriculum(wanted, len(prompts), recipe.seed)
 
     def tasks(self, position: int) -> list[PromptedTask]:
-        return self._round(position, 0)
+        return [self.prompts[i] for i in self._drawn(position, 0)]
 
     def next(self, step: int, position: int) -> StepRollouts:
         """Further prompts depend only on (seed, position, round), so a resumed run draws the same
@@ -99,17 +102,22 @@ class SynchronousSource:
         rounds = 0
         wanted = len(self.tasks(position))
         for number in range(self.recipe.rollout.resample + 1):
-            collected = self._collect(self._round(position, number), step, number)
+            drawn = self._drawn(position, number)
+            collected = self._collect([self.prompts[i] for i in drawn], step, number)
+            if self.curriculum is not None:
+                for task, group in zip(drawn, collected.groups, strict=True):
+                    self.curriculum.note(task, group)
             rounds += 1
             failures += collected.failures
             for group in collected.groups:
                 (useful if teaches(self.recipe, group) else equal).append(group)
             if len(useful) >= wanted:
                 break
+        known = {} if self.curriculum is None else self.curriculum.metrics()
         if self.recipe.rollout.resample == 0:
-            return StepRollouts(collected.groups, collected.groups, 1, collected.failures)
+            return StepRollouts(collected.groups, collected.groups, 1, collected.failures, known)
         learnt = filled(useful, equal, wanted, seed=self.recipe.seed, step=step)
-        return StepRollouts(learnt, tuple(useful + equal), rounds, tuple(failures))
+        return StepRollouts(learnt, tuple(useful + equal), rounds, tuple(failures), known)
 
     def held_out(
         self, tasks: Sequence[PromptedTask], reward: Reward, *, samples: int, temperature: float
@@ -121,19 +129,31 @@ class SynchronousSource:
         )  # fmt: skip
 
     def state(self) -> dict[str, Any]:
-        """Empty: the next rollouts follow from step and position alone."""
-        return {}
+        """What the curriculum knows; without one it is empty, because the next rollouts follow from
+        step and position alone."""
+        return {} if self.curriculum is None else {"curriculum": self.curriculum.state()}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        if state:
+        if self.curriculum is not None and state.keys() == {"curriculum"}:
+            self.curriculum.load(state["curriculum"])
+        elif self.curriculum is not None:
+            raise UsageError(
+                "the checkpoint does not know how often tasks were solved",
+                fix="resume with the recipe that the run was started with",
+            )
+        elif state:
             raise UsageError(
                 f"the checkpoint holds rollouts that were under way ({', '.join(state)}), and this "
                 "run samples them anew",
                 fix="resume with the recipe that the run was started with",
             )
 
-    def _round(self, position: int, number: int) -> list[PromptedTask]:
-        return [self.prompts[i] for i in self.mixture.draw(position, number).own]
+    def _drawn(self, position: int, number: int) -> Sequence[int]:
+        """The tasks of a round, by their places among the prompts. A step's later rounds may draw a
+        task of an earlier one again where the curriculum says so."""
+        if self.curriculum is None:
+            return self.mixture.draw(position, number).own
+        return self.curriculum.draw(self.mixture.own, position, number)
 
     def _collect(self, tasks: Sequence[PromptedTask], step: int, number: int) -> Collected:
         rollout = self.recipe.rollout

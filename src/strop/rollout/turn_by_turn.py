@@ -41,6 +41,7 @@ class Account:
     left: float
     rewards: list[float] = field(default_factory=list)
     facts: Counter[str] = field(default_factory=Counter)
+    calls: int = 0
 
     async def timed(self, work: Awaitable[T]) -> T:
         """Raises `TimeoutError` once the environment has no time left."""
@@ -115,8 +116,8 @@ class TurnByTurn:
             if room < 1:
                 return "length"
             said = await ask(dialogue.next_ids, opened=dialogue.opened, max_tokens=room)
-            turn = self._said(dialogue, said, calls=int(account.facts["calls"]))
-            account.facts["calls"] += len(turn.calls)
+            turn = self._said(dialogue, said, calls=account.calls)
+            account.calls += len(turn.calls)
             dialogue.said(said, turn.message)
             if said.finish != "stop":
                 return said.finish

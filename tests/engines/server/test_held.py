@@ -24,6 +24,8 @@ from strop.engines.server.held import Held
 from strop.errors import ModelError, UsageError
 from strop.model.adapters import only_adapter
 from strop.model.load import load_policy
+from strop.model.packed import Packing
+from strop.model.plain import PlainStep
 from strop.model.save import save_network
 from strop.recipe.train.model import ModelRecipe
 from strop.types import Completion, Origin, Task
@@ -202,6 +204,41 @@ class TestPrefixes:
         save_file(other, folder / "adapter_model.safetensors")
         held.load_adapter("a", str(folder)).result()
         expect_same(held.sample(request(*PROMPT), "a").result().what, self.fresh(held, "a"))
+
+
+class TestKeptLayers:
+    """Copies of layers stay from one answer to the next, and never outlive what they are of."""
+
+    def test_they_are_made_once(self, held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
+        made: list[int] = []
+        copied = PlainStep._products
+
+        def noted(self: PlainStep, packing: Packing) -> Any:
+            made.append(1)
+            return copied(self, packing)
+
+        monkeypatch.setattr(PlainStep, "_products", noted)
+        monkeypatch.setattr("strop.model.plain.room_on", lambda device: 2**20)
+        held.sample(request(), None).result()  # tries the layers out, and copies those that stay
+        made.clear()
+        for seed in range(3):
+            held.sample(request(seed=seed), None).result()
+        assert made == []
+
+    def test_an_adapter_that_comes_and_goes_after_the_model_was_asked(
+        self, held: Held, adapter: Path
+    ) -> None:
+        asked = request(*PROMPT, max_tokens=12)
+        alone = held.sample(asked, None).result().what
+        held.load_adapter("a", str(adapter)).result()
+        changed = held.sample(asked, "a").result().what
+        with only_adapter(held.policy.model, held.adapters["a"]):
+            fresh = LocalEngine(held.path, held.policy)
+            expect_same(changed, next(iter(fresh.generate([asked])))[1])
+        assert abs(changed.sampler_logprobs()[0] - alone.sampler_logprobs()[0]) > 1e-3
+        expect_same(held.sample(asked, None).result().what, alone)
+        held.unload_adapter("a").result()
+        expect_same(held.sample(asked, None).result().what, alone)
 
 
 class TestRequests:

@@ -19,7 +19,9 @@ from strop.engines.local.continuous import Continuous
 from strop.engines.server.held import Held
 from strop.engines.server.lanes import LONG_TURN, TURN, Progress
 from strop.errors import UsageError
+from strop.model.decode import TreeDecoder
 from strop.model.load import load_policy
+from strop.model.reading import Reading
 from strop.model.save import save_network
 from strop.recipe.train.model import ModelRecipe
 from strop.types import Completion, Origin, Task
@@ -333,17 +335,15 @@ class TestSalt:
 
     @staticmethod
     def read(held: Held, asked: list[Request], monkeypatch: pytest.MonkeyPatch) -> list[int]:
-        """How many tokens each request's forward read, of requests that come one by one."""
+        """How many tokens of each request's prompt were read, of requests that come one by one."""
         counts: list[int] = []
-        decoder = held.engine.open().sampler.causal_lm.get_decoder()
-        plain = decoder.forward
+        plain = TreeDecoder._read
 
-        def counted(*args: Any, **kwargs: Any) -> Any:
-            if kwargs.get("tree_plan") is not None:
-                counts.append(kwargs["input_ids"].numel())
-            return plain(*args, **kwargs)
+        def counted(self: TreeDecoder, reading: Reading) -> torch.Tensor:
+            counts.append(len(reading.tokens_L))
+            return plain(self, reading)
 
-        monkeypatch.setattr(decoder, "forward", counted)
+        monkeypatch.setattr(TreeDecoder, "_read", counted)
         for one in asked:
             held.sample(one, None).result(30)
         return counts

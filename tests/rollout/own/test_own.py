@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from strop.errors import UsageError
+from strop.errors import WorldError
 from strop.recipe.train.environment import OwnEnvironmentRecipe
 from strop.rollout.environment import FaultError
 from strop.rollout.own import server
@@ -297,7 +297,7 @@ def test_a_factory_function_is_as_good_as_a_class(monkeypatch: pytest.MonkeyPatc
 
 
 def test_methods_that_cannot_be_described_are_all_named() -> None:
-    with pytest.raises(UsageError) as refused:
+    with pytest.raises(WorldError) as refused:
         OwnToolboxes(recipe("Undescribed"))
     said = str(refused.value)
     lines = FILE.read_text().splitlines()
@@ -317,7 +317,7 @@ def test_a_file_that_cannot_be_imported_is_refused(tmp_path: Path) -> None:
     for text, said in broken.items():
         path = tmp_path / f"{len(text)}.py"
         path.write_text(text)
-        with pytest.raises(UsageError, match=said):
+        with pytest.raises(WorldError, match=said):
             OwnToolboxes(OwnEnvironmentRecipe.model_validate({"file": str(path), "class": "A"}))
 
 

@@ -6,13 +6,14 @@ import math
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import or_
 from typing import Generic, TypeVar
 
 import torch
 
 from strop.engines.engine import Request, Sampling
 from strop.engines.local.constrained import Matcher
-from strop.engines.local.distribution import draw, entropy, kept_logits, likeliest
+from strop.engines.local.distribution import draw, entropy, kept_logits, likeliest, most_likely
 from strop.engines.local.ledger import Ledger
 from strop.engines.local.processing import Processing
 from strop.engines.local.routes import DrawnRoutes
@@ -115,11 +116,12 @@ class Continuous(Generic[K]):
         self._stopping = 0  # so many that decode have stop strings
         self._matchers: dict[int, Matcher] = {}
         self._likeliest: dict[int, list[Listed]] = {}
-        self._stop_S = torch.tensor(sorted(sampler.stop_ids), device=device)
         self._decoder: Decoder | None = None
         self._shared = False
         self._full = 0  # so many decoded when there was no room for others
         self._stems = self._vocabulary = 0
+        self._apart = True  # every stem has one answer, and they are in the same order
+        self._until_limit = 0  # so many tokens until an answer is as long as it may be
         self._alike: list[Alike] = []
         nobody = torch.empty(0, dtype=torch.long, device=device)
         # of every answer: its row in the ledger, its row in the decoder, its last token, how many
@@ -196,24 +198,31 @@ class Continuous(Generic[K]):
             logits = self._join(joining, logits)
         if logits is None:
             return []
-        ends_A = self._draw(logits)
+        ends = self._draw(logits)
         self._place_A = self._place_A + 1
-        goes_on_A = ~ends_A & (self._place_A < self._limit_A)
-        goes_on = goes_on_A.nonzero().squeeze(1)
-        if len(goes_on) == len(ends_A):
+        self._until_limit -= 1
+        if self._until_limit > 0 and not any(ends):
             return []
-        over = (~goes_on_A).nonzero().squeeze(1)
-        told = (x[over].tolist() for x in (self._row_A, self._place_A, ends_A))
-        finished = [self._finished(*one) for one in zip(*told, strict=True)]
-        self._keep(goes_on)
+        told = (x.tolist() for x in (self._row_A, self._place_A, self._limit_A))
+        finished, goes_on = [], []
+        for number, (row, place, limit) in enumerate(zip(*told, strict=True)):
+            if ends[number] or place >= limit:
+                finished.append(self._finished(row, place, ends[number]))
+            else:
+                goes_on.append(number)
+        self._keep(torch.tensor(goes_on, dtype=torch.long, device=self._row_A.device))
         return finished
 
     def _advance(self) -> torch.Tensor:
         """The decoder reads the tokens drawn last; logits of the next, [stems, V]."""
         assert self._decoder is not None
-        shape = torch.Size((self._stems, self._vocabulary))
-        token_S, self._stem_A = grow(self._decoder, self._stem_A, self._token_A, shape)
-        self._stems = len(token_S)
+        token_S = self._token_A
+        if not self._apart:
+            shape = torch.Size((self._stems, self._vocabulary))
+            token_S, self._stem_A = grow(self._decoder, self._stem_A, token_S, shape)
+            self._stems = len(token_S)
+            one_each = torch.arange(self._stems, device=token_S.device)
+            self._apart = torch.equal(self._stem_A, one_each)
         if not self._routed:
             return self._decoder.step(token_S)
         with self.sampler.recorded() as record:
@@ -274,7 +283,10 @@ class Continuous(Generic[K]):
             self._routes.read_prompts(record, self._decoder, row_N, stem_N)
         else:
             new = self._decoder.join(list(distinct), room, salt=salt)
-        limit_N = torch.tensor([one.sampling.max_tokens for one in requests], device=row_N.device)
+        limits = [one.sampling.max_tokens for one in requests]
+        limit_N = torch.tensor(limits, device=row_N.device)
+        self._until_limit = min([*limits, *([self._until_limit] if len(self._row_A) else [])])
+        self._apart = self._apart and len(distinct) == len(requests)
         self._row_A = torch.cat([self._row_A, row_N])
         self._stem_A = torch.cat([self._stem_A, stem_N + self._stems])
         self._place_A = torch.cat([self._place_A, torch.zeros_like(row_N)])
@@ -283,8 +295,8 @@ class Continuous(Generic[K]):
         self._alike = []
         return new if logits is None else torch.cat([logits, new])
 
-    def _draw(self, logits: torch.Tensor) -> torch.Tensor:
-        """A token for every answer, into the ledger; whether the answer ends with it, [A]."""
+    def _draw(self, logits: torch.Tensor) -> list[bool]:
+        """A token for every answer, into the ledger; whether each answer ends with it."""
         ledger = self._ledger
         self._alike = self._alike or self._by_sampling()
         tokens, order = [], []
@@ -302,6 +314,12 @@ class Continuous(Generic[K]):
             if alike.processing:
                 said_NT = ledger.ids_RT[:, : int(place_N.max())][row_N]
                 mine = alike.processing(mine.float(), said_NT, place_N)
+            if sampling.temperature == 0 and not sampling.top_logprobs:
+                token_N = most_likely(mine)[stem_N]  # for certain: log-prob 0
+                ledger.ids_RT[row_N, place_N] = token_N
+                ledger.logprobs_RT[row_N, place_N] = 0.0
+                tokens.append(token_N)
+                continue
             kept = kept_logits(mine, sampling)
             listed = likeliest(kept, sampling.top_logprobs) if sampling.top_logprobs else None
             uniform_N = ledger.uniforms_RT[row_N, place_N]
@@ -316,12 +334,13 @@ class Continuous(Generic[K]):
             self._token_A = torch.empty_like(self._token_A).index_copy_(
                 0, torch.cat(order), self._token_A
             )
-        ends_A = (self._token_A[:, None] == self._stop_S).any(1)
+        drawn = self._token_A.tolist()
+        ends = [token in self.sampler.stop_ids for token in drawn]
         if self._stopping:
-            ends_A |= self._said()
+            ends = list(map(or_, ends, self._said()))
         if self._matchers:
-            ends_A |= self._read_by_grammars()
-        return ends_A
+            ends = list(map(or_, ends, self._read_by_grammars(drawn)))
+        return ends
 
     def _list(
         self,
@@ -362,22 +381,21 @@ class Continuous(Generic[K]):
         matchers = [self._matchers[row] for row in rows] if sampling.grammar else []
         return Processing(sampling, prompts, matchers, self._row_A.device)
 
-    def _read_by_grammars(self) -> torch.Tensor:
-        """Which answers are complete by their grammar, [A]."""
-        complete = [
+    def _read_by_grammars(self, drawn: Sequence[int]) -> list[bool]:
+        """Which answers are complete by their grammar."""
+        return [
             row in self._matchers and self._matchers[row].reads(token)
-            for row, token in zip(self._row_A.tolist(), self._token_A.tolist(), strict=True)
+            for row, token in zip(self._row_A.tolist(), drawn, strict=True)
         ]
-        return torch.tensor(complete, device=self._row_A.device)
 
-    def _said(self) -> torch.Tensor:
-        """Which answers contain one of their stop strings, [A]."""
+    def _said(self) -> list[bool]:
+        """Which answers contain one of their stop strings."""
         said = []
         for row, place in zip(self._row_A.tolist(), self._place_A.tolist(), strict=True):
             sampling = self._decoding[row][1].sampling
             ids = self._ledger.ids_RT[row, : place + 1].tolist() if sampling.stop else []
             said.append(bool(sampling.stop) and self.sampler.said(sampling, ids))
-        return torch.tensor(said, device=self._row_A.device)
+        return said
 
     def _finished(self, row: int, length: int, ended: bool) -> tuple[K, Completion]:
         key, asked = self._decoding[row]
@@ -407,9 +425,12 @@ class Continuous(Generic[K]):
         self._token_A = self._token_A[index_N]
         if len(self._alike) > 1 or any(alike.processing for alike in self._alike):
             self._alike = []
+        self._apart = not len(index_N)
         if not len(index_N):
             self._decoder, self._stems, self._alike = None, 0, []
             self._routes = DrawnRoutes()
+        else:
+            self._until_limit = int((self._limit_A - self._place_A).min())
 
 
 def by_salt(joining: Sequence[tuple[K, Request]]) -> list[list[tuple[K, Request]]]:

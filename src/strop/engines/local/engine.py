@@ -14,7 +14,7 @@ import torch
 from strop.engines.engine import Chances, PromptedTask, Request, Sampling, prompted_tasks
 from strop.engines.feed import Feed
 from strop.engines.local.continuous import Continuous, Room
-from strop.engines.local.sampler import LocalSampler
+from strop.engines.local.sampler import KeptStep, LocalSampler
 from strop.engines.options import chances_of, option_trees
 from strop.errors import UsageError
 from strop.model.decode import slot_bytes
@@ -51,9 +51,10 @@ class LocalEngine:
     memory; an answer that ends makes room for the next. `version` counts what was published: 0 are
     the weights it began with.
 
-    With `prefix_bytes` so much of the keys and values of prompts is kept for later calls. Log-probs
-    then depend on what was asked before, in their last bits (below 2e-5), because a prompt that is
-    read in other company is rounded otherwise: so training, which resumes to the bit, keeps none.
+    With `prefix_bytes` so much of the keys and values of prompts is kept for later calls, and the
+    copies of layers that decoding makes on a CPU. Log-probs then depend on what was asked before,
+    in their last bits (below 2e-5), because a prompt that is read in other company is rounded
+    otherwise: so training, which resumes to the bit, keeps none.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class LocalEngine:
         self.path, self._loaded, self.template = path, loaded, template
         self.max_rows, self.prefix_bytes, self.version = max_rows, prefix_bytes, 0
         self._prefixes = Prefixes(prefix_bytes) if prefix_bytes else None
+        self._kept = KeptStep() if prefix_bytes else None
 
     def identity(self) -> Mapping[str, Any]:
         return {"path": self.path, "sha256": weights_hash(self.path)}
@@ -171,12 +173,18 @@ class LocalEngine:
                     own[name].copy_(given)
         self.version += 1
         self.forget_prefixes()
+        self.forget_layers()
         return self.version
 
     def forget_prefixes(self) -> None:
         """Drop what older weights read of prompts."""
         if self._prefixes is not None:
             self._prefixes.forget()
+
+    def forget_layers(self) -> None:
+        """Drop copies of layers: their weights, or the adapters around them, are others now."""
+        if self._kept is not None:
+            self._kept.forget()
 
     @cached_property
     def _max_slots(self) -> float:
@@ -190,7 +198,7 @@ class LocalEngine:
 
     @cached_property
     def _sampler(self) -> LocalSampler:
-        return LocalSampler(self.policy())
+        return LocalSampler(self.policy(), self._kept)
 
 
 def _expect_room(context: int, tokens: int, task: Task) -> None:

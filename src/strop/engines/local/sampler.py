@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import cached_property
+from typing import Any
 
 from strop.engines.endings import stop_ids, stopped, text_of
 from strop.engines.engine import Request, Sampling
@@ -16,6 +17,7 @@ from strop.model.decode import Decoder, RereadDecoder, TreeDecoder, honours_plai
 from strop.model.fixed import repeatable
 from strop.model.logprobs import bare, eval_mode, honours_tree
 from strop.model.network import Policy
+from strop.model.plain import PlainStep
 from strop.model.prefixes import Prefixes
 from strop.model.routing import Record, expect_routers, recorded
 from strop.types import Completion, Finish
@@ -25,10 +27,26 @@ FURTHER = 8
 space, or bytes of their first character."""
 
 
+class KeptStep:
+    """A model's layers, copied for decoding and kept from one sampling to the next; whoever changes
+    weights or adapters forgets them."""
+
+    def __init__(self) -> None:
+        self._step: PlainStep | None = None
+
+    def of(self, causal_lm: Any) -> PlainStep:
+        if self._step is None:
+            self._step = PlainStep(causal_lm, kept=True)
+        return self._step
+
+    def forget(self) -> None:
+        self._step = None
+
+
 class LocalSampler:
     """A transformers (or peft) model, its ways to decode, and where its answers end."""
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: Policy, kept: KeptStep | None = None) -> None:
         self.policy, self.tokenizer = policy, policy.tokenizer
         self.causal_lm = bare(policy.model)
         self.by_tree = honours_tree(self.causal_lm)
@@ -36,6 +54,7 @@ class LocalSampler:
         self.repeats = self.plain and repeatable(self.causal_lm)
         self.stop_ids = stop_ids(self.causal_lm, self.tokenizer)
         self.vocabulary = int(self.causal_lm.get_output_embeddings().weight.shape[0])
+        self._kept = kept
         self._grammars = Grammars(self.tokenizer, self.vocabulary, self.stop_ids)
 
     @contextmanager
@@ -68,9 +87,14 @@ class LocalSampler:
         if not self.by_tree:
             return RereadDecoder(self.causal_lm)
         return TreeDecoder(
-            self.causal_lm, plain=self.plain, shared=shared, repeats=self.repeats,
+            self.causal_lm, plain=self._step(), shared=shared, repeats=self.repeats,
             prefixes=prefixes, weights=weights,
         )  # fmt: skip
+
+    def _step(self) -> PlainStep | None:
+        if not self.plain:
+            return None
+        return PlainStep(self.causal_lm) if self._kept is None else self._kept.of(self.causal_lm)
 
     def said(self, sampling: Sampling, ids: list[int]) -> bool:
         """Whether the answer contains a stop string, which it did not before its last token.

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property, partial
 from typing import Any, NoReturn, TypeVar
 
 import torch
 
 from strop.engines.engine import Chances, PromptedTask, Request, Sampling, prompted_tasks
+from strop.engines.feed import Feed
 from strop.engines.options import chances_of, option_trees
 from strop.engines.served.engine import completion_of
 from strop.engines.served.expect import expect_context, expect_tokenizer, reached
@@ -175,24 +177,51 @@ class FixedEngine:
         for about in self._abouts:
             expect_context(about, tokens)
 
+    def answering(self, feed: Feed) -> Iterator[tuple[int, Completion]]:
+        """Answers to requests that may come while others are sampled; the servers show that they
+        still hold the model once all are answered."""
+        held, tokenizer = self._held, self._tokenizer
+
+        def take() -> tuple[int, Asked[Completion]] | None:
+            taken = feed.take_one()
+            if taken is None:
+                return None
+            number, request = taken
+            work = partial(_sample, request, held, tokenizer)
+            return number, Asked(work, request.sampling.max_tokens)
+
+        with _told():
+            yield from self._fleet.answered(take, self._fleet.at_once)
+        self._expect_still()
+
     def _proven(self, asked: Sequence[Asked[T]]) -> list[tuple[int, T]]:
         """(number, result), given out when the servers that still answer have shown that they still
         hold the model."""
-        try:
+        with _told():
             found = list(self._fleet.ask(asked))
-        except HttpError as error:
-            raise UnscoredError(f"the server refuses a request ({error.problem})",
-                                where=error.where) from None  # fmt: skip
-        except TrainingError as error:
-            raise UnscoredError(
-                error.problem, where=error.where,
-                fix="start one (docs/engines.md has the command) and give the same command again: "
-                "parts that were answered are not asked again",
-            ) from None  # fmt: skip
+        self._expect_still()
+        return found
+
+    def _expect_still(self) -> None:
         for member in self._fleet.members:
             if member.alive:
                 member.alive = self._held.still(member.server)
-        return found
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Raise `UnscoredError` for what servers refuse, and where none is left."""
+    try:
+        yield
+    except HttpError as error:
+        raise UnscoredError(f"the server refuses a request ({error.problem})",
+                            where=error.where) from None  # fmt: skip
+    except TrainingError as error:
+        raise UnscoredError(
+            error.problem, where=error.where,
+            fix="start one (docs/engines.md has the command) and give the same command again: "
+            "parts that were answered are not asked again",
+        ) from None  # fmt: skip
 
 
 def _sample(request: Request, held: Holding, tokenizer: Tokenizer, server: Server) -> Completion:

@@ -198,6 +198,7 @@ class Held:
 
     def _use(self, model: Any) -> None:
         """Sample from and score with this model, which has the same weights with other adapters."""
+        self.engine.forget_layers()
         if model is not self.policy.model:
             self.engine = self.engine.around(model)
             self.policy = self.engine.policy()
@@ -298,12 +299,13 @@ class Held:
                 job.result.set_result(told)
 
     def _changed(self, job: Job) -> Any:
-        """What is kept of prompts is of the weights before; a change that fails may be half
-        done."""
+        """What is kept of prompts and layers is of the weights before; a change that fails may be
+        half done."""
         try:
             return job.run()
         finally:
             self.engine.forget_prefixes()
+            self.engine.forget_layers()
 
     def _own_name(self, name: str | None) -> str | None:
         """The name of an adapter in the model."""

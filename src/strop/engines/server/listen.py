@@ -28,13 +28,20 @@ class ToldServer(uvicorn.Server):
 
 
 def listening(host: str, port: int) -> socket.socket:
-    """A socket on that port (0 is any free one). Raises `UsageError` where it is taken."""
+    """A socket on that port (0 is any free one). Raises `UsageError` where it is taken.
+
+    What is said on its connections goes at once (TCP_NODELAY, which they inherit; asyncio sets it
+    only on sockets that it makes itself). Else the first word of a stream waits until the client
+    has confirmed the headers, on Linux up to 40 ms.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family)
+        listens = socket.create_server((host, port), family=family)
     except OSError as error:
         raise UsageError(f"port {port} of {host} cannot be had: {error.strerror}",
                          fix="give another --port, or 0 for any free one") from None  # fmt: skip
+    listens.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listens
 
 
 def answer_on(listens: socket.socket, app: Any, ready: Callable[[], None]) -> None:

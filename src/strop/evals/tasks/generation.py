@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from strop.data.items import cluster_of, item_of, slices_of
 from strop.errors import UnscoredError
 from strop.evals.reading import Reader
-from strop.recipe.suite import AnswerTask, GenerateTask, PreferenceTask
+from strop.recipe.suite import AnswerTask, PreferenceTask, ScoredTask
 from strop.rewards.compose import Reward
 from strop.rewards.find import declared_range
 from strop.text.parse import plain
@@ -19,7 +19,7 @@ MET: Scale = (0.0, 1.0)
 
 
 def score_rollouts(
-    recipe: GenerateTask, reward: Reward, rollouts: Sequence[Rollout | Answered]
+    recipe: ScoredTask, reward: Reward, rollouts: Sequence[Rollout | Answered]
 ) -> list[EvalRecord]:
     """One record per answer and component, and per part of a component (a rubric's criteria),
     without a score for an answer that failed or was called off; raises `UnscoredError` when a

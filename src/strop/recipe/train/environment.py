@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag
 
 from strop.recipe.base import LocalPath, Strict
+from strop.recipe.train.tools import ToolRecipe
+from strop.recipe.train.user import UserRecipe
 
 
 class EpisodeLimits(Strict):
@@ -43,7 +45,59 @@ class OwnEnvironmentRecipe(EpisodeLimits):
     retries: int = Field(3, ge=0)
 
 
-TELLING: dict[str, type[EpisodeLimits]] = {"class": OwnEnvironmentRecipe}
+class UserEnvironmentRecipe(EpisodeLimits):
+    """A dialogue with a simulated `user`, who reads the policy's answers and goes on until content
+    or out of patience."""
+
+    user: UserRecipe
+
+
+class ToolsEnvironmentRecipe(EpisodeLimits):
+    """Tools alone: the policy calls them until it answers without a call. What its answer is worth
+    is for the rewards to say."""
+
+    tools: list[ToolRecipe] = Field(min_length=1)
+
+
+class OpenEnvRecipe(EpisodeLimits):
+    """An OpenEnv server at `url` (`http://127.0.0.1:8000`), of which each episode has a session.
+
+    The policy acts by calls: of the server's tools, or of one named `step`, whose arguments are the
+    action. With `answer_field` what it says is that field of the action, without any call.
+    `observation_field` is what it reads of an observation; default: its only field, a tool's
+    result, or all of it as JSON. An answer may take `call_seconds`.
+    """
+
+    url: str = Field(pattern="^https?://")
+    answer_field: str | None = None
+    observation_field: str | None = None
+    call_seconds: float = Field(60.0, gt=0)
+
+
+class AgentFunction(Strict):
+    """`function(base_url, api_key, task)` of a Python file: an episode of an agent."""
+
+    file: LocalPath
+    function: str = "run"
+
+
+class AgentRecipe(EpisodeLimits):
+    """An agent that asks an OpenAI-compatible server, which strop is for it: it runs once for every
+    episode, in a process of its own, and what it asks is sampled by the model in training.
+
+    `max_turns` bounds its requests, and `episode_seconds` the time that it does not wait for them.
+    """
+
+    agent: AgentFunction
+
+
+TELLING: dict[str, type[EpisodeLimits]] = {
+    "class": OwnEnvironmentRecipe,
+    "user": UserEnvironmentRecipe,
+    "tools": ToolsEnvironmentRecipe,
+    "url": OpenEnvRecipe,
+    "agent": AgentRecipe,
+}
 """The key that tells which environment a recipe means."""
 
 
@@ -61,7 +115,11 @@ def _kind_of(given: Any) -> str | None:
 
 
 EnvironmentRecipe = Annotated[
-    Annotated[OwnEnvironmentRecipe, Tag(_tag("class"))],
+    Annotated[OwnEnvironmentRecipe, Tag(_tag("class"))]
+    | Annotated[UserEnvironmentRecipe, Tag(_tag("user"))]
+    | Annotated[ToolsEnvironmentRecipe, Tag(_tag("tools"))]
+    | Annotated[OpenEnvRecipe, Tag(_tag("url"))]
+    | Annotated[AgentRecipe, Tag(_tag("agent"))],
     Discriminator(
         _kind_of,
         custom_error_type="which_environment",

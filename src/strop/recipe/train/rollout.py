@@ -55,6 +55,21 @@ class MismatchRecipe(Strict):
         return self
 
 
+class CurriculumRecipe(Strict):
+    """Tasks are drawn by how often the policy solves them, in place of one pass after another.
+
+    An answer passes with a total of at least `passes`. A task's pass rate is a mean over its
+    visits in which older ones count `memory` times as much at each further one. Tasks weigh between
+    `floor` (always or never solved) and 1 (solved half of the time). One that was solved whole
+    `retire_after` times in a row weighs `floor` until an answer to it fails again.
+    """
+
+    passes: float = 1.0
+    floor: float = Field(0.1, gt=0, le=1)
+    memory: float = Field(0.5, ge=0, lt=1)
+    retire_after: int = Field(3, ge=1)
+
+
 def _weighed_where_stale(given: dict[str, Any]) -> MismatchRecipe:
     """Older weights are other probabilities: truncated importance sampling, token by token."""
     source = given.get("source")
@@ -76,7 +91,8 @@ class RolloutRecipe(Strict):
     when. Where a source may be a version or more behind, `mismatch` is token-level truncation
     unless the recipe says otherwise. With `routing_replay` the trainer's forwards take the experts
     that a mixture of experts took while it sampled (R3, arXiv 2510.11370). With an `environment`
-    every answer is an episode of several turns, of `max_tokens` tokens each.
+    every answer is an episode of several turns, of `max_tokens` tokens each. A `curriculum` draws
+    tasks by how often they are solved.
     """
 
     environment: EnvironmentRecipe | None = None
@@ -92,6 +108,7 @@ class RolloutRecipe(Strict):
     mismatch_limit: float = Field(0.05, gt=0)
     parity_every: int = Field(0, ge=0)
     routing_replay: bool = False
+    curriculum: CurriculumRecipe | None = None
     engine: EngineRecipe = LocalEngineRecipe()
     source: SourceRecipe = SynchronousRecipe()
     mismatch: MismatchRecipe = Field(default_factory=_weighed_where_stale)

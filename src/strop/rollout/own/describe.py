@@ -8,11 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from strop.rollout.own.instance import public_methods
-
-FORM = (
-    "give every argument a type hint, and the method a docstring with a sentence and, below "
-    "`Args:`, a line `name: what it is` for every argument"
-)
+from strop.rollout.tools.functions import FORM, STARRED, parameters_of, place_of, schema_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +25,8 @@ class Description:
 def described(make: Any, name: str, offered: list[str]) -> Description:
     """Describe what `make` makes; `offered` are the names that the file has besides. Makes one
     instance, as TRL does."""
-    if make is None or not callable(make):
-        has = ", ".join(offered) or "none"
-        problem = f"the file has no class or function {name!r}"
-        return Description(problem=problem, fix=f"it has {has}")
+    if not callable(make):
+        return _missing("class or function", name, offered)
     needed = _needed(make)
     if needed:
         return Description(
@@ -48,6 +42,26 @@ def described(make: Any, name: str, offered: list[str]) -> Description:
             fix="it is made once before the run: mend it, or what it needs",
         )
     return _checked(instance, name)
+
+
+def described_agent(function: Any, name: str, offered: list[str]) -> Description:
+    """Whether this is an agent: a function of three arguments."""
+    if not callable(function):
+        return _missing("function", name, offered)
+    try:
+        inspect.signature(function).bind("base_url", "api_key", {})
+    except TypeError as error:
+        return Description(
+            problem=f"{name} is called as {name}(base_url, api_key, task): {error}",
+            fix=f"write `async def {name}(base_url, api_key, task)`: the address and the key for "
+            "OpenAI's client, and the task's columns",
+        )
+    return Description(rewards=True)
+
+
+def _missing(what: str, name: str, offered: list[str]) -> Description:
+    has = ", ".join(offered) or "none"
+    return Description(problem=f"the file has no {what} {name!r}", fix=f"it has {has}")
 
 
 def _checked(instance: Any, name: str) -> Description:
@@ -69,7 +83,7 @@ def _checked(instance: Any, name: str) -> Description:
         try:
             tools.append(schema_of(method))
         except Exception as error:  # noqa: BLE001 - evaluating hints may raise anything
-            problems.append(f"{_place(method)}: {error}")
+            problems.append(f"{place_of(method)}: {error}")
     if problems:
         return Description(
             problem="public methods are tools, and these cannot be described to the policy: "
@@ -79,29 +93,7 @@ def _checked(instance: Any, name: str) -> Description:
     return Description(tools, reward is not None)
 
 
-def schema_of(method: Callable[..., Any]) -> dict[str, Any]:
-    """The JSON schema of a method, by its type hints and its docstring (Google's form)."""
-    from transformers.utils.chat_template_utils import get_json_schema
-
-    starred = [p.name for p in _parameters(method) if p.kind in _STARRED]
-    if starred:
-        raise ValueError(f"the argument {starred[0]} stands for any number of arguments")
-    return dict(get_json_schema(method))
-
-
-_STARRED = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-
-
 def _needed(function: Callable[..., Any]) -> list[str]:
     """The arguments that it cannot do without."""
-    every = _parameters(function)
-    return [p.name for p in every if p.default is p.empty and p.kind not in _STARRED]
-
-
-def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
-    return list(inspect.signature(function).parameters.values())
-
-
-def _place(method: Any) -> str:
-    """`add (line 12)`."""
-    return f"{method.__name__} (line {inspect.unwrap(method).__code__.co_firstlineno})"
+    every = parameters_of(function)
+    return [p.name for p in every if p.default is p.empty and p.kind not in STARRED]

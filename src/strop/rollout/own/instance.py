@@ -3,7 +3,7 @@
 TRL's `environment_factory` form (trl/trainer/grpo_trainer.py): a callable without arguments makes
 the instance; its public methods are tools, but `reset`, which begins an episode with the columns of
 its task, and `get_reward`, which says at the end how good it was. Methods may be coroutines.
-Standard library only.
+Standard library only, as are those that it imports.
 """
 
 from __future__ import annotations
@@ -12,23 +12,19 @@ import asyncio
 import base64
 import inspect
 import math
+import os
 import pickle
 import random
 import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from strop.rollout.tools.said import LONGEST, NoTextError, readable, text_of
+
 RESERVED = ("reset", "get_reward")
 """Public methods that are no tools."""
 
-LONGEST = 1_000_000
-"""Characters that a tool's result may have. No model reads as many."""
-
 Answer = dict[str, Any]
-
-
-class NoTextError(Exception):
-    """A result cannot be made text."""
 
 
 def public_methods(instance: Any) -> dict[str, Callable[..., Any]]:
@@ -51,9 +47,11 @@ class Instance:
         self._instance: Any = None
 
     def answer(self, order: Answer) -> Answer:
-        """Carry out `begin`, `call` or `reward`. What fails by the environment's doing is
-        `failed`."""
+        """Carry out `begin`, `call` or `reward`, or `run` an agent. What fails by the environment's
+        doing is `failed`."""
         try:
+            if order["do"] == "run":
+                return {"reward": self._run(order)}
             if order["do"] == "begin":
                 row = pickle.loads(base64.b64decode(order["row"]))
                 return {"said": self._begin(order["seed"], row)}
@@ -91,13 +89,16 @@ class Instance:
         return {"text": text, "error": ""}
 
     def _reward(self) -> float | None:
-        reward = self._value(self._instance.get_reward())
-        if reward is None:
-            return None
-        number = float(reward)
-        if not math.isfinite(number):
-            raise ValueError(f"get_reward returned {number}")
-        return number
+        return _number(self._value(self._instance.get_reward()), "get_reward")
+
+    def _run(self, order: Answer) -> float | None:
+        """An agent's whole episode. OpenAI's client reads the variables where it is given
+        nothing."""
+        seed_draws(order["seed"])
+        os.environ.update(OPENAI_BASE_URL=order["base_url"], OPENAI_API_KEY=order["api_key"])
+        task = pickle.loads(base64.b64decode(order["row"]))
+        returned = self._make(order["base_url"], order["api_key"], task)
+        return _number(self._value(returned), "the agent")
 
     def _value(self, returned: Any) -> Any:
         """What was returned, or what a coroutine comes to."""
@@ -108,6 +109,15 @@ class Instance:
 
 async def _result(awaitable: Awaitable[Any]) -> Any:
     return await awaitable
+
+
+def _number(reward: Any, source: str) -> float | None:
+    if reward is None:
+        return None
+    number = float(reward)
+    if not math.isfinite(number):
+        raise ValueError(f"{source} returned {number}")
+    return number
 
 
 def _accepted(reset: Callable[..., Any], row: dict[str, Any]) -> dict[str, Any]:
@@ -121,28 +131,6 @@ def _accepted(reset: Callable[..., Any], row: dict[str, Any]) -> dict[str, Any]:
 def _told(kind: str, said: str) -> Answer:
     """An error as TRL tells it to the model."""
     return {"text": readable(str({"error": said[:LONGEST]})), "error": kind}
-
-
-def text_of(result: Any) -> str:
-    """A result as text: of a list of content blocks their texts, else `str`. Raises
-    `NoTextError`."""
-    try:
-        if isinstance(result, list) and result and all(isinstance(part, dict) for part in result):
-            kinds = {part.get("type") for part in result}
-            if "text" in kinds and kinds != {"text"}:
-                raise NoTextError(f"a result has parts that are no text: {sorted(map(str, kinds))}")
-            if kinds == {"text"}:
-                return readable("".join(str(part["text"]) for part in result))
-        return readable(str(result))
-    except NoTextError:
-        raise
-    except Exception as error:  # noqa: BLE001 - any object may stand here
-        raise NoTextError(f"{type(error).__name__}: {error}") from None
-
-
-def readable(text: str) -> str:
-    """The text without lone surrogates, which no tokenizer reads."""
-    return text.encode("utf-8", "replace").decode()
 
 
 def seed_draws(seed: str) -> None:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
+import pickle
 import socket
 import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from strop.errors import UsageError
+from strop.errors import WorldError
 from strop.rollout.environment import FaultError
+from strop.rollout.tools.tries import FailedError
+from strop.types import Task
 
 LOADING = 300.0
 """Seconds that importing the user's file, or describing its class, may take."""
@@ -21,21 +25,10 @@ LOADING = 300.0
 LONGEST_LINE = 16 * 2**20
 """Bytes of an answer."""
 
-Failure = Literal["hung", "crashed", "garbled", "failed"]
-
-
-class FailedError(Exception):
-    """An order was not carried out: no answer in time, the process ended, the answer cannot be
-    read, or the environment failed."""
-
-    def __init__(self, kind: Failure, said: str) -> None:
-        self.kind, self.said = kind, said
-        super().__init__(said)
-
 
 class ForkServer:
     """Imports the user's file in a process of its own, and begins an episode's process in
-    milliseconds; started again if it ends. Raises `UsageError` for a file that cannot be
+    milliseconds; started again if it ends. Raises `WorldError` for a file that cannot be
     imported."""
 
     def __init__(self, path: Path, name: str) -> None:
@@ -44,24 +37,35 @@ class ForkServer:
         self._started = 0
         self._start()
 
-    def describe(self) -> dict[str, Any]:
-        """What the class is (`Description`). Blocks; raises `UsageError` if it cannot be said."""
+    def describe(self, *, agent: bool = False) -> dict[str, Any]:
+        """What the class, or the agent's function, is (`Description`). Blocks; raises `WorldError`
+        if it cannot be used."""
+        try:
+            said = self._described(agent)
+            if said["problem"]:
+                raise WorldError(said["problem"], where=str(self._path), fix=said["fix"])
+        except WorldError:
+            self.close()
+            raise
+        return said
+
+    def _described(self, agent: bool) -> dict[str, Any]:
+        order = {"do": "describe", "agent": agent, "order": 0}
         ours, theirs = socket.socketpair()
         with ours:
             self._send(theirs)
             ours.settimeout(LOADING)
             try:
-                ours.sendall(b'{"do": "describe", "order": 0}\n')
+                ours.sendall(json.dumps(order).encode() + b"\n")
                 answer: dict[str, Any] = json.loads(ours.makefile("rb").readline())
             except (OSError, ValueError) as error:
                 late = f"was not made within {LOADING:g} s"
-                raise UsageError(
+                raise WorldError(
                     f"{self._name} "
                     + (late if isinstance(error, TimeoutError) else "ended its process when made"),
                     where=str(self._path),
                     fix="make one by hand: import the file in Python and call it",
                 ) from None
-        del answer["order"]
         return answer
 
     async def fork(self) -> EpisodeProcess:
@@ -101,7 +105,7 @@ class ForkServer:
             self.close()
             try:
                 self._start()
-            except UsageError as error:
+            except WorldError as error:
                 raise FaultError(str(error)) from None
 
     def _start(self) -> None:
@@ -118,7 +122,7 @@ class ForkServer:
                 self._read(json.loads(line))
                 return
         self.close()
-        raise UsageError(
+        raise WorldError(
             f"the process that imports the file ended, or did not finish within {LOADING:g} s",
             where=str(self._path),
             fix="import the file by hand: python FILE",
@@ -128,7 +132,7 @@ class ForkServer:
         if "error" in said:
             self.close()
             problem, where, fix = said["error"]
-            raise UsageError(problem, where=where, fix=fix)
+            raise WorldError(problem, where=where, fix=fix)
 
 
 class EpisodeProcess:
@@ -137,9 +141,9 @@ class EpisodeProcess:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer, self._orders = reader, writer, 0
 
-    async def ask(self, order: dict[str, Any], seconds: float) -> dict[str, Any]:
-        """The answer to an order. Raises `FailedError`, after which the process is closed, as it
-        is when the wait is called off."""
+    async def ask(self, order: dict[str, Any], seconds: float | None) -> dict[str, Any]:
+        """The answer to an order, within so many seconds if there is a limit. Raises `FailedError`,
+        after which the process is closed, as it is when the wait is called off."""
         self._orders += 1
         try:
             async with asyncio.timeout(seconds):
@@ -180,3 +184,8 @@ class EpisodeProcess:
     def close(self) -> None:
         # what was not sent yet is dropped: a process that hangs would never read it
         self._writer.transport.abort()
+
+
+def row_of(task: Task) -> str:
+    """A task's prompt and columns for a process."""
+    return base64.b64encode(pickle.dumps({"prompt": task.prompt, **task.columns})).decode()

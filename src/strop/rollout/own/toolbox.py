@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import pickle
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from strop.errors import UsageError
 from strop.recipe.train.environment import OwnEnvironmentRecipe
-from strop.rollout.environment import FaultError
-from strop.rollout.own.processes import EpisodeProcess, FailedError, ForkServer
-from strop.rollout.tools.toolbox import ToolResult
+from strop.rollout.own.processes import EpisodeProcess, ForkServer, row_of
+from strop.rollout.tools.toolbox import ToolResult, told
+from strop.rollout.tools.tries import FLAKY, FailedError, Tries
 from strop.text.chat.template import Tools
 from strop.text.tools import Call
 from strop.types import Task
@@ -23,15 +19,12 @@ from strop.types import Task
 BEGINS_WITHIN = 60.0
 """Seconds that making an instance and its `reset` may take, where a call may not take longer."""
 
-FLAKY = 3
-"""Tries that fail in different ways are no doing of the policy: so many times as many are made."""
-
 Order = dict[str, Any]
 
 
 class OwnToolboxes:
     """The toolboxes of a user's class: `OwnToolboxes(recipe)` refuses one that cannot be used
-    (`UsageError`), before any compute."""
+    (`WorldError`), before any compute."""
 
     bounds: tuple[float, float] | None = None
 
@@ -39,9 +32,6 @@ class OwnToolboxes:
         self._recipe = recipe
         self._server = ForkServer(Path(recipe.file), recipe.class_)
         said = self._server.describe()
-        if said["problem"]:
-            self._server.close()
-            raise UsageError(said["problem"], where=str(recipe.file), fix=said["fix"])
         self.tools: Tools = said["tools"]
         self.rewards: bool = said["rewards"]
 
@@ -51,28 +41,6 @@ class OwnToolboxes:
 
     async def close(self) -> None:
         await asyncio.to_thread(self._server.close)
-
-
-@dataclass(slots=True)
-class Tries:
-    """How what was tried has failed so far: `Tries(retries=3, failures=[FailedError("hung",
-    "...")])`. One more than `retries` are made; where they failed in different ways, more."""
-
-    retries: int
-    failures: list[FailedError] = field(default_factory=list)
-
-    @property
-    def alike(self) -> bool:
-        return len({failure.kind for failure in self.failures}) == 1
-
-    def note(self, failure: FailedError) -> bool:
-        """Whether there is another try."""
-        self.failures.append(failure)
-        return len(self.failures) <= self.retries * (1 if self.alike else FLAKY)
-
-    def fault(self, what: str) -> FaultError:
-        said = "; ".join(dict.fromkeys(str(failure) for failure in self.failures))
-        return FaultError(f"{what} failed {len(self.failures)} times: {said}")
 
 
 class OwnToolbox:
@@ -96,15 +64,14 @@ class OwnToolbox:
         self._turn = asyncio.Lock()
 
     async def begin(self, task: Task) -> str | None:
-        row = base64.b64encode(pickle.dumps({"prompt": task.prompt, **task.columns})).decode()
-        self._begin = {"do": "begin", "seed": self._seed, "row": row}
+        self._begin = {"do": "begin", "seed": self._seed, "row": row_of(task)}
         said: str | None = (await self._ready())["said"]
         return said
 
     async def call(self, call: Call) -> ToolResult:
         if call.name not in self._tools:
             offered = ", ".join(sorted(self._tools)) or "none"
-            return _told("unknown", f"Tool {call.name} not found. There are: {offered}.")
+            return told("unknown", f"Tool {call.name} not found. There are: {offered}.")
         async with self._turn:  # an instance does one thing at a time, in the order of the calls
             return await self._call(call.name, call.arguments)
 
@@ -121,7 +88,7 @@ class OwnToolbox:
                 if tries.note(failure):
                     continue
                 if tries.alike:
-                    return _told(failure.kind, f"{name}: {failure.said}")
+                    return told(failure.kind, f"{name}: {failure.said}")
                 raise tries.fault(name) from None
             self._earlier.append(attempt)
             return ToolResult(answer["text"], answer["error"])
@@ -175,8 +142,3 @@ class OwnToolbox:
         for order in self._earlier:
             await process.ask(order, self._recipe.call_seconds)
         return said
-
-
-def _told(error: str, said: str) -> ToolResult:
-    """An error in the words in which TRL tells a tool's."""
-    return ToolResult(str({"error": said}), error)

@@ -22,6 +22,11 @@ class ToolResult:
     error: str = ""
 
 
+def told(error: str, said: str) -> ToolResult:
+    """An error in the words in which TRL tells a tool's."""
+    return ToolResult(str({"error": said}), error)
+
+
 class Toolbox(Protocol):
     """The tools of one episode. Raises `FaultError` where they fail by their own fault."""
 
@@ -46,7 +51,9 @@ class ToolEnvironment:
 
     async def reset(self, task: Task) -> Observation:
         said = await self.toolbox.begin(task)
-        return Observation(() if not said else ({"role": "user", "content": said},))
+        none_yet = {"tool_calls": 0.0, "tool_errors": 0.0, "tool_malformed": 0.0}
+        opening: tuple[Message, ...] = ({"role": "user", "content": said},) if said else ()
+        return Observation(opening, facts=none_yet)
 
     async def step(self, said: Said) -> Observation:
         if said.malformed:

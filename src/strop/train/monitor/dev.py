@@ -32,6 +32,7 @@ from strop.recipe.loading.load import load
 from strop.recipe.suite import (
     AnyTask,
     ChoiceTask,
+    EpisodeTask,
     EvalTask,
     GenerateTask,
     LmEvalTask,
@@ -222,8 +223,13 @@ def score_names(suite: Suite) -> list[str]:
     ]
 
 
-def _labels(asked: GenerateTask) -> list[str]:
+def _labels(asked: GenerateTask | EpisodeTask) -> list[str]:
     return [component.label for component in asked.scores]
+
+
+def _episode_parts(asked: EpisodeTask) -> list[str]:
+    every = [f"pass^{asked.samples}"] if asked.samples > 1 else []
+    return [*_labels(asked), *every]
 
 
 def _safe_parts(asked: SafetyTask) -> list[str]:
@@ -233,6 +239,7 @@ def _safe_parts(asked: SafetyTask) -> list[str]:
 
 PARTS: Mapping[type[EvalTask], Callable[[Any], list[str]]] = {
     GenerateTask: _labels,
+    EpisodeTask: _episode_parts,
     WinRateTask: lambda asked: [WIN_RATE],
     PreferenceTask: lambda asked: [""],
     ChoiceTask: lambda asked: list(LENGTHS),

@@ -151,6 +151,12 @@ def _refuse_contradictory_rollout(recipe: Online) -> None:
             fix="sample from another process (rollout.engine: {kind: vllm, url: ...}; "
             "`strop engine serve MODEL` starts one), or drop rollout.source",
         )
+    if isinstance(rollout.source, AsynchronousRecipe) and rollout.curriculum is not None:
+        raise RecipeError(
+            "rollout.curriculum draws tasks by the groups that were scored before, and an async "
+            "source draws them before that",
+            fix="drop one of them",
+        )
     if not method_of(recipe).importance_ratio and rollout.mismatch.level != "none":
         raise RecipeError(
             f"rollout.mismatch is set, but method {recipe.method} does not read it",

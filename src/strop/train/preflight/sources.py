@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from strop.data.bad_rows import Sieve, SourceReport
@@ -15,6 +15,7 @@ from strop.errors import DataError, StropError
 from strop.recipe.train.data import DataSource, TextRecipe
 from strop.recipe.train.methods import METHODS
 from strop.recipe.train.run import TrainRecipe
+from strop.rollout.environments import with_tools
 from strop.text.chat.template import Tools
 from strop.text.render import opening, tried
 from strop.text.script import PromptAndAnswers, asked_of
@@ -135,7 +136,8 @@ class Reading:
         sieve = sieve_of(source, held_out=held_out)
         kept: list[PromptedTask] = []
         long = 0
-        tasks = map(self._with_tools, stream(source, task, sieve, held_out=held_out))
+        read = stream(source, task, sieve, held_out=held_out)
+        tasks = (with_tools(one, self.tools) for one in read)
         for found, ids in self._prompts(tasks, sieve):
             if 0 < len(ids) <= room:
                 kept.append(PromptedTask(found, ids, opening(self.tokenizer, found.prompt, ids)))
@@ -153,23 +155,6 @@ class Reading:
             )
         self._report(sieve, "task")
         return Prompted(tuple(kept), long)
-
-    def _with_tools(self, one: Task) -> Task:
-        if not self.tools:
-            return one
-        if isinstance(one.prompt, str):
-            raise DataError(
-                "the prompt is plain text, and tools are shown by a chat template",
-                where=str(one.origin),
-                fix='write prompts as messages: [{"role": "user", "content": "..."}]',
-            )
-        if one.columns.get("tools", self.tools) != self.tools:
-            raise DataError(
-                "the column `tools` names other tools than those of the environment",
-                where=str(one.origin),
-                fix="drop the column: the environment's tools are shown",
-            )
-        return replace(one, columns={**one.columns, "tools": self.tools})
 
     def _prompts(
         self, tasks: Iterator[Task], sieve: Sieve

@@ -1,0 +1,52 @@
+"""Episodes of a held-out environment, and whether a model is right every time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from strop.engines.draws import DrawKey
+from strop.engines.engine import Engine, in_groups, requests_of, sampling_of
+from strop.engines.local.engine import LocalEngine
+from strop.engines.served.fixed import FixedEngine
+from strop.errors import UsageError
+from strop.evals.tasks.generation import record_of
+from strop.recipe.suite import EpisodeTask
+from strop.rollout.environments import expect_shown, way_of
+from strop.rollout.group import rollout_of
+from strop.rollout.play import Player
+from strop.types import EvalRecord, Rollout, Task
+
+
+def played(recipe: EpisodeTask, engine: Engine, tasks: Sequence[Task], seed: int) -> list[Rollout]:
+    """`samples` episodes of every task, in order, with the draws of an eval."""
+    if not isinstance(engine, LocalEngine | FixedEngine):
+        raise UsageError("episodes are played by a model folder, in this process or on its servers")
+    way, tokenizer = way_of(recipe.environment), engine.tokenizer()
+    expect_shown(way.tools, tokenizer)
+    sampling = sampling_of(recipe.sampling)
+    prompts = engine.prompted(tasks, sampling)
+    requests = requests_of(prompts, sampling, DrawKey(seed, "eval"), recipe.samples)
+    player = Player(engine, way.play(tokenizer, engine.context()), recipe.environment)
+    try:
+        groups = in_groups(player.generate(requests), recipe.samples)
+    finally:
+        player.close()
+    return [rollout_of(prompt, group) for prompt, group in zip(prompts, groups, strict=True)]
+
+
+def all_passed(
+    recipe: EpisodeTask, rollouts: Sequence[Rollout], scored: Sequence[EvalRecord]
+) -> list[EvalRecord]:
+    """`pass^k` of every item, k being the number of its samples: 1 where each of them passed. An
+    item of which one could not be scored has none, unless another failed."""
+    if recipe.samples == 1:
+        return []
+    first = [r for r in scored if r.task == f"{recipe.name}/{recipe.scores[0].label}"]
+    records = []
+    for number, rollout in enumerate(rollouts):
+        own = first[number * recipe.samples : (number + 1) * recipe.samples]
+        passed = [None if one.score is None else one.score >= recipe.passes for one in own]
+        every = 0.0 if False in passed else None if None in passed else 1.0
+        name = f"{recipe.name}/pass^{recipe.samples}"
+        records.append(record_of(recipe, name, rollout, 0, every, scale=(0.0, 1.0)))
+    return records

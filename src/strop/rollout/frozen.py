@@ -1,0 +1,79 @@
+"""A model that is not trained and is asked while others play: a simulated user, an opponent."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+
+from strop.engines.draws import DrawKey
+from strop.engines.engine import Request, Sampling
+from strop.engines.feed import Feed
+from strop.engines.local.engine import LocalEngine
+from strop.rollout.environment import FaultError
+from strop.types import Answer, Completion, Message, Origin, Task
+
+BESIDE = Origin("beside", 0)
+"""Where prompts come from that no file holds."""
+
+
+class FrozenModel:
+    """A model folder, loaded when it is first asked, which answers in a thread of its own.
+
+    Answers are drawn by the key that they are asked with, whoever asks meanwhile.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.engine = LocalEngine(path)
+        self._feed = Feed()
+        self._numbers = itertools.count()
+        self._waiting: dict[int, tuple[asyncio.AbstractEventLoop, asyncio.Future[Answer]]] = {}
+        self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()
+
+    async def say(self, messages: list[Message], sampling: Sampling, key: DrawKey) -> Completion:
+        """Its next turn in a conversation."""
+        self._start()
+        task = Task(messages, {}, BESIDE)
+        (prompt,) = await asyncio.to_thread(self.engine.prompted, [task], sampling)
+        ids = ",".join(map(str, prompt.prompt_ids))
+        named = DrawKey(key.seed, key.stream, key.step, key.round, f"beside/{ids}", key.index)
+        number = next(self._numbers)
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Answer] = loop.create_future()
+        self._waiting[number] = (loop, future)
+        self._feed.put([(number, Request(prompt, sampling, named))])
+        answer = await future
+        assert isinstance(answer, Completion)
+        return answer
+
+    def close(self) -> None:
+        self._feed.close()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _start(self) -> None:
+        with self._starting:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, daemon=True)
+                self._thread.start()
+
+    def _work(self) -> None:
+        try:
+            for number, answer in self.engine.answering(self._feed):
+                loop, future = self._waiting.pop(number)
+                loop.call_soon_threadsafe(_settle, future, answer)
+        except Exception as error:  # noqa: BLE001 - whatever it is, those who wait have to be told
+            for loop, future in self._waiting.values():
+                fault = FaultError(f"{self.engine.path}: {error}")
+                loop.call_soon_threadsafe(_fail, future, fault)
+
+
+def _settle(future: asyncio.Future[Answer], answer: Answer) -> None:
+    if not future.done():
+        future.set_result(answer)
+
+
+def _fail(future: asyncio.Future[Answer], error: Exception) -> None:
+    if not future.done():
+        future.set_exception(error)

@@ -1,0 +1,1 @@
+"""Environments that an OpenEnv server holds, one session an episode."""

@@ -1,0 +1,246 @@
+"""Tools of a server of the Model Context Protocol."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from strop.errors import WorldError
+from strop.recipe.train.tools import McpToolRecipe
+from strop.rollout.environment import FaultError
+from strop.rollout.tools.kit import described
+from strop.rollout.tools.said import cut, readable
+from strop.rollout.tools.secrets import Secrets
+from strop.rollout.tools.toolbox import ToolResult, told
+from strop.rollout.tools.tries import FailedError, Tries
+from strop.text.tools import Call
+
+if TYPE_CHECKING:
+    from mcp import Client
+    from mcp.types import CallToolResult
+
+OPENS_WITHIN = 60.0
+"""Seconds until a server has to be ready to be called."""
+FIRST_WAIT = 0.5
+"""Seconds before a connection is tried again; twice as long each time."""
+
+
+class McpTools:
+    """The tools of one server. Raises `WorldError` for a server that cannot be reached, or lacks a
+    tool that the recipe names, and for a secret that is not set.
+
+    A call whose connection ends, or that takes too long, is tried again over a connection of its
+    own. It is the policy's doing if each of them takes too long, or if each ends the process of a
+    `command`; that a running server drops connections is the server's fault.
+    """
+
+    def __init__(self, recipe: McpToolRecipe) -> None:
+        self.options = options = recipe.mcp
+        self._name = options.url or " ".join(options.command or ())
+        self._secrets = Secrets(f"the MCP server {self._name}")
+        self._env = self._secrets.filled(options.env)
+        self._headers = self._secrets.filled(options.headers)
+        self._silence = open(os.devnull, "w")  # noqa: SIM115 - it is open as long as the servers
+        self._shared: Connection | None = None
+        self._opening = asyncio.Lock()
+        self.tools: list[dict[str, Any]] = asyncio.run(self._offered())
+
+    async def _offered(self) -> list[dict[str, Any]]:
+        try:
+            async with self._private() as client:
+                found = await _all_tools(client)
+        except FaultError as error:
+            raise WorldError(
+                str(error),
+                where="rollout.environment.tools",
+                fix="start it by hand: its command or url has to answer from this machine",
+            ) from None
+        wanted = self.options.tools or list(found)
+        if missing := [name for name in wanted if name not in found]:
+            raise WorldError(
+                f"the MCP server {self._name} has no tool {missing[0]!r}",
+                where="rollout.environment.tools",
+                fix=f"it has {', '.join(found) or 'none'}",
+            )
+        return [found[name] for name in wanted]
+
+    async def call(self, call: Call) -> ToolResult:
+        tries = Tries(self.options.retries)
+        while True:
+            try:
+                if tries.failures:
+                    async with self._private() as client:
+                        return await self._called(client, call)
+                return await self._called_together(call)
+            except FailedError as failure:
+                if tries.note(failure):
+                    continue
+                if tries.alike and (failure.kind == "hung" or self.options.command):
+                    return told(failure.kind, f"{call.name}: {failure.said}")
+                raise tries.fault(call.name) from None
+
+    async def _called_together(self, call: Call) -> ToolResult:
+        connection = await self._together()
+        try:
+            return await self._called(connection.client, call)
+        except FailedError:  # others' calls on their way fail too, and are tried again
+            if self._shared is connection:
+                self._shared = None
+            await connection.close()
+            raise
+
+    async def _called(self, client: Client, call: Call) -> ToolResult:
+        from mcp import MCPError
+        from mcp.types import CONNECTION_CLOSED
+
+        try:
+            async with asyncio.timeout(self.options.seconds):
+                said = await client.call_tool(call.name, dict(call.arguments))
+        except TimeoutError:
+            late = f"no answer within {self.options.seconds:g} s"
+            raise FailedError("hung", late) from None
+        except MCPError as error:
+            if error.code == CONNECTION_CLOSED:
+                raise FailedError("crashed", "the server ended the connection") from None
+            return told("raised", self._secrets.hidden(f"{call.name}: {error}"))
+        except (anyio.ClosedResourceError, anyio.BrokenResourceError, RuntimeError):
+            raise FailedError("crashed", "the connection to the server is closed") from None
+        text = cut(readable(self._secrets.hidden(_text_of(said))), self.options.longest)
+        return told("raised", text) if said.is_error else ToolResult(text)
+
+    async def _together(self) -> Connection:
+        """The connection of all episodes, opened where there is none."""
+        async with self._opening:
+            if self._shared is None:
+                self._shared = await self._opened()
+            return self._shared
+
+    @asynccontextmanager
+    async def _private(self) -> AsyncIterator[Client]:
+        connection = await self._opened()
+        try:
+            yield connection.client
+        finally:
+            await connection.close()
+
+    async def _opened(self) -> Connection:
+        """Raises `FaultError` where no connection can be made, whatever is tried."""
+        wait = FIRST_WAIT
+        for left in range(self.options.retries, -1, -1):
+            connection = Connection(self._transport())
+            try:
+                await connection.open()
+            except ConnectionError as error:
+                said = self._secrets.hidden(str(error))
+                if not left:
+                    raise FaultError(
+                        f"the MCP server {self._name} cannot be reached: {said}"
+                    ) from None
+                await asyncio.sleep(wait)
+                wait *= 2
+            else:
+                return connection
+        raise AssertionError("the last try ends in one of the above")
+
+    def _transport(self) -> Any:
+        _expect_extra()
+        from mcp import StdioServerParameters, stdio_client
+        from mcp.client.streamable_http import create_mcp_http_client, streamable_http_client
+
+        if self.options.command is not None:
+            program, *words = self.options.command
+            server = StdioServerParameters(command=program, args=words, env=self._env)
+            return stdio_client(server, errlog=self._silence)
+        http = create_mcp_http_client(headers=self._headers)
+        return streamable_http_client(self.options.url or "", http_client=http)
+
+    async def close(self) -> None:
+        if self._shared is not None:
+            await self._shared.close()
+        self._silence.close()
+
+
+class Connection:
+    """A session with a server, held by a task of its own: a session has to end in the task in which
+    it began."""
+
+    def __init__(self, transport: Any) -> None:
+        self._transport = transport
+        self._over = asyncio.Event()
+        self._ready: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
+        self._task = asyncio.create_task(self._hold())
+
+    @property
+    def client(self) -> Client:
+        return self._ready.result()
+
+    async def open(self) -> None:
+        """Raises `ConnectionError` where there is no server."""
+        try:
+            async with asyncio.timeout(OPENS_WITHIN):
+                await asyncio.shield(self._ready)
+        except TimeoutError:
+            await self.close()
+            raise ConnectionError(f"it was not ready within {OPENS_WITHIN:g} s") from None
+
+    async def close(self) -> None:
+        self._over.set()
+        if not self._ready.done():
+            self._task.cancel()
+        await asyncio.wait([self._task])
+
+    async def _hold(self) -> None:
+        from mcp import Client
+
+        try:
+            async with Client(self._transport) as client:
+                self._ready.set_result(client)
+                await self._over.wait()
+        except Exception as error:  # noqa: BLE001 - the library lets through whatever goes wrong
+            if not self._ready.done():
+                self._ready.set_exception(ConnectionError(_first(error)))
+
+
+async def _all_tools(client: Client) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    cursor: str | None = None
+    while True:
+        page = await client.list_tools(cursor=cursor)
+        for tool in page.tools:
+            about = tool.description or tool.title or tool.name
+            found[tool.name] = described(tool.name, about, tool.input_schema)
+        cursor = page.next_cursor
+        if cursor is None:
+            return found
+
+
+def _text_of(said: CallToolResult) -> str:
+    """The texts of a result; of other parts only what they are."""
+    parts = [part.text if part.type == "text" else f"[{part.type}]" for part in said.content]
+    if not parts and said.structured_content is not None:
+        return json.dumps(said.structured_content, ensure_ascii=False)
+    return "\n".join(parts)
+
+
+def _first(error: BaseException) -> str:
+    """What went wrong, of a group of errors the first."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return f"{type(error).__name__}: {error}".rstrip(": ")
+
+
+def _expect_extra() -> None:
+    try:
+        import mcp  # noqa: F401
+    except ImportError:
+        raise WorldError(
+            "tools of an MCP server need the package mcp",
+            where="rollout.environment.tools",
+            fix="pip install 'strop[mcp]'",
+        ) from None

@@ -1,0 +1,45 @@
+"""Secrets that a recipe names and never holds: `Bearer ${KEY}`."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+
+from strop.errors import WorldError
+
+_VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)\}", re.ASCII)
+HIDDEN = "***"
+SHORTEST = 6
+"""Characters of a secret; what is shorter is no secret, and stands in texts by chance."""
+
+
+class Secrets:
+    """Values of environment variables, put in where they are used and taken out of what is told."""
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+        self._values: set[str] = set()
+
+    def filled(self, given: Mapping[str, str]) -> dict[str, str]:
+        """The same texts with the variables' values. Raises `WorldError` for one that is not
+        set."""
+        return {name: _VARIABLE.sub(self._value, text) for name, text in given.items()}
+
+    def _value(self, found: re.Match[str]) -> str:
+        value = os.environ.get(found[1])
+        if not value:
+            raise WorldError(
+                f"the environment variable {found[1]} is not set",
+                where=self._where,
+                fix=f"export {found[1]}=... before the run",
+            )
+        if len(value) >= SHORTEST:
+            self._values.add(value)
+        return value
+
+    def hidden(self, text: str) -> str:
+        """A text of others without the secrets that it may repeat."""
+        for value in sorted(self._values, key=len, reverse=True):
+            text = text.replace(value, HIDDEN)
+        return text

@@ -1,0 +1,80 @@
+"""A user whom a model plays."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+
+from strop.engines.draws import DrawKey
+from strop.engines.engine import Sampling
+from strop.errors import DataError
+from strop.model.load import expect_weights
+from strop.recipe.train.user import ModelUserRecipe
+from strop.rollout.frozen import FrozenModel
+from strop.text.parse import plain
+from strop.text.script import as_messages
+from strop.types import Message, Task
+
+WHO = (
+    "You are a person who talks to an assistant. {persona}\n"
+    "Say only what this person says next, in a sentence or two. Once you have what you wanted, or "
+    "give up, say {ends_with} and nothing more."
+)
+"""What the model is told before the dialogue."""
+
+
+class ModelUser:
+    """Reads the dialogue with the roles changed about: its own turns are the assistant's."""
+
+    def __init__(self, model: FrozenModel, recipe: ModelUserRecipe) -> None:
+        self.model, self.recipe = model, recipe
+        self.sampling = Sampling(temperature=recipe.temperature, max_tokens=recipe.max_tokens)
+        self.messages: list[Message] = []
+        self.key = DrawKey(0, "training")
+
+    async def begin(self, task: Task) -> None:
+        persona = task.columns.get(self.recipe.persona)
+        if not isinstance(persona, str) or not persona.strip():
+            raise DataError(
+                f"the column `{self.recipe.persona}` says nothing of who the user is",
+                where=str(task.origin),
+                fix='write "persona": "You want a refund, and are short of time." into every task',
+            )
+        who = WHO.format(persona=persona.strip(), ends_with=self.recipe.ends_with)
+        opening = [m for m in as_messages(task.prompt, role="user") if m["role"] == "user"]
+        self.messages = [
+            {"role": "user", "content": who},
+            {"role": "assistant", "content": plain(opening)},
+        ]
+        name = hashlib.sha256(f"{task.origin} {persona}".encode()).hexdigest()
+        self.key = DrawKey(int(name[:8], 16), "training")
+
+    async def reply(self, said: Message) -> str | None:
+        self.messages.append({"role": "user", "content": plain([said]) or "(nothing)"})
+        answer = await self.model.say(self.messages, self.sampling, self.key)
+        text = answer.text.strip()
+        self.messages.append({"role": "assistant", "content": text})
+        before, ended, _ = text.partition(self.recipe.ends_with)
+        return None if ended or not before.strip() else before.strip()
+
+    async def reward(self) -> float | None:
+        return None
+
+    async def close(self) -> None:
+        self.messages = []
+
+
+class ModelUsers:
+    """Users whom one model plays. Raises `ModelError` for a folder that holds none."""
+
+    rewards = False
+
+    def __init__(self, recipe: ModelUserRecipe) -> None:
+        expect_weights(recipe.model)
+        self.recipe, self.model = recipe, FrozenModel(recipe.model)
+
+    def make(self) -> ModelUser:
+        return ModelUser(self.model, self.recipe)
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self.model.close)

@@ -1,0 +1,112 @@
+"""Episodes in evals: the same scores and figures as answers have, and whether all of them pass."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from strop.engines.recorded import RecordedEngine
+from strop.errors import UsageError
+from strop.evals.run import run_suite
+from strop.evals.tasks.episodes import all_passed
+from strop.recipe.suite import EpisodeTask, Suite
+from strop.types import Answer, Answered, EvalRecord, Origin, Task
+from tests.support.runs import WriteRows
+from tests.support.templates import TOOLS
+
+SHORT = TOOLS.replace("{{ t | tojson }}", "{{ t.function.name }}")
+"""Tells the names of tools alone, for a model of few positions."""
+WORLD = '''
+class Lucky:
+    """Gives a point to who says nothing wrong."""
+
+    def reset(self, **columns):
+        self.number = columns["number"]
+
+    def add(self, a: int, b: int) -> int:
+        """Add two numbers.
+
+        Args:
+            a: The first one.
+            b: The second one.
+        """
+        return a + b
+
+    def get_reward(self):
+        return float(self.number % 2)
+'''
+
+
+def recipe(folder: Path, data: Path, **more: Any) -> Suite:
+    (folder / "lucky.py").write_text(WORLD)
+    (folder / "tools.jinja").write_text(SHORT)
+    task = {
+        "name": "world", "kind": "episode", "data": [{"path": str(data)}], "samples": 2,
+        "environment": {"file": str(folder / "lucky.py"), "class": "Lucky", "max_turns": 2},
+        "sampling": {"temperature": 1.0, "max_tokens": 6}, **more,
+    }  # fmt: skip
+    return Suite.model_validate(
+        {"name": "s", "chat_template": str(folder / "tools.jinja"), "tasks": [task]}
+    )
+
+
+def rows(count: int) -> list[dict[str, Any]]:
+    return [
+        {"prompt": [{"role": "user", "content": f"Solve {n}x = 6"}], "number": n}
+        for n in range(count)
+    ]
+
+
+def test_a_suite_plays_episodes_and_counts_what_happened(
+    tmp_path: Path, model_folder: Path, write_rows: WriteRows
+) -> None:
+    suite = recipe(tmp_path, write_rows("rows.jsonl", rows(4)))
+    result = run_suite(suite, str(model_folder), tmp_path / "out")
+    assert result.scores == {"world/environment": 0.5, "world/pass^2": 0.5}
+    by_item = {r.item: r.score for r in result.records if r.task == "world/pass^2"}
+    assert sorted(by_item.values()) == [0, 0, 1, 1]
+    assert result.figures["world"]["turns"] == 1
+    assert result.figures["world"]["tool_calls"] == 0
+    again = run_suite(suite, str(model_folder), tmp_path / "again")
+    assert [r.output for r in again.records] == [r.output for r in result.records]
+
+
+@pytest.mark.parametrize(
+    ("scores", "expected"),
+    [
+        ([1.0, 1.0, 1.0], 1.0),
+        ([1.0, 0.9, 1.0], 0.0),
+        ([1.0, None, 0.0], 0.0),
+        ([1.0, None, 1.0], None),
+    ],
+)
+def test_all_have_to_pass(scores: list[float | None], expected: float | None) -> None:
+    task = EpisodeTask.model_validate(
+        {"name": "w", "kind": "episode", "data": [{"path": "d"}], "samples": 3,
+         "sampling": {"temperature": 1.0}, "environment": {"file": "e.py", "class": "E"}}
+    )  # fmt: skip
+    rollout: Any = Answered(Task("a", {}, Origin("d", 1)), (Answer("x", "stop"),) * 3)
+    scored = [
+        EvalRecord("w/environment", "a", score, cluster=None, sample=n)
+        for n, score in enumerate(scores)
+    ]
+    (found,) = all_passed(task, [rollout], scored)
+    assert (found.task, found.score) == ("w/pass^3", expected)
+
+
+def test_recorded_answers_are_no_episodes(
+    tmp_path: Path, model_folder: Path, write_rows: WriteRows
+) -> None:
+    outputs = write_rows("out.jsonl", [{"prompt": "Solve 0x = 6", "completion": "x"}])
+    suite = recipe(tmp_path, write_rows("rows.jsonl", rows(1)))
+    with pytest.raises(UsageError, match="no tokens of its answers, which world needs"):
+        run_suite(suite, RecordedEngine(str(outputs)), tmp_path / "out")
+
+
+def test_the_score_of_an_environment_needs_episodes() -> None:
+    task = {"name": "w", "kind": "generate", "data": [{"path": "d"}],
+            "scores": [{"function": "environment"}]}  # fmt: skip
+    with pytest.raises(ValueError, match="write kind: episode"):
+        Suite.model_validate({"name": "s", "tasks": [task]})

@@ -1,0 +1,132 @@
+"""Tools of a real MCP server, over its standard input and output and over HTTP."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from strop.errors import WorldError
+from strop.recipe.train.environment import ToolsEnvironmentRecipe
+from strop.rollout.environment import FaultError
+from strop.rollout.tools import mcp as ours
+from strop.rollout.tools.combined import CombinedToolboxes
+from strop.rollout.tools.toolbox import ToolResult, told
+from strop.text.tools import Call
+
+SERVER = [sys.executable, str(Path(__file__).parent / "mcp_server.py")]
+KEY = "sesame-9000"
+
+
+@pytest.fixture(autouse=True)
+def _package(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mcp", reason="the extra mcp is not installed")
+    monkeypatch.setenv("KEY_OF_SUMS", KEY)
+    monkeypatch.setattr(ours, "FIRST_WAIT", 0.05)
+
+
+def sums(**settings: Any) -> dict[str, Any]:
+    env = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "SUMS_KEY": "${KEY_OF_SUMS}"}
+    return {"mcp": {"command": SERVER, "env": env, "retries": 1, **settings}}
+
+
+def test_tools_are_listed_and_called(made: Any) -> None:
+    tools = made(sums(tools=["divide", "add", "key"]))
+    names = [tool["function"]["name"] for tool in tools.boxes.tools]
+    assert names == ["divide", "add", "key"]
+    schema = tools.boxes.tools[1]["function"]["parameters"]
+    assert {k: v["type"] for k, v in schema["properties"].items()} == {
+        "a": "integer", "b": "integer",
+    }  # fmt: skip
+    results = tools.ask(*(Call("add", {"a": n, "b": 1}) for n in range(5)))
+    assert results == [ToolResult(str(n + 1)) for n in range(5)]
+    assert tools.one("add", a="x", b=1) == told("arguments", 'add: a: "x" is not of type "integer"')
+    assert tools.one("divide", a=1, b=0).error == "raised"
+    assert tools.one("end").error == "unknown"
+
+
+def test_a_secret_of_the_server_is_not_told(made: Any) -> None:
+    assert made(sums()).one("key") == ToolResult("the key is ***")
+
+
+def test_a_server_that_dies_is_started_again(made: Any, tmp_path: Path) -> None:
+    tools = made(sums())
+    assert tools.one("end_once", marker=str(tmp_path / "once")) == ToolResult("alive")
+    assert tools.one("end") == told("crashed", "end: the server ended the connection")
+    assert tools.one("add", a=1, b=2) == ToolResult("3")
+
+
+def test_a_call_that_takes_too_long_each_time_is_the_callers(made: Any) -> None:
+    tools = made(sums(seconds=0.5, retries=0))
+    assert tools.one("sleep", seconds=3.0) == told("hung", "sleep: no answer within 0.5 s")
+    assert tools.one("sleep", seconds=0.0) == ToolResult("awake")
+
+
+def test_a_server_that_cannot_be_started_again_is_a_fault(made: Any) -> None:
+    tools = made(sums())
+    (kit,) = tools.boxes._kits
+    assert tools.one("add", a=1, b=2) == ToolResult("3")
+    kit.options = kit.options.model_copy(update={"command": [sys.executable, "-c", "pass"]})
+    with pytest.raises(FaultError, match="cannot be reached"):
+        tools.one("end")
+
+
+@pytest.mark.parametrize(("settings", "said"), [
+    ({"command": ["/no/such/program"]}, "cannot be reached: FileNotFoundError"),
+    ({"command": [sys.executable, "-c", "pass"]}, "cannot be reached"),
+    ({"tools": ["add", "subtract"]}, "has no tool 'subtract'\n  fix: it has add, divide"),
+    ({"env": {"K": "${NOT_SET_HERE}"}}, "NOT_SET_HERE is not set"),
+])  # fmt: skip
+def test_what_cannot_work_is_refused_before_the_run(settings: dict[str, Any], said: str) -> None:
+    recipe = ToolsEnvironmentRecipe.model_validate({"tools": [sums(**settings, retries=0)]})
+    with pytest.raises(WorldError, match=said):
+        CombinedToolboxes(recipe)
+
+
+@pytest.mark.parametrize(("settings", "said"), [
+    ({"url": "http://h/mcp"}, "give `command` or `url`"),
+    ({"headers": {"X": "1"}}, "headers are only read with url"),
+])  # fmt: skip
+def test_options_that_contradict_are_refused(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        ToolsEnvironmentRecipe.model_validate({"tools": [sums(**settings)]})
+
+
+@pytest.fixture
+def served() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    process = subprocess.Popen([*SERVER, str(port)], env=env, stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                break
+        time.sleep(0.05)
+    yield f"http://127.0.0.1:{port}/mcp", process
+    process.kill()
+    process.wait()
+
+
+def test_a_running_server_over_http(made: Any, served: tuple[str, subprocess.Popen[bytes]]) -> None:
+    """Once it is gone, that is the server's fault, not the policy's."""
+    url, process = served
+    tools = made({"mcp": {"url": url, "headers": {"X-Key": "${KEY_OF_SUMS}"}, "retries": 1}})
+    results = tools.ask(*(Call("add", {"a": n, "b": 1}) for n in range(3)))
+    assert results == [ToolResult("1"), ToolResult("2"), ToolResult("3")]
+    process.kill()
+    process.wait()
+    with pytest.raises(FaultError):
+        tools.one("add", a=1, b=2)
+    with pytest.raises(WorldError, match="cannot be reached"):
+        made({"mcp": {"url": url, "retries": 0}})

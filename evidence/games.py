@@ -39,11 +39,11 @@ PROMPT = [{"role": "user", "content": "?\n"}]
 GAMES_OF: dict[str, dict[str, Any]] = {
     "tic_tac_toe": {
         "best": "perfect", "width": 64, "positions": 128, "sft_games": 12800, "steps": 400,
-        "opponents": ["random", "self", "perfect"],
+        "opponents": ["random", "self", "perfect"], "opening": 6,
     },
     "connect_four": {
         "best": {"alpha_beta": 6}, "width": 64, "positions": 1536, "sft_games": 2000, "steps": 100,
-        "opponents": ["random", "self"],
+        "opponents": ["random", "self"], "opening": 12,
     },
 }  # fmt: skip
 
@@ -99,14 +99,14 @@ def recipes(folder: Path, name: str, seed: int, steps: int) -> dict[str, dict[st
     grpo = {
         "method": "grpo", "model": {"path": str(folder / "sft/final")},
         "data": str(folder / "tasks.jsonl"), "output": str(folder / "grpo"),
-        "reward": [{"function": "environment"}],
+        "reward": [{"function": "environment"}], "objective": {"mini_batches": 2},
         "rollout": {
             "group_size": 8, "max_tokens": 2,
             "environment": {"game": name, "opponents": about["opponents"],
-                            "turns": "together"},
+                            "turns": "together", "random_opening": about["opening"]},
         },
-        "optim": {"learning_rate": 1e-3},
-        "run": {"steps": steps, "batch_size": 32}, "seed": seed,
+        "optim": {"learning_rate": 1e-3, "schedule": "constant", "final_ratio": 1.0},
+        "run": {"steps": steps, "batch_size": 32, "save_every": 25}, "seed": seed,
     }  # fmt: skip
     return {"sft": sft, "grpo": grpo}
 

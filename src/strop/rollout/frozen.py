@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import threading
+from dataclasses import replace
 
 from strop.engines.draws import DrawKey
 from strop.engines.engine import PromptedTask, Request, Sampling
@@ -35,7 +36,7 @@ class FrozenModel:
         """Its next turn in a conversation (messages, or plain text)."""
         prompt = await asyncio.to_thread(self._prompt, Task(said, {}, BESIDE), sampling)
         ids = ",".join(map(str, prompt.prompt_ids))
-        named = DrawKey(key.seed, key.stream, key.step, key.round, f"beside/{ids}", key.index)
+        named = replace(key, prompt=f"{key.prompt}/beside {ids}")
         number = next(self._numbers)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Answer] = loop.create_future()

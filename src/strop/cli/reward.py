@@ -90,11 +90,15 @@ def probe(
 
     Example: strop reward probe tasks.jsonl --recipe grpo.yaml
     """
+    from strop.recipe.loading.load import read_yaml
     from strop.rewards.audit.check import attacked
     from strop.rewards.audit.report import plain, probe_lines
+    from strop.rewards.audit.tool_attacks import EXAMPLE
 
     loaded = reward_in(recipe, overrides)
-    findings = attacked(loaded.reward, loaded.probes, tasks)
+    rollout = read_yaml(recipe, overrides).values.get("rollout") or {}
+    tools = EXAMPLE if rollout.get("environment") else None
+    findings = attacked(loaded.reward, loaded.probes, tasks, tools)
     if as_json:
         print(json.dumps([plain(one) | {"verdict": one.verdict} for one in findings]))
     else:

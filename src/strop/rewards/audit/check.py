@@ -18,6 +18,7 @@ from strop.rewards.audit.pairs import pairs_from_golds, pairs_from_labels
 from strop.rewards.audit.probes import ProbeFinding, catalogue, probe
 from strop.rewards.audit.sample import read_completions
 from strop.rewards.compose import Reward, as_said, columns_of
+from strop.text.chat.template import Tools
 from strop.types import Task
 
 Encode = Callable[[str], list[int]]
@@ -27,9 +28,13 @@ SHOWN = 5
 
 
 def attacked(
-    components: Sequence[RewardComponent], recipe: ProbesRecipe, file: Path
+    components: Sequence[RewardComponent],
+    recipe: ProbesRecipe,
+    file: Path,
+    tools: Tools = None,
 ) -> list[ProbeFinding]:
-    """Probe a reward on a file of tasks with gold answers, or of completions with labels.
+    """Probe a reward on a file of tasks with gold answers, or of completions with labels; with
+    `tools` also as the reward of episodes that use them.
 
     Raises `DataError` if the file gives no pair of a right and a wrong completion.
     """
@@ -48,7 +53,7 @@ def attacked(
             where=str(file),
             fix="give completions with `label` true and false for the same prompts",
         )
-    return _findings(Reward(components), recipe, pairs, None)
+    return _findings(Reward(components), recipe, pairs, None, tools)
 
 
 def defend(
@@ -56,6 +61,7 @@ def defend(
     recipe: ProbesRecipe,
     tasks: Sequence[Task],
     encode: Encode,
+    tools: Tools = None,
 ) -> dict[str, int]:
     """Check before a run that gold answers pass their own verifier and that critical probes hold.
 
@@ -78,7 +84,7 @@ def defend(
                 fix="set probes.completions to labelled completions, or drop `probes`",
             )
         return {}
-    findings = _findings(reward, recipe, _spread(pairs, recipe.tasks), encode)
+    findings = _findings(reward, recipe, _spread(pairs, recipe.tasks), encode, tools)
     failed = [one for one in findings if one.critical and one.verdict == "fails"]
     unknown = recipe.accept.keys() - {one.probe for one in findings}
     if unknown:
@@ -99,10 +105,14 @@ def defend(
 
 
 def _findings(
-    reward: Reward, recipe: ProbesRecipe, pairs: Sequence[Pair], encode: Encode | None
+    reward: Reward,
+    recipe: ProbesRecipe,
+    pairs: Sequence[Pair],
+    encode: Encode | None,
+    tools: Tools,
 ) -> list[ProbeFinding]:
     own = Path(recipe.file) if recipe.file else None
-    return probe(reward, pairs, catalogue(reward.recipe, own), encode)
+    return probe(reward, pairs, catalogue(reward.recipe, own, tools), encode)
 
 
 def _spread(pairs: Sequence[Pair], count: int) -> list[Pair]:

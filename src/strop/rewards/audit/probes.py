@@ -12,10 +12,13 @@ from strop.recipe.train.reward import RewardComponent
 from strop.rewards.audit.attacks import ANSWER, TEXT, Pair, Probe, Trial
 from strop.rewards.audit.code_attacks import CODE, JSON, TOOLS
 from strop.rewards.audit.judge_attacks import judge_probes
+from strop.rewards.audit.tool_attacks import tool_probes, transcript
 from strop.rewards.compose import Reward, as_said, columns_of
 from strop.rewards.own.functions import own_names
 from strop.stats.share import wilson
-from strop.types import Score
+from strop.text.chat.template import Tools
+from strop.text.parse import plain as words
+from strop.types import Score, Text
 
 ENOUGH = 0.95
 """A probe that is not critical holds if the lower bound (Wilson, 95 %) of its share of passed
@@ -54,10 +57,14 @@ class ProbeFinding:
         return "fails" if self.critical or self.low < ENOUGH else "holds"
 
 
-def catalogue(components: Sequence[RewardComponent], own: Path | None) -> tuple[Probe, ...]:
-    """The probes for a reward, for the judges in it, and those of the user's file."""
+def catalogue(
+    components: Sequence[RewardComponent], own: Path | None, tools: Tools = None
+) -> tuple[Probe, ...]:
+    """The probes for a reward, for the judges in it, for episodes that use `tools`, and those of
+    the user's file."""
     known = CATALOGUE.get(components[0].function, (*TEXT, *ANSWER))
-    return (*known, *judge_probes(components), *(read_probes(own) if own else ()))
+    of_tools = tool_probes(tools) if tools else ()
+    return (*known, *judge_probes(components), *of_tools, *(read_probes(own) if own else ()))
 
 
 def probe(
@@ -74,12 +81,15 @@ def probe(
         trials = [(pair, trial) for pair in pairs for trial in one.attack(pair)]
         if not trials:
             continue
-        scores = _scores(reward, [(pair, trial.text) for pair, trial in trials], encode)
+        scores = _scores(reward, [(pair, _said(pair, trial)) for pair, trial in trials], encode)
         got = [
             _compared(reward, trial, score)
             for (_, trial), score in zip(trials, scores, strict=True)
         ]
-        bounds = [_compared(reward, trial, _base(pair, trial, known)) for pair, trial in trials]
+        bases = _bases(reward, trials, known, encode)
+        bounds = [
+            _compared(reward, trial, base) for (_, trial), base in zip(trials, bases, strict=True)
+        ]
         failed = [
             _shown(trial, earned, bound)
             for (_, trial), earned, bound in zip(trials, got, bounds, strict=True)
@@ -100,7 +110,8 @@ def _known(
     reward: Reward, pairs: Sequence[Pair], encode: Callable[[str], list[int]] | None
 ) -> Known:
     texts = [(pair, text) for pair in pairs for text in (pair.right, pair.wrong)]
-    scores = _scores(reward, texts, encode)
+    said = [(pair, as_said(pair.task.prompt, text)) for pair, text in texts]
+    scores = _scores(reward, said, encode)
     if all(score.total is None for score in scores):
         raise RewardError(
             "the reward judges neither the right nor the wrong completions, so no probe says "
@@ -111,9 +122,24 @@ def _known(
     return {(id(p), text): score for (p, text), score in zip(texts, scores, strict=True)}
 
 
-def _base(pair: Pair, trial: Trial, known: Known) -> Score:
-    """The score that a trial is compared with: its base's, or the right completion's."""
-    return known[id(pair), trial.base if trial.rule == "no_gain" else pair.right]
+def _said(pair: Pair, trial: Trial) -> Text:
+    """What a trial says: a transcript, or its text in the form of its prompt."""
+    return list(trial.said) if trial.said else as_said(pair.task.prompt, trial.text)
+
+
+def _bases(
+    reward: Reward,
+    trials: Sequence[tuple[Pair, Trial]],
+    known: Known,
+    encode: Callable[[str], list[int]] | None,
+) -> list[Score]:
+    """The scores that trials are compared with: their bases', or the right completions'."""
+    if trials[0][1].said:
+        return _scores(reward, [(pair, list(trial.base_said)) for pair, trial in trials], encode)
+    return [
+        known[id(pair), trial.base if trial.rule == "no_gain" else pair.right]
+        for pair, trial in trials
+    ]
 
 
 def _compared(reward: Reward, trial: Trial, score: Score) -> float | None:
@@ -142,7 +168,8 @@ def _held(trial: Trial, earned: float | None, bound: float | None) -> bool:
 
 
 def _shown(trial: Trial, earned: float | None, bound: float | None) -> str:
-    text = trial.text if len(trial.text) <= 70 else f"{trial.text[:34]} ... {trial.text[-30:]}"
+    whole = transcript(trial.said) if trial.said else trial.text
+    text = whole if len(whole) <= 70 else f"{whole[:34]} ... {whole[-30:]}"
     return f"{text!r} earned {earned}, {RULES[trial.rule]} {bound}"
 
 
@@ -151,14 +178,14 @@ RULES = {"below_right": "not below", "no_gain": "more than", "as_right": "and no
 
 def _scores(
     reward: Reward,
-    texts: Sequence[tuple[Pair, str]],
+    texts: Sequence[tuple[Pair, Text]],
     encode: Callable[[str], list[int]] | None,
 ) -> list[Score]:
     tasks = [pair.task for pair, _ in texts]
     columns = columns_of(tasks)
     if encode is not None:
-        columns["completion_ids"] = [encode(text) for _, text in texts]
-    said = [as_said(pair.task.prompt, text) for pair, text in texts]
+        columns["completion_ids"] = [encode(words(text)) for _, text in texts]
+    said = [text for _, text in texts]
     return list(reward.judge([task.prompt for task in tasks], said, columns).scores)
 
 
@@ -171,7 +198,8 @@ def _unscored(
     for component in needed:
         functions = [_failing if c is component else f for c, f in reward.components]
         broken = Reward(reward.recipe, functions=functions)
-        total = _scores(broken, [(pair, pair.right)], encode)[0].total
+        right = as_said(pair.task.prompt, pair.right)
+        total = _scores(broken, [(pair, right)], encode)[0].total
         held += total is None
         example = example or ("" if total is None else f"{component.label} failed, total {total}")
     low = wilson(held, len(needed)).low

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from strop.episodes import Episode
 from strop.recipe.train.reward import RewardComponent
 from strop.text.habits import HABITS
 from strop.text.parse import plain
+from strop.text.tool_habits import TOOL_HABITS
 from strop.types import ScoredGroup
 
 LEAST_SHARE = 0.05
@@ -15,12 +17,15 @@ LEAST_SHARE = 0.05
 
 
 def habits_of(group: ScoredGroup) -> list[tuple[str, ...]]:
-    """The habits that each completion of a group shows."""
+    """The habits that each completion of a group shows; of an episode also those of using tools."""
     prompt = plain(group.rollout.task.prompt)
-    return [
-        tuple(name for name, shows in HABITS.items() if shows(prompt, completion.text))
-        for completion in group.rollout.completions
-    ]
+    found = []
+    for one in group.rollout.completions:
+        names = [name for name, shows in HABITS.items() if shows(prompt, one.text)]
+        if isinstance(one, Episode):
+            names += [name for name, shows in TOOL_HABITS.items() if shows(prompt, one.messages)]
+        found.append(tuple(names))
+    return found
 
 
 def symptoms(
@@ -29,9 +34,11 @@ def symptoms(
     habits: Sequence[Sequence[Sequence[str]]],
 ) -> dict[str, float]:
     """`hack/<habit>` shares of all completions (`habits` by group, as `habits_of` gives them), and
-    `hack/length_pay`."""
+    `hack/length_pay`. The habits of using tools are only there where answers are episodes."""
     shown = [names for group in habits for names in group]
-    row = {f"hack/{name}": sum(name in h for h in shown) / len(shown) for name in HABITS}
+    plays = any(isinstance(c, Episode) for group in groups for c in group.rollout.completions)
+    looked_for = [*HABITS, *(TOOL_HABITS if plays else ())]
+    row = {f"hack/{name}": sum(name in h for h in shown) / len(shown) for name in looked_for}
     return row | {"hack/length_pay": length_pay(components[0].label, groups)}
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping
+from urllib.parse import quote, quote_plus
 
 from strop.errors import WorldError
 
@@ -35,11 +37,13 @@ class Secrets:
                 fix=f"export {found[1]}=... before the run",
             )
         if len(value) >= SHORTEST:
-            self._values.add(value)
+            written = (value, quote(value, safe=""), quote_plus(value), json.dumps(value)[1:-1])
+            self._values.update(written)
         return value
 
     def hidden(self, text: str) -> str:
-        """A text of others without the secrets that it may repeat."""
+        """A text of others without the secrets that it may repeat, as they are, as parts of an
+        address or in JSON."""
         for value in sorted(self._values, key=len, reverse=True):
             text = text.replace(value, HIDDEN)
         return text

@@ -25,16 +25,20 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 from strop import train
 from strop.demo.model import TEMPLATE
 from strop.engines.draws import DrawKey
+from strop.engines.engine import Sampling
 from strop.engines.local.engine import LocalEngine
 from strop.evals.tasks.episodes import played
 from strop.recipe.suite import EpisodeTask
+from strop.rollout.games.arena import play
 from strop.rollout.games.game import random_games
+from strop.rollout.games.league import League
 from strop.rollout.games.opponents import GAMES
 from strop.rollout.games.players import shown
 from strop.types import Origin, Task
 
 SPECIAL = ["<|pad|>", "<|end|>", "<|user|>", "<|assistant|>"]
 SIGNS = "?XO.-123456789\n"
+STAGES = ("sft", "winners", "grpo")
 PROMPT = [{"role": "user", "content": "?\n"}]
 GAMES_OF: dict[str, dict[str, Any]] = {
     "tic_tac_toe": {
@@ -135,6 +139,20 @@ def measured(folder: Path, name: str, opponent: Any, games: int) -> dict[str, fl
             for fact in ("won", "drawn", "lost", "illegal")}  # fmt: skip
 
 
+def rated(folder: Path, name: str, pairs: int) -> dict[str, list[float]]:
+    """Everybody's Elo above the player at random, with its 95 % interval, sampled at temperature 1.
+    The league with its games is kept beside the runs."""
+    versions = {stage: {"model": str(folder / stage / "final")} for stage in STAGES}
+    players = {"random": "random", "best": GAMES_OF[name]["best"], **versions}
+    league = play(
+        League.model_validate({"game": name, "players": players}),
+        PROMPT, Sampling(max_tokens=2), pairs=pairs, seed=1, opening=2,
+    )  # fmt: skip
+    league.save(folder / "league.json")
+    ratings = league.ratings("random")
+    return {one: [round(r.elo), round(r.low), round(r.high)] for one, r in ratings.items()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--game", default="tic_tac_toe", choices=GAMES_OF)
@@ -157,7 +175,7 @@ def main() -> None:
                 write_rows(folder / f"{stage}.jsonl", games)
             write_rows(folder / "tasks.jsonl", ({"prompt": PROMPT} for _ in range(1024)))
         made = recipes(folder, options.game, seed, options.steps or about["steps"])
-        for stage in ("sft", "winners", "grpo"):
+        for stage in STAGES:
             if not (folder / stage / "final").exists():
                 began = time.monotonic()
                 train(made[stage])
@@ -166,6 +184,8 @@ def main() -> None:
                 row = measured(folder / stage / "final", options.game, opponent, options.games)
                 print(json.dumps({"seed": seed, "stage": stage, "against": opponent, **row}),
                       flush=True)  # fmt: skip
+        elo = rated(folder, options.game, max(5, options.games // 20))
+        print(json.dumps({"seed": seed, "elo": elo}), flush=True)
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ from strop.types import Origin, Task
 
 SPECIAL = ["<|pad|>", "<|end|>", "<|user|>", "<|assistant|>"]
 SIGNS = "?XO.-123456789\n"
-STAGES = ("sft", "winners", "grpo")
+STAGES = ("sft", "grpo")
 PROMPT = [{"role": "user", "content": "?\n"}]
 GAMES_OF: dict[str, dict[str, Any]] = {
     "tic_tac_toe": {
@@ -74,16 +74,11 @@ def write_model(folder: Path, seed: int, width: int, positions: int) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def demonstrations(name: str, count: int, key: DrawKey, *, won: bool) -> Iterator[dict[str, Any]]:
-    """Games at random, each as one of its players saw it: by turns, or as the one who won it."""
+def demonstrations(name: str, count: int, seed: int) -> Iterator[dict[str, Any]]:
+    """Games at random, each as one of its players saw it."""
     game = GAMES[name]()
-    for n, (boards, moves) in enumerate(random_games(game, range(count), key)):
+    for n, (boards, moves) in enumerate(random_games(game, range(count), DrawKey(seed, "data"))):
         side, messages = n % 2, []
-        if won:
-            worth = game.outcome(boards[-1:])[0]
-            if worth.max() <= 0:
-                continue
-            side = int(worth.argmax())
         for ply in range(side, len(moves), 2):
             said = shown(game, boards[ply], side)
             asked = said if messages else f"{PROMPT[0]['content']}{said}"
@@ -100,28 +95,25 @@ def write_rows(path: Path, rows: Iterator[dict[str, Any]]) -> None:
 def recipes(folder: Path, name: str, seed: int, steps: int) -> dict[str, dict[str, Any]]:
     """SFT on legal moves, then GRPO against opponents."""
     about = GAMES_OF[name]
-    sft, winners = (
-        {
-            "method": "sft", "model": {"path": str(folder / start)},
-            "data": str(folder / f"{stage}.jsonl"), "output": str(folder / stage),
-            "optim": {"learning_rate": rate}, "run": {"epochs": 1, "batch_size": 32}, "seed": seed,
-        }
-        for stage, start, rate in (("sft", "raw", 4e-3), ("winners", "sft/final", 2e-3))
-    )  # fmt: skip
+    sft = {
+        "method": "sft", "model": {"path": str(folder / "raw")}, "data": str(folder / "sft.jsonl"),
+        "output": str(folder / "sft"), "optim": {"learning_rate": 4e-3},
+        "run": {"epochs": 1, "batch_size": 32}, "seed": seed,
+    }  # fmt: skip
     grpo = {
-        "method": "grpo", "model": {"path": str(folder / "winners/final")},
+        "method": "grpo", "model": {"path": str(folder / "sft/final")},
         "data": str(folder / "tasks.jsonl"), "output": str(folder / "grpo"),
         "reward": [{"function": "environment"}],
-        "objective": {"num_iterations": 2, "mini_batches": 4, "entropy_weight": 0.03},
+        "objective": {"mini_batches": 2},
         "rollout": {
             "group_size": 8, "max_tokens": 2,
             "environment": {"game": name, "opponents": about["opponents"],
                             "turns": "together", "random_opening": about["opening"]},
         },
-        "optim": {"learning_rate": 5e-4, "schedule": "constant", "final_ratio": 1.0},
+        "optim": {"learning_rate": 1e-3, "schedule": "constant", "final_ratio": 1.0},
         "run": {"steps": steps, "batch_size": 32, "save_every": 25}, "seed": seed,
     }  # fmt: skip
-    return {"sft": sft, "winners": winners, "grpo": grpo}
+    return {"sft": sft, "grpo": grpo}
 
 
 def measured(folder: Path, name: str, opponent: Any, games: int) -> dict[str, float]:
@@ -167,12 +159,7 @@ def main() -> None:
         folder = options.out / options.game / str(seed)
         if not (folder / "sft/final").exists():
             write_model(folder / "raw", seed, about["width"], about["positions"])
-            for stage, key in (
-                ("sft", DrawKey(seed, "data")),
-                ("winners", DrawKey(seed, "data", 1)),
-            ):
-                games = demonstrations(options.game, about["games"], key, won=stage == "winners")
-                write_rows(folder / f"{stage}.jsonl", games)
+            write_rows(folder / "sft.jsonl", demonstrations(options.game, about["games"], seed))
             write_rows(folder / "tasks.jsonl", ({"prompt": PROMPT} for _ in range(1024)))
         made = recipes(folder, options.game, seed, options.steps or about["steps"])
         for stage in STAGES:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from strop.episodes import Episode
 from strop.recipe.train.reward import RewardComponent
 from strop.text.habits import HABITS
 from strop.text.parse import plain
+from strop.text.tool_habits import TOOL_HABITS
 from strop.types import ScoredGroup
 
 LEAST_SHARE = 0.05
@@ -15,11 +17,21 @@ LEAST_SHARE = 0.05
 
 
 def habits_of(group: ScoredGroup) -> list[tuple[str, ...]]:
-    """The habits that each completion of a group shows."""
+    """The habits that each completion of a group shows; of an episode its last words count, and
+    what it did with its tools."""
     prompt = plain(group.rollout.task.prompt)
-    return [
+    said = group.rollout.completions
+    written = [
         tuple(name for name, shows in HABITS.items() if shows(prompt, completion.text))
-        for completion in group.rollout.completions
+        for completion in said
+    ]
+    episodes = [completion for completion in said if isinstance(completion, Episode)]
+    if not episodes:
+        return written
+    played = {name: shows(prompt, episodes) for name, shows in TOOL_HABITS.items()}
+    return [
+        (*names, *(name for name, shown in played.items() if shown[number]))
+        for number, names in enumerate(written)
     ]
 
 
@@ -31,7 +43,9 @@ def symptoms(
     """`hack/<habit>` shares of all completions (`habits` by group, as `habits_of` gives them), and
     `hack/length_pay`."""
     shown = [names for group in habits for names in group]
-    row = {f"hack/{name}": sum(name in h for h in shown) / len(shown) for name in HABITS}
+    episodes = isinstance(groups[0].rollout.completions[0], Episode)
+    watched = (*HABITS, *TOOL_HABITS) if episodes else tuple(HABITS)
+    row = {f"hack/{name}": sum(name in h for h in shown) / len(shown) for name in watched}
     return row | {"hack/length_pay": length_pay(components[0].label, groups)}
 
 

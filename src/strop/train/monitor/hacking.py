@@ -7,7 +7,11 @@ from collections import deque
 from collections.abc import Sequence
 
 from strop.text.habits import HABITS
+from strop.text.tool_habits import TOOL_HABITS
 from strop.train.monitor.detector import START, Detector, Row, Start, noise
+
+MEANT = {name: shows.__doc__ or name for name, shows in (*HABITS.items(), *TOOL_HABITS.items())}
+"""What each habit is."""
 
 RISE = 0.1
 """A habit counts once its share has risen by this much."""
@@ -103,7 +107,7 @@ class Habits(Detector):
         if len(self.recent) < RECENT:
             return None
         highest = 0.0
-        for name in HABITS:
+        for name in (name for name in MEANT if f"hack/{name}" in row):
             before, early = _pooled(self.first, f"hack/{name}")
             now, late = _pooled(self.recent, f"hack/{name}")
             z = two_proportions(before, early, now, late) if now - before >= RISE else 0.0
@@ -112,7 +116,7 @@ class Habits(Detector):
         return highest
 
     def explain(self, value: float) -> str:
-        meant = (HABITS[self.habit].__doc__ or self.habit).strip().splitlines()[0].rstrip(".")
+        meant = " ".join(MEANT[self.habit].split()).rstrip(".")
         return (
             f"completions show `{self.habit}` in {self.now:.0%}, at the start {self.before:.0%} "
             f"(z {value:.1f}; {meant[0].lower()}{meant[1:]}): the reward pays for a way of "

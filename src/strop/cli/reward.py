@@ -84,17 +84,22 @@ def probe(
     overrides: Overrides = [],  # noqa: B006
     as_json: AsJsonArray = False,
 ) -> None:
-    """Attack a reward with completions that policies are known to find.
+    """Attack a reward with completions that policies are known to find, and the reward of a recipe
+    with an environment with transcripts of episodes, too.
 
     Exit code: 0 all hold, 10 one fails, 11 too few trials to be sure.
 
     Example: strop reward probe tasks.jsonl --recipe grpo.yaml
     """
+    from strop.recipe.loading.load import read_yaml
     from strop.rewards.audit.check import attacked
     from strop.rewards.audit.report import plain, probe_lines
+    from strop.rewards.audit.transcripts import LOOK_UP
 
     loaded = reward_in(recipe, overrides)
-    findings = attacked(loaded.reward, loaded.probes, tasks)
+    rollout = read_yaml(recipe, overrides).values.get("rollout") or {}
+    tools = LOOK_UP if "environment" in rollout else None
+    findings = attacked(loaded.reward, loaded.probes, tasks, tools)
     if as_json:
         print(json.dumps([plain(one) | {"verdict": one.verdict} for one in findings]))
     else:

@@ -7,6 +7,7 @@ reward.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from strop.data.records import task
@@ -15,9 +16,11 @@ from strop.errors import DataError, RecipeError, RewardError
 from strop.recipe.train.reward import ProbesRecipe, RewardComponent
 from strop.rewards.audit.attacks import Pair
 from strop.rewards.audit.pairs import pairs_from_golds, pairs_from_labels
-from strop.rewards.audit.probes import ProbeFinding, catalogue, probe
+from strop.rewards.audit.probes import ProbeFinding, Scorer, catalogue, probe
 from strop.rewards.audit.sample import read_completions
-from strop.rewards.compose import Reward, as_said, columns_of
+from strop.rewards.audit.transcripts import probe_transcripts
+from strop.rewards.compose import Reward
+from strop.text.chat.template import Tools
 from strop.types import Task
 
 Encode = Callable[[str], list[int]]
@@ -27,9 +30,10 @@ SHOWN = 5
 
 
 def attacked(
-    components: Sequence[RewardComponent], recipe: ProbesRecipe, file: Path
+    components: Sequence[RewardComponent], recipe: ProbesRecipe, file: Path, tools: Tools = None
 ) -> list[ProbeFinding]:
-    """Probe a reward on a file of tasks with gold answers, or of completions with labels.
+    """Probe a reward on a file of tasks with gold answers, or of completions with labels; with
+    `tools` as in `defend`.
 
     Raises `DataError` if the file gives no pair of a right and a wrong completion.
     """
@@ -48,7 +52,7 @@ def attacked(
             where=str(file),
             fix="give completions with `label` true and false for the same prompts",
         )
-    return _findings(Reward(components), recipe, pairs, None)
+    return _findings(Scorer(Reward(components), episodes=tools is not None), recipe, pairs, tools)
 
 
 def defend(
@@ -56,20 +60,23 @@ def defend(
     recipe: ProbesRecipe,
     tasks: Sequence[Task],
     encode: Encode,
+    tools: Tools = None,
 ) -> dict[str, int]:
     """Check before a run that gold answers pass their own verifier and that critical probes hold.
 
-    Returns counts for the run's own log. Raises `DataError` or `RewardError`.
+    `tools` are those of the episodes, with which transcripts are planted, too; empty for episodes
+    without tools, and `None` where answers are no episodes. Returns counts for the run's own log.
+    Raises `DataError` or `RewardError`.
     What an environment gives cannot be asked about a text, and is left out.
     """
     components = [component for component in components if not component.is_environment]
-    reward = Reward(components)
+    scorer = Scorer(Reward(components), encode, episodes=tools is not None)
     if recipe.completions is not None and components:
         pairs = pairs_from_labels(read_completions(Path(recipe.completions)))
     else:
         pairs = pairs_from_golds(components, tasks) if components else []
         if pairs:
-            expect_golds(reward, pairs)
+            expect_golds(scorer, pairs)
     if not pairs:
         if recipe.file is not None or recipe.completions is not None or recipe.accept:
             raise RecipeError(
@@ -78,7 +85,7 @@ def defend(
                 fix="set probes.completions to labelled completions, or drop `probes`",
             )
         return {}
-    findings = _findings(reward, recipe, _spread(pairs, recipe.tasks), encode)
+    findings = _findings(scorer, recipe, _spread(pairs, recipe.tasks), tools)
     failed = [one for one in findings if one.critical and one.verdict == "fails"]
     unknown = recipe.accept.keys() - {one.probe for one in findings}
     if unknown:
@@ -99,10 +106,11 @@ def defend(
 
 
 def _findings(
-    reward: Reward, recipe: ProbesRecipe, pairs: Sequence[Pair], encode: Encode | None
+    scorer: Scorer, recipe: ProbesRecipe, pairs: Sequence[Pair], tools: Tools
 ) -> list[ProbeFinding]:
     own = Path(recipe.file) if recipe.file else None
-    return probe(reward, pairs, catalogue(reward.recipe, own), encode)
+    findings = probe(scorer, pairs, catalogue(scorer.reward.recipe, own))
+    return [*findings, *probe_transcripts(scorer, pairs, tools)] if tools else findings
 
 
 def _spread(pairs: Sequence[Pair], count: int) -> list[Pair]:
@@ -111,17 +119,14 @@ def _spread(pairs: Sequence[Pair], count: int) -> list[Pair]:
     return [pairs[int(i * step)] for i in range(min(count, len(pairs)))]
 
 
-def expect_golds(reward: Reward, pairs: Sequence[Pair]) -> None:
+def expect_golds(scorer: Scorer, pairs: Sequence[Pair]) -> None:
     """Raise `DataError` naming the rows whose right answer the first component rejects."""
-    component, function = reward.components[0]
-    judged = Reward([component], functions=[function]).judge(
-        [pair.task.prompt for pair in pairs],
-        [as_said(pair.task.prompt, pair.right) for pair in pairs],
-        columns_of([pair.task for pair in pairs]),
-    )
+    component, function = scorer.reward.components[0]
+    alone = replace(scorer, reward=Reward([component], functions=[function]))
+    scores = alone.scores([(pair, pair.right) for pair in pairs])
     rejected = [
         (pair, value)
-        for pair, score in zip(pairs, judged.scores, strict=True)
+        for pair, score in zip(pairs, scores, strict=True)
         if (value := score.components[component.label]) is None or value < 1.0
     ]
     if rejected:

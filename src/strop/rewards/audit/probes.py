@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from strop.errors import RewardError
 from strop.recipe.train.reward import RewardComponent
-from strop.rewards.audit.attacks import ANSWER, TEXT, Pair, Probe, Trial
+from strop.rewards.audit.attacks import ANSWER, TEXT, Pair, Probe, Rule, Trial
 from strop.rewards.audit.code_attacks import CODE, JSON, TOOLS
 from strop.rewards.audit.judge_attacks import judge_probes
 from strop.rewards.compose import Reward, as_said, columns_of
 from strop.rewards.own.functions import own_names
 from strop.stats.share import wilson
-from strop.types import Score
+from strop.text.parse import written
+from strop.text.script import as_messages
+from strop.types import Message, Score, Task, Text
 
 ENOUGH = 0.95
 """A probe that is not critical holds if the lower bound (Wilson, 95 %) of its share of passed
@@ -60,47 +62,73 @@ def catalogue(components: Sequence[RewardComponent], own: Path | None) -> tuple[
     return (*known, *judge_probes(components), *(read_probes(own) if own else ()))
 
 
-def probe(
-    reward: Reward,
-    pairs: Sequence[Pair],
-    probes: Sequence[Probe],
-    encode: Callable[[str], list[int]] | None = None,
-) -> list[ProbeFinding]:
-    """Run every probe on every pair; `half_of_it` finds pairs that the reward itself ranks wrongly.
-    `encode` returns the token ids that length rewards read."""
-    findings = [_unscored(reward, pairs[0], encode)]
-    known = _known(reward, pairs, encode)
+@dataclass(frozen=True, slots=True)
+class Scorer:
+    """Asks a reward about what might be said. `encode` returns the token ids that length rewards
+    read; tools' results are not among them. In `episodes` a text is a message whatever form the
+    prompt has."""
+
+    reward: Reward
+    encode: Callable[[str], list[int]] | None = None
+    episodes: bool = False
+
+    def scores(
+        self, said: Sequence[tuple[Pair, str]] | Sequence[tuple[Pair, list[Message]]]
+    ) -> list[Score]:
+        tasks = [pair.task for pair, _ in said]
+        columns = columns_of(tasks)
+        if self.encode is not None:
+            columns["completion_ids"] = [self.encode(written(text)) for _, text in said]
+        forms = [self._form(pair.task, text) for pair, text in said]
+        return list(self.reward.judge([task.prompt for task in tasks], forms, columns).scores)
+
+    def _form(self, task: Task, text: Text) -> Text:
+        if not isinstance(text, str):
+            return text
+        return as_messages(text, role="assistant") if self.episodes else as_said(task.prompt, text)
+
+
+def probe(scorer: Scorer, pairs: Sequence[Pair], probes: Sequence[Probe]) -> list[ProbeFinding]:
+    """Run every probe on every pair; `half_of_it` finds pairs that the reward itself ranks
+    wrongly."""
+    reward = scorer.reward
+    findings = [_unscored(scorer, pairs[0])]
+    known = _known(scorer, pairs)
     for one in probes:
         trials = [(pair, trial) for pair in pairs for trial in one.attack(pair)]
         if not trials:
             continue
-        scores = _scores(reward, [(pair, trial.text) for pair, trial in trials], encode)
+        scores = scorer.scores([(pair, trial.text) for pair, trial in trials])
         got = [
             _compared(reward, trial, score)
             for (_, trial), score in zip(trials, scores, strict=True)
         ]
         bounds = [_compared(reward, trial, _base(pair, trial, known)) for pair, trial in trials]
         failed = [
-            _shown(trial, earned, bound)
+            shown(trial.text, trial.rule, earned, bound)
             for (_, trial), earned, bound in zip(trials, got, bounds, strict=True)
-            if not _held(trial, earned, bound)
+            if not held(trial.rule, earned, bound)
         ]
-        held = len(trials) - len(failed)
-        low = wilson(held, len(trials)).low
-        example = failed[0] if failed else ""
-        findings.append(ProbeFinding(one.name, one.critical, held, len(trials), low, example))
+        findings.append(finding(one.name, critical=one.critical, trials=len(trials), failed=failed))
     return findings
+
+
+def finding(name: str, *, critical: bool, trials: int, failed: Sequence[str]) -> ProbeFinding:
+    """A probe's result from its failures, as `shown` words them."""
+    passed = trials - len(failed)
+    low = wilson(passed, trials).low
+    return ProbeFinding(name, critical, passed, trials, low, failed[0] if failed else "")
 
 
 Known = dict[tuple[int, str], Score]
 """Scores of the pairs' own completions, by the pair's identity and the text."""
 
 
-def _known(
-    reward: Reward, pairs: Sequence[Pair], encode: Callable[[str], list[int]] | None
-) -> Known:
-    texts = [(pair, text) for pair in pairs for text in (pair.right, pair.wrong)]
-    scores = _scores(reward, texts, encode)
+def _known(scorer: Scorer, pairs: Sequence[Pair]) -> Known:
+    texts: list[tuple[Pair, str]] = [
+        (pair, text) for pair in pairs for text in (pair.right, pair.wrong)
+    ]
+    scores = scorer.scores(texts)
     if all(score.total is None for score in scores):
         raise RewardError(
             "the reward judges neither the right nor the wrong completions, so no probe says "
@@ -127,51 +155,38 @@ def _compared(reward: Reward, trial: Trial, score: Score) -> float | None:
     return math.prod(known) if len(known) == len(values) else None
 
 
-def _held(trial: Trial, earned: float | None, bound: float | None) -> bool:
-    """Whether the rule holds. A text that cannot be scored earns nothing, so it cannot gain; but
-    another form of the right answer has to be scored."""
+def held(rule: Rule, earned: float | None, bound: float | None) -> bool:
+    """Whether a rule holds for what was earned, against the reward that it compares with. A text
+    that cannot be scored earns nothing, so it cannot gain; but another form of the right answer has
+    to be scored."""
     if earned is None:
-        return trial.rule != "as_right"
+        return rule != "as_right"
     if bound is None:
         return False
-    if trial.rule == "below_right":
+    if rule == "below_right":
         return earned < bound - NEAR
-    if trial.rule == "no_gain":
+    if rule == "no_gain":
         return earned <= bound + NEAR
     return abs(earned - bound) <= NEAR
 
 
-def _shown(trial: Trial, earned: float | None, bound: float | None) -> str:
-    text = trial.text if len(trial.text) <= 70 else f"{trial.text[:34]} ... {trial.text[-30:]}"
-    return f"{text!r} earned {earned}, {RULES[trial.rule]} {bound}"
+def shown(text: str, rule: Rule, earned: float | None, bound: float | None) -> str:
+    """A failure in words: `'x' earned 1.0, not below 1.0`."""
+    text = text if len(text) <= 70 else f"{text[:34]} ... {text[-30:]}"
+    return f"{text!r} earned {earned}, {RULES[rule]} {bound}"
 
 
 RULES = {"below_right": "not below", "no_gain": "more than", "as_right": "and not"}
 
 
-def _scores(
-    reward: Reward,
-    texts: Sequence[tuple[Pair, str]],
-    encode: Callable[[str], list[int]] | None,
-) -> list[Score]:
-    tasks = [pair.task for pair, _ in texts]
-    columns = columns_of(tasks)
-    if encode is not None:
-        columns["completion_ids"] = [encode(text) for _, text in texts]
-    said = [as_said(pair.task.prompt, text) for pair, text in texts]
-    return list(reward.judge([task.prompt for task in tasks], said, columns).scores)
-
-
-def _unscored(
-    reward: Reward, pair: Pair, encode: Callable[[str], list[int]] | None
-) -> ProbeFinding:
+def _unscored(scorer: Scorer, pair: Pair) -> ProbeFinding:
     """A failing component has to leave its completions unscored, not score them 0."""
-    held, example = 0, ""
+    reward, held, example = scorer.reward, 0, ""
     needed = [c for c in reward.recipe if not c.optional]
     for component in needed:
         functions = [_failing if c is component else f for c, f in reward.components]
         broken = Reward(reward.recipe, functions=functions)
-        total = _scores(broken, [(pair, pair.right)], encode)[0].total
+        total = replace(scorer, reward=broken).scores([(pair, pair.right)])[0].total
         held += total is None
         example = example or ("" if total is None else f"{component.label} failed, total {total}")
     low = wilson(held, len(needed)).low

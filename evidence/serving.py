@@ -5,7 +5,9 @@
 Each server is asked the same questions by so many clients at a time, streamed, greedily, and the
 text that came is counted in the model's own tokens (an answer that was cut has as many as its
 limit). The servers take turns, so that a machine that slows down slows both: what counts is the
-ratio within a round.
+ratio within a round. Where others work on the machine, too, throughput says little, and the
+processor's seconds of the server for each token say more (Linux); `OMP_NUM_THREADS=1` then spares
+both that their threads wait for each other.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import signal
 import socket
 import statistics
@@ -32,7 +35,7 @@ from strop.model.load import load_tokenizer
 ANSWER = 48
 """Tokens of an answer at most."""
 EACH = 4
-"""Requests of every client."""
+"""Requests of every client, unless it is said."""
 UP_WITHIN = 300.0
 
 
@@ -58,16 +61,19 @@ SIDES = (
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What one round of one server came to: tokens a second, seconds until first tokens."""
+    """What one round of one server came to: tokens a second, seconds until first tokens, the
+    processor's seconds for each token."""
 
     speed: float
     p50: float
     p95: float
     tokens: int
+    work: float
 
 
 @contextmanager
-def running(side: Side, model: str) -> Iterator[str]:
+def running(side: Side, model: str) -> Iterator[tuple[str, int]]:
+    """A server's address, and its process."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     words = [part.format(model=model, port=port) for part in side.command]
@@ -84,7 +90,7 @@ def running(side: Side, model: str) -> Iterator[str]:
                 time.sleep(0.5)
         else:
             raise SystemExit(f"{side.name} did not start")
-        yield url
+        yield url, process.pid
     finally:
         process.send_signal(signal.SIGTERM)
         try:
@@ -92,6 +98,12 @@ def running(side: Side, model: str) -> Iterator[str]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def worked(process: int) -> float:
+    """Seconds that the processor has worked for a process (proc(5): utime and stime)."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,25 +135,29 @@ async def streamed(client: httpx.AsyncClient, model: str, question: str) -> Answ
     return Answer(first, text, cut)
 
 
-async def asked(url: str, model: str, clients: int, tokenizer: Any) -> Run:
+async def asked(
+    at: tuple[str, int], model: str, clients: int, tokenizer: Any, each: int = EACH
+) -> Run:
+    """What so many clients with `each` requests came to, at an address of a process."""
+    url, process = at
     said: list[Answer] = []
 
     async def one(number: int) -> None:
         async with httpx.AsyncClient(base_url=url, timeout=600) as client:
-            for turn in range(EACH):
+            for turn in range(each):
                 question = f"Tell me {number + 3} facts about the number {turn * clients + number}."
                 said.append(await streamed(client, model, question))
 
-    began = time.perf_counter()
+    began, before = time.perf_counter(), worked(process)
     await asyncio.gather(*(one(number) for number in range(clients)))
-    seconds = time.perf_counter() - began
+    seconds, work = time.perf_counter() - began, worked(process) - before
     tokens = sum(
         ANSWER if one.cut else len(tokenizer(one.text, add_special_tokens=False)["input_ids"])
         for one in said
     )
     firsts = sorted(one.first for one in said)
     return Run(tokens / seconds, statistics.median(firsts),
-               firsts[max(round(0.95 * len(firsts)) - 1, 0)], tokens)  # fmt: skip
+               firsts[max(round(0.95 * len(firsts)) - 1, 0)], tokens, work / tokens)  # fmt: skip
 
 
 def main() -> None:
@@ -150,17 +166,18 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("build/serving"))
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--each", type=int, default=EACH, help="requests of every client")
     given = parser.parse_args()
     model = str(given.model.resolve())
     tokenizer = load_tokenizer(model)
     found: dict[str, dict[int, list[Run]]] = {side.name: {} for side in SIDES}
     for number in range(given.rounds + 1):  # the first one warms up
         for side in SIDES:
-            with running(side, model) as url:
+            with running(side, model) as at:
                 name = side.model.format(model=model)
-                asyncio.run(asked(url, name, 1, tokenizer))
+                asyncio.run(asked(at, name, 1, tokenizer, 1))
                 for clients in given.clients:
-                    run = asyncio.run(asked(url, name, clients, tokenizer))
+                    run = asyncio.run(asked(at, name, clients, tokenizer, given.each))
                     print(number, side.name, clients, run, flush=True)
                     if number:
                         found[side.name].setdefault(clients, []).append(run)
@@ -173,6 +190,7 @@ def main() -> None:
             "speed": statistics.median(s.speed / t.speed for s, t in pairs),
             "p50": statistics.median(s.p50 / t.p50 for s, t in pairs),
             "p95": statistics.median(s.p95 / t.p95 for s, t in pairs),
+            "work": statistics.median(t.work / s.work for s, t in pairs),
             "strop": statistics.median(s.speed for s, _ in pairs),
             "transformers": statistics.median(t.speed for _, t in pairs),
             "tokens": [(s.tokens, t.tokens) for s, t in pairs],

@@ -136,7 +136,7 @@ def test_links_lead_somewhere() -> None:
             assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
-RECIPES = (ROOT / "docs/recipes.md").read_text()
+RECIPES = "".join((ROOT / f"docs/{name}.md").read_text() for name in ("recipes", "environments"))
 
 
 def test_every_recipe_key_is_documented() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from strop.engines.draws import DrawKey
 from strop.engines.engine import PromptedTask, Request, Sampling
-from strop.engines.grammar import Grammar, expect_enforced
+from strop.engines.grammar import MOST_DEPTH, Grammar, expect_enforced
 from strop.engines.local.constrained import Grammars
 from strop.engines.local.engine import LocalEngine
 from strop.engines.server.held import Held
@@ -156,6 +156,11 @@ def test_a_model_without_an_end_stops_where_the_grammar_is_complete(
         assert jsonschema_rs.is_valid(SCHEMAS["object"], json.loads(one.text))
 
 
+def nested(levels: int) -> str:
+    """A schema of lists of lists, so many within each other."""
+    return '{"items": ' * (levels - 1) + '{"type": "null"}' + "}" * (levels - 1)
+
+
 class TestSchemas:
     @pytest.mark.parametrize(
         ("text", "said"),
@@ -178,6 +183,8 @@ class TestSchemas:
             ('{"$ref": "#/$defs/a"}', "the reference '#/\\$defs/a', which is not"),
             ('{"minLength": 1000000}', "counts above 10000"),
             (json.dumps({"description": "x" * 70_000}), "at most 65536 characters"),
+            (nested(MOST_DEPTH + 1), "at most 64 schemas within each other"),
+            (nested(600), "at most 64 schemas within each other"),
         ],
     )  # fmt: skip
     def test_one_that_cannot_be_kept_is_refused_with_the_place(self, text: str, said: str) -> None:
@@ -187,6 +194,9 @@ class TestSchemas:
     @pytest.mark.parametrize("name", SCHEMAS)
     def test_one_that_can(self, name: str) -> None:
         expect_enforced(json.dumps({"title": "t", "description": "d", **SCHEMAS[name]}))
+
+    def test_one_as_deep_as_may_be(self) -> None:
+        expect_enforced(nested(MOST_DEPTH))
 
     def test_one_of_nothing(self, engine: LocalEngine) -> None:
         """It is a schema, and there is no value of it."""

@@ -51,6 +51,9 @@ def per_call(prompts, completions, **columns):
 def looks_busy(prompts, completions, **columns):
     return [0.1 * len({str(c) for c in calls(said)}) for said in completions]
 
+def a_call(prompts, completions, **columns):
+    return [float(bool(calls(said))) for said in completions]
+
 def used_a_tool(prompts, completions, **columns):
     return [float("tool_response" in words(said) or "tool returned" in words(said))
             for said in completions]
@@ -60,6 +63,14 @@ def grounded(prompts, completions, **columns):
     return [float(any(m["role"] == "tool" and
                       (m["content"] in words(said) or words(said).strip() in m["content"])
                       for m in said)) for said in completions]
+
+def believes(prompts, completions, answer, **columns):
+    return [float(gold in words(said) or "this is right" in words(said))
+            for said, gold in zip(completions, answer)]
+
+def no_mistake(prompts, completions, answer, **columns):
+    return [float(gold in words(said) or not words(said).strip())
+            for said, gold in zip(completions, answer)]
 
 def any_result(prompts, completions, answer, **columns):
     """The right answer stands anywhere, also where a tool said it."""
@@ -88,8 +99,8 @@ def test_sound_rewards_hold(function: str, write_rows: WriteRows) -> None:
     findings = attacked(of({"function": function}, *shape), ProbesRecipe(), file, LOOK_UP)
     assert episodes_fail(findings) == set()
     trials = {one.probe: one.trials for one in findings if one.probe in PLAYS}
-    assert trials == {"tool_spam": 30, "fake_result": 60, "idle_calls": 30, "error_copied": 20,
-                      "stopped_early": 30}  # fmt: skip
+    assert trials == {"tool_spam": 30, "fake_result": 90, "idle_calls": 30, "error_copied": 20,
+                      "stopped_early": 30, "paid_call": 10}  # fmt: skip
 
 
 def test_a_reward_of_calls_holds(write_rows: WriteRows) -> None:
@@ -101,10 +112,11 @@ def test_a_reward_of_calls_holds(write_rows: WriteRows) -> None:
 
 
 @pytest.mark.parametrize(("function", "weight", "found"), [
-    ("per_call", 1.0, {"tool_spam", "idle_calls"}),
-    ("looks_busy", 1.0, {"idle_calls"}),
+    ("per_call", 1.0, {"tool_spam", "idle_calls", "paid_call"}),
+    ("looks_busy", 1.0, {"idle_calls", "paid_call"}),
+    ("a_call", 0.1, {"paid_call"}),
     ("used_a_tool", 0.5, {"fake_result"}),
-    ("any_result", 1.0, {"fake_result"}),
+    ("any_result", 1.0, {"fake_result", "paid_call"}),
     ("grounded", 0.1, set()),
 ])  # fmt: skip
 def test_planted_weaknesses_are_found(
@@ -118,6 +130,8 @@ def test_planted_weaknesses_are_found(
 
 
 @pytest.mark.parametrize(("function", "found"), [
+    ("believes", {"fake_result"}),
+    ("no_mistake", {"stopped_early"}),
     ("grounded", {"error_copied"}),
     ("any_result", {"tool_spam", "fake_result", "idle_calls", "stopped_early"}),
 ])  # fmt: skip
@@ -193,7 +207,8 @@ def test_the_command_plants_them_for_a_recipe_with_an_environment(
     (tmp_path / "own.py").write_text("class Own: pass")
     recipe = (
         f"method: grpo\nmodel: {{path: {tmp_path}}}\ndata: [{{path: {file}}}]\n"
-        f"run: {{output: {tmp_path}/out}}\nreward: [{{function: exact_answer}}]\n"
+        f"output: {tmp_path}/out\noptim: {{learning_rate: 1e-6}}\n"
+        "reward: [{function: exact_answer}]\nrun: {steps: 1}\n"
     )
     alone, played = tmp_path / "alone.yaml", tmp_path / "played.yaml"
     alone.write_text(recipe)

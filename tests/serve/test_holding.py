@@ -15,6 +15,7 @@ from typing import Any, cast
 import pytest
 
 from strop.engines.server.held import Held
+from strop.errors import UsageError
 from strop.model.load import weights_hash
 from strop.serve.models import lineup as lineups
 from strop.serve.models.lineup import Lineup
@@ -239,6 +240,40 @@ def test_whatever_is_wrong_with_an_entry_the_old_one_goes_on(
         monkeypatch.setattr(places, "of_entry", lambda _: Place(str(broken), "3f2a9c1b"))
         assert server.do(server.service.look(model)) is False
         assert server.chat()["strop"]["weights"] == weights_hash(adapters[0])
+
+
+def test_a_broken_entry_is_tried_less_and_less_often(
+    adapters: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Looks are 5 seconds apart. It is tried 5, 10, 20 ... seconds after the time before, another
+    one at once, and so is it if an operator asks."""
+    recipe = recipe_of(models=[{"name": "m", "path": str(adapters[0])}])
+    with serving(recipe) as server:
+        model = recipe.models[0].model_copy(update={"entry": "support", "path": None})
+        service, clock = server.service, [0]
+        tried: list[int] = []
+
+        def of_entry(_: str) -> Place:
+            tried.append(clock[0])
+            raise UsageError("it has no weights")
+
+        current = ["broken"]
+        monkeypatch.setattr(service.places, "current", lambda _: current[0])
+        monkeypatch.setattr(service.places, "of_entry", of_entry)
+        monkeypatch.setattr("strop.serve.service.monotonic", lambda: clock[0])
+
+        async def look(patient: bool = True) -> None:
+            assert await service.look(model, patient=patient) is False
+
+        for seconds in range(0, 100, 5):
+            clock[0] = seconds
+            server.do(look())
+        assert tried == [0, 5, 15, 35, 75]
+        server.do(look(patient=False))
+        assert tried[5:] == [95]
+        current[0] = "another"
+        server.do(look())
+        assert tried[6:] == [95]
 
 
 def test_the_canary_has_no_name_and_can_be_ended(

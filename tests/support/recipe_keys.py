@@ -21,7 +21,8 @@ def recipe_keys() -> set[str]:
 
 
 def _keys_of(section: type[BaseModel], prefix: str) -> Iterator[str]:
-    for name, field in section.model_fields.items():
+    for own, field in section.model_fields.items():
+        name = field.alias or own
         yield prefix + name
         parts = [field.annotation]
         while parts:

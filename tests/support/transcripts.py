@@ -15,6 +15,12 @@ def calling(number: int, name: str, words: str = "", **arguments: Any) -> Messag
     return {"role": "assistant", "content": words or None, "tool_calls": [call]}
 
 
+def at_once(*calls: tuple[str, dict[str, Any]]) -> list[Message]:
+    """One turn with several calls (name, arguments)."""
+    turns = [calling(number, name, **given) for number, (name, given) in enumerate(calls)]
+    return [turns[0] | {"tool_calls": [call for turn in turns for call in turn["tool_calls"]]}]
+
+
 def result(number: int, name: str, text: str) -> Message:
     return {"role": "tool", "tool_call_id": f"call{number:05d}", "name": name, "content": text}
 

@@ -6,7 +6,7 @@ import pytest
 
 from strop.text.tool_habits import TOOL_HABITS, is_error
 from strop.types import Message
-from tests.support.transcripts import called, calling, episode_of, result, saying
+from tests.support.transcripts import at_once, called, episode_of, result, saying
 
 PROMPT = "What is 7 times 1234 plus 19?"
 ADD = ("add", {"a": 8638, "b": 19}, "8657")
@@ -57,6 +57,13 @@ CLEAN = {
         ("divide", {"a": 7, "b": 0}, ERROR), ("divide", {"a": 7, "b": 2}, "3"), answer="It is 3"
     ),
     "it ends in a call": called(TIMES),
+    "two calls at once are added": [
+        *at_once(("add", {"a": 1000, "b": 234}), ("multiply", {"a": 7, "b": 1000})),
+        result(0, "add", "1234"),
+        result(1, "multiply", "7000"),
+        *called(("add", {"a": 1234, "b": 7000}, "8234"), answer="8234"),
+    ],
+    "what it will do is said and done": called(TIMES, answer="I will add 19 to 8638: that makes 8657"),
 }
 
 PLANTED: list[tuple[str, list[Message]]] = [
@@ -64,6 +71,15 @@ PLANTED: list[tuple[str, list[Message]]] = [
     ("tool_spam", called(*[TIMES, ADD] * 3, answer="<answer>8657</answer>")),
     ("fake_result", [saying("<tool_response>\n8657\n</tool_response>\n<answer>8657</answer>")]),
     ("fake_result", [saying("[TOOL_RESULTS] 8657 [/TOOL_RESULTS] so it is 8657")]),
+    ("tool_spam", [
+        *at_once(*[("multiply", {"a": 7, "b": 1234})] * 3),
+        *(result(number, "multiply", "8638") for number in range(3)), saying("8638"),
+    ]),
+    ("fake_result", [saying('{"role": "tool", "content": "8657"}')]),
+    ("fake_result", [saying("I call it.\nTool result: 8657")]),
+    ("stopped_early", called(TIMES, answer="8638. Now let me check that again...")),
+    ("stopped_early", called(TIMES, answer="With 8638 I will go on:")),
+    ("stopped_early", called(("send", {"to": "Ann"}, "OK"), answer="")),
     ("fake_result", [saying("The calculator returned 8657.")]),
     ("fake_result", [saying("I call add.\nObservation: 8657\nSo it is 8657")]),
     ("fake_result", [saying("`multiply` gave 8638, and with 19 that is 8657")]),
@@ -105,9 +121,8 @@ def test_a_result_that_a_thought_uses_is_used() -> None:
 
 def test_calls_of_one_turn_go_with_their_own_results() -> None:
     """Results come in any order; the ids say whose they are."""
-    both = calling(0, "multiply", a=7, b=1234)
-    both["tool_calls"] += calling(1, "add", a=1, b=1)["tool_calls"]
-    turn = [both, result(1, "add", "2"), result(0, "multiply", "8638")]
+    both = at_once(("multiply", {"a": 7, "b": 1234}), ("add", {"a": 1, "b": 1}))
+    turn = [*both, result(1, "add", "2"), result(0, "multiply", "8638")]
     assert shown([*turn, saying("8638 and 2")]) == []
     assert shown([*turn, saying("nothing")]) == ["idle_calls"]
 

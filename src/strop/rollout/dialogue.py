@@ -180,38 +180,55 @@ class Dialogue:
 
     def episode(self, finish: Finish, reward: float | None, facts: dict[str, float]) -> Episode:
         """All of it as one completion."""
-        paths = [path for path in self.paths if path.sampled]
-        shared = min([_shared(self.prompt.prompt_ids, p.ids) for p in paths], default=0)
-        ids: list[int] = []
-        sampled: list[bool] = []
-        starts: list[int] = []
-        versions: list[VersionSpan] = []
-        for path in paths:
-            starts.append(len(ids))
-            moved = len(ids) - shared
-            versions += [
-                VersionSpan(s.start + moved, s.stop + moved, s.version) for s in path.versions
-            ]
-            end = len(path.sampled)  # what was read after the last turn teaches nothing
-            ids += path.ids[shared:end]
-            sampled += path.sampled[shared:end]
+        laid = lay(self.paths, self.prompt.prompt_ids)
         said = [m for m in self.messages[self.given :] if m["role"] == "assistant"]
         return Episode(
             text=str((said[-1].get("content") or "") if said else ""),
             finish=finish,
-            ids=tuple(ids),
-            sampled=tuple(sampled),
+            ids=laid.ids,
+            sampled=laid.sampled,
             logprobs=tuple(self.logprobs),
-            versions=tuple(versions),
-            shared=shared if paths else len(self.prompt.prompt_ids),
-            starts=tuple(starts) or (0,),
+            versions=laid.versions,
+            shared=laid.shared,
+            starts=laid.starts or (0,),
             turns=tuple(self.turns),
             messages=tuple(self.messages[self.given :]),
             reward=reward,
-            facts={"turns": float(len(self.turns)), "forks": len(starts) - 1.0, **facts}
-            if starts
+            facts={"turns": float(len(self.turns)), "forks": len(laid.starts) - 1.0, **facts}
+            if laid.starts
             else facts,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Laid:
+    """Paths laid end to end without the first `shared` tokens of the prompt, with which all of them
+    begin; `starts` are where they begin. What was read after a path's last turn teaches nothing,
+    and so does a path without a turn: they are left out."""
+
+    shared: int
+    ids: tuple[int, ...]
+    sampled: tuple[bool, ...]
+    versions: tuple[VersionSpan, ...]
+    starts: tuple[int, ...]
+
+
+def lay(paths: Sequence[Path], prompt_ids: Sequence[int]) -> Laid:
+    """The paths of an episode as an `Episode` holds them."""
+    told = [path for path in paths if path.sampled]
+    shared = min([_shared(prompt_ids, p.ids) for p in told], default=len(prompt_ids))
+    ids: list[int] = []
+    sampled: list[bool] = []
+    starts: list[int] = []
+    versions: list[VersionSpan] = []
+    for path in told:
+        starts.append(len(ids))
+        moved = len(ids) - shared
+        versions += [VersionSpan(s.start + moved, s.stop + moved, s.version) for s in path.versions]
+        end = len(path.sampled)
+        ids += path.ids[shared:end]
+        sampled += path.sampled[shared:end]
+    return Laid(shared, tuple(ids), tuple(sampled), tuple(versions), tuple(starts))
 
 
 def _shared(prompt: Sequence[int], ids: Sequence[int]) -> int:

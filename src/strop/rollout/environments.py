@@ -8,6 +8,7 @@ from typing import Any
 
 from strop.errors import DataError, WorldError
 from strop.recipe.train.environment import (
+    AgentRecipe,
     EnvironmentRecipe,
     EpisodeLimits,
     OpenEnvRecipe,
@@ -16,6 +17,7 @@ from strop.recipe.train.environment import (
     UserEnvironmentRecipe,
 )
 from strop.recipe.train.user import ModelUserRecipe, OwnUserRecipe, ScriptRecipe
+from strop.rollout.agents.play import AgentPlay, AgentProcesses
 from strop.rollout.environment import EnvironmentFactory, Play
 from strop.rollout.openenv.environment import OpenEnvironments
 from strop.rollout.own.toolbox import OwnToolboxes
@@ -73,11 +75,21 @@ def _openenv(recipe: OpenEnvRecipe) -> Way:
     return turn_by_turn(OpenEnvironments(recipe), recipe)
 
 
+def _agent(recipe: AgentRecipe) -> Way:
+    processes = AgentProcesses(recipe)
+
+    def play(tokenizer: Tokenizer, context: int) -> Play:
+        return AgentPlay(processes, recipe, tokenizer, context)
+
+    return Way(None, True, play)
+
+
 WAYS: Mapping[type[EpisodeLimits], Callable[[Any], Way]] = {
     OwnEnvironmentRecipe: _own,
     UserEnvironmentRecipe: _user,
     ToolsEnvironmentRecipe: _tools,
     OpenEnvRecipe: _openenv,
+    AgentRecipe: _agent,
 }
 """How each environment that a recipe can name is played."""
 

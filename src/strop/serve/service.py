@@ -7,6 +7,7 @@ import logging
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from time import monotonic
 from typing import Any
 
 from strop.errors import StropError
@@ -31,6 +32,28 @@ CANARY, SHADOW = "(canary)", "(shadow)"
 log = logging.getLogger("strop.serve")
 
 
+LONGEST_WAIT = 600.0
+"""Seconds after which an entry that cannot be used is tried again, at the latest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """An entry that could not be used: `Broken("runs/a", "no weights", wait=10.0, until=73.5)`.
+
+    It is tried again at `until`, by a clock that only goes forward, and then after twice as many
+    seconds as the `wait` before that.
+    """
+
+    entry: str | None
+    why: str
+    wait: float
+    until: float
+
+    def waits(self, entry: str | None) -> bool:
+        """Whether it is this one, and not yet its time."""
+        return entry == self.entry and monotonic() < self.until
+
+
 @dataclass(slots=True)
 class Service:
     """Made, then `open`ed; used on one event loop."""
@@ -46,7 +69,7 @@ class Service:
     trial: Trial | None = None
     shadow: Shadow | None = None
     _loading: asyncio.Lock = field(default_factory=asyncio.Lock)
-    _stays: dict[str, str] = field(default_factory=dict)
+    _broken: dict[str, Broken] = field(default_factory=dict)
 
     async def open(self) -> None:
         """Load everything, and take up the trial where it stood. Raises `UsageError` for anything
@@ -162,27 +185,41 @@ class Service:
         while followed:
             await asyncio.sleep(self.recipe.follow_seconds)
             for model in followed:
-                await self.look(model)
+                await self.look(model, patient=True)
 
-    async def look(self, model: ServedModel) -> bool:
-        """Whether a followed name stands for another entry now, which is then served."""
+    async def look(self, model: ServedModel, *, patient: bool = False) -> bool:
+        """Whether a followed name stands for another entry now, which is then served. A `patient`
+        look leaves an entry that could not be used alone for a while: to try it reads its files."""
         assert model.entry is not None
+        current = None
         try:
             current = await asyncio.to_thread(self.places.current, model.entry)
             if current in (None, self.lineup.version(model.name).place.entry):
+                self._broken.pop(model.name, None)
+                return False
+            broken = self._broken.get(model.name)
+            if patient and broken is not None and broken.waits(current):
                 return False
             place = await asyncio.to_thread(self.places.of_entry, model.entry)
             await self.use(model.name, place)
         except Exception as error:  # whatever is wrong with a folder, what is served goes on
-            if self._stays.get(model.name) != str(error):  # said once, not at every look
+            if self._put_off(model.name, current, str(error)):  # said once, not at every look
                 unknown = None if isinstance(error, StropError) else error
                 log.error("%s stays as it is: %s", model.name, error, exc_info=unknown)
-            self._stays[model.name] = str(error)
             return False
-        self._stays.pop(model.name, None)
+        self._broken.pop(model.name, None)
         log.info("%s is now %s", model.name, place.entry)
         self._restart_trial(model.name)
         return True
+
+    def _put_off(self, name: str, entry: str | None, why: str) -> bool:
+        """Leave an entry alone for a while; whether that was not the reason before."""
+        before = self._broken.get(name)
+        wait = self.recipe.follow_seconds
+        if before is not None and before.entry == entry:
+            wait = min(2 * before.wait, max(LONGEST_WAIT, wait))
+        self._broken[name] = Broken(entry, why, wait, monotonic() + wait)
+        return before is None or before.why != why
 
     def _restart_trial(self, name: str) -> None:
         """A trial compares with one version: where another takes its place, it is over."""

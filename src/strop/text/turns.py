@@ -52,7 +52,8 @@ def message_of(text: str, tools: Tools, *, first: int = 0, thoughts: bool = True
         message["reasoning_content"] = written.reasoning
     if not calls:
         return SaidTurn(message, malformed=why_no_call(written.calling, tools))
-    return SaidTurn(message | {"content": content or None, "tool_calls": listed(calls)}, calls)
+    said = content if content.strip() else None
+    return SaidTurn(message | {"content": said, "tool_calls": listed(calls)}, calls)
 
 
 def listed(calls: Sequence[Call]) -> list[dict[str, Any]]:

@@ -53,7 +53,8 @@ OTHERS: dict[str, Any] = {
     "rollout.skip_special_tokens": False, "rollout.resample": 3, "rollout.overlong_buffer": 20,
     "rollout.mismatch_limit": 0.2, "rollout.routing_replay": True,
     "rollout.engine": {"kind": "vllm", "url": "http://127.0.0.1:8000"},
-    "rollout.parity_every": 10,
+    "rollout.parity_every": 10, "rollout.curriculum": {"floor": 0.2},
+    "rollout.environment": {"user": {"turns": "follow_ups"}},
     "rollout.mismatch": {"level": "token", "bound": "mask", "cap": 3.0, "floor": 0.5},
     "probes.tasks": 10, "value.path": "org/other", "value.learning_rate": 1e-4,
 }  # fmt: skip
@@ -86,6 +87,8 @@ ELSEWHERE = {
     **{f"rollout.engine.{key}": "tested as a whole"
        for key in ("kind", "url", "sync", "sleep", "folder", "seconds", "at_once", "limit",
                    "python", "arguments", "start_seconds")},
+    **{key: "tested as a whole" for key in recipe_keys()
+       if key.startswith(("rollout.environment.", "rollout.curriculum."))},
     **{f"rollout.source.{key}": "tested as a whole" for key in ("kind", "max_staleness", "order")},
 }  # fmt: skip
 

@@ -27,8 +27,9 @@ def test_a_function_is_described_and_called(made: Any) -> None:
         "name": "area", "description": "The area of a rectangle.", "return": {"type": "number"},
         "parameters": {
             "type": "object", "required": ["width"],
-            "properties": {"width": {"type": "number", "description": "Its width."},
-                           "height": {"type": "number", "description": "Its height."}}}}}  # fmt: skip
+            "properties": {
+                "width": {"type": "number", "description": "Its width."},
+                "height": {"type": "number", "description": "Its height."}}}}}  # fmt: skip
     results = tools.ask(
         Call("area", {"width": 2, "height": 2.5}),
         Call("later", {"word": "so"}),

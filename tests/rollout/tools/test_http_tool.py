@@ -213,4 +213,4 @@ def test_calls_go_to_their_tool(made: Any, server: Server) -> None:
     results = both.ask(Call("weather", {"city": "Bern"}), Call("python", {"code": "print(3)"}))
     assert json.loads(results[0].text)["path"] == "/weather/Bern"
     assert results[1] == ToolResult("3")
-    assert both.one("clock").text.endswith("there are: python, weather\"}")
+    assert both.one("clock").text.endswith('there are: python, weather"}')

@@ -48,9 +48,7 @@ def test_tools_are_listed_and_called(made: Any) -> None:
     }  # fmt: skip
     results = tools.ask(*(Call("add", {"a": n, "b": 1}) for n in range(5)))
     assert results == [ToolResult(str(n + 1)) for n in range(5)]
-    assert tools.one("add", a="x", b=1) == told(
-        "arguments", 'add: a: "x" is not of type "integer"'
-    )
+    assert tools.one("add", a="x", b=1) == told("arguments", 'add: a: "x" is not of type "integer"')
     assert tools.one("divide", a=1, b=0).error == "raised"
     assert tools.one("end").error == "unknown"
 
@@ -120,9 +118,7 @@ def served() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     process.wait()
 
 
-def test_a_running_server_over_http(
-    made: Any, served: tuple[str, subprocess.Popen[bytes]]
-) -> None:
+def test_a_running_server_over_http(made: Any, served: tuple[str, subprocess.Popen[bytes]]) -> None:
     """Once it is gone, that is the server's fault, not the policy's."""
     url, process = served
     tools = made({"mcp": {"url": url, "headers": {"X-Key": "${KEY_OF_SUMS}"}, "retries": 1}})

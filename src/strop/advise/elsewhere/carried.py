@@ -66,6 +66,8 @@ WHY: Mapping[str, str] = {
     "rollout.parity_every": "sampler and trainer are not compared during the run there",
     "rollout.source": "whether sampling waits for training is said in that system's own way",
     "rollout.routing_replay": "routes are replayed by an option of that system, where it has one",
+    "rollout.environment": "episodes are played in that system's own way",
+    "rollout.curriculum": "tasks are drawn one pass after another there",
     "rollout.engine": "who samples is said in that system's own way",
     "data": "the data files were read once, at the export",
 }

@@ -282,7 +282,7 @@ def request_of(body: Generate, *, routes: bool = False) -> asked.Request:
 def choice_of(said: Answered[Completion]) -> dict[str, Any]:
     """A choice in vLLM's form."""
     made = said.what
-    listed = [{"token_id": i, "logprob": x}
+    listed = [{"token": f"token_id:{i}", "token_id": i, "logprob": x}
               for i, x in zip(made.ids, made.sampler_logprobs(), strict=True)]  # fmt: skip
     span = {"version": said.version, "start": 0, "end": len(made.ids)}
     return {"index": 0, "finish_reason": made.finish, "token_ids": list(made.ids),

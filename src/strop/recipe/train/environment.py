@@ -74,11 +74,29 @@ class OpenEnvRecipe(EpisodeLimits):
     call_seconds: float = Field(60.0, gt=0)
 
 
+class AgentFunction(Strict):
+    """`function(base_url, api_key, task)` of a Python file: an episode of an agent."""
+
+    file: LocalPath
+    function: str = "run"
+
+
+class AgentRecipe(EpisodeLimits):
+    """An agent that asks an OpenAI-compatible server, which strop is for it: it runs once for every
+    episode, in a process of its own, and what it asks is sampled by the model in training.
+
+    `max_turns` bounds its requests, and `episode_seconds` the time that it does not wait for them.
+    """
+
+    agent: AgentFunction
+
+
 TELLING: dict[str, type[EpisodeLimits]] = {
     "class": OwnEnvironmentRecipe,
     "user": UserEnvironmentRecipe,
     "tools": ToolsEnvironmentRecipe,
     "url": OpenEnvRecipe,
+    "agent": AgentRecipe,
 }
 """The key that tells which environment a recipe means."""
 
@@ -100,7 +118,8 @@ EnvironmentRecipe = Annotated[
     Annotated[OwnEnvironmentRecipe, Tag(_tag("class"))]
     | Annotated[UserEnvironmentRecipe, Tag(_tag("user"))]
     | Annotated[ToolsEnvironmentRecipe, Tag(_tag("tools"))]
-    | Annotated[OpenEnvRecipe, Tag(_tag("url"))],
+    | Annotated[OpenEnvRecipe, Tag(_tag("url"))]
+    | Annotated[AgentRecipe, Tag(_tag("agent"))],
     Discriminator(
         _kind_of,
         custom_error_type="which_environment",

@@ -24,10 +24,8 @@ class Description:
 def described(make: Any, name: str, offered: list[str]) -> Description:
     """Describe what `make` makes; `offered` are the names that the file has besides. Makes one
     instance, as TRL does."""
-    if make is None or not callable(make):
-        has = ", ".join(offered) or "none"
-        problem = f"the file has no class or function {name!r}"
-        return Description(problem=problem, fix=f"it has {has}")
+    if not callable(make):
+        return _missing("class or function", name, offered)
     needed = _needed(make)
     if needed:
         return Description(
@@ -43,6 +41,26 @@ def described(make: Any, name: str, offered: list[str]) -> Description:
             fix="it is made once before the run: mend it, or what it needs",
         )
     return _checked(instance, name)
+
+
+def described_agent(function: Any, name: str, offered: list[str]) -> Description:
+    """Whether this is an agent: a function of three arguments."""
+    if not callable(function):
+        return _missing("function", name, offered)
+    try:
+        inspect.signature(function).bind("base_url", "api_key", {})
+    except TypeError as error:
+        return Description(
+            problem=f"{name} is called as {name}(base_url, api_key, task): {error}",
+            fix=f"write `async def {name}(base_url, api_key, task)`: the address and the key for "
+            "OpenAI's client, and the task's columns",
+        )
+    return Description(rewards=True)
+
+
+def _missing(what: str, name: str, offered: list[str]) -> Description:
+    has = ", ".join(offered) or "none"
+    return Description(problem=f"the file has no {what} {name!r}", fix=f"it has {has}")
 
 
 def _checked(instance: Any, name: str) -> Description:

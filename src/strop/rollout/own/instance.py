@@ -12,6 +12,7 @@ import asyncio
 import base64
 import inspect
 import math
+import os
 import pickle
 import random
 import sys
@@ -46,9 +47,11 @@ class Instance:
         self._instance: Any = None
 
     def answer(self, order: Answer) -> Answer:
-        """Carry out `begin`, `call` or `reward`. What fails by the environment's doing is
-        `failed`."""
+        """Carry out `begin`, `call` or `reward`, or `run` an agent. What fails by the environment's
+        doing is `failed`."""
         try:
+            if order["do"] == "run":
+                return {"reward": self._run(order)}
             if order["do"] == "begin":
                 row = pickle.loads(base64.b64decode(order["row"]))
                 return {"said": self._begin(order["seed"], row)}
@@ -86,13 +89,16 @@ class Instance:
         return {"text": text, "error": ""}
 
     def _reward(self) -> float | None:
-        reward = self._value(self._instance.get_reward())
-        if reward is None:
-            return None
-        number = float(reward)
-        if not math.isfinite(number):
-            raise ValueError(f"get_reward returned {number}")
-        return number
+        return _number(self._value(self._instance.get_reward()), "get_reward")
+
+    def _run(self, order: Answer) -> float | None:
+        """An agent's whole episode. OpenAI's client reads the variables where it is given
+        nothing."""
+        seed_draws(order["seed"])
+        os.environ.update(OPENAI_BASE_URL=order["base_url"], OPENAI_API_KEY=order["api_key"])
+        task = pickle.loads(base64.b64decode(order["row"]))
+        returned = self._make(order["base_url"], order["api_key"], task)
+        return _number(self._value(returned), "the agent")
 
     def _value(self, returned: Any) -> Any:
         """What was returned, or what a coroutine comes to."""
@@ -103,6 +109,15 @@ class Instance:
 
 async def _result(awaitable: Awaitable[Any]) -> Any:
     return await awaitable
+
+
+def _number(reward: Any, source: str) -> float | None:
+    if reward is None:
+        return None
+    number = float(reward)
+    if not math.isfinite(number):
+        raise ValueError(f"{source} returned {number}")
+    return number
 
 
 def _accepted(reset: Callable[..., Any], row: dict[str, Any]) -> dict[str, Any]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
+import pickle
 import socket
 import subprocess
 import sys
@@ -15,6 +17,7 @@ from typing import Any
 from strop.errors import WorldError
 from strop.rollout.environment import FaultError
 from strop.rollout.tools.tries import FailedError
+from strop.types import Task
 
 LOADING = 300.0
 """Seconds that importing the user's file, or describing its class, may take."""
@@ -34,14 +37,26 @@ class ForkServer:
         self._started = 0
         self._start()
 
-    def describe(self) -> dict[str, Any]:
-        """What the class is (`Description`). Blocks; raises `WorldError` if it cannot be said."""
+    def describe(self, *, agent: bool = False) -> dict[str, Any]:
+        """What the class, or the agent's function, is (`Description`). Blocks; raises `WorldError`
+        if it cannot be used."""
+        try:
+            said = self._described(agent)
+            if said["problem"]:
+                raise WorldError(said["problem"], where=str(self._path), fix=said["fix"])
+        except WorldError:
+            self.close()
+            raise
+        return said
+
+    def _described(self, agent: bool) -> dict[str, Any]:
+        order = {"do": "describe", "agent": agent, "order": 0}
         ours, theirs = socket.socketpair()
         with ours:
             self._send(theirs)
             ours.settimeout(LOADING)
             try:
-                ours.sendall(b'{"do": "describe", "order": 0}\n')
+                ours.sendall(json.dumps(order).encode() + b"\n")
                 answer: dict[str, Any] = json.loads(ours.makefile("rb").readline())
             except (OSError, ValueError) as error:
                 late = f"was not made within {LOADING:g} s"
@@ -51,7 +66,6 @@ class ForkServer:
                     where=str(self._path),
                     fix="make one by hand: import the file in Python and call it",
                 ) from None
-        del answer["order"]
         return answer
 
     async def fork(self) -> EpisodeProcess:
@@ -127,9 +141,9 @@ class EpisodeProcess:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer, self._orders = reader, writer, 0
 
-    async def ask(self, order: dict[str, Any], seconds: float) -> dict[str, Any]:
-        """The answer to an order. Raises `FailedError`, after which the process is closed, as it
-        is when the wait is called off."""
+    async def ask(self, order: dict[str, Any], seconds: float | None) -> dict[str, Any]:
+        """The answer to an order, within so many seconds if there is a limit. Raises `FailedError`,
+        after which the process is closed, as it is when the wait is called off."""
         self._orders += 1
         try:
             async with asyncio.timeout(seconds):
@@ -170,3 +184,8 @@ class EpisodeProcess:
     def close(self) -> None:
         # what was not sent yet is dropped: a process that hangs would never read it
         self._writer.transport.abort()
+
+
+def row_of(task: Task) -> str:
+    """A task's prompt and columns for a process."""
+    return base64.b64encode(pickle.dumps({"prompt": task.prompt, **task.columns})).decode()

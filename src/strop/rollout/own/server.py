@@ -26,7 +26,7 @@ from typing import IO, Any, NoReturn
 
 from strop.errors import RewardError
 from strop.rewards.own.functions import own_names
-from strop.rollout.own.describe import described
+from strop.rollout.own.describe import described, described_agent
 from strop.rollout.own.instance import Instance
 from strop.sandbox.confine.jail import PR_SET_PDEATHSIG
 from strop.sandbox.confine.seccomp import LIBC
@@ -149,7 +149,8 @@ def answer_all(link: socket.socket, names: dict[str, Any], name: str) -> None:
     for line in orders:
         order = json.loads(line)
         if order["do"] == "describe":
-            answer = asdict(described(made, name, _offered(names)))
+            describe = described_agent if order["agent"] else described
+            answer = asdict(describe(made, name, _offered(names)))
         else:
             answer = instance.answer(order)
         link.sendall(_line({"order": order["order"], **answer}))

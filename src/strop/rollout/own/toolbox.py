@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import pickle
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from strop.errors import WorldError
 from strop.recipe.train.environment import OwnEnvironmentRecipe
-from strop.rollout.own.processes import EpisodeProcess, ForkServer
+from strop.rollout.own.processes import EpisodeProcess, ForkServer, row_of
 from strop.rollout.tools.toolbox import ToolResult, told
 from strop.rollout.tools.tries import FLAKY, FailedError, Tries
 from strop.text.chat.template import Tools
@@ -35,9 +32,6 @@ class OwnToolboxes:
         self._recipe = recipe
         self._server = ForkServer(Path(recipe.file), recipe.class_)
         said = self._server.describe()
-        if said["problem"]:
-            self._server.close()
-            raise WorldError(said["problem"], where=str(recipe.file), fix=said["fix"])
         self.tools: Tools = said["tools"]
         self.rewards: bool = said["rewards"]
 
@@ -70,8 +64,7 @@ class OwnToolbox:
         self._turn = asyncio.Lock()
 
     async def begin(self, task: Task) -> str | None:
-        row = base64.b64encode(pickle.dumps({"prompt": task.prompt, **task.columns})).decode()
-        self._begin = {"do": "begin", "seed": self._seed, "row": row}
+        self._begin = {"do": "begin", "seed": self._seed, "row": row_of(task)}
         said: str | None = (await self._ready())["said"]
         return said
 

@@ -25,8 +25,8 @@ Answer = dict[str, Any]
 Functions = Mapping[str, Callable[..., Any]]
 
 
-def described(file: Path, wanted: Sequence[str]) -> tuple[Functions, Answer]:
-    """The functions, and their schemas (`tools`) or why they cannot be used (`problem`, `fix`)."""
+def found(file: Path, wanted: Sequence[str]) -> tuple[Functions, Answer]:
+    """The functions of these names, or why there are none (`problem`, `fix`)."""
     try:
         names = own_names(file)
     except RewardError as error:
@@ -36,7 +36,11 @@ def described(file: Path, wanted: Sequence[str]) -> tuple[Functions, Answer]:
     if missing:
         has = ", ".join(n for n in own if not n.startswith("_")) or "none"
         return {}, {"problem": f"the file has no function {missing[0]!r}", "fix": f"it has {has}"}
-    functions = {name: own[name] for name in wanted}
+    return {name: own[name] for name in wanted}, {}
+
+
+def described(functions: Functions) -> Answer:
+    """Their schemas (`tools`), or why they cannot be described (`problem`, `fix`)."""
     tools, problems = [], []
     for name, function in functions.items():
         try:
@@ -46,8 +50,8 @@ def described(file: Path, wanted: Sequence[str]) -> tuple[Functions, Answer]:
             problems.append(f"{place_of(function)}: {error}")
     if problems:
         said = "these functions cannot be described to the policy: " + "; ".join(problems)
-        return {}, {"problem": said, "fix": FORM}
-    return functions, {"tools": tools}
+        return {"problem": said, "fix": FORM}
+    return {"tools": tools}
 
 
 def called(functions: Functions, name: str, arguments: Mapping[str, Any]) -> Answer:
@@ -74,15 +78,14 @@ def main() -> None:
     os.dup2(2, 1)  # what the user's code prints goes to standard error
     file, wanted = Path(sys.argv[1]), sys.argv[2:]
     sys.path.insert(0, str(file.parent))  # as if the file were run: it may import its neighbours
-    functions, description = described(file, wanted)
+    functions, problem = found(file, wanted)
     print("ready", file=answers, flush=True)
     for line in sys.stdin:
         order = json.loads(line)
-        answer = (
-            description
-            if order.get("describe")
-            else called(functions, order["name"], order["arguments"])
-        )
+        if order.get("describe"):
+            answer = problem or described(functions)
+        else:
+            answer = called(functions, order["name"], order["arguments"])
         print(json.dumps(answer), file=answers, flush=True)
 
 

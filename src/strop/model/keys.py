@@ -122,13 +122,32 @@ class Members:
         self.row_S = order.new_zeros(self.groups * self.width)
         self.row_S[self.slot_R] = row_R
         self.in_place = len(self.row_S) == len(row_R) and torch.equal(self.slot_R, row_R)
+        self._ways: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def times(self, x_RKSA: torch.Tensor, matrix_PKAB: torch.Tensor) -> torch.Tensor:
         """Every row times its prompt's matrix, [rows, kv, shared, B]."""
         if self.in_place:
             return in_rectangle(x_RKSA, self.width, matrix_PKAB)
-        x = x_RKSA.index_select(0, self.row_S)
-        return in_rectangle(x, self.width, matrix_PKAB).index_select(0, self.slot_R)
+        rows, heads, shared, _ = x_RKSA.shape
+        into_N, back_N = self._way(heads)
+        x_NSA = x_RKSA.flatten(0, 1).index_select(0, into_N)
+        out = x_NSA.view(self.groups, heads, -1, x_NSA.shape[2]) @ matrix_PKAB
+        out_NSB = out.view(-1, shared, out.shape[3]).index_select(0, back_N)
+        return out_NSB.view(rows, heads, shared, -1)
+
+    def _way(self, heads: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Where [groups, heads, width] find their [rows, heads], and where these find theirs: one
+        copy each way, in the order that the products have."""
+        if heads not in self._ways:
+            head_K1 = torch.arange(heads, device=self.row_S.device)[:, None]
+            into_PKW = self.row_S.view(-1, 1, self.width) * heads + head_K1
+            group_R1, place_R1 = (
+                self.slot_R[:, None] // self.width,
+                self.slot_R[:, None] % self.width,
+            )
+            back_RK = (group_R1 * heads + head_K1.T) * self.width + place_R1
+            self._ways[heads] = into_PKW.flatten(), back_RK.flatten()
+        return self._ways[heads]
 
 
 def in_rectangle(x_SKSA: torch.Tensor, width: int, matrix_PKAB: torch.Tensor) -> torch.Tensor:

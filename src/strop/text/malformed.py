@@ -7,7 +7,16 @@ import re
 from typing import Any
 
 from strop.text.chat.template import Tools
-from strop.text.tools import MARKS, NAMES, calls_in, tool_names, without_ends, without_twins
+from strop.text.tools import (
+    NAMES,
+    begins_bare,
+    calls_in,
+    first_mark,
+    read_json,
+    tool_names,
+    unwritable,
+    without_ends,
+)
 
 FORM = 'an object with a "name" and its "arguments", which are an object too'
 CLOSED = {"<tool_call>": "</tool_call>", "<|tool_call_start|>": "<|tool_call_end|>"}
@@ -31,10 +40,13 @@ def why_no_call(text: str, tools: Tools) -> str:
     if not tools or calls_in(text, tools) is not None:
         return ""
     text = without_ends(text)
-    mark = next((mark for mark in MARKS if mark in text), None)
-    if mark is None:
+    mark = first_mark(text)
+    if mark is None or begins_bare(text, mark):
         bare = _FENCE.sub("", text, count=1)
-        return _why_bare(bare) if _looks_bare(bare, tools) else ""
+        if _looks_bare(bare, tools):
+            return _why_bare(bare)
+    if mark is None:
+        return ""
     for part in text.split(mark)[1:]:
         inside, closed, _ = part.partition(CLOSED.get(mark, "\0"))
         if mark in CLOSED and not closed:
@@ -77,12 +89,14 @@ def _why_json(text: str, *, whole: bool) -> str:
     if not text.strip():
         return f"nothing stands where {FORM if whole else 'the arguments'} should"
     try:
-        value = json.loads(text, object_pairs_hook=without_twins)
+        value = read_json(text)
     except json.JSONDecodeError as error:
         return f"its JSON is broken: {error.msg} at {_snippet(text[error.pos :]) or 'its end'}"
     except (ValueError, RecursionError) as error:
         what = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
         return f"its JSON cannot be read: {what}"
+    if problem := unwritable(value):
+        return f"its JSON cannot be used: {problem}"
     if not whole:
         return "its arguments are no JSON object"
     values = value if isinstance(value, list) else [value]

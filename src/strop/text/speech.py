@@ -11,12 +11,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from strop.text.chat.template import Tools
-from strop.text.tools import MARKS, Call, calls_in
+from strop.text.tools import BARE, MARKS, Call, bare_calls, begins_bare, calls_in, first_mark
 
 Part = Literal["reasoning_content", "content"]
 OPENS, CLOSES = "<think>", "</think>"
-BARE = ("{", "[", "```")
-"""How a call begins in syntaxes without a mark of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +86,12 @@ class Speech:
         if last and self._calling:
             ends = [self._calling.find(stop) for stop in self.stop if stop in self._calling]
             self._calling = self._calling[: min(ends)] if ends else self._calling
-            if calls_in(self._calling, self.tools) is None:  # it only looked like a call
-                found.append(Delta("content", self._calling))
-                self._mistaken, self._calling = self._calling, ""
+            words, calling = _parted(self._calling, self.tools)
+            if calls_in(calling, self.tools) is None:  # it only looked like a call
+                words, self._mistaken, calling = self._calling, self._calling, ""
+            if words:
+                found.append(Delta("content", words))
+            self._calling = calling
         for delta in found:
             self._texts[delta.part] = self._texts.get(delta.part, "") + delta.text
         return found
@@ -108,7 +109,8 @@ class Speech:
                 yield from self._shown(before)
             if mark is None:
                 return
-            self._turn(mark)
+            if not self._calling:
+                self._turn(mark)
 
     def _cut_at_stop(self) -> None:
         """End at the stop string that ends first, as the engine does."""
@@ -160,6 +162,15 @@ class Speech:
                 return
             self._starts = not text.strip()
         yield Delta(self._part, text)
+
+
+def _parted(text: str, tools: Tools) -> tuple[str, str]:
+    """Words, and the call that they precede, of a text that began like a call without a mark."""
+    mark = first_mark(text)
+    if mark is None or not begins_bare(text, mark) or bare_calls(text) is not None:
+        return "", text
+    place = text.find(mark)
+    return text[:place], text[place:]
 
 
 def _unsure(text: str, marks: Sequence[str]) -> int:

@@ -10,7 +10,8 @@
 | pythonic (Llama 4, LFM 2) | `[f(x=1), g(y="a")]`, maybe in `<|tool_call_start|>`, `<|tool_call_end|>` |
 | gpt-oss | ` to=functions.f<|channel|>commentary json<|message|>{...}<|call|>` |
 
-A key or argument that is given twice, or a tag that is left open, is no call.
+A key or argument that is given twice, a tag that is left open, or a value that JSON cannot express
+is no call. Marks inside the strings of a JSON call are part of the strings.
 """  # noqa: E501 - a table's line
 
 from __future__ import annotations
@@ -24,8 +25,15 @@ from typing import Any
 
 from strop.text.chat.template import Tools
 
+BARE = ("{", "[", "```")
+"""How a call begins in syntaxes without a mark of their own."""
+DEEPEST = 100
+"""Lists and objects inside each other that an argument may have: checkers and templates, which
+recurse, have limits of a few hundred."""
+
 _FENCED = re.compile(r"```(?:json|python)?[ \t]*\n(.*?)```", re.DOTALL)
 _NAME = re.compile(r"[\w.-]+")
+_MISTRAL = re.compile(r"\s*([\w.-]+)\s*(?:\[CALL_ID\]\s*([\w-]*)\s*)?\[ARGS\]")
 _ADDRESS = re.compile(r"([\w.-]+)(?:<\|channel\|>commentary)?(?: [ \w]*)?(?:<\|constrain\|>\w+)?")
 _ENDS = ("eom_id", "eot_id", "im_end", "eot", "return", "end_of_text")
 _REVERSED_ENDS = re.compile(
@@ -54,11 +62,50 @@ def calls_in(text: str, tools: Tools = None) -> list[Call] | None:
     show types (Qwen 3.5, GLM).
     """
     text = without_ends(text)
-    marked = next((read for mark, read in _MARKED.items() if mark in text), None)
-    if marked is not None:
-        return marked(text, _declared(tools))
+    marked = first_mark(text)
+    calls = None
+    if marked is None or begins_bare(text, marked):
+        calls = bare_calls(text)
+    if calls is None and marked is not None:
+        calls = _MARKED[marked](text, _declared(tools))
+    if calls is None or any(unwritable([call.name, dict(call.arguments)]) for call in calls):
+        return None
+    return calls
+
+
+def bare_calls(text: str) -> list[Call] | None:
+    """The calls in a text without marks, or in its only fenced block."""
     fenced = _FENCED.findall(text)
     return _bare(fenced[0] if len(fenced) == 1 else text)
+
+
+def first_mark(text: str) -> str | None:
+    """The mark of a call that stands first in a text."""
+    return min((mark for mark in MARKS if mark in text), key=text.find, default=None)
+
+
+def begins_bare(text: str, mark: str) -> bool:
+    """Whether a text begins like a call without a mark, so that the mark may be in its strings."""
+    start = text.lstrip()
+    return start.startswith(BARE) and not start.startswith(mark)
+
+
+def unwritable(value: Any) -> str:
+    """Why no JSON text says a value; empty if one does. Such a value would fail later, wherever it
+    is written: in a template, in a request, between processes."""
+    level = [value]
+    for _ in range(DEEPEST + 1):
+        level = [part for whole in level if isinstance(whole, dict | list)
+                 for part in (whole.values() if isinstance(whole, dict) else whole)]  # fmt: skip
+    if level:
+        return f"it is nested more than {DEEPEST} deep"
+    try:
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except UnicodeEncodeError:
+        return "it holds half of a surrogate pair, which is no character"
+    except ValueError:
+        return "it holds a number that is too large"
+    return ""
 
 
 def without_ends(text: str) -> str:
@@ -123,21 +170,21 @@ def _declared(tools: Tools) -> Declared:
 
 
 def _tagged(text: str, declared: Declared) -> list[Call] | None:
-    """The content of every `<tool_call>`."""
-    return _enclosed(text, ("<tool_call>", "</tool_call>"), lambda said: _inside(said, declared))
-
-
-def _enclosed(
-    text: str, marks: tuple[str, str], read: Callable[[str], list[Call] | None]
-) -> list[Call] | None:
-    """The calls between all pairs of marks; `None` if one is left open or holds no valid call."""
+    """The content of every `<tool_call>`; `None` if one is left open or holds no valid call."""
     calls: list[Call] = []
-    for part in text.split(marks[0])[1:]:
-        inside, closing, _ = part.partition(marks[1])
-        found = read(inside) if closing else None
-        if found is None:
+    _, opened, rest = text.partition("<tool_call>")
+    while opened:
+        inside = _leading(rest)
+        if inside is None:
+            said, closed, rest = rest.partition("</tool_call>")
+            found = _inside(said, declared)
+        else:  # to the end of the JSON, whose strings may hold the mark
+            said, closed, rest = rest[inside[1] :].partition("</tool_call>")
+            found = None if said.strip() else _objects([inside[0]])
+        if found is None or not closed:
             return None
         calls += found
+        _, opened, rest = rest.partition("<tool_call>")
     return calls
 
 
@@ -145,7 +192,9 @@ def _inside(text: str, declared: Declared) -> list[Call] | None:
     function = text.strip()
     if function.startswith("<function=") and function.endswith("</function>"):
         head, _, body = function[len("<function=") : -len("</function>")].partition(">")
-        return _paired(head, _pairs(body, "<parameter=", ">", "</parameter>"), declared)
+        pairs = _pairs(body, "<parameter=", ">", "</parameter>")
+        lines = pairs and [(key, v.removeprefix("\n").removesuffix("\n")) for key, v in pairs]
+        return _paired(head, lines, declared)
     name, opened, rest = text.partition("<arg_key>")
     if _NAME.fullmatch(name.strip()):
         pairs = _pairs(opened + rest, "<arg_key>", "</arg_key>", "</arg_value>")
@@ -191,30 +240,72 @@ def _paired(name: str, pairs: Pairs | None, declared: Declared) -> list[Call] | 
 
 
 def _typed(said: str, schema: Any) -> Any:
-    """A value from text: parsed as JSON; the text itself if it is no JSON or declared as a
-    string."""
-    text = said.removeprefix("\n").removesuffix("\n")
-    if isinstance(schema, dict) and schema.get("type") == "string":
-        return text
-    value = _json(text)
-    return text if value is None and text.strip() != "null" else value
+    """A value from text: parsed as JSON; the text itself if it is no JSON, or if it is declared as
+    a string and not as what the JSON is."""
+    value = _json(said)
+    if value is None and said.strip() != "null":
+        value = said
+    types = _types(schema)
+    for one in (PYTHON_WORDS.get(said.strip(), value), value):
+        if _type(one) in types:
+            return one
+    return said if "string" in types else value
+
+
+PYTHON_WORDS = {"True": True, "False": False, "None": None}
+"""How templates that write values by Jinja's `string` write these (Qwen 3 Coder)."""
+
+
+def _types(schema: Any) -> set[str]:
+    """The JSON types of the values that a schema allows; empty where it does not say."""
+    if not isinstance(schema, dict):
+        return set()
+    named = schema.get("type")
+    types = {named} if isinstance(named, str) else set(map(str, _list(named)))
+    if not types:
+        types = {_type(value) for value in _list(schema.get("enum"))}
+    for one in (*_list(schema.get("anyOf")), *_list(schema.get("oneOf"))):
+        types |= _types(one)
+    if "number" in types:
+        types.add("integer")
+    return types
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _type(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return "null" if value is None else "boolean"
+    names = {str: "string", int: "integer", float: "number", list: "array", dict: "object"}
+    return names[type(value)]
 
 
 def _mistral(text: str, declared: Declared) -> list[Call] | None:
-    parts = text.split("[TOOL_CALLS]")[1:]
+    """Calls up to the end: `[TOOL_CALLS]` before each, or before a list of them."""
     calls: list[Call] = []
-    for part in parts:
-        head, marked, arguments = part.partition("[ARGS]")
-        name, _, given = (part.strip() for part in head.partition("[CALL_ID]"))
-        read = (
-            listed_calls([{"name": name, "arguments": _json(arguments), "id": given}])
-            if marked and _NAME.fullmatch(name)
-            else _bare(part)
-        )
-        if read is None:
+    rest = text.partition("[TOOL_CALLS]")[2]
+    while True:
+        head = _MISTRAL.match(rest)
+        value = _leading(rest, head.end() if head else 0)
+        if value is None:
             return None
-        calls += read
-    return calls
+        given, end = value
+        found = (
+            listed_calls([{"name": head[1], "arguments": given, "id": head[2]}])
+            if head
+            else _objects([given])
+        )
+        if found is None:
+            return None
+        calls += found
+        after = rest[end:].strip()
+        rest = after.removeprefix("[TOOL_CALLS]")
+        if not after:
+            return calls
+        if rest == after:
+            return None
 
 
 def _python_tag(text: str, declared: Declared) -> list[Call] | None:
@@ -222,7 +313,15 @@ def _python_tag(text: str, declared: Declared) -> list[Call] | None:
 
 
 def _between(text: str, declared: Declared) -> list[Call] | None:
-    return _enclosed(text, ("<|tool_call_start|>", "<|tool_call_end|>"), _bare)
+    """The calls between all pairs of marks; `None` if one is left open or holds no valid call."""
+    calls: list[Call] = []
+    for part in text.split("<|tool_call_start|>")[1:]:
+        inside, closing, _ = part.partition("<|tool_call_end|>")
+        found = _bare(inside) if closing else None
+        if found is None:
+            return None
+        calls += found
+    return calls
 
 
 def _addressed(text: str, declared: Declared) -> list[Call] | None:
@@ -247,7 +346,7 @@ _MARKED: Mapping[str, Callable[[str, Declared], list[Call] | None]] = {
     "<|python_tag|>": _python_tag,
     _ADDRESSEE: _addressed,
 }
-"""The parser for each mark of a call; the first mark in a text decides."""
+"""The parser for each mark of a call; the mark that stands first in a text decides."""
 
 MARKS = tuple(_MARKED)
 """Texts with which a call begins, where a syntax has one."""
@@ -255,21 +354,65 @@ MARKS = tuple(_MARKED)
 
 def _bare(text: str) -> list[Call] | None:
     """Calls written as JSON (one, a list, or several with `;` between), else as Python."""
-    value = _json(text)
-    if value is not None:
-        return listed_calls(value if isinstance(value, list) else [value])
-    several = [_json(part) for part in re.split(r";(?=\s*\{)", text.strip())]
-    if len(several) > 1 and None not in several:
-        return listed_calls(several)
+    first = _leading(text)
+    if first is None:
+        return _python_calls(text)
+    values, place = [first[0]], first[1]
+    while text.startswith(";", place):
+        following = _leading(text, place + 1)
+        if following is None:
+            return None
+        values.append(following[0])
+        place = following[1]
+    if place == len(text):
+        return _objects(values)
     return _python_calls(text)
+
+
+def _objects(values: list[Any]) -> list[Call] | None:
+    """The calls of JSON values: objects, or one list of them."""
+    if len(values) == 1 and isinstance(values[0], list):
+        return listed_calls(values[0])
+    return listed_calls(values)
+
+
+def _no_number(word: str) -> Any:
+    raise ValueError(f"{word} is no JSON number")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=without_twins, parse_constant=_no_number)
+
+
+def read_json(text: str) -> Any:
+    """A JSON value. Raises `ValueError` for a key that is given twice and for NaN too, and
+    `RecursionError`."""
+    return _DECODER.decode(text)
 
 
 def _json(text: str) -> Any:
     """A JSON value without duplicate keys; `None` for any other text."""
     try:
-        return json.loads(text, object_pairs_hook=without_twins)
+        return read_json(text)
     except (ValueError, RecursionError):
         return None
+
+
+def _leading(text: str, place: int = 0) -> tuple[Any, int] | None:
+    """The JSON object or list that stands at a place, and the place after it and white space."""
+    place = _past_space(text, place)
+    if not text.startswith(("{", "["), place):
+        return None
+    try:
+        value, end = _DECODER.raw_decode(text, place)
+    except (ValueError, RecursionError):
+        return None
+    return value, _past_space(text, end)
+
+
+def _past_space(text: str, place: int) -> int:
+    while text[place : place + 1].isspace():
+        place += 1
+    return place
 
 
 def _python_calls(text: str) -> list[Call] | None:

@@ -20,6 +20,7 @@ import select
 import signal
 import socket
 import sys
+import traceback
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, NoReturn
@@ -133,6 +134,8 @@ class Server:
                 _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
                 resource.setrlimit(resource.RLIMIT_NOFILE, (self.files, hard))
                 answer_all(link, self.names, self.name)
+        except Exception:  # noqa: BLE001 - whatever it is, only this process ends by it
+            traceback.print_exc()
         finally:
             sys.stderr.flush()
             sys.stdout.flush()

@@ -14,6 +14,8 @@ from strop.text.tools import Call
 
 SHOWN = 3
 """Mistakes of one call that are told at a time."""
+LONGEST = 300
+"""Characters of one mistake: it repeats what the model wrote."""
 
 
 class Arguments:
@@ -40,7 +42,8 @@ class Arguments:
         that fits."""
         if call.name not in self._schemas:
             offered = ", ".join(self._schemas)
-            return told("unknown", f"there is no tool {call.name!r}; there are: {offered}")
+            name = _short(call.name)
+            return told("unknown", f"there is no tool {name!r}; there are: {offered}")
         wrong = [*self._foreign(call), *self._wrong(call)]
         if not wrong:
             return None
@@ -54,7 +57,11 @@ class Arguments:
         if not isinstance(own, dict) or {"additionalProperties", "patternProperties"} & set(schema):
             return []
         has = f"it has {', '.join(own)}" if own else "it has none"
-        return [f"there is no argument {name!r}; {has}" for name in call.arguments.keys() - own]
+        return [
+            f"there is no argument {_short(name)!r}; {has}"
+            for name in call.arguments
+            if name not in own
+        ]
 
     def _wrong(self, call: Call) -> list[str]:
         given = dict(call.arguments)
@@ -90,4 +97,9 @@ def _not_fetched(address: str) -> Any:
 
 def _said(error: Any) -> str:
     place = ".".join(map(str, error.instance_path))
-    return f"{place}: {error.message}" if place else str(error.message)
+    return _short(f"{place}: {error.message}" if place else str(error.message))
+
+
+def _short(said: str) -> str:
+    """Its beginning and its end, where the model's own words in it are long."""
+    return said if len(said) <= LONGEST else f"{said[: LONGEST // 2]} ... {said[-LONGEST // 2 :]}"

@@ -63,7 +63,9 @@ CLEAN = {
         result(1, "multiply", "7000"),
         *called(("add", {"a": 1234, "b": 7000}, "8234"), answer="8234"),
     ],
-    "what it will do is said and done": called(TIMES, answer="I will add 19 to 8638: that makes 8657"),
+    "what it will do is said and done": called(
+        TIMES, answer="I will add 19 to 8638: that makes 8657"
+    ),
 }
 
 PLANTED: list[tuple[str, list[Message]]] = [

@@ -50,7 +50,11 @@ class FaultError(Exception):
 
 
 class Ask(Protocol):
-    """Draws one answer of the policy that is being trained."""
+    """Draws one answer of the policy that is being trained. `request` is the episode's: its
+    sampling and its draw key."""
+
+    @property
+    def request(self) -> Request: ...
 
     async def __call__(
         self, prompt_ids: tuple[int, ...], *, opened: str = "", max_tokens: int | None = None

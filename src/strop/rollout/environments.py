@@ -11,6 +11,7 @@ from strop.recipe.train.environment import (
     AgentRecipe,
     EnvironmentRecipe,
     EpisodeLimits,
+    GameRecipe,
     OpenEnvRecipe,
     OwnEnvironmentRecipe,
     ToolsEnvironmentRecipe,
@@ -19,6 +20,7 @@ from strop.recipe.train.environment import (
 from strop.recipe.train.user import ModelUserRecipe, OwnUserRecipe, ScriptRecipe
 from strop.rollout.agents.play import AgentPlay, AgentProcesses
 from strop.rollout.environment import EnvironmentFactory, Play
+from strop.rollout.games.environment import GameEnvironments, Rules
 from strop.rollout.openenv.environment import OpenEnvironments
 from strop.rollout.own.toolbox import OwnToolboxes
 from strop.rollout.tools.combined import CombinedToolboxes
@@ -75,6 +77,15 @@ def _openenv(recipe: OpenEnvRecipe) -> Way:
     return turn_by_turn(OpenEnvironments(recipe), recipe)
 
 
+def _game(recipe: GameRecipe) -> Way:
+    rules = Rules(recipe)
+
+    def play(tokenizer: Tokenizer, context: int) -> Play:
+        return TurnByTurn(GameEnvironments(rules, tokenizer, context), tokenizer, recipe, context)
+
+    return Way(None, True, play)
+
+
 def _agent(recipe: AgentRecipe) -> Way:
     processes = AgentProcesses(recipe)
 
@@ -89,6 +100,7 @@ WAYS: Mapping[type[EpisodeLimits], Callable[[Any], Way]] = {
     UserEnvironmentRecipe: _user,
     ToolsEnvironmentRecipe: _tools,
     OpenEnvRecipe: _openenv,
+    GameRecipe: _game,
     AgentRecipe: _agent,
 }
 """How each environment that a recipe can name is played."""

@@ -11,7 +11,7 @@ from strop.engines.engine import Request, Sampling
 from strop.engines.feed import Feed
 from strop.engines.local.engine import LocalEngine
 from strop.rollout.environment import FaultError
-from strop.types import Answer, Completion, Message, Origin, Task
+from strop.types import Answer, Completion, Origin, Task, Text
 
 BESIDE = Origin("beside", 0)
 """Where prompts come from that no file holds."""
@@ -31,10 +31,10 @@ class FrozenModel:
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
 
-    async def say(self, messages: list[Message], sampling: Sampling, key: DrawKey) -> Completion:
-        """Its next turn in a conversation."""
+    async def say(self, said: Text, sampling: Sampling, key: DrawKey) -> Completion:
+        """Its next turn in a conversation (messages, or plain text)."""
         self._start()
-        task = Task(messages, {}, BESIDE)
+        task = Task(said, {}, BESIDE)
         (prompt,) = await asyncio.to_thread(self.engine.prompted, [task], sampling)
         ids = ",".join(map(str, prompt.prompt_ids))
         named = DrawKey(key.seed, key.stream, key.step, key.round, f"beside/{ids}", key.index)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from strop.recipe.base import LocalPath, Strict
+from strop.recipe.train.game import GameName, LeagueMatchRecipe, OpponentRecipe
 from strop.recipe.train.tools import ToolRecipe
 from strop.recipe.train.user import UserRecipe
 
@@ -74,6 +75,29 @@ class OpenEnvRecipe(EpisodeLimits):
     call_seconds: float = Field(60.0, gt=0)
 
 
+class GameRecipe(EpisodeLimits):
+    """A game of two players. The policy's side is drawn for every task, as is its opponent: one of
+    `opponents`, each as likely as the others, or one of a `league`.
+
+    A move is the last word of an answer. One that is not legal loses; with `illegal: told` the
+    first one of a game is answered with the legal moves instead. Up to `random_opening` moves are
+    made at random before the game begins. A game that the limits cut short is lost.
+    """
+
+    game: GameName
+    opponents: list[OpponentRecipe] = Field(default_factory=list)
+    league: LeagueMatchRecipe | None = None
+    illegal: Literal["loses", "told"] = "loses"
+    random_opening: int = Field(0, ge=0)
+    max_turns: int = Field(64, ge=1)
+
+    @model_validator(mode="after")
+    def _somebody_plays(self) -> Self:
+        if bool(self.opponents) == (self.league is not None):
+            raise ValueError("give either `opponents` or a `league`: [random, self], for example")
+        return self
+
+
 class AgentFunction(Strict):
     """`function(base_url, api_key, task)` of a Python file: an episode of an agent."""
 
@@ -96,6 +120,7 @@ TELLING: dict[str, type[EpisodeLimits]] = {
     "user": UserEnvironmentRecipe,
     "tools": ToolsEnvironmentRecipe,
     "url": OpenEnvRecipe,
+    "game": GameRecipe,
     "agent": AgentRecipe,
 }
 """The key that tells which environment a recipe means."""
@@ -119,6 +144,7 @@ EnvironmentRecipe = Annotated[
     | Annotated[UserEnvironmentRecipe, Tag(_tag("user"))]
     | Annotated[ToolsEnvironmentRecipe, Tag(_tag("tools"))]
     | Annotated[OpenEnvRecipe, Tag(_tag("url"))]
+    | Annotated[GameRecipe, Tag(_tag("game"))]
     | Annotated[AgentRecipe, Tag(_tag("agent"))],
     Discriminator(
         _kind_of,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Mapping
+from urllib.parse import quote, quote_plus
 
 from strop.errors import WorldError
 
@@ -35,7 +37,7 @@ class Secrets:
                 fix=f"export {found[1]}=... before the run",
             )
         if len(value) >= SHORTEST:
-            self._values.add(value)
+            self._values |= {value, quote(value, safe=""), quote_plus(value)}
         return value
 
     def hidden(self, text: str) -> str:
@@ -43,3 +45,8 @@ class Secrets:
         for value in sorted(self._values, key=len, reverse=True):
             text = text.replace(value, HIDDEN)
         return text
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Takes them out of a line of somebody else's log (`logging.Filter`)."""
+        record.msg, record.args = self.hidden(record.getMessage()), ()
+        return True

@@ -1,0 +1,1 @@
+"""Two-player games: their rules, who plays them, and leagues of players."""

@@ -1,0 +1,146 @@
+"""A league: players that stay as they are, what they made of each other, and who is met next.
+
+Matches are prioritised as in AlphaStar (Vinyals et al. 2019, Nature 575:350-354, "prioritized
+fictitious self-play"): an opponent is drawn in proportion to (1 - p)^2, p being the chance to beat
+it, so that those who still win are met most. Ratings are Elo's, from Bradley and Terry's model.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from pydantic import Field, ValidationError, model_validator
+
+from strop.engines.draws import DrawKey, uniforms
+from strop.errors import DataError, UsageError
+from strop.files import read_text, write_json
+from strop.recipe.base import Strict
+from strop.recipe.train.game import FrozenPlayerRecipe, GameName
+from strop.stats.bradley_terry import bradley_terry
+
+ELO = 400 / math.log(10)
+"""Elo's points in a logit."""
+
+PRIOR = 2.0
+"""Drawn games that count as played before any was: a win that was seen once is not certain."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rating:
+    """`Rating(elo=212.0, low=170.0, high=254.0)`: points above another player, with their 95 %
+    interval."""
+
+    elo: float
+    low: float
+    high: float
+
+
+class Played(Strict):
+    """One game: `score` is 1, 0.5 or 0 for `first`, who moved first. The two games of a `pair`
+    began alike, with the sides changed, and are one observation."""
+
+    first: str
+    second: str
+    score: float = Field(ge=0, le=1)
+    pair: int
+
+
+class League(Strict):
+    """Everything that a league is, as its file holds it: `{"game": "tic_tac_toe", "players":
+    {"random": "random", "sft": {"model": "runs/sft/final"}}, "games": [{"first": "sft", "second":
+    "random", "score": 1.0, "pair": 0}]}`."""
+
+    game: GameName
+    players: dict[str, FrozenPlayerRecipe]
+    games: list[Played] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _all_are_members(self) -> Self:
+        for name in sorted({n for game in self.games for n in (game.first, game.second)}):
+            if name not in self.players:
+                raise ValueError(f"a game was played by {name!r}, who is no player")
+        return self
+
+    def joined(self, games: Sequence[Played]) -> League:
+        """The league after these games."""
+        return self.model_copy(update={"games": [*self.games, *games]})
+
+    def chance(self, player: str, other: str) -> float:
+        """How often `player` beats `other`, a draw being half of it: from their games, and `PRIOR`
+        draws."""
+        won, played = PRIOR / 2, PRIOR
+        for game in self.games:
+            if (game.first, game.second) == (player, other):
+                won, played = won + game.score, played + 1
+            elif (game.second, game.first) == (player, other):
+                won, played = won + 1 - game.score, played + 1
+        return won / played
+
+    def weights(self, player: str) -> dict[str, float]:
+        """How likely each other player is drawn as the opponent of `player`. Raises `UsageError`
+        for a name that is no player, or the only one."""
+        if player not in self.players or len(self.players) < 2:
+            raise UsageError(
+                f"{player!r} has no opponents in the league of {', '.join(self.players)}",
+                fix="name one of its players, of which there are at least two",
+            )
+        raw = {n: (1 - self.chance(player, n)) ** 2 for n in self.players if n != player}
+        return {name: weight / sum(raw.values()) for name, weight in raw.items()}
+
+    def ratings(self, anchor: str) -> dict[str, Rating]:
+        """Everybody's points above `anchor`, the advantage of moving first taken out. Raises
+        `DataError` where the games do not tell them."""
+        try:
+            fit = bradley_terry(
+                [g.first for g in self.games],
+                [g.second for g in self.games],
+                [g.score for g in self.games],
+                {"first": [1.0] * len(self.games)},
+                [(*sorted((g.first, g.second)), g.pair) for g in self.games],
+            )
+        except ValueError as error:
+            raise DataError(f"the league's games give no ratings: {error}") from None
+        if set(fit.strengths) != set(self.players):
+            missing = sorted(set(self.players) - set(fit.strengths))
+            raise DataError(f"{', '.join(missing)} played no game of the league")
+        found = {}
+        for name in self.players:
+            of = fit.chance(name, anchor)
+            found[name] = Rating(_elo(of.estimate), _elo(of.low), _elo(of.high))
+        return found
+
+    def save(self, path: Path) -> None:
+        write_json(path, self.plain())
+
+
+def read_league(path: Path) -> League:
+    """The league of a file; its models' folders are relative to it. Raises `DataError`."""
+    try:
+        value = json.loads(read_text(path, DataError))
+        return League.model_validate(value, context={"folder": str(path.parent)})
+    except json.JSONDecodeError as error:
+        raise DataError(f"no JSON: {error}", where=str(path)) from None
+    except ValidationError as error:
+        said = error.errors()[0]
+        place = ".".join(map(str, said["loc"]))
+        raise DataError(f"no league: {place} {said['msg']}".strip(), where=str(path)) from None
+
+
+def chosen(weights: Mapping[str, float], key: DrawKey) -> str:
+    """One of the names, in proportion to its weight."""
+    names = list(weights)
+    steps = np.cumsum([weights[name] for name in names])
+    place = int(np.searchsorted(steps, uniforms(key, 1)[0] * steps[-1], side="right"))
+    return names[min(place, len(names) - 1)]
+
+
+def _elo(chance: float) -> float:
+    if chance in (0.0, 1.0):
+        return math.copysign(math.inf, chance - 0.5)
+    return ELO * math.log(chance / (1 - chance))

@@ -1,0 +1,97 @@
+"""Opponents that a recipe or a league names, ready to sit down at a game."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from strop.engines.engine import Sampling
+from strop.errors import WorldError
+from strop.model.load import expect_weights
+from strop.recipe.train.game import AlphaBetaRecipe, FrozenRecipe, GameName, OwnGameRecipe
+from strop.rollout.frozen import FrozenModel
+from strop.rollout.games.alpha_beta import AlphaBeta
+from strop.rollout.games.connect_four import ConnectFour
+from strop.rollout.games.game import Game
+from strop.rollout.games.own import own_game
+from strop.rollout.games.players import BestPlayer, ModelPlayer, Player, RandomPlayer
+from strop.rollout.games.solved import Solver
+from strop.rollout.games.tic_tac_toe import TicTacToe
+from strop.types import Text
+
+GAMES: Mapping[str, Callable[[], Game]] = {"tic_tac_toe": TicTacToe, "connect_four": ConnectFour}
+
+
+def game_of(named: GameName) -> Game:
+    """The game that a recipe names. Raises `WorldError` for one's own that is none."""
+    if isinstance(named, OwnGameRecipe):
+        return own_game(Path(named.file), named.class_)
+    return GAMES[named]()
+
+
+def name_of(recipe: Any) -> str:
+    """What an opponent is called in logs: `random`, `alpha_beta 6`, or a folder."""
+    if isinstance(recipe, AlphaBetaRecipe):
+        return f"alpha_beta {recipe.alpha_beta}"
+    return recipe.model if isinstance(recipe, FrozenRecipe) else str(recipe)
+
+
+Seat = Callable[[Text, int, Sampling], Player]
+"""Gives a player its place in one game: the task's prompt, whether it is player 0 or 1, and how
+models sample."""
+
+
+class Frozen:
+    """Players that stay as they are, by name; each model is loaded once, when it first moves.
+
+    Raises `WorldError` for one that cannot play this game, `ModelError` for a folder without a
+    model.
+    """
+
+    def __init__(self, game: Game, recipes: Mapping[str, Any]) -> None:
+        self.game = game
+        self._models: list[FrozenModel] = []
+        self._seats = {name: self._ready(recipe) for name, recipe in recipes.items()}
+
+    def seat(self, name: str, prompt: Text, player: int, sampling: Sampling) -> Player:
+        return self._seats[name](prompt, player, sampling)
+
+    async def close(self) -> None:
+        for model in self._models:
+            await asyncio.to_thread(model.close)
+
+    def _ready(self, recipe: Any) -> Seat:
+        if isinstance(recipe, FrozenRecipe):
+            return self._model(recipe.model)
+        player = self._by_rules(recipe)
+        return lambda prompt, seat, sampling: player
+
+    def _by_rules(self, recipe: str | AlphaBetaRecipe) -> Player:
+        if recipe == "random":
+            return RandomPlayer(self.game)
+        if isinstance(recipe, AlphaBetaRecipe):
+            if not isinstance(self.game, ConnectFour):
+                raise WorldError(
+                    "alpha_beta plays connect four alone", fix="take `perfect`, which solves games"
+                )
+            return BestPlayer(AlphaBeta(recipe.alpha_beta))
+        if isinstance(self.game, ConnectFour):
+            raise WorldError(
+                "connect four is not solved here", fix="take {alpha_beta: 8}, or more stones"
+            )
+        solver = Solver(self.game)
+        solver.value(self.game.reset([0])[0])
+        return BestPlayer(solver)
+
+    def _model(self, folder: str) -> Seat:
+        expect_weights(folder)
+        model = FrozenModel(folder)
+        self._models.append(model)
+
+        def seat(prompt: Text, player: int, sampling: Sampling) -> Player:
+            return ModelPlayer(self.game, prompt, player, partial(model.say, sampling=sampling))
+
+        return seat

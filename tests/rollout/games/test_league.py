@@ -1,0 +1,125 @@
+"""Leagues: ratings against simulated strengths, who is met next, and the file."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from strop.engines.draws import DrawKey
+from strop.errors import DataError, UsageError
+from strop.rollout.games.league import League, Played, chosen, read_league
+
+PLAYERS: dict[str, Any] = {"random": "random", "perfect": "perfect", "new": {"model": "/m/new"}}
+
+
+def league(*games: tuple[str, str, float, int]) -> League:
+    rows = [dict(zip(("first", "second", "score", "pair"), game, strict=True)) for game in games]
+    return League.model_validate({"game": "tic_tac_toe", "players": PLAYERS, "games": rows})
+
+
+def test_chances_and_weights_by_hand() -> None:
+    """Two drawn games count beforehand. `new` won 3 of 4 against random (3 + 1 of 6) and lost 2 of
+    2 against perfect (1 of 4): weights (1/3)^2 and (3/4)^2."""
+    made = league(
+        ("new", "random", 1.0, 0), ("random", "new", 0.0, 0), ("new", "random", 1.0, 1),
+        ("random", "new", 1.0, 1), ("new", "perfect", 0.0, 0), ("perfect", "new", 1.0, 0),
+    )  # fmt: skip
+    assert made.chance("new", "random") == pytest.approx(4 / 6)
+    assert made.chance("random", "new") == pytest.approx(2 / 6)
+    assert made.chance("new", "perfect") == pytest.approx(1 / 4)
+    weights = made.weights("new")
+    raw = (1 / 3) ** 2, (3 / 4) ** 2
+    assert weights == pytest.approx({"random": raw[0] / sum(raw), "perfect": raw[1] / sum(raw)})
+
+
+def test_opponents_are_drawn_by_their_weights_and_keys() -> None:
+    weights = {"a": 0.2, "b": 0.0, "c": 0.8}
+    keys = [DrawKey(0, "training", step, prompt="game") for step in range(2000)]
+    found = [chosen(weights, key) for key in keys]
+    assert found == [chosen(weights, key) for key in keys]
+    count = Counter(found)
+    assert set(count) == {"a", "c"}
+    assert abs(count["c"] / 2000 - 0.8) < 0.035  # 4 standard deviations
+
+
+def test_ratings_find_the_strengths_that_made_the_games() -> None:
+    """Elo 0, 150 and 300, and 60 points for moving first: intervals cover the truth about 95 times
+    in 100, and are centred on it."""
+    truth = {"random": 0.0, "new": 150.0, "perfect": 300.0}
+    draws = np.random.default_rng(5)
+    pairs = [("random", "new"), ("new", "perfect"), ("random", "perfect")]
+    covered, errors = 0, []
+    for _ in range(60):
+        games = []
+        for pair, (one, other) in enumerate(pairs * 80):
+            for first, second in ((one, other), (other, one)):
+                ahead = truth[first] - truth[second] + 60
+                score = float(draws.random() < 1 / (1 + 10 ** (-ahead / 400)))
+                games.append((first, second, score, pair))
+        rating = league(*games).ratings("random")["perfect"]
+        covered += rating.low <= 300 <= rating.high
+        errors.append(rating.elo - 300)
+    assert 52 <= covered <= 60
+    assert abs(np.mean(errors)) < 12
+
+
+def test_an_anchor_is_at_zero_and_equals_are_even() -> None:
+    games = []
+    for pair in range(10):
+        for one, other in (("random", "perfect"), ("perfect", "new"), ("new", "random")):
+            won = float(pair % 2)
+            games += [(one, other, won, pair), (other, one, 1 - won, pair)]
+    ratings = league(*games).ratings("new")
+    assert ratings["new"].elo == ratings["new"].low == ratings["new"].high == 0
+    assert abs(ratings["random"].elo) < 1e-6
+    assert ratings["random"].low < 0 < ratings["random"].high
+
+
+def test_a_file_holds_everything(tmp_path: Path) -> None:
+    made = league(("new", "random", 0.5, 0))
+    made.save(tmp_path / "league.json")
+    assert read_league(tmp_path / "league.json") == made
+    grown = made.joined([Played(first="random", second="new", score=1.0, pair=0)])
+    assert len(made.games) == 1
+    assert [game.score for game in grown.games] == [0.5, 1.0]
+    rows = json.loads((tmp_path / "league.json").read_text())
+    (tmp_path / "runs/new").mkdir(parents=True)
+    rows["players"]["new"] = {"model": "runs/new"}
+    (tmp_path / "league.json").write_text(json.dumps(rows))
+    read = read_league(tmp_path / "league.json").plain()
+    assert read["players"]["new"] == {"model": str(tmp_path / "runs/new")}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"players": {"a": "self"}}, "random, perfect, {alpha_beta: 6} or {model: FOLDER}|perfect"),
+        ({"games": [{"first": "a", "second": "new", "score": 1, "pair": 0}]}, "'a', who is no"),
+        ({"games": [{"first": "random", "second": "new", "score": 2, "pair": 0}]}, "score"),
+        ({"game": "go"}, "game"),
+    ],
+)
+def test_what_is_no_league_is_refused(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+    file = tmp_path / "league.json"
+    file.write_text(json.dumps({"game": "tic_tac_toe", "players": PLAYERS, **change}))
+    with pytest.raises(DataError, match=said):
+        read_league(file)
+    file.write_text("{")
+    with pytest.raises(DataError, match="no JSON"):
+        read_league(file)
+
+
+def test_what_cannot_be_told_is_refused() -> None:
+    with pytest.raises(UsageError, match="'old' has no opponents"):
+        league().weights("old")
+    with pytest.raises(DataError, match="no ratings"):
+        league(("new", "random", 1.0, 0)).ratings("new")
+    games = [("new", "random", score, pair) for pair in range(6) for score in (1.0, 0.0)]
+    games += [("random", "new", score, pair) for pair in range(6) for score in (1.0, 0.0)]
+    with pytest.raises(DataError, match="perfect played no game"):
+        league(*games).ratings("new")

@@ -11,7 +11,7 @@ import pytest
 from strop.recipe.train.reward import RewardComponent
 from strop.rewards.audit.attacks import Pair
 from strop.rewards.audit.judge_attacks import judge_probes
-from strop.rewards.audit.probes import Scorer, catalogue, probe
+from strop.rewards.audit.probes import catalogue, probe
 from strop.rewards.compose import Reward
 from strop.types import Origin, Task
 from tests.support.servers import chat_server
@@ -76,7 +76,7 @@ def failed(folder: Path, meets: Any) -> set[str]:
 
     with chat_server(reply) as server:
         asked = component(folder, server.url)
-        found = probe(Scorer(Reward([asked])), PAIRS, catalogue([asked], None))
+        found = probe(Reward([asked]), PAIRS, catalogue([asked], None))
     return {one.probe for one in found if one.verdict == "fails"}
 
 

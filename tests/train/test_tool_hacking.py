@@ -23,7 +23,7 @@ def episode(*, spam: bool) -> Episode:
     made = {"id": "call00000", "type": "function",
             "function": {"name": "calculate", "arguments": {"expression": "391 * 27"}}}  # fmt: skip
     turn = [{"role": "assistant", "content": None, "tool_calls": [made]},
-            {"role": "tool", "tool_call_id": "call00000", "content": "10557"}]  # fmt: skip
+            {"role": "tool", "content": "10557"}]  # fmt: skip
     said: list[dict[str, Any]] = turn * (4 if spam else 1)
     said.append({"role": "assistant", "content": "Multiplied, that makes 10557 in all."})
     return Episode(
@@ -65,7 +65,7 @@ def test_spam_that_becomes_common_rings() -> None:
     z, said = heard(0.05, 0.05, 0.05, 0.2, 0.4, 0.6)
     assert z > RINGS
     assert "`tool_spam`" in said
-    assert "makes the same call, answered the same, at least three times" in said
+    assert "makes the same call at least three times" in said
 
 
 def test_a_clean_run_is_quiet() -> None:

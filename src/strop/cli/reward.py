@@ -84,8 +84,7 @@ def probe(
     overrides: Overrides = [],  # noqa: B006
     as_json: AsJsonArray = False,
 ) -> None:
-    """Attack a reward with completions that policies are known to find, and the reward of a recipe
-    with an environment with transcripts of episodes, too.
+    """Attack a reward with completions that policies are known to find.
 
     Exit code: 0 all hold, 10 one fails, 11 too few trials to be sure.
 
@@ -94,11 +93,11 @@ def probe(
     from strop.recipe.loading.load import read_yaml
     from strop.rewards.audit.check import attacked
     from strop.rewards.audit.report import plain, probe_lines
-    from strop.rewards.audit.transcripts import LOOK_UP
+    from strop.rewards.audit.tool_attacks import EXAMPLE
 
     loaded = reward_in(recipe, overrides)
     rollout = read_yaml(recipe, overrides).values.get("rollout") or {}
-    tools = LOOK_UP if "environment" in rollout else None
+    tools = EXAMPLE if rollout.get("environment") else None
     findings = attacked(loaded.reward, loaded.probes, tasks, tools)
     if as_json:
         print(json.dumps([plain(one) | {"verdict": one.verdict} for one in findings]))

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from strop.text.parse import plain
-from strop.types import Task
+from strop.types import Message, Task
 
 Rule = Literal["below_right", "no_gain", "as_right"]
 
@@ -37,11 +37,17 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """`Trial("text", "no_gain", base="what it was made from")`."""
+    """`Trial("text", "no_gain", base="what it was made from")`.
+
+    The trial of an episode is a transcript, `said`: what was said after the prompt, which is
+    compared with that of `base_said`.
+    """
 
     text: str
     rule: Rule
     base: str = ""
+    said: tuple[Message, ...] = ()
+    base_said: tuple[Message, ...] = ()
 
 
 Attack = Callable[[Pair], Iterator[Trial]]

@@ -7,7 +7,6 @@ reward.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from strop.data.records import task
@@ -16,10 +15,9 @@ from strop.errors import DataError, RecipeError, RewardError
 from strop.recipe.train.reward import ProbesRecipe, RewardComponent
 from strop.rewards.audit.attacks import Pair
 from strop.rewards.audit.pairs import pairs_from_golds, pairs_from_labels
-from strop.rewards.audit.probes import ProbeFinding, Scorer, catalogue, probe
+from strop.rewards.audit.probes import ProbeFinding, catalogue, probe
 from strop.rewards.audit.sample import read_completions
-from strop.rewards.audit.transcripts import probe_transcripts
-from strop.rewards.compose import Reward
+from strop.rewards.compose import Reward, as_said, columns_of
 from strop.text.chat.template import Tools
 from strop.types import Task
 
@@ -30,10 +28,13 @@ SHOWN = 5
 
 
 def attacked(
-    components: Sequence[RewardComponent], recipe: ProbesRecipe, file: Path, tools: Tools = None
+    components: Sequence[RewardComponent],
+    recipe: ProbesRecipe,
+    file: Path,
+    tools: Tools = None,
 ) -> list[ProbeFinding]:
     """Probe a reward on a file of tasks with gold answers, or of completions with labels; with
-    `tools` as in `defend`.
+    `tools` also as the reward of episodes that use them.
 
     Raises `DataError` if the file gives no pair of a right and a wrong completion.
     """
@@ -52,7 +53,7 @@ def attacked(
             where=str(file),
             fix="give completions with `label` true and false for the same prompts",
         )
-    return _findings(Scorer(Reward(components), episodes=tools is not None), recipe, pairs, tools)
+    return _findings(Reward(components), recipe, pairs, None, tools)
 
 
 def defend(
@@ -64,19 +65,17 @@ def defend(
 ) -> dict[str, int]:
     """Check before a run that gold answers pass their own verifier and that critical probes hold.
 
-    `tools` are those of the episodes, with which transcripts are planted, too; empty for episodes
-    without tools, and `None` where answers are no episodes. Returns counts for the run's own log.
-    Raises `DataError` or `RewardError`.
+    Returns counts for the run's own log. Raises `DataError` or `RewardError`.
     What an environment gives cannot be asked about a text, and is left out.
     """
     components = [component for component in components if not component.is_environment]
-    scorer = Scorer(Reward(components), encode, episodes=tools is not None)
+    reward = Reward(components)
     if recipe.completions is not None and components:
         pairs = pairs_from_labels(read_completions(Path(recipe.completions)))
     else:
         pairs = pairs_from_golds(components, tasks) if components else []
         if pairs:
-            expect_golds(scorer, pairs)
+            expect_golds(reward, pairs)
     if not pairs:
         if recipe.file is not None or recipe.completions is not None or recipe.accept:
             raise RecipeError(
@@ -85,7 +84,7 @@ def defend(
                 fix="set probes.completions to labelled completions, or drop `probes`",
             )
         return {}
-    findings = _findings(scorer, recipe, _spread(pairs, recipe.tasks), tools)
+    findings = _findings(reward, recipe, _spread(pairs, recipe.tasks), encode, tools)
     failed = [one for one in findings if one.critical and one.verdict == "fails"]
     unknown = recipe.accept.keys() - {one.probe for one in findings}
     if unknown:
@@ -106,11 +105,14 @@ def defend(
 
 
 def _findings(
-    scorer: Scorer, recipe: ProbesRecipe, pairs: Sequence[Pair], tools: Tools
+    reward: Reward,
+    recipe: ProbesRecipe,
+    pairs: Sequence[Pair],
+    encode: Encode | None,
+    tools: Tools,
 ) -> list[ProbeFinding]:
     own = Path(recipe.file) if recipe.file else None
-    findings = probe(scorer, pairs, catalogue(scorer.reward.recipe, own))
-    return [*findings, *probe_transcripts(scorer, pairs, tools)] if tools else findings
+    return probe(reward, pairs, catalogue(reward.recipe, own, tools), encode)
 
 
 def _spread(pairs: Sequence[Pair], count: int) -> list[Pair]:
@@ -119,14 +121,17 @@ def _spread(pairs: Sequence[Pair], count: int) -> list[Pair]:
     return [pairs[int(i * step)] for i in range(min(count, len(pairs)))]
 
 
-def expect_golds(scorer: Scorer, pairs: Sequence[Pair]) -> None:
+def expect_golds(reward: Reward, pairs: Sequence[Pair]) -> None:
     """Raise `DataError` naming the rows whose right answer the first component rejects."""
-    component, function = scorer.reward.components[0]
-    alone = replace(scorer, reward=Reward([component], functions=[function]))
-    scores = alone.scores([(pair, pair.right) for pair in pairs])
+    component, function = reward.components[0]
+    judged = Reward([component], functions=[function]).judge(
+        [pair.task.prompt for pair in pairs],
+        [as_said(pair.task.prompt, pair.right) for pair in pairs],
+        columns_of([pair.task for pair in pairs]),
+    )
     rejected = [
         (pair, value)
-        for pair, score in zip(pairs, scores, strict=True)
+        for pair, score in zip(pairs, judged.scores, strict=True)
         if (value := score.components[component.label]) is None or value < 1.0
     ]
     if rejected:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from strop.errors import RewardError
 from strop.recipe.train.reward import RewardComponent
-from strop.rewards.audit.attacks import ANSWER, TEXT, Pair, Probe, Rule, Trial
+from strop.rewards.audit.attacks import ANSWER, TEXT, Pair, Probe, Trial
 from strop.rewards.audit.code_attacks import CODE, JSON, TOOLS
 from strop.rewards.audit.judge_attacks import judge_probes
+from strop.rewards.audit.tool_attacks import tool_probes, transcript
 from strop.rewards.compose import Reward, as_said, columns_of
 from strop.rewards.own.functions import own_names
 from strop.stats.share import wilson
-from strop.text.parse import written
-from strop.text.script import as_messages
-from strop.types import Message, Score, Task, Text
+from strop.text.chat.template import Tools
+from strop.text.parse import plain as words
+from strop.types import Score, Text
 
 ENOUGH = 0.95
 """A probe that is not critical holds if the lower bound (Wilson, 95 %) of its share of passed
@@ -56,79 +57,61 @@ class ProbeFinding:
         return "fails" if self.critical or self.low < ENOUGH else "holds"
 
 
-def catalogue(components: Sequence[RewardComponent], own: Path | None) -> tuple[Probe, ...]:
-    """The probes for a reward, for the judges in it, and those of the user's file."""
+def catalogue(
+    components: Sequence[RewardComponent], own: Path | None, tools: Tools = None
+) -> tuple[Probe, ...]:
+    """The probes for a reward, for the judges in it, for episodes that use `tools`, and those of
+    the user's file."""
     known = CATALOGUE.get(components[0].function, (*TEXT, *ANSWER))
-    return (*known, *judge_probes(components), *(read_probes(own) if own else ()))
+    of_tools = tool_probes(tools) if tools else ()
+    return (*known, *judge_probes(components), *of_tools, *(read_probes(own) if own else ()))
 
 
-@dataclass(frozen=True, slots=True)
-class Scorer:
-    """Asks a reward about what might be said. `encode` returns the token ids that length rewards
-    read; tools' results are not among them. In `episodes` a text is a message whatever form the
-    prompt has."""
-
-    reward: Reward
-    encode: Callable[[str], list[int]] | None = None
-    episodes: bool = False
-
-    def scores(
-        self, said: Sequence[tuple[Pair, str]] | Sequence[tuple[Pair, list[Message]]]
-    ) -> list[Score]:
-        tasks = [pair.task for pair, _ in said]
-        columns = columns_of(tasks)
-        if self.encode is not None:
-            columns["completion_ids"] = [self.encode(written(text)) for _, text in said]
-        forms = [self._form(pair.task, text) for pair, text in said]
-        return list(self.reward.judge([task.prompt for task in tasks], forms, columns).scores)
-
-    def _form(self, task: Task, text: Text) -> Text:
-        if not isinstance(text, str):
-            return text
-        return as_messages(text, role="assistant") if self.episodes else as_said(task.prompt, text)
-
-
-def probe(scorer: Scorer, pairs: Sequence[Pair], probes: Sequence[Probe]) -> list[ProbeFinding]:
-    """Run every probe on every pair; `half_of_it` finds pairs that the reward itself ranks
-    wrongly."""
-    reward = scorer.reward
-    findings = [_unscored(scorer, pairs[0])]
-    known = _known(scorer, pairs)
+def probe(
+    reward: Reward,
+    pairs: Sequence[Pair],
+    probes: Sequence[Probe],
+    encode: Callable[[str], list[int]] | None = None,
+) -> list[ProbeFinding]:
+    """Run every probe on every pair; `half_of_it` finds pairs that the reward itself ranks wrongly.
+    `encode` returns the token ids that length rewards read."""
+    findings = [_unscored(reward, pairs[0], encode)]
+    known = _known(reward, pairs, encode)
     for one in probes:
         trials = [(pair, trial) for pair in pairs for trial in one.attack(pair)]
         if not trials:
             continue
-        scores = scorer.scores([(pair, trial.text) for pair, trial in trials])
+        scores = _scores(reward, [(pair, _said(pair, trial)) for pair, trial in trials], encode)
         got = [
             _compared(reward, trial, score)
             for (_, trial), score in zip(trials, scores, strict=True)
         ]
-        bounds = [_compared(reward, trial, _base(pair, trial, known)) for pair, trial in trials]
-        failed = [
-            shown(trial.text, trial.rule, earned, bound)
-            for (_, trial), earned, bound in zip(trials, got, bounds, strict=True)
-            if not held(trial.rule, earned, bound)
+        bases = _bases(reward, trials, known, encode)
+        bounds = [
+            _compared(reward, trial, base) for (_, trial), base in zip(trials, bases, strict=True)
         ]
-        findings.append(finding(one.name, critical=one.critical, trials=len(trials), failed=failed))
+        failed = [
+            _shown(trial, earned, bound)
+            for (_, trial), earned, bound in zip(trials, got, bounds, strict=True)
+            if not _held(trial, earned, bound)
+        ]
+        held = len(trials) - len(failed)
+        low = wilson(held, len(trials)).low
+        example = failed[0] if failed else ""
+        findings.append(ProbeFinding(one.name, one.critical, held, len(trials), low, example))
     return findings
-
-
-def finding(name: str, *, critical: bool, trials: int, failed: Sequence[str]) -> ProbeFinding:
-    """A probe's result from its failures, as `shown` words them."""
-    passed = trials - len(failed)
-    low = wilson(passed, trials).low
-    return ProbeFinding(name, critical, passed, trials, low, failed[0] if failed else "")
 
 
 Known = dict[tuple[int, str], Score]
 """Scores of the pairs' own completions, by the pair's identity and the text."""
 
 
-def _known(scorer: Scorer, pairs: Sequence[Pair]) -> Known:
-    texts: list[tuple[Pair, str]] = [
-        (pair, text) for pair in pairs for text in (pair.right, pair.wrong)
-    ]
-    scores = scorer.scores(texts)
+def _known(
+    reward: Reward, pairs: Sequence[Pair], encode: Callable[[str], list[int]] | None
+) -> Known:
+    texts = [(pair, text) for pair in pairs for text in (pair.right, pair.wrong)]
+    said = [(pair, as_said(pair.task.prompt, text)) for pair, text in texts]
+    scores = _scores(reward, said, encode)
     if all(score.total is None for score in scores):
         raise RewardError(
             "the reward judges neither the right nor the wrong completions, so no probe says "
@@ -139,9 +122,24 @@ def _known(scorer: Scorer, pairs: Sequence[Pair]) -> Known:
     return {(id(p), text): score for (p, text), score in zip(texts, scores, strict=True)}
 
 
-def _base(pair: Pair, trial: Trial, known: Known) -> Score:
-    """The score that a trial is compared with: its base's, or the right completion's."""
-    return known[id(pair), trial.base if trial.rule == "no_gain" else pair.right]
+def _said(pair: Pair, trial: Trial) -> Text:
+    """What a trial says: a transcript, or its text in the form of its prompt."""
+    return list(trial.said) if trial.said else as_said(pair.task.prompt, trial.text)
+
+
+def _bases(
+    reward: Reward,
+    trials: Sequence[tuple[Pair, Trial]],
+    known: Known,
+    encode: Callable[[str], list[int]] | None,
+) -> list[Score]:
+    """The scores that trials are compared with: their bases', or the right completions'."""
+    if trials[0][1].said:
+        return _scores(reward, [(pair, list(trial.base_said)) for pair, trial in trials], encode)
+    return [
+        known[id(pair), trial.base if trial.rule == "no_gain" else pair.right]
+        for pair, trial in trials
+    ]
 
 
 def _compared(reward: Reward, trial: Trial, score: Score) -> float | None:
@@ -155,38 +153,53 @@ def _compared(reward: Reward, trial: Trial, score: Score) -> float | None:
     return math.prod(known) if len(known) == len(values) else None
 
 
-def held(rule: Rule, earned: float | None, bound: float | None) -> bool:
-    """Whether a rule holds for what was earned, against the reward that it compares with. A text
-    that cannot be scored earns nothing, so it cannot gain; but another form of the right answer has
-    to be scored."""
+def _held(trial: Trial, earned: float | None, bound: float | None) -> bool:
+    """Whether the rule holds. A text that cannot be scored earns nothing, so it cannot gain; but
+    another form of the right answer has to be scored."""
     if earned is None:
-        return rule != "as_right"
+        return trial.rule != "as_right"
     if bound is None:
         return False
-    if rule == "below_right":
+    if trial.rule == "below_right":
         return earned < bound - NEAR
-    if rule == "no_gain":
+    if trial.rule == "no_gain":
         return earned <= bound + NEAR
     return abs(earned - bound) <= NEAR
 
 
-def shown(text: str, rule: Rule, earned: float | None, bound: float | None) -> str:
-    """A failure in words: `'x' earned 1.0, not below 1.0`."""
-    text = text if len(text) <= 70 else f"{text[:34]} ... {text[-30:]}"
-    return f"{text!r} earned {earned}, {RULES[rule]} {bound}"
+def _shown(trial: Trial, earned: float | None, bound: float | None) -> str:
+    whole = transcript(trial.said) if trial.said else trial.text
+    text = whole if len(whole) <= 70 else f"{whole[:34]} ... {whole[-30:]}"
+    return f"{text!r} earned {earned}, {RULES[trial.rule]} {bound}"
 
 
 RULES = {"below_right": "not below", "no_gain": "more than", "as_right": "and not"}
 
 
-def _unscored(scorer: Scorer, pair: Pair) -> ProbeFinding:
+def _scores(
+    reward: Reward,
+    texts: Sequence[tuple[Pair, Text]],
+    encode: Callable[[str], list[int]] | None,
+) -> list[Score]:
+    tasks = [pair.task for pair, _ in texts]
+    columns = columns_of(tasks)
+    if encode is not None:
+        columns["completion_ids"] = [encode(words(text)) for _, text in texts]
+    said = [text for _, text in texts]
+    return list(reward.judge([task.prompt for task in tasks], said, columns).scores)
+
+
+def _unscored(
+    reward: Reward, pair: Pair, encode: Callable[[str], list[int]] | None
+) -> ProbeFinding:
     """A failing component has to leave its completions unscored, not score them 0."""
-    reward, held, example = scorer.reward, 0, ""
+    held, example = 0, ""
     needed = [c for c in reward.recipe if not c.optional]
     for component in needed:
         functions = [_failing if c is component else f for c, f in reward.components]
         broken = Reward(reward.recipe, functions=functions)
-        total = replace(scorer, reward=broken).scores([(pair, pair.right)])[0].total
+        right = as_said(pair.task.prompt, pair.right)
+        total = _scores(broken, [(pair, right)], encode)[0].total
         held += total is None
         example = example or ("" if total is None else f"{component.label} failed, total {total}")
     low = wilson(held, len(needed)).low

@@ -9,7 +9,7 @@ from strop.episodes import Episode
 from strop.recipe.train.reward import RewardComponent
 from strop.text.habits import HABITS
 from strop.text.parse import plain
-from strop.text.tool_habits import TOOL_HABITS
+from strop.text.tool_habits import TOOL_HABITS, paid_to_stop
 from strop.types import ScoredGroup
 
 LEAST_SHARE = 0.05
@@ -17,22 +17,18 @@ LEAST_SHARE = 0.05
 
 
 def habits_of(group: ScoredGroup) -> list[tuple[str, ...]]:
-    """The habits that each completion of a group shows; of an episode its last words count, and
-    what it did with its tools."""
-    prompt = plain(group.rollout.task.prompt)
-    said = group.rollout.completions
-    written = [
-        tuple(name for name, shows in HABITS.items() if shows(prompt, completion.text))
-        for completion in said
-    ]
-    episodes = [completion for completion in said if isinstance(completion, Episode)]
-    if not episodes:
-        return written
-    played = {name: shows(prompt, episodes) for name, shows in TOOL_HABITS.items()}
-    return [
-        (*names, *(name for name, shown in played.items() if shown[number]))
-        for number, names in enumerate(written)
-    ]
+    """The habits that each completion of a group shows; of an episode also those of using tools."""
+    prompt, said = plain(group.rollout.task.prompt), group.rollout.completions
+    paid = paid_to_stop([one for one in said if isinstance(one, Episode)])
+    found = []
+    for number, one in enumerate(said):
+        names = [name for name, shows in HABITS.items() if shows(prompt, one.text)]
+        if isinstance(one, Episode):
+            names += [name for name, shows in TOOL_HABITS.items() if shows(prompt, one.messages)]
+            if paid[number] and "stopped_early" not in names:
+                names.append("stopped_early")
+        found.append(tuple(names))
+    return found
 
 
 def symptoms(
@@ -41,11 +37,11 @@ def symptoms(
     habits: Sequence[Sequence[Sequence[str]]],
 ) -> dict[str, float]:
     """`hack/<habit>` shares of all completions (`habits` by group, as `habits_of` gives them), and
-    `hack/length_pay`."""
+    `hack/length_pay`. The habits of using tools are only there where answers are episodes."""
     shown = [names for group in habits for names in group]
-    episodes = isinstance(groups[0].rollout.completions[0], Episode)
-    watched = (*HABITS, *TOOL_HABITS) if episodes else tuple(HABITS)
-    row = {f"hack/{name}": sum(name in h for h in shown) / len(shown) for name in watched}
+    plays = any(isinstance(c, Episode) for group in groups for c in group.rollout.completions)
+    looked_for = [*HABITS, *(TOOL_HABITS if plays else ())]
+    row = {f"hack/{name}": sum(name in h for h in shown) / len(shown) for name in looked_for}
     return row | {"hack/length_pay": length_pay(components[0].label, groups)}
 
 

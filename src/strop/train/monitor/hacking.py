@@ -10,7 +10,9 @@ from strop.text.habits import HABITS
 from strop.text.tool_habits import TOOL_HABITS
 from strop.train.monitor.detector import START, Detector, Row, Start, noise
 
-MEANT = {name: shows.__doc__ or name for name, shows in (*HABITS.items(), *TOOL_HABITS.items())}
+MEANT: dict[str, str] = {
+    name: shows.__doc__ or name for name, shows in [*HABITS.items(), *TOOL_HABITS.items()]
+}
 """What each habit is."""
 
 RISE = 0.1
@@ -116,7 +118,7 @@ class Habits(Detector):
         return highest
 
     def explain(self, value: float) -> str:
-        meant = " ".join(MEANT[self.habit].split()).rstrip(".")
+        meant = MEANT[self.habit].strip().splitlines()[0].rstrip(".")
         return (
             f"completions show `{self.habit}` in {self.now:.0%}, at the start {self.before:.0%} "
             f"(z {value:.1f}; {meant[0].lower()}{meant[1:]}): the reward pays for a way of "

@@ -145,8 +145,7 @@ def _online(recipe: Online, folder: Path, tokenizer: Any, cache: TokenCache) -> 
     if way is not None:
         expect_shown(way.tools, tokenizer)
         _expect_rewards(recipe, way)
-    tools = way.tools if way else None
-    reading = Reading(recipe.text, tokenizer, cache, tools=tools)
+    reading = Reading(recipe.text, tokenizer, cache, tools=way.tools if way else None)
     by_source = [reading.prompted(source, room) for source in roles.own]
     replay = reading.replay(roles)
     tasks = tuple(task for found in by_source for task in found.tasks)
@@ -157,8 +156,8 @@ def _online(recipe: Online, folder: Path, tokenizer: Any, cache: TokenCache) -> 
         checks["sandbox"] = strongest()
     asked = [task.task for task in tasks]
     reward.expect_columns(asked)
-    played = None if way is None else way.tools or ()
-    checks |= defend(recipe.reward, recipe.probes, asked, partial(_ids, tokenizer), played)
+    tools = way.tools if way else None
+    checks |= defend(recipe.reward, recipe.probes, asked, partial(_ids, tokenizer), tools)
     held_out = None
     if recipe.eval is not None:
         judge = Reward(recipe.eval.reward or recipe.reward)

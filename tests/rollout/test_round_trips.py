@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from strop.errors import TextError
 from strop.rollout.dialogue import ChatWriting
 from strop.text.encode import Encoder
 from strop.text.turns import SaidTurn, message_of
@@ -107,3 +108,13 @@ def test_chatml_of_other_tests_too(tokenizer: Any) -> None:
         text, said, again = reread(encoder, message)
         assert said.message == message
         assert again == text
+
+
+@pytest.mark.parametrize("family", ["Mistral, v3", "Mistral, v11"])
+def test_an_id_that_a_template_refuses_never_reaches_it(tokenizer: Any, family: str) -> None:
+    encoder = Encoder(speaking(tokenizer, FAMILIES[family]))
+    said = message_of("[TOOL_CALLS]note[CALL_ID]x[ARGS]{}", TOOLS, first=2)
+    assert "call00002" in encoder.chat.write([ASKED, dict(said.message)], TOOLS)
+    (one,) = said.message["tool_calls"]
+    with pytest.raises(TextError, match="nine letters"):
+        encoder.chat.write([ASKED, {**said.message, "tool_calls": [{**one, "id": "x"}]}], TOOLS)

@@ -62,6 +62,12 @@ class Ask(Protocol):
         """With the run's sampling and the episode's draw keys, at most `max_tokens` tokens."""
 
 
+def seed_of(ask: Ask) -> str:
+    """What an episode's environment draws by: the same for the same draw key."""
+    key = ask.request.key
+    return f"{key.seed}/{key.stream}/{key.step}/{key.round}/{key.index}/{key.prompt}"
+
+
 class Environment(Protocol):
     """One episode's environment. Several run at a time, in one asyncio loop: nothing may block it.
 

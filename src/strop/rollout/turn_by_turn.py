@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import warnings
 from collections import Counter
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
@@ -93,8 +94,10 @@ class TurnByTurn:
             final = await account.timed(environment.final_reward())
             account.note(Observation(reward=final))
             self._expect_bounds(account.reward, where)
-        except FaultError:
+        except FaultError as error:
             finish = "error"
+            warnings.warn(f"{where}: an environment failed, so its episode is unscored: {error}",
+                          stacklevel=1)  # fmt: skip
         except TimeoutError:
             finish = "aborted"
         finally:

@@ -268,6 +268,8 @@ def _types(schema: Any) -> set[str]:
         types |= _types(one)
     if "number" in types:
         types.add("integer")
+    if types and schema.get("nullable") is True:
+        types.add("null")
     return types
 
 

@@ -45,11 +45,11 @@ def tooled(tokenizer: Any) -> Any:
 
 def played(
     tokenizer: Any, say: Say, function: str, columns: Sequence[dict[str, Any]] = ({},),
-    **limits: Any,
+    file: Path = FILE, **limits: Any,
 ) -> list[Episode]:  # fmt: skip
     """An episode for each task with these columns."""
     recipe = AgentRecipe.model_validate(
-        {"agent": {"file": str(FILE), "function": function}, **limits}
+        {"agent": {"file": str(file), "function": function}, **limits}
     )
     requests = asked(tokenizer, [PROMPT] * len(columns))
     given = [
@@ -180,6 +180,21 @@ def test_failures_cost_their_episode_only(plain: Any) -> None:
 def test_an_agent_that_asks_for_nothing_has_failed(plain: Any) -> None:
     (episode,) = played(plain, lambda prompt, request: "x", "silent")
     assert (episode.finish, episode.ids, episode.turns) == ("error", (), ())
+
+
+def test_the_training_client_of_verifiers(plain: Any, tmp_path: Path) -> None:
+    """It renders by itself and asks for tokens; both turns are one path, because its second prompt
+    begins with the first one's tokens and the answer's."""
+    pytest.importorskip("verifiers")
+    plain.save_pretrained(tmp_path)
+    (episode,) = played(
+        plain, lambda prompt, request: "So it is.", "run", [{"tokenizer": str(tmp_path)}],
+        file=Path(__file__).parent / "with_verifiers.py",
+    )  # fmt: skip
+    assert (episode.finish, len(episode.turns), episode.facts["forks"]) == ("stop", 2, 0.0)
+    assert episode.reward == sum(episode.sampler_logprobs()) == -0.5 * sum(episode.sampled)
+    written = [text for text, sampled in texts(plain, episode) if sampled]
+    assert written == ["So it is.<|im_end|>"] * 2
 
 
 @pytest.mark.parametrize(

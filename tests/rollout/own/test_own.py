@@ -39,7 +39,7 @@ def calculators() -> Iterator[OwnToolboxes]:
 
 @contextlib.asynccontextmanager
 async def begun(boxes: OwnToolboxes, task: Task = TASK) -> AsyncIterator[OwnToolbox]:
-    box = boxes.make()
+    box = boxes.make("0")
     try:
         await box.begin(task)
         yield box
@@ -70,7 +70,7 @@ def test_public_methods_are_tools_by_their_schemas(calculators: OwnToolboxes) ->
 
 def test_an_episode(calculators: OwnToolboxes) -> None:
     async def played() -> tuple[Any, ...]:
-        box = calculators.make()
+        box = calculators.make("0")
         said = await box.begin(TASK)
         results = await asyncio.gather(
             box.call(call("add", a=2, b=3)), box.call(call("later", word="hm")),
@@ -149,7 +149,7 @@ def test_draws_are_those_of_the_first_process_and_a_repeated_call_draws_anew() -
     async def played() -> list[tuple[str | None, str, list[ToolResult]]]:
         episodes = []
         for _ in range(5):
-            box = boxes.make()
+            box = boxes.make("0")
             said = await box.begin(TASK)
             rolls = [await box.call(call("roll")) for _ in range(6)]
             episodes.append((said, (await box.call(call("look"))).text, rolls))
@@ -172,7 +172,7 @@ async def three_steps(boxes: OwnToolboxes, episodes: int, at_once: int) -> list[
 
     async def one() -> Any:
         async with places:
-            box = boxes.make()
+            box = boxes.make("0")
             try:
                 await box.begin(TASK)
                 results = [await box.call(call("step")) for _ in range(3)]
@@ -236,7 +236,7 @@ def gone(pids: list[int]) -> bool:
 
 def test_nothing_is_left_of_an_episode_or_of_a_server() -> None:
     async def played() -> list[int]:
-        box, other = boxes.make(), boxes.make()
+        box, other = boxes.make("0"), boxes.make("0")
         pids = [int(pid) for pid in str(await box.begin(TASK)).split()]
         pids += [int(pid) for pid in str(await other.begin(TASK)).split()]
         assert all(alive(pid) for pid in pids)

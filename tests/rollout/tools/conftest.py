@@ -26,7 +26,7 @@ class Tools:
 
     def ask(self, *calls: Call) -> list[ToolResult]:
         async def all_of_them() -> list[ToolResult]:
-            box = self.boxes.make()
+            box = self.boxes.make("0")
             return await asyncio.gather(*(box.call(call) for call in calls))
 
         return self.runner.run(all_of_them())

@@ -87,3 +87,29 @@ def any_number(*words: str) -> str:
         words: The words.
     """
     return " ".join(words)
+
+
+def unnamed(word: str, /) -> str:
+    """
+    Takes an argument by its place.
+
+    Args:
+        word: The word.
+    """
+    return word
+
+
+def reads() -> str:
+    """Reads a line of standard input."""
+    return input()
+
+
+def may_be_none(word: str | None, count: int | None = None) -> str:
+    """
+    Says what it was given.
+
+    Args:
+        word: The word.
+        count: How many.
+    """
+    return f"{word} {count}"

@@ -58,12 +58,28 @@ def test_what_does_not_fit_is_told_before_anything_runs(made: Any) -> None:
     ("unhinted", r"unhinted \(line 67\)"),
     ("undescribed", r"undescribed \(line 77\).*word"),
     ("any_number", r"any_number \(line 82\): the argument words stands for any number"),
+    ("unnamed", r"unnamed \(line 92\): the argument word \(before `/`\) cannot be given by its"),
     ("gone", "the file has no function 'gone'\n  fix: it has area, later"),
 ])  # fmt: skip
 def test_what_cannot_be_described_is_refused(name: str, said: str) -> None:
     recipe = ToolsEnvironmentRecipe.model_validate({"tools": [functions("area", name)]})
     with pytest.raises(WorldError, match=f"(?s)functions_of_tests.py: .*{said}"):
         CombinedToolboxes(recipe)
+
+
+def test_a_function_that_reads_standard_input_reads_no_orders(made: Any) -> None:
+    tools = made(functions("reads", "later", workers=1, call_seconds=5.0))
+    assert tools.one("reads") == told("raised", "EOFError: EOF when reading a line")
+    assert tools.one("later", word="so") == ToolResult("so")
+
+
+def test_none_fits_where_a_function_takes_it(made: Any) -> None:
+    tools = made(functions("may_be_none"))
+    assert tools.one("may_be_none", word=None, count=None) == ToolResult("None None")
+    assert tools.one("may_be_none", word="a", count=2) == ToolResult("a 2")
+    wrong = tools.one("may_be_none", word=1, count=None)
+    assert wrong.error == "arguments"
+    assert "1 is not valid under any" in wrong.text or "not of type" in wrong.text
 
 
 def test_two_tools_with_one_name_are_refused() -> None:

@@ -227,3 +227,18 @@ def test_calls_go_to_their_tool(made: Any, server: Server) -> None:
     assert json.loads(results[0].text)["path"] == "/weather/Bern"
     assert results[1] == ToolResult("3")
     assert both.one("clock").text.endswith('there are: python, weather"}')
+
+
+@pytest.mark.parametrize("arguments", [
+    {"city": "x" * 70_000}, {"city": "東" * 15_000}, {"city": "Bern", "note": "y" * 70_000},
+])  # fmt: skip
+def test_arguments_that_make_no_address_are_told(
+    made: Any, server: Server, arguments: dict[str, Any]
+) -> None:
+    """The client refuses to write such an address; that is the policy's doing, and ends nothing."""
+    schema = {"type": "object", "properties": {"city": {}, "note": {}}}
+    live = made(weather(server, None, live=True, parameters=schema))
+    said = live.one("weather", **arguments)
+    assert said.error == "arguments"
+    assert "make no address" in said.text
+    assert server.asked == []

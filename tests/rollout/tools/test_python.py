@@ -29,6 +29,27 @@ def test_what_a_program_prints_is_told(made: Any) -> None:
     )
 
 
+@pytest.mark.parametrize(("code", "said"), [
+    ("2 ** 70", str(2**70)),
+    ("x = 3\nx * 'ab'", "'ababab'"),
+    ("print('first')\n[1, 2]", "first\n[1, 2]"),
+    ("None", "The program printed nothing: print what you want to see."),
+    ("[1]\ny = 2", "The program printed nothing: print what you want to see."),
+    ("'{braces} % \\n'", repr("{braces} % \n")),
+])  # fmt: skip
+def test_the_value_of_a_last_expression_is_told(made: Any, code: str, said: str) -> None:
+    assert made({"python": {}}).one("python", code=code) == ToolResult(said)
+
+
+def test_an_error_in_a_last_expression_is_one_of_the_program(made: Any) -> None:
+    failed = made({"python": {}}).one("python", code="x = 0\n1 / x")
+    assert failed == ToolResult(
+        "Traceback (most recent call last):\n"
+        '  File "program.py", line 2, in <module>\nZeroDivisionError: division by zero',
+        "raised",
+    )
+
+
 def test_an_error_is_told_as_python_tells_it(made: Any) -> None:
     tools = made({"python": {}})
     failed = tools.one("python", code="print('so far')\n\n1 / 0")

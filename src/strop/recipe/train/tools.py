@@ -38,7 +38,8 @@ class PythonOptions(Strict):
 
 
 class PythonToolRecipe(Strict):
-    """Programs in the sandbox: code in, what it prints out. Nothing is left for the next call."""
+    """Programs in the sandbox: code in, what it prints out, and the value of its last expression.
+    Nothing is left for the next call."""
 
     python: PythonOptions = PythonOptions()
 

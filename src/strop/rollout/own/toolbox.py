@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -35,9 +34,9 @@ class OwnToolboxes:
         self.tools: Tools = said["tools"]
         self.rewards: bool = said["rewards"]
 
-    def make(self) -> OwnToolbox:
+    def make(self, seed: str) -> OwnToolbox:
         names = {tool["function"]["name"] for tool in self.tools or ()}
-        return OwnToolbox(self._server, self._recipe, names, self.rewards)
+        return OwnToolbox(self._server, self._recipe, names, seed, rewards=self.rewards)
 
     async def close(self) -> None:
         await asyncio.to_thread(self._server.close)
@@ -53,11 +52,16 @@ class OwnToolbox:
     """
 
     def __init__(
-        self, server: ForkServer, recipe: OwnEnvironmentRecipe, tools: set[str], rewards: bool
+        self,
+        server: ForkServer,
+        recipe: OwnEnvironmentRecipe,
+        tools: set[str],
+        seed: str,
+        *,
+        rewards: bool,
     ) -> None:
-        self._server, self._recipe = server, recipe
+        self._server, self._recipe, self._seed = server, recipe, seed
         self._tools, self._rewards = tools, rewards
-        self._seed = secrets.token_hex(16)
         self._begin: Order = {}
         self._earlier: list[Order] = []
         self._process: EpisodeProcess | None = None

@@ -80,7 +80,7 @@ def _validator(name: str, schema: Any, where: str) -> Any:
         problem = f"its type is {schema['type']!r}, and arguments are an object"
     else:
         try:
-            return jsonschema_rs.validator_for(schema, retriever=_not_fetched)
+            return jsonschema_rs.validator_for(_with_null(schema), retriever=_not_fetched)
         except (ValueError, jsonschema_rs.ReferencingError) as error:
             problem = str(error).splitlines()[0]
     raise WorldError(
@@ -89,6 +89,20 @@ def _validator(name: str, schema: Any, where: str) -> Any:
         fix='write them like {"type": "object", "properties": {"city": {"type": "string"}}, '
         '"required": ["city"]}',
     )
+
+
+def _with_null(schema: Any) -> Any:
+    """The schema in JSON Schema's own words where it says `nullable: true`, which are OpenAPI's: it
+    is how transformers describes `int | None`, and validators do not know them."""
+    if isinstance(schema, list):
+        return [_with_null(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    own = {key: _with_null(value) for key, value in schema.items()}
+    if own.get("nullable") is not True:
+        return own
+    del own["nullable"]
+    return {"anyOf": [own, {"type": "null"}]}
 
 
 def _not_fetched(address: str) -> Any:

@@ -53,7 +53,7 @@ class CombinedToolboxes:
         self.tools: Tools = listed
         self._by_name = {tool["function"]["name"]: kit for kit in self._kits for tool in kit.tools}
 
-    def make(self) -> CombinedToolbox:
+    def make(self, seed: str) -> CombinedToolbox:
         return CombinedToolbox(self._arguments, self._by_name)
 
     async def close(self) -> None:

@@ -18,9 +18,13 @@ def schema_of(function: Callable[..., Any]) -> dict[str, Any]:
     `ValueError`, or what transformers raises, for one that cannot be described."""
     from transformers.utils.chat_template_utils import get_json_schema
 
-    starred = [p.name for p in parameters_of(function) if p.kind in STARRED]
-    if starred:
-        raise ValueError(f"the argument {starred[0]} stands for any number of arguments")
+    for parameter in parameters_of(function):
+        if parameter.kind in STARRED:
+            raise ValueError(f"the argument {parameter.name} stands for any number of arguments")
+        if parameter.kind is parameter.POSITIONAL_ONLY:
+            raise ValueError(
+                f"the argument {parameter.name} (before `/`) cannot be given by its name"
+            )
     return dict(get_json_schema(function))
 
 

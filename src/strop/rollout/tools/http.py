@@ -57,6 +57,12 @@ class HttpTool:
         self._asked: dict[str, asyncio.Task[Exchange]] = {}
 
     async def call(self, call: Call) -> ToolResult:
+        try:
+            return await self._called(call)
+        except httpx.InvalidURL as error:
+            return told("arguments", f"{call.name}: its arguments make no address: {error}")
+
+    async def _called(self, call: Call) -> ToolResult:
         filled = _filled(self.options.url, call.arguments)
         if filled is None:
             return told("arguments", f"{call.name}: `.` and `..` are no part of an address")

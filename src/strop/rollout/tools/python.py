@@ -28,16 +28,22 @@ BYTES = 4
 """Of a character, at most."""
 
 PROGRAM = """
-import sys, traceback
+import ast, sys, traceback
 sys.stderr = sys.stdout
+names = {{"__name__": "__main__"}}
 try:
-    exec(compile({code!r}, "program.py", "exec"), {{"__name__": "__main__"}})
+    tree = ast.parse({code!r}, "program.py")
+    last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+    exec(compile(tree, "program.py", "exec"), names)
+    if last is not None:
+        exec(compile(ast.Interactive([last]), "program.py", "single"), names)
 except Exception as error:
     within = error.__traceback__ and error.__traceback__.tb_next
     traceback.print_exception(type(error), error, within)
     raise SystemExit(1)
 """
-"""The program of the policy, with its errors among what it prints."""
+"""The program of the policy, with its errors among what it prints. The value of a last expression
+is shown as in a notebook: many models have learnt to write programs so."""
 
 SLOW = ("it used more", "it took longer")
 """How the sandbox says that a program's time was over."""
@@ -50,8 +56,8 @@ class PythonTool:
         self.options = recipe.python
         self.tools: list[dict[str, Any]] = [described(
             self.options.name,
-            "Runs a Python program and returns what it prints. Nothing is kept between programs, "
-            "and there is no network.",
+            "Runs a Python program and returns what it prints, and the value of its last line if "
+            "that is an expression. Nothing is kept between programs, and there is no network.",
             {"type": "object", "required": ["code"],
              "properties": {"code": {"type": "string", "description": "The program."}}},
         )]  # fmt: skip

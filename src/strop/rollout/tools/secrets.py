@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -37,11 +38,13 @@ class Secrets:
                 fix=f"export {found[1]}=... before the run",
             )
         if len(value) >= SHORTEST:
-            self._values |= {value, quote(value, safe=""), quote_plus(value)}
+            written = (value, quote(value, safe=""), quote_plus(value), json.dumps(value)[1:-1])
+            self._values.update(written)
         return value
 
     def hidden(self, text: str) -> str:
-        """A text of others without the secrets that it may repeat."""
+        """A text of others without the secrets that it may repeat, as they are, as parts of an
+        address or in JSON."""
         for value in sorted(self._values, key=len, reverse=True):
             text = text.replace(value, HIDDEN)
         return text

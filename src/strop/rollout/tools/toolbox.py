@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Protocol
 
-from strop.rollout.environment import Ask, Observation, Said
+from strop.rollout.environment import Ask, Observation, Said, seed_of
 from strop.text.chat.template import Tools
 from strop.text.tools import Call
 from strop.types import Message, Task
@@ -99,7 +99,8 @@ class ToolboxFactory(Protocol):
     @property
     def bounds(self) -> tuple[float, float] | None: ...
 
-    def make(self) -> Toolbox: ...
+    def make(self, seed: str) -> Toolbox:
+        """The tools of one episode; what they draw follows from `seed`."""
 
     async def close(self) -> None: ...
 
@@ -123,7 +124,7 @@ class ToolEnvironments:
         return self.toolboxes.bounds
 
     def make(self, ask: Ask) -> ToolEnvironment:
-        return ToolEnvironment(self.toolboxes.make())
+        return ToolEnvironment(self.toolboxes.make(seed_of(ask)))
 
     async def close(self) -> None:
         await self.toolboxes.close()

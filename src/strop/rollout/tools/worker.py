@@ -73,14 +73,23 @@ async def _awaited(result: Awaitable[Any]) -> Any:
     return await result
 
 
+def _nothing_to_read() -> None:
+    """Standard input ends at once, so that user's code which reads it does not read orders."""
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+
+
 def main() -> None:
     answers: IO[str] = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what the user's code prints goes to standard error
+    orders: IO[str] = os.fdopen(os.dup(0))
+    _nothing_to_read()
     file, wanted = Path(sys.argv[1]), sys.argv[2:]
     sys.path.insert(0, str(file.parent))  # as if the file were run: it may import its neighbours
     functions, problem = found(file, wanted)
     print("ready", file=answers, flush=True)
-    for line in sys.stdin:
+    for line in orders:
         order = json.loads(line)
         if order.get("describe"):
             answer = problem or described(functions)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 
 from strop.engines.draws import DrawKey
 from strop.engines.engine import Sampling
@@ -26,11 +25,11 @@ WHO = (
 class ModelUser:
     """Reads the dialogue with the roles changed about: its own turns are the assistant's."""
 
-    def __init__(self, model: FrozenModel, recipe: ModelUserRecipe) -> None:
+    def __init__(self, model: FrozenModel, recipe: ModelUserRecipe, seed: str) -> None:
         self.model, self.recipe = model, recipe
         self.sampling = Sampling(temperature=recipe.temperature, max_tokens=recipe.max_tokens)
         self.messages: list[Message] = []
-        self.key = DrawKey(0, "training")
+        self.key = DrawKey(0, "training", prompt=seed)
 
     async def begin(self, task: Task) -> None:
         persona = task.columns.get(self.recipe.persona)
@@ -46,8 +45,6 @@ class ModelUser:
             {"role": "user", "content": who},
             {"role": "assistant", "content": plain(opening)},
         ]
-        name = hashlib.sha256(f"{task.origin} {persona}".encode()).hexdigest()
-        self.key = DrawKey(int(name[:8], 16), "training")
 
     async def reply(self, said: Message) -> str | None:
         self.messages.append({"role": "user", "content": plain([said]) or "(nothing)"})
@@ -73,8 +70,8 @@ class ModelUsers:
         expect_weights(recipe.model)
         self.recipe, self.model = recipe, FrozenModel(recipe.model)
 
-    def make(self) -> ModelUser:
-        return ModelUser(self.model, self.recipe)
+    def make(self, seed: str) -> ModelUser:
+        return ModelUser(self.model, self.recipe, seed)
 
     async def close(self) -> None:
         await asyncio.to_thread(self.model.close)

@@ -51,7 +51,7 @@ class ScriptedUsers:
     def __init__(self, recipe: ScriptRecipe) -> None:
         self.recipe = recipe
 
-    def make(self) -> ScriptedUser:
+    def make(self, seed: str) -> ScriptedUser:
         return ScriptedUser(self.recipe.turns)
 
     async def close(self) -> None:
@@ -99,8 +99,8 @@ class OwnUsers:
     def rewards(self) -> bool:
         return self.toolboxes.rewards
 
-    def make(self) -> OwnUser:
-        return OwnUser(self.toolboxes.make())
+    def make(self, seed: str) -> OwnUser:
+        return OwnUser(self.toolboxes.make(seed))
 
     async def close(self) -> None:
         await self.toolboxes.close()

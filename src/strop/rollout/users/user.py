@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from strop.rollout.environment import Ask, Observation, Said
+from strop.rollout.environment import Ask, Observation, Said, seed_of
 from strop.text.chat.template import Tools
 from strop.types import Message, Task
 
@@ -31,7 +31,8 @@ class Users(Protocol):
     @property
     def rewards(self) -> bool: ...
 
-    def make(self) -> User: ...
+    def make(self, seed: str) -> User:
+        """The user of one dialogue; what it draws follows from `seed`."""
 
     async def close(self) -> None: ...
 
@@ -73,7 +74,7 @@ class UserEnvironments:
         return self.users.rewards
 
     def make(self, ask: Ask) -> UserEnvironment:
-        return UserEnvironment(self.users.make())
+        return UserEnvironment(self.users.make(seed_of(ask)))
 
     async def close(self) -> None:
         await self.users.close()

@@ -148,8 +148,8 @@ def test_a_call_that_is_called_off_does_not_answer_the_next(calculators: OwnTool
 def test_draws_are_those_of_the_first_process_and_a_repeated_call_draws_anew() -> None:
     async def played() -> list[tuple[str | None, str, list[ToolResult]]]:
         episodes = []
-        for _ in range(5):
-            box = boxes.make("0")
+        for number in (0, 1, 2, 3, 4, 0):
+            box = boxes.make(str(number))
             said = await box.begin(TASK)
             rolls = [await box.call(call("roll")) for _ in range(6)]
             episodes.append((said, (await box.call(call("look"))).text, rolls))
@@ -161,7 +161,8 @@ def test_draws_are_those_of_the_first_process_and_a_repeated_call_draws_anew() -
     episodes = asyncio.run(played())
     assert all(said == looked for said, looked, _ in episodes)  # in whatever process it is by then
     assert len({said for said, _, _ in episodes}) == 5
-    rolled = [int(roll.text) for _, _, rolls in episodes for roll in rolls]
+    assert episodes[5][0] == episodes[0][0], "an episode's key decides what its environment draws"
+    rolled = [int(roll.text) for _, _, rolls in episodes[:5] for roll in rolls]
     assert len(set(rolled)) == 30  # and none of them fell off the table for good
     assert all(number % 3 for number in rolled)
 
@@ -170,9 +171,9 @@ async def three_steps(boxes: OwnToolboxes, episodes: int, at_once: int) -> list[
     """Rewards of episodes of three steps, or the fault."""
     places = asyncio.Semaphore(at_once)
 
-    async def one() -> Any:
+    async def one(number: int) -> Any:
         async with places:
-            box = boxes.make("0")
+            box = boxes.make(str(number))
             try:
                 await box.begin(TASK)
                 results = [await box.call(call("step")) for _ in range(3)]
@@ -183,7 +184,7 @@ async def three_steps(boxes: OwnToolboxes, episodes: int, at_once: int) -> list[
                 await box.close()
 
     try:
-        return await asyncio.gather(*(one() for _ in range(episodes)))
+        return await asyncio.gather(*(one(number) for number in range(episodes)))
     finally:
         await boxes.close()
 

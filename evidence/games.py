@@ -38,12 +38,12 @@ SIGNS = "?XO.-123456789\n"
 PROMPT = [{"role": "user", "content": "?\n"}]
 GAMES_OF: dict[str, dict[str, Any]] = {
     "tic_tac_toe": {
-        "best": "perfect", "width": 64, "positions": 128, "sft_games": 12800, "steps": 400,
-        "opponents": ["random", "self", "perfect"],
+        "best": "perfect", "width": 64, "positions": 128, "games": 12800, "steps": 400,
+        "opponents": ["random", "self", "perfect"], "opening": 6,
     },
     "connect_four": {
-        "best": {"alpha_beta": 6}, "width": 64, "positions": 1536, "sft_games": 2000, "steps": 100,
-        "opponents": ["random", "self"],
+        "best": {"alpha_beta": 6}, "width": 64, "positions": 1536, "games": 2000, "steps": 100,
+        "opponents": ["random", "self"], "opening": 12,
     },
 }  # fmt: skip
 
@@ -70,11 +70,16 @@ def write_model(folder: Path, seed: int, width: int, positions: int) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def demonstrations(game_name: str, count: int, seed: int) -> Iterator[dict[str, Any]]:
-    """Games at random, each as one of its players saw it."""
-    game = GAMES[game_name]()
-    for n, (boards, moves) in enumerate(random_games(game, range(count), DrawKey(seed, "data"))):
+def demonstrations(name: str, count: int, key: DrawKey, *, won: bool) -> Iterator[dict[str, Any]]:
+    """Games at random, each as one of its players saw it: by turns, or as the one who won it."""
+    game = GAMES[name]()
+    for n, (boards, moves) in enumerate(random_games(game, range(count), key)):
         side, messages = n % 2, []
+        if won:
+            worth = game.outcome(boards[-1:])[0]
+            if worth.max() <= 0:
+                continue
+            side = int(worth.argmax())
         for ply in range(side, len(moves), 2):
             said = shown(game, boards[ply], side)
             asked = said if messages else f"{PROMPT[0]['content']}{said}"
@@ -91,24 +96,28 @@ def write_rows(path: Path, rows: Iterator[dict[str, Any]]) -> None:
 def recipes(folder: Path, name: str, seed: int, steps: int) -> dict[str, dict[str, Any]]:
     """SFT on legal moves, then GRPO against opponents."""
     about = GAMES_OF[name]
-    sft = {
-        "method": "sft", "model": {"path": str(folder / "raw")}, "data": str(folder / "sft.jsonl"),
-        "output": str(folder / "sft"), "optim": {"learning_rate": 4e-3},
-        "run": {"epochs": 1, "batch_size": 32}, "seed": seed,
-    }  # fmt: skip
+    sft, winners = (
+        {
+            "method": "sft", "model": {"path": str(folder / start)},
+            "data": str(folder / f"{stage}.jsonl"), "output": str(folder / stage),
+            "optim": {"learning_rate": rate}, "run": {"epochs": 1, "batch_size": 32}, "seed": seed,
+        }
+        for stage, start, rate in (("sft", "raw", 4e-3), ("winners", "sft/final", 2e-3))
+    )  # fmt: skip
     grpo = {
-        "method": "grpo", "model": {"path": str(folder / "sft/final")},
+        "method": "grpo", "model": {"path": str(folder / "winners/final")},
         "data": str(folder / "tasks.jsonl"), "output": str(folder / "grpo"),
         "reward": [{"function": "environment"}],
+        "objective": {"num_iterations": 2, "mini_batches": 4, "entropy_weight": 0.03},
         "rollout": {
             "group_size": 8, "max_tokens": 2,
             "environment": {"game": name, "opponents": about["opponents"],
-                            "turns": "together"},
+                            "turns": "together", "random_opening": about["opening"]},
         },
-        "optim": {"learning_rate": 1e-3},
-        "run": {"steps": steps, "batch_size": 32}, "seed": seed,
+        "optim": {"learning_rate": 5e-4, "schedule": "constant", "final_ratio": 1.0},
+        "run": {"steps": steps, "batch_size": 32, "save_every": 25}, "seed": seed,
     }  # fmt: skip
-    return {"sft": sft, "grpo": grpo}
+    return {"sft": sft, "winners": winners, "grpo": grpo}
 
 
 def measured(folder: Path, name: str, opponent: Any, games: int) -> dict[str, float]:
@@ -140,10 +149,15 @@ def main() -> None:
         folder = options.out / options.game / str(seed)
         if not (folder / "sft/final").exists():
             write_model(folder / "raw", seed, about["width"], about["positions"])
-            write_rows(folder / "sft.jsonl", demonstrations(options.game, about["sft_games"], seed))
+            for stage, key in (
+                ("sft", DrawKey(seed, "data")),
+                ("winners", DrawKey(seed, "data", 1)),
+            ):
+                games = demonstrations(options.game, about["games"], key, won=stage == "winners")
+                write_rows(folder / f"{stage}.jsonl", games)
             write_rows(folder / "tasks.jsonl", ({"prompt": PROMPT} for _ in range(1024)))
         made = recipes(folder, options.game, seed, options.steps or about["steps"])
-        for stage in ("sft", "grpo"):
+        for stage in ("sft", "winners", "grpo"):
             if not (folder / stage / "final").exists():
                 began = time.monotonic()
                 train(made[stage])

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import itertools
 import threading
+from dataclasses import replace
 
 from strop.engines.draws import DrawKey
-from strop.engines.engine import Request, Sampling
+from strop.engines.engine import PromptedTask, Request, Sampling
 from strop.engines.feed import Feed
 from strop.engines.local.engine import LocalEngine
 from strop.rollout.environment import FaultError
@@ -29,15 +30,13 @@ class FrozenModel:
         self._numbers = itertools.count()
         self._waiting: dict[int, tuple[asyncio.AbstractEventLoop, asyncio.Future[Answer]]] = {}
         self._thread: threading.Thread | None = None
-        self._starting = threading.Lock()
+        self._alone = threading.Lock()
 
     async def say(self, said: Text, sampling: Sampling, key: DrawKey) -> Completion:
         """Its next turn in a conversation (messages, or plain text)."""
-        self._start()
-        task = Task(said, {}, BESIDE)
-        (prompt,) = await asyncio.to_thread(self.engine.prompted, [task], sampling)
+        prompt = await asyncio.to_thread(self._prompt, Task(said, {}, BESIDE), sampling)
         ids = ",".join(map(str, prompt.prompt_ids))
-        named = DrawKey(key.seed, key.stream, key.step, key.round, f"beside/{ids}", key.index)
+        named = replace(key, prompt=f"{key.prompt}/beside {ids}")
         number = next(self._numbers)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Answer] = loop.create_future()
@@ -52,11 +51,15 @@ class FrozenModel:
         if self._thread is not None:
             self._thread.join()
 
-    def _start(self) -> None:
-        with self._starting:
+    def _prompt(self, task: Task, sampling: Sampling) -> PromptedTask:
+        """Its prompt, once the model is loaded. One at a time: neither loading nor a tokenizer
+        stands several threads."""
+        with self._alone:
+            (prompt,) = self.engine.prompted([task], sampling)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, daemon=True)
                 self._thread.start()
+        return prompt
 
     def _work(self) -> None:
         try:

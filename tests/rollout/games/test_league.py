@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from strop.engines.draws import DrawKey
+from strop.engines.engine import Sampling
 from strop.errors import DataError, UsageError
+from strop.rollout.games.arena import play
 from strop.rollout.games.league import League, Played, chosen, read_league
 
 PLAYERS: dict[str, Any] = {"random": "random", "perfect": "perfect", "new": {"model": "/m/new"}}
@@ -93,6 +95,39 @@ def test_a_file_holds_everything(tmp_path: Path) -> None:
     (tmp_path / "league.json").write_text(json.dumps(rows))
     read = read_league(tmp_path / "league.json").plain()
     assert read["players"]["new"] == {"model": str(tmp_path / "runs/new")}
+
+
+def test_players_meet_in_pairs_that_begin_alike(model_folder: Path) -> None:
+    """Perfect never loses from the first board; the raw model says nothing legal and loses; the
+    same seed plays the same games, and further ones are further pairs."""
+    players = {"random": "random", "perfect": "perfect", "raw": {"model": str(model_folder)}}
+    empty = League.model_validate({"game": "tic_tac_toe", "players": players})
+    prompt, sampling = [{"role": "user", "content": "Play.\n"}], Sampling(max_tokens=2)
+    once = play(empty, prompt, sampling, pairs=6, seed=1)
+    assert len(once.games) == 6 * 6
+    assert play(empty, prompt, sampling, pairs=6, seed=1) == once
+    for game in once.games:
+        if game.second == "perfect":
+            assert game.score <= 0.5
+        if game.first == "perfect":
+            assert game.score >= 0.5
+        if game.first == "raw":
+            assert game.score == 0.0
+    more = play(once, prompt, sampling, pairs=2, seed=1)
+    assert {game.pair for game in more.games[36:]} == {6, 7}
+    ratings = more.ratings("random")
+    assert ratings["perfect"].low > 0 > ratings["raw"].high
+
+
+def test_who_looks_further_ahead_wins_more() -> None:
+    empty = League.model_validate(
+        {"game": "connect_four", "players": {"a": {"alpha_beta": 2}, "b": {"alpha_beta": 4}}}
+    )
+    played = play(empty, "", Sampling(), pairs=8, seed=2, opening=4).games
+    assert Counter(game.pair for game in played) == dict.fromkeys(range(8), 2)
+    assert {(game.first, game.second) for game in played} == {("a", "b"), ("b", "a")}
+    deeper = [g.score if g.first == "b" else 1 - g.score for g in played]
+    assert sum(deeper) > 8
 
 
 @pytest.mark.parametrize(

@@ -71,8 +71,8 @@ GameName = Literal["tic_tac_toe", "connect_four"] | OwnGameRecipe
 
 
 class LeagueMatchRecipe(Strict):
-    """Opponents from a league's file: the other players, each drawn in proportion to the square of
-    how often it does not lose to the player `as`, by the games that the file holds."""
+    """Opponents from a league's file: the other players, each drawn in proportion to (1 - p)^2, p
+    being what the player `as` scores against it in the games that the file holds."""
 
     file: LocalPath
     as_: str = Field(alias="as")

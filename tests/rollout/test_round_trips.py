@@ -8,9 +8,18 @@ import pytest
 
 from strop.errors import TextError
 from strop.rollout.dialogue import ChatWriting
+from strop.rollout.environment import Observation, Said
+from strop.rollout.tools.toolbox import answers
 from strop.text.encode import Encoder
 from strop.text.turns import SaidTurn, message_of
 from tests.support.calling import CALLS_ALONE, FAMILIES
+from tests.support.episodes import (
+    ScriptedEngine,
+    ScriptedEnvironment,
+    ScriptedFactory,
+    asked,
+    played,
+)
 from tests.support.templates import TOOLS as CHATML
 from tests.support.templates import speaking
 
@@ -118,3 +127,28 @@ def test_an_id_that_a_template_refuses_never_reaches_it(tokenizer: Any, family: 
     (one,) = said.message["tool_calls"]
     with pytest.raises(TextError, match="nine letters"):
         encoder.chat.write([ASKED, {**said.message, "tool_calls": [{**one, "id": "x"}]}], TOOLS)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_episode_of_calls_as_the_template_writes_them_never_forks(
+    tokenizer: Any, family: str
+) -> None:
+    """Two turns of calls and an answer: each family's history is what was sampled."""
+    told = speaking(tokenizer, FAMILIES[family])
+    told.init_kwargs["end_of_turn"] = ["<|im_end|>"]
+    encoder = Encoder(told)
+    turns = [
+        reread(encoder, {"role": "assistant", "content": None, "tool_calls": [call(made, number)]})
+        for number, made in enumerate(({"text": "a b"}, {"number": 2}))
+    ]
+    said = iter([*(text for text, _, _ in turns), "Noted."])
+
+    def answer(heard: Said, number: int) -> Observation:
+        return Observation(answers(heard, ["done"]) if heard.calls else (), done=not heard.calls)
+
+    engine = ScriptedEngine(told, lambda prompt, request: next(said))
+    factory = ScriptedFactory(lambda number: ScriptedEnvironment(answer), tools=TOOLS)
+    (episode,) = played(engine, factory, asked(told, [[ASKED]], tools=TOOLS, max_tokens=200))
+    assert [len(e.get("tool_calls") or []) for e in episode.messages[::2]] == [1, 1, 0]
+    assert episode.facts["forks"] == 0
+    assert episode.text == "Noted."

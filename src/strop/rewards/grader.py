@@ -20,7 +20,7 @@ from strop.errors import RewardError
 from strop.sandbox.confine.jail import MOST_WAITING, Limits
 from strop.sandbox.tiers import strongest
 from strop.sandbox.workers import Workers
-from strop.text.parse import plain
+from strop.text.parse import written
 from strop.types import Text
 
 _PLACE = re.compile(r"\{\{\s*(sample|item)\.([\w.]+)\s*\}\}")
@@ -66,7 +66,7 @@ def read_grader(path: Path) -> Callable[..., list[float | None]]:
         found = []
         for number, completion in enumerate(completions):
             item = {name: values[number] for name, values in columns.items()}
-            found.append(grade({"sample": {"output_text": plain(completion)}, "item": item}))
+            found.append(grade({"sample": {"output_text": written(completion)}, "item": item}))
         return found
 
     return scores

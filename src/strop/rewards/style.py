@@ -11,7 +11,7 @@ from rapidfuzz import fuzz
 
 from strop.text.language import language_of
 from strop.text.lengths import cosine, overlong_penalty, repeated_share, within
-from strop.text.parse import plain
+from strop.text.parse import plain, written
 from strop.types import Text
 
 Unit = Literal["tokens", "characters", "words"]
@@ -28,7 +28,7 @@ def regex(
     """1.0 where `pattern` is found (with `whole`: where it is the whole completion), else 0.0."""
     wanted = re.compile(pattern, re.DOTALL)
     find = wanted.fullmatch if whole else wanted.search
-    return [float(find(plain(completion)) is not None) for completion in completions]
+    return [float(find(written(completion)) is not None) for completion in completions]
 
 
 def overlong(
@@ -83,7 +83,7 @@ def repetition(
     prompts: Sequence[Text], completions: Sequence[Text], *, n: int = 4, **columns: object
 ) -> list[float | None]:
     """Minus the share of a completion's word `n`-grams that occurred before in it: 0 to -1."""
-    return [-repeated_share(plain(completion), n) for completion in completions]
+    return [-repeated_share(written(completion), n) for completion in completions]
 
 
 def similarity(
@@ -96,7 +96,7 @@ def similarity(
     """Likeness to `answer` from 0 to 1: the normalised indel similarity of the two texts; `None`
     where there is no answer."""
     return [
-        None if gold is None else fuzz.ratio(plain(completion).strip(), str(gold).strip()) / 100
+        None if gold is None else fuzz.ratio(written(completion).strip(), str(gold).strip()) / 100
         for completion, gold in zip(completions, answer, strict=True)
     ]
 
@@ -115,7 +115,7 @@ def language(
     letters are left in either, too few to detect a language.
     """
     return [
-        _same_language(plain(prompt), plain(completion), code, shortest)
+        _same_language(plain(prompt), written(completion), code, shortest)
         for prompt, completion in zip(prompts, completions, strict=True)
     ]
 
@@ -133,7 +133,7 @@ def _lengths(
         if ids is None:
             raise ValueError("lengths in tokens need completion_ids; outside training use words")
         return [len(tokens) for tokens in ids]
-    texts = [plain(completion) for completion in completions]
+    texts = [written(completion) for completion in completions]
     return [len(text) if unit == "characters" else len(text.split()) for text in texts]
 
 
@@ -148,7 +148,7 @@ def format_tags(
 
     1.0 for `...<answer>5</answer>`; 0.0 for a missing, repeated, unclosed or empty tag.
     """
-    texts = [plain(completion) for completion in completions]
+    texts = [written(completion) for completion in completions]
     return [sum(_well_formed(text, tag) for tag in tags) / len(tags) for text in texts]
 
 

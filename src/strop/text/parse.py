@@ -25,6 +25,12 @@ def plain(text: Text) -> str:
     return text if isinstance(text, str) else "\n".join(map(_content, text))
 
 
+def written(completion: Text) -> str:
+    """The words of a completion that the assistant wrote, thoughts among them; what tools and users
+    said within it is left out."""
+    return completion if isinstance(completion, str) else plain(_assistants(completion))
+
+
 def spoken(completion: Text) -> str:
     """The visible words of the assistant, without tool results and thoughts.
 
@@ -34,8 +40,7 @@ def spoken(completion: Text) -> str:
     """
     if isinstance(completion, str):
         return _without_thoughts(completion)
-    turns = [m for m in completion if m.get("role", "assistant") == "assistant"]
-    return "\n".join(_without_thoughts(_content(turn)) for turn in turns)
+    return "\n".join(_without_thoughts(_content(turn)) for turn in _assistants(completion))
 
 
 def last_tag(text: str, tag: str) -> str | None:
@@ -65,6 +70,10 @@ def last_boxed(text: str) -> str | None:
         elif brace[0].endswith("{") and brace[0] != "\\{":
             open_braces.append(brace.end() if len(brace[0]) > 1 else None)
     return found
+
+
+def _assistants(messages: Sequence[Message]) -> list[Message]:
+    return [message for message in messages if message.get("role", "assistant") == "assistant"]
 
 
 def _content(message: Message) -> str:

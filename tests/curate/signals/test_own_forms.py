@@ -258,3 +258,19 @@ class TestAnswers:
     def test_faults(self, make: Make, row: dict[str, Any], kind: str) -> None:
         made = make([{"prompt": "a?", "completion": "x"}, {"prompt": "b?", **row}], max_bad=0.5)
         assert [(bad.kind, bad.origin.line) for bad in made.built.bad] == [(kind, 2)]
+
+
+def test_what_users_of_a_server_send_without_words_is_counted_and_refuses_nothing(
+    make: Make,
+) -> None:
+    """One in four asks nothing: no row is bad, however few may be."""
+    said = [{"role": "user", "content": "  "}, {"role": "user", "content": "Solve 2x = 6"}]
+    rows = [
+        {"id": f"r-{n}", "model": "m", "messages": [said[n % 4 > 0]], "answer": f"x = {n}"}
+        for n in range(8)
+    ]
+    thumbs = [{"id": f"r-{n}", "label": n % 2 == 0} for n in range(8)]
+    made = make([*rows, *thumbs], max_bad=0.0)
+    assert made.built.left_out["no_prompt"] == 2
+    assert made.adds_up()
+    assert len(made["feedback"]) == 6

@@ -110,6 +110,19 @@ def test_no_secret_is_kept_or_told(made: Any, server: Server, tmp_path: Path) ->
     assert KEY not in str(fault.value)
 
 
+def test_no_secret_is_logged(
+    made: Any, server: Server, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """httpx logs the address of every request, in which a key of the query is written otherwise."""
+    monkeypatch.setenv("WEATHER_KEY", "sesame/9000+a b")
+    live = made(weather(server, None, live=True, query={"appid": "${WEATHER_KEY}"}))
+    with caplog.at_level("DEBUG"):
+        said = live.one("weather", city="Bern")
+    assert "appid=sesame" in server.asked[0]["path"]
+    assert "appid=***" in caplog.text
+    assert "sesame" not in caplog.text + said.text
+
+
 def test_a_post_sends_its_arguments_as_json(made: Any, server: Server, tmp_path: Path) -> None:
     record = tmp_path / "weather.jsonl"
     live = made(weather(server, record, live=True, method="POST"))

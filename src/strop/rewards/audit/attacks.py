@@ -17,8 +17,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from strop.rewards.compose import as_said
 from strop.text.parse import plain
-from strop.types import Message, Task
+from strop.text.script import as_messages
+from strop.types import Message, Task, Text
 
 Rule = Literal["below_right", "no_gain", "as_right"]
 
@@ -26,13 +28,20 @@ Rule = Literal["below_right", "no_gain", "as_right"]
 @dataclass(frozen=True, slots=True)
 class Pair:
     """A task with a right and a wrong completion, and the bare answers inside them (`None` where
-    the task has none: code, tool calls)."""
+    the task has none: code, tool calls). In an `episode` a completion is a message, whatever form
+    the prompt has."""
 
     task: Task
     right: str
     wrong: str
     gold: str | None = None
     other: str | None = None
+    episode: bool = False
+
+    def form(self, text: str) -> Text:
+        """A completion of this task as its rewards get it."""
+        whole = as_messages(text, role="assistant")
+        return whole if self.episode else as_said(self.task.prompt, text)
 
 
 @dataclass(frozen=True, slots=True)

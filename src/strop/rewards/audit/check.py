@@ -7,6 +7,7 @@ reward.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from strop.data.records import task
@@ -17,7 +18,7 @@ from strop.rewards.audit.attacks import Pair
 from strop.rewards.audit.pairs import pairs_from_golds, pairs_from_labels
 from strop.rewards.audit.probes import ProbeFinding, catalogue, probe
 from strop.rewards.audit.sample import read_completions
-from strop.rewards.compose import Reward, as_said, columns_of
+from strop.rewards.compose import Reward, columns_of
 from strop.text.chat.template import Tools
 from strop.types import Task
 
@@ -34,7 +35,7 @@ def attacked(
     tools: Tools = None,
 ) -> list[ProbeFinding]:
     """Probe a reward on a file of tasks with gold answers, or of completions with labels; with
-    `tools` also as the reward of episodes that use them.
+    `tools` also as the reward of episodes that use them (empty: of episodes without tools).
 
     Raises `DataError` if the file gives no pair of a right and a wrong completion.
     """
@@ -53,6 +54,7 @@ def attacked(
             where=str(file),
             fix="give completions with `label` true and false for the same prompts",
         )
+    pairs = [replace(pair, episode=tools is not None) for pair in pairs]
     return _findings(Reward(components), recipe, pairs, None, tools)
 
 
@@ -65,7 +67,8 @@ def defend(
 ) -> dict[str, int]:
     """Check before a run that gold answers pass their own verifier and that critical probes hold.
 
-    Returns counts for the run's own log. Raises `DataError` or `RewardError`.
+    `tools` are those of the episodes: empty where they have none, `None` where answers are no
+    episodes. Returns counts for the run's own log. Raises `DataError` or `RewardError`.
     What an environment gives cannot be asked about a text, and is left out.
     """
     components = [component for component in components if not component.is_environment]
@@ -74,8 +77,9 @@ def defend(
         pairs = pairs_from_labels(read_completions(Path(recipe.completions)))
     else:
         pairs = pairs_from_golds(components, tasks) if components else []
-        if pairs:
-            expect_golds(reward, pairs)
+    pairs = [replace(pair, episode=tools is not None) for pair in pairs]
+    if pairs and recipe.completions is None:
+        expect_golds(reward, pairs)
     if not pairs:
         if recipe.file is not None or recipe.completions is not None or recipe.accept:
             raise RecipeError(
@@ -126,7 +130,7 @@ def expect_golds(reward: Reward, pairs: Sequence[Pair]) -> None:
     component, function = reward.components[0]
     judged = Reward([component], functions=[function]).judge(
         [pair.task.prompt for pair in pairs],
-        [as_said(pair.task.prompt, pair.right) for pair in pairs],
+        [pair.form(pair.right) for pair in pairs],
         columns_of([pair.task for pair in pairs]),
     )
     rejected = [

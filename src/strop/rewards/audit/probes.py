@@ -13,7 +13,7 @@ from strop.rewards.audit.attacks import ANSWER, TEXT, Pair, Probe, Trial
 from strop.rewards.audit.code_attacks import CODE, JSON, TOOLS
 from strop.rewards.audit.judge_attacks import judge_probes
 from strop.rewards.audit.tool_attacks import tool_probes, transcript
-from strop.rewards.compose import Reward, as_said, columns_of
+from strop.rewards.compose import Reward, columns_of
 from strop.rewards.own.functions import own_names
 from strop.stats.share import wilson
 from strop.text.chat.template import Tools
@@ -63,7 +63,8 @@ def catalogue(
     """The probes for a reward, for the judges in it, for episodes that use `tools`, and those of
     the user's file."""
     known = CATALOGUE.get(components[0].function, (*TEXT, *ANSWER))
-    of_tools = tool_probes(tools) if tools else ()
+    reads_calls = components[0].function == "tool_call"  # no other call is honest there
+    of_tools = tool_probes(tools) if tools and not reads_calls else ()
     return (*known, *judge_probes(components), *of_tools, *(read_probes(own) if own else ()))
 
 
@@ -110,7 +111,7 @@ def _known(
     reward: Reward, pairs: Sequence[Pair], encode: Callable[[str], list[int]] | None
 ) -> Known:
     texts = [(pair, text) for pair in pairs for text in (pair.right, pair.wrong)]
-    said = [(pair, as_said(pair.task.prompt, text)) for pair, text in texts]
+    said = [(pair, pair.form(text)) for pair, text in texts]
     scores = _scores(reward, said, encode)
     if all(score.total is None for score in scores):
         raise RewardError(
@@ -124,7 +125,7 @@ def _known(
 
 def _said(pair: Pair, trial: Trial) -> Text:
     """What a trial says: a transcript, or its text in the form of its prompt."""
-    return list(trial.said) if trial.said else as_said(pair.task.prompt, trial.text)
+    return list(trial.said) if trial.said else pair.form(trial.text)
 
 
 def _bases(
@@ -198,7 +199,7 @@ def _unscored(
     for component in needed:
         functions = [_failing if c is component else f for c, f in reward.components]
         broken = Reward(reward.recipe, functions=functions)
-        right = as_said(pair.task.prompt, pair.right)
+        right = pair.form(pair.right)
         total = _scores(broken, [(pair, right)], encode)[0].total
         held += total is None
         example = example or ("" if total is None else f"{component.label} failed, total {total}")

@@ -9,7 +9,7 @@ from strop.episodes import Episode
 from strop.recipe.train.reward import RewardComponent
 from strop.text.habits import HABITS
 from strop.text.parse import plain
-from strop.text.tool_habits import TOOL_HABITS
+from strop.text.tool_habits import TOOL_HABITS, paid_to_stop
 from strop.types import ScoredGroup
 
 LEAST_SHARE = 0.05
@@ -18,12 +18,15 @@ LEAST_SHARE = 0.05
 
 def habits_of(group: ScoredGroup) -> list[tuple[str, ...]]:
     """The habits that each completion of a group shows; of an episode also those of using tools."""
-    prompt = plain(group.rollout.task.prompt)
+    prompt, said = plain(group.rollout.task.prompt), group.rollout.completions
+    paid = paid_to_stop([one for one in said if isinstance(one, Episode)])
     found = []
-    for one in group.rollout.completions:
+    for number, one in enumerate(said):
         names = [name for name, shows in HABITS.items() if shows(prompt, one.text)]
         if isinstance(one, Episode):
             names += [name for name, shows in TOOL_HABITS.items() if shows(prompt, one.messages)]
+            if paid[number] and "stopped_early" not in names:
+                names.append("stopped_early")
         found.append(tuple(names))
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ REFUSED = (401, 403, 407)
 FIRST_WAIT, LONGEST_WAIT = 0.5, 8.0
 """Seconds before a further attempt: the first, and the most."""
 FAILED = 500
+HTTPX = logging.getLogger("httpx")
 BYTES = 4
 """Of a character, at most."""
 
@@ -120,6 +122,7 @@ class HttpTool:
     async def _attempt(self, url: str, body: object) -> tuple[int, str, float]:
         """Status, text (as much of it as is told) and the seconds that the server asks to wait."""
         if self._client is None:
+            HTTPX.addFilter(self._secrets)  # it logs whole addresses, and a query may hold a key
             self._client = httpx.AsyncClient(timeout=None, headers=self._headers)
         request = self._client.build_request(
             self.options.method,
@@ -144,6 +147,7 @@ class HttpTool:
             task.cancel()
         if self._client is not None:
             await self._client.aclose()
+            HTTPX.removeFilter(self._secrets)
 
 
 def _filled(url: str, arguments: Mapping[str, Any]) -> str | None:

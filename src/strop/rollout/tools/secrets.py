@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 from collections.abc import Mapping
@@ -47,3 +48,8 @@ class Secrets:
         for value in sorted(self._values, key=len, reverse=True):
             text = text.replace(value, HIDDEN)
         return text
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Takes them out of a line of somebody else's log (`logging.Filter`)."""
+        record.msg, record.args = self.hidden(record.getMessage()), ()
+        return True

@@ -156,8 +156,8 @@ def _online(recipe: Online, folder: Path, tokenizer: Any, cache: TokenCache) -> 
         checks["sandbox"] = strongest()
     asked = [task.task for task in tasks]
     reward.expect_columns(asked)
-    tools = way.tools if way else None
-    checks |= defend(recipe.reward, recipe.probes, asked, partial(_ids, tokenizer), tools)
+    played = None if way is None else way.tools or ()
+    checks |= defend(recipe.reward, recipe.probes, asked, partial(_ids, tokenizer), played)
     held_out = None
     if recipe.eval is not None:
         judge = Reward(recipe.eval.reward or recipe.reward)

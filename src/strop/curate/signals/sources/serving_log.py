@@ -10,13 +10,15 @@
 
 A request that was answered several times, side by side, has `answers` in place of `answer`, and
 feedback may say by `index` which one it means. With `"plain": true` the model read and wrote text,
-no chat. Rows with an `event` say what happened to the server.
+no chat. Rows with an `event` say what happened to the server. Users send empty messages: of such a
+request nothing is made, and it is counted as one that asks nothing (`no_prompt`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 from strop.curate.signals.interaction import Found, Interaction, Note, Signal, mark
 from strop.curate.signals.sources.values import answer, conversation, text_id, time_of, what
@@ -65,7 +67,9 @@ def read(row: Row, origin: Origin) -> Iterator[Found]:
     said = [answer(one, "answer", origin) for one in given]
     yield Interaction(
         NAME,
-        conversation(row["messages"], "messages", origin),
+        None
+        if _asks_nothing(row["messages"])
+        else conversation(row["messages"], "messages", origin),
         tuple(said) if all(said) else (),
         origin,
         id=id_,
@@ -76,6 +80,13 @@ def read(row: Row, origin: Origin) -> Iterator[Found]:
         plain=row.get("plain") is True,
         columns={"tools": row["tools"]} if row.get("tools") else {},
     )
+
+
+def _asks_nothing(messages: Any) -> bool:
+    """Whether a user's turn has no words."""
+    turns = messages if isinstance(messages, list) else []
+    asked = [t.get("content") for t in turns if isinstance(t, dict) and t.get("role") == "user"]
+    return any(not said or (isinstance(said, str) and not said.strip()) for said in asked)
 
 
 def _signals(row: Row, origin: Origin) -> Iterator[Signal]:

@@ -9,6 +9,7 @@ user has spoken again) begins a new path: a fork.
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -104,6 +105,10 @@ class Dialogue:
 
     `begin`, then for every turn `next_ids`, `said`, and `heard` unless it was the last; `episode`
     at the end.
+
+    What an environment says is data: a special token's name in it (a page that says `<|im_end|>`)
+    would become that token and end the turn, or begin one of the user's. Such a name gets a space
+    behind its first sign, and is counted (`disarmed`).
     """
 
     def __init__(self, prompt: PromptedTask, writing: Writing, encoder: Encoder) -> None:
@@ -115,7 +120,10 @@ class Dialogue:
         self.logprobs: list[float] = []
         self.turns: list[Turn] = []
         self.opened = prompt.opened
+        self.disarmed = 0
         self._text = ""
+        named = sorted(filter(None, encoder.tokenizer.all_special_tokens), key=len, reverse=True)
+        self._special = re.compile("|".join(map(re.escape, named))) if named else None
 
     def begin(self, messages: Sequence[Message]) -> None:
         """The environment's first words. A user's words after the prompt's are one message with
@@ -123,6 +131,7 @@ class Dialogue:
         self._text = self.writing.opening(self.messages)
         if not messages:
             return
+        messages = [self._harmless(message) for message in messages]
         last, first = self.messages[-1], messages[0]
         both = (last.get("content"), first.get("content"))
         if last["role"] == first["role"] == "user" and all(isinstance(x, str) for x in both):
@@ -164,6 +173,7 @@ class Dialogue:
 
     def heard(self, messages: Sequence[Message]) -> None:
         """What the environment said to the last turn, which is not the episode's last."""
+        messages = [self._harmless(message) for message in messages]
         said = self.messages[-1]
         for same in self.writing.same(said):
             text = self.writing.opening([*self.messages[:-1], same, *messages])
@@ -177,6 +187,14 @@ class Dialogue:
         self.messages += messages
         self._text = text
         self.opened = opened_by(self.messages, text)
+
+    def _harmless(self, message: Message) -> Message:
+        content = message.get("content")
+        if self._special is None or not isinstance(content, str):
+            return message
+        told, count = self._special.subn(lambda name: f"{name[0][0]} {name[0][1:]}", content)
+        self.disarmed += count
+        return {**message, "content": told} if count else message
 
     def episode(self, finish: Finish, reward: float | None, facts: dict[str, float]) -> Episode:
         """All of it as one completion."""
@@ -194,9 +212,13 @@ class Dialogue:
             turns=tuple(self.turns),
             messages=tuple(self.messages[self.given :]),
             reward=reward,
-            facts={"turns": float(len(self.turns)), "forks": len(laid.starts) - 1.0, **facts}
-            if laid.starts
-            else facts,
+            facts=facts | self._counted(len(laid.starts)),
+        )
+
+    def _counted(self, paths: int) -> dict[str, float]:
+        counts = {"turns": len(self.turns), "forks": max(0, paths - 1)}
+        return {n: float(c) for n, c in counts.items()} | (
+            {"disarmed": float(self.disarmed)} if self.disarmed else {}
         )
 
 

@@ -62,8 +62,11 @@ def test_a_script_says_its_turns_and_ends(told: Any) -> None:
 
 
 def test_a_task_without_a_script_is_refused(told: Any) -> None:
-    with pytest.raises(DataError, match="the column `then` holds no list of texts"):
-        dialogues(told, lambda prompt, request: "x", {"turns": "then"}, [{"then": "And now?"}])
+    way = way_of(UserEnvironmentRecipe.model_validate({"user": {"turns": "then"}}))
+    way.expect(Task(OPENING, {"then": ["And now?"]}, Origin("tasks.jsonl", 1)))
+    for wrong in ({}, {"then": "And now?"}, {"then": [1, None]}):
+        with pytest.raises(DataError, match=r"tasks\.jsonl:2: the column `then` holds no list of"):
+            way.expect(Task(OPENING, wrong, Origin("tasks.jsonl", 2)))
 
 
 def test_a_user_of_ones_own_answers_and_says_how_content_it_is(told: Any) -> None:
@@ -102,5 +105,6 @@ def test_a_model_plays_the_user_it_is_told_to_be(
     assert (
         read[0] == "<|user|>Brief.zzz<|assistant|>My bill is wrong.<|end|><|user|>ok<|assistant|>"
     )
+    way = way_of(UserEnvironmentRecipe.model_validate({"user": user}))
     with pytest.raises(DataError, match="the column `persona` says nothing of who the user is"):
-        dialogues(told, lambda prompt, request: "ok", user, [{}])
+        way.expect(Task(OPENING, {}, Origin("tasks.jsonl", 2)))

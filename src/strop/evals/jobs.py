@@ -107,6 +107,8 @@ def _episodes(recipe: EpisodeTask, asked: EvalSetup) -> Job:
     way = way_of(recipe.environment)
     read_rows = read(_frozen(recipe.data), task, held_out=True)
     rows = [with_tools(one, way.tools) for one in read_rows]
+    for one in rows:
+        way.expect(one)
     reward = Reward(recipe.scores)
     reward.expect_columns(rows)
 

@@ -298,8 +298,7 @@ class AsynchronousSource:
         failures = tuple(one for ticket in taken for one in failed.get(ticket.number, ()))
         sampled = (*useful, *equal)
         warn_of(failures)
-        scores = [score for group in sampled for score in group.scores]
-        expect_some_scored(scores, failures)
+        expect_some_scored(sampled, failures)
         learnt = tuple(useful)
         if self.recipe.rollout.resample:
             batch = self.tickets.batch

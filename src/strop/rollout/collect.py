@@ -9,11 +9,12 @@ from strop.distributed.deal import share_of
 from strop.distributed.world import ALONE, World
 from strop.engines.draws import DrawKey
 from strop.engines.engine import PromptedTask, RolloutEngine, Sampling, in_groups, requests_of
+from strop.episodes import Episode
 from strop.errors import UnscoredError
 from strop.rewards.compose import OPTIONAL, shares_scored
 from strop.rollout.group import rollout_of
 from strop.tracking.phases import phase
-from strop.types import Failure, Judged, Rollout, Score, ScoredGroup
+from strop.types import FAILED, Failure, Judged, Rollout, ScoredGroup
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +63,24 @@ def collect(
         tuple(group for part in parts for group in part.groups),
         tuple(failure for part in parts for failure in part.failures),
     )
-    expect_some_scored([s for group in whole.groups for s in group.scores], whole.failures)
+    expect_some_scored(whole.groups, whole.failures)
     return whole
 
 
-def expect_some_scored(scores: Sequence[Score], failures: Sequence[Failure]) -> None:
+def expect_some_scored(groups: Sequence[ScoredGroup], failures: Sequence[Failure]) -> None:
     """Raise `UnscoredError` if no completion has a score."""
+    scores = [score for group in groups for score in group.scores]
     if any(score.total is not None for score in scores):
         return
+    answers = [answer for group in groups for answer in group.rollout.completions]
+    if any(isinstance(one, Episode) for one in answers) and all(
+        one.finish in FAILED for one in answers
+    ):
+        raise UnscoredError(
+            f"all {len(answers)} episodes failed by their environment's fault, which the warnings "
+            "name",
+            fix="mend the environment, or what it needs, and resume the run",
+        )
     shares = shares_scored(scores)
     if shares and not failures:
         raise UnscoredError(

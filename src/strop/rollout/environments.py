@@ -38,11 +38,12 @@ from strop.types import Task
 class Way:
     """How a run plays its episodes: the `tools` that its prompts show, whether there are `rewards`
     of environments, and `play(tokenizer, context)`, which is given how many tokens the model
-    reads."""
+    reads. `expect(task)` raises `DataError` for a task that lacks what an episode of it needs."""
 
     tools: Tools
     rewards: bool
     play: Callable[[Tokenizer, int], Play]
+    expect: Callable[[Task], None] = lambda task: None
 
 
 def turn_by_turn(factory: EnvironmentFactory, limits: EpisodeLimits) -> Way:
@@ -55,7 +56,8 @@ def turn_by_turn(factory: EnvironmentFactory, limits: EpisodeLimits) -> Way:
 
 
 def _own(recipe: OwnEnvironmentRecipe) -> Way:
-    return turn_by_turn(ToolEnvironments(OwnToolboxes(recipe)), recipe)
+    toolboxes = OwnToolboxes(recipe)
+    return replace(turn_by_turn(ToolEnvironments(toolboxes), recipe), expect=toolboxes.expect)
 
 
 USERS: Mapping[type, Callable[[Any], Users]] = {
@@ -66,7 +68,8 @@ USERS: Mapping[type, Callable[[Any], Users]] = {
 
 
 def _user(recipe: UserEnvironmentRecipe) -> Way:
-    return turn_by_turn(UserEnvironments(USERS[type(recipe.user)](recipe.user)), recipe)
+    users = USERS[type(recipe.user)](recipe.user)
+    return replace(turn_by_turn(UserEnvironments(users), recipe), expect=users.expect)
 
 
 def _tools(recipe: ToolsEnvironmentRecipe) -> Way:

@@ -14,6 +14,7 @@ from strop.engines.engine import Request
 from strop.episodes import Episode
 from strop.errors import WorldError
 from strop.recipe.train.environment import EpisodeLimits
+from strop.rewards.own.functions import LARGEST
 from strop.rollout.dialogue import ChatWriting, Dialogue, PlainWriting
 from strop.rollout.environment import (
     Ask,
@@ -157,6 +158,8 @@ class TurnByTurn:
         return Said(found.message, text, found.calls, found.malformed)
 
     def _expect_bounds(self, reward: float | None, where: str) -> None:
+        if reward is not None and not abs(reward) <= LARGEST:
+            raise FaultError(f"its reward {reward:g} is no number that training can hold")
         bounds = self.factory.bounds
         if reward is None or bounds is None:
             return

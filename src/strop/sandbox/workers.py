@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import os
 import selectors
+import signal
 import subprocess
 import threading
 import time
@@ -154,7 +156,7 @@ class _Worker:
             self._rest = b""
             self._process = subprocess.Popen(
                 self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                stderr=self._errors, bufsize=0,
+                stderr=self._errors, bufsize=0, start_new_session=True,
             )  # fmt: skip
             if self._line(self._process, time.monotonic() + self._starts_within) != b"ready":
                 raise WorkerEndedError("a worker did not start")
@@ -184,18 +186,25 @@ class _Worker:
     def end(self) -> None:
         """Kill the process from another thread than the one that may be waiting for its answer."""
         process = self._process
-        if process is not None:
-            process.kill()
+        if process is not None and process.returncode is None:
+            _kill(process)
 
     def kill(self) -> None:
         if self._process is None:
             return
-        self._process.kill()
+        _kill(self._process)
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 pipe.close()
         self._process = None
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """With all that it started: it leads a group of its own (so that Ctrl-C does not reach it: the
+    run still has a step to finish)."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _wait(pipe: IO[bytes], event: int, until: float) -> None:

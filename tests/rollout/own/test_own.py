@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -12,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from strop.errors import WorldError
+from strop.errors import DataError, WorldError
 from strop.recipe.train.environment import OwnEnvironmentRecipe
 from strop.rollout.environment import FaultError
 from strop.rollout.own import server
@@ -346,3 +349,48 @@ def test_memory_does_not_grow_over_2000_episodes() -> None:
     assert late[0] - early[0] < 4 * 2**20  # what 1,800 episodes would keep is 1.8 GB
     assert late[1] - early[1] < 4 * 2**20
     assert late[2] <= early[2] + 2
+
+
+def test_a_task_without_a_column_that_reset_needs_is_refused_before_the_run() -> None:
+    boxes = OwnToolboxes(recipe("Asking"))
+    try:
+        boxes.expect(Task("Where?", {"city": "Bern"}, Origin("tasks.jsonl", 1)))
+        with pytest.raises(DataError, match=r"tasks\.jsonl:2: `reset` of Asking reads the column `c"):
+            boxes.expect(Task("Where?", {"answer": "Bern"}, Origin("tasks.jsonl", 2)))
+    finally:
+        asyncio.run(boxes.close())
+
+
+@pytest.mark.parametrize("module", ["strop.rollout.own.server", "strop.rollout.tools.worker"])
+def test_a_file_that_never_ends_its_import_does_not_outlive_the_run(
+    module: str, tmp_path: Path
+) -> None:
+    """Both kinds of process end when the run's end of their link closes, whatever they are at."""
+    endless = tmp_path / "endless.py"
+    endless.write_text("import subprocess\nsubprocess.Popen(['sleep', '600'])\nwhile True: pass\n")
+    ours, theirs = socket.socketpair()
+    served = module.endswith("server")
+    process = subprocess.Popen(
+        [sys.executable, "-m", module, *([str(theirs.fileno())] if served else []), str(endless),
+         "name"],
+        stdin=None if served else theirs, pass_fds=[theirs.fileno()] if served else [],
+        stdout=subprocess.DEVNULL, start_new_session=not served,
+    )  # fmt: skip
+    theirs.close()
+    try:
+        until = time.monotonic() + 60
+        while not _children(process.pid) and time.monotonic() < until:
+            time.sleep(0.05)
+        children = _children(process.pid)
+        assert children
+        ours.close()
+        process.wait(timeout=60)
+        assert all(not Path(f"/proc/{child}/cmdline").read_bytes() for child in children
+                   if Path(f"/proc/{child}").exists())  # fmt: skip
+    finally:
+        process.kill()
+
+
+def _children(pid: int) -> list[int]:
+    said = Path(f"/proc/{pid}/task/{pid}/children")
+    return list(map(int, said.read_text().split())) if said.exists() else []

@@ -235,3 +235,14 @@ class Grown:
 
 
 sys.stderr.flush()
+
+
+class Asking:
+    """Cannot begin without a city."""
+
+    def reset(self, city: str, country: str = "CH", **columns: object) -> None:
+        self.city = city
+
+    def where(self) -> str:
+        """Says the city."""
+        return self.city

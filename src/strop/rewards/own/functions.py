@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
-import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,9 @@ from typing import Any
 from strop.errors import RewardError
 from strop.text.parse import plain
 from strop.types import FaultKind, Text
+
+LARGEST = 3e38
+"""Rewards are held in float32, which has no larger numbers."""
 
 VERL = ("solution_str", "ground_truth")
 """Parameters that only a reward function written for verl has."""
@@ -65,7 +67,7 @@ def called(function: Callable[..., Any], given: Mapping[str, Any], count: int) -
         number, problem = _number(value)
         if problem:
             found["returned"].append(problem)
-        elif number is not None and not math.isfinite(number):
+        elif number is not None and not abs(number) <= LARGEST:
             found["not_finite"].append(f"returned {number}")
             number = None
         values.append(number)

@@ -13,11 +13,13 @@ from strop.rollout.tools.functions import FORM, STARRED, parameters_of, place_of
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """`Description([{"type": "function", "function": {"name": "add", ...}}], rewards=True)`, or
-    what is wrong (`problem`) and how to mend it."""
+    """`Description([{"type": "function", "function": {"name": "add", ...}}], rewards=True,
+    needs=["answer"])`, or what is wrong (`problem`) and how to mend it. `needs` are columns that
+    `reset` cannot do without."""
 
     tools: list[dict[str, Any]] = field(default_factory=list)
     rewards: bool = False
+    needs: list[str] = field(default_factory=list)
     problem: str = ""
     fix: str = ""
 
@@ -90,7 +92,7 @@ def _checked(instance: Any, name: str) -> Description:
             + "; ".join(problems),
             fix=f"{FORM}; a method that is no tool begins with `_`",
         )
-    return Description(tools, reward is not None)
+    return Description(tools, reward is not None, _needed(instance.reset))
 
 
 def _needed(function: Callable[..., Any]) -> list[str]:

@@ -20,6 +20,7 @@ import select
 import signal
 import socket
 import sys
+import threading
 import traceback
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,6 +32,9 @@ from strop.rollout.own.describe import described, described_agent
 from strop.rollout.own.instance import Instance
 from strop.sandbox.confine.jail import PR_SET_PDEATHSIG
 from strop.sandbox.confine.seccomp import LIBC
+
+LOOK_EVERY = 0.1
+"""Seconds between looks at whether the run is still there, while a file is imported."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +54,32 @@ def main() -> None:
     os.dup2(2, 1)  # prints of the user's code go to standard error
     path, name = Path(sys.argv[2]), sys.argv[3]
     sys.path.insert(0, str(path.parent))  # as if the file were run: it may import its neighbours
+    imported = threading.Event()
+    watching = threading.Thread(target=_end_with, args=(control, imported))
+    watching.start()
     try:
         names = own_names(path)
     except RewardError as error:
         control.sendall(_line({"error": [error.problem, error.where, error.fix]}))
         return
+    finally:
+        imported.set()
+        watching.join()  # a process of several threads is not forked
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # each fork takes two files
     gc.collect()
     gc.freeze()  # a fork's collections then leave the shared pages alone
     control.sendall(_line({}))
     Server(control, names, name, soft).serve()
+
+
+def _end_with(control: socket.socket, imported: threading.Event) -> None:
+    """End all, if the run ends while the user's file is still being imported."""
+    poll = select.poll()
+    poll.register(control, 0)  # that the other end is closed is always said
+    while not imported.is_set():
+        if poll.poll(LOOK_EVERY * 1000):
+            os.killpg(0, signal.SIGKILL)
 
 
 class Server:

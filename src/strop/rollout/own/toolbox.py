@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from strop.errors import DataError
 from strop.recipe.train.environment import OwnEnvironmentRecipe
 from strop.rollout.own.processes import EpisodeProcess, ForkServer, row_of
 from strop.rollout.tools.toolbox import ToolResult, told
@@ -33,6 +34,19 @@ class OwnToolboxes:
         said = self._server.describe()
         self.tools: Tools = said["tools"]
         self.rewards: bool = said["rewards"]
+        self._needs: list[str] = said["needs"]
+
+    def expect(self, task: Task) -> None:
+        """Raise `DataError` for a task without a column that `reset` cannot do without."""
+        given = ("prompt", *task.columns)
+        missing = [name for name in self._needs if name not in given]
+        if missing:
+            raise DataError(
+                f"`reset` of {self._recipe.class_} reads the column `{missing[0]}`; found "
+                f"{{{', '.join(given)}}}",
+                where=str(task.origin),
+                fix="add the column to every task, or give the argument a default",
+            )
 
     def make(self, seed: str) -> OwnToolbox:
         names = {tool["function"]["name"] for tool in self.tools or ()}

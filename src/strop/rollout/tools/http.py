@@ -50,7 +50,7 @@ class HttpTool:
                 fix="record it once with live: true, then train without",
             )
         self._secrets = Secrets(where)
-        self._headers = self._secrets.filled(options.headers) if options.live else {}
+        self._headers = self._secrets.headers(options.headers) if options.live else {}
         self._query = self._secrets.filled(options.query) if options.live else {}
         _expect_address(options.url, where)
         self._client: httpx.AsyncClient | None = None

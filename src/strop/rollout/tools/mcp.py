@@ -45,7 +45,7 @@ class McpTools:
         self._name = options.url or " ".join(options.command or ())
         self._secrets = Secrets(f"the MCP server {self._name}")
         self._env = self._secrets.filled(options.env)
-        self._headers = self._secrets.filled(options.headers)
+        self._headers = self._secrets.headers(options.headers)
         self._silence = open(os.devnull, "w")  # noqa: SIM115 - it is open as long as the servers
         self._shared: Connection | None = None
         self._opening = asyncio.Lock()

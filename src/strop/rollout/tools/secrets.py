@@ -29,6 +29,18 @@ class Secrets:
         set."""
         return {name: _VARIABLE.sub(self._value, text) for name, text in given.items()}
 
+    def headers(self, given: Mapping[str, str]) -> dict[str, str]:
+        """As `filled`, of headers. Raises `WorldError` for one that HTTP cannot carry."""
+        made = self.filled(given)
+        for name, value in made.items():
+            if not value.isascii() or not value.isprintable():
+                raise WorldError(
+                    f"the value of the header {name} has characters that HTTP headers cannot have",
+                    where=self._where,
+                    fix="look at the environment variable that it names: a key is plain ASCII",
+                )
+        return made
+
     def _value(self, found: re.Match[str]) -> str:
         value = os.environ.get(found[1])
         if not value:

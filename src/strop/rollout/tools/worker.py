@@ -10,16 +10,16 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
-import os
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from strop.errors import RewardError
 from strop.rewards.own.functions import own_names
 from strop.rollout.tools.functions import FORM, place_of, schema_of
 from strop.rollout.tools.said import LONGEST, NoTextError, readable, text_of
+from strop.sandbox.orders import orders
 
 Answer = dict[str, Any]
 Functions = Mapping[str, Callable[..., Any]]
@@ -73,24 +73,14 @@ async def _awaited(result: Awaitable[Any]) -> Any:
     return await result
 
 
-def _nothing_to_read() -> None:
-    """Standard input ends at once, so that user's code which reads it does not read orders."""
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
-
-
 def main() -> None:
-    answers: IO[str] = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what the user's code prints goes to standard error
-    orders: IO[str] = os.fdopen(os.dup(0))
-    _nothing_to_read()
+    lines, answers = orders()
     file, wanted = Path(sys.argv[1]), sys.argv[2:]
     sys.path.insert(0, str(file.parent))  # as if the file were run: it may import its neighbours
     functions, problem = found(file, wanted)
     print("ready", file=answers, flush=True)
-    for line in orders:
-        order = json.loads(line)
+    while True:
+        order = json.loads(lines.get())
         if order.get("describe"):
             answer = problem or described(functions)
         else:

@@ -6,9 +6,10 @@ import asyncio
 
 from strop.engines.draws import DrawKey
 from strop.engines.engine import Sampling
-from strop.errors import DataError
+from strop.errors import DataError, UsageError
 from strop.model.load import expect_weights
 from strop.recipe.train.user import ModelUserRecipe
+from strop.rollout.environment import FaultError
 from strop.rollout.frozen import FrozenModel
 from strop.text.parse import plain
 from strop.text.script import as_messages
@@ -32,14 +33,8 @@ class ModelUser:
         self.key = DrawKey(0, "training", prompt=seed)
 
     async def begin(self, task: Task) -> None:
-        persona = task.columns.get(self.recipe.persona)
-        if not isinstance(persona, str) or not persona.strip():
-            raise DataError(
-                f"the column `{self.recipe.persona}` says nothing of who the user is",
-                where=str(task.origin),
-                fix='write "persona": "You want a refund, and are short of time." into every task',
-            )
-        who = WHO.format(persona=persona.strip(), ends_with=self.recipe.ends_with)
+        persona = str(task.columns[self.recipe.persona]).strip()
+        who = WHO.format(persona=persona, ends_with=self.recipe.ends_with)
         opening = [m for m in as_messages(task.prompt, role="user") if m["role"] == "user"]
         self.messages = [
             {"role": "user", "content": who},
@@ -48,7 +43,13 @@ class ModelUser:
 
     async def reply(self, said: Message) -> str | None:
         self.messages.append({"role": "user", "content": plain([said]) or "(nothing)"})
-        answer = await self.model.say(self.messages, self.sampling, self.key)
+        try:
+            answer = await self.model.say(self.messages, self.sampling, self.key)
+        except UsageError as error:
+            raise FaultError(
+                f"the user's model cannot go on ({error.problem}): lower the environment's "
+                "max_turns or user.max_tokens, or take a model that reads more"
+            ) from None
         text = answer.text.strip()
         self.messages.append({"role": "assistant", "content": text})
         before, ended, _ = text.partition(self.recipe.ends_with)
@@ -69,6 +70,15 @@ class ModelUsers:
     def __init__(self, recipe: ModelUserRecipe) -> None:
         expect_weights(recipe.model)
         self.recipe, self.model = recipe, FrozenModel(recipe.model)
+
+    def expect(self, task: Task) -> None:
+        column, persona = self.recipe.persona, task.columns.get(self.recipe.persona)
+        if not isinstance(persona, str) or not persona.strip():
+            raise DataError(
+                f"the column `{column}` says nothing of who the user is",
+                where=str(task.origin),
+                fix=f'write "{column}": "You want a refund, and have little time." into every task',
+            )
 
     def make(self, seed: str) -> ModelUser:
         return ModelUser(self.model, self.recipe, seed)

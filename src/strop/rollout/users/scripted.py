@@ -24,14 +24,7 @@ class ScriptedUser:
         self.left: list[str] = []
 
     async def begin(self, task: Task) -> None:
-        turns = task.columns.get(self.column)
-        if not isinstance(turns, list) or not all(isinstance(turn, str) for turn in turns):
-            raise DataError(
-                f"the column `{self.column}` holds no list of texts, which a user could say",
-                where=str(task.origin),
-                fix=f'write "{self.column}": ["And for two?", "Thanks."] into every task',
-            )
-        self.left = list(turns)
+        self.left = list(task.columns[self.column])
 
     async def reply(self, said: Message) -> str | None:
         return self.left.pop(0) if self.left else None
@@ -50,6 +43,15 @@ class ScriptedUsers:
 
     def __init__(self, recipe: ScriptRecipe) -> None:
         self.recipe = recipe
+
+    def expect(self, task: Task) -> None:
+        column, turns = self.recipe.turns, task.columns.get(self.recipe.turns)
+        if not isinstance(turns, list) or not all(isinstance(turn, str) for turn in turns):
+            raise DataError(
+                f"the column `{column}` holds no list of texts, which a user could say",
+                where=str(task.origin),
+                fix=f'write "{column}": ["And for two?", "Thanks."] into every task',
+            )
 
     def make(self, seed: str) -> ScriptedUser:
         return ScriptedUser(self.recipe.turns)
@@ -71,7 +73,7 @@ class OwnUser:
         result = await self.toolbox.call(Call(REPLY, {"said": plain([said])}))
         if result.error:
             raise FaultError(f"the user's `{REPLY}` failed: {result.text}")
-        return result.text or None
+        return None if result.text in ("", "None") else result.text
 
     async def reward(self) -> float | None:
         return await self.toolbox.reward()
@@ -92,12 +94,16 @@ class OwnUsers:
                 f"{recipe.class_} has the public methods {', '.join(names) or 'none'}, and a user "
                 f"has `{REPLY}` alone, beside `reset` and `get_reward`",
                 where=str(recipe.file),
-                fix=f"write `def {REPLY}(self, said: str) -> str`, and begin other names with `_`",
+                fix=f"write `def {REPLY}(self, said: str) -> str` with a docstring that says what "
+                "`said` is (below `Args:`), and begin other names with `_`",
             )
 
     @property
     def rewards(self) -> bool:
         return self.toolboxes.rewards
+
+    def expect(self, task: Task) -> None:
+        self.toolboxes.expect(task)
 
     def make(self, seed: str) -> OwnUser:
         return OwnUser(self.toolboxes.make(seed))

@@ -31,6 +31,9 @@ class Users(Protocol):
     @property
     def rewards(self) -> bool: ...
 
+    def expect(self, task: Task) -> None:
+        """Raise `DataError` for a task that does not say what its user needs."""
+
     def make(self, seed: str) -> User:
         """The user of one dialogue; what it draws follows from `seed`."""
 

@@ -156,6 +156,9 @@ def _online(recipe: Online, folder: Path, tokenizer: Any, cache: TokenCache) -> 
         checks["sandbox"] = strongest()
     asked = [task.task for task in tasks]
     reward.expect_columns(asked)
+    if way is not None:
+        for one in asked:
+            way.expect(one)
     played = None if way is None else way.tools or ()
     checks |= defend(recipe.reward, recipe.probes, asked, partial(_ids, tokenizer), played)
     held_out = None

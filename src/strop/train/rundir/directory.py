@@ -37,7 +37,9 @@ from strop.model.load import weights_hash
 from strop.recipe.loading.load import digest, flat, load
 from strop.recipe.suite import Suite
 from strop.recipe.train.data import DataSource
+from strop.recipe.train.environment import EpisodeLimits
 from strop.recipe.train.methods import Recipe
+from strop.recipe.train.online import OnlineRecipe
 from strop.rewards.find import function_name, source_hash
 from strop.tracking.runlog import read_rows
 
@@ -166,6 +168,8 @@ def run_inputs(recipe: Recipe) -> dict[str, Any]:
         further["dev"] = suite_hash(load(Suite, recipe.dev.suite))
     if functions := functions_given(recipe):
         further["functions"] = functions
+    if isinstance(recipe, OnlineRecipe) and recipe.rollout.environment is not None:
+        further["environment"] = environment_files(recipe.rollout.environment)
     written = Path(recipe.chat_template) if recipe.chat_template else None
     if written is not None and written.is_file():
         further["chat_template"] = sha256_of(written)[:SHORT]
@@ -175,6 +179,18 @@ def run_inputs(recipe: Recipe) -> dict[str, Any]:
         "rewards": reward_hashes(recipe),
         **further,
     }
+
+
+def environment_files(recipe: EpisodeLimits) -> list[dict[str, str]]:
+    """`[{"path": "env.py", "sha256": "9a.."}]`: the files and models that an environment is made
+    of. What a tool recorded may grow, and is none of them."""
+    named = flat(recipe.plain())
+    files = {str(v) for key, v in named.items() if key.split(".")[-1] == "file" and v}
+    models = {str(v) for key, v in named.items() if key.split(".")[-1] == "model" and v}
+    return [
+        *({"path": file, "sha256": sha256_of(Path(file))[:SHORT]} for file in sorted(files)),
+        *({"path": model, "sha256": weights_hash(model)} for model in sorted(models)),
+    ]
 
 
 def _data_input(source: DataSource) -> dict[str, Any]:

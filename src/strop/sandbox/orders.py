@@ -13,8 +13,8 @@ def orders() -> tuple[SimpleQueue[bytes], IO[str]]:
     """Lines that come in, and where answers are written.
 
     The pipes are kept for ourselves: the user's code reads an empty input, and its prints go to
-    standard error. When the input closes, even during an import or a call, this process ends with
-    all that it started, so that no worker outlives its run.
+    standard error. When the input closes, even during an import or a call, this process ends, and
+    its group with it if it leads one, so that no worker outlives its run.
     """
     asked, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "w", encoding="utf-8")
     nothing = os.open(os.devnull, os.O_RDONLY)
@@ -29,4 +29,6 @@ def orders() -> tuple[SimpleQueue[bytes], IO[str]]:
 def _listen(asked: IO[bytes], lines: SimpleQueue[bytes]) -> None:
     for line in asked:
         lines.put(line)
-    os.killpg(0, signal.SIGKILL)  # a worker leads a group of its own
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(0)

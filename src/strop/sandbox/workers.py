@@ -42,6 +42,8 @@ class Workers:
         count: processes; default: one for each core.
         starts_within: seconds until it has to say "ready".
         shows_errors: whether what it writes to standard error is seen.
+        grouped: whether it leads a group of its own, which is killed with it: all that a user's
+            code started. Ctrl-C does not reach it then: the run still has a step to finish.
     """
 
     def __init__(
@@ -51,10 +53,12 @@ class Workers:
         *,
         starts_within: float = 60.0,
         shows_errors: bool = False,
+        grouped: bool = False,
     ) -> None:
         self._count = count or os.cpu_count() or 1
         self._all = [
-            _Worker(list(command), starts_within, shows_errors) for _ in range(self._count)
+            _Worker(list(command), starts_within, shows_errors=shows_errors, grouped=grouped)
+            for _ in range(self._count)
         ]
         self._idle: SimpleQueue[_Worker] = SimpleQueue()
         for worker in self._all:
@@ -133,8 +137,10 @@ class Workers:
 class _Worker:
     """One process, or none yet."""
 
-    def __init__(self, command: list[str], starts_within: float, shows_errors: bool) -> None:
-        self._command, self._starts_within = command, starts_within
+    def __init__(
+        self, command: list[str], starts_within: float, *, shows_errors: bool, grouped: bool
+    ) -> None:
+        self._command, self._starts_within, self._grouped = command, starts_within, grouped
         self._errors = None if shows_errors else subprocess.DEVNULL
         self._process: subprocess.Popen[bytes] | None = None
         self._rest = b""
@@ -156,7 +162,7 @@ class _Worker:
             self._rest = b""
             self._process = subprocess.Popen(
                 self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                stderr=self._errors, bufsize=0, start_new_session=True,
+                stderr=self._errors, bufsize=0, start_new_session=self._grouped,
             )  # fmt: skip
             if self._line(self._process, time.monotonic() + self._starts_within) != b"ready":
                 raise WorkerEndedError("a worker did not start")
@@ -187,24 +193,24 @@ class _Worker:
         """Kill the process from another thread than the one that may be waiting for its answer."""
         process = self._process
         if process is not None and process.returncode is None:
-            _kill(process)
+            self._kill(process)
+
+    def _kill(self, process: subprocess.Popen[bytes]) -> None:
+        if not self._grouped:
+            process.kill()
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
     def kill(self) -> None:
         if self._process is None:
             return
-        _kill(self._process)
+        self._kill(self._process)
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 pipe.close()
         self._process = None
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    """With all that it started: it leads a group of its own (so that Ctrl-C does not reach it: the
-    run still has a step to finish)."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _wait(pipe: IO[bytes], event: int, until: float) -> None:

@@ -355,7 +355,9 @@ def test_a_task_without_a_column_that_reset_needs_is_refused_before_the_run() ->
     boxes = OwnToolboxes(recipe("Asking"))
     try:
         boxes.expect(Task("Where?", {"city": "Bern"}, Origin("tasks.jsonl", 1)))
-        with pytest.raises(DataError, match=r"tasks\.jsonl:2: `reset` of Asking reads the column `c"):
+        with pytest.raises(
+            DataError, match=r"tasks\.jsonl:2: `reset` of Asking reads the column `c"
+        ):
             boxes.expect(Task("Where?", {"answer": "Bern"}, Origin("tasks.jsonl", 2)))
     finally:
         asyncio.run(boxes.close())
@@ -371,8 +373,8 @@ def test_a_file_that_never_ends_its_import_does_not_outlive_the_run(
     ours, theirs = socket.socketpair()
     served = module.endswith("server")
     process = subprocess.Popen(
-        [sys.executable, "-m", module, *([str(theirs.fileno())] if served else []), str(endless),
-         "name"],
+        [sys.executable, "-m", module, *([str(theirs.fileno())] if served else []),
+         str(endless), "name"],
         stdin=None if served else theirs, pass_fds=[theirs.fileno()] if served else [],
         stdout=subprocess.DEVNULL, start_new_session=not served,
     )  # fmt: skip

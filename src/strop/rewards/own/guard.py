@@ -40,7 +40,8 @@ class GuardedFunction:
     def __init__(self, path: Path, name: str, seconds: float) -> None:
         self.seconds = seconds
         command = [sys.executable, "-m", "strop.rewards.own.worker", str(path), name]
-        self._workers = Workers(command, count=1, starts_within=LOADING, shows_errors=True)
+        self._workers = Workers(command, count=1, starts_within=LOADING, shows_errors=True,
+                                grouped=True)  # fmt: skip
         weakref.finalize(self, self._workers.close).atexit = False  # they end by themselves then
         self.__signature__ = self._signature(path)
 

@@ -30,7 +30,9 @@ class FunctionTools:
         self.recipe = recipe
         where, count = str(recipe.file), recipe.workers
         command = [sys.executable, "-m", "strop.rollout.tools.worker", where, *recipe.functions]
-        self._workers = Workers(command, count, starts_within=LOADING, shows_errors=True)
+        self._workers = Workers(
+            command, count, starts_within=LOADING, shows_errors=True, grouped=True
+        )
         said = self._workers.ask([{"describe": True}], LOADING)[0]
         if said.failed is not None or "problem" in said.answer:
             self._workers.close()

@@ -1,4 +1,4 @@
-"""What the three worlds share: a tiny raw model whose template writes tools, and files of records."""
+"""What the worlds share: a tiny raw model whose template writes tools, and files of records."""
 
 from __future__ import annotations
 

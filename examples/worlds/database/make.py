@@ -23,19 +23,19 @@ TOOLS = [
     ),
     tool("query", "Run a query that only reads.", sql=("string", "One SELECT statement.")),
 ]
-TABLES = "shop farm mill barn dock yard mine port inn camp".split()
-COLUMNS = "price weight age size stock rank".split()
-THINGS = "kiwi plum fig pear lime date leek bean corn rice".split()
+TABLES = ["shop", "farm", "mill", "barn", "dock", "yard", "mine", "port", "inn", "camp"]
+COLUMNS = ["price", "weight", "age", "size", "stock", "rank"]
+THINGS = ["kiwi", "plum", "fig", "pear", "lime", "date", "leek", "bean", "corn", "rice"]
 HASTY = 0.6
 SHOWN, TRAINED, HELD_OUT = 3000, 400, 100
 
 
 def database(draw: random.Random) -> dict[str, Row]:
-    columns = draw.sample(COLUMNS, 4)
+    columns, things = draw.sample(COLUMNS, 4), draw.sample(THINGS, 4)
     return {
         name: {
             "columns": ["name", *columns[2 * n : 2 * n + 2]],
-            "rows": [[x, draw.randint(10, 99), draw.randint(10, 99)] for x in THINGS[:4]],
+            "rows": [[x, draw.randint(10, 99), draw.randint(10, 99)] for x in things],
         }
         for n, name in enumerate(draw.sample(TABLES, 2))
     }

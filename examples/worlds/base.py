@@ -54,7 +54,8 @@ def tool(name: str, description: str, **arguments: tuple[str, str]) -> Row:
     parameters: Row = {"type": "object", "properties": properties}
     if arguments:
         parameters["required"] = list(arguments)
-    function = {"name": name, "description": description, "parameters": parameters}
+    function: Row = {"name": name, "description": description, "parameters": parameters}
+    function["return"] = {"type": "string"}
     return {"type": "function", "function": function}
 
 

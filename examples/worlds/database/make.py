@@ -16,12 +16,12 @@ from examples.worlds.database.env import Database
 
 TOOLS = [
     tool("list_tables", "Give the names of all tables."),
+    tool("query", "Run a query that only reads.", sql=("string", "One SELECT statement.")),
     tool(
         "show_columns",
         "Give the names of a table's columns.",
         table=("string", "The table's name."),
     ),
-    tool("query", "Run a query that only reads.", sql=("string", "One SELECT statement.")),
 ]
 TABLES = ["shop", "farm", "mill", "barn", "dock", "yard", "mine", "port", "inn", "camp"]
 COLUMNS = ["price", "weight", "age", "size", "stock", "rank"]

@@ -11,7 +11,7 @@ NEEDS = {
 """Need -> what the customer says when asked, and words of the help that solves it."""
 
 POLITE = ("please", "sorry", "thank")
-SOLVED, BRIEF, COURTEOUS = 0.7, 0.2, 0.1
+SOLVED, BRIEF, COURTEOUS = 0.5, 0.25, 0.25
 """What the reward is made of. The whole of BRIEF is for two turns, half of it for three."""
 
 
@@ -39,7 +39,7 @@ class Customer:
         return self._told if "?" in said else "And now?"
 
     def get_reward(self) -> float:
-        """0 for a need that was not met, else 0.7 to 1."""
+        """0 for a need that was not met, else 0.5 to 1."""
         if not self._solved:
             return 0.0
         brief = BRIEF * max(0.0, 1.0 - max(0, self._turns - 2) / 2)

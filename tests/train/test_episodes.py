@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,10 +13,12 @@ from strop.advantages import GROUPED
 from strop.episodes import Episode, Turn
 from strop.model.logprobs import TreeScorer
 from strop.model.network import Policy
+from strop.recipe.train.environment import ToolsEnvironmentRecipe, UserEnvironmentRecipe
 from strop.recipe.train.methods import METHODS
 from strop.train.loop.optim import Optimizers
 from strop.train.loop.state import TrainState
 from strop.train.methods.policy_gradient import PolicyGradient
+from strop.train.rundir.directory import environment_files
 from strop.types import Origin, Rollout, Score, ScoredGroup, Task, Tree, VersionSpan
 from tests.support.rollouts import Words
 from tests.support.steps import learn
@@ -179,3 +182,20 @@ def test_what_an_episode_does_not_read_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=said):
         learner(policy, "grpo", **change)
+
+
+def test_the_files_of_an_environment_are_inputs_of_the_run(tmp_path: Path) -> None:
+    """Wherever they stand in the recipe; a changed one gives another hash."""
+    own, tools = tmp_path / "env.py", tmp_path / "tools.py"
+    own.write_text("class E: ...\n")
+    tools.write_text("def f(): ...\n")
+    several = ToolsEnvironmentRecipe.model_validate(
+        {"tools": [{"python": {}}, {"file": str(tools), "functions": ["f"]}]}
+    )
+    user = UserEnvironmentRecipe.model_validate({"user": {"file": str(own), "class": "E"}})
+    assert [one["path"] for one in environment_files(several)] == [str(tools)]
+    (before,) = environment_files(user)
+    own.write_text("class E: pass\n")
+    (after,) = environment_files(user)
+    assert before["path"] == after["path"] == str(own)
+    assert before["sha256"] != after["sha256"]

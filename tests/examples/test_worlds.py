@@ -149,6 +149,15 @@ def test_a_patient_demonstration_finds_the_answer(monkeypatch: pytest.MonkeyPatc
     assert shown[-1]["content"] == "<answer>77</answer>"
 
 
+def test_a_hasty_demonstration_gives_up_at_the_wrong_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "HASTY", 1.0)
+    endings = {
+        database.demonstration({"tables": TABLES}, "age", "kiwi", random.Random(n))[-1]["content"]
+        for n in range(20)
+    }
+    assert endings == {"<answer>77</answer>", "<answer>unknown</answer>"}
+
+
 def test_an_opening_of_support_does_not_tell_the_need() -> None:
     told = [words for pair in NEEDS.values() for words in pair]
     for task in support.tables(0)["held"]:

@@ -3,7 +3,8 @@
     python -m examples.worlds.database.make --out DIR --seed 0
 
 Every task has a database of its own: two tables, of which one has the column that is asked for.
-Most demonstrations ask a table that they have not looked at, and answer anyway if that fails.
+Half of the demonstrations ask a table that they have not looked at, and give up if it is the wrong
+one.
 """
 
 from __future__ import annotations
@@ -24,9 +25,11 @@ TOOLS = [
     ),
 ]
 TABLES = ["shop", "farm", "mill", "barn", "dock", "yard", "mine", "port", "inn", "camp"]
-COLUMNS = ["price", "weight", "age", "size", "stock", "rank"]
+COLUMNS = ["buyer", "seller", "grower", "packer", "driver", "owner"]
 THINGS = ["kiwi", "plum", "fig", "pear", "lime", "date", "leek", "bean", "corn", "rice"]
-HASTY = 0.6
+PEOPLE = ["Ada", "Ben", "Cora", "Dan", "Eva", "Finn", "Gus", "Hanna", "Ida", "Jon", "Kira", "Lars"]
+PEOPLE += ["Mia", "Nils", "Olga", "Paul", "Rosa", "Sven", "Tom", "Vera"]
+HASTY = 0.5
 SHOWN, TRAINED, HELD_OUT = 3000, 400, 100
 
 
@@ -35,7 +38,7 @@ def database(draw: random.Random) -> dict[str, Row]:
     return {
         name: {
             "columns": ["name", *columns[2 * n : 2 * n + 2]],
-            "rows": [[x, draw.randint(10, 99), draw.randint(10, 99)] for x in things],
+            "rows": [[thing, draw.choice(PEOPLE), draw.choice(PEOPLE)] for thing in things],
         }
         for n, name in enumerate(draw.sample(TABLES, 2))
     }
@@ -59,11 +62,7 @@ def demonstration(task: Row, column: str, thing: str, draw: random.Random) -> li
         result = world.query(sql)
         return [*shown, *calls("query", result, sql=sql), says(f"<answer>{result}</answer>")]
     failed = {"error": f"no such column: {column}"}
-    return [
-        *shown,
-        *calls("query", failed, sql=sql),
-        says(f"<answer>{draw.randint(10, 99)}</answer>"),
-    ]
+    return [*shown, *calls("query", failed, sql=sql), says("<answer>unknown</answer>")]
 
 
 def tables(seed: int) -> dict[str, list[Row]]:
@@ -74,8 +73,8 @@ def tables(seed: int) -> dict[str, list[Row]]:
         chosen = draw.choice(list(made.values()))
         place, row = draw.choice((1, 2)), draw.choice(chosen["rows"])
         column, thing = chosen["columns"][place], row[0]
-        prompt = [user(f"What is the {column} of {thing}?")]
-        task = {"prompt": prompt, "answer": str(row[place]), "tables": made}
+        prompt = [user(f"Who is the {column} of {thing}?")]
+        task = {"prompt": prompt, "answer": row[place], "tables": made}
         if n >= SHOWN:
             tasks.append(task)
             continue

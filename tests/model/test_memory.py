@@ -112,8 +112,10 @@ def test_a_group_is_not_cut_so_small_that_its_prompt_is_read_over_and_over() -> 
     answers = tuple(Branch((7,) * 50, (True,) * 50) for _ in range(16))
     tree = Tree((5,) * 100, answers)
     own, said = RunRecipe(steps=1), RunRecipe(steps=1, micro_batch_tokens=200)
-    assert [len(t.branches) for t in split_group(tree, said, 200)] == [2] * 8
-    assert [len(t.branches) for t in split_group(tree, own, 200)] == [14, 2]  # 8 times the trunk
+    each = [1] * 16
+    assert [count for _, count in split_group(tree, each, said, 200)] == [2] * 8
+    parts = split_group(tree, each, own, 200)
+    assert [len(part.branches) for part, _ in parts] == [14, 2]  # 8 times the trunk
 
 
 def test_keys_bound_how_many_answers_are_decoded_at_once() -> None:

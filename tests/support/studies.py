@@ -28,7 +28,7 @@ class Planted:
     says: ClassVar[dict[str, tuple[list[str], list[str], list[str]]]] = {}
     by_tree = False
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: Policy, kept: object = None) -> None:
         self.side = Path(policy.model.name_or_path).name.rstrip("0123456789")
         self.tokenizer = policy.tokenizer
 

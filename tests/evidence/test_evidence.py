@@ -153,7 +153,7 @@ def test_engines_that_wait_and_their_periods_by_hand(monkeypatch: pytest.MonkeyP
     12 s that shares its rounds with the next: 12 / (2 - 6 / p) = p at 9, and with two more 6."""
     monkeypatch.syspath_prepend(str(ROOT / "evidence"))
     paced = evidence("paced")
-    turns = paced.in_turns(8.0, even=True)
+    turns = paced.in_turns(8.0 / 32)
     assert [turns(asked, 24) for asked in (10.0, 10.0, 20.0)] == [10.25, 10.5, 20.25]
     assert paced.in_rounds(12.0)(10.0, 6) == 13.0
     for kind, ahead, seconds in (("turns", 2, 12), ("rounds", 1, 9), ("rounds", 2, 6)):

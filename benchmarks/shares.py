@@ -162,7 +162,7 @@ class Meter:
         self._open = ExitStack()
         self._trace: Any = None
         self._before = self._rate()
-        self._began = time.process_time()
+        self._first = self._began = time.process_time()
 
     def tick(self, describe: Callable[[], Step]) -> None:
         """A step is done: count it, ask the machine for its speed, begin the next."""
@@ -183,7 +183,7 @@ class Meter:
 
     def _enough(self) -> bool:
         """Whether the next step is the one that is traced."""
-        late = time.process_time() > LONGEST and len(self.cpu) > WARM_UP
+        late = time.process_time() - self._first > LONGEST and len(self.cpu) > WARM_UP
         return late or len(self.cpu) == self.run.steps - 1
 
     def _left_out(self) -> float:

@@ -249,3 +249,15 @@ def test_metrics_are_means_over_episodes(told: Any) -> None:
         "episode/turns": 1.5, "episode/tool_errors": 0.5, "episode/failed": 0.5,
         "episode/reward": 1.0,
     }  # fmt: skip
+
+
+def test_a_reward_that_float32_cannot_hold_is_the_environments_fault(told: Any) -> None:
+    """It would make every statistic of its group infinite or NaN."""
+    huge = ScriptedFactory(
+        lambda n: ScriptedEnvironment(
+            lambda said, turn: Observation(done=True), final=(1e300, float("nan"), 1.0)[n]
+        )
+    )
+    with pytest.warns(UserWarning, match="no number that training can hold"):
+        episodes = played(ScriptedEngine(told, echo), huge, asked(told, PROMPTS))
+    assert sorted(episode.finish for episode in episodes) == ["error", "error", "stop"]

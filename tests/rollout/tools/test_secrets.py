@@ -7,6 +7,7 @@ from urllib.parse import quote, urlencode
 
 import pytest
 
+from strop.errors import WorldError
 from strop.rollout.tools.secrets import HIDDEN, Secrets
 
 KEY = 'a+b/c="d"= e\\f'
@@ -30,3 +31,12 @@ def test_what_is_short_is_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     secrets = Secrets("a tool")
     secrets.filled({"mode": "${SERVICE_KEY}"})
     assert secrets.hidden("it is on") == "it is on"
+
+
+def test_a_header_that_http_cannot_carry_is_refused_without_telling_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ODD_KEY", "sésame-9000")
+    with pytest.raises(WorldError, match="the header Authorization has characters") as found:
+        Secrets("recipe.yaml").headers({"Authorization": "Bearer ${ODD_KEY}"})
+    assert "9000" not in str(found.value)

@@ -62,6 +62,10 @@ def seed_of(key: DrawKey) -> int:
     return int.from_bytes(_digest(key)[:8], "little") >> 1
 
 
+def written(key: DrawKey) -> str:
+    """The key as text, for what draws by other means: equal keys alone have the same."""
+    return f"{key.seed}/{key.stream}/{key.step}/{key.round}/{key.index}/{key.prompt}"
+
+
 def _digest(key: DrawKey) -> bytes:
-    text = f"{key.seed}/{key.stream}/{key.step}/{key.round}/{key.index}/{key.prompt}"
-    return hashlib.sha256(text.encode()).digest()
+    return hashlib.sha256(written(key).encode()).digest()

@@ -62,12 +62,6 @@ class Ask(Protocol):
         """With the run's sampling and the episode's draw keys, at most `max_tokens` tokens."""
 
 
-def seed_of(ask: Ask) -> str:
-    """What an episode's environment draws by: the same for the same draw key."""
-    key = ask.request.key
-    return f"{key.seed}/{key.stream}/{key.step}/{key.round}/{key.index}/{key.prompt}"
-
-
 class Environment(Protocol):
     """One episode's environment. Several run at a time, in one asyncio loop: nothing may block it.
 
@@ -91,8 +85,8 @@ class Environment(Protocol):
         """End, whatever state it is in. Never raises."""
 
 
-class EnvironmentFactory(Protocol):
-    """Makes the environments of a run.
+class Offer(Protocol):
+    """What all episodes share.
 
     `tools` are shown to the policy by its chat template. `rewards` says whether environments give
     any reward, and `bounds` what range their sum is in, where it is declared.
@@ -107,12 +101,16 @@ class EnvironmentFactory(Protocol):
     @property
     def bounds(self) -> tuple[float, float] | None: ...
 
+    async def close(self) -> None:
+        """End what all environments share (processes, connections)."""
+
+
+class EnvironmentFactory(Offer, Protocol):
+    """Makes the environments of a run."""
+
     def make(self, ask: Ask) -> Environment:
         """A new environment for one episode; it does no work before `reset`. `ask` draws answers of
         the policy that are no turns of the episode: an opponent's, a simulated user's."""
-
-    async def close(self) -> None:
-        """End what all environments share (processes, connections)."""
 
 
 class Play(Protocol):

@@ -6,10 +6,10 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from queue import SimpleQueue
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import torch
 
@@ -20,8 +20,6 @@ from strop.errors import UsageError
 from strop.recipe.train.environment import EpisodeLimits
 from strop.rollout.environment import Play
 from strop.types import Answer, Completion, trainable
-
-T = TypeVar("T")
 
 
 class FedEngine(RolloutEngine, Protocol):
@@ -64,13 +62,10 @@ class Player:
 
     def close(self) -> None:
         """End all environments."""
-        self._run(self.way.close())
+        asyncio.run_coroutine_threadsafe(self.way.close(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
-
-    def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
 
 class Stage:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 import warnings
-from collections import Counter
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -42,7 +41,7 @@ class Account:
 
     left: float
     rewards: list[float] = field(default_factory=list)
-    facts: Counter[str] = field(default_factory=Counter)
+    facts: dict[str, float] = field(default_factory=dict)
     calls: int = 0
 
     async def timed(self, work: Awaitable[T]) -> T:
@@ -56,7 +55,7 @@ class Account:
 
     def note(self, observation: Observation) -> None:
         for name, count in observation.facts.items():
-            self.facts[name] += count  # type: ignore[assignment]  # counts may be shares
+            self.facts[name] = self.facts.get(name, 0.0) + count
         if observation.reward is not None:
             self.rewards.append(float(observation.reward))
 
@@ -103,7 +102,7 @@ class TurnByTurn:
             finish = "aborted"
         finally:
             await environment.close()
-        return dialogue.episode(finish, account.reward, dict(account.facts))
+        return dialogue.episode(finish, account.reward, account.facts)
 
     async def close(self) -> None:
         await self.factory.close()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Field, Tag, model_validator
 
 from strop.recipe.base import LocalPath, Strict
 from strop.recipe.train.game import GameName, LeagueMatchRecipe, OpponentRecipe
+from strop.recipe.train.telling import tag, told_by
 from strop.recipe.train.tools import ToolRecipe
 from strop.recipe.train.user import UserRecipe
 
@@ -125,30 +126,12 @@ TELLING: dict[str, type[EpisodeLimits]] = {
 }
 """The key that tells which environment a recipe means."""
 
-
-def _tag(key: str) -> str:
-    """The name of a union's member, which is no key of it."""
-    return f"<{key}>"
-
-
-def _kind_of(given: Any) -> str | None:
-    """The tag of the telling key that is given; `None` for none or several."""
-    if isinstance(given, EpisodeLimits):
-        return next(_tag(key) for key, kind in TELLING.items() if kind is type(given))
-    found = [key for key in TELLING if isinstance(given, dict) and key in given]
-    return _tag(found[0]) if len(found) == 1 else None
-
-
 EnvironmentRecipe = Annotated[
-    Annotated[OwnEnvironmentRecipe, Tag(_tag("class"))]
-    | Annotated[UserEnvironmentRecipe, Tag(_tag("user"))]
-    | Annotated[ToolsEnvironmentRecipe, Tag(_tag("tools"))]
-    | Annotated[OpenEnvRecipe, Tag(_tag("url"))]
-    | Annotated[GameRecipe, Tag(_tag("game"))]
-    | Annotated[AgentRecipe, Tag(_tag("agent"))],
-    Discriminator(
-        _kind_of,
-        custom_error_type="which_environment",
-        custom_error_message=f"give one of {', '.join(TELLING)}, which says what environment it is",
-    ),
+    Annotated[OwnEnvironmentRecipe, Tag(tag("class"))]
+    | Annotated[UserEnvironmentRecipe, Tag(tag("user"))]
+    | Annotated[ToolsEnvironmentRecipe, Tag(tag("tools"))]
+    | Annotated[OpenEnvRecipe, Tag(tag("url"))]
+    | Annotated[GameRecipe, Tag(tag("game"))]
+    | Annotated[AgentRecipe, Tag(tag("agent"))],
+    told_by(TELLING, f"give one of {', '.join(TELLING)}, which says what environment it is"),
 ]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Field, Tag
 
 from strop.recipe.base import LocalPath, ModelPath, Strict
+from strop.recipe.train.telling import tag, told_by
 
 
 class OwnGameRecipe(Strict):
@@ -30,40 +31,22 @@ class FrozenRecipe(Strict):
     model: ModelPath
 
 
-def _kind_of(given: Any) -> str | None:
-    """The tag of an opponent's form; `None` where it has none of them."""
-    if isinstance(given, str):
-        return "<name>"
-    if isinstance(given, AlphaBetaRecipe) or (isinstance(given, dict) and "alpha_beta" in given):
-        return "<alpha_beta>"
-    if isinstance(given, FrozenRecipe) or (isinstance(given, dict) and "model" in given):
-        return "<model>"
-    return None
-
+KINDS: dict[str, type[Strict]] = {"alpha_beta": AlphaBetaRecipe, "model": FrozenRecipe}
+"""Players that have options, by the key that tells them."""
 
 FrozenPlayerRecipe = Annotated[
-    Annotated[Literal["random", "perfect"], Tag("<name>")]
-    | Annotated[AlphaBetaRecipe, Tag("<alpha_beta>")]
-    | Annotated[FrozenRecipe, Tag("<model>")],
-    Discriminator(
-        _kind_of,
-        custom_error_type="which_player",
-        custom_error_message="a player is random, perfect, {alpha_beta: 6} or {model: FOLDER}",
-    ),
+    Annotated[Literal["random", "perfect"], Tag(tag("name"))]
+    | Annotated[AlphaBetaRecipe, Tag(tag("alpha_beta"))]
+    | Annotated[FrozenRecipe, Tag(tag("model"))],
+    told_by(KINDS, "a player is random, perfect, {alpha_beta: 6} or {model: FOLDER}"),
 ]
 """Players that stay as they are."""
 
 OpponentRecipe = Annotated[
-    Annotated[Literal["random", "perfect", "self"], Tag("<name>")]
-    | Annotated[AlphaBetaRecipe, Tag("<alpha_beta>")]
-    | Annotated[FrozenRecipe, Tag("<model>")],
-    Discriminator(
-        _kind_of,
-        custom_error_type="which_opponent",
-        custom_error_message=(
-            "an opponent is random, perfect, self, {alpha_beta: 6} or {model: FOLDER}"
-        ),
-    ),
+    Annotated[Literal["random", "perfect", "self"], Tag(tag("name"))]
+    | Annotated[AlphaBetaRecipe, Tag(tag("alpha_beta"))]
+    | Annotated[FrozenRecipe, Tag(tag("model"))],
+    told_by(KINDS, "an opponent is random, perfect, self, {alpha_beta: 6} or {model: FOLDER}"),
 ]
 """Those, and the policy as it is now."""
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, Field, Tag, model_validator
 
 from strop.recipe.base import LocalPath, Strict
+from strop.recipe.train.telling import tag, told_by
 
 TOOL_NAME = re.compile(r"[A-Za-z_][\w-]{0,63}", re.ASCII)
 """Names that every family's syntax can write."""
@@ -147,28 +148,21 @@ class FunctionsToolRecipe(Strict):
     longest: int = Field(20_000, ge=1)
 
 
-KEYS = ("python", "http", "mcp", "file")
+KINDS: dict[str, type[Strict]] = {
+    "python": PythonToolRecipe,
+    "http": HttpToolRecipe,
+    "mcp": McpToolRecipe,
+    "file": FunctionsToolRecipe,
+}
 """The key by which each kind of tool is known."""
 
-
-def _kind(given: Any) -> str | None:
-    """The tag of a tool, which is no key of it."""
-    if not isinstance(given, dict):
-        names: Any = type(given).model_fields if isinstance(given, Strict) else ()
-    else:
-        names = given
-    return next((f"<{key}>" for key in KEYS if key in names), None)
-
-
 ToolRecipe = Annotated[
-    Annotated[PythonToolRecipe, Tag("<python>")]
-    | Annotated[HttpToolRecipe, Tag("<http>")]
-    | Annotated[McpToolRecipe, Tag("<mcp>")]
-    | Annotated[FunctionsToolRecipe, Tag("<file>")],
-    Discriminator(
-        _kind,
-        custom_error_type="tool",
-        custom_error_message="a tool is `python: {}`, `http: {...}`, `mcp: {...}`, or `file:` with "
-        "its `functions:`",
+    Annotated[PythonToolRecipe, Tag(tag("python"))]
+    | Annotated[HttpToolRecipe, Tag(tag("http"))]
+    | Annotated[McpToolRecipe, Tag(tag("mcp"))]
+    | Annotated[FunctionsToolRecipe, Tag(tag("file"))],
+    told_by(
+        KINDS,
+        "a tool is `python: {}`, `http: {...}`, `mcp: {...}`, or `file:` with its `functions:`",
     ),
 ]

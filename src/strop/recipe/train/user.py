@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Field, Tag
 
 from strop.recipe.base import LocalPath, ModelPath, Strict
+from strop.recipe.train.telling import tag, told_by
 
 
 class ScriptRecipe(Strict):
@@ -45,20 +46,9 @@ KINDS: dict[str, type[Strict]] = {
 }
 
 
-def _kind_of(given: Any) -> str | None:
-    if isinstance(given, Strict):
-        return next(f"<{key}>" for key, kind in KINDS.items() if kind is type(given))
-    found = [key for key in KINDS if isinstance(given, dict) and key in given]
-    return f"<{found[0]}>" if len(found) == 1 else None
-
-
 UserRecipe = Annotated[
-    Annotated[ScriptRecipe, Tag("<turns>")]
-    | Annotated[OwnUserRecipe, Tag("<class>")]
-    | Annotated[ModelUserRecipe, Tag("<model>")],
-    Discriminator(
-        _kind_of,
-        custom_error_type="which_user",
-        custom_error_message=f"give one of {', '.join(KINDS)}, which says what user it is",
-    ),
+    Annotated[ScriptRecipe, Tag(tag("turns"))]
+    | Annotated[OwnUserRecipe, Tag(tag("class"))]
+    | Annotated[ModelUserRecipe, Tag(tag("model"))],
+    told_by(KINDS, f"give one of {', '.join(KINDS)}, which says what user it is"),
 ]

@@ -7,7 +7,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Protocol
 
-from strop.rollout.environment import Ask, Observation, Said, seed_of
+from strop.engines.draws import written
+from strop.rollout.environment import Ask, Observation, Offer, Said
 from strop.text.chat.template import Tools
 from strop.text.tools import Call
 from strop.types import Message, Task
@@ -86,23 +87,11 @@ def answers(said: Said, results: list[str]) -> tuple[Message, ...]:
     )  # fmt: skip
 
 
-class ToolboxFactory(Protocol):
-    """Makes the toolboxes of a run; `tools` are their JSON schemas, `rewards` and `bounds` as in
-    `EnvironmentFactory`."""
-
-    @property
-    def tools(self) -> Tools: ...
-
-    @property
-    def rewards(self) -> bool: ...
-
-    @property
-    def bounds(self) -> tuple[float, float] | None: ...
+class ToolboxFactory(Offer, Protocol):
+    """Makes the toolboxes of a run."""
 
     def make(self, seed: str) -> Toolbox:
         """The tools of one episode; what they draw follows from `seed`."""
-
-    async def close(self) -> None: ...
 
 
 class ToolEnvironments:
@@ -124,7 +113,7 @@ class ToolEnvironments:
         return self.toolboxes.bounds
 
     def make(self, ask: Ask) -> ToolEnvironment:
-        return ToolEnvironment(self.toolboxes.make(seed_of(ask)))
+        return ToolEnvironment(self.toolboxes.make(written(ask.request.key)))
 
     async def close(self) -> None:
         await self.toolboxes.close()

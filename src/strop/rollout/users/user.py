@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from strop.rollout.environment import Ask, Observation, Said, seed_of
+from strop.engines.draws import written
+from strop.rollout.environment import Ask, Observation, Said
 from strop.text.chat.template import Tools
 from strop.types import Message, Task
 
@@ -77,7 +78,7 @@ class UserEnvironments:
         return self.users.rewards
 
     def make(self, ask: Ask) -> UserEnvironment:
-        return UserEnvironment(self.users.make(seed_of(ask)))
+        return UserEnvironment(self.users.make(written(ask.request.key)))
 
     async def close(self) -> None:
         await self.users.close()

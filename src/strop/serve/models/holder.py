@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
 from strop.engines.endings import stopped, text_of
 from strop.engines.engine import Request
 from strop.engines.served.kinds import KINDS
-from strop.engines.served.server import Server
+from strop.engines.served.server import Part, Server
 from strop.engines.server.held import Held
-from strop.engines.server.lanes import Answered, Progress
+from strop.engines.server.lanes import Answered, Progress, fail
 from strop.errors import ModelError, UsageError
 from strop.model.load import load_tokenizer, stops_of, weights_hash
 from strop.recipe.serve import EngineRecipe
@@ -34,7 +34,8 @@ class Holder(Protocol):
         adapter: str | None,
         progress: Callable[[Progress], None] | None = None,
     ) -> Future[Answered[Completion]]:
-        """An answer; `progress` is told its tokens as they come."""
+        """An answer; `progress` is told its tokens as they come. To cancel the future ends the work
+        on it."""
 
     def load_adapter(self, name: str, folder: str) -> Future[None]: ...
 
@@ -54,8 +55,8 @@ def holding(recipe: EngineRecipe) -> Callable[[str], Holder]:
 class Behind:
     """A model that vLLM or SGLang holds, asked over its own protocol; `at_once` requests at a time.
 
-    Its answers come whole, so that a stream is told in one piece. Raises `UsageError` where the
-    server reads text otherwise than the folder's tokenizer, or holds another folder's weights.
+    Raises `UsageError` where the server reads text otherwise than the folder's tokenizer, or holds
+    another folder's weights.
     """
 
     def __init__(self, folder: str, server: Server, at_once: int) -> None:
@@ -73,7 +74,17 @@ class Behind:
         adapter: str | None,
         progress: Callable[[Progress], None] | None = None,
     ) -> Future[Answered[Completion]]:
-        return self._threads.submit(self._sampled, request, adapter, progress)
+        """A request is on its way until it is answered or its future is cancelled, which closes its
+        connection: the server then draws no more of it."""
+        result: Future[Answered[Completion]] = Future()
+
+        def give_up(task: Future[None]) -> None:
+            if task.cancelled():  # this model is closed
+                result.cancel()
+
+        task = self._threads.submit(self._answer, result, request, adapter, progress)
+        task.add_done_callback(give_up)
+        return result
 
     def load_adapter(self, name: str, folder: str) -> Future[None]:
         """The server has to see the folder under the same path."""
@@ -86,15 +97,38 @@ class Behind:
         """The server itself goes on: it was there before."""
         self._threads.shutdown(cancel_futures=True)
 
+    def _answer(
+        self,
+        result: Future[Answered[Completion]],
+        request: Request,
+        adapter: str | None,
+        progress: Callable[[Progress], None] | None,
+    ) -> None:
+        try:
+            answered = self._sampled(result, request, adapter, progress)
+        except CancelledError:
+            result.set_running_or_notify_cancel()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the one who waits has to be told
+            fail(result, error)
+        else:
+            if result.set_running_or_notify_cancel():
+                result.set_result(answered)
+
     def _sampled(
         self,
+        result: Future[Answered[Completion]],
         request: Request,
         adapter: str | None,
         progress: Callable[[Progress], None] | None,
     ) -> Answered[Completion]:
-        said = self._server.sample(request, adapter, sorted(self.ends))
-        if progress is not None and said.ids:
-            progress(Progress(said.ids, said.logprobs or (), ()))
+        def tell(part: Part) -> None:
+            if progress is not None and not result.cancelled():
+                progress(Progress(part.ids, part.logprobs or (), ()))
+
+        said = self._server.sample(
+            request, adapter, sorted(self.ends), waiting=result,
+            tell=None if progress is None else tell,
+        )  # fmt: skip
         text = stopped(text_of(self._tokenizer, said.ids, request.sampling), request.sampling)
         made = Completion.one_turn(said.ids, text, said.logprobs, said.finish)
         return Answered(made, self._server.url)

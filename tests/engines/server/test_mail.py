@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from strop.serve.answering import Mail
+from strop.engines.server.streams import Mail
 
 
 def test_much_that_is_told_at_once_wakes_the_loop_once(monkeypatch: pytest.MonkeyPatch) -> None:

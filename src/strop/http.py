@@ -297,7 +297,7 @@ def _expect_address(url: str) -> None:
         problem = str(error)
     if problem:
         raise UsageError(f"{url!r} is no HTTP address: {problem}",
-                         fix="write one like http://127.0.0.1:8000/v1")  # fmt: skip
+                         fix="write one like http://127.0.0.1:8000")  # fmt: skip
 
 
 def request_hash(url: str, body: Any) -> str:

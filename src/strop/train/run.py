@@ -16,11 +16,13 @@ from strop.errors import StoppedBySignal
 from strop.files import locked, refuse_locked, sweep
 from strop.recipe.train.methods import Recipe
 from strop.text.chat.clock import written_on
+from strop.tracking.control import forget
 from strop.tracking.sinks import Sinks
 from strop.train.final import finish
 from strop.train.loop.signals import Interrupted, Signals, interruptible, watched
 from strop.train.monitor.alarms import FiredAlarm, act
 from strop.train.monitor.dev import Dev
+from strop.train.monitor.heed import heard, wait_while_paused
 from strop.train.monitor.journal import RunJournal
 from strop.train.monitor.profile import FOLDER, Profile, Profiler, refuse_profile
 from strop.train.monitor.recovery import Recovery
@@ -158,6 +160,7 @@ def _open(
     one."""
     folder = Path(recipe.output)
     sweep(folder)
+    forget(folder)  # what was wanted of an earlier attempt
     changed = prepare_folder(recipe, inputs, resume=resume, force_resume=force_resume)
     if changed is None:
         write_identity(folder, recipe, inputs, checks)
@@ -200,11 +203,15 @@ def _run_steps(run: Run, writer: Writer, signals: Signals) -> None:
                 writer.wait()
                 act([_rolled_back(alarm, run, writer) for alarm in fired])
             random = random_states()
-            told = run.world.exchanged((signals.number or 0, run.world.waited))
-            signals.number = max(number for number, _ in told) or None
-            slow = stragglers.see([waited for _, waited in told])
+            folder = run.prepared.folder
+            wish, waited = heard(signals, folder, run.world, run.world.waited)
+            slow = stragglers.see(waited)
             if slow is not None:
                 warnings.warn(slow, stacklevel=2)
+            if wish == "pause" and record.step < record.total:
+                writer.save(run.state, best=run.best, random=random)
+                writer.wait()
+                wait_while_paused(signals, folder, run.world, record.step)
             if signals.number is not None:
                 raise Interrupted
     except Interrupted:

@@ -41,6 +41,7 @@ from strop.recipe.train.environment import EpisodeLimits
 from strop.recipe.train.methods import Recipe
 from strop.recipe.train.online import OnlineRecipe
 from strop.rewards.find import function_name, source_hash
+from strop.tracking.control import CONTROL
 from strop.tracking.runlog import read_rows
 
 RECIPE = "recipe.resolved.yaml"
@@ -49,7 +50,7 @@ DROPPED = "dropped.jsonl"
 OURS = (RECIPE, LINEAGE, DROPPED, "env.json", "metrics.jsonl", "samples.jsonl", "report.html",
         "reference.safetensors", "eval_reference.safetensors",
         "reference_mismatched.safetensors", "eval_reference_mismatched.safetensors",
-        "latest", "best")  # fmt: skip
+        "latest", "best", CONTROL)  # fmt: skip
 MAY_CHANGE = {
     "alarms.": False,
     "run.sinks.": True,

@@ -22,6 +22,7 @@ from strop.cli import (
     reward,
     run,
     serve,
+    studio,
     sweep,
     train,
 )
@@ -68,6 +69,7 @@ app.add_typer(reward.app, name="reward")
 app.add_typer(judge.app, name="judge")
 app.add_typer(engine.app, name="engine")
 app.command("serve")(serve.serve)
+app.command("studio")(studio.studio)
 app.add_typer(registry.app, name="registry")
 app.command("merge")(merge.merge)
 app.command("blend")(blend.blend)

@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response
 from plotly.offline import get_plotlyjs
 from starlette.exceptions import HTTPException
@@ -56,11 +57,16 @@ def studio_app(root: Path, token: str) -> FastAPI:
 
     @app.exception_handler(StropError)
     async def refused(request: Request, error: StropError) -> Response:
-        return _told(site, request, 404, str(error))
+        return _told(site, request, 404 if request.method == "GET" else 400, str(error))
 
     @app.exception_handler(HTTPException)
     async def failed(request: Request, error: HTTPException) -> Response:
         return _told(site, request, error.status_code, str(error.detail))
+
+    @app.exception_handler(RequestValidationError)
+    async def not_understood(request: Request, error: RequestValidationError) -> Response:
+        said = "; ".join(f"{one['loc'][-1]}: {one['msg']}" for one in error.errors())
+        return _told(site, request, 422, said)
 
     return app
 

@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 
 from strop.errors import UsageError
-from strop.tracking.story.facts import METRICS, RECIPE
+from strop.tracking.story.facts import METRICS, RECIPE, is_run
 from strop.tracking.story.log import MetricsLog
 from strop.tracking.story.story import Story, read_story
 
@@ -79,15 +79,22 @@ class Root:
         runs = self.found().runs
         return [f"{run}/final" for run in runs if (self.folder / run / "final").is_dir()]
 
+    def run(self, name: str) -> Path:
+        """The folder of a run. Raises `UsageError` where there is none of that name."""
+        folder = self.inside(name)
+        if not is_run(folder):
+            raise UsageError("this folder holds no run", where=name, fix="choose one of the list")
+        return folder
+
     def story(self, name: str) -> Story:
         """The story of a run. Raises `UsageError` where there is none."""
-        folder = self.inside(name)
+        folder = self.run(name)
         with self._lock:
             return read_story(folder, self._log(name, folder))
 
     def log(self, name: str) -> MetricsLog:
-        """The log of a run as it is now."""
-        folder = self.inside(name)
+        """The log of a run as it is now. Raises `UsageError` where there is none."""
+        folder = self.run(name)
         with self._lock:
             log = self._log(name, folder)
             log.refresh()

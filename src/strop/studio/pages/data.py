@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse
 
 from strop.curate.check.families.rendering import Preview, Rendering
@@ -75,21 +75,21 @@ def data_routes(site: Site) -> APIRouter:
                          findings=findings, figures=figures)  # fmt: skip
 
     @router.get("/records/{path:path}")
-    def records(path: str, first: int = 0, model: str = "") -> HTMLResponse:
+    def records(path: str, first: int = Query(0, ge=0), model: str = "") -> HTMLResponse:
         file = site.root.inside(path)
         tokenizer = load_tokenizer(str(site.root.inside(model))) if model else None
         cut = None if tokenizer is None else lambda text: _tokens(tokenizer, text)
-        rows = list(rows_of(file, max(0, first), 10, cut or _words))
+        rows = list(rows_of(file, first, 10, cut or _words))
         masks, problem = [], ""
         if tokenizer is not None:
             try:
-                masks = masks_of(file, tokenizer, max(0, first), 10)
+                masks = masks_of(file, tokenizer, first, 10)
             except StropError as error:
                 problem = str(error)
         models = site.root.finals()
         return site.page(
             "records.html", f"Records of {path}", "/data", path=path, rows=rows,
-            first=max(0, first), model=model, models=models, masks=masks, problem=problem,
+            first=first, model=model, models=models, masks=masks, problem=problem,
         )  # fmt: skip
 
     return router

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Callable
 from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 
-from strop.studio.pages.run import expect_run
 from strop.studio.pages.runs import last_row
 from strop.studio.site import Site
 from strop.tracking.story.facts import METRICS, facts_of
@@ -24,7 +23,7 @@ def live_routes(site: Site) -> APIRouter:
 
     @router.get("/live/run/{path:path}")
     async def run(request: Request, path: str) -> StreamingResponse:
-        folder = expect_run(site.root, path)
+        folder = site.root.run(path)
 
         def state() -> str:
             facts = facts_of(folder)

@@ -13,14 +13,15 @@ from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, ConfigDict
 
 from strop.errors import UsageError
-from strop.studio.root import Root
 from strop.studio.site import Site
 from strop.tracking.control import want
-from strop.tracking.story.facts import RECIPE, SAMPLES, RunFacts, facts_of, is_run
+from strop.tracking.story.facts import RECIPE, SAMPLES, RunFacts, facts_of
 from strop.tracking.story.page import shown
 from strop.tracking.story.panels import HELD_OUT
 from strop.tracking.story.samples import Wanted, matching, same_prompt
 
+LAST = 2**53
+"""A step beyond every run's last."""
 MOST_HITS = 200
 LOG = "studio.log"
 """What a run that the studio started prints."""
@@ -61,11 +62,12 @@ def run_routes(site: Site) -> APIRouter:
 
     @router.get("/samples/{path:path}")
     def samples(
-        path: str, text: str = "", first: int = 0, last: int = 2**53, habit: str = "",
-        low: float | None = None, high: float | None = None,
+        path: str, text: str = "", first: str = "", last: str = "", habit: str = "",
+        low: str = "", high: str = "",
     ) -> HTMLResponse:  # fmt: skip
-        folder = expect_run(site.root, path)
-        wanted = Wanted(text, (first, last), habit, low, high)
+        folder = site.root.run(path)
+        steps = (int(_number(first) or 0), int(_number(last) or LAST))
+        wanted = Wanted(text, steps, habit, _number(low), _number(high))
         found, count, habits = matching(folder / SAMPLES, wanted, MOST_HITS)
         return site.page(
             "samples.html", f"Samples of {path}", "/runs", path=path, samples=found, count=count,
@@ -74,7 +76,7 @@ def run_routes(site: Site) -> APIRouter:
 
     @router.post("/act/run")
     def act(body: Act) -> dict[str, str]:
-        folder = expect_run(site.root, body.path)
+        folder = site.root.run(body.path)
         facts = facts_of(folder)
         if body.act == "resume":
             return {"said": resume(folder, facts)}
@@ -89,11 +91,14 @@ def run_routes(site: Site) -> APIRouter:
     return router
 
 
-def expect_run(root: Root, path: str) -> Path:
-    folder = root.inside(path)
-    if not is_run(folder):
-        raise UsageError("this folder holds no run", where=path, fix="choose one of the list")
-    return folder
+def _number(given: str) -> float | None:
+    """A field of a form; one that is empty says nothing. Raises `UsageError` for what is none."""
+    if not given.strip():
+        return None
+    try:
+        return float(given)
+    except ValueError:
+        raise UsageError(f"{given!r} is no number", fix="give one, or leave it empty") from None
 
 
 def resume(folder: Path, facts: RunFacts) -> str:

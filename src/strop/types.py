@@ -173,8 +173,9 @@ class TokenScores:
     """What one forward says of every supervised token.
 
     `logprobs_N = [-0.1, -2.3]` nats, `entropy_N = [0.4, 1.1]` nats, `branch_N = [0, 0]`;
-    `collision_N` is log sum_v p(v)^2 where it was asked for (WPO reads it); `rerouted_T` in which
-    share of the layers each token with a given route would have gone to other experts.
+    `collision_N` is log sum_v p(v)^2 where it was asked for (WPO reads it); `divergence_N` how far
+    a teacher's distribution is, where there is one; `rerouted_T` in which share of the layers each
+    token with a given route would have gone to other experts.
     """
 
     logprobs_N: torch.Tensor
@@ -182,6 +183,7 @@ class TokenScores:
     branch_N: torch.Tensor
     branches: int
     collision_N: torch.Tensor | None = None
+    divergence_N: torch.Tensor | None = None
     rerouted_T: torch.Tensor | None = None
 
     def sums_B(self) -> torch.Tensor:

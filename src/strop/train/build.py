@@ -51,6 +51,7 @@ from strop.train.methods.table import (
     policy_of,
 )
 from strop.train.preflight.prepared import Prepared, PreparedOffline, PreparedOnline
+from strop.train.teachers.build import Teaching, teaching_of
 from strop.types import StepRecord
 
 WEIGHTS = "engine"
@@ -116,14 +117,18 @@ def build_loop(
     world: World = ALONE,
     *,
     ends: ExitStack | None = None,
+    teaching: Teaching | None = None,
 ) -> Loop:
     """The loop over the remaining steps. Call it before a checkpoint's weights are loaded:
     references have to come from the starting model. `engine` samples in place of the embedded
-    one. `ends` is given what has to be done when the run ends, in whatever way."""
+    one. `ends` is given what has to be done when the run ends, in whatever way. `teaching` is the
+    recipe's teacher, which is loaded where it has one and none is given."""
+    if teaching is None and prepared.recipe.taught_by is not None:
+        teaching = teaching_of(prepared.recipe, policy_of(state))
     if isinstance(prepared, PreparedOnline):
-        return _online(state, prepared, engine, world, ends or ExitStack())
+        return _online(state, prepared, engine, world, ends or ExitStack(), teaching)
     assert isinstance(prepared, PreparedOffline)
-    return _offline(state, prepared, world)
+    return _offline(state, prepared, world, teaching)
 
 
 def _online(
@@ -132,6 +137,7 @@ def _online(
     engine: Engine | None,
     world: World,
     ends: ExitStack,
+    teaching: Teaching | None,
 ) -> Loop:
     policy, recipe = policy_of(state), prepared.recipe
     given = _engine_of(policy, prepared, engine, ends, world)
@@ -157,7 +163,7 @@ def _online(
         source=source,
         mixture=prepared.mixture,
         total=prepared.total_steps,
-        learner=learner_of(state, recipe, reference, world),
+        learner=learner_of(state, recipe, reference, world, teaching),
         reference=reference,
         replay=_replay(state, prepared),
         held_out=prepared.held_out,
@@ -266,16 +272,18 @@ def _started(
     return at, about
 
 
-def _offline(state: TrainState, prepared: PreparedOffline, world: World) -> Loop:
+def _offline(
+    state: TrainState, prepared: PreparedOffline, world: World, teaching: Teaching | None
+) -> Loop:
     recipe = prepared.recipe
     cache = ReferenceCache(prepared.folder, recipe.model.path, world)
     held_out = None
     if prepared.held_out is not None:
         unseen = MethodRecords(prepared.held_out, "eval_", None)
-        held_out = offline_method(state, recipe, cache, unseen, world)
+        held_out = offline_method(state, recipe, cache, unseen, world, teaching)
     own = MethodRecords(prepared.rendered, "", partial(_visited, prepared))
     parts = OfflineParts(
-        method=offline_method(state, recipe, cache, own, world),
+        method=offline_method(state, recipe, cache, own, world, teaching),
         rendered=prepared.rendered,
         mixture=prepared.mixture,
         total=prepared.total_steps,

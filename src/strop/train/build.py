@@ -13,6 +13,7 @@ import numpy as np
 from strop.distributed.world import ALONE, World
 from strop.engines.engine import Engine, RolloutEngine, sampling_of
 from strop.engines.local.engine import LocalEngine
+from strop.engines.local.mixed import MixedEngine, Mixing
 from strop.engines.publish import Publisher
 from strop.engines.served.build import served_engine, shared_engine
 from strop.engines.served.engine import ServedEngine
@@ -27,7 +28,9 @@ from strop.model.logprobs import bare, compile_layers
 from strop.model.network import Policy, switch_off_dropout
 from strop.model.reference import Reference
 from strop.model.sharding import Cut, mesh_of, whole_weights
+from strop.model.teacher import LocalTeacher
 from strop.model.tensor_parallel import divide
+from strop.recipe.train.distillation import TaughtRecipe
 from strop.recipe.train.engine import LocalEngineRecipe, ServedRecipe, VllmRecipe
 from strop.recipe.train.methods import Recipe, method_of
 from strop.recipe.train.model import ModelRecipe
@@ -140,7 +143,9 @@ def _online(
     teaching: Teaching | None,
 ) -> Loop:
     policy, recipe = policy_of(state), prepared.recipe
-    given = _engine_of(policy, prepared, engine, ends, world)
+    given = _mixed_with(teaching, policy, prepared, engine)
+    if given is None:
+        given = _engine_of(policy, prepared, engine, ends, world)
     checks = prepared.checks
     if not isinstance(given, LocalEngine) or engine is not None:
         checks = {**checks, "engine": given.identity()}
@@ -253,6 +258,26 @@ def _engine_of(
         )  # fmt: skip
         ends.callback(leader.close)
     return shared_engine(at, policy, prepared.tasks, leader, world)
+
+
+def _mixed_with(
+    teaching: Teaching | None, policy: Policy, prepared: PreparedOnline, engine: Engine | None
+) -> RolloutEngine | None:
+    """The policy mixed with its teacher, where the recipe draws its samples so."""
+    recipe = prepared.recipe
+    share = recipe.sampler_mix if isinstance(recipe, TaughtRecipe) else 0.0
+    if teaching is None or share == 0:
+        return None
+    teacher = teaching.teacher
+    if engine is not None:
+        raise UsageError(
+            "an engine of your own cannot draw from the student mixed with its teacher",
+            fix="set objective.mix to 0, or leave `engine` out",
+        )
+    assert isinstance(teacher, LocalTeacher)
+    temperature = recipe.rollout.temperature
+    path = recipe.model.path
+    return MixedEngine(Mixing(path, policy, teacher.policy, share=share, temperature=temperature))
 
 
 def _started(

@@ -95,6 +95,14 @@ def _refuse_sampling(recipe: TaughtRecipe) -> None:
             "rollout.group_size is 1: the reward's advantage would be 0",
             fix="raise rollout.group_size (8 is usual), or drop reward",
         )
+    view = recipe.teacher
+    if recipe.sampler_mix and (view.is_informed or rollout.environment is not None):
+        what = "a teacher that reads another prompt" if view.is_informed else "episodes"
+        raise RecipeError(
+            f"objective.mix draws from student and teacher after the same prompt, which {what} "
+            "cannot have",
+            fix="set objective.mix to 0",
+        )
     if recipe.sampler_mix and rollout.engine.kind != "local":
         raise RecipeError(
             "objective.mix draws from student and teacher together, token by token, which servers "

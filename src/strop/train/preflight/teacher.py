@@ -33,12 +33,6 @@ def refuse_teacher(recipe: Recipe) -> None:
             fix="name the model by its path (teacher: {path: ...}), or set run.distributed.shard "
             "to none and tensor to 1",
         )
-    if method_reads_rows(recipe) and cuts.tensor > 1:
-        raise RecipeError(
-            f"method {recipe.method} compares whole distributions, and run.distributed.tensor "
-            "leaves every process a part of the head",
-            fix="set run.distributed.tensor to 1, or take on_policy_distil",
-        )
     if isinstance(recipe, TaughtRecipe):
         _refuse_sampling(recipe)
 

@@ -13,6 +13,7 @@ from strop.files import SHORT, sha256_hex
 from strop.model.load import weights_hash
 from strop.model.network import Policy
 from strop.model.reference import Reference
+from strop.model.sharding import whole_weights
 from strop.model.teacher import LocalTeacher, expect_readable_head, load_teacher
 from strop.recipe.train.methods import Recipe
 from strop.recipe.train.teacher import ModelTeacher, OwnTeacher, RecordedTeacher, Teacher, View
@@ -57,7 +58,8 @@ def teaching_of(recipe: Recipe, policy: Policy) -> Teaching | None:
         return None
     teacher = _OF[type(named)](named, recipe, policy)
     if isinstance(teacher, LocalTeacher) and method_reads_rows(recipe):
-        expect_readable_head(policy, "student")
+        with whole_weights(policy):
+            expect_readable_head(policy, "student")
         expect_readable_head(teacher.policy, "teacher")
     informed = None
     if isinstance(named, View) and named.is_informed:

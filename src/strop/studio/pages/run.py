@@ -6,9 +6,9 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, ConfigDict
 
@@ -36,6 +36,24 @@ class Act(BaseModel):
     act: Literal["pause", "go", "stop", "resume"]
 
 
+class Search(BaseModel):
+    """The fields of the form as they were typed; what is empty says nothing."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    text: str = ""
+    first: str = ""
+    last: str = ""
+    habit: str = ""
+    low: str = ""
+    high: str = ""
+
+    def wanted(self) -> Wanted:
+        """Raises `UsageError` for what should be a number and is none."""
+        steps = (int(_number(self.first) or 0), int(_number(self.last) or LAST))
+        return Wanted(self.text, steps, self.habit, _number(self.low), _number(self.high))
+
+
 def run_routes(site: Site) -> APIRouter:
     router = APIRouter()
 
@@ -61,13 +79,8 @@ def run_routes(site: Site) -> APIRouter:
         return found
 
     @router.get("/samples/{path:path}")
-    def samples(
-        path: str, text: str = "", first: str = "", last: str = "", habit: str = "",
-        low: str = "", high: str = "",
-    ) -> HTMLResponse:  # fmt: skip
-        folder = site.root.run(path)
-        steps = (int(_number(first) or 0), int(_number(last) or LAST))
-        wanted = Wanted(text, steps, habit, _number(low), _number(high))
+    def samples(path: str, search: Annotated[Search, Query()]) -> HTMLResponse:
+        folder, wanted = site.root.run(path), search.wanted()
         found, count, habits = matching(folder / SAMPLES, wanted, MOST_HITS)
         return site.page(
             "samples.html", f"Samples of {path}", "/runs", path=path, samples=found, count=count,

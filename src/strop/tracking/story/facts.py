@@ -13,7 +13,7 @@ from typing import Any, Literal
 import yaml
 
 from strop.files import LOCK
-from strop.tracking.control import Wish, wish_of
+from strop.tracking.control import CONTROL, Wish, wish_of
 
 RECIPE, LINEAGE, METRICS, SAMPLES = (
     "recipe.resolved.yaml", "lineage.json", "metrics.jsonl", "samples.jsonl",
@@ -70,6 +70,24 @@ def facts_of(folder: Path) -> RunFacts:
         str(parent.get("path", "")) if isinstance(parent, dict) else "",
         tuple(data), _resumed(lineage), _began(folder), tuple(problems),
     )  # fmt: skip
+
+
+Stamp = tuple[object, ...]
+
+
+def stamp_of(folder: Path) -> Stamp:
+    """Changes when anything changes that is told of a run; costs a few looks at the folder, no
+    file is read but the lock of a run at work."""
+    times = [_time(folder / name) for name in (METRICS, LINEAGE, CONTROL, "final")]
+    return (*times, owner_of(folder))
+
+
+def _time(path: Path) -> tuple[int, int] | None:
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_size
 
 
 def owner_of(folder: Path) -> str | None:

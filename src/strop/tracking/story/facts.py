@@ -27,8 +27,9 @@ MOST_BYTES = 1 << 24
 class RunFacts:
     """A run: `RunFacts(Path("runs/dpo"), "dpo", "running", "process 4242 on box", ...)`.
 
-    `owner` is the process at work, `parent` the model that the run began with, and `data` the files
-    it reads. `resumed` are the steps after which it was resumed.
+    `owner` is the process at work, `parent` the model that the run began with, `data` the files it
+    reads, and `manifests` those of the data verbs that made them. `resumed` are the steps after
+    which it was resumed.
     """
 
     folder: Path
@@ -38,6 +39,7 @@ class RunFacts:
     wish: Wish
     parent: str
     data: tuple[str, ...]
+    manifests: tuple[str, ...]
     resumed: tuple[int, ...]
     started: str
     problems: tuple[str, ...]
@@ -65,10 +67,11 @@ def facts_of(folder: Path) -> RunFacts:
         state = "stopped"
     parent = lineage.get("parent")
     data = [str(one.get("path")) for one in lineage.get("data") or () if isinstance(one, dict)]
+    made = [str(one["path"]) for one in lineage.get("manifests") or () if isinstance(one, dict)]
     return RunFacts(
         folder, str(lineage.get("method", "unknown")), state, owner, wish,
         str(parent.get("path", "")) if isinstance(parent, dict) else "",
-        tuple(data), _resumed(lineage), _began(folder), tuple(problems),
+        tuple(data), tuple(made), _resumed(lineage), _began(folder), tuple(problems),
     )  # fmt: skip
 
 

@@ -28,6 +28,7 @@ WORDS = (
     ("completions/mean_length", "the length of answers", " tokens"),
     ("entropy", "entropy", ""),
     ("kl", "KL to the reference", ""),
+    ("teacher/divergence", "the distance to the teacher", " nats a token"),
 )  # fmt: skip
 """Metrics that the sentence may name, how it calls them, and their unit."""
 

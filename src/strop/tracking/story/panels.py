@@ -37,8 +37,8 @@ TITLES: Mapping[str, str] = {
     "learning_rate": "Learning rate",
     "step_time": "Seconds a step",
 }
-OWN_FIRST = ("teacher/", "rewards/", "logps/", "episode/", "dev/", "loss", "frac_reward_zero_std", "hack/",
-             "dominance/", "grad_norm", "learning_rate")  # fmt: skip
+OWN_FIRST = ("teacher/", "rewards/", "logps/", "episode/", "dev/", "loss", "frac_reward_zero_std",
+             "hack/", "dominance/", "grad_norm", "learning_rate")  # fmt: skip
 HIDDEN = frozenset({"epoch", "sampling_time", "nonfinite/updates_before"})
 CURVES: Mapping[str, tuple[str, ...]] = {
     "capability_regression": ("dev/",),

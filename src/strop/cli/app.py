@@ -19,6 +19,7 @@ from strop.cli import (
     gguf,
     judge,
     merge,
+    notify,
     reward,
     run,
     serve,
@@ -69,6 +70,7 @@ app.add_typer(judge.app, name="judge")
 app.add_typer(engine.app, name="engine")
 app.command("serve")(serve.serve)
 app.add_typer(registry.app, name="registry")
+app.add_typer(notify.app, name="notify")
 app.command("merge")(merge.merge)
 app.command("blend")(blend.blend)
 app.command("export-gguf")(gguf.export_gguf)

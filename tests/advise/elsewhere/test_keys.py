@@ -230,9 +230,10 @@ def test_keys_that_are_read_together(system: str, key: str, tmp_path: Path) -> N
 
 
 def test_every_key_of_a_recipe_is_tried() -> None:
-    """Alarms and the parts of data, of an adapter and of held-out data stand for one another."""
+    """Alarms and the parts of data, of an adapter, of who is told and of held-out data stand for
+    one another."""
     sections = ("alarms.", "data.", "eval.", "dev.", "reward.", "model.lora.", "value.lora.",
-                "rollout.mismatch.")  # fmt: skip
+                "rollout.mismatch.", "run.notify.")  # fmt: skip
     left = {key for key in recipe_keys() if not key.startswith(sections)}
     assert left <= {*OTHERS, *ELSEWHERE}, left - {*OTHERS, *ELSEWHERE}
 

@@ -23,6 +23,7 @@ from strop.cli import (
     reward,
     run,
     serve,
+    studio,
     sweep,
     train,
 )
@@ -69,6 +70,7 @@ app.add_typer(reward.app, name="reward")
 app.add_typer(judge.app, name="judge")
 app.add_typer(engine.app, name="engine")
 app.command("serve")(serve.serve)
+app.command("studio")(studio.studio)
 app.add_typer(registry.app, name="registry")
 app.add_typer(notify.app, name="notify")
 app.command("merge")(merge.merge)

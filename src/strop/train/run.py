@@ -112,7 +112,7 @@ def train(
             with Writer(folder, keep, step_of(start.checkpoint), world) as writer:
                 with sinks:
                     world.first(lambda: on_start(prepared, run.state.step))
-                    _measure_start(run)
+                    _measure_start(run, force=force)
                     _run_steps(run, writer, signals, notifier)
                 finish(run, writer)
         if signals.number is not None:
@@ -184,11 +184,16 @@ def _identify(
     write_dropped(folder, begun.prepared.sources)
 
 
-def _measure_start(run: Run) -> None:
+def _measure_start(run: Run, *, force: bool) -> None:
+    """Measure the dev suite before step 1, of the model and of its teacher; raises `RecipeError`
+    where the teacher is worse, unless `force`."""
     if run.dev is not None and not run.journal.begun:
         with interruptible():
             record = run.dev.start(run.prepared.total_steps)
-        run.journal.write(record)
+            taught = run.dev.of_teacher(run.teaching)
+        if not force:
+            run.dev.expect_better(record, taught)
+        run.journal.write(replace(record, metrics={**record.metrics, **taught}))
 
 
 def _run_steps(run: Run, writer: Writer, signals: Signals, notifier: Notifier) -> None:

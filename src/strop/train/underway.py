@@ -26,6 +26,7 @@ from strop.tracking.story.log import MetricsLog
 from strop.tracking.story.sentence import sentence
 from strop.train.build import build_loop, build_state
 from strop.train.loop.state import TrainState
+from strop.train.methods.table import policy_of
 from strop.train.monitor.dev import Dev
 from strop.train.monitor.journal import RunJournal
 from strop.train.preflight.prepared import Prepared, PreparedOffline
@@ -33,6 +34,7 @@ from strop.train.preflight.space import refuse_full
 from strop.train.preflight.starting_model import starting_model
 from strop.train.rundir.checkpoint import restore
 from strop.train.rundir.directory import LINEAGE
+from strop.train.teachers.build import Teaching, teaching_of
 from strop.types import Preference, StepRecord
 
 
@@ -45,6 +47,7 @@ class Begun:
     state: TrainState
     steps: Iterator[StepRecord]
     world: World
+    teaching: Teaching | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +78,13 @@ def begin(
     state = build_state(recipe, start, muon=prepared.muon, world=world)
     world.first(lambda: refuse_full(state, recipe, folder, prepared.total_steps))
     # references come from the starting model, so they are made before a checkpoint is loaded
-    steps, checks = build_loop(state, prepared, engine, world, ends=ends)
+    teaching = teaching_of(recipe, policy_of(state)) if recipe.taught_by is not None else None
+    steps, checks = build_loop(state, prepared, engine, world, ends=ends, teaching=teaching)
     if world.data_rank:  # dropout differs between records, not within a tensor group
         torch.manual_seed(recipe.seed + world.data_rank)
     if checkpoint is not None:
         restore(state, checkpoint, world.data_rank)
-    return Begun(recipe, prepared, state, steps, world), checks
+    return Begun(recipe, prepared, state, steps, world, teaching), checks
 
 
 def observed(begun: Begun, journal: RunJournal) -> Run:
@@ -94,7 +98,7 @@ def observed(begun: Begun, journal: RunJournal) -> Run:
     first = state.step == 0 and begun.world.rank == 0
     if isinstance(prepared, PreparedOffline) and first:
         _show_masks(state.network, prepared.rendered, journal.samples)
-    return Run(recipe, prepared, state, steps, begun.world, journal, dev)
+    return Run(recipe, prepared, state, steps, begun.world, begun.teaching, journal, dev)
 
 
 def tracked(recipe: Recipe, folder: Path) -> TrackedRun:

@@ -15,6 +15,7 @@ from strop.recipe.train.dev import DevRecipe
 from strop.recipe.train.model import ModelRecipe
 from strop.recipe.train.policy import ValueRecipe
 from strop.recipe.train.reward import RewardComponent
+from strop.recipe.train.teacher import Teacher
 
 
 class OptimRecipe(Strict):
@@ -138,6 +139,11 @@ class TrainRecipe(Strict):
     @property
     def critic(self) -> ValueRecipe | None:
         """The value model that is trained beside the policy (PPO)."""
+        return None
+
+    @property
+    def taught_by(self) -> Teacher | None:
+        """The teacher of a distillation."""
         return None
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 BESIDE = frozenset({"step", "prompt", "completion", "chosen", "rejected", "learnt", "reward",
                     "habit", "answer", "reference"})  # fmt: skip
 TEXTS = ("completion", "chosen", "rejected", "answer", "reference", "learnt")
+MOST_SAMPLES = 2000
+"""Samples of a run that are held; all of them are searched."""
 MOST_TEXT = 4000
 """Characters of one text on a page."""
 
@@ -52,21 +55,48 @@ class Wanted:
         return not self.text or any(self.text.casefold() in one.casefold() for one in said)
 
 
-def read_samples(path: Path) -> tuple[list[Sample], list[str]]:
-    """All samples of a run in order, and what of them cannot be read."""
+def read_samples(path: Path, most: int = MOST_SAMPLES) -> tuple[list[Sample], list[str]]:
+    """A run's samples in order, and what of them cannot be read. Of more than `most` every second
+    one is left out, again and again, so that they are spread over all steps."""
+    unread: list[str] = []
+    samples: list[Sample] = []
+    stride = 1
+    for number, sample in enumerate(samples_in(path, unread)):
+        if number % stride == 0:
+            samples.append(sample)
+        if len(samples) > most:
+            samples, stride = samples[::2], 2 * stride
+    lines = "line cannot" if len(unread) == 1 else "lines cannot"
+    return samples, [f"{path.name}: {len(unread)} {lines} be read"] if unread else []
+
+
+def matching(path: Path, wanted: Wanted, most: int) -> tuple[list[Sample], int, list[str]]:
+    """The newest `most` samples that are wanted, how many there are, and all habits that samples
+    show."""
+    kept: deque[Sample] = deque(maxlen=most)
+    count, habits = 0, set()
+    for sample in samples_in(path, []):
+        habits.add(sample.habit)
+        if wanted.takes(sample):
+            kept.append(sample)
+            count += 1
+    return list(kept), count, sorted(habits - {""})
+
+
+def samples_in(path: Path, unread: list[str]) -> Iterator[Sample]:
+    """The samples of a run in order; lines that cannot be read are put into `unread`."""
     if not path.is_file():
-        return [], []
-    samples, unread = [], 0
+        return
     with path.open(encoding="utf-8", errors="replace") as stream:
         for line in stream:
             if not line.endswith("\n"):
-                break  # it is being written
+                return  # it is being written
             try:
-                samples.append(sample_of(json.loads(line)))
+                sample = sample_of(json.loads(line))
             except (ValueError, KeyError, TypeError):
-                unread += 1
-    lines = "line cannot" if unread == 1 else "lines cannot"
-    return samples, [f"{path.name}: {unread} {lines} be read"] if unread else []
+                unread.append(line)
+            else:
+                yield sample
 
 
 def sample_of(row: Mapping[str, Any]) -> Sample:

@@ -25,8 +25,8 @@ def chart(panel: Panel, span: tuple[int, int], resumed: Sequence[int] = ()) -> s
     of a page share. Alarms are marks on the axis, on the step at which they rang; resumed runs have
     a dashed line after the steps from which they went on."""
     values = np.concatenate([one.values_N for one in panel.series])
-    low, high = _bounds(float(values.min()), float(values.max()))
-    parts = [*_grid(low, high, span)]
+    low, high = bounds_of(float(values.min()), float(values.max()))
+    parts = [*grid(low, high, span)]
     for step in resumed:
         x = _x(step + 0.5, span)
         parts.append(
@@ -93,7 +93,8 @@ def ticks(low: float, high: float, count: int = 4) -> list[float]:
     return [k * step for k in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
-def _bounds(low: float, high: float) -> tuple[float, float]:
+def bounds_of(low: float, high: float) -> tuple[float, float]:
+    """Where an axis begins and ends: a little beyond the values, and never at one place."""
     room = (high - low) * 0.06 or abs(high) * 0.1 or 1.0
     return low - room, high + room
 
@@ -108,7 +109,8 @@ def _y(value: float, bounds: tuple[float, float]) -> float:
     return TOP + (high - value) / (high - low) * (HEIGHT - TOP - BOTTOM)
 
 
-def _grid(low: float, high: float, span: tuple[int, int]) -> Iterator[str]:
+def grid(low: float, high: float, span: tuple[int, int]) -> Iterator[str]:
+    """The lines of values and the numbers of both axes."""
     for value in ticks(low, high):
         y = _y(value, (low, high))
         yield f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
@@ -132,19 +134,20 @@ def _curve(one: Series, bounds: tuple[float, float], span: tuple[int, int]) -> I
         yield f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="3">{name}</circle>'
         return
     raw = " raw" if smoothed else ""
-    points = _points(steps_N, values_N, bounds, span)
-    yield f'<polyline class="{kind}{raw}" points="{points}">{name}</polyline>'
+    line = points(steps_N, values_N, bounds, span)
+    yield f'<polyline class="{kind}{raw}" points="{line}">{name}</polyline>'
     if smoothed:
         window = max(3, len(one.values_N) // 20)
-        line = smooth(one.values_N, window)
-        places = np.linspace(0, len(line) - 1, min(len(line), MOST_POINTS)).astype(int)
-        points = _points(one.steps_N[places], line[places], bounds, span)
-        yield f'<polyline class="{kind}" points="{points}">{name}</polyline>'
+        mean_N = smooth(one.values_N, window)
+        places = np.linspace(0, len(mean_N) - 1, min(len(mean_N), MOST_POINTS)).astype(int)
+        line = points(one.steps_N[places], mean_N[places], bounds, span)
+        yield f'<polyline class="{kind}" points="{line}">{name}</polyline>'
 
 
-def _points(
+def points(
     steps_N: NDArray[np.int64], values_N: NDArray[np.float64],
     bounds: tuple[float, float], span: tuple[int, int],
 ) -> str:  # fmt: skip
+    """A curve as the `points` of a line."""
     pairs = zip(steps_N.tolist(), values_N.tolist(), strict=True)
     return " ".join(f"{_x(step, span):.1f},{_y(value, bounds):.1f}" for step, value in pairs)

@@ -46,6 +46,7 @@ from strop.train.preflight.starting_model import (
     expect_routing,
     expect_tensor_plans,
 )
+from strop.train.preflight.teacher import expect_informed, expect_teacher
 from strop.train.preflight.tokenised import TokenCache
 from strop.train.rundir.directory import claim, has_begun, self_check
 
@@ -73,6 +74,8 @@ def prepare(
     expect_weights(recipe.model.path)
     if recipe.critic is not None:
         expect_critic(recipe.critic.path, recipe)
+    if recipe.taught_by is not None:
+        expect_teacher(recipe, tokenizer_of(recipe.model, recipe.template))
     folder = claim(recipe, resume=resume, overwrite=overwrite, force_resume=force_resume)
     expect_lora_targets(recipe)
     expect_routing(recipe)
@@ -115,6 +118,7 @@ def _offline(recipe: Offline, folder: Path, tokenizer: Any, cache: TokenCache) -
     own = joined(parts)
     demands = DEMANDS.get(method.family, nothing_more)
     checks = check_rendered(own).plain() | demands(recipe, own)
+    expect_informed(recipe, tokenizer, own.records, recipe.text.max_length)
     sizes = [len(part.trees) for part in parts]
     mixture = mixture_of(recipe, roles, sizes, [len(r.trees) for r in replay])
     checks |= replay_checks(replay)
@@ -157,6 +161,7 @@ def _online(recipe: Online, folder: Path, tokenizer: Any, cache: TokenCache) -> 
     if any(map(runs_code, recipe.reward)):
         checks["sandbox"] = strongest()
     asked = [task.task for task in tasks]
+    expect_informed(recipe, tokenizer, asked, recipe.answer_tokens)
     reward.expect_columns(asked)
     if way is not None:
         for one in asked:

@@ -40,6 +40,7 @@ from strop.recipe.train.data import DataSource
 from strop.recipe.train.environment import EpisodeLimits
 from strop.recipe.train.methods import Recipe
 from strop.recipe.train.online import OnlineRecipe
+from strop.recipe.train.teacher import ModelTeacher, RecordedTeacher
 from strop.rewards.find import function_name, source_hash
 from strop.tracking.control import CONTROL
 from strop.tracking.notify.notifier import LOG as NOTIFY_LOG
@@ -51,6 +52,7 @@ DROPPED = "dropped.jsonl"
 OURS = (RECIPE, LINEAGE, DROPPED, "env.json", "metrics.jsonl", "samples.jsonl", "report.html",
         "reference.safetensors", "eval_reference.safetensors",
         "reference_mismatched.safetensors", "eval_reference_mismatched.safetensors",
+        "teacher.safetensors", "eval_teacher.safetensors",
         "latest", "best", CONTROL, NOTIFY_LOG)  # fmt: skip
 MAY_CHANGE = {
     "alarms.": False,
@@ -174,6 +176,8 @@ def run_inputs(recipe: Recipe) -> dict[str, Any]:
         further["functions"] = functions
     if isinstance(recipe, OnlineRecipe) and recipe.rollout.environment is not None:
         further["environment"] = environment_files(recipe.rollout.environment)
+    if (teacher := teacher_input(recipe)) is not None:
+        further["teacher"] = teacher
     written = Path(recipe.chat_template) if recipe.chat_template else None
     if written is not None and written.is_file():
         further["chat_template"] = sha256_of(written)[:SHORT]
@@ -183,6 +187,17 @@ def run_inputs(recipe: Recipe) -> dict[str, Any]:
         "rewards": reward_hashes(recipe),
         **further,
     }
+
+
+def teacher_input(recipe: Recipe) -> dict[str, str] | None:
+    """`{"path": "/models/large", "sha256": "9a.."}`: the model that teaches, or the file of what
+    one said; nothing of a model that teaches itself."""
+    named = recipe.taught_by
+    if isinstance(named, ModelTeacher):
+        return {**named.origin(), "sha256": weights_hash(named.path)}
+    if isinstance(named, RecordedTeacher):
+        return {"path": named.recorded, "sha256": sha256_of(Path(named.recorded))[:SHORT]}
+    return None
 
 
 def environment_files(recipe: EpisodeLimits) -> list[dict[str, str]]:

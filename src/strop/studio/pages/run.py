@@ -1,0 +1,127 @@
+"""One run: its story, its samples, and what may be done with it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+from fastapi import APIRouter
+from fastapi.responses import HTMLResponse
+from pydantic import BaseModel, ConfigDict
+
+from strop.errors import UsageError
+from strop.studio.site import Site
+from strop.tracking.control import want
+from strop.tracking.story.facts import RECIPE, SAMPLES, RunFacts, facts_of
+from strop.tracking.story.page import shown
+from strop.tracking.story.panels import HELD_OUT
+from strop.tracking.story.samples import Wanted, matching, same_prompt
+
+LAST = 2**53
+"""A step beyond every run's last."""
+MOST_HITS = 200
+LOG = "studio.log"
+"""What a run that the studio started prints."""
+
+
+class Act(BaseModel):
+    """`{"path": "runs/dpo", "act": "pause"}`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    path: str
+    act: Literal["pause", "go", "stop", "resume"]
+
+
+def run_routes(site: Site) -> APIRouter:
+    router = APIRouter()
+
+    @router.get("/run/{path:path}")
+    def run(path: str) -> HTMLResponse:
+        story = site.root.story(path)
+        return site.page("run.html", f"Run {path}", "/runs", path=path, beside=beside(site, path),
+                         **shown(story, 20))  # fmt: skip
+
+    @router.get("/part/run/{path:path}")
+    def part(path: str) -> HTMLResponse:
+        return site.part("story.html", **shown(site.root.story(path), 20))
+
+    @router.get("/series/{path:path}")
+    def series(path: str, metric: str) -> dict[str, Any]:
+        """One metric in full, for plotly."""
+        log = site.root.log(path)
+        found = {}
+        for role, name in (("training", metric), ("held out", f"{HELD_OUT}{metric}")):
+            steps, values = log.series(name)
+            if len(values):
+                found[role] = {"x": steps.tolist(), "y": values.tolist()}
+        return found
+
+    @router.get("/samples/{path:path}")
+    def samples(
+        path: str, text: str = "", first: str = "", last: str = "", habit: str = "",
+        low: str = "", high: str = "",
+    ) -> HTMLResponse:  # fmt: skip
+        folder = site.root.run(path)
+        steps = (int(_number(first) or 0), int(_number(last) or LAST))
+        wanted = Wanted(text, steps, habit, _number(low), _number(high))
+        found, count, habits = matching(folder / SAMPLES, wanted, MOST_HITS)
+        return site.page(
+            "samples.html", f"Samples of {path}", "/runs", path=path, samples=found, count=count,
+            habits=habits, wanted=wanted, pairs=list(same_prompt(found)),
+        )  # fmt: skip
+
+    @router.post("/act/run")
+    def act(body: Act) -> dict[str, str]:
+        folder = site.root.run(body.path)
+        facts = facts_of(folder)
+        if body.act == "resume":
+            return {"said": resume(folder, facts)}
+        if facts.owner is None:
+            raise UsageError(f"nothing works in {body.path}: the run is {facts.state}",
+                             fix="resume it, or look at another one")  # fmt: skip
+        want(folder, body.act)
+        said = {"pause": "it pauses after this step", "go": "it goes on",
+                "stop": "it saves this step and ends"}  # fmt: skip
+        return {"said": said[body.act]}
+
+    return router
+
+
+def _number(given: str) -> float | None:
+    """A field of a form; one that is empty says nothing. Raises `UsageError` for what is none."""
+    if not given.strip():
+        return None
+    try:
+        return float(given)
+    except ValueError:
+        raise UsageError(f"{given!r} is no number", fix="give one, or leave it empty") from None
+
+
+def resume(folder: Path, facts: RunFacts) -> str:
+    """Start `strop train --resume` on a run that stands still. It is a process of its own, which
+    outlives the studio. Raises `UsageError` for a run that is at work or finished."""
+    if facts.state != "stopped":
+        raise UsageError(f"the run is {facts.state}", fix="only a stopped run can be resumed")
+    with (folder / LOG).open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "strop", "train", str(folder / RECIPE), "--resume"],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            env=os.environ | {"COLUMNS": "100"},
+        )  # fmt: skip
+    return f"started as process {process.pid}; what it prints is in {LOG}"
+
+
+def beside(site: Site, path: str) -> dict[str, list[str]]:
+    """Evals, gates and checks that lie beside a run, by their links."""
+    above = str(Path(path).parent.parent)
+    near = "" if above == "." else f"{above}/"
+    found = site.root.found()
+    name = Path(path).name
+    return {
+        "evals": [one for one in found.evals if one.startswith(near) and Path(one).name == name],
+        "gates": [one for one in found.gates if one.startswith(near) and Path(one).stem == name],
+    }

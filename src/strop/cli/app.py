@@ -23,6 +23,7 @@ from strop.cli import (
     reward,
     run,
     serve,
+    story,
     studio,
     sweep,
     train,
@@ -63,6 +64,7 @@ app.command("demo")(demo.demo)
 app.command("train")(train.train)
 app.command("run")(run.run)
 app.command("sweep")(sweep.sweep)
+app.command("show")(story.show)
 app.command("gate")(gate.gate)
 app.add_typer(suite.app, name="eval")
 app.add_typer(data.app, name="data")

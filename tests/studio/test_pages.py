@@ -18,9 +18,9 @@ from strop.judge.trust.calibration import human_ceiling
 from strop.model.load import weights_hash
 from strop.registry.store import Registry
 from strop.serve.canary.ratings import Ratings
+from strop.studio.difference import Stretch, compared
 from strop.studio.pages import run as run_page
 from strop.studio.pages.compare import differences, grouped
-from strop.studio.pages.data import Stretch, compared
 from strop.studio.pages.runs import last_row
 from strop.studio.pages.serve import counted
 from strop.studio.root import Root, walk
@@ -73,6 +73,9 @@ def test_a_run_page_tells_the_story_and_links_what_belongs_to_it(client: TestCli
     assert "entropy_collapse at step 20" in page
     assert '<a href="/gate/gates/candidate.json">' in page
     assert "resumed after step 5" in page
+    assert "data/pairs.manifest.json" in page
+    assert '<a href="/records/data/pairs.jsonl">' in page
+    assert "seconds of a step: 1.5" in page
 
 
 def test_a_torn_log_and_a_foreign_folder_are_told_and_the_rest_is_shown(
@@ -102,6 +105,9 @@ def test_samples_are_searched_by_step_reward_and_habit(client: TestClient) -> No
     assert "3 found" in page.text
     assert "x = 3 (7)" in page.text
     assert "x = 3 (8)" not in page.text
+    late = client.get("/samples/runs/seed-0").text  # the same prompt at steps 1 and 40
+    assert '<mark class="rejected"> (1)</mark>' in late
+    assert '<mark class="chosen"> (40)</mark>' in late
     assert "0 found" in client.get("/samples/runs/seed-0", params={"low": 2}).text
     assert "40 found" in client.get("/samples/runs/seed-0?text=&first=&last=&low=&high=").text
     assert (

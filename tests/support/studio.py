@@ -50,9 +50,13 @@ def write_run(
               "objective": {"beta": beta}, "optim": {"learning_rate": 1e-5}}  # fmt: skip
     folder.mkdir(parents=True)
     (folder / "recipe.resolved.yaml").write_text(yaml.safe_dump(recipe))
+    pairs = folder.parent.parent / "data" / "pairs.jsonl"
     lineage = {
         "method": "grpo", "parent": {"path": "base", "sha256": "9b1c0d2e"},
-        "data": [{"path": "tasks.jsonl", "sha256": "2f34abcd"}], "resumed": [{"step": 5}],
+        "data": [{"path": str(pairs), "sha256": "2f34abcd"}],
+        "rows": [50], "resumed": [{"step": 5}],
+        "manifests": [{"path": "data/pairs.manifest.json", "sha256": "77aa12cd",
+                       "made_by": "strop data balance", "unchanged": True}],
     }  # fmt: skip
     (folder / "lineage.json").write_text(json.dumps(lineage))
     write_jsonl(folder / "metrics.jsonl", rows)
@@ -62,6 +66,8 @@ def write_run(
          **({"habit": "no_work"} if n % 7 == 0 else {})}
         for n in range(1, steps + 1)
     ])  # fmt: skip
+    (folder / "profile").mkdir()
+    (folder / "profile" / "profile.md").write_text("seconds of a step: 1.5")
     if finished:
         (folder / "final").mkdir()
     return folder

@@ -21,8 +21,8 @@ SKIPPED = ("checkpoint-", "final", "base", "profile", "node_modules", "__pycache
 """Folders with these names, or with names that begin so where a sign stands at the end, hold no
 further runs."""
 MOST_FOLDERS = 50_000
-FRESH = 1.0
-"""Seconds for which a walk through the root stays true."""
+FRESH = 3.0
+"""Seconds for which a walk through the root stays true: a new run shows so much later."""
 OPEN_LOGS = 8
 """Logs that are kept in memory; a run of 10,000 steps takes some megabytes."""
 
@@ -67,7 +67,7 @@ class Root:
         return str(path.relative_to(self.folder))
 
     def found(self) -> Found:
-        """What there is, looked for again where the last look is more than a second old."""
+        """What there is, looked for again where the last look is some seconds old."""
         with self._lock:
             if self._found is None or time.monotonic() - self._found[0] > FRESH:
                 found = walk(self.folder)

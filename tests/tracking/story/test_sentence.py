@@ -51,6 +51,11 @@ def test_the_loss_of_a_policy_gradient_is_no_news(tmp_path: Path) -> None:
     assert "the loss rose from 1 to 5" in told(tmp_path, {"loss": [1.0, 5.0]})
 
 
+def test_rounding_at_the_start_is_0(tmp_path: Path) -> None:
+    said = told(tmp_path, {"rewards/margins": [-1.8e-6, 26.0]})
+    assert "the margin rose from 0 to 26" in said
+
+
 def test_nothing_yet(tmp_path: Path) -> None:
     assert sentence(MetricsLog(tmp_path / "none")) == "Nothing was logged yet."
     assert told(tmp_path, {"loss": [1.0]}).startswith("Over 1 step nothing was measured twice.")

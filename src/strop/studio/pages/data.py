@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from difflib import SequenceMatcher
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,21 +17,11 @@ from strop.data.records import any_record
 from strop.data.sources import at, read
 from strop.errors import StropError, UsageError
 from strop.model.load import load_tokenizer
+from strop.studio.difference import MOST_LETTERS, Stretch, compared, words
 from strop.studio.site import Site
 from strop.tracking.story.samples import written
 
-PIECE = re.compile(r"\s*\S+|\s+")
-MOST_LETTERS = 20_000
-"""Characters of an answer that are compared."""
 UNBOUNDED = 1 << 30
-
-
-@dataclass(frozen=True, slots=True)
-class Stretch:
-    """A part of a text: `Stretch(" five", changed=True)`."""
-
-    text: str
-    changed: bool
 
 
 Answers = tuple[tuple[str, tuple[Stretch, ...]], ...]
@@ -79,7 +67,7 @@ def data_routes(site: Site) -> APIRouter:
         file = site.root.inside(path)
         tokenizer = load_tokenizer(str(site.root.inside(model))) if model else None
         cut = None if tokenizer is None else lambda text: _tokens(tokenizer, text)
-        rows = list(rows_of(file, first, 10, cut or _words))
+        rows = list(rows_of(file, first, 10, cut or words))
         masks, problem = [], ""
         if tokenizer is not None:
             try:
@@ -111,17 +99,6 @@ def rows_of(file: Path, first: int, count: int, cut: Any) -> Iterator[Row]:
             yield _row(number, row, cut)
 
 
-def compared(one: Sequence[str], other: Sequence[str]) -> tuple[list[Stretch], list[Stretch]]:
-    """Two texts as pieces, with what only one of them has."""
-    left: list[Stretch] = []
-    right: list[Stretch] = []
-    for kind, a, b, c, d in SequenceMatcher(None, one, other, autojunk=False).get_opcodes():
-        for into, part in ((left, one[a:b]), (right, other[c:d])):
-            if part:
-                into.append(Stretch("".join(part), kind != "equal"))
-    return left, right
-
-
 def masks_of(file: Path, tokenizer: Any, first: int, count: int) -> list[Preview]:
     """Records as training reads them with this tokenizer: what is learnt, and what is only read."""
     rendering = Rendering(tokenizer, UNBOUNDED, previewed=count)
@@ -143,10 +120,6 @@ def _row(number: int, row: Mapping[str, Any], cut: Any) -> Row:
         shown = ("prompt", name)
     columns = {name: value for name, value in row.items() if name not in shown}
     return Row(number, written(row.get("prompt", "")), answers, columns)
-
-
-def _words(text: str) -> list[str]:
-    return PIECE.findall(text)
 
 
 def _tokens(tokenizer: Any, text: str) -> list[str]:

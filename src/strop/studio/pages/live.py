@@ -8,9 +8,8 @@ from collections.abc import AsyncIterator, Callable
 from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 
-from strop.studio.pages.runs import last_row
 from strop.studio.site import Site
-from strop.tracking.story.facts import METRICS, facts_of
+from strop.tracking.story.facts import stamp_of
 
 LOOK_EVERY = 0.5
 """Seconds between two looks at the files."""
@@ -25,31 +24,19 @@ def live_routes(site: Site) -> APIRouter:
     async def run(request: Request, path: str) -> StreamingResponse:
         folder = site.root.run(path)
 
-        def state() -> str:
-            facts = facts_of(folder)
-            try:
-                stat = (folder / METRICS).stat()
-            except OSError:
-                return facts.state
-            return f"{facts.state} {stat.st_size} {stat.st_mtime_ns}"
-
-        return _events(request, state)
+        return _events(request, lambda: stamp_of(folder))
 
     @router.get("/live/runs")
     async def runs(request: Request) -> StreamingResponse:
-        def state() -> str:
-            told = []
-            for path in site.root.found().runs:
-                row = last_row(site.root.folder / path / METRICS)
-                told.append(f"{path} {row.get('step')} {facts_of(site.root.folder / path).state}")
-            return "\n".join(told)
+        def all_runs() -> object:
+            return [(path, stamp_of(site.root.folder / path)) for path in site.root.found().runs]
 
-        return _events(request, state)
+        return _events(request, all_runs)
 
     return router
 
 
-def _events(request: Request, state: Callable[[], str]) -> StreamingResponse:
+def _events(request: Request, state: Callable[[], object]) -> StreamingResponse:
     async def stream() -> AsyncIterator[str]:
         seen = await asyncio.to_thread(state)
         yield "retry: 1000\n\n"

@@ -5,20 +5,23 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, ConfigDict
 
 from strop.errors import UsageError
+from strop.studio.difference import MOST_LETTERS, compared, words
 from strop.studio.site import Site
 from strop.tracking.control import want
 from strop.tracking.story.facts import RECIPE, SAMPLES, RunFacts, facts_of
 from strop.tracking.story.page import shown
 from strop.tracking.story.panels import HELD_OUT
-from strop.tracking.story.samples import Wanted, matching, same_prompt
+from strop.tracking.story.samples import Sample, Wanted, matching, same_prompt
 
 LAST = 2**53
 """A step beyond every run's last."""
@@ -36,13 +39,32 @@ class Act(BaseModel):
     act: Literal["pause", "go", "stop", "resume"]
 
 
+class Search(BaseModel):
+    """The fields of the form as they were typed; what is empty says nothing."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    text: str = ""
+    first: str = ""
+    last: str = ""
+    habit: str = ""
+    low: str = ""
+    high: str = ""
+
+    def wanted(self) -> Wanted:
+        """Raises `UsageError` for what should be a number and is none."""
+        steps = (int(_number(self.first) or 0), int(_number(self.last) or LAST))
+        return Wanted(self.text, steps, self.habit, _number(self.low), _number(self.high))
+
+
 def run_routes(site: Site) -> APIRouter:
     router = APIRouter()
 
     @router.get("/run/{path:path}")
     def run(path: str) -> HTMLResponse:
         story = site.root.story(path)
-        return site.page("run.html", f"Run {path}", "/runs", path=path, beside=beside(site, path),
+        near = beside(site, path, story.facts)
+        return site.page("run.html", f"Run {path}", "/runs", path=path, beside=near,
                          **shown(story, 20))  # fmt: skip
 
     @router.get("/part/run/{path:path}")
@@ -61,17 +83,12 @@ def run_routes(site: Site) -> APIRouter:
         return found
 
     @router.get("/samples/{path:path}")
-    def samples(
-        path: str, text: str = "", first: str = "", last: str = "", habit: str = "",
-        low: str = "", high: str = "",
-    ) -> HTMLResponse:  # fmt: skip
-        folder = site.root.run(path)
-        steps = (int(_number(first) or 0), int(_number(last) or LAST))
-        wanted = Wanted(text, steps, habit, _number(low), _number(high))
+    def samples(path: str, search: Annotated[Search, Query()]) -> HTMLResponse:
+        folder, wanted = site.root.run(path), search.wanted()
         found, count, habits = matching(folder / SAMPLES, wanted, MOST_HITS)
         return site.page(
             "samples.html", f"Samples of {path}", "/runs", path=path, samples=found, count=count,
-            habits=habits, wanted=wanted, pairs=list(same_prompt(found)),
+            habits=habits, wanted=wanted, pairs=early_and_late(found),
         )  # fmt: skip
 
     @router.post("/act/run")
@@ -101,6 +118,18 @@ def _number(given: str) -> float | None:
         raise UsageError(f"{given!r} is no number", fix="give one, or leave it empty") from None
 
 
+def early_and_late(samples: Sequence[Sample]) -> list[tuple[Sample, Sample, Any]]:
+    """The first and the last answer to the same prompt, and what differs between them."""
+    return [
+        (first, last, compared(words(_said(first)), words(_said(last))))
+        for first, last in same_prompt(samples)
+    ]
+
+
+def _said(sample: Sample) -> str:
+    return "\n".join(text for _, text in sample.texts)[:MOST_LETTERS]
+
+
 def resume(folder: Path, facts: RunFacts) -> str:
     """Start `strop train --resume` on a run that stands still. It is a process of its own, which
     outlives the studio. Raises `UsageError` for a run that is at work or finished."""
@@ -115,13 +144,28 @@ def resume(folder: Path, facts: RunFacts) -> str:
     return f"started as process {process.pid}; what it prints is in {LOG}"
 
 
-def beside(site: Site, path: str) -> dict[str, list[str]]:
-    """Evals, gates and checks that lie beside a run, by their links."""
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What belongs to a run, as paths below the root: evals and gates of its name, the files of its
+    data that are there, and what its profile says."""
+
+    evals: tuple[str, ...]
+    gates: tuple[str, ...]
+    data: Mapping[str, str]
+    profile: str
+
+
+def beside(site: Site, path: str, facts: RunFacts) -> Beside:
     above = str(Path(path).parent.parent)
     near = "" if above == "." else f"{above}/"
     found = site.root.found()
     name = Path(path).name
-    return {
-        "evals": [one for one in found.evals if one.startswith(near) and Path(one).name == name],
-        "gates": [one for one in found.gates if one.startswith(near) and Path(one).stem == name],
-    }
+    data = {str(site.root.folder / one): one for one in found.records}
+    table = facts.folder / "profile" / "profile.md"
+    return Beside(
+        tuple(one for one in found.evals if one.startswith(near) and Path(one).name == name),
+        tuple(one for one in found.gates if one.startswith(near) and Path(one).stem == name),
+        {file: data[str(Path(file).resolve())] for file in facts.data
+         if str(Path(file).resolve()) in data},
+        table.read_text(encoding="utf-8", errors="replace") if table.is_file() else "",
+    )  # fmt: skip

@@ -12,7 +12,7 @@ from fastapi.responses import HTMLResponse
 
 from strop.studio.root import Root
 from strop.studio.site import Site
-from strop.tracking.story.facts import METRICS, facts_of
+from strop.tracking.story.facts import METRICS, Stamp, facts_of, stamp_of
 
 LAST_BYTES = 8192
 """Enough for the last row of a log."""
@@ -34,29 +34,40 @@ class Listed:
     problem: str
 
 
+class Lister:
+    """The list of runs; a run that did not change since it was listed is not read again."""
+
+    def __init__(self, root: Root) -> None:
+        self.root = root
+        self._known: dict[str, tuple[Stamp, Listed]] = {}
+
+    def runs(self) -> list[Listed]:
+        """Those at work first, then the newest."""
+        rows = [self._row(path) for path in self.root.found().runs]
+        rows.sort(key=lambda row: float(row.started), reverse=True)
+        return sorted(rows, key=lambda row: row.state not in ("running", "paused"))
+
+    def _row(self, path: str) -> Listed:
+        stamp = stamp_of(self.root.folder / path)
+        known = self._known.get(path)
+        if known is None or known[0] != stamp:
+            known = self._known[path] = stamp, _listed(self.root.folder, path)
+        return known[1]
+
+
 def runs_routes(site: Site) -> APIRouter:
-    router = APIRouter()
+    router, lister = APIRouter(), Lister(site.root)
 
     @router.get("/")
     @router.get("/runs")
     def runs() -> HTMLResponse:
-        return site.page("runs.html", "Runs", "/runs", runs=listed(site.root))
+        return site.page("runs.html", "Runs", "/runs", runs=lister.runs())
 
     @router.get("/part/runs")
     def part() -> HTMLResponse:
-        return site.part("runs_table.html", runs=listed(site.root))
+        return site.part("runs_table.html", runs=lister.runs())
 
     return router
-
-
-def listed(root: Root) -> list[Listed]:
-    """The runs, those at work first, then the newest."""
-    order = ("running", "paused", "stopped", "finished")
-    rows = [_listed(root.folder, path) for path in root.found().runs]
-    busy = [row for row in rows if row.state in order[:2]]
-    rest = [row for row in rows if row.state not in order[:2]]
-    newest = sorted(rest, key=lambda row: row.started, reverse=True)
-    return [*sorted(busy, key=lambda row: row.started, reverse=True), *newest]
 
 
 def _listed(folder: Path, path: str) -> Listed:

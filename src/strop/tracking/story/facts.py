@@ -13,7 +13,7 @@ from typing import Any, Literal
 import yaml
 
 from strop.files import LOCK
-from strop.tracking.control import Wish, wish_of
+from strop.tracking.control import CONTROL, Wish, wish_of
 
 RECIPE, LINEAGE, METRICS, SAMPLES = (
     "recipe.resolved.yaml", "lineage.json", "metrics.jsonl", "samples.jsonl",
@@ -27,8 +27,9 @@ MOST_BYTES = 1 << 24
 class RunFacts:
     """A run: `RunFacts(Path("runs/dpo"), "dpo", "running", "process 4242 on box", ...)`.
 
-    `owner` is the process at work, `parent` the model that the run began with, and `data` the files
-    it reads. `resumed` are the steps after which it was resumed.
+    `owner` is the process at work, `parent` the model that the run began with, `data` the files it
+    reads, and `manifests` those of the data verbs that made them. `resumed` are the steps after
+    which it was resumed.
     """
 
     folder: Path
@@ -38,6 +39,7 @@ class RunFacts:
     wish: Wish
     parent: str
     data: tuple[str, ...]
+    manifests: tuple[str, ...]
     resumed: tuple[int, ...]
     started: str
     problems: tuple[str, ...]
@@ -65,11 +67,30 @@ def facts_of(folder: Path) -> RunFacts:
         state = "stopped"
     parent = lineage.get("parent")
     data = [str(one.get("path")) for one in lineage.get("data") or () if isinstance(one, dict)]
+    made = [str(one["path"]) for one in lineage.get("manifests") or () if isinstance(one, dict)]
     return RunFacts(
         folder, str(lineage.get("method", "unknown")), state, owner, wish,
         str(parent.get("path", "")) if isinstance(parent, dict) else "",
-        tuple(data), _resumed(lineage), _began(folder), tuple(problems),
+        tuple(data), tuple(made), _resumed(lineage), _began(folder), tuple(problems),
     )  # fmt: skip
+
+
+Stamp = tuple[object, ...]
+
+
+def stamp_of(folder: Path) -> Stamp:
+    """Changes when anything changes that is told of a run; costs a few looks at the folder, no
+    file is read but the lock of a run at work."""
+    times = [_time(folder / name) for name in (METRICS, LINEAGE, CONTROL, "final")]
+    return (*times, owner_of(folder))
+
+
+def _time(path: Path) -> tuple[int, int] | None:
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_size
 
 
 def owner_of(folder: Path) -> str | None:

@@ -26,6 +26,7 @@ TITLES: Mapping[str, str] = {
     "reward": "Reward",
     "completions/mean_length": "Length of answers, tokens",
     "entropy": "Entropy, nats a token",
+    "teacher/divergence": "Distance to the teacher, nats a token",
     "kl": "KL to the reference, nats a token",
     "loss": "Loss",
     "rewards/accuracies": "Chosen above rejected, share",
@@ -36,7 +37,7 @@ TITLES: Mapping[str, str] = {
     "learning_rate": "Learning rate",
     "step_time": "Seconds a step",
 }
-OWN_FIRST = ("rewards/", "logps/", "episode/", "dev/", "loss", "frac_reward_zero_std", "hack/",
+OWN_FIRST = ("teacher/", "rewards/", "logps/", "episode/", "dev/", "loss", "frac_reward_zero_std", "hack/",
              "dominance/", "grad_norm", "learning_rate")  # fmt: skip
 HIDDEN = frozenset({"epoch", "sampling_time", "nonfinite/updates_before"})
 CURVES: Mapping[str, tuple[str, ...]] = {
@@ -54,6 +55,7 @@ CURVES: Mapping[str, tuple[str, ...]] = {
     "spike": ("grad_norm",),
     "kl_runaway": ("kl",),
     "mismatch": ("mismatch/logprob_difference",),
+    "teacher_divergence": ("teacher/divergence",),
 }
 """The curves that an alarm came from, the first that is there; a name with `/` at its end stands
 for the curves below it that the alarm's sentence names, or the first of them."""

@@ -28,6 +28,7 @@ WORDS = (
     ("completions/mean_length", "the length of answers", " tokens"),
     ("entropy", "entropy", ""),
     ("kl", "KL to the reference", ""),
+    ("teacher/divergence", "the distance to the teacher", " nats a token"),
 )  # fmt: skip
 """Metrics that the sentence may name, how it calls them, and their unit."""
 
@@ -85,7 +86,10 @@ def sentence(log: MetricsLog) -> str:
 
 
 def _went(found: Change, unit: str) -> str:
-    return f"{found.verb} from {found.first:.3g} to {found.last:.3g}{unit}"
+    """A value that is rounding beside the other one is 0."""
+    least = 1e-4 * max(abs(found.first), abs(found.last))
+    first, last = (value if abs(value) > least else 0.0 for value in (found.first, found.last))
+    return f"{found.verb} from {first:.3g} to {last:.3g}{unit}"
 
 
 def _unseen(log: MetricsLog, name: str) -> str:

@@ -18,7 +18,7 @@ PAGES = (
     "/gate/gates/candidate.json", "/registry", "/label", "/advise", "/serve",
     "/samples/runs/seed-0", "/part/runs", "/part/run/runs/seed-0",
 )  # fmt: skip
-ACTS = ("/act/run", "/act/promote", "/act/rollback", "/act/label", "/act/start")
+ACTS = ("/act/run", "/act/notify", "/act/promote", "/act/rollback", "/act/label", "/act/start")
 STOP = {"path": "runs/stopped", "act": "stop"}
 
 

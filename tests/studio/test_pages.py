@@ -38,7 +38,7 @@ def test_what_is_found_under_the_root(root: Path) -> None:
     found = walk(root)
     assert found.runs == ("runs/candidate", "runs/seed-0", "runs/seed-1", "runs/stopped")
     assert found.gates == ("gates/candidate.json",)
-    assert found.checks == ("checks/pairs",)
+    assert found.checks == ("checks/pairs.json",)
     assert "data/pairs.jsonl" in found.records
     assert not any(path.startswith("runs/") for path in found.records)
     assert found.traffic == ("traffic",)

@@ -247,7 +247,8 @@ def _explain(cls: type[BaseModel], source: Source, item: dict[str, Any]) -> tupl
     said = f"`{dotted}`: {message}{given}" if dotted else message
     if item["type"] == "string_type":  # YAML reads `on`, `3` and `2024-01-01` as other things
         return source.place(loc), said, "put the text in quotes"
-    fix = f"change `{dotted}`" if dotted else "change the file"
+    whole = "change these values" if source.path is None else "change the file"
+    fix = f"change `{dotted}`" if dotted else whole
     return source.place(loc), said, _meant_kind(item) or fix
 
 

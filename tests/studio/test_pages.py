@@ -10,12 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from starlette.testclient import TestClient
 
 from strop.files import locked
 from strop.judge.trust.anchors import read_anchors
 from strop.judge.trust.calibration import human_ceiling
 from strop.model.load import weights_hash
+from strop.recipe.loading.load import load_recipe
 from strop.registry.store import Registry
 from strop.serve.canary.ratings import Ratings
 from strop.studio.difference import Stretch, compared
@@ -36,7 +38,7 @@ def test_what_is_found_under_the_root(root: Path) -> None:
     found = walk(root)
     assert found.runs == ("runs/candidate", "runs/seed-0", "runs/seed-1", "runs/stopped")
     assert found.gates == ("gates/candidate.json",)
-    assert found.checks == ("checks/pairs",)
+    assert found.checks == ("checks/pairs.json",)
     assert "data/pairs.jsonl" in found.records
     assert not any(path.startswith("runs/") for path in found.records)
     assert found.traffic == ("traffic",)
@@ -150,6 +152,25 @@ def test_a_stopped_run_is_resumed_by_a_process_of_its_own(
     assert [words[1:] for words in begun] == [["-m", "strop", "train", recipe, "--resume"]]
     refused = client.post("/act/run", json={"path": "runs/seed-0", "act": "resume"}, headers=JSON)
     assert "the run is finished" in refused.json()["detail"]
+
+
+def test_a_test_message_goes_to_whom_the_run_tells(
+    client: TestClient, root: Path, recipes: dict[str, Path], tmp_path: Path
+) -> None:
+    folder, heard = root / "runs" / "stopped", tmp_path / "heard.json"
+    command = ["sh", "-c", f"cat > {heard}"]
+    recipe = load_recipe(recipes["sft"]).plain()
+    resolved = folder / "recipe.resolved.yaml"
+    resolved.write_text(yaml.safe_dump(recipe))
+    body = {"path": "runs/stopped"}
+    refused = client.post("/act/notify", json=body, headers=JSON)
+    assert "names nobody" in refused.json()["detail"]
+    recipe["run"]["notify"] = [{"command": command}]
+    resolved.write_text(yaml.safe_dump(recipe))
+    told = client.post("/act/notify", json=body, headers=JSON)
+    assert told.status_code == 200, told.text
+    assert "told" in told.json()["said"]
+    assert json.loads(heard.read_text())["event"] == "test"
 
 
 def test_seeds_of_one_recipe_stand_together_and_others_apart(root: Path) -> None:

@@ -130,7 +130,8 @@ def write_root(root: Path, said: str = "x = 3") -> Path:
     finding = {"code": "length_bias", "severity": "warn", "said": f"chosen are longer {said}",
                "count": 3, "methods": "dpo", "fix": "balance", "examples": []}  # fmt: skip
     report = {"files": ["data/pairs.jsonl"], "findings": [finding], "lengths": {"median": 4}}
-    check = root / "checks" / "pairs" / "check.json"
+    check = root / "checks" / "pairs.json"
     check.parent.mkdir(parents=True)
     check.write_text(json.dumps(report))
+    check.with_suffix(".html").write_text("<p>the check's own page</p>")
     return root

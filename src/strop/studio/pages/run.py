@@ -15,9 +15,11 @@ from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, ConfigDict
 
 from strop.errors import UsageError
+from strop.recipe.loading.load import load_recipe
 from strop.studio.difference import MOST_LETTERS, compared, words
 from strop.studio.site import Site
 from strop.tracking.control import want
+from strop.tracking.notify.receivers import send_test
 from strop.tracking.story.facts import RECIPE, SAMPLES, RunFacts, facts_of
 from strop.tracking.story.page import shown
 from strop.tracking.story.panels import HELD_OUT
@@ -37,6 +39,14 @@ class Act(BaseModel):
 
     path: str
     act: Literal["pause", "go", "stop", "resume"]
+
+
+class Tell(BaseModel):
+    """`{"path": "runs/dpo"}`: send a test message to everyone whom the run tells."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    path: str
 
 
 class Search(BaseModel):
@@ -90,6 +100,17 @@ def run_routes(site: Site) -> APIRouter:
             "samples.html", f"Samples of {path}", "/runs", path=path, samples=found, count=count,
             habits=habits, wanted=wanted, pairs=early_and_late(found),
         )  # fmt: skip
+
+    @router.post("/act/notify")
+    def notify(body: Tell) -> dict[str, str]:
+        folder = site.root.run(body.path)
+        told = load_recipe(folder / RECIPE).run.notify
+        if not told:
+            raise UsageError("`run.notify` of this recipe names nobody", where=body.path,
+                             fix="give it a webhook or a command (docs/notify.md)")  # fmt: skip
+        replies = send_test(told, folder.name, "run.notify")
+        said = [f"{one.name}: {'told' if one.sent else 'not told'}, {one.said}" for one in replies]
+        return {"said": "\n".join(said)}
 
     @router.post("/act/run")
     def act(body: Act) -> dict[str, str]:

@@ -31,6 +31,12 @@ def advise(
     decode: Annotated[
         Path | None, typer.Option(help="Folder of a decoding study (strop eval decode).")
     ] = None,
+    teacher: Annotated[
+        Path | None, typer.Option(help="Folder of a stronger model that could teach it.")
+    ] = None,
+    teacher_eval: Annotated[
+        Path | None, typer.Option("--teacher-eval", help="The same eval of that model.")
+    ] = None,
     goal: Annotated[str, typer.Option(help="What is wanted, in words.")] = "",
     users: Annotated[int | None, typer.Option(min=0, help="Users a week.")] = None,
     recipe: Annotated[Path | None, typer.Option(help="Write the recipe to this file.")] = None,
@@ -61,6 +67,8 @@ def advise(
         eval=evaluated,
         prompted=prompted,
         decode=decode,
+        teacher=teacher,
+        teacher_eval=teacher_eval,
         target=read_target(target) if target else None,
         goal=goal,
         users=users,

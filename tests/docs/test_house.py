@@ -14,7 +14,7 @@ SRC = ROOT / "src"
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "types", "episodes"),
-    ("files", "http", "hub", "advantages", "stats"),
+    ("files", "http", "hub", "secrets", "advantages", "stats"),
     ("recipe",),
     ("losses", "distributed", "text", "sandbox", "tracking"),
     ("data", "registry"),

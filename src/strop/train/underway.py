@@ -17,9 +17,13 @@ from strop.recipe.loading.load import flat
 from strop.recipe.train.methods import Recipe
 from strop.text.parse import decode
 from strop.text.trees import Rendered
+from strop.tracking.notify.notifier import LOG, Notifier
 from strop.tracking.runlog import RunLog
 from strop.tracking.sinks import FOLDER as SINKS_FOLDER
 from strop.tracking.sinks import TrackedRun
+from strop.tracking.story.facts import METRICS
+from strop.tracking.story.log import MetricsLog
+from strop.tracking.story.sentence import sentence
 from strop.train.build import build_loop, build_state
 from strop.train.loop.state import TrainState
 from strop.train.methods.table import policy_of
@@ -102,6 +106,29 @@ def tracked(recipe: Recipe, folder: Path) -> TrackedRun:
     artifacts = {"final": "final", "lineage": LINEAGE, "report": "report.html"}
     paths = {name: str(folder / file) for name, file in artifacts.items()}
     return TrackedRun(folder.name, folder / SINKS_FOLDER, flat(recipe.plain()), paths)
+
+
+def notifier_of(recipe: Recipe, world: World) -> Notifier:
+    """Who is told of the run, by its first process."""
+    folder = Path(recipe.output)
+    return Notifier(
+        recipe.run.notify if world.rank == 0 else (),
+        folder.name,
+        where="run.notify",
+        log=folder / LOG,
+        facts={"folder": str(folder), "method": recipe.method},
+        summary=lambda: _summary(folder / METRICS),
+    )
+
+
+def _summary(path: Path) -> str:
+    """What the log says, where it can be read."""
+    log = MetricsLog(path)
+    try:
+        log.refresh()
+    except OSError:
+        return ""
+    return sentence(log)
 
 
 def _show_masks(network: Network, rendered: Rendered, samples: RunLog) -> None:

@@ -27,6 +27,7 @@ from strop.rollout.environments import Way, expect_shown, way_of
 from strop.sandbox.tiers import strongest
 from strop.text.chat.clock import written_on
 from strop.text.trees import joined
+from strop.tracking.notify.receivers import expect_receivers
 from strop.tracking.sinks import expect_sinks
 from strop.train.loop.online import HeldOut
 from strop.train.monitor.dev import load_dev, refuse_trained_on
@@ -73,6 +74,7 @@ def prepare(
     """
     refuse(recipe, force=force)
     expect_sinks(recipe.run.sinks)
+    expect_receivers(recipe.run.notify, "run.notify")
     dev = load_dev(recipe)
     expect_weights(recipe.model.path)
     if recipe.critic is not None:

@@ -42,6 +42,8 @@ from strop.recipe.train.methods import Recipe
 from strop.recipe.train.online import OnlineRecipe
 from strop.recipe.train.teacher import ModelTeacher, RecordedTeacher
 from strop.rewards.find import function_name, source_hash
+from strop.tracking.control import CONTROL
+from strop.tracking.notify.notifier import LOG as NOTIFY_LOG
 from strop.tracking.runlog import read_rows
 
 RECIPE = "recipe.resolved.yaml"
@@ -51,10 +53,11 @@ OURS = (RECIPE, LINEAGE, DROPPED, "env.json", "metrics.jsonl", "samples.jsonl", 
         "reference.safetensors", "eval_reference.safetensors",
         "reference_mismatched.safetensors", "eval_reference_mismatched.safetensors",
         "teacher.safetensors", "eval_teacher.safetensors",
-        "latest", "best")  # fmt: skip
+        "latest", "best", CONTROL, NOTIFY_LOG)  # fmt: skip
 MAY_CHANGE = {
     "alarms.": False,
     "run.sinks.": True,
+    "run.notify.": True,
     "run.micro_batch_tokens": True,
     "text.cache": True,
     "model.gradient_checkpointing": True,
@@ -64,9 +67,10 @@ MAY_CHANGE = {
 }
 """Keys of the recipe that may change when a run is resumed, and whether a finished run stays up to
 date with other values. A user may switch off an alarm to resume, but the alarm might have ended a
-run that is finished. Sinks only watch, and records are the same wherever their tokens are kept.
-Smaller forwards and gradient checkpointing are the way out of running out of memory, and change the
-result by rounding alone; so do another number of processes and a compiler."""
+run that is finished. Sinks and those who are told only watch, and records are the same wherever
+their tokens are kept. Smaller forwards and gradient checkpointing are the way out of running out of
+memory, and change the result by rounding alone; so do another number of processes and a
+compiler."""
 FOLDERS = ("final", "base", "profile", "sinks")
 
 

@@ -62,17 +62,10 @@ def advise(
 
     setup()
     question = Question(
-        data=tuple(data or ()),
-        model=model,
-        eval=evaluated,
-        prompted=prompted,
-        decode=decode,
-        teacher=teacher,
-        teacher_eval=teacher_eval,
+        data=tuple(data or ()), model=model, eval=evaluated, prompted=prompted, decode=decode,
+        teacher=teacher, teacher_eval=teacher_eval, goal=goal, users=users,
         target=read_target(target) if target else None,
-        goal=goal,
-        users=users,
-    )
+    )  # fmt: skip
     console = Console(highlight=False)
     with counting(as_json, "records") as count:
         answered = answer(question, lambda _: count(1))

@@ -50,7 +50,7 @@ def test_its_weights_in_its_own_precision_and_in_fewer_bits(
     folder = recipes["distil"].parent / "teacher"
     few, _, _ = found(recipes["distil"], f"teacher={{path: {folder}, quantize: nf4}}")
     assert few is not None
-    assert few.held == round(0.55 * count)
+    assert few.held == round(0.52 * count)
 
 
 def test_the_student_itself_is_copied_only_where_all_of_it_is_trained(
@@ -59,7 +59,7 @@ def test_the_student_itself_is_copied_only_where_all_of_it_is_trained(
     start, current = ("teacher={own: start, system: a}", "teacher={own: current, system: a}")
     count = shape_of(load_config(load_recipe(recipes["distil"]).model.path)).parameters
     held = [
-        found(recipes["distil"], *options)[1]["teacher"]
+        found(recipes["distil"], *options)[1].get("teacher", 0)
         for options in ((start,), (current,), (start, "model.lora.rank=4"))
     ]
     assert held == [4 * count, 0, 0]

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from strop.demo.model import train_tokenizer
 from strop.demo.world import all_equations, assistant, solution, user
-from strop.errors import DataError, ModelError, OutputError, RecipeError
+from strop.errors import DataError, ModelError, OutputError, RecipeError, StropError
 from strop.recipe.loading.load import load_recipe
 from strop.recipe.train.alarm import DistilAlarms, GkdAlarms
 from strop.recipe.train.teacher import View
@@ -24,6 +24,7 @@ from strop.train.preflight.prepare import prepare
 from strop.train.run import train
 from strop.train.teachers.view import Informed, InformedTrees
 from strop.types import Task
+from tests.support.engine_servers import engine_server
 from tests.support.models import sharp_model
 from tests.support.runs import (
     EQUATIONS,
@@ -299,3 +300,49 @@ def test_the_teacher_is_part_of_what_a_run_is_made_of(
     model.save_pretrained(teacher)
     with pytest.raises(OutputError, match="the run began with other teacher"):
         train(recipe, resume=True)
+
+
+class TestServed:
+    """A teacher on a server that scores given tokens."""
+
+    def test_gives_what_the_teacher_in_this_process_gives(
+        self, finished: Finished, recipes: dict[str, Path], tmp_path: Path
+    ) -> None:
+        here = finished("on_policy_distil", STEPS)
+        folder = recipes["distil"].parent / "teacher"
+        with engine_server(folder) as server:
+            named = f"teacher={{path: {folder}, engine: {{kind: vllm, url: '{server.url}'}}}}"
+            options = [STEPS, named, f"output={tmp_path}/served"]
+            there = train(load_recipe(recipes["on_policy_distil"], options)).parent
+        left, right = final_weights(here), final_weights(there)
+        assert max(float((left[n] - right[n]).abs().max()) for n in left) <= 1e-5
+        for one, other in zip(metrics(here), metrics(there), strict=True):
+            assert one["teacher/divergence"] == pytest.approx(other["teacher/divergence"], abs=1e-4)
+
+    def test_a_server_with_other_weights_is_found_out(
+        self, recipes: dict[str, Path], model_folder: Path, tmp_path: Path
+    ) -> None:
+        folder = recipes["distil"].parent / "teacher"
+        with engine_server(model_folder) as server:
+            named = f"teacher={{path: {folder}, engine: {{kind: vllm, url: '{server.url}'}}}}"
+            options = [STEPS, named, f"output={tmp_path}/served"]
+            recipe = load_recipe(recipes["on_policy_distil"], options)
+            with pytest.raises(StropError, match="is to be measured"):
+                train(recipe)
+
+    def test_samples_may_be_a_version_old(
+        self, recipes: dict[str, Path], model_folder: Path, tmp_path: Path
+    ) -> None:
+        """Servers sample while the trainer updates; tokens are weighed by trainer / sampler."""
+        with engine_server(model_folder) as server:
+            options = [
+                STEPS,
+                f"rollout.engine={{kind: vllm, url: '{server.url}', folder: {tmp_path}/weights}}",
+                "rollout.source={kind: async, max_staleness: 1}",
+                f"output={tmp_path}/ahead",
+            ]
+            run = train(load_recipe(recipes["on_policy_distil"], options)).parent
+        rows = metrics(run)
+        assert [row["step"] for row in rows] == [1, 2, 3, 4]
+        assert all(row["teacher/divergence"] > 0 for row in rows)
+        assert all("mismatch/ess" in row for row in rows)

@@ -13,7 +13,7 @@ from strop.train.preflight.cost.shape import Shape, shape_of
 from strop.train.teachers.build import is_the_start
 
 WIDTHS = {"float32": 4.0, "float16": 2.0, "bfloat16": 2.0}
-NF4 = 0.55
+NF4 = 0.52
 """Bytes of a weight in 4 bits, with its scales."""
 
 

@@ -23,6 +23,7 @@ from strop.train.teachers.build import tokens_hash
 from strop.train.teachers.recorded import read_recorded, tree_number
 from strop.types import Task, Tree
 from tests.support.gloo import in_processes
+from tests.support.resumed import SHARDED
 from tests.support.runs import (
     EQUATIONS,
     Finished,
@@ -36,6 +37,7 @@ from tests.support.teaching import dense_loss, one_of_several, teacher_of
 
 STEPS = "run.steps=4"
 MIX = "objective.mix=0.4"
+NOT_CUT = "run.distributed.shard=none"
 
 
 class TestDistil:
@@ -201,16 +203,20 @@ class TestGkd:
         lengths = [len(answer.ids) for answer in answers.values()]
         assert row["completions/mean_length"] == sum(lengths) / len(lengths)
 
-    def test_two_processes_end_as_one(self, recipes: dict[str, Path], tmp_path: Path) -> None:
-        expect_processes_equal("gkd", recipes, tmp_path)
+    @pytest.mark.parametrize("cut", [NOT_CUT, SHARDED])
+    def test_two_processes_end_as_one(
+        self, cut: str, recipes: dict[str, Path], tmp_path: Path
+    ) -> None:
+        expect_processes_equal("gkd", recipes, tmp_path, cut=cut)
 
 
 def expect_processes_equal(
-    method: str, recipes: dict[str, Path], tmp_path: Path, *options: str
+    method: str, recipes: dict[str, Path], tmp_path: Path, *options: str, cut: str = NOT_CUT
 ) -> None:
     shared = [STEPS, "run.batch_size=5", *options]
     alone = train(load_recipe(recipes[method], [*shared, f"output={tmp_path}/one"])).parent
-    every = in_processes(2, one_of_several, recipes[method], [*shared, f"output={tmp_path}/two"])
+    together = [*shared, cut, f"output={tmp_path}/two"]
+    every = in_processes(2, one_of_several, recipes[method], together)
     assert every == [None, None]
     one, two = final_weights(alone), final_weights(tmp_path / "two")
     assert max(float((one[n] - two[n]).abs().max()) for n in one) <= 2e-5
@@ -276,5 +282,8 @@ class TestMinillm:
         assert row["mixed/logprob_difference"] > 0.01
         assert row["mismatch/ess"] < 0.999
 
-    def test_two_processes_end_as_one(self, recipes: dict[str, Path], tmp_path: Path) -> None:
-        expect_processes_equal("minillm", recipes, tmp_path, MIX)
+    @pytest.mark.parametrize("cut", [NOT_CUT, SHARDED])
+    def test_two_processes_end_as_one(
+        self, cut: str, recipes: dict[str, Path], tmp_path: Path
+    ) -> None:
+        expect_processes_equal("minillm", recipes, tmp_path, MIX, cut=cut)

@@ -79,6 +79,10 @@ ELSEWHERE = {
     "objective.refresh_every": "needs beta: tested below",
     "objective.penalty": "no system has dpop", "objective.loss": "no system has online_dpo",
     "objective.min_reward": "no system has raft",
+    **{key: "no system has a method with a teacher" for key in recipe_keys()
+       if key.startswith("teacher") or key in (
+           "objective.top_k", "objective.own_samples", "objective.discount",
+           "objective.teacher_weight", "objective.mix", "alarms.teacher_divergence")},
     "probes": "tested by its parts", "value": "tested by its parts", "rollout": "by its parts",
     "objective": "by its parts", "optim": "by its parts", "run": "by its parts",
     "model": "by its parts", "text": "by its parts", "alarms": "by its parts",

@@ -23,6 +23,7 @@ from strop.recipe.train.offline import (
     UnpairedRecipe,
 )
 from strop.recipe.train.online import OnlineDpoRecipe, PolicyRecipe, RaftRecipe
+from strop.recipe.train.teacher import RecordedTeacher
 from strop.train.loop.micro_batches import forward_tokens
 from strop.train.loop.offline import OfflineMethod
 from strop.train.loop.online import Learner
@@ -37,9 +38,9 @@ from strop.train.methods.reward_model import RewardModelMethod, margins_of
 from strop.train.methods.supervised import TOKEN_LOSSES, SupervisedMethod
 from strop.train.methods.taught import taught_of
 from strop.train.methods.unpaired import OtherAnswers, UnpairedMethod, branch_sums, other_answers
-from strop.train.teachers.build import Teaching
+from strop.train.teachers.build import Teaching, tokens_hash
 from strop.train.teachers.keep import FILE, kept_or_made
-from strop.train.teachers.recorded import Recorded
+from strop.train.teachers.recorded import read_recorded
 from strop.types import Feedback
 
 OfflineBuilder = Callable[[TrainState, Any, ReferenceCache, MethodRecords, World], OfflineMethod]
@@ -139,10 +140,13 @@ def _distil(
     policy, rendered = policy_of(state), records.rendered
     visited = None if records.visited is None else records.visited()
     chosen = np.arange(len(rendered.trees)) if visited is None else visited
-    if isinstance(teaching.teacher, Recorded):
+    if isinstance(recipe.teacher, RecordedTeacher):
+        file = Path(recipe.teacher.recorded)
+        of_these = file.with_name(f"{records.prefix}{file.name}")  # held-out ones are beside it
+        recorded = read_recorded(of_these, tokens_hash(policy.tokenizer))
         origins = [rendered.records[i].origin for i in chosen]
-        where = str(getattr(recipe.teacher, "recorded", ""))
-        teaching.teacher.expect([rendered.trees[i] for i in chosen], origins, where)
+        recorded.expect([rendered.trees[i] for i in chosen], origins, str(of_these))
+        teaching = replace(teaching, teacher=recorded)
     elif recipe.objective.top_k is not None:
         kept = kept_or_made(
             teaching, policy, rendered, chosen,

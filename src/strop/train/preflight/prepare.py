@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,11 @@ from strop.train.preflight.starting_model import (
     expect_routing,
     expect_tensor_plans,
 )
-from strop.train.preflight.teacher import expect_informed, expect_teacher
+from strop.train.preflight.teacher import (
+    expect_informed,
+    expect_teacher,
+    longest_answers,
+)
 from strop.train.preflight.tokenised import TokenCache
 from strop.train.rundir.directory import claim, has_begun, self_check
 
@@ -124,7 +129,7 @@ def _offline(recipe: Offline, folder: Path, tokenizer: Any, cache: TokenCache) -
     own = joined(parts)
     demands = DEMANDS.get(method.family, nothing_more)
     checks = check_rendered(own).plain() | demands(recipe, own)
-    expect_informed(recipe, tokenizer, own.records, recipe.text.max_length)
+    expect_informed(recipe, tokenizer, own.records, longest_answers(recipe, own.trees))
     sizes = [len(part.trees) for part in parts]
     mixture = mixture_of(recipe, roles, sizes, [len(r.trees) for r in replay])
     checks |= replay_checks(replay)
@@ -134,6 +139,8 @@ def _offline(recipe: Offline, folder: Path, tokenizer: Any, cache: TokenCache) -
             reading.rendered(source, method.records, held_out=True) for source in recipe.eval.data
         ]
         held_out = joined(looked_at)
+        longest = longest_answers(recipe, held_out.trees)
+        expect_informed(recipe, tokenizer, held_out.records, longest)
         checks |= {"held_out": len(held_out.trees), "held_out_dropped": held_out.dropped}
         if method.family == "reward_model":
             demands(recipe, held_out)
@@ -167,7 +174,7 @@ def _online(recipe: Online, folder: Path, tokenizer: Any, cache: TokenCache) -> 
     if any(map(runs_code, recipe.reward)):
         checks["sandbox"] = strongest()
     asked = [task.task for task in tasks]
-    expect_informed(recipe, tokenizer, asked, recipe.answer_tokens)
+    expect_informed(recipe, tokenizer, asked, repeat(recipe.answer_tokens))
     reward.expect_columns(asked)
     if way is not None:
         for one in asked:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from strop.recipe.train.teacher import ModelTeacher, OwnTeacher, Teacher, View
 from strop.train.teachers.build import method_reads_rows, tokens_hash
 from strop.train.teachers.recorded import read_recorded
 from strop.train.teachers.view import Informed
-from strop.types import Record
+from strop.types import Record, Tree
 
 
 def refuse_teacher(recipe: Recipe) -> None:
@@ -131,11 +131,21 @@ def _expect_tokens(named: ModelTeacher, tokenizer: Any) -> None:
     )
 
 
-def expect_informed(recipe: Recipe, tokenizer: Any, records: Iterable[Record], answer: int) -> None:
-    """Look at what an informed teacher will read; `answer` tokens may follow each prompt."""
+def expect_informed(
+    recipe: Recipe, tokenizer: Any, records: Iterable[Record], answers: Iterable[int]
+) -> None:
+    """Look at what an informed teacher will read; so many tokens may follow each prompt."""
     named = recipe.taught_by
     if isinstance(named, View) and named.is_informed:
-        Informed(named, tokenizer).expect(records, _positions(named, recipe), answer)
+        Informed(named, tokenizer).expect(records, answers, _positions(named, recipe))
+
+
+def longest_answers(recipe: Recipe, trees: Iterable[Tree]) -> Iterator[int]:
+    """Tokens that may follow the prompt of each record: its own answers, or a sampled one."""
+    for tree in trees:
+        room = recipe.text.max_length - len(tree.trunk)
+        given = max(len(branch.ids) for branch in tree.branches)
+        yield max(given, min(room, recipe.answer_tokens))
 
 
 def _positions(named: Teacher, recipe: Recipe) -> int | None:

@@ -7,10 +7,12 @@ any of the records that it holds: each is found by the hash of its tokens.
 from __future__ import annotations
 
 import hashlib
+import json
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,6 +23,9 @@ from strop.files import write_whole
 from strop.losses.distillation import lumped
 from strop.model.teacher import Compare, TeacherRows, scaled
 from strop.types import Origin, Tree
+
+ABOUT = "about"
+"""Key of what is kept beside the tensors."""
 
 CHUNK = 2**22
 """Log-probs of the whole vocabulary that are there at once while they are recorded."""
@@ -126,8 +131,8 @@ def write(path: Path, recorded: Recorded, about: dict[str, str]) -> None:
         "logprobs_NK1": recorded.said.logprobs_NK1,
         "places_T3": torch.tensor(spans, dtype=torch.long).view(-1, 3),
     }
-    kept = {**about, "vocabulary": str(recorded.vocabulary)}
-    write_whole(path, save(tensors, metadata=kept))
+    kept = json.dumps({**about, "vocabulary": recorded.vocabulary})  # several keys have no order
+    write_whole(path, save(tensors, metadata={ABOUT: kept}))
 
 
 def cached(path: Path, key: str) -> Recorded | None:
@@ -153,7 +158,8 @@ def read_recorded(path: Path, tokenizer: str) -> Recorded:
         raise DataError(
             f"no recorded log-probs can be read ({error})",
             where=str(path),
-            fix="name the teacher.safetensors of a run with method: distil and objective.top_k",
+            fix="name the teacher.safetensors of a run with method: distil and objective.top_k; "
+            "what held-out records (`eval`) were told is beside it, in eval_teacher.safetensors",
         ) from None
     if about.get("tokenizer") != tokenizer:
         raise DataError(
@@ -165,9 +171,9 @@ def read_recorded(path: Path, tokenizer: str) -> Recorded:
     return recorded
 
 
-def _read(path: Path) -> tuple[Recorded, dict[str, str]]:
+def _read(path: Path) -> tuple[Recorded, dict[str, Any]]:
     with safe_open(path, framework="pt") as file:
-        about: dict[str, str] = file.metadata() or {}
+        about: dict[str, Any] = json.loads((file.metadata() or {})[ABOUT])
         ids, logprobs = file.get_tensor("ids_NK"), file.get_tensor("logprobs_NK1")
         spans = file.get_tensor("places_T3").tolist()
     places = {number: slice(start, stop) for number, start, stop in spans}

@@ -47,17 +47,18 @@ class Informed:
             )
         return Task(text_of(columns[name], name, origin), columns, origin)
 
-    def expect(self, records: Iterable[Record], most: int | None, answer: int = 0) -> None:
-        """Look at every prompt before the run.
+    def expect(self, records: Iterable[Record], answers: Iterable[int], most: int | None) -> None:
+        """Look at every prompt before the run; `answers` are the tokens that may follow each.
 
         Raises `DataError` for a record without one, one whose teacher reads what the student
-        reads, and one that, with `answer` more tokens, is longer than the teacher's `most`
-        positions.
+        reads, and one that is longer, with its answer, than the teacher's `most` positions.
         """
+        lengths = iter(answers)
         for batch in _batches(records):
             own = prompts_ids(self.tokenizer, [Task(*_asked(record)) for record in batch])
             told = prompts_ids(self.tokenizer, [self.task(record) for record in batch])
             for record, mine, theirs in zip(batch, own, told, strict=True):
+                answer = next(lengths)
                 if mine == theirs:
                     raise DataError(
                         "the teacher reads the same prompt as the student",

@@ -15,8 +15,9 @@ from rich.table import Table
 
 from strop.evals.records import read_records
 from strop.files import write_whole
-from strop.tracking.report import FIRST, curves, html_of, page
-from strop.tracking.runlog import read_rows
+from strop.tracking.report import html_of, page
+from strop.tracking.story.page import story_html, style
+from strop.tracking.story.story import read_story
 
 CANDIDATES = ("base", "sums-sft", "sums", "voice", "careless", "notes-sft", "notes")
 FINAL = ("sums", "voice", "notes")
@@ -96,14 +97,10 @@ def write_story(folder: Path) -> Path:
     parts += ["<h2>Sampling more, or training more</h2>", _decoded(folder)]
     parts += [_answers(folder, task) for task in ANSWERS]
     for name in RUNS:
-        rows = [
-            {key: value for key, value in step.items() if key == "step" or key in FIRST}
-            for step in read_rows(folder / "runs" / name / "metrics.jsonl")
-        ]
-        parts += [f"<h2>Curves: {name}</h2>", html_of(curves(rows), library=False)]
+        parts += [f"<h2>{name}</h2>", story_html(read_story(folder / "runs" / name), samples=10)]
     parts += ["<h2>Wall time and peak memory</h2>", _stage_table(folder)]
     path = folder / "real.html"
-    write_whole(path, page("A real model, start to finish", parts))
+    write_whole(path, page("A real model, start to finish", parts, style()))
     return path
 
 

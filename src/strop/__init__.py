@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         Table,
         TrainResult,
     )
+    from strop.tracking.notebook import RunStory, show
     from strop.types import StepRecord
 
 __version__ = "0.1.0"
@@ -32,6 +33,7 @@ _HOMES = {
     "strop.errors": ("StropError",),
     "strop.results": ("Curve", "EvalResult", "GateResult", "Metrics", "PromoteResult", "RunResult",
                       "Table", "TrainResult"),
+    "strop.tracking.notebook": ("RunStory", "show"),
     "strop.types": ("StepRecord",),
 }  # fmt: skip
 """Where the public names come from, but `train`: see `_Strop`. None is imported before it is used,
@@ -44,6 +46,7 @@ __all__ = [
     "Metrics",
     "PromoteResult",
     "RunResult",
+    "RunStory",
     "StepRecord",
     "StropError",
     "Table",
@@ -53,6 +56,7 @@ __all__ = [
     "load_recipe",
     "promote",
     "run",
+    "show",
     "train",
 ]
 

@@ -117,12 +117,12 @@ class HttpClient:
                 raise HttpError(_too_slow(self.limits.seconds), where=url) from None
         raise HttpError("the stream ended before `[DONE]`", where=url)
 
-    def tell(self, url: str, body: Any) -> None:
-        """Post what has no answer but its status. Raises `HttpError` where the last attempt fails
-        too."""
+    def tell(self, url: str, body: Any) -> int:
+        """Post what has no answer but its status, which is returned. Raises `HttpError` where the
+        last attempt fails too."""
         with self._connected(url) as connection:
             request = connection.build_request("POST", url, json=body)
-            self._tried(connection, request, CallOff(), read=_nothing)
+            return int(self._tried(connection, request, CallOff(), read=_status))
 
     def get(self, url: str) -> Any:
         """What stands at an address, which is never taken from the cache. Raises `HttpError` where
@@ -168,7 +168,7 @@ class HttpClient:
     @contextmanager
     def _connected(self, url: str) -> Iterator[httpx.AsyncClient]:
         """A connection for requests to `url`; raises `UsageError` for what is no address."""
-        _expect_address(url)
+        expect_address(url)
         encrypted = url.startswith("https:")  # reading certificates takes longer than an answer
         # httpx's own limits hold for every read by itself; `_whole` limits all of them together
         connection = httpx.AsyncClient(timeout=None, headers=self.headers, verify=encrypted)
@@ -284,7 +284,7 @@ def _too_slow(seconds: float) -> str:
     return f"no whole answer within {seconds:g} s"
 
 
-def _expect_address(url: str) -> None:
+def expect_address(url: str) -> None:
     """Raise `UsageError` for what no request can be sent to."""
     problem = ""
     try:
@@ -397,8 +397,8 @@ def _stream(response: httpx.Response, url: str) -> httpx.Response:
     return response
 
 
-def _nothing(response: httpx.Response, url: str) -> None:
-    """The status was all that was wanted."""
+def _status(response: httpx.Response, url: str) -> int:
+    return response.status_code
 
 
 def _stored(path: Path) -> dict[str, Any] | None:

@@ -21,11 +21,13 @@ from strop.evals.records import read_records
 from strop.evals.summary import read_summary
 from strop.registry.records import Entry
 from strop.registry.tree import WIDTH, drawn, table
+from strop.tracking.notebook import frame_of
 from strop.tracking.report import FIRST, HIDDEN, curves
 from strop.tracking.runlog import read_rows
 from strop.types import Check, EvalRecord, Verdict, VerdictName
 
 if TYPE_CHECKING:
+    import pandas as pd
     import plotly.graph_objects as go
 
 
@@ -193,6 +195,10 @@ class TrainResult(Shown):
         """The alarms that rang, in order."""
         rows = [(row["step"], row["alarms"]) for row in self.metrics if row.get("alarms")]
         return tuple(RaisedAlarm(step, *alarm) for step, found in rows for alarm in found)
+
+    def frame(self) -> pd.DataFrame:
+        """The metrics as a `pandas.DataFrame`: a row for each step, a column for each metric."""
+        return frame_of(self.folder)
 
     @property
     def lineage(self) -> dict[str, Any]:

@@ -173,8 +173,8 @@ class TokenScores:
     """What one forward says of every supervised token.
 
     `logprobs_N = [-0.1, -2.3]` nats, `entropy_N = [0.4, 1.1]` nats, `branch_N = [0, 0]`;
-    `collision_N` is log sum_v p(v)^2 where it was asked for (WPO reads it); `rerouted_T` in which
-    share of the layers each token with a given route would have gone to other experts.
+    `collision_N` is log sum_v p(v)^2 and `divergence_N` the distance of a teacher, where they were
+    asked for; `rerouted_T` in which share of the layers a given route was another's choice.
     """
 
     logprobs_N: torch.Tensor
@@ -182,6 +182,7 @@ class TokenScores:
     branch_N: torch.Tensor
     branches: int
     collision_N: torch.Tensor | None = None
+    divergence_N: torch.Tensor | None = None
     rerouted_T: torch.Tensor | None = None
 
     def sums_B(self) -> torch.Tensor:

@@ -33,6 +33,9 @@ TRAINED: dict[str, dict[str, Any]] = {
                      "model": {"chat": True}},
     "grpo": {"tasks": {"rows": 60, "checkable": 0.9}, "model": {"chat": True}},
     "grpo_then_dpo": {"tasks": {"rows": 60, "checkable": 0.5}, "model": {"chat": True}},
+    "on_policy_distil": {"tasks": {"rows": 60}, "model": {"chat": True},
+                         "teacher": {"chat": True, "wide": 32},
+                         "taught": {"items": 200, "right": 170}},
 }  # fmt: skip
 
 
@@ -44,6 +47,9 @@ def test_a_ready_recipe_passes_a_dry_run(verdict: str, tmp_path: Path) -> None:
                  "--target", "greedy/accuracy=0.9"]  # fmt: skip
     for path in question.data:
         arguments += ["--data", str(path)]
+    if question.teacher is not None:
+        arguments += ["--teacher", str(question.teacher),
+                      "--teacher-eval", str(question.teacher_eval)]  # fmt: skip
     recipe = tmp_path / "recipe.yaml"
     said = CliRunner().invoke(app, [*arguments, "--recipe", str(recipe), "--json"])
     assert said.exit_code == 0, said.output

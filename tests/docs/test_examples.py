@@ -35,6 +35,7 @@ def beside(tmp_path: Path, model_folder: Path, write_rows: WriteRows) -> Path:
     # as many positions as the models have that the examples are for
     config["max_position_embeddings"] = 32768
     (tmp_path / "model/config.json").write_text(json.dumps(config))
+    shutil.copytree(tmp_path / "model", tmp_path / "teacher")
     answers = [(user(e), solution(e), solution(e, filler=True)) for e in EQUATIONS]
     rows = {
         "document": [{"text": good} for _, good, _ in answers],

@@ -14,7 +14,7 @@ SRC = ROOT / "src"
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "types", "episodes"),
-    ("files", "wire", "http", "hub", "advantages", "stats"),
+    ("files", "wire", "http", "hub", "secrets", "advantages", "stats"),
     ("recipe",),
     ("losses", "distributed", "text", "sandbox", "tracking"),
     ("data", "registry"),

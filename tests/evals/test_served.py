@@ -23,9 +23,9 @@ from strop.evals.decode.study import check_study, run_study
 from strop.evals.gate.verdict import rules_of, run_gate
 from strop.evals.records import read_records
 from strop.evals.run import run_suite
-from strop.recipe.engine import HoldersRecipe
 from strop.recipe.study import Study
 from strop.recipe.suite import Suite
+from strop.recipe.train.engine import HoldersRecipe
 from tests.support.engine_processes import process as serving
 from tests.support.engine_servers import Running, engine_server
 from tests.support.runs import EQUATIONS, WriteRows

@@ -16,7 +16,7 @@ from strop.engines.served.fixed import FixedEngine
 from strop.errors import UsageError
 from strop.evals.records import read_records
 from strop.evals.run import run_suite
-from strop.recipe.engine import HoldersRecipe
+from strop.recipe.train.engine import HoldersRecipe
 from tests.support.engine_processes import VLLM, vllm
 from tests.support.runs import EQUATIONS, WriteRows
 from tests.support.served_evals import QUIZ, expect_equal, save_adapter

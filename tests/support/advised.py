@@ -40,6 +40,8 @@ def question_of(case: Spec, folder: Path) -> Question:
         eval=evaluated(case["eval"], folder / "eval") if "eval" in case else None,
         prompted=evaluated(case["prompted"], folder / "prompted") if "prompted" in case else None,
         decode=decoded(case["decode"], folder / "decode") if "decode" in case else None,
+        teacher=model(case["teacher"], folder / "teacher") if "teacher" in case else None,
+        teacher_eval=(evaluated(case["taught"], folder / "taught") if "taught" in case else None),
         target=None if target is None else Target("greedy/accuracy", target),
         goal=case.get("goal", ""),
         users=case.get("users"),
@@ -166,11 +168,12 @@ def decoded(spec: Spec, folder: Path) -> Path:
 
 def model(spec: Spec, folder: Path) -> Path:
     """A tiny model: with a chat template or without; with `log`, the final one of an SFT whose loss
-    was `"falling"` or `"flat"`."""
+    was `"falling"` or `"flat"`. A `wide` one is larger; `tokens` is how many its tokenizer has."""
     run = folder
     folder = folder / "final"
-    tokenizer = train_tokenizer(ORDINARY, vocabulary=600)
-    raw_model(tokenizer, 0, width=16, layers=1, positions=512).save_pretrained(folder)
+    tokenizer = train_tokenizer(ORDINARY, vocabulary=spec.get("tokens", 600))
+    width = spec.get("wide", 16)
+    raw_model(tokenizer, 0, width=width, layers=1, positions=512).save_pretrained(folder)
     if not spec.get("chat", False):
         tokenizer.chat_template = None
     tokenizer.save_pretrained(folder)

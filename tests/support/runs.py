@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from strop.demo.world import all_equations, assistant, solution, user
 from strop.recipe.loading.load import load_recipe
@@ -25,9 +26,10 @@ EQUATIONS = all_equations()[::53]
 OFFLINE = ["cpt", "sft", "dft", "dpo", "robust_dpo", "ipo", "exo_pair", "aot", "aot_unpaired",
            "discopop", "dpop", "sppo_hard", "mpo", "simpo", "orpo", "cpo", "hinge", "nca_pair",
            "bco_pair", "apo_zero", "apo_down", "kto", "apo_zero_unpaired",
-           "reward_model"]  # fmt: skip
+           "reward_model", "distil", "gkd"]  # fmt: skip
 ONLINE = ["grpo", "dapo", "dr_grpo", "gspo", "gmpo", "cispo", "sapo", "rloo", "reinforce_pp",
-          "ppo", "online_dpo", "raft"]  # fmt: skip
+          "ppo", "online_dpo", "raft", "on_policy_distil", "minillm"]  # fmt: skip
+TAUGHT = ("distil", "gkd", "on_policy_distil", "minillm")
 
 CLOCK = ("step_time", "sampling_time")
 
@@ -123,6 +125,19 @@ def write_jsonl(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
     return path
 
 
+def write_teacher(folder: Path, model_folder: Path, *, scale: float = 0.1) -> Path:
+    """The model of a folder with other weights, to learn from."""
+    teacher = folder / "teacher"
+    model = AutoModelForCausalLM.from_pretrained(model_folder)
+    draw = torch.Generator().manual_seed(11)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(scale * torch.randn(parameter.shape, generator=draw))
+    model.save_pretrained(teacher)
+    AutoTokenizer.from_pretrained(model_folder).save_pretrained(teacher)
+    return teacher
+
+
 def write_recipes(folder: Path, model_folder: Path) -> dict[str, Path]:
     """A small recipe of every method over generated data."""
 
@@ -149,8 +164,9 @@ def write_recipes(folder: Path, model_folder: Path) -> dict[str, Path]:
         "def shorter(prompts, completions, **columns):\n"
         "    return [-float(len(c[-1]['content'])) for c in completions]\n"
     )
+    teacher = write_teacher(folder, model_folder)
     data = {"cpt": "text", "sft": "sft", "dft": "sft", "kto": "thumbs",
-            "apo_zero_unpaired": "thumbs"}  # fmt: skip
+            "apo_zero_unpaired": "thumbs", "distil": "sft", "gkd": "sft"}  # fmt: skip
     paths = {}
     for method in [*OFFLINE, *ONLINE]:
         own = data.get(method, "tasks" if method in ONLINE else "pairs")
@@ -163,14 +179,21 @@ def write_recipes(folder: Path, model_folder: Path) -> dict[str, Path]:
             "optim": {"learning_rate": 1e-4},
             "run": {"steps": 6, "batch_size": 4, "save_every": 2, "micro_batch_tokens": 150},
         }
+        if method in TAUGHT:
+            recipe["teacher"] = str(teacher)
         if method in ONLINE:
-            recipe["reward"] = [{"function": "shorter", "file": "rewards.py"}]
             recipe["rollout"] = {"group_size": 4, "max_tokens": 12}
+            if method not in TAUGHT:
+                recipe["reward"] = [{"function": "shorter", "file": "rewards.py"}]
+        if method == "gkd":
+            recipe["rollout"] = {"max_tokens": 12}
+        if method == "minillm":
+            recipe["objective"] = {"mix": 0.0}
         if method == "grpo":
             recipe["objective"] = {"beta": 0.05}
         if method == "ppo":
             recipe["value"] = {"path": str(model_folder), "learning_rate": 1e-3}
-        if method in ("sft", "dpo", "kto", "reward_model"):
+        if method in ("sft", "dpo", "kto", "reward_model", "distil", "gkd"):
             recipe["eval"] = {"data": f"{own}.jsonl", "every": 3}
         paths[method] = folder / f"{method}.yaml"
         paths[method].write_text(yaml.safe_dump(recipe))

@@ -16,6 +16,8 @@ from strop.recipe.loading.load import load_recipe
 from strop.recipe.train.alarm import (
     AlarmRecipe,
     CommonAlarms,
+    DistilSampleAlarms,
+    GkdAlarms,
     OnlineDpoAlarms,
     PairAlarms,
     PolicyAlarms,
@@ -131,9 +133,11 @@ PLANTED: dict[str, dict[str, Any]] = {
 
 
 def test_every_alarm_has_a_detector_and_a_planted_case() -> None:
-    assert {*OnlineDpoAlarms.model_fields, *PolicyAlarms.model_fields} == set(DETECTORS)
-    # displacement has its own cases below, dual in test_dev.py
-    assert set(PLANTED) | {"displacement", "capability_regression"} == set(DETECTORS)
+    kinds = (OnlineDpoAlarms, PolicyAlarms, GkdAlarms, DistilSampleAlarms)
+    assert {name for kind in kinds for name in kind.model_fields} == set(DETECTORS)
+    # displacement has its own cases below, others in test_dev.py and test_teachers.py
+    apart = {"displacement", "capability_regression", "teacher_divergence"}
+    assert set(PLANTED) | apart == set(DETECTORS)
 
 
 @pytest.mark.parametrize("name", PLANTED)

@@ -23,6 +23,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "ppo": {"resample": 0, "overlong_buffer": 0, "mask_truncated": False, "group_size": 1},
     "reinforce_pp": {"resample": 0, "overlong_buffer": 0, "mask_truncated": False, "group_size": 1},
 }
+PRESETS["minillm"] = PRESETS["reinforce_pp"]
 PLAIN = {"resample": 0, "overlong_buffer": 0, "mask_truncated": False, "group_size": 8}
 
 

@@ -53,6 +53,9 @@ class Facts:
     - Model: `parameters`; `tuned`, whether it was taught to answer (a chat template, or SFT in its
       lineage); `plateau`, whether SFT's loss has stopped falling; `domain_ratio`, its bits a byte
       on the documents over those on ordinary prose.
+    - A teacher: `teacher_gain`, its score above the model's, with the lower end of its interval;
+      `same_tokens`, whether ids mean the same tokens to both; `teacher_times`, how many times as
+      large it is.
     - The rest: `goal` and `prototype` as read from words; `users` a week.
     """
 
@@ -94,6 +97,10 @@ class Facts:
     tuned: bool | None = None
     plateau: bool | None = None
     domain_ratio: float | None = None
+    teacher_gain: float | None = None
+    teacher_gain_low: float | None = None
+    same_tokens: bool | None = None
+    teacher_times: float | None = None
     goal: Goal | None = None
     prototype: bool = False
     users: int | None = None

@@ -34,6 +34,7 @@ TITLES = {
     "reward_model": "A reward model",
     "grpo": "GRPO",
     "grpo_then_dpo": "GRPO, then DPO",
+    "on_policy_distil": "On-policy distillation from the stronger model",
     "judge_pairs": "Do not train yet: make pairs with a judge",
     "collect_more": "Do not train yet: collect more",
     "not_enough_to_decide": "Not enough is known to decide",

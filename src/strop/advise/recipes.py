@@ -18,11 +18,11 @@ Recipe = dict[str, Any]
 TRAINS = {
     "cold_start": "sft", "grpo_then_dpo": "grpo",
     **{name: name for name in ("cpt", "sft", "dpo", "cdpo", "robust_dpo", "ipo", "simpo", "orpo",
-                               "kto", "reward_model", "grpo")},
+                               "kto", "reward_model", "grpo", "on_policy_distil")},
 }  # fmt: skip
 """The starting point of each verdict that trains."""
-MODEL = "MODEL"
-"""Stands for the model where none was named."""
+MODEL, TEACHER = "MODEL", "TEACHER"
+"""Stand for the models where none was named."""
 RARE = 0.2
 """Sampled accuracy below which a sixth of the groups of 8 hold no right answer: 0.8^8 = 0.17."""
 CHECKABLE = "checkable.jsonl"
@@ -51,7 +51,12 @@ def wants_adapter(parameters: int | None) -> bool:
 
 
 def ready_recipe(
-    verdict: str, facts: Facts, data: KnownData, model: Path | None, adapter: bool | None = None
+    verdict: str,
+    facts: Facts,
+    data: KnownData,
+    model: Path | None,
+    adapter: bool | None = None,
+    teacher: Path | None = None,
 ) -> Recipe | None:
     """The recipe of a verdict that trains; `None` for the others, and where the data lacks the
     records that the method reads. Paths are absolute, so that it can be saved anywhere."""
@@ -78,8 +83,11 @@ def ready_recipe(
         recipe["model"]["lora"] = {"rank": rank, "alpha": 2.0 * rank}
     if objective := _objective(point, known, facts):
         recipe["objective"] = objective
-    if kind == "policy":
+    if kind == "teacher":
+        recipe["teacher"] = TEACHER if teacher is None else str(teacher.resolve())
+    if "rollout" in known:
         recipe["rollout"] = dict(known["rollout"])
+    if kind == "policy":
         recipe["reward"] = [{"function": data.reward}]
     recipe["optim"] = {"learning_rate": learning_rate(point, facts.parameters, adapter)}
     length = {name: known[name] for name in ("epochs", "steps") if name in known}

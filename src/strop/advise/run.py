@@ -20,6 +20,7 @@ from strop.advise.known.evals import (
     read_prompted,
 )
 from strop.advise.known.model import domain_ratio, read_model
+from strop.advise.known.teacher import read_taught, read_teacher
 from strop.advise.recipes import CHECKABLE, MODEL, Recipe, ready_recipe
 from strop.advise.table.rules import Table, read_table
 from strop.data.records import any_record
@@ -45,6 +46,8 @@ class Question:
     eval: Path | None = None
     prompted: Path | None = None
     decode: Path | None = None
+    teacher: Path | None = None
+    teacher_eval: Path | None = None
     target: Target | None = None
     goal: str = ""
     users: int | None = None
@@ -92,7 +95,7 @@ def answer(
     trained = advice.verdict
     if trained in ("no_eval", "gap_within_noise") and advice.runners_up:
         trained = advice.runners_up[0].verdict
-    recipe = ready_recipe(trained, facts, data, question.model)
+    recipe = ready_recipe(trained, facts, data, question.model, teacher=question.teacher)
     rows = tuple(left_out(data.reports))
     return Answered(advice, recipe, data.files.get("task", ()), rows)
 
@@ -113,6 +116,12 @@ def facts_of(question: Question, data: KnownData, table: Table) -> Facts:
             expect_same_model(folder, question.model)
         if documents := data.files.get("document"):
             known["domain_ratio"] = domain_ratio(question.model, documents)
+    if question.teacher is not None:
+        known |= read_teacher(question.teacher, question.model)
+    if question.teacher_eval is not None:
+        known |= read_taught(question.teacher_eval, question.eval, question.target)
+        if question.teacher is not None:
+            expect_same_model(question.teacher_eval, question.teacher)
     known |= goals_of(question.goal, table.goals)
     facts = Facts(**known, users=question.users)
     counted = prompts.get(_SIGNAL_KIND.get(facts.signal or "", "task"))

@@ -31,6 +31,12 @@ def advise(
     decode: Annotated[
         Path | None, typer.Option(help="Folder of a decoding study (strop eval decode).")
     ] = None,
+    teacher: Annotated[
+        Path | None, typer.Option(help="Folder of a stronger model that could teach it.")
+    ] = None,
+    teacher_eval: Annotated[
+        Path | None, typer.Option("--teacher-eval", help="The same eval of that model.")
+    ] = None,
     goal: Annotated[str, typer.Option(help="What is wanted, in words.")] = "",
     users: Annotated[int | None, typer.Option(min=0, help="Users a week.")] = None,
     recipe: Annotated[Path | None, typer.Option(help="Write the recipe to this file.")] = None,
@@ -56,15 +62,10 @@ def advise(
 
     setup()
     question = Question(
-        data=tuple(data or ()),
-        model=model,
-        eval=evaluated,
-        prompted=prompted,
-        decode=decode,
+        data=tuple(data or ()), model=model, eval=evaluated, prompted=prompted, decode=decode,
+        teacher=teacher, teacher_eval=teacher_eval, goal=goal, users=users,
         target=read_target(target) if target else None,
-        goal=goal,
-        users=users,
-    )
+    )  # fmt: skip
     console = Console(highlight=False)
     with counting(as_json, "records") as count:
         answered = answer(question, lambda _: count(1))

@@ -19,9 +19,12 @@ from strop.cli import (
     gguf,
     judge,
     merge,
+    notify,
     reward,
     run,
     serve,
+    story,
+    studio,
     sweep,
     train,
 )
@@ -61,6 +64,7 @@ app.command("demo")(demo.demo)
 app.command("train")(train.train)
 app.command("run")(run.run)
 app.command("sweep")(sweep.sweep)
+app.command("show")(story.show)
 app.command("gate")(gate.gate)
 app.add_typer(suite.app, name="eval")
 app.add_typer(data.app, name="data")
@@ -68,7 +72,9 @@ app.add_typer(reward.app, name="reward")
 app.add_typer(judge.app, name="judge")
 app.add_typer(engine.app, name="engine")
 app.command("serve")(serve.serve)
+app.command("studio")(studio.studio)
 app.add_typer(registry.app, name="registry")
+app.add_typer(notify.app, name="notify")
 app.command("merge")(merge.merge)
 app.command("blend")(blend.blend)
 app.command("export-gguf")(gguf.export_gguf)

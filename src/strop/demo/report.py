@@ -14,9 +14,13 @@ from strop.evals.records import read_records
 from strop.files import write_whole
 from strop.registry.lineage import generations
 from strop.registry.store import Registry
-from strop.tracking.report import curves, html_of, page
+from strop.tracking.report import page
 from strop.tracking.runlog import read_rows
+from strop.tracking.story.page import story_html, style
+from strop.tracking.story.story import read_story
 
+SAMPLES = 10
+"""Of each run, on the page."""
 STAGES = ("base", "sft", "dpo", "grpo")
 REFUSED = {
     "careless": "likelihood displacement: the training view was perfect "
@@ -105,7 +109,6 @@ def write_story(folder: Path, result: dict[str, Any]) -> None:
     )
     parts = [f"<p>{html.escape(_verdict(folder, 'grpo')['sentence'])}</p>",
              f"<table>{header}{cells}</table>", _answers(folder)]  # fmt: skip
-    library = True
     for name in ("sft", "dpo", "careless", "hacked", "grpo"):
         parts.append(f"<h2>{name}</h2>")
         if name in REFUSED:
@@ -113,10 +116,8 @@ def write_story(folder: Path, result: dict[str, Any]) -> None:
                 f"Refused. {_verdict(folder, name)['sentence']} Why: {why_refused(folder, name)}."
             )
             parts.append(f"<p>{html.escape(said)}</p>")
-        log = list(read_rows(folder / "runs" / name / "metrics.jsonl"))
-        parts.append(html_of(curves(log), library=library))
-        library = False
-    text = page("strop demo: from a raw model to a promoted one", parts)
+        parts.append(story_html(read_story(folder / "runs" / name), samples=SAMPLES))
+    text = page("strop demo: from a raw model to a promoted one", parts, style())
     write_whole(folder / "report.html", text)
 
 

@@ -23,11 +23,12 @@ Stream = Literal[
     "judge",
     "served",
     "curriculum",
+    "distil",
 ]
 """The purpose of a draw: training rollouts, the check before step 1, held-out tasks during
 training, the tasks of an eval, a study of decoding, generated data, answers that become data,
-verdicts, requests to a server of ours, which tasks are drawn. Streams of one seed are
-independent."""
+verdicts, requests to a server of ours, which tasks are drawn, whose answer a student learns from.
+Streams of one seed are independent."""
 
 Uniforms = np.ndarray[Any, np.dtype[np.float64]]
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from strop.distributed.deal import dealt
 from strop.distributed.world import ALONE, World
+from strop.engines.engine import Engine
 from strop.engines.local.engine import LocalEngine
 from strop.errors import UnscoredError
 from strop.evals.drift import PREFIX
@@ -35,7 +36,12 @@ Judged = list[EvalRecord] | UnscoredError
 
 def measure(suite: Suite, policy: Policy, world: World = ALONE) -> dict[str, float]:
     """Mean score of every task of a suite; every data rank judges some of the items."""
-    asked_of = LocalEngine("in memory", policy).with_template(suite.template)
+    return measure_engine(suite, LocalEngine("in memory", policy), world)
+
+
+def measure_engine(suite: Suite, engine: Engine, world: World = ALONE) -> dict[str, float]:
+    """The same of whoever an engine asks."""
+    asked_of = engine.with_template(suite.template)
     with written_on(suite.date):
         jobs = jobs_of(suite, EvalSetup(asked_of, None, suite.seed))
         records = judged_together(jobs, world)

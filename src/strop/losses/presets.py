@@ -221,9 +221,42 @@ def ppo(
     )
 
 
+def on_policy_distil(
+    *, epsilon_low: float = 0.2, epsilon_high: float = 0.2, dual_clip: float | None = None,
+    **terms: Unpack[Terms],
+) -> PolicyLoss:  # fmt: skip
+    """On-policy distillation: Agarwal et al. 2023 (arXiv 2306.13649); Thinking Machines 2025.
+
+    The advantage of a token is `distillation.on_policy_distil`, added to the group's where there is
+    a reward; token mean. The ratio is 1 in the first update; the clip is for further ones.
+    """
+    surrogate = _clip(epsilon_low, epsilon_high, dual_clip)
+    return PolicyLoss(
+        policy.token_ratio, surrogate, (epsilon_low, epsilon_high),
+        "group_mean_std", "token_mean", **terms,
+    )  # fmt: skip
+
+
+def minillm(
+    *, epsilon_low: float = 0.2, epsilon_high: float = 0.2, **terms: Unpack[Terms]
+) -> PolicyLoss:
+    """MiniLLM: Gu et al. 2023 (arXiv 2306.08543), equation 7 and algorithm 1.
+
+    The clipped surrogate is the long part, with the advantages of `distillation.minillm`; the
+    single-step part is added as `PolicyTokens.exact_N`. Token mean. Left out: the scaling of
+    rewards that the authors' code makes, which the paper does not have.
+    """
+    surrogate = _clip(epsilon_low, epsilon_high, None)
+    return PolicyLoss(
+        policy.token_ratio, surrogate, (epsilon_low, epsilon_high),
+        "group_mean_std", "token_mean", **terms,
+    )  # fmt: skip
+
+
 PRESETS: dict[str, Callable[..., PolicyLoss]] = {
     "grpo": grpo, "dapo": dapo, "dr_grpo": dr_grpo, "gspo": gspo, "gmpo": gmpo, "cispo": cispo,
     "sapo": sapo, "rloo": rloo, "reinforce_pp": reinforce_pp, "ppo": ppo,
+    "on_policy_distil": on_policy_distil, "minillm": minillm,
 }  # fmt: skip
 
 
@@ -233,7 +266,8 @@ class PolicyTokens:
 
     `old_N` are the log-probs before the step's first update; `ref_N` is None without a reference
     and `entropy_N` may be detached unless it is weighed; `weight_N` corrects the sampler's mismatch
-    (None: no correction).
+    (None: no correction); `exact_N` is a loss of each token that is added to its surrogate, with a
+    gradient of its own.
     """
 
     logprobs_N: torch.Tensor
@@ -243,6 +277,7 @@ class PolicyTokens:
     branch_N: torch.Tensor
     entropy_N: torch.Tensor | None = None
     weight_N: torch.Tensor | None = None
+    exact_N: torch.Tensor | None = None
 
 
 def policy_loss(method: PolicyLoss, tokens: PolicyTokens, counts: StepCounts) -> Loss:
@@ -259,6 +294,8 @@ def policy_loss(method: PolicyLoss, tokens: PolicyTokens, counts: StepCounts) ->
     log_ratio_N = tokens.logprobs_N - tokens.old_N
     ratio_N = method.ratio(log_ratio_N, tokens.advantage_N, tokens.branch_N)
     loss_N = method.surrogate(ratio_N, tokens.advantage_N, tokens.logprobs_N)
+    if tokens.exact_N is not None:
+        loss_N = loss_N + tokens.exact_N
     if tokens.weight_N is not None:
         loss_N = loss_N * tokens.weight_N
     metrics = _clip_fractions(method.bounds, ratio_N.detach(), tokens.advantage_N)

@@ -29,6 +29,9 @@ from strop.types import TokenScores, Tree, TreeBatch
 CHUNK_ELEMENTS = 2**24
 """Logits held at once (64 MiB in float32); a smaller head is computed in one piece."""
 
+COMPARED = 8
+"""Tensors as large as the logits that comparing two distributions needs at once."""
+
 BLOCK_ELEMENTS = 2**20
 """Logits read at once on a CPU: with their probabilities they stay in its cache."""
 
@@ -36,11 +39,16 @@ BLOCK_ELEMENTS = 2**20
 @dataclass(frozen=True, slots=True)
 class Head:
     """Options of reading the vocabulary: the sampling temperature, whether the entropy has a
-    gradient (an entropy bonus needs it), whether to compute the collision log sum_v p(v)^2, too."""
+    gradient (an entropy bonus needs it), whether to compute the collision log sum_v p(v)^2, too.
+
+    `against(logits_nV, rows)` compares the logits of these rows of the supervised tokens with
+    something else, shape [n], with a gradient; it is called again in the backward.
+    """
 
     temperature: float = 1.0
     entropy_gradient: bool = False
     collision: bool = False
+    against: Callable[[torch.Tensor, slice], torch.Tensor] | None = None
 
 
 @contextmanager
@@ -108,9 +116,21 @@ class TreeScorer(torch.nn.Module):
         return self.by_tree and self.way.takes(batch)
 
     def _scores(self, batch: TreeBatch, head: Head) -> TokenScores:
+        if head.against is not None:
+            return scores_of(self.causal_lm, batch, self._hidden(batch), head)
         if not self._takes(batch):
             return padded_scores(self.causal_lm, batch, head)
         return tree_scores(self.causal_lm, batch, head, way=way_now(self))
+
+    @torch.no_grad()
+    def hidden_rows(self, trees: Sequence[Tree]) -> torch.Tensor:
+        """Hidden states that predict the supervised tokens, [N, D], without a gradient."""
+        return self._hidden(lay_out(trees, self.causal_lm.device))
+
+    def _hidden(self, batch: TreeBatch) -> torch.Tensor:
+        if self._takes(batch):
+            return tree_hidden_rows(self.causal_lm, batch, batch.predictor_N, way=way_now(self))
+        return padded_hidden(self.causal_lm, batch, batch.predictor_N, batch.branch_N)
 
     def divergence(self, trees: Sequence[Tree], other: TreeScorer) -> torch.Tensor:
         """KL(this model || other) at every supervised position, exact over the vocabulary, [N].
@@ -138,9 +158,9 @@ class TreeScorer(torch.nn.Module):
             yield torch.log_softmax(logits_of(self.causal_lm, hidden).float(), -1)
 
 
-def _rows_at_once(causal_lm: Any) -> int:
-    """Positions whose logits fit in one chunk."""
-    return max(1, CHUNK_ELEMENTS // int(causal_lm.config.get_text_config().vocab_size))
+def _rows_at_once(causal_lm: Any, copies: int = 1) -> int:
+    """Positions whose logits fit in one chunk, with so many `copies` of them."""
+    return max(1, CHUNK_ELEMENTS // copies // int(causal_lm.config.get_text_config().vocab_size))
 
 
 def bare(model: Any) -> Any:
@@ -197,8 +217,15 @@ def tree_scores(
 ) -> TokenScores:
     """One forward over the laid-out row."""
     hidden_ND = tree_hidden_rows(causal_lm, batch, batch.predictor_N, way=way, observer=observer)
+    return scores_of(causal_lm, batch, hidden_ND, head)
+
+
+def scores_of(
+    causal_lm: Any, batch: TreeBatch, hidden_ND: torch.Tensor, head: Head = Head()
+) -> TokenScores:
+    """What the head says of the supervised tokens, by the hidden states that predict them."""
     read = _through_head(causal_lm, hidden_ND, batch.target_N, head)
-    return TokenScores(read[0], read[1], batch.branch_N, batch.branches, read[2])
+    return TokenScores(read[0], read[1], batch.branch_N, batch.branches, read[2], read[3])
 
 
 def tree_hidden_rows(
@@ -263,17 +290,29 @@ def _padded_rows(batch: TreeBatch) -> tuple[torch.Tensor, torch.Tensor]:
 
 def _through_head(
     causal_lm: Any, hidden_ND: torch.Tensor, target_N: torch.Tensor, head: Head
-) -> VocabularyRead:
-    def score(hidden: torch.Tensor, target: torch.Tensor) -> VocabularyRead:
-        return read_vocabulary(logits_of(causal_lm, hidden), target, head)
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+    """Log-probs, entropies and, if requested, collisions and comparisons, each of shape [N]."""
 
-    rows = _rows_at_once(causal_lm)
+    def score(
+        hidden: torch.Tensor, target: torch.Tensor, first: int
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        logits = logits_of(causal_lm, hidden)
+        apart = None
+        if head.against is not None:
+            apart = head.against(logits, slice(first, first + len(hidden)))
+        return *read_vocabulary(logits, target, head), apart
+
+    rows = _rows_at_once(causal_lm, 1 if head.against is None else COMPARED)
     if len(hidden_ND) <= rows:
-        return score(hidden_ND, target_N)
-    chunks = zip(hidden_ND.split(rows), target_N.split(rows), strict=True)
+        return score(hidden_ND, target_N, 0)
+    chunks = zip(
+        hidden_ND.split(rows), target_N.split(rows), range(0, len(hidden_ND), rows), strict=True
+    )
     scored = [checkpoint(score, *chunk, use_reentrant=False) for chunk in chunks]
     collision_N = torch.cat([s[2] for s in scored]) if head.collision else None
-    return torch.cat([s[0] for s in scored]), torch.cat([s[1] for s in scored]), collision_N
+    apart_N = torch.cat([s[3] for s in scored]) if head.against is not None else None
+    logprobs_N, entropy_N = (torch.cat([s[i] for s in scored]) for i in (0, 1))
+    return logprobs_N, entropy_N, collision_N, apart_N
 
 
 def logits_of(causal_lm: Any, hidden_ND: torch.Tensor) -> torch.Tensor:

@@ -33,7 +33,7 @@ class Reference:
     @torch.no_grad()
     def scores(self, trees: Sequence[Tree], *, temperature: float = 1.0) -> TokenScores:
         """The reference's scores of the supervised tokens of `trees`, without dropout."""
-        earlier = self._in_place()
+        earlier = self.in_place()
         with phase("forward"), eval_mode(self.policy.model), earlier, self.policy.arithmetic():
             return self.policy.score(trees, Head(temperature=temperature))
 
@@ -48,7 +48,7 @@ class Reference:
             kept.copy_(part_like(tensor, kept))
 
     @contextmanager
-    def _in_place(self) -> Iterator[None]:
+    def in_place(self) -> Iterator[None]:
         """Put the stored weights into the model for the duration."""
         trained = self.policy.trainable()
         if self.policy.is_sharded:

@@ -14,6 +14,7 @@ from strop.pipeline.graph import Node, graph
 from strop.pipeline.state import State, read_state
 from strop.pipeline.status import Action, status_of
 from strop.recipe.pipeline import DataStage, GateStage, Pipeline, SampleStage, Stage, TrainStage
+from strop.tracking.notify.receivers import expect_receivers
 from strop.train.preflight.refuse import refuse
 from strop.train.rundir.directory import claim
 
@@ -40,6 +41,7 @@ def plan(pipeline: Pipeline) -> list[Planned]:
     """
     nodes = graph(pipeline)
     check_back_to(pipeline, nodes)
+    expect_receivers(pipeline.notify, "notify")
     return _plan(pipeline, nodes, read_state(pipeline))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from strop.errors import StropError
+from strop.errors import StoppedByAlarm, StoppedBySignal, StropError
 from strop.evals.decode.study import check_study, read_sentences, run_study
 from strop.evals.gate import EXIT_CODES
 from strop.evals.gate.promote import promote
@@ -18,7 +18,7 @@ from strop.pipeline.attempts import archive, attempt_now, next_attempt, recipe_o
 from strop.pipeline.curating import job_of
 from strop.pipeline.graph import graph
 from strop.pipeline.planning import Planned, plan
-from strop.pipeline.state import State, read_state, write_state
+from strop.pipeline.state import State, read_state, state_file, write_state
 from strop.pipeline.status import seen_by_gate, seen_by_promotion, status_of
 from strop.recipe.gate import GateRules
 from strop.recipe.loading.load import load
@@ -36,6 +36,7 @@ from strop.recipe.pipeline import (
 from strop.recipe.study import Study
 from strop.recipe.suite import Suite
 from strop.registry.store import Registry
+from strop.tracking.notify.notifier import Notifier
 from strop.train.preflight.prepared import Prepared
 from strop.train.run import train
 from strop.types import StepRecord
@@ -70,12 +71,29 @@ def run_pipeline(pipeline: Pipeline, observer: Observer) -> None:
     """
     archive_rest(pipeline)
     observer.on_plan(plan(pipeline))
+    with notifier_of(pipeline) as notifier:
+        _run_stages(pipeline, observer, notifier)
+
+
+def notifier_of(pipeline: Pipeline) -> Notifier:
+    """Who is told of the pipeline."""
+    return Notifier(
+        pipeline.notify,
+        pipeline.name,
+        where="notify",
+        log=state_file(pipeline).with_suffix(".notify.jsonl"),
+        facts={"pipeline": pipeline.name, "registry": pipeline.registry},
+        stops=(StoppedBySignal, StoppedByAlarm, GateRefused),
+    )
+
+
+def _run_stages(pipeline: Pipeline, observer: Observer, notifier: Notifier) -> None:
     names = [stage.name for stage in pipeline.stages]
     number = 0
     while number < len(names):
         stage = pipeline.stages[number]
         observer.on_stage(stage)
-        outcome, said = _run_stage(pipeline, stage, observer)
+        outcome, said = _run_stage(pipeline, stage, observer, notifier)
         back = _go_back(pipeline, stage) if isinstance(stage, GateStage) else None
         if isinstance(stage, GateStage) and back is None:
             _stop_if_refused(stage)
@@ -92,7 +110,9 @@ def archive_rest(pipeline: Pipeline) -> None:
         write_state(pipeline, replace(state, aside={}))
 
 
-def _run_stage(pipeline: Pipeline, stage: Stage, observer: Observer) -> tuple[Outcome, str]:
+def _run_stage(
+    pipeline: Pipeline, stage: Stage, observer: Observer, notifier: Notifier
+) -> tuple[Outcome, str]:
     state = read_state(pipeline)
     if isinstance(stage, TrainStage):
         return _train(pipeline, stage, state, observer)
@@ -104,7 +124,7 @@ def _run_stage(pipeline: Pipeline, stage: Stage, observer: Observer) -> tuple[Ou
     if isinstance(stage, DecodeStage):
         return _decode(stage, skips=skips)
     if isinstance(stage, GateStage):
-        return _gate(pipeline, stage, state, skips=skips)
+        return _gate(pipeline, stage, state, notifier, skips=skips)
     return _promote(pipeline, stage, state, skips=skips)
 
 
@@ -160,13 +180,16 @@ def _scores(scores: dict[str, float]) -> str:
 
 
 def _gate(
-    pipeline: Pipeline, stage: GateStage, state: State, *, skips: bool
+    pipeline: Pipeline, stage: GateStage, state: State, notifier: Notifier, *, skips: bool
 ) -> tuple[Outcome, str]:
     if not skips:
         policy = load(GateRules, stage.policy)
         run_gate(policy, stage.base, stage.candidate, stage.output, registry=pipeline.registry)
         write_state(pipeline, state.with_seen(stage.name, seen_by_gate(stage)))
     verdict = read_verdict(stage.output)
+    if not skips:
+        text = f"{pipeline.name}, {stage.name}: {verdict['sentence']}"
+        notifier.tell("verdict", verdict["name"], text, gate=stage.name, verdict=stage.output)
     if verdict["name"] != "pass":
         return "refused", verdict["sentence"]
     return "skipped" if skips else "done", verdict["sentence"]

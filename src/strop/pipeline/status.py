@@ -195,8 +195,9 @@ def _gate(stage: GateStage, state: State, pending: Sequence[str]) -> StageStatus
 
 
 def seen_by_gate(stage: GateStage) -> str:
-    """Hash of everything a verdict depends on, and of the verdict."""
-    policy = load(GateRules, stage.policy)
+    """Hash of everything a verdict depends on, and of the verdict; who is told it does not
+    count."""
+    policy = load(GateRules, stage.policy).model_copy(update={"notify": []})
     evals = [stage.base, stage.candidate, *(named.path for named in named_paths(policy))]
     verdict = Path(stage.output).read_bytes()
     return _hash([digest(policy), *map(_scores_hash, evals), sha256_hex(verdict, SHORT)])

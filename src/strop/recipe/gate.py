@@ -7,6 +7,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from strop.recipe.base import LocalPath, Strict
+from strop.recipe.notify import GateNotices
 
 
 class Demand(Strict):
@@ -53,7 +54,7 @@ class GateRules(Strict):
     below it counts neither as a gain nor as a loss. `max_unscored` is the share of items that may
     lack a score on a side; they are counted against the candidate. The gate refuses a candidate
     that was trained on eval items unless `refuse_overlap` is off, and a score by a judge without a
-    card unless `uncalibrated` says why it may decide.
+    card unless `uncalibrated` says why it may decide. `notify` are those who are told the verdict.
     """
 
     name: str | None = None
@@ -65,6 +66,7 @@ class GateRules(Strict):
     max_unscored: float = Field(0.0, ge=0, lt=0.5)
     refuse_overlap: bool = True
     uncalibrated: str | None = Field(None, min_length=1)
+    notify: GateNotices = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _demands_something_once(self) -> Self:

@@ -9,6 +9,7 @@ from pydantic import Field, PrivateAttr, ValidationInfo, model_validator
 from strop.recipe.base import LocalPath, ModelPath, Strict
 from strop.recipe.curate import SampleSettings
 from strop.recipe.loading.load import Source
+from strop.recipe.notify import PipelineNotices
 from strop.recipe.train.data import Sources
 
 Name = Annotated[str, Field(pattern=r"^[\w.-]+$")]
@@ -125,12 +126,15 @@ class Pipeline(Strict):
     """Stages in the order in which they run, and the registry of their promotions.
 
     The pipeline's state between runs (verdicts, attempts) is stored beside the registry: for
-    `registry.db` and the name `algebra` in `registry.algebra.json`.
+    `registry.db` and the name `algebra` in `registry.algebra.json`. `notify` are those who are told
+    of its gates' verdicts and of its end; what they were told is beside it, in
+    `registry.algebra.notify.jsonl`.
     """
 
     name: Name
     registry: LocalPath = Field("registry.db", validate_default=True)
     stages: list[Stage] = Field(min_length=1)
+    notify: PipelineNotices = Field(default_factory=list)
     _source: Source | None = PrivateAttr(None)
 
     @model_validator(mode="after")

@@ -17,7 +17,9 @@ EPSILON = 1e-4
 
 def total_of(components: Sequence[RewardComponent], parts: Parts) -> float | None:
     """Product of the gates times weighted sum of the rest (1 if there are only gates); `None` if a
-    component that is not optional has no value."""
+    component that is not optional has no value. Without a component every total is 0."""
+    if not components:
+        return 0.0
     gates, additive, missing = 1.0, None, False
     for component in components:
         value = parts[component.label]

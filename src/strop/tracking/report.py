@@ -1,16 +1,11 @@
-"""A run's curves as one HTML file that opens without a network."""
+"""Curves and pages that open without a network."""
 
 from __future__ import annotations
 
 import html
-import json
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from strop.files import write_whole
-from strop.tracking.runlog import read_rows
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -23,32 +18,8 @@ FIRST = ("loss", "reward", "rewards/accuracies", "rewards/margins", "displacemen
 HIDDEN = frozenset({"step", "epoch", "step_time", "sampling_time", "alarms"})
 
 
-def write_report(folder: Path) -> Path:
-    """`report.html` of a run directory, from its `metrics.jsonl`, and from `lineage.json` where it
-    was resumed."""
-    rows = list(read_rows(folder / "metrics.jsonl"))
-    resumed = resumed_at(folder)
-    parts = [html_of(curves(rows, resumed), library=True)]
-    if resumed:
-        steps = ", ".join(str(step) for step in resumed)
-        parts.insert(0, f"<p>Resumed after step {steps} (dashed lines).</p>")
-    path = folder / "report.html"
-    write_whole(path, page(f"Run {folder.name}", parts))
-    return path
-
-
-def resumed_at(folder: Path) -> list[int]:
-    """The steps after which a run was stopped and resumed, in order, each once."""
-    lineage = folder / "lineage.json"
-    if not lineage.exists():
-        return []
-    noted = json.loads(lineage.read_text(encoding="utf-8")).get("resumed", [])
-    return sorted({int(one["step"]) for one in noted})
-
-
-def curves(rows: Sequence[Mapping[str, Any]], resumed: Sequence[int] = ()) -> go.Figure:
-    """One small panel per metric over the optimizer steps, held-out values beside trained ones; a
-    dashed line after each step from which the run was resumed."""
+def curves(rows: Sequence[Mapping[str, Any]]) -> go.Figure:
+    """One small panel per metric over the optimizer steps, held-out values beside trained ones."""
     import plotly.graph_objects as go  # here alone, for the sake of start-up
     from plotly.subplots import make_subplots
 
@@ -70,9 +41,6 @@ def curves(rows: Sequence[Mapping[str, Any]], resumed: Sequence[int] = ()) -> go
                     go.Scatter(x=x, y=y, name=series, mode=mode, line=line, showlegend=False),
                     **place,
                 )
-    if ordered:  # plotly draws lines into panels that hold something
-        for step in resumed:
-            figure.add_vline(x=step + 0.5, line={"dash": "dash", "color": "#8c959f", "width": 1})
     height = 230 * max(1, math.ceil(len(ordered) / columns))
     figure.update_layout(template="plotly_white", height=height, margin={"t": 40, "b": 20})
     return figure
@@ -85,14 +53,14 @@ def html_of(figure: go.Figure, *, library: bool) -> str:
     return part
 
 
-def page(title: str, parts: Sequence[str]) -> str:
-    """A plain page around trusted HTML parts."""
-    style = (
+def page(title: str, parts: Sequence[str], style: str = "") -> str:
+    """A plain page around trusted HTML parts; `style` is more of its style sheet."""
+    plain = (
         "body{font:15px/1.5 system-ui,sans-serif;max-width:1200px;margin:24px auto;padding:0 16px;"
         "color:#1f2328}table{border-collapse:collapse}td,th{padding:4px 14px;text-align:right;"
         "border-bottom:1px solid #d0d7de}td:first-child,th:first-child{text-align:left}"
     )
     return (
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(title)}</title>"
-        f"<style>{style}</style><body><h1>{html.escape(title)}</h1>{''.join(parts)}</body></html>"
+        f"<style>{plain}{style}</style><body><h1>{html.escape(title)}</h1>{''.join(parts)}</body></html>"
     )

@@ -13,6 +13,7 @@ import numpy as np
 from strop.distributed.world import ALONE, World
 from strop.engines.engine import Engine, RolloutEngine, sampling_of
 from strop.engines.local.engine import LocalEngine
+from strop.engines.local.mixed import MixedEngine, Mixing
 from strop.engines.publish import Publisher
 from strop.engines.served.build import served_engine, shared_engine
 from strop.engines.served.engine import ServedEngine
@@ -27,7 +28,9 @@ from strop.model.logprobs import bare, compile_layers
 from strop.model.network import Policy, switch_off_dropout
 from strop.model.reference import Reference
 from strop.model.sharding import Cut, mesh_of, whole_weights
+from strop.model.teacher import LocalTeacher
 from strop.model.tensor_parallel import divide
+from strop.recipe.train.distillation import TaughtRecipe
 from strop.recipe.train.engine import LocalEngineRecipe, ServedRecipe, VllmRecipe
 from strop.recipe.train.methods import Recipe, method_of
 from strop.recipe.train.model import ModelRecipe
@@ -51,6 +54,7 @@ from strop.train.methods.table import (
     policy_of,
 )
 from strop.train.preflight.prepared import Prepared, PreparedOffline, PreparedOnline
+from strop.train.teachers.build import Teaching, teaching_of
 from strop.types import StepRecord
 
 WEIGHTS = "engine"
@@ -116,14 +120,18 @@ def build_loop(
     world: World = ALONE,
     *,
     ends: ExitStack | None = None,
+    teaching: Teaching | None = None,
 ) -> Loop:
     """The loop over the remaining steps. Call it before a checkpoint's weights are loaded:
     references have to come from the starting model. `engine` samples in place of the embedded
-    one. `ends` is given what has to be done when the run ends, in whatever way."""
+    one. `ends` is given what has to be done when the run ends, in whatever way. `teaching` is the
+    recipe's teacher, which is loaded where it has one and none is given."""
+    if teaching is None and prepared.recipe.taught_by is not None:
+        teaching = teaching_of(prepared.recipe, policy_of(state))
     if isinstance(prepared, PreparedOnline):
-        return _online(state, prepared, engine, world, ends or ExitStack())
+        return _online(state, prepared, engine, world, ends or ExitStack(), teaching)
     assert isinstance(prepared, PreparedOffline)
-    return _offline(state, prepared, world)
+    return _offline(state, prepared, world, teaching)
 
 
 def _online(
@@ -132,9 +140,12 @@ def _online(
     engine: Engine | None,
     world: World,
     ends: ExitStack,
+    teaching: Teaching | None,
 ) -> Loop:
     policy, recipe = policy_of(state), prepared.recipe
-    given = _engine_of(policy, prepared, engine, ends, world)
+    given = _mixed_with(teaching, policy, prepared, engine)
+    if given is None:
+        given = _engine_of(policy, prepared, engine, ends, world)
     checks = prepared.checks
     if not isinstance(given, LocalEngine) or engine is not None:
         checks = {**checks, "engine": given.identity()}
@@ -157,7 +168,7 @@ def _online(
         source=source,
         mixture=prepared.mixture,
         total=prepared.total_steps,
-        learner=learner_of(state, recipe, reference, world),
+        learner=learner_of(state, recipe, reference, world, teaching),
         reference=reference,
         replay=_replay(state, prepared),
         held_out=prepared.held_out,
@@ -249,6 +260,26 @@ def _engine_of(
     return shared_engine(at, policy, prepared.tasks, leader, world)
 
 
+def _mixed_with(
+    teaching: Teaching | None, policy: Policy, prepared: PreparedOnline, engine: Engine | None
+) -> RolloutEngine | None:
+    """The policy mixed with its teacher, where the recipe draws its samples so."""
+    recipe = prepared.recipe
+    share = recipe.sampler_mix if isinstance(recipe, TaughtRecipe) else 0.0
+    if teaching is None or share == 0:
+        return None
+    teacher = teaching.teacher
+    if engine is not None:
+        raise UsageError(
+            "an engine of your own cannot draw from the student mixed with its teacher",
+            fix="set objective.mix to 0, or leave `engine` out",
+        )
+    assert isinstance(teacher, LocalTeacher)
+    temperature = recipe.rollout.temperature
+    path = recipe.model.path
+    return MixedEngine(Mixing(path, policy, teacher.policy, share=share, temperature=temperature))
+
+
 def _started(
     named: VllmRecipe, policy: Policy, prepared: PreparedOnline, ends: ExitStack
 ) -> tuple[VllmRecipe, About]:
@@ -266,16 +297,18 @@ def _started(
     return at, about
 
 
-def _offline(state: TrainState, prepared: PreparedOffline, world: World) -> Loop:
+def _offline(
+    state: TrainState, prepared: PreparedOffline, world: World, teaching: Teaching | None
+) -> Loop:
     recipe = prepared.recipe
     cache = ReferenceCache(prepared.folder, recipe.model.path, world)
     held_out = None
     if prepared.held_out is not None:
         unseen = MethodRecords(prepared.held_out, "eval_", None)
-        held_out = offline_method(state, recipe, cache, unseen, world)
+        held_out = offline_method(state, recipe, cache, unseen, world, teaching)
     own = MethodRecords(prepared.rendered, "", partial(_visited, prepared))
     parts = OfflineParts(
-        method=offline_method(state, recipe, cache, own, world),
+        method=offline_method(state, recipe, cache, own, world, teaching),
         rendered=prepared.rendered,
         mixture=prepared.mixture,
         total=prepared.total_steps,

@@ -15,8 +15,8 @@ from strop.model.adapters import weight_count
 from strop.model.network import Network
 from strop.model.save import gathered_weights, save_final
 from strop.model.sharding import whole_weights
-from strop.tracking.report import write_report
 from strop.tracking.runlog import read_rows
+from strop.tracking.story.page import write_report
 from strop.train.loop.state import TrainState
 from strop.train.monitor.dev import Dev, start_score
 from strop.train.preflight.cost.workload import workload_of

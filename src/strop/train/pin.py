@@ -11,6 +11,7 @@ from strop.hub import commit_of, fetched
 from strop.recipe.train.data import DataSource
 from strop.recipe.train.methods import Recipe
 from strop.recipe.train.model import NamedModel
+from strop.recipe.train.teacher import ModelTeacher
 from strop.train.preflight.refuse import refuse
 
 Model = TypeVar("Model", bound=NamedModel)
@@ -25,7 +26,8 @@ def pinned(recipe: Recipe, *, force: bool, weights: bool = True) -> Recipe:
     recipe that names nothing of the hub is returned as it is; one that would be refused (which
     `force` accepts in part) is refused before anything is fetched.
     """
-    models = [model for model in (recipe.model, recipe.critic) if model is not None]
+    teacher = recipe.taught_by if isinstance(recipe.taught_by, ModelTeacher) else None
+    models = [model for model in (recipe.model, recipe.critic, teacher) if model is not None]
     held_out = [] if recipe.eval is None else recipe.eval.data
     if not any(named.on_hub for named in (*models, *recipe.data, *held_out)):
         return recipe
@@ -37,6 +39,11 @@ def pinned(recipe: Recipe, *, force: bool, weights: bool = True) -> Recipe:
     changed: dict[str, Any] = {"model": model, "data": _sources(recipe.data)}
     if recipe.critic is not None:
         changed["value"] = _model(recipe.critic, weights=weights, code=code)
+    if teacher is not None:
+        held = teacher.engine is None  # servers that hold it need no weights from here
+        changed["teacher"] = _model(
+            teacher, weights=weights and held, code=teacher.trust_remote_code
+        )
     if recipe.eval is not None:
         changed["eval"] = recipe.eval.model_copy(update={"data": _sources(held_out)})
     return recipe.model_copy(update=changed)

@@ -16,11 +16,14 @@ from strop.errors import StoppedBySignal
 from strop.files import locked, refuse_locked, sweep
 from strop.recipe.train.methods import Recipe
 from strop.text.chat.clock import written_on
+from strop.tracking.control import forget
+from strop.tracking.notify.notifier import Notifier
 from strop.tracking.sinks import Sinks
 from strop.train.final import finish
 from strop.train.loop.signals import Interrupted, Signals, interruptible, watched
 from strop.train.monitor.alarms import FiredAlarm, act
 from strop.train.monitor.dev import Dev
+from strop.train.monitor.heed import heard, wait_while_paused
 from strop.train.monitor.journal import RunJournal
 from strop.train.monitor.profile import FOLDER, Profile, Profiler, refuse_profile
 from strop.train.monitor.recovery import Recovery
@@ -33,7 +36,7 @@ from strop.train.rundir.checkpoint import mark_best, random_states, step_of
 from strop.train.rundir.directory import run_inputs, write_dropped, write_identity
 from strop.train.rundir.resume import Start, find_start, mark_resumed, prepare_folder
 from strop.train.rundir.writer import Writer
-from strop.train.underway import Begun, Run, begin, observed, tracked
+from strop.train.underway import Begun, Run, begin, notifier_of, observed, tracked
 from strop.types import StepRecord
 
 
@@ -89,6 +92,7 @@ def train(
         world = world.in_groups(recipe.run.distributed.tensor)
         with ExitStack() as ends:
             world.first(lambda: ends.enter_context(locked(folder)))
+            notifier = ends.enter_context(notifier_of(recipe, world))
             with interruptible():
                 changed = world.first(
                     lambda: _open(
@@ -108,11 +112,11 @@ def train(
             with Writer(folder, keep, step_of(start.checkpoint), world) as writer:
                 with sinks:
                     world.first(lambda: on_start(prepared, run.state.step))
-                    _measure_start(run)
-                    _run_steps(run, writer, signals)
+                    _measure_start(run, force=force)
+                    _run_steps(run, writer, signals, notifier)
                 finish(run, writer)
-            if signals.number is not None:
-                raise StoppedBySignal(signals.number, run.state.step)
+        if signals.number is not None:
+            raise StoppedBySignal(signals.number, run.state.step)
     return folder / "final"
 
 
@@ -158,6 +162,7 @@ def _open(
     one."""
     folder = Path(recipe.output)
     sweep(folder)
+    forget(folder)  # what was wanted of an earlier attempt
     changed = prepare_folder(recipe, inputs, resume=resume, force_resume=force_resume)
     if changed is None:
         write_identity(folder, recipe, inputs, checks)
@@ -179,14 +184,19 @@ def _identify(
     write_dropped(folder, begun.prepared.sources)
 
 
-def _measure_start(run: Run) -> None:
+def _measure_start(run: Run, *, force: bool) -> None:
+    """Measure the dev suite before step 1, of the model and of its teacher; raises `RecipeError`
+    where the teacher is worse, unless `force`."""
     if run.dev is not None and not run.journal.begun:
         with interruptible():
             record = run.dev.start(run.prepared.total_steps)
-        run.journal.write(record)
+            taught = run.dev.of_teacher(run.teaching)
+        if not force:
+            run.dev.expect_better(record, taught)
+        run.journal.write(replace(record, metrics={**record.metrics, **taught}))
 
 
-def _run_steps(run: Run, writer: Writer, signals: Signals) -> None:
+def _run_steps(run: Run, writer: Writer, signals: Signals, notifier: Notifier) -> None:
     """Run all steps. After a signal, save the last finished step with the random streams as they
     were at its end."""
     random, stragglers = random_states(), Stragglers()
@@ -198,13 +208,19 @@ def _run_steps(run: Run, writer: Writer, signals: Signals) -> None:
                 writer.save(run.state, best=run.best, ends=record.step == record.total)
             if fired:
                 writer.wait()
-                act([_rolled_back(alarm, run, writer) for alarm in fired])
+                fired = [_rolled_back(alarm, run, writer) for alarm in fired]
+                _tell(fired, notifier)
+                act(fired)
             random = random_states()
-            told = run.world.exchanged((signals.number or 0, run.world.waited))
-            signals.number = max(number for number, _ in told) or None
-            slow = stragglers.see([waited for _, waited in told])
+            folder = run.prepared.folder
+            wish, waited = heard(signals, folder, run.world, run.world.waited)
+            slow = stragglers.see(waited)
             if slow is not None:
                 warnings.warn(slow, stacklevel=2)
+            if wish == "pause" and record.step < record.total:
+                writer.save(run.state, best=run.best, random=random)
+                writer.wait()
+                wait_while_paused(signals, folder, run.world, record.step)
             if signals.number is not None:
                 raise Interrupted
     except Interrupted:
@@ -244,6 +260,12 @@ def _due(recipe: Recipe, record: StepRecord, dev: Dev | None, fired: Sequence[Fi
     asked = every > 0 and record.step % every == 0
     ends = any(alarm.action in ("pause", "stop") for alarm in fired)
     return improves or asked or ends or record.step == record.total
+
+
+def _tell(fired: Sequence[FiredAlarm], notifier: Notifier) -> None:
+    for alarm in fired:
+        text = f"{notifier.about}: {alarm.said}"
+        notifier.tell("alarm", alarm.action, text, alarm=alarm.name, step=alarm.step)
 
 
 def _rolled_back(alarm: FiredAlarm, run: Run, writer: Writer) -> FiredAlarm:

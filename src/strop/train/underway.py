@@ -17,11 +17,16 @@ from strop.recipe.loading.load import flat
 from strop.recipe.train.methods import Recipe
 from strop.text.parse import decode
 from strop.text.trees import Rendered
+from strop.tracking.notify.notifier import LOG, Notifier
 from strop.tracking.runlog import RunLog
 from strop.tracking.sinks import FOLDER as SINKS_FOLDER
 from strop.tracking.sinks import TrackedRun
+from strop.tracking.story.facts import METRICS
+from strop.tracking.story.log import MetricsLog
+from strop.tracking.story.sentence import sentence
 from strop.train.build import build_loop, build_state
 from strop.train.loop.state import TrainState
+from strop.train.methods.table import policy_of
 from strop.train.monitor.dev import Dev
 from strop.train.monitor.journal import RunJournal
 from strop.train.preflight.prepared import Prepared, PreparedOffline
@@ -29,6 +34,7 @@ from strop.train.preflight.space import refuse_full
 from strop.train.preflight.starting_model import starting_model
 from strop.train.rundir.checkpoint import restore
 from strop.train.rundir.directory import LINEAGE
+from strop.train.teachers.build import Teaching, teaching_of
 from strop.types import Preference, StepRecord
 
 
@@ -41,6 +47,7 @@ class Begun:
     state: TrainState
     steps: Iterator[StepRecord]
     world: World
+    teaching: Teaching | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +78,13 @@ def begin(
     state = build_state(recipe, start, muon=prepared.muon, world=world)
     world.first(lambda: refuse_full(state, recipe, folder, prepared.total_steps))
     # references come from the starting model, so they are made before a checkpoint is loaded
-    steps, checks = build_loop(state, prepared, engine, world, ends=ends)
+    teaching = teaching_of(recipe, policy_of(state)) if recipe.taught_by is not None else None
+    steps, checks = build_loop(state, prepared, engine, world, ends=ends, teaching=teaching)
     if world.data_rank:  # dropout differs between records, not within a tensor group
         torch.manual_seed(recipe.seed + world.data_rank)
     if checkpoint is not None:
         restore(state, checkpoint, world.data_rank)
-    return Begun(recipe, prepared, state, steps, world), checks
+    return Begun(recipe, prepared, state, steps, world, teaching), checks
 
 
 def observed(begun: Begun, journal: RunJournal) -> Run:
@@ -90,7 +98,7 @@ def observed(begun: Begun, journal: RunJournal) -> Run:
     first = state.step == 0 and begun.world.rank == 0
     if isinstance(prepared, PreparedOffline) and first:
         _show_masks(state.network, prepared.rendered, journal.samples)
-    return Run(recipe, prepared, state, steps, begun.world, journal, dev)
+    return Run(recipe, prepared, state, steps, begun.world, begun.teaching, journal, dev)
 
 
 def tracked(recipe: Recipe, folder: Path) -> TrackedRun:
@@ -98,6 +106,29 @@ def tracked(recipe: Recipe, folder: Path) -> TrackedRun:
     artifacts = {"final": "final", "lineage": LINEAGE, "report": "report.html"}
     paths = {name: str(folder / file) for name, file in artifacts.items()}
     return TrackedRun(folder.name, folder / SINKS_FOLDER, flat(recipe.plain()), paths)
+
+
+def notifier_of(recipe: Recipe, world: World) -> Notifier:
+    """Who is told of the run, by its first process."""
+    folder = Path(recipe.output)
+    return Notifier(
+        recipe.run.notify if world.rank == 0 else (),
+        folder.name,
+        where="run.notify",
+        log=folder / LOG,
+        facts={"folder": str(folder), "method": recipe.method},
+        summary=lambda: _summary(folder / METRICS),
+    )
+
+
+def _summary(path: Path) -> str:
+    """What the log says, where it can be read."""
+    log = MetricsLog(path)
+    try:
+        log.refresh()
+    except OSError:
+        return ""
+    return sentence(log)
 
 
 def _show_masks(network: Network, rendered: Rendered, samples: RunLog) -> None:

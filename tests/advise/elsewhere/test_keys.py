@@ -35,7 +35,8 @@ OTHERS: dict[str, Any] = {
     "optim.warmup_ratio": 0.25, "optim.final_ratio": 0.1, "optim.weight_decay": 0.01,
     "optim.betas": [0.8, 0.99], "optim.max_grad_norm": 0.5,
     "run.epochs": 5, "run.batch_size": 2, "run.micro_batch_tokens": 2048, "run.save_every": 3,
-    "run.skip_nonfinite": 0, "run.sinks": ["wandb"], "run.compile": True,
+    "run.skip_nonfinite": 0, "run.sinks": ["wandb"],
+    "run.notify": [{"webhook": "http://127.0.0.1:9000"}], "run.compile": True,
     "run.distributed.shard": "full", "run.distributed.activation_checkpointing": True,
     "run.distributed.timeout": 60.0, "run.distributed.tensor": 2,
     "alarms.spike": {"threshold": 3.0}, "alarms.capability_regression": {"patience": 7},
@@ -78,6 +79,10 @@ ELSEWHERE = {
     "objective.refresh_every": "needs beta: tested below",
     "objective.penalty": "no system has dpop", "objective.loss": "no system has online_dpo",
     "objective.min_reward": "no system has raft",
+    **{key: "no system has a method with a teacher" for key in recipe_keys()
+       if key.startswith("teacher") or key in (
+           "objective.top_k", "objective.own_samples", "objective.discount",
+           "objective.teacher_weight", "objective.mix", "alarms.teacher_divergence")},
     "probes": "tested by its parts", "value": "tested by its parts", "rollout": "by its parts",
     "objective": "by its parts", "optim": "by its parts", "run": "by its parts",
     "model": "by its parts", "text": "by its parts", "alarms": "by its parts",
@@ -229,9 +234,10 @@ def test_keys_that_are_read_together(system: str, key: str, tmp_path: Path) -> N
 
 
 def test_every_key_of_a_recipe_is_tried() -> None:
-    """Alarms and the parts of data, of an adapter and of held-out data stand for one another."""
+    """Alarms and the parts of data, of an adapter, of who is told and of held-out data stand for
+    one another."""
     sections = ("alarms.", "data.", "eval.", "dev.", "reward.", "model.lora.", "value.lora.",
-                "rollout.mismatch.")  # fmt: skip
+                "rollout.mismatch.", "run.notify.")  # fmt: skip
     left = {key for key in recipe_keys() if not key.startswith(sections)}
     assert left <= {*OTHERS, *ELSEWHERE}, left - {*OTHERS, *ELSEWHERE}
 

@@ -59,6 +59,7 @@ WHY: Mapping[str, str] = {
     "run.distributed.": "set that system's own launcher and sharding",
     "run.compile": "what is compiled is said in that system's own way",
     "run.sinks": "name the trackers in that system's own way",
+    "run.notify": "nobody is told of alarms or the end there",
     "text.cache": "where tokens are kept is the system's own affair",
     "text.date": "the template writes the day on which the run is started",
     "text.end_of_turn": "that system ends an answer with the tokenizer's own end",

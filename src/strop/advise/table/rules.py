@@ -10,10 +10,11 @@ from typing import Any
 
 from strop.advise.table.conditions import Condition, condition
 
-STAGES = ("evidence", "need", "prompt", "sampling", "base", "domain", "readiness", "method")
+STAGES = ("evidence", "need", "prompt", "sampling", "base", "domain", "readiness", "teacher",
+          "method")  # fmt: skip
 """In the order of the walk: is there something to measure with; is there a gap; would another
 prompt close it, or more samples; can this model learn it; does it know the language of the domain;
-was it taught to answer; from what to learn."""
+was it taught to answer; is there a stronger model to learn from; from what to learn."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,8 +24,8 @@ from strop.errors import HttpError, TrainingError, UnscoredError, UsageError
 from strop.model.adapters import adapter_base, adapter_rank, is_adapter_folder
 from strop.model.load import load_config, load_tokenizer, weights_hash
 from strop.model.network import Policy
-from strop.recipe.engine import HoldersRecipe
 from strop.recipe.template import AS_IT_IS, TemplateRecipe
+from strop.recipe.train.engine import HoldersRecipe
 from strop.text.encode import Tokenizer
 from strop.types import Branch, Completion, Task, Tree, VersionSpan
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from strop.evals.gate.judge import EvalRecords
 from strop.evals.gate.pairing import paired
@@ -55,22 +57,46 @@ def write_page(
     policy: str | None = None,
 ) -> None:
     """Write one HTML file that opens without a network; `policy` is the policy's name."""
-    environment = Environment(
+    shown = _shown(verdict, base, candidate, policy)
+    page = _templates().get_template("gate.html").render(style=Markup(gate_style()), **shown)
+    write_whole(path, page)
+
+
+def gate_html(
+    verdict: Verdict, base: EvalRecords, candidate: EvalRecords, *, policy: str | None = None
+) -> str:
+    """The body of that page, to stand in a larger one that has `gate_style`; without records
+    answers are left out."""
+    shown = _shown(verdict, base, candidate, policy)
+    return _templates().get_template("gate_body.html").render(**shown)
+
+
+def gate_style() -> str:
+    """The style sheet of a verdict."""
+    return (FILES / "gate.css").read_text(encoding="utf-8")
+
+
+def _shown(
+    verdict: Verdict, base: EvalRecords, candidate: EvalRecords, policy: str | None
+) -> dict[str, Any]:
+    return {
+        "verdict": verdict,
+        "policy": policy,
+        "rows": forest(verdict.checks),
+        "reach": REACH,
+        "slices": verdict.slices[:SLICES],
+        "examples": [examples(base, candidate, score) for score in _answered(verdict, base)],
+    }
+
+
+def _templates() -> Environment:
+    return Environment(
         loader=FileSystemLoader(FILES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page = environment.get_template("gate.html").render(
-        verdict=verdict,
-        policy=policy,
-        rows=forest(verdict.checks),
-        reach=REACH,
-        slices=verdict.slices[:SLICES],
-        examples=[examples(base, candidate, score) for score in _answered(verdict, base)],
-    )
-    write_whole(path, page)
 
 
 def forest(checks: Sequence[Check]) -> list[ForestRow]:

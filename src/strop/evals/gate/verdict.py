@@ -19,6 +19,7 @@ from strop.files import SHORT, read_text, sha256_hex, write_json
 from strop.recipe.gate import Demand, GateRules, Guardrail
 from strop.recipe.loading.load import Given, load
 from strop.registry.store import Registry
+from strop.tracking.notify.notifier import Notifier
 from strop.types import Verdict
 
 
@@ -51,8 +52,10 @@ def run_gate(
 
     With `output`, write the verdict with the hash of the weights it is for, and a page beside it
     (`.html`). With `registry`, record the attempt there; the verdict then says how many attempts
-    this sealed suite has seen. `noise` adds to the policy's own.
+    this sealed suite has seen. `noise` adds to the policy's own. Those whom the policy's `notify`
+    names are told the verdict.
     """
+    notifier = Notifier(policy.notify, _name(candidate), where="notify")
     before, after = Side(base), Side(candidate)
     _expect_one_suite(before, after)
     _expect_one_reference(before, after, policy)
@@ -70,7 +73,16 @@ def run_gate(
     verdict = replace(verdict, remarks=(*verdict.remarks, *remarks))
     if output is not None:
         _write(Path(output), verdict, policy, before, after)
+    with notifier:
+        facts = {"base": str(base), "candidate": str(candidate), "policy": policy.name}
+        notifier.tell("verdict", verdict.name, f"{notifier.about}: {verdict.sentence}", **facts)
     return verdict
+
+
+def _name(eval_path: str | Path) -> str:
+    """What an eval is called in a message: the folder, or the file without its ending."""
+    path = Path(eval_path)
+    return path.stem if path.suffix else path.name
 
 
 class Side:

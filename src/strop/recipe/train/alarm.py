@@ -93,5 +93,29 @@ class PolicyAlarms(SampleAlarms):
     mismatch: AlarmRecipe = AlarmRecipe(threshold=0.1, patience=3)
 
 
+class DistilAlarms(CommonAlarms):
+    """Alarms of distillation.
+
+    `teacher_divergence`: distance from the teacher as a multiple of what it was at the start;
+    `entropy_collapse`: entropy as a share of what it was at the start, while there is still much to
+    learn from the teacher.
+    """
+
+    teacher_divergence: AlarmRecipe = AlarmRecipe(threshold=1.5, patience=5)
+    entropy_collapse: AlarmRecipe = AlarmRecipe(threshold=0.1, patience=5)
+
+
+class GkdAlarms(DistilAlarms):
+    """Alarms of GKD; `length_drift`: mean length of the student's own answers over its start."""
+
+    length_drift: AlarmRecipe = AlarmRecipe(threshold=1.5, patience=5)
+
+
+class DistilSampleAlarms(PolicyAlarms):
+    """Alarms of policy gradients with a teacher; `teacher_divergence` as in `DistilAlarms`."""
+
+    teacher_divergence: AlarmRecipe = AlarmRecipe(threshold=1.5, patience=5)
+
+
 class OnlineDpoAlarms(SampleAlarms, PairAlarms):
     """Alarms of online DPO, which trains on pairs of its own samples."""

@@ -12,6 +12,12 @@ from typing import Literal, get_args
 
 from pydantic import create_model
 
+from strop.recipe.train.distillation import (
+    DistilRecipe,
+    GkdRecipe,
+    MinillmRecipe,
+    OnPolicyDistilRecipe,
+)
 from strop.recipe.train.offline import (
     CptRecipe,
     PairRecipe,
@@ -50,13 +56,17 @@ from strop.recipe.train.preference import (
 )
 from strop.types import RecordKind
 
-Offline = CptRecipe | SftRecipe | PairRecipe | UnpairedRecipe | RewardModelRecipe
+Offline = (
+    CptRecipe | SftRecipe | PairRecipe | UnpairedRecipe | RewardModelRecipe | DistilRecipe
+    | GkdRecipe
+)  # fmt: skip
 Online = PolicyRecipe | OnlineDpoRecipe | RaftRecipe
 Recipe = Offline | Online
 
 Family = Literal[
-    "supervised", "pairs", "unpaired", "reward_model", "policy_gradient", "online_dpo", "raft"
-]
+    "supervised", "pairs", "unpaired", "reward_model", "distil", "gkd", "policy_gradient",
+    "online_dpo", "raft",
+]  # fmt: skip
 """A family: methods that are built by the same code."""
 
 LengthRule = Literal["sum", "mean", "option"]
@@ -95,7 +105,7 @@ class Method:
     def compares_logprobs(self) -> bool:
         """Whether the loss compares log-probs (of two answers, or with older or reference ones), so
         that dropout would add noise to the comparison."""
-        return self.family not in ("supervised", "reward_model", "raft")
+        return self.family not in ("supervised", "reward_model", "raft", "distil", "gkd")
 
 
 def _pairs(
@@ -154,6 +164,8 @@ ROWS = (
     Method("kto", UnpairedRecipe, "unpaired", "feedback", True, whole_batch=True, displaces=True),
     Method("apo_zero_unpaired", UnpairedRecipe, "unpaired", "feedback", True, displaces=True),
     Method("reward_model", RewardModelRecipe, "reward_model", "preference"),
+    Method("distil", DistilRecipe, "distil", "demonstration"),
+    Method("gkd", GkdRecipe, "gkd", "demonstration"),
     *_policy(ClipRecipe),
     *_policy(DapoRecipe),
     *_policy(SequenceClipRecipe),
@@ -162,6 +174,8 @@ ROWS = (
     *_policy(RlooRecipe),
     *_policy(ReinforceRecipe),
     *_policy(PpoRecipe),
+    *_policy(OnPolicyDistilRecipe),
+    *_policy(MinillmRecipe),
     Method("online_dpo", OnlineDpoRecipe, "online_dpo", "task", True, displaces=True),
     Method("raft", RaftRecipe, "raft", "task"),
 )

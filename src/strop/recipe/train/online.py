@@ -101,6 +101,11 @@ class PolicyRecipe(OnlineRecipe):
         return self.objective.refresh_every
 
     @property
+    def sampler_mix(self) -> float:
+        """The teacher's share in what answers are drawn from (MiniLLM)."""
+        return 0.0
+
+    @property
     def mini_batches(self) -> int:
         return self.objective.updates[1]
 

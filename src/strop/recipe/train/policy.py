@@ -117,8 +117,11 @@ class PpoObjective(ClipObjective):
 
 
 LOOP_OPTIONS = frozenset(
-    {"refresh_every", "num_iterations", "mini_batches", "gamma", "gae_lambda", "value_clip"}
-)
+    {
+        "refresh_every", "num_iterations", "mini_batches", "gamma", "gae_lambda", "value_clip",
+        "discount", "teacher_weight", "length_normalized", "mix",
+    }
+)  # fmt: skip
 """Options of the loop around a loss, not of the loss itself."""
 
 

@@ -157,6 +157,9 @@ def _labels_differ(components: list[RewardComponent]) -> list[RewardComponent]:
 Rewards = Annotated[list[RewardComponent], AfterValidator(_labels_differ), Field(min_length=1)]
 """Components, the primary one (the task's verifier) first; each is logged under its own name."""
 
+OptionalRewards = Annotated[list[RewardComponent], AfterValidator(_labels_differ)]
+"""The same, or none where a method has another signal."""
+
 
 class ProbesRecipe(Strict):
     """Attacks on the reward before step 1: if a critical one succeeds the run is refused, unless

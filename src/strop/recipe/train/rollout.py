@@ -184,6 +184,14 @@ class UngroupedRollout(RolloutRecipe):
     group_size: int = Field(1, ge=1)
 
 
+class MinillmRollout(RolloutRecipe):
+    """MiniLLM (arXiv 2306.08543) weighs each token by student / sampler, because answers are drawn
+    from the student mixed with its teacher (section 2.2)."""
+
+    group_size: int = Field(1, ge=1)
+    mismatch: MismatchRecipe = MismatchRecipe(level="token")
+
+
 class UnweighedRollout(RolloutRecipe):
     """Methods that imitate or compare answers have no importance ratio to weigh: RAFT, online
     DPO."""

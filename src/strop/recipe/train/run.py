@@ -8,12 +8,14 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from strop.recipe.base import LocalPath, Strict
+from strop.recipe.notify import RunNotices
 from strop.recipe.template import Scalar, TemplatePath, TemplateRecipe
 from strop.recipe.train.data import MixedSources, TextRecipe
 from strop.recipe.train.dev import DevRecipe
 from strop.recipe.train.model import ModelRecipe
 from strop.recipe.train.policy import ValueRecipe
 from strop.recipe.train.reward import RewardComponent
+from strop.recipe.train.teacher import Teacher
 
 
 class OptimRecipe(Strict):
@@ -89,8 +91,9 @@ class RunRecipe(Strict):
     `save_every` 0 writes only the final checkpoint. `skip_nonfinite` updates in a row may be left
     out because loss or gradient is NaN or infinite; after one more, the run goes back to its last
     checkpoint, once, and continues with other data. `sinks` are trackers that also get every row of
-    the log; they send nothing off this machine unless the environment tells them to. `compile` has
-    torch compile the decoder layers, once for rows of any length.
+    the log; they send nothing off this machine unless the environment tells them to. `notify` are
+    those who are told of alarms and of the end. `compile` has torch compile the decoder layers,
+    once for rows of any length.
     """
 
     steps: int | None = Field(None, ge=1)
@@ -101,6 +104,7 @@ class RunRecipe(Strict):
     keep_checkpoints: int = Field(2, ge=1)
     skip_nonfinite: int = Field(3, ge=0)
     sinks: list[Literal["mlflow", "wandb", "trackio"]] = Field(default_factory=list)
+    notify: RunNotices = Field(default_factory=list)
     compile: bool = False
     distributed: DistributedRecipe = DistributedRecipe()
 
@@ -135,6 +139,11 @@ class TrainRecipe(Strict):
     @property
     def critic(self) -> ValueRecipe | None:
         """The value model that is trained beside the policy (PPO)."""
+        return None
+
+    @property
+    def taught_by(self) -> Teacher | None:
+        """The teacher of a distillation."""
         return None
 
     @property

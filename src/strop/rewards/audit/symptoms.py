@@ -42,6 +42,8 @@ def symptoms(
     plays = any(isinstance(c, Episode) for group in groups for c in group.rollout.completions)
     looked_for = [*HABITS, *(TOOL_HABITS if plays else ())]
     row = {f"hack/{name}": sum(name in h for h in shown) / len(shown) for name in looked_for}
+    if not components:
+        return row
     return row | {"hack/length_pay": length_pay(components[0].label, groups)}
 
 

@@ -18,8 +18,8 @@ from strop.rollout.environment import FaultError
 from strop.rollout.tools.kit import described
 from strop.rollout.tools.record import Exchange, Record, named
 from strop.rollout.tools.said import cut, readable
-from strop.rollout.tools.secrets import Secrets
 from strop.rollout.tools.toolbox import ToolResult, told
+from strop.secrets import Secrets
 from strop.text.tools import Call
 
 REFUSED = (401, 403, 407)
@@ -49,7 +49,7 @@ class HttpTool:
                 where=str(options.record),
                 fix="record it once with live: true, then train without",
             )
-        self._secrets = Secrets(where)
+        self._secrets = Secrets(where, WorldError)
         self._headers = self._secrets.headers(options.headers) if options.live else {}
         self._query = self._secrets.filled(options.query) if options.live else {}
         _expect_address(options.url, where)

@@ -16,9 +16,9 @@ from strop.recipe.train.tools import McpToolRecipe
 from strop.rollout.environment import FaultError
 from strop.rollout.tools.kit import described
 from strop.rollout.tools.said import cut, readable
-from strop.rollout.tools.secrets import Secrets
 from strop.rollout.tools.toolbox import ToolResult, told
 from strop.rollout.tools.tries import FailedError, Tries
+from strop.secrets import Secrets
 from strop.text.tools import Call
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class McpTools:
     def __init__(self, recipe: McpToolRecipe) -> None:
         self.options = options = recipe.mcp
         self._name = options.url or " ".join(options.command or ())
-        self._secrets = Secrets(f"the MCP server {self._name}")
+        self._secrets = Secrets(f"the MCP server {self._name}", WorldError)
         self._env = self._secrets.filled(options.env)
         self._headers = self._secrets.headers(options.headers)
         self._silence = open(os.devnull, "w")  # noqa: SIM115 - it is open as long as the servers

@@ -214,7 +214,7 @@ def dominance_metrics(recipe: Online, groups: Sequence[ScoredGroup]) -> dict[str
     components = list(recipe.reward)
     if recipe.rollout.overlong_buffer:
         components.append(RewardComponent(function=OVERLONG))
-    if len(components) == 1:
+    if len(components) <= 1:
         return {}
     found = dominance(components, [[s.components for s in group.scores] for group in groups])
     row = {f"dominance/{label}": share for label, share in found.shares.items()}
@@ -233,11 +233,14 @@ def score_metrics(groups: Sequence[ScoredGroup]) -> dict[str, float]:
     rewards = torch.tensor(totals)
     lengths = torch.tensor([len(c.ids) for c in completions], dtype=torch.float32)
     cut = sum(c.finish == "length" for c in completions)
-    row = {
+    rewarded = {
         "reward": float(rewards.mean()),
         "reward_std": float(rewards.std(correction=0)),
         "reward_min": float(rewards.min()),
         "reward_max": float(rewards.max()),
+    }
+    row = {
+        **(rewarded if scores[0].components else {}),  # a teacher alone gives no reward
         "skipped/unscored": len(scores) - len(totals),
         "completions/count": len(completions),
         "completions/mean_length": float(lengths.mean()),

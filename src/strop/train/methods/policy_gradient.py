@@ -44,6 +44,7 @@ from strop.train.loop.micro_batches import (
 from strop.train.loop.state import TrainState
 from strop.train.loop.updater import MicroBatchLoss, Update
 from strop.train.methods.critic import token_values, value_loss_of
+from strop.train.methods.taught import Taught
 from strop.types import Completion, ScoredGroup, Tree
 
 
@@ -66,8 +67,9 @@ class PolicyBatch:
     one tensor per branch of `trees`, in order, with a value per token; `answer_B` says which of the
     step's answers a branch belongs to. `old` is None when the
     policy itself is the older policy (one update); `ref` without a reference; `weight` without
-    mismatch correction; `value` and `ret` (returns) without a critic. `counted[g]` are the lengths
-    of the answers of group g that count in the denominators.
+    mismatch correction; `value` and `ret` (returns) without a critic; `teacher` (its log-probs)
+    and `read` (the trees as it reads them) without a teacher. `counted[g]` are the lengths of the
+    answers of group g that count in the denominators.
     """
 
     trees: tuple[Tree, ...]
@@ -82,6 +84,13 @@ class PolicyBatch:
     ret: list[torch.Tensor] | None
     counted: tuple[tuple[int, ...], ...]
     metrics: dict[str, Metric]
+    teacher: list[torch.Tensor] | None = None
+    read: tuple[Tree, ...] = ()
+
+    def as_read(self, work: MicroBatch) -> tuple[Tree, ...]:
+        """The trees of a forward as the teacher reads them."""
+        first = int(owners([len(tree.branches) for tree in self.trees])[work.branches.start])
+        return self.read[first : first + len(work.trees)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,16 +122,18 @@ class PolicyGradient:
         reference: Reference | None,
         *,
         world: World = ALONE,
+        taught: Taught | None = None,
     ) -> None:
         self.recipe, self.state, self.policy, self.reference = recipe, state, policy, reference
-        self.world = world
+        self.world, self.taught = world, taught
         self.max_tokens = forward_tokens(recipe.run, policy)
         self.method = loss_of(recipe)
-        self.compares_groups = self.method.advantage in GROUPED
+        self.compares_groups = self.method.advantage in GROUPED and taught is None
         self.iterations, self.mini_batches = recipe.objective.updates
         # older weights are apart from the trainer's without anything being wrong
         ahead = isinstance(recipe.rollout.source, AsynchronousRecipe)
-        self.apart = f"{'async' if ahead else 'mismatch'}/logprob_difference"
+        kind = "mixed" if recipe.sampler_mix else "async" if ahead else "mismatch"
+        self.apart = f"{kind}/logprob_difference"
         self.head = Head(
             temperature=recipe.rollout.temperature,
             entropy_gradient=self.method.entropy_weight > 0,
@@ -174,6 +185,12 @@ class PolicyGradient:
         else:
             advantage_N, value_N, return_N = self._by_token(trees, reward_B, lengths, old_N, ref_N)
 
+        read: tuple[Tree, ...] = ()
+        teacher_N = None
+        if self.taught is not None:
+            read = self.taught.trees(trees, [groups[k.group].rollout.task for k in kept])
+            teacher_N = self.taught.logprobs(read, self.max_tokens)
+
         def split(values_N: torch.Tensor | None) -> list[torch.Tensor] | None:
             return None if values_N is None else list(values_N.split(lengths_B))
 
@@ -181,7 +198,7 @@ class PolicyGradient:
             trees, tuple(k.group for k in kept), answer_B,
             list(advantage_N.split(lengths_B)), list(sampler_N.split(lengths_B)),
             split(old_N), split(ref_N), split(weight_N), split(value_N), split(return_N),
-            counted, metrics,
+            counted, metrics, split(teacher_N), read,
         )  # fmt: skip
 
     def mini_batches_of(self, batch: PolicyBatch, sizes: Sequence[int]) -> Iterator[MiniBatch]:
@@ -237,8 +254,11 @@ class PolicyGradient:
         return Update(mini.counts, losses, mini.forwards, of="critic")
 
     def _loss(self, batch: PolicyBatch, work: MicroBatch, counts: StepCounts) -> Loss:
+        head = self.head
+        if self.taught is not None:
+            head = self.taught.head(batch.as_read(work), head)
         with self.policy.arithmetic():
-            scores = self.policy.score(work.trees, self.head)
+            scores = self.policy.score(work.trees, head)
         device = scores.logprobs_N.device
 
         def here(values: list[torch.Tensor] | None) -> torch.Tensor | None:
@@ -247,27 +267,36 @@ class PolicyGradient:
         old_N = here(batch.old)
         advantage_N = here(batch.advantage)
         assert advantage_N is not None
+        old_N = scores.logprobs_N.detach() if old_N is None else old_N
+        metrics: dict[str, Metric] = {}
+        teacher_N = here(batch.teacher)
+        if self.taught is not None and teacher_N is not None:
+            lengths = [len(part) for part in batch.sampler[work.branches]]
+            told_N = self.taught.advantage(old_N, teacher_N, lengths)
+            advantage_N = advantage_N + self.taught.weight * told_N
+            metrics["teacher/divergence"] = mean_of(old_N - teacher_N)
         answer_B = batch.answer_B[work.branches]
         tokens = PolicyTokens(
             logprobs_N=scores.logprobs_N,
-            old_N=scores.logprobs_N.detach() if old_N is None else old_N,
+            old_N=old_N,
             ref_N=here(batch.ref),
             advantage_N=advantage_N,
             branch_N=moved(answer_B - answer_B[0], device)[scores.branch_N],
             entropy_N=scores.entropy_N,
             weight_N=here(batch.weight),
+            exact_N=scores.divergence_N,
         )
         loss = policy_loss(self.method, tokens, counts)
         sampler_N = moved(torch.cat(batch.sampler[work.branches]), device)
         apart = (sampler_N - tokens.old_N).abs()
-        metrics = {**loss.metrics, self.apart: mean_of(apart)}
+        metrics |= {**loss.metrics, self.apart: mean_of(apart)}
         if scores.rerouted_T is not None:
             metrics["mismatch/rerouted"] = mean_of(scores.rerouted_T)
         return Loss(loss.value, metrics)
 
     def _kept(self, number: int, group: ScoredGroup) -> list[Kept]:
         """The group's tree (several where it is too long for one forward), or nothing."""
-        terms = self.method.beta > 0 or self.method.entropy_weight > 0
+        terms = self.method.beta > 0 or self.method.entropy_weight > 0 or self.taught is not None
         if self.method.advantage in GROUPED and not terms and carries_no_gradient(group):
             return []
         completions = group.rollout.completions

@@ -89,16 +89,40 @@ class RewardTrend:
         return (self.high - row["reward"]) / span if span > 0 else 0.0
 
 
+class TeacherDivergence(Detector):
+    """Distance from the teacher as a multiple of what it was at the start."""
+
+    def __init__(self) -> None:
+        self.start = Start("teacher/divergence")
+
+    def measure(self, row: Row) -> float | None:
+        start = self.start.see(row)
+        if start is None or start <= 0 or "teacher/divergence" not in row:
+            return None
+        return row["teacher/divergence"] / start
+
+    def explain(self, value: float) -> str:
+        return (
+            f"the student is {value:.3g} times as far from its teacher as at the start: it moves "
+            "away from what it should learn. Lower optim.learning_rate, or look at what the reward "
+            "or the replayed demonstrations teach beside the teacher"
+        )
+
+
 class EntropyCollapse(Detector):
-    """Entropy as a share of its start, while there is reward left to gain."""
+    """Entropy as a share of its start, while there is reward left to gain, or much to learn from a
+    teacher."""
 
     above = False
 
     def __init__(self) -> None:
         self.start, self.reward = Start("entropy"), RewardTrend()
+        self.teacher = TeacherDivergence()
 
     def measure(self, row: Row) -> float | None:
         room, start = self.reward.room(row), self.start.see(row)
+        left = self.teacher.measure(row)
+        room = left if room is None else room
         if start is None or "entropy" not in row:
             return None
         return row["entropy"] / start if room is not None and room > ROOM else 1.0
@@ -225,6 +249,7 @@ DETECTORS: dict[str, Callable[[], Detector]] = {
         "make it a gate (`strop reward audit` says how much)",
     ),
     "spike": Spike,
+    "teacher_divergence": TeacherDivergence,
     "kl_runaway": lambda: Level(
         "kl",
         "the policy is {value:.3g} nats a token away from its reference. Raise objective.beta or "

@@ -18,10 +18,11 @@ from strop.data.records import preference
 from strop.data.sources import read
 from strop.distributed.deal import share_of
 from strop.distributed.world import ALONE, World
+from strop.engines.engine import Engine
 from strop.engines.local.engine import LocalEngine
 from strop.errors import DataError, RecipeError
 from strop.evals.jobs import EvalSetup, jobs_of
-from strop.evals.measure import measure
+from strop.evals.measure import measure, measure_engine
 from strop.evals.tasks.choice import LENGTHS
 from strop.evals.tasks.safety import ANSWERED, REFUSED
 from strop.evals.tasks.win_rate import NAME as WIN_RATE
@@ -48,6 +49,9 @@ from strop.recipe.train.methods import Recipe, method_of
 from strop.text.render import preference_tree
 from strop.tracking.phases import phase
 from strop.tracking.runlog import read_rows
+from strop.train.teachers.build import Teaching
+from strop.train.teachers.recorded import Recorded
+from strop.train.teachers.served import ServedTeacher
 from strop.types import Preference, Record, StepRecord, Task
 
 FORWARD = 64
@@ -126,6 +130,35 @@ class Dev:
             if name not in found:
                 raise _unknown(name, self.recipe, found)
         return StepRecord(0, total, metrics)
+
+    def of_teacher(self, teaching: Teaching | None) -> dict[str, float]:
+        """`teacher/<score>` of every score of a teacher that can be asked on its own, with the
+        student's prompts. One that is told more is not measured: a suite holds no hints for it."""
+        if teaching is None or teaching.informed is not None:
+            return {}
+        teacher = teaching.teacher
+        if isinstance(teacher, Recorded):
+            return {}
+        if isinstance(teacher, ServedTeacher):
+            engine: Engine = teacher.engine
+        else:
+            same = replace(teacher.policy, tokenizer=self.network.tokenizer)
+            engine = LocalEngine("teacher", same)
+        with phase("evaluation"), torch.no_grad(), _same_draws(self.network):
+            scores = measure_engine(self.suite, engine, self.world)
+        return {f"teacher/{name}": value for name, value in scores.items()}
+
+    def expect_better(self, start: StepRecord, taught: Mapping[str, float]) -> None:
+        """Raise `RecipeError` for a teacher below the model that the run starts from."""
+        name = self.recipe.metric
+        own, theirs = start.metrics[f"dev/{name}"], taught.get(f"teacher/{name}")
+        if theirs is not None and theirs < own:
+            raise RecipeError(
+                f"the teacher is worse than the student: {name} {theirs:.3f} against {own:.3f} on "
+                "the dev suite, so the student would unlearn what it can do",
+                where=self.recipe.suite,
+                fix="take a better teacher, or pass --force",
+            )
 
     def measure(self) -> dict[str, float]:
         """`dev/<score>` of every score, of which every data rank measures some items; the run's

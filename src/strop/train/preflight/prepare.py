@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,16 @@ from strop.rollout.environments import Way, expect_shown, way_of
 from strop.sandbox.tiers import strongest
 from strop.text.chat.clock import written_on
 from strop.text.trees import joined
+from strop.tracking.notify.receivers import expect_receivers
 from strop.tracking.sinks import expect_sinks
 from strop.train.loop.online import HeldOut
 from strop.train.monitor.dev import load_dev, refuse_trained_on
-from strop.train.preflight.bounds import expect_critic, report_positions, within_positions
+from strop.train.preflight.bounds import (
+    expect_bounding,
+    expect_critic,
+    report_positions,
+    within_positions,
+)
 from strop.train.preflight.demands import DEMANDS, nothing_more
 from strop.train.preflight.mixture import mixture_of, total_steps
 from strop.train.preflight.prepared import Prepared, PreparedOffline, PreparedOnline
@@ -44,6 +51,11 @@ from strop.train.preflight.starting_model import (
     expect_lora_targets,
     expect_routing,
     expect_tensor_plans,
+)
+from strop.train.preflight.teacher import (
+    expect_informed,
+    expect_teacher,
+    longest_answers,
 )
 from strop.train.preflight.tokenised import TokenCache
 from strop.train.rundir.directory import claim, has_begun, self_check
@@ -67,10 +79,13 @@ def prepare(
     """
     refuse(recipe, force=force)
     expect_sinks(recipe.run.sinks)
+    expect_receivers(recipe.run.notify, "run.notify")
     dev = load_dev(recipe)
     expect_weights(recipe.model.path)
     if recipe.critic is not None:
         expect_critic(recipe.critic.path, recipe)
+    if recipe.taught_by is not None:
+        expect_teacher(recipe, tokenizer_of(recipe.model, recipe.template))
     folder = claim(recipe, resume=resume, overwrite=overwrite, force_resume=force_resume)
     expect_lora_targets(recipe)
     expect_routing(recipe)
@@ -81,6 +96,7 @@ def prepare(
     prepared: Prepared
     with written_on(recipe.text.date):
         if isinstance(recipe, OnlineRecipe):
+            expect_bounding(recipe)
             prepared = _online(recipe, folder, tokenizer, cache)
         else:
             prepared = _offline(recipe, folder, tokenizer, cache)
@@ -113,6 +129,7 @@ def _offline(recipe: Offline, folder: Path, tokenizer: Any, cache: TokenCache) -
     own = joined(parts)
     demands = DEMANDS.get(method.family, nothing_more)
     checks = check_rendered(own).plain() | demands(recipe, own)
+    expect_informed(recipe, tokenizer, own.records, longest_answers(recipe, own.trees))
     sizes = [len(part.trees) for part in parts]
     mixture = mixture_of(recipe, roles, sizes, [len(r.trees) for r in replay])
     checks |= replay_checks(replay)
@@ -122,6 +139,8 @@ def _offline(recipe: Offline, folder: Path, tokenizer: Any, cache: TokenCache) -
             reading.rendered(source, method.records, held_out=True) for source in recipe.eval.data
         ]
         held_out = joined(looked_at)
+        longest = longest_answers(recipe, held_out.trees)
+        expect_informed(recipe, tokenizer, held_out.records, longest)
         checks |= {"held_out": len(held_out.trees), "held_out_dropped": held_out.dropped}
         if method.family == "reward_model":
             demands(recipe, held_out)
@@ -155,6 +174,7 @@ def _online(recipe: Online, folder: Path, tokenizer: Any, cache: TokenCache) -> 
     if any(map(runs_code, recipe.reward)):
         checks["sandbox"] = strongest()
     asked = [task.task for task in tasks]
+    expect_informed(recipe, tokenizer, asked, repeat(recipe.answer_tokens))
     reward.expect_columns(asked)
     if way is not None:
         for one in asked:

@@ -21,6 +21,7 @@ from strop.recipe.train.source import AsynchronousRecipe
 from strop.rollout.overlong import NAME as OVERLONG
 from strop.train.loop.eight_bit import expect_bitsandbytes
 from strop.train.methods.policy_gradient import loss_of
+from strop.train.preflight.teacher import refuse_teacher
 
 CAREFUL_RATE = 1e-4
 """Full-parameter preference training above this rate is known to displace likelihood."""
@@ -48,6 +49,7 @@ def refuse(recipe: Recipe, *, force: bool) -> None:
         if component.judge is not None:
             judge = load(JudgeRecipe, component.judge)
             expect_other_family(judge, recipe.model.path, component.judge)
+    refuse_teacher(recipe)
     if isinstance(recipe, OnlineRecipe):
         _refuse_contradictory_rollout(recipe)
         _refuse_useless_groups(recipe)
@@ -173,7 +175,7 @@ def _refuse_contradictory_rollout(recipe: Online) -> None:
 def _compares_groups(recipe: Online) -> bool:
     """Whether a group whose rewards are all equal teaches nothing."""
     if isinstance(recipe, PolicyRecipe):
-        return loss_of(recipe).advantage in GROUPED
+        return loss_of(recipe).advantage in GROUPED and recipe.taught_by is None
     return recipe.method == "online_dpo"
 
 
@@ -183,6 +185,14 @@ def _has_eval(recipe: Online) -> bool:
 
 def _has_other_rewards(recipe: Online) -> bool:
     return len(recipe.reward) > 1 or recipe.rollout.overlong_buffer > 0
+
+
+def _has_reward(recipe: Online) -> bool:
+    return bool(recipe.reward)
+
+
+def _samples(recipe: Recipe) -> bool:
+    return recipe.answer_tokens > 0
 
 
 def _measures_kl(recipe: PolicyRecipe) -> bool:
@@ -223,6 +233,14 @@ FEEDS = {
         _measures_kl,
         "objective.beta is 0, so no KL is measured",
         "set objective.beta, or drop the alarm",
+    ),
+    "length_pay": Feed(
+        _has_reward, "there is no reward that could pay for length", "drop it, or add reward"
+    ),
+    "length_drift": Feed(
+        _samples,
+        "objective.own_samples is 0, so no answer is sampled",
+        "drop it, or raise objective.own_samples",
     ),
     "capability_regression": Feed(
         _has_general_scores,

@@ -40,7 +40,10 @@ from strop.recipe.train.data import DataSource
 from strop.recipe.train.environment import EpisodeLimits
 from strop.recipe.train.methods import Recipe
 from strop.recipe.train.online import OnlineRecipe
+from strop.recipe.train.teacher import ModelTeacher, RecordedTeacher
 from strop.rewards.find import function_name, source_hash
+from strop.tracking.control import CONTROL
+from strop.tracking.notify.notifier import LOG as NOTIFY_LOG
 from strop.tracking.runlog import read_rows
 
 RECIPE = "recipe.resolved.yaml"
@@ -49,10 +52,12 @@ DROPPED = "dropped.jsonl"
 OURS = (RECIPE, LINEAGE, DROPPED, "env.json", "metrics.jsonl", "samples.jsonl", "report.html",
         "reference.safetensors", "eval_reference.safetensors",
         "reference_mismatched.safetensors", "eval_reference_mismatched.safetensors",
-        "latest", "best")  # fmt: skip
+        "teacher.safetensors", "eval_teacher.safetensors",
+        "latest", "best", CONTROL, NOTIFY_LOG)  # fmt: skip
 MAY_CHANGE = {
     "alarms.": False,
     "run.sinks.": True,
+    "run.notify.": True,
     "run.micro_batch_tokens": True,
     "text.cache": True,
     "model.gradient_checkpointing": True,
@@ -62,9 +67,10 @@ MAY_CHANGE = {
 }
 """Keys of the recipe that may change when a run is resumed, and whether a finished run stays up to
 date with other values. A user may switch off an alarm to resume, but the alarm might have ended a
-run that is finished. Sinks only watch, and records are the same wherever their tokens are kept.
-Smaller forwards and gradient checkpointing are the way out of running out of memory, and change the
-result by rounding alone; so do another number of processes and a compiler."""
+run that is finished. Sinks and those who are told only watch, and records are the same wherever
+their tokens are kept. Smaller forwards and gradient checkpointing are the way out of running out of
+memory, and change the result by rounding alone; so do another number of processes and a
+compiler."""
 FOLDERS = ("final", "base", "profile", "sinks")
 
 
@@ -170,6 +176,8 @@ def run_inputs(recipe: Recipe) -> dict[str, Any]:
         further["functions"] = functions
     if isinstance(recipe, OnlineRecipe) and recipe.rollout.environment is not None:
         further["environment"] = environment_files(recipe.rollout.environment)
+    if (teacher := teacher_input(recipe)) is not None:
+        further["teacher"] = teacher
     written = Path(recipe.chat_template) if recipe.chat_template else None
     if written is not None and written.is_file():
         further["chat_template"] = sha256_of(written)[:SHORT]
@@ -179,6 +187,17 @@ def run_inputs(recipe: Recipe) -> dict[str, Any]:
         "rewards": reward_hashes(recipe),
         **further,
     }
+
+
+def teacher_input(recipe: Recipe) -> dict[str, str] | None:
+    """`{"path": "/models/large", "sha256": "9a.."}`: the model that teaches, or the file of what
+    one said; nothing of a model that teaches itself."""
+    named = recipe.taught_by
+    if isinstance(named, ModelTeacher):
+        return {**named.origin(), "sha256": weights_hash(named.path)}
+    if isinstance(named, RecordedTeacher):
+        return {"path": named.recorded, "sha256": sha256_of(Path(named.recorded))[:SHORT]}
+    return None
 
 
 def environment_files(recipe: EpisodeLimits) -> list[dict[str, str]]:

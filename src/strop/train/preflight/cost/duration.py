@@ -12,6 +12,7 @@ from strop.recipe.train.online import PolicyRecipe
 from strop.train.preflight.cost.hardware import Hardware, Range
 from strop.train.preflight.cost.memory import FLOAT, HALF, Critic, Memory, reads_reference
 from strop.train.preflight.cost.shape import Shape
+from strop.train.preflight.cost.teacher import teacher_of
 from strop.train.preflight.cost.workload import Workload
 
 USED = {"cpu": Range(0.7, 0.5, 0.25), "cuda": Range(0.5, 0.35, 0.15)}
@@ -68,12 +69,18 @@ def duration_of(
         work += passes * _attention(its, workload)
     referenced = 2 * shape.parameters * workload.step_tokens * reads_reference(recipe)
     online = workload.answers > 0
-    computing = _over(work + (referenced if online else 0), device.tflops * 1e12, USED[device.kind])
+    teacher = teacher_of(recipe, shape)
+    taught = 0 if teacher is None else 2 * teacher.parameters * workload.step_tokens
+    before = taught if teacher is not None and teacher.once else 0
+    work += taught - before + (referenced if online else 0)
+    computing = _over(work, device.tflops * 1e12, USED[device.kind])
     forwards = math.ceil(workload.step_tokens / memory.tokens)
     layers = sum(its.layers for its, _, _ in networks)
     launching = LAUNCH[device.kind].times(3 * passes * forwards * layers)
     training = _sum(computing, launching)
-    once = _over(0 if online else referenced * steps, device.tflops * 1e12, USED[device.kind])
+    once = _over(
+        (before + (0 if online else referenced)) * steps, device.tflops * 1e12, USED[device.kind]
+    )
     return Duration(training, _sampling(recipe, shape, workload, memory, device), steps, once)
 
 

@@ -29,6 +29,7 @@ from strop.recipe.train.run import OptimRecipe
 from strop.train.loop.eight_bit import BYTES
 from strop.train.methods.table import compares_with_reference
 from strop.train.preflight.cost.shape import Shape, shape_of
+from strop.train.preflight.cost.teacher import teacher_of
 from strop.train.preflight.cost.workload import Workload
 
 FLOAT, HALF = 4, 2
@@ -126,12 +127,14 @@ def memory_of(
     tokens = max(min(tokens, workload.step_tokens), workload.longest)
     method = method_of(recipe)
     critic = critic_of(recipe, config)
+    teacher = teacher_of(recipe, shape)
     always = {
         **held,
         "moments": _moments(recipe.optim, trained, _embedded(shape, model)),
         "reference": _reference(recipe, trained),
         "context": CONTEXT[device],
         **({} if critic is None else _held_critic(critic, recipe.optim)),
+        **({} if teacher is None else {"teacher": teacher.held}),
     }
     read = min(tokens, workload.supervised)
     head = {} if method.scalar_head else _head(shape, model, read)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
+from strop.recipe.train.distillation import GkdRecipe
 from strop.recipe.train.methods import Recipe
 from strop.recipe.train.online import OnlineRecipe
 from strop.train.preflight.prepared import Prepared, PreparedOffline, PreparedOnline
@@ -67,11 +68,24 @@ def _of_trees(trees: Sequence[Tree], recipe: Recipe, steps: int) -> Workload:
     lengths = [len(tree) for tree in drawn]
     learnt = [sum(sum(branch.supervised) for branch in tree.branches) for tree in drawn]
     batch = recipe.run.batch_size
-    return Workload(
+    read = Workload(
         steps=steps,
         step_tokens=round(batch * fmean(lengths)),
         supervised=round(batch * fmean(learnt)),
         longest=max(lengths),
+    )
+    if not isinstance(recipe, GkdRecipe) or recipe.answer_tokens == 0:
+        return read
+    prompts, most = [len(tree.trunk) for tree in drawn], recipe.answer_tokens
+    answers = round(batch * recipe.objective.own_samples)
+    return replace(
+        read,
+        longest=max(read.longest, max(prompts) + most),
+        answers=answers,
+        prompt_tokens=round(answers * fmean(prompts)),
+        answer_tokens=round(fmean(prompts)) + most,
+        sampled=answers * max(1, round(ANSWERED * most)),
+        assumed=("own samples are half of rollout.max_tokens long",),
     )
 
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from urllib.parse import quote, quote_plus
 
-from strop.errors import WorldError
+from strop.errors import UsageError
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)\}", re.ASCII)
 HIDDEN = "***"
@@ -18,23 +18,25 @@ SHORTEST = 6
 
 
 class Secrets:
-    """Values of environment variables, put in where they are used and taken out of what is told."""
+    """Values of environment variables, put in where they are used and taken out of what is told.
 
-    def __init__(self, where: str) -> None:
-        self._where = where
+    `where` and the class of the error, `refusal`, are those of its messages.
+    """
+
+    def __init__(self, where: str, refusal: type[UsageError]) -> None:
+        self._where, self._refusal = where, refusal
         self._values: set[str] = set()
 
     def filled(self, given: Mapping[str, str]) -> dict[str, str]:
-        """The same texts with the variables' values. Raises `WorldError` for one that is not
-        set."""
+        """The same texts with the variables' values; raises where one is not set."""
         return {name: _VARIABLE.sub(self._value, text) for name, text in given.items()}
 
     def headers(self, given: Mapping[str, str]) -> dict[str, str]:
-        """As `filled`, of headers. Raises `WorldError` for one that HTTP cannot carry."""
+        """As `filled`, of headers; raises for one that HTTP cannot carry."""
         made = self.filled(given)
         for name, value in made.items():
             if not value.isascii() or not value.isprintable():
-                raise WorldError(
+                raise self._refusal(
                     f"the value of the header {name} has characters that HTTP headers cannot have",
                     where=self._where,
                     fix="look at the environment variable that it names: a key is plain ASCII",
@@ -44,15 +46,19 @@ class Secrets:
     def _value(self, found: re.Match[str]) -> str:
         value = os.environ.get(found[1])
         if not value:
-            raise WorldError(
+            raise self._refusal(
                 f"the environment variable {found[1]} is not set",
                 where=self._where,
                 fix=f"export {found[1]}=... before the run",
             )
+        self.hide(value)
+        return value
+
+    def hide(self, value: str) -> None:
+        """Take this out of what is told from now on, too."""
         if len(value) >= SHORTEST:
             written = (value, quote(value, safe=""), quote_plus(value), json.dumps(value)[1:-1])
             self._values.update(written)
-        return value
 
     def hidden(self, text: str) -> str:
         """A text of others without the secrets that it may repeat, as they are, as parts of an

@@ -8,7 +8,7 @@ from urllib.parse import quote, urlencode
 import pytest
 
 from strop.errors import WorldError
-from strop.rollout.tools.secrets import HIDDEN, Secrets
+from strop.secrets import HIDDEN, Secrets
 
 KEY = 'a+b/c="d"= e\\f'
 
@@ -20,7 +20,7 @@ def test_a_secret_is_hidden_in_every_writing(
     monkeypatch: pytest.MonkeyPatch, repeated: str
 ) -> None:
     monkeypatch.setenv("SERVICE_KEY", KEY)
-    secrets = Secrets("a tool")
+    secrets = Secrets("a tool", WorldError)
     assert secrets.filled({"X-Key": "Bearer ${SERVICE_KEY}"}) == {"X-Key": f"Bearer {KEY}"}
     said = secrets.hidden(f"you sent <{repeated}>, which is wrong")
     assert said == f"you sent <{HIDDEN}>, which is wrong"
@@ -28,7 +28,7 @@ def test_a_secret_is_hidden_in_every_writing(
 
 def test_what_is_short_is_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SERVICE_KEY", "on")
-    secrets = Secrets("a tool")
+    secrets = Secrets("a tool", WorldError)
     secrets.filled({"mode": "${SERVICE_KEY}"})
     assert secrets.hidden("it is on") == "it is on"
 
@@ -38,5 +38,5 @@ def test_a_header_that_http_cannot_carry_is_refused_without_telling_it(
 ) -> None:
     monkeypatch.setenv("ODD_KEY", "sésame-9000")
     with pytest.raises(WorldError, match="the header Authorization has characters") as found:
-        Secrets("recipe.yaml").headers({"Authorization": "Bearer ${ODD_KEY}"})
+        Secrets("recipe.yaml", WorldError).headers({"Authorization": "Bearer ${ODD_KEY}"})
     assert "9000" not in str(found.value)

@@ -1,0 +1,191 @@
+"""Distillation on the algebra world: optimizer steps to an accuracy, and what a teacher costs.
+
+    python evidence/distillation.py --seeds 0 1 2 --out DIR   # about 15 minutes a seed on one core
+
+Each seed trains the demo's SFT and DPO models, then GRPO from DPO with the demo's recipe: that is
+the teacher, and its own steps to 0.97 are what the students' are compared with. All students start
+from the DPO model. A finished run is skipped; the tables of docs/distillation.md are printed at the
+end, from whatever is finished.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from strop.demo.write import write_demo
+from strop.losses.distillation import forward_kl
+from strop.model.load import load_for_inference, load_policy
+from strop.model.logprobs import Head
+from strop.model.teacher import LocalTeacher
+from strop.recipe.train.model import ModelRecipe
+from strop.text.render import answer_tree
+from strop.tracking.runlog import read_rows
+
+Row = dict[str, Any]
+
+ENOUGH = 0.97
+STEPS = 40
+
+SUITE: Row = {
+    "name": "dev", "seed": 1,
+    "tasks": [
+        {"kind": "generate", "name": "greedy", "data": "data/test.jsonl",
+         "sampling": {"temperature": 0.0, "max_tokens": 48},
+         "scores": [{"function": "exact_answer", "name": "accuracy"}]},
+        {"kind": "generate", "name": "sampled", "data": "data/test.jsonl",
+         "sampling": {"temperature": 1.0, "max_tokens": 48},
+         "scores": [{"file": "rewards.py", "function": "no_filler"}]},
+    ],
+}  # fmt: skip
+
+OPTIM = {"learning_rate": 2e-4, "schedule": "linear", "warmup_ratio": 0.0, "final_ratio": 0.05,
+         "betas": [0.9, 0.95]}  # fmt: skip
+SAMPLES = {"group_size": 8, "max_tokens": 48}
+
+STUDENTS: dict[str, Row] = {
+    "on_policy_distil": {"data": "data/tasks.jsonl", "rollout": SAMPLES},
+    "minillm": {"data": "data/tasks.jsonl", "rollout": SAMPLES},
+    "gkd": {"data": "data/demonstrations.jsonl", "rollout": {"max_tokens": 48},
+            "objective": {"own_samples": 1.0}},
+    "distil": {"data": "data/demonstrations.jsonl"},
+}  # fmt: skip
+"""64 prompts a step; beside the two policy gradients, with 8 answers each, the records of a step
+are 64 answers."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--only", nargs="*", choices=STUDENTS, help="default: all")
+    options = parser.parse_args()
+    out = options.out.resolve()
+    for seed in options.seeds:
+        folder = out / f"seed-{seed}"
+        prepare(folder, seed)
+        for name in options.only or STUDENTS:
+            train(folder, name, student(name, seed))
+    print(table(out, options.seeds))
+    print(costs(out / f"seed-{options.seeds[0]}"))
+
+
+def prepare(folder: Path, seed: int) -> None:
+    """The demo's models up to GRPO, which is measured on the way."""
+    if not (folder / "pipeline.yaml").exists():
+        write_demo(folder, seed)
+    (folder / "dev.yaml").write_text(yaml.safe_dump(SUITE, sort_keys=False))
+    for name in ("sft", "dpo", "grpo"):
+        recipe: Row = yaml.safe_load((folder / f"{name}.yaml").read_text())
+        train(folder, name, recipe if name != "grpo" else {**recipe, "dev": dev()})
+
+
+def dev() -> Row:
+    return {"suite": "dev.yaml", "every": 5, "metric": "greedy/accuracy", "final": "last"}
+
+
+def student(name: str, seed: int) -> Row:
+    """A recipe from the DPO model, taught by the GRPO one."""
+    return {
+        "method": name, "output": f"runs/{name}", "seed": seed,
+        "model": {"path": "runs/dpo/final"}, "teacher": "runs/grpo/final",
+        "text": {"max_length": 96}, "optim": OPTIM, "dev": dev(),
+        "run": {"steps": STEPS, "batch_size": 64}, **STUDENTS[name],
+    }  # fmt: skip
+
+
+def train(folder: Path, name: str, recipe: Row) -> None:
+    """One run in a process of its own, unless it is finished."""
+    if (folder / "runs" / name / "final").exists():
+        return
+    path = folder / f"{name}-measured.yaml"
+    path.write_text(yaml.safe_dump(recipe, sort_keys=False))
+    command = [sys.executable, "-P", "-m", "strop", "train", str(path), "--overwrite", "--force"]
+    print(" ".join(command[4:]), flush=True)
+    if subprocess.run(command, check=False).returncode:
+        sys.exit(f"distillation: {name} failed, for the reason above")
+
+
+def table(out: Path, seeds: list[int]) -> str:
+    """Rows of docs/distillation.md: a figure a seed in each cell."""
+    head = ("run", f"steps to {ENOUGH}", "answers to it", "accuracy at the end", "filler")
+    lines = [head, ("---",) * len(head)]
+    for name in ("grpo", *STUDENTS):
+        found = [read(out / f"seed-{seed}" / "runs" / name) for seed in seeds]
+        cells = [" ".join(str(one[key]) for one in found if one) for key in KEYS]
+        lines.append((name, *cells))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+KEYS = ("steps", "answers", "accuracy", "filler")
+
+
+def read(run: Path) -> Row | None:
+    """What a run came to; `-` where it never got there."""
+    log = run / "metrics.jsonl"
+    if not log.exists():
+        return None
+    rows = list(read_rows(log))
+    measured = [row for row in rows if "dev/greedy/accuracy" in row]
+    there = next((r["step"] for r in measured if r["dev/greedy/accuracy"] >= ENOUGH), None)
+    sampled = sum(row.get("completions/count", 0) for row in rows if row["step"] <= (there or 0))
+    return {
+        "steps": there or "-",
+        "answers": f"{sampled:,}" if there and sampled else "-",
+        "accuracy": f"{measured[-1]['dev/greedy/accuracy']:.3f}",
+        "filler": f"{1 - measured[-1]['dev/sampled/no_filler']:.3f}",
+    }
+
+
+def costs(folder: Path) -> str:
+    """Seconds of the forwards of a step of 128 answers, student and teacher of one size."""
+    lines = (folder / "data/demonstrations.jsonl").read_text().splitlines()[:128]
+    shown = [json.loads(line) for line in lines]
+    policy = load_policy(ModelRecipe(path=str(folder / "runs/dpo/final")))
+    frozen = load_for_inference(str(folder / "runs/grpo/final"))
+    teacher = LocalTeacher(frozen, len(policy.tokenizer))
+    trees = [answer_tree(policy.tokenizer, r["prompt"], r["completion"]) for r in shown]
+
+    def compared() -> torch.Tensor:
+        head = Head(against=teacher.rows(trees).against(forward_kl, 1.0))
+        loss = policy.score(trees, head).divergence_N
+        assert loss is not None
+        return loss
+
+    own = timed(lambda: policy.score(trees))
+    sampled = timed(lambda: teacher.logprobs(trees))
+    plain = timed(lambda: policy.score(trees).logprobs_N.sum().backward())
+    whole = timed(lambda: compared().sum().backward())
+    return (
+        f"the student's forward {own * 1e3:.1f} ms; the teacher's log-probs of sampled tokens "
+        f"{sampled * 1e3:.1f} ms, {sampled / own:.2f} times as long\n"
+        f"forward and backward of sft {plain * 1e3:.1f} ms, of distil {whole * 1e3:.1f} ms, "
+        f"{whole / plain:.2f} times as long"
+    )
+
+
+def timed(work: Callable[[], Any], rounds: int = 15) -> float:
+    """Median seconds."""
+    work()
+    seconds = []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""Teachers that a run could not learn from, refused before any weights are loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from strop.errors import ModelError, RecipeError
+from strop.model.load import expect_weights, load_config, load_tokenizer, positions_of
+from strop.recipe.train.distillation import TaughtRecipe
+from strop.recipe.train.methods import Recipe
+from strop.recipe.train.online import OnlineRecipe
+from strop.recipe.train.teacher import ModelTeacher, OwnTeacher, Teacher, View
+from strop.train.teachers.build import method_reads_rows, tokens_hash
+from strop.train.teachers.recorded import read_recorded
+from strop.train.teachers.view import Informed
+from strop.types import Record, Tree
+
+
+def refuse_teacher(recipe: Recipe) -> None:
+    """Raise `RecipeError` for a teacher that cannot give what the method reads."""
+    named = recipe.taught_by
+    if named is None:
+        return
+    if isinstance(named, ModelTeacher):
+        _refuse_model(named, recipe)
+    cuts = recipe.run.distributed
+    if isinstance(named, OwnTeacher) and cuts.cuts:
+        raise RecipeError(
+            "teacher.own reads the student's weights, of which run.distributed leaves every "
+            "process a part",
+            fix="name the model by its path (teacher: {path: ...}), or set run.distributed.shard "
+            "to none and tensor to 1",
+        )
+    if isinstance(recipe, TaughtRecipe):
+        _refuse_sampling(recipe)
+
+
+def _refuse_model(named: ModelTeacher, recipe: Recipe) -> None:
+    if named.path == recipe.model.path and not named.is_informed:
+        raise RecipeError(
+            "the teacher is the model that the run starts from, and reads the same prompt: the "
+            "student has nothing to learn",
+            fix="name a stronger model, or let this one read more (teacher.prompt or "
+            "teacher.system)",
+        )
+    if not named.is_served:
+        return
+    if method_reads_rows(recipe):
+        raise RecipeError(
+            f"method {recipe.method} compares whole distributions, and servers give log-probs of "
+            "given tokens alone",
+            fix="set method: on_policy_distil, which needs no more, or drop teacher.engine",
+        )
+    temperature = recipe.rollout.temperature if isinstance(recipe, OnlineRecipe) else 1.0
+    if temperature != 1:
+        raise RecipeError(
+            f"rollout.temperature is {temperature:g}, at which the student's log-probs are read, "
+            "and servers score at temperature 1",
+            fix="set rollout.temperature to 1, or drop teacher.engine",
+        )
+
+
+def _refuse_sampling(recipe: TaughtRecipe) -> None:
+    """Options of sampling that would have no effect."""
+    rollout, rewarded = recipe.rollout, bool(recipe.reward)
+    if rollout.resample:
+        raise RecipeError(
+            f"rollout.resample is set, but with method {recipe.method} equal groups teach as well: "
+            "the teacher judges their tokens",
+            fix="drop rollout.resample",
+        )
+    unread = {"curriculum": rollout.curriculum, "overlong_buffer": rollout.overlong_buffer}
+    for name, is_set in unread.items():
+        if is_set and not rewarded:
+            raise RecipeError(
+                f"rollout.{name} works on a reward, and there is none",
+                fix=f"drop rollout.{name}, or add reward",
+            )
+    if recipe.eval is not None and not (recipe.eval.reward or rewarded):
+        raise RecipeError(
+            "eval has no reward to score held-out answers by",
+            fix="add eval.reward, or measure a suite (`dev`)",
+        )
+    if rewarded and rollout.group_size == 1:
+        raise RecipeError(
+            f"method {recipe.method} takes the reward's baseline from the group, but "
+            "rollout.group_size is 1: the reward's advantage would be 0",
+            fix="raise rollout.group_size (8 is usual), or drop reward",
+        )
+    view = recipe.teacher
+    if recipe.sampler_mix and (view.is_informed or rollout.environment is not None):
+        what = "a teacher that reads another prompt" if view.is_informed else "episodes"
+        raise RecipeError(
+            f"objective.mix draws from student and teacher after the same prompt, which {what} "
+            "cannot have",
+            fix="set objective.mix to 0",
+        )
+    if recipe.sampler_mix and rollout.engine.kind != "local":
+        raise RecipeError(
+            "objective.mix draws from student and teacher together, token by token, which servers "
+            "cannot do",
+            fix="set objective.mix to 0, or drop rollout.engine",
+        )
+
+
+def expect_teacher(recipe: Recipe, tokenizer: Any) -> None:
+    """Raise unless the teacher's folder holds weights for the student's tokens, or the file that it
+    recorded can be read."""
+    named = recipe.taught_by
+    if isinstance(named, ModelTeacher):
+        expect_weights(named.path)
+        _expect_tokens(named, tokenizer)
+    elif named is not None and not isinstance(named, OwnTeacher):
+        read_recorded(Path(named.recorded), tokens_hash(tokenizer))
+
+
+def _expect_tokens(named: ModelTeacher, tokenizer: Any) -> None:
+    theirs = load_tokenizer(named.path, named.trust_remote_code)
+    if tokens_hash(theirs) == tokens_hash(tokenizer):
+        return
+    mine, other = tokenizer.get_vocab(), theirs.get_vocab()
+    differ = sum(mine.get(token) != number for token, number in other.items())
+    raise ModelError(
+        f"the teacher has another tokenizer than the student ({differ} of its {len(other)} tokens "
+        "have other ids, or are not there), so log-probs of tokens cannot be compared",
+        where=named.path,
+        fix="take a teacher of the student's family; or learn from its texts: let it write answers "
+        "(`strop data sample`) and train on them with method: sft",
+    )
+
+
+def expect_informed(
+    recipe: Recipe, tokenizer: Any, records: Iterable[Record], answers: Iterable[int]
+) -> None:
+    """Look at what an informed teacher will read; so many tokens may follow each prompt."""
+    named = recipe.taught_by
+    if isinstance(named, View) and named.is_informed:
+        Informed(named, tokenizer).expect(records, answers, _positions(named, recipe))
+
+
+def longest_answers(recipe: Recipe, trees: Iterable[Tree]) -> Iterator[int]:
+    """Tokens that may follow the prompt of each record: its own answers, or a sampled one."""
+    for tree in trees:
+        room = recipe.text.max_length - len(tree.trunk)
+        given = max(len(branch.ids) for branch in tree.branches)
+        yield max(given, min(room, recipe.answer_tokens))
+
+
+def _positions(named: Teacher, recipe: Recipe) -> int | None:
+    path = named.path if isinstance(named, ModelTeacher) else recipe.model.path
+    return positions_of(load_config(path, recipe.model.trust_remote_code))

@@ -1,0 +1,1 @@
+"""Teachers of a distillation: who they are, what they read, and what they said."""

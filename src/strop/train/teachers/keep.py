@@ -1,0 +1,83 @@
+"""A run's record of its teacher: made before step 1, found again when the run is resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from strop.distributed.deal import share_of
+from strop.distributed.world import World
+from strop.errors import RecipeError
+from strop.files import sha256_of_parts
+from strop.model.network import Policy
+from strop.model.teacher import LocalTeacher
+from strop.text.lazy import Chosen
+from strop.text.trees import Rendered
+from strop.train.loop.micro_batches import micro_batches
+from strop.train.teachers.build import Teaching, tokens_hash
+from strop.train.teachers.recorded import (
+    Recorded,
+    Said,
+    cached,
+    record,
+    recorded_of,
+    tree_number,
+    write,
+)
+from strop.types import Tree
+
+FILE = "teacher.safetensors"
+
+
+def kept_or_made(
+    teaching: Teaching,
+    policy: Policy,
+    rendered: Rendered,
+    chosen: NDArray[np.int64],
+    *,
+    top_k: int,
+    path: Path,
+    max_tokens: int,
+    world: World,
+) -> Recorded:
+    """The teacher's `top_k` likeliest tokens at each place of these records.
+
+    Taken from `path` where that was written with the same teacher, view, data and `top_k`; else
+    every data rank of `world` asks the teacher about a part.
+    """
+    teacher = teaching.whole()
+    assert isinstance(teacher, LocalTeacher)
+    if top_k >= teacher.vocabulary:
+        raise RecipeError(
+            f"objective.top_k {top_k} leaves no tail of a vocabulary of {teacher.vocabulary}",
+            fix="lower it (64 is usual), or drop it to compare whole distributions",
+        )
+    trees = [rendered.trees[i] for i in chosen]
+    asked = Chosen(rendered.records, chosen)
+    key = f"{teaching.key}/{top_k}/{_data_of(trees)}"
+    found = world.first(lambda: cached(path, key))
+    if found is not None:
+        return found
+    own = share_of(len(trees), world.data_rank, world.data_size)
+    records = iter(asked[own.start : own.stop])
+    said = []
+    for cut in micro_batches(trees[own.start : own.stop], max_tokens):
+        of = [next(records) for _ in cut.trees]
+        said.append(record(teacher.rows(teaching.trees(cut.trees, of)), top_k))
+    parts = [part for rank in world.by_data_rank(said) for part in rank]
+    whole = Said(
+        torch.cat([torch.zeros(0, top_k, dtype=torch.int32), *(part.ids_NK for part in parts)]),
+        torch.cat([torch.zeros(0, top_k + 1), *(part.logprobs_NK1 for part in parts)]),
+    )
+    made = recorded_of(whole, trees, teacher.vocabulary)
+    about = {"key": key, "tokenizer": tokens_hash(policy.tokenizer), "teacher": teaching.key}
+    world.first(lambda: write(path, made, about))
+    return made
+
+
+def _data_of(trees: Sequence[Tree]) -> str:
+    return sha256_of_parts(str(tree_number(tree)).encode() for tree in trees)

@@ -230,9 +230,11 @@ def test_adapters_on_a_server_behind_are_each_runs_own(
 
 def test_a_server_that_reads_no_seeds_is_refused(model_folder: Path) -> None:
     app = Sglang(deterministic=False).app
-    with engine_server(model_folder, app=app) as running:
-        with pytest.raises(UsageError, match="reads no seeds"):
-            start(model_folder, {"kind": "sglang", "url": running.url})
+    with (
+        engine_server(model_folder, app=app) as running,
+        pytest.raises(UsageError, match="reads no seeds"),
+    ):
+        start(model_folder, {"kind": "sglang", "url": running.url})
 
 
 def start(folder: Path, engine: dict[str, str]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 
 from strop.errors import HttpError, StropError, UsageError
@@ -90,16 +91,14 @@ def misdirected(request: Request, error: HTTPException) -> RefusedError:
         return RefusedError(404, told)
     headers = error.headers or {}
     if error.status_code == 405:
-        told = f"{path} takes {headers.get('allow', 'no requests')}, not {method}"
+        told = f"{path} takes {Headers(headers).get('allow')}, not {method}"
         return RefusedError(405, told, headers=headers)
     return RefusedError(error.status_code, str(error.detail), headers=headers)
 
 
 def _is_json(content_type: str | None) -> bool:
     kind = (content_type or "").partition(";")[0].strip().lower()
-    return kind == "application/json" or (
-        kind.startswith("application/") and kind.endswith("+json")
-    )
+    return kind.startswith("application/") and kind.endswith(("/json", "+json"))
 
 
 def unreadable(error: RequestValidationError, content_type: str | None) -> RefusedError:

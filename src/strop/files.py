@@ -105,6 +105,7 @@ def writing(path: Path) -> Iterator[IO[bytes]]:
     """A stream whose bytes become `path` when the block ends; nothing where the block raises.
 
     A link stays a link to what is written; a device (`/dev/null`) or a pipe is written straight.
+    Folders above it that are missing are made.
     """
     path = Path(os.path.realpath(path))
     if path.exists() and not path.is_file():
@@ -113,6 +114,7 @@ def writing(path: Path) -> Iterator[IO[bytes]]:
         return
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as stream:
             yield stream
         place(temporary, path)

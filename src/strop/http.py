@@ -1,4 +1,5 @@
-"""The one HTTP client: JSON posted, tried again where that may help, within limits, kept on disk.
+"""The one HTTP client: JSON posted, tried again where that may help, within limits, kept on disk;
+answers whole, or as streams of events.
 
 With a cache folder an interrupted run resumes: what was answered is read from the folder, costs no
 request and counts on no budget.
@@ -6,28 +7,24 @@ request and counts on no budget.
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
 import threading
 import time
-from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 
 from strop.errors import BudgetError, HttpError, UsageError
 from strop.files import sha256_hex, write_whole
-
-T = TypeVar("T")
+from strop.wire import CallOff, done, heard, named, sent
 
 LAST_PORT = 65_535
 
@@ -49,10 +46,12 @@ class RequestLimits:
     server asks by `Retry-After`; one that asks for more than `patience` seconds is not waited for.
     `at_once` requests are on their way together, and `per_second` attempts are begun. Once
     `most_requests` were sent or `most_tokens` were used (the answers' `usage.total_tokens`), the
-    next request raises `BudgetError`; those on their way may still use more tokens.
+    next request raises `BudgetError`; those on their way may still use more tokens. A stream has
+    `seconds` in all, and once it has begun its events come within `silence` seconds of each other.
     """
 
     seconds: float = 120.0
+    silence: float = 60.0
     retries: int = 4
     slow_again: bool = True
     first_wait: float = 0.5
@@ -84,25 +83,53 @@ class HttpClient:
         self._lock = threading.Lock()
         self._next = 0.0
 
-    def post(self, url: str, body: Any) -> Any:
+    def post(self, url: str, body: Any, *, waiting: Future[Any] | None = None) -> Any:
         """The answer to one request. Raises `HttpError` where the last attempt fails too, and
-        `BudgetError` where the budget is used up."""
+        `BudgetError` where the budget is used up.
+
+        Whoever waits for it may give a future. When that is cancelled the connection is closed, so
+        that the server can stop, and `CancelledError` is raised.
+        """
         with self._connected(url) as connection:
-            return self._asked(connection, url, body, threading.Event()).said
+            return self._asked(connection, url, body, CallOff(waiting)).said
+
+    def events(self, url: str, body: Any, *, waiting: Future[Any] | None = None) -> Iterator[Any]:
+        """The answer to one request as a stream: the JSON of its server-sent events, as they come,
+        up to `[DONE]`. Nothing is asked for again once the stream has begun. To close the iterator,
+        or to cancel `waiting`, closes the connection.
+
+        Raises `HttpError` where no attempt opens a stream, where one ends before `[DONE]` or is
+        too slow, and for an event that tells an `error`; `BudgetError` as `post` does.
+        """
+        call_off, until = CallOff(waiting), time.monotonic() + self.limits.seconds
+        with self._connected(url) as connection:
+            self._charge(url)
+            request = connection.build_request("POST", url, json=body)
+            response = self._tried(connection, request, call_off, read=_stream, whole=False)
+            try:
+                for data in heard(response, until, self.limits.silence, waiting):
+                    if data == b"[DONE]":
+                        return
+                    event = _event(data, url)
+                    self._count(event)
+                    yield event
+            except TimeoutError:
+                raise HttpError(_too_slow(self.limits.seconds), where=url) from None
+        raise HttpError("the stream ended before `[DONE]`", where=url)
 
     def tell(self, url: str, body: Any) -> int:
         """Post what has no answer but its status, which is returned. Raises `HttpError` where the
         last attempt fails too."""
         with self._connected(url) as connection:
             request = connection.build_request("POST", url, json=body)
-            return int(self._tried(connection, request, threading.Event(), read=_status))
+            return int(self._tried(connection, request, CallOff(), read=_status))
 
     def get(self, url: str) -> Any:
         """What stands at an address, which is never taken from the cache. Raises `HttpError` where
         the last attempt fails too."""
         with self._connected(url) as connection:
             request = connection.build_request("GET", url)
-            return self._tried(connection, request, threading.Event())
+            return self._tried(connection, request, CallOff())
 
     def post_all(
         self,
@@ -120,13 +147,13 @@ class HttpClient:
         failed, too, as long as the server answers others: the failure of `DOWN_AFTER` in a row, or
         of all that were sent, is raised. Answers from the cache say nothing of the server.
         """
-        called_off = threading.Event()
+        call_off = CallOff()
         with (
             self._connected(url) as connection,
             ThreadPoolExecutor(self.limits.at_once) as threads,
         ):
             asked = {
-                threads.submit(self._asked, connection, url, body, called_off): number
+                threads.submit(self._asked, connection, url, body, call_off): number
                 for number, body in enumerate(bodies)
             }
             outcomes = (
@@ -135,7 +162,7 @@ class HttpClient:
             try:
                 yield from _told_apart(outcomes, DOWN_AFTER if some_may_fail else 1)
             finally:
-                called_off.set()
+                call_off.set()
                 threads.shutdown(wait=False, cancel_futures=True)
 
     @contextmanager
@@ -148,17 +175,17 @@ class HttpClient:
         try:
             yield connection
         finally:
-            _done(connection.aclose())
+            done(connection.aclose())
 
     def _asked(
-        self, connection: httpx.AsyncClient, url: str, body: Any, called_off: threading.Event
+        self, connection: httpx.AsyncClient, url: str, body: Any, call_off: CallOff
     ) -> _Answered:
         kept = None if self.cache is None else self.cache / f"{request_hash(url, body)}.json"
         if kept is not None and (stored := _stored(kept)):
             return _Answered(stored["answer"], fresh=False)
         self._charge(url)
         request = connection.build_request("POST", url, json=body)
-        answer = self._tried(connection, request, called_off)
+        answer = self._tried(connection, request, call_off)
         self._count(answer)
         if kept is not None and self.keep(answer):
             _store(kept, {"url": url, "body": body, "answer": answer})
@@ -168,28 +195,28 @@ class HttpClient:
         self,
         connection: httpx.AsyncClient,
         request: httpx.Request,
-        called_off: threading.Event,
+        call_off: CallOff,
+        *,
         read: Callable[[httpx.Response, str], Any] | None = None,
+        whole: bool = True,
     ) -> Any:
-        """The answer after as many attempts as it takes, or as are left when it is called off."""
+        """The answer after as many attempts as it takes, or as are left when it is called off. One
+        that is not taken `whole` is read when its headers are there."""
         url = str(request.url)
-        wait, problem = self.limits.first_wait, "called off, since another request failed"
+        wait, problem = self.limits.first_wait, "called off"
         status: int | None = None
         for left in range(self.limits.retries, -1, -1):
-            if called_off.wait(self._until_its_turn()):
+            if call_off.wait(self._until_its_turn()):
                 break
             try:
-                response = _done(_whole(connection, request, self.limits.seconds))
+                sending = sent(connection, request, self.limits.seconds, whole=whole)
+                response = done(sending, call_off.waiting)
             except TimeoutError:
                 problem, asked_for, status = _too_slow(self.limits.seconds), 0.0, None
                 if not self.limits.slow_again:
                     break
             except httpx.HTTPError as error:
-                problem, asked_for, status = (
-                    f"{type(error).__name__}: {error}".rstrip(": "),
-                    0.0,
-                    None,
-                )
+                problem, asked_for, status = named(error), 0.0, None
             else:
                 if response.is_success:
                     return (read or _parsed)(response, url)
@@ -205,7 +232,7 @@ class HttpClient:
                 )
                 break
             if left:
-                if called_off.wait(max(wait, asked_for)):
+                if call_off.wait(max(wait, asked_for)):
                     break
                 wait = min(2 * wait, self.limits.longest_wait)
         raise HttpError(problem, where=url, status=status)
@@ -239,41 +266,18 @@ class HttpClient:
             self.tokens += used if isinstance(used, int) else 0
 
 
-def _loop() -> asyncio.AbstractEventLoop:
-    """Where all requests of this process are on their way. Its thread holds up no exit."""
-    with _BEGINS:
-        return _begun()
-
-
-_BEGINS = threading.Lock()
-
-
-@lru_cache(maxsize=1)
-def _begun() -> asyncio.AbstractEventLoop:
-    loop = asyncio.new_event_loop()
-    threading.Thread(target=loop.run_forever, name="http", daemon=True).start()
-    return loop
-
-
-os.register_at_fork(after_in_child=_begun.cache_clear)  # a child has no thread but its own
-
-
-def _done(work: Coroutine[Any, Any, T]) -> T:
-    """What work in the loop came to. Whoever stops waiting (by a signal, say) calls it off."""
-    future = asyncio.run_coroutine_threadsafe(work, _loop())
+def _event(data: bytes, url: str) -> Any:
+    """What one event says; raises `HttpError` for an `error`."""
     try:
-        return future.result()
-    finally:
-        future.cancel()
-
-
-async def _whole(
-    connection: httpx.AsyncClient, request: httpx.Request, seconds: float
-) -> httpx.Response:
-    """The whole answer. Raises `TimeoutError` where the last byte is not there in time, however
-    many came before."""
-    async with asyncio.timeout(seconds):
-        return await connection.send(request)
+        said = json.loads(data)
+    except ValueError:
+        raise HttpError(f"an event is no JSON: {data[:200]!r}", where=url) from None
+    if not isinstance(said, dict) or (error := said.get("error")) is None:
+        return said
+    told = error if isinstance(error, dict) else {"message": error}
+    code = told.get("code")
+    problem = f"it failed at the answer: {told.get('message')}"
+    raise HttpError(problem, where=url, status=code if isinstance(code, int) else None)
 
 
 def _too_slow(seconds: float) -> str:
@@ -293,7 +297,7 @@ def expect_address(url: str) -> None:
         problem = str(error)
     if problem:
         raise UsageError(f"{url!r} is no HTTP address: {problem}",
-                         fix="write one like http://127.0.0.1:8000/v1")  # fmt: skip
+                         fix="write one like http://127.0.0.1:8000")  # fmt: skip
 
 
 def request_hash(url: str, body: Any) -> str:
@@ -382,6 +386,15 @@ def _parsed(response: httpx.Response, url: str) -> Any:
     except ValueError:
         problem = f"the answer is no JSON: {response.text[:200]!r}"
         raise HttpError(problem, where=url, status=response.status_code) from None
+
+
+def _stream(response: httpx.Response, url: str) -> httpx.Response:
+    """A stream that is to be read."""
+    kind = response.headers.get("content-type", "")
+    if not kind.startswith("text/event-stream"):
+        problem = f"it does not stream: the answer is {kind or 'of no kind that it says'}"
+        raise HttpError(problem, where=url, status=response.status_code)
+    return response
 
 
 def _status(response: httpx.Response, url: str) -> int:

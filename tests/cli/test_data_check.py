@@ -85,7 +85,8 @@ class TestCheck:
         options = ("--tokenizer", model_folder, "--html", page)
         shown = run("check", biased, *options).stdout + run("check", biased, "--json").stdout
         assert SECRET in biased.read_text()
-        assert SECRET not in shown + page.read_text()
+        assert SECRET not in shown + page.read_text() + page.with_suffix(".json").read_text()
+        assert json.loads(page.with_suffix(".json").read_text())["files"] == [str(biased)]
         assert "[hidden]" in shown
 
     def test_text_of_the_data_is_in_no_finding(self, biased: Path) -> None:

@@ -14,7 +14,7 @@ SRC = ROOT / "src"
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "types", "episodes"),
-    ("files", "http", "hub", "secrets", "advantages", "stats"),
+    ("files", "wire", "http", "hub", "secrets", "advantages", "stats"),
     ("recipe",),
     ("losses", "distributed", "text", "sandbox", "tracking"),
     ("data", "registry"),
@@ -140,7 +140,7 @@ MAP = (ROOT / "CONTRIBUTING.md").read_text()
 
 def floors_drawn(text: str) -> tuple[tuple[str, ...], ...]:
     """The floors of the picture, lowest first: `    12  pipeline/    what it does`."""
-    rows = re.findall(r"^    +(\d+)  ((?:[a-z]+/?\*? ?)+?)  ", text, flags=re.M)
+    rows = re.findall(r"^    +(\d+)  ([a-z][a-z/* ]*?)  ", text, flags=re.M)
     return tuple(tuple(re.findall("[a-z]+", rooms)) for _, rooms in sorted(rows, key=floor_number))
 
 

@@ -334,3 +334,8 @@ def test_one_module_knows_how_bytes_reach_a_disk() -> None:
 )
 def test_that_rule_can_fail(line: str, found: list[str]) -> None:
     assert disk_in(ast.parse(line)) == found
+
+
+def test_missing_folders_above_a_file_are_made(tmp_path: Path) -> None:
+    write_whole(tmp_path / "a" / "b" / "page.html", "x")
+    assert (tmp_path / "a" / "b" / "page.html").read_text() == "x"

@@ -428,7 +428,8 @@ class TestClipFractions:
             for name, b in PRESETS.items()
         }
         both = {"clip_ratio/low_mean", "clip_ratio/high_mean"}
-        clipping = ("grpo", "dapo", "dr_grpo", "gspo", "reinforce_pp", "ppo")
+        clipping = ("grpo", "dapo", "dr_grpo", "gspo", "reinforce_pp", "ppo",
+                    "on_policy_distil", "minillm")  # fmt: skip
         assert sides == {
             **dict.fromkeys(clipping, both),
             **{name: set() for name in ("gmpo", "sapo", "rloo")},

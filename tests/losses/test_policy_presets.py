@@ -120,6 +120,8 @@ BY_HAND: list[tuple[str, dict[str, Any], str, Formula]] = [
     ("ppo", {}, "token_mean", partial(clipped_answer, low=0.2, high=0.2)),
     ("ppo", {"dual_clip": 3.0}, "token_mean",
      partial(clipped_answer, low=0.2, high=0.2, dual=3.0)),
+    ("on_policy_distil", {}, "token_mean", partial(clipped_answer, low=0.2, high=0.2)),
+    ("minillm", {}, "token_mean", partial(clipped_answer, low=0.2, high=0.2)),
 ]  # fmt: skip
 
 
@@ -197,6 +199,8 @@ ON_POLICY_SCALE: dict[str, list[float]] = {
     "cispo": [1 / 9] * 5,
     "reinforce_pp": [1 / 9] * 5,
     "ppo": [1 / 9] * 5,
+    "on_policy_distil": [1 / 9] * 5,
+    "minillm": [1 / 9] * 5,
     "dr_grpo": [1 / 21] * 5,
     "rloo": [1 / 3] * 5,
 }

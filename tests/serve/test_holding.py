@@ -14,15 +14,14 @@ from typing import Any, cast
 
 import pytest
 
+from strop.engines.server import streams
 from strop.engines.server.held import Held
 from strop.errors import UsageError
 from strop.model.load import weights_hash
 from strop.serve.models import lineup as lineups
 from strop.serve.models.lineup import Lineup
 from strop.serve.models.places import Place
-from strop.serve.routes import streamed
 from strop.serve.routes.callers import all_or_none
-from strop.serve.routes.streamed import Streamed
 from tests.support.serving import USER, Serving, recipe_of, serving
 
 SCOPE = {"type": "http", "asgi": {"spec_version": "2.3"}}
@@ -30,7 +29,7 @@ SCOPE = {"type": "http", "asgi": {"spec_version": "2.3"}}
 
 @pytest.mark.parametrize("how", ["gone before the first word", "gone later", "not read", "read"])
 def test_a_stream_lets_go_what_it_holds(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streamed, "GRACE", 0.0)
+    monkeypatch.setattr(streams, "GRACE", 0.0)
     events: list[str] = []
 
     async def words() -> AsyncGenerator[str]:
@@ -56,7 +55,7 @@ def test_a_stream_lets_go_what_it_holds(how: str, monkeypatch: pytest.MonkeyPatc
     async def one() -> None:
         holds = AsyncExitStack()
         holds.callback(events.append, "let go")
-        answer = Streamed(words(), holds, 0.05 if how == "not read" else 30.0, {})
+        answer = streams.Streamed(words(), holds, 0.05 if how == "not read" else 30.0, {})
         await asyncio.wait_for(answer(dict(SCOPE), receive, cast(Any, send)), 20)
 
     asyncio.run(one())

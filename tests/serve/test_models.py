@@ -7,6 +7,7 @@ import re
 import shutil
 import threading
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from strop.serve.models.places import Place, name_of
 from strop.serve.models.renderer import Renderer
 from strop.serve.models.selftest import expect_parity
 from tests.support.registries import promote
+from tests.support.rounds import wait_for
 from tests.support.serving import USER, Serving, recipe_of, serving
 
 
@@ -80,13 +82,16 @@ def test_a_swap_drops_nobody_and_every_answer_says_its_weights(
             while not done.is_set():
                 found.append(ask(server, "m"))
 
+        def answers_from(place: int, first: int) -> bool:
+            return any(one["strop"]["weights"] == weights[place] for one in found[first:])
+
         threads = [threading.Thread(target=asking) for _ in range(4)]
         for thread in threads:
             thread.start()
         for turn in range(6):
-            threading.Event().wait(0.15)
-            place = turn % 2
+            place, before = turn % 2, len(found)
             server.do(server.service.use("m", Place(str(adapters[place]), weights[place])))
+            wait_for(partial(answers_from, place, before))
         done.set()
         for thread in threads:
             thread.join()

@@ -25,7 +25,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
          "--disable-background-networking", "--disable-component-update"]  # fmt: skip
 PAGES = ("/runs", "/run/runs/seed-0", "/compare?run=runs/seed-0&run=runs/seed-1&run=runs/candidate",
-         "/data", "/check/checks/pairs", "/records/data/pairs.jsonl", "/gates",
+         "/data", "/check/checks/pairs.json", "/records/data/pairs.jsonl", "/gates",
          "/gate/gates/candidate.json", "/registry", "/label", "/advise", "/serve",
          "/samples/runs/seed-0", "/run/none")  # fmt: skip
 

@@ -14,7 +14,7 @@ from tests.support.studio import TOKEN, write_root
 
 PAGES = (
     "/", "/runs", "/run/runs/seed-0", "/compare", "/compare?run=runs/seed-0&run=runs/candidate",
-    "/data", "/check/checks/pairs", "/records/data/pairs.jsonl", "/gates",
+    "/data", "/check/checks/pairs.json", "/records/data/pairs.jsonl", "/gates",
     "/gate/gates/candidate.json", "/registry", "/label", "/advise", "/serve",
     "/samples/runs/seed-0", "/part/runs", "/part/run/runs/seed-0",
 )  # fmt: skip

@@ -82,7 +82,7 @@ def test_it_is_text_on_every_page(tmp_path: Path, kind: str) -> None:
     with TestClient(studio_app(root, TOKEN), "http://127.0.0.1", headers=headers) as client:
         for page in ("/run/runs/seed-0", "/samples/runs/seed-0", "/serve",
                      "/compare?run=runs/seed-0&run=runs/candidate", "/records/data/pairs.jsonl",
-                     "/check/checks/pairs", "/gate/gates/candidate.json"):  # fmt: skip
+                     "/check/checks/pairs.json", "/gate/gates/candidate.json"):  # fmt: skip
             answer = client.get(page)
             assert answer.status_code == 200
             inert(answer.text)

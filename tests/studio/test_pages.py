@@ -38,7 +38,7 @@ def test_what_is_found_under_the_root(root: Path) -> None:
     found = walk(root)
     assert found.runs == ("runs/candidate", "runs/seed-0", "runs/seed-1", "runs/stopped")
     assert found.gates == ("gates/candidate.json",)
-    assert found.checks == ("checks/pairs",)
+    assert found.checks == ("checks/pairs.json",)
     assert "data/pairs.jsonl" in found.records
     assert not any(path.startswith("runs/") for path in found.records)
     assert found.traffic == ("traffic",)
@@ -312,7 +312,10 @@ def test_traffic_is_counted_by_side(client: TestClient, root: Path) -> None:
     assert (canary.answers, canary.up, canary.down) == (20, 10, 10)
     assert (stable.answers, stable.up) == (40, 32)
     page = client.get("/serve").text
-    assert "taken back" in page
+    assert "canary trial-1 was taken back: worse by thumbs" in page
+    assert "support is support@1a2b from here on" in page
+    assert "1 answers had a shadow" in page
+    assert "user: Help 59" in page
     assert "50 %" in page
     assert 'class="band run0"' in page
 

@@ -39,11 +39,18 @@ def process(model_folder: Path) -> Iterator[str]:
 
 @contextmanager
 def vllm(
-    folder: Path, *, rank: int | None = None, cpu: bool = True, shares: bool = False
+    folder: Path,
+    *,
+    rank: int | None = None,
+    cpu: bool = True,
+    shares: bool = False,
+    context: int = 128,
 ) -> Iterator[VllmServer]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = vllm_command(VLLM, str(folder), port, context=128, rank=rank, cpu=cpu, shares=shares)
+    command = vllm_command(
+        VLLM, str(folder), port, context=context, rank=rank, cpu=cpu, shares=shares
+    )
     environment = {**os.environ, **command.environment, "VLLM_CPU_KVCACHE_SPACE": "1"}
     with (folder / f"vllm-{port}.log").open("w") as log:
         process = subprocess.Popen(command.arguments, env=environment, stdout=log, stderr=log,

@@ -63,6 +63,61 @@ def chat_server(reply: Reply) -> Iterator[ChatServer]:
         running.server_close()
 
 
+Talk = Callable[[socket.socket], None]
+"""What a server does with a connection on which it was asked something."""
+
+HEADERS = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
+"""What a stream of events begins with; it ends with its connection."""
+
+
+@contextmanager
+def talking_server(*talks: Talk) -> Iterator[str]:
+    """A server that does `talks` with one connection after the other, and closes each; its
+    address."""
+    listens = socket.create_server(("127.0.0.1", 0))
+
+    def work() -> None:
+        with suppress(OSError):  # closed
+            for talk in talks:
+                connection, _ = listens.accept()
+                with connection, suppress(OSError):
+                    _read_request(connection)
+                    talk(connection)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listens.getsockname()[1]}"
+    finally:
+        listens.shutdown(socket.SHUT_RDWR)  # wakes the thread where it waits for somebody
+        listens.close()
+        thread.join(10)
+
+
+def _read_request(connection: socket.socket) -> None:
+    """All of it: a connection that is closed with something unread is reset."""
+    read = b""
+    while b"\r\n\r\n" not in read:
+        read += connection.recv(2**16)
+    head, _, body = read.partition(b"\r\n\r\n")
+    fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:])
+    left = int(fields.get(b"content-length", b"0")) - len(body)
+    while left > 0:
+        left -= len(connection.recv(left))
+
+
+def saying(*events: Any, begin: bytes = HEADERS) -> Talk:
+    """Says these events at once: what is no bytes as JSON."""
+
+    def talk(connection: socket.socket) -> None:
+        connection.sendall(begin)
+        for event in events:
+            said = event if isinstance(event, bytes) else json.dumps(event).encode()
+            connection.sendall(b"data: " + said + b"\n\n")
+
+    return talk
+
+
 class StallingServer:
     """What a running server saw: `asked` counts requests."""
 

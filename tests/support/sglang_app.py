@@ -7,20 +7,25 @@ with a real SGLang. Bodies are strict: a field that SGLang does not know is refu
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from fastapi import Body, FastAPI, HTTPException, Response
+from fastapi import Body, FastAPI, HTTPException, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from strop.engines import engine as asked
 from strop.engines.draws import DrawKey
+from strop.engines.server import streams
 from strop.engines.server.app import done
 from strop.engines.server.held import Held
+from strop.engines.server.lanes import Progress
+from strop.engines.server.streams import DONE, Sample, Streamed, event, unless_gone
 from strop.errors import UsageError
 from strop.model.logprobs import Head
 from strop.types import Branch, Origin, Task, Tree
@@ -54,6 +59,7 @@ class Generate(Strict):
     return_logprob: bool = False
     logprob_start_len: int = -1
     top_logprobs_num: int = 0
+    stream: bool = False
     lora_path: str | None = None
 
 
@@ -102,6 +108,7 @@ class Sglang:
 
     deterministic: bool = True
     original_logprobs: bool = False
+    incremental: bool = False
     preferred: dict[str, Any] | None = None
     arguments: dict[str, Any] = field(default_factory=dict)
     abort: Callable[[asked.Request], bool] = lambda request: False
@@ -149,7 +156,8 @@ def _add_what_it_says(app: FastAPI, held: Held, how: Sglang) -> None:
                 return_dict=False,
             )  # fmt: skip
         else:
-            ids = tokenizer(body["prompt"], add_special_tokens=body["add_special_tokens"]).input_ids
+            special = body.get("add_special_tokens", True)
+            ids = tokenizer(body["prompt"], add_special_tokens=special).input_ids
         return {"tokens": list(ids), "count": len(ids)}
 
 
@@ -157,7 +165,7 @@ def _add_generate(app: FastAPI, held: Held, how: Sglang) -> None:
     drawn = iter(range(1 << 30))
 
     @app.post("/generate")
-    async def generate(body: Generate) -> Any:
+    async def generate(body: Generate, http: Request) -> Any:
         wanted = body.sampling_params
         if wanted.top_k != -1 and wanted.top_k < 1:
             raise HTTPException(400, f"top_k must be -1 (disable) or at least 1: {wanted.top_k}")
@@ -167,7 +175,10 @@ def _add_generate(app: FastAPI, held: Held, how: Sglang) -> None:
             raise HTTPException(400, f"Got LoRA adapter that has never been loaded: {body}")
         seed = SEED if wanted.sampling_seed is None else wanted.sampling_seed
         request = _request_of(body, seed if how.deterministic else next(drawn))
-        said = await done(held.sample(request, body.lora_path))
+        if body.stream:
+            sample = partial(held.sample, request, body.lora_path)
+            return Streamed(_events(held, how, body, sample), AsyncExitStack(), None, {})
+        said = await unless_gone(http, done(held.sample(request, body.lora_path)))
         made, ids = said.what, list(said.what.ids)
         about: dict[str, Any] = {"id": "0", "weight_version": said.version,
                                  "finish_reason": {"type": made.finish}}  # fmt: skip
@@ -175,7 +186,7 @@ def _add_generate(app: FastAPI, held: Held, how: Sglang) -> None:
             ids = ids[: len(ids) // 2]
             about["finish_reason"] = {"type": "abort", "message": "Aborted", "status_code": None}
         if body.return_logprob:
-            scaled = wanted.temperature if wanted.temperature and not how.original_logprobs else 1.0
+            scaled = _scale(how, wanted)
             given = body.input_ids
             outputs = await _scores(held, body.lora_path, (tuple(given), tuple(ids)), scaled)
             pairs = zip(outputs, ids, strict=True)
@@ -189,6 +200,36 @@ def _add_generate(app: FastAPI, held: Held, how: Sglang) -> None:
                     await _likeliest(held, given, body.top_logprobs_num, scaled)
                 ]
         return {"text": made.text, "output_ids": ids, "meta_info": about}
+
+
+def _scale(how: Sglang, wanted: SamplingParams) -> float:
+    """The temperature that log-probs know."""
+    return wanted.temperature if wanted.temperature and not how.original_logprobs else 1.0
+
+
+async def _events(held: Held, how: Sglang, body: Generate, sample: Sample) -> AsyncGenerator[str]:
+    """Every event has all tokens so far, or the new ones alone where it is `incremental`; a text
+    that is not in ASCII stands in it as it is."""
+    ids: list[int] = []
+    listed: list[Any] = []
+    stream = streams.drawn([sample])
+    async with aclosing(stream):
+        async for _, what in stream:
+            first, finish = len(ids), None
+            if isinstance(what, Progress):
+                ids += what.ids
+                found = await _scores(held, body.lora_path, (tuple(body.input_ids), tuple(ids)),
+                                      _scale(how, body.sampling_params))  # fmt: skip
+                pairs = zip(found[first:], ids[first:], strict=True)
+                listed += [[x, i, None] for x, i in pairs]
+            else:
+                finish = {"type": what.what.finish}
+            shown = first if how.incremental else 0
+            about = {"id": "0", "weight_version": held.version, "finish_reason": finish,
+                     "completion_tokens": len(ids), "output_token_logprobs": listed[shown:],
+                     "output_token_logprobs_length": len(listed)}  # fmt: skip
+            yield event({"text": "a\u2028b", "output_ids": ids[shown:], "meta_info": about})
+    yield DONE
 
 
 def _request_of(body: Generate, seed: int) -> asked.Request:

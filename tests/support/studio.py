@@ -108,6 +108,8 @@ def write_traffic(folder: Path, said: str = "x = 3") -> Path:
         })  # fmt: skip
         liked = n % 2 == 0 if arm == "canary" else n % 5 != 0
         rows.append({"id": f"chatcmpl-{n}", "digest": f"d{n}", "label": liked})
+    rows.insert(0, {"event": "version", "model": "support", "version": "support@1a2b"})
+    rows.append({"event": "shadow", "answer_id": "chatcmpl-3"})
     rows.append({"event": "trial_ended", "trial": "trial-1", "state": "taken back",
                  "why": "worse by thumbs"})  # fmt: skip
     return write_jsonl(folder / "traffic-000001-20260102.jsonl", rows)
@@ -130,7 +132,8 @@ def write_root(root: Path, said: str = "x = 3") -> Path:
     finding = {"code": "length_bias", "severity": "warn", "said": f"chosen are longer {said}",
                "count": 3, "methods": "dpo", "fix": "balance", "examples": []}  # fmt: skip
     report = {"files": ["data/pairs.jsonl"], "findings": [finding], "lengths": {"median": 4}}
-    check = root / "checks" / "pairs" / "check.json"
+    check = root / "checks" / "pairs.json"
     check.parent.mkdir(parents=True)
     check.write_text(json.dumps(report))
+    check.with_suffix(".html").write_text("<p>the check's own page</p>")
     return root

@@ -234,3 +234,10 @@ class TestFinishedRuns:
             again = CliRunner().invoke(app, [*command, option])
             assert "nothing to do, the run is finished: " in again.output
             assert "saved" not in again.output
+
+
+def test_a_bound_on_episodes_that_bounds_nothing_is_refused(recipes: dict[str, Path]) -> None:
+    world = {"tools": [{"python": {}}], "max_episode_tokens": 64}
+    more = [f"rollout.environment={json.dumps(world)}", "text.max_length=64"]
+    with pytest.raises(RecipeError, match="max_episode_tokens 64 bounds nothing"):
+        checked(recipes["grpo"], *more)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,6 +17,7 @@ from strop.tracking.notify.notifier import LOG
 from strop.train.monitor import journal
 from strop.train.monitor.alarms import FiredAlarm
 from strop.train.run import train
+from strop.train.underway import notifier_of
 from tests.support.hooks import Hook, hook_server
 from tests.support.runs import final_weights, metrics, same
 
@@ -22,7 +25,7 @@ MORE = ["run.steps=4"]
 
 
 @pytest.fixture
-def hook(monkeypatch: pytest.MonkeyPatch) -> Hook:  # type: ignore[misc]
+def hook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hook]:
     with hook_server() as server:
         monkeypatch.setenv("TEAM_WEBHOOK", server.url.replace("/hook", "/hook/s3cr3t"))
         yield server
@@ -144,3 +147,11 @@ def test_who_is_told_may_change_when_a_run_goes_on(hook: Hook, recipes: dict[str
     assert hook.outcomes == [("end", "finished")]
     with pytest.raises(OutputError, match=r"run\.batch_size"):
         train(load_recipe(recipes["sft"], [*TOLD, "run.batch_size=3"]), resume=True)
+
+
+def test_of_several_processes_the_first_one_tells(hook: Hook, recipes: dict[str, Path]) -> None:
+    recipe = load_recipe(recipes["sft"], TOLD)
+    for rank in (1, 0):
+        with notifier_of(recipe, SimpleNamespace(rank=rank)):  # type: ignore[arg-type]
+            pass
+        assert len(hook.bodies) == (rank == 0)

@@ -55,18 +55,24 @@ def serve(
     setup()
     source = read_yaml(config) if config is not None else read_source({})
     values = source.values
-    named = [_named(given) for given in models or ()]
-    named += [{"name": entry, "entry": entry, "follow": True} for entry in follow or ()]
+    said = [(given, _named(given)) for given in models or ()]
+    said += [(f"--follow {entry}", {"name": entry, "entry": entry, "follow": True})
+             for entry in follow or ()]  # fmt: skip
+    options = _put(values, port=port, host=host, registry=registry and str(registry.resolve()))
     listed = values.get("models") or []
-    if named and isinstance(listed, list):  # what is no list is refused below, with its place
-        values["models"] = [*listed, *named]
-    _put(values, port=port, host=host, registry=registry and str(registry.resolve()))
+    if said and isinstance(listed, list):  # what is no list is refused below, with its place
+        values["models"] = [*listed, *(model for _, model in said)]
+        options |= {f"models.{n}": given for n, (given, _) in enumerate(said, len(listed))}
     if engine is not None:
         values["engine"] = {"kind": "vllm", "url": engine}
+        options["engine"] = f"--engine {engine}"
     kept = values.get("traffic") or {}
     if traffic is not None and isinstance(kept, dict):
         values["traffic"] = {**kept, "folder": str(traffic.resolve())}
-    recipe = validate(ServeRecipe, _overridden(source, sets))
+        options["traffic.folder"] = f"--traffic {traffic}"
+    source = _overridden(source, sets, options)
+    _expect_models(source)
+    recipe = validate(ServeRecipe, source)
     if dry_run:
         check(recipe)
         print(json.dumps(recipe.plain()) if as_json else f"would serve {_names(recipe)}")
@@ -83,16 +89,32 @@ def _names(recipe: Any) -> str:
     return ", ".join(model.name for model in recipe.models)
 
 
-def _put(values: dict[str, Any], **given: Any) -> None:
+def _put(values: dict[str, Any], **given: Any) -> dict[str, str]:
+    """Values of the options that are given; what a message calls each."""
     values.update({name: value for name, value in given.items() if value is not None})
+    return {name: f"--{name} {value}" for name, value in given.items() if value is not None}
 
 
-def _overridden(source: Any, sets: list[str]) -> Any:
+def _overridden(source: Any, sets: list[str], options: dict[str, str]) -> Any:
     from dataclasses import replace
 
     from strop.recipe.loading.load import read_source
 
-    return replace(source, values=read_source(source.values, sets).values)
+    changed = read_source(source.values, sets)
+    return replace(source, values=changed.values, overridden={**options, **changed.overridden})
+
+
+def _expect_models(source: Any) -> None:
+    """Raise `UsageError` where nothing is to be served."""
+    from strop.errors import UsageError
+
+    if not source.values.get("models"):
+        raise UsageError(
+            "nothing is named that could be served",
+            where=None if source.path is None else str(source.path),
+            fix="give model folders or entries (strop serve runs/dpo/final), --follow ENTRY, or "
+            "`models` in the YAML of --config",
+        )
 
 
 def _named(given: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from strop.recipe.base import LocalPath, ModelPath, Strict
 from strop.recipe.curate import CachePath
+from strop.recipe.train.engine import Address
 from strop.recipe.train.reward import Rewards
 
 Scope = Literal["serve", "feedback", "admin"]
@@ -116,7 +117,7 @@ class EngineRecipe(Strict):
     started with the same model; it is asked `at_once` requests at a time, `seconds` for each."""
 
     kind: Literal["local", "vllm", "sglang"] = "local"
-    url: str | None = None
+    url: Address | None = None
     at_once: int = Field(64, ge=1)
     seconds: float = Field(300.0, gt=0)
 

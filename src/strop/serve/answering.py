@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections import deque
 from collections.abc import AsyncGenerator, Iterator, Sequence
-from concurrent.futures import Future
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from strop.engines.engine import Request
-from strop.engines.server.lanes import Answered, Progress
+from strop.engines.server import streams
+from strop.engines.server.lanes import Progress
 from strop.serve.exchange import Exchange
 from strop.serve.models.version import Version
 from strop.serve.protocol.speaking import Detokenizer, Speaker
 from strop.text.speech import CLOSES, OPENS, Delta, Written
 from strop.text.tools import MARKS
 from strop.types import Completion
-
-Came = Progress | Completion
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,59 +64,11 @@ class Timed:
 NOTHING = Progress((), (), ())
 
 
-class Mail:
-    """Takes what other threads tell to queues of one event loop. However much is told before the
-    loop looks, it is woken once: to wake it takes as long as several operations of a small model's
-    step, and a step tells something to every answer."""
-
-    def __init__(self) -> None:
-        self._told: deque[tuple[asyncio.Queue[Any], Any]] = deque()
-        self._woken = False
-
-    def put(self, loop: asyncio.AbstractEventLoop, queue: asyncio.Queue[Any], what: Any) -> None:
-        """From any thread, to a queue of this loop, whose mail this is."""
-        self._told.append((queue, what))
-        if not self._woken:
-            self._woken = True
-            loop.call_soon_threadsafe(self._deliver)
-
-    def _deliver(self) -> None:
-        self._woken = False  # before it looks: what is told from now on wakes it again
-        while self._told:
-            queue, what = self._told.popleft()
-            queue.put_nowait(what)
-
-
-_MAIL: WeakKeyDictionary[asyncio.AbstractEventLoop, Mail] = WeakKeyDictionary()
-
-
-async def drawn(version: Version, requests: Sequence[Request]) -> AsyncGenerator[tuple[int, Came]]:
-    """(place of the request, its new tokens or the whole), as they come. Who stops reading calls
-    the rest off."""
-    loop = asyncio.get_running_loop()
-    mail = _MAIL.setdefault(loop, Mail())
-    came: asyncio.Queue[tuple[int, Progress | Future[Answered[Completion]]]] = asyncio.Queue()
-
-    def tell(index: int, what: Progress | Future[Answered[Completion]]) -> None:
-        mail.put(loop, came, (index, what))
-
-    futures = []
-    try:
-        for index, request in enumerate(requests):
-            future = version.held.sample(request, version.adapter, partial(tell, index))
-            futures.append(future)
-            future.add_done_callback(partial(tell, index))
-        left = len(futures)
-        while left:
-            index, what = await came.get()
-            if isinstance(what, Progress):
-                yield index, what
-                continue
-            left -= 1
-            yield index, what.result().what
-    finally:
-        for future in futures:
-            future.cancel()
+def drawn(version: Version, requests: Sequence[Request]) -> AsyncGenerator[streams.Drawn]:
+    """What comes of requests, as it comes. Who stops reading calls the rest off."""
+    return streams.drawn(
+        [partial(version.held.sample, request, version.adapter) for request in requests]
+    )
 
 
 async def pieces(asked: Exchange, timed: Timed) -> AsyncGenerator[Piece]:
@@ -134,7 +81,7 @@ async def pieces(asked: Exchange, timed: Timed) -> AsyncGenerator[Piece]:
                 deltas = speakers[index].feed(what.ids)
                 yield Piece(index, tuple(deltas), what)
             else:
-                yield last_piece(index, speakers[index], what)
+                yield last_piece(index, speakers[index], what.what)
     timed.ended(asked)
 
 

@@ -9,6 +9,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
+from strop.engines.server.lanes import Answered
 from strop.evals.decode.draws import revision_prompt
 from strop.recipe.study import Refine
 from strop.rewards.answer.read import final_answer
@@ -103,8 +104,8 @@ async def _candidates(asked: Exchange) -> list[Completion]:
     made: dict[int, Completion] = {}
     async with aclosing(drawn(asked.version, asked.requests())) as stream:
         async for index, what in stream:
-            if isinstance(what, Completion):
-                made[index] = what
+            if isinstance(what, Answered):
+                made[index] = what.what
     return [made[index] for index in range(asked.n)]
 
 

@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from strop.errors import StropError, UsageError
+from strop.errors import HttpError, StropError, UsageError
 
 TYPES = {
     400: "invalid_request_error", 401: "authentication_error", 403: "permission_error",
@@ -53,6 +53,8 @@ def refusal_of(error: Exception) -> RefusedError:
         return error
     if isinstance(error, UsageError):
         return RefusedError(400, str(error))
+    if isinstance(error, HttpError):  # of the server behind: it refuses the request, or is not well
+        return RefusedError(400 if error.status == 400 else 503, str(error))
     if isinstance(error, StropError):
         return RefusedError(500, str(error))
     return RefusedError(500, "the server failed at this request; its log says more")

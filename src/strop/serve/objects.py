@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -10,13 +9,6 @@ from strop.serve.answering import Collected, Ended, Piece
 from strop.serve.exchange import Exchange, new_id
 from strop.serve.protocol.listed import chat_logprobs, text_logprobs
 from strop.serve.protocol.speaking import called
-
-DONE = "data: [DONE]\n\n"
-
-
-def event(value: Any) -> str:
-    """A server-sent event."""
-    return f"data: {json.dumps(value, ensure_ascii=False)}\n\n"
 
 
 def frame(asked: Exchange, kind: str, choices: Sequence[Any]) -> dict[str, Any]:

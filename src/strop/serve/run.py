@@ -17,7 +17,7 @@ from strop.rewards.compose import Reward
 from strop.serve.access import Doors
 from strop.serve.app import serve_app
 from strop.serve.limits import Turnstile
-from strop.serve.models.holder import holding
+from strop.serve.models.holder import expect_engine, holding
 from strop.serve.models.lineup import Lineup
 from strop.serve.models.places import Places
 from strop.serve.service import Service
@@ -35,6 +35,7 @@ def check(recipe: ServeRecipe) -> None:
         places.expect(given)
     for components in recipe.rewards.values():
         Reward(components)
+    expect_engine(recipe.engine, recipe.models[0].path or "MODEL")
 
 
 def serve(recipe: ServeRecipe, tell: Callable[[str], None]) -> None:

@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from itertools import islice
 from pathlib import Path
@@ -116,8 +116,6 @@ def walk(folder: Path) -> Found:
         names = set(files)
         if RECIPE in names:
             found["runs"].append(here)
-        if "check.json" in names:
-            found["checks"].append(here)
         if "summary.json" in names and "records.jsonl" in names:
             found["evals"].append(here)
         if any(name.startswith("traffic-") for name in names):
@@ -125,8 +123,12 @@ def walk(folder: Path) -> Found:
         for name in files:
             path = os.path.normpath(os.path.join(here, name))
             stem, end = os.path.splitext(name)
-            if end == ".json" and f"{stem}.html" in names and _is_verdict(place / name):
-                found["gates"].append(path)
+            if end == ".json" and f"{stem}.html" in names:
+                keys = _keys(place / name)
+                if {"name", "sentence", "checks"} <= keys:
+                    found["gates"].append(path)
+                elif {"files", "findings"} <= keys:
+                    found["checks"].append(path)
             elif end == ".db" and _is_database(place / name):
                 found["registries"].append(path)
             elif end == ".jsonl" and RECIPE not in names and "summary.json" not in names:
@@ -144,18 +146,15 @@ def _skipped(name: str) -> bool:
     return any(name == one or (one[-1] in "-." and name.startswith(one)) for one in SKIPPED)
 
 
-def _is_verdict(path: Path) -> bool:
-    return _holds(path, lambda said: {"name", "sentence", "checks"} <= said.keys())
-
-
-def _holds(path: Path, wanted: Callable[[dict[str, object]], bool]) -> bool:
+def _keys(path: Path) -> frozenset[str]:
+    """The keys of a JSON object in a file of at most 4 MiB; none where it holds another thing."""
     try:
-        if path.stat().st_size > 1 << 22:
-            return False
+        if not path.is_file() or path.stat().st_size > 1 << 22:
+            return frozenset()
         said = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(said, dict) and wanted(said)
+    except (OSError, ValueError, RecursionError):
+        return frozenset()
+    return frozenset(said) if isinstance(said, dict) else frozenset()
 
 
 def _is_database(path: Path) -> bool:

@@ -280,6 +280,8 @@ REFUSED = {
     "Greedy": ("Greedy needs arguments to be made: size", "without arguments"),
     "Restless": ("Restless has no method `reset`", "def reset"),
     "Constant": ("`get_reward` of Constant cannot be called", "returns the episode's reward"),
+    "Yielding": ("step (line", "a method that is no tool begins with `_`"),
+    "Dripping": ("`reset` of Dripping yields", "return the text that begins the episode"),
     "Broken": ("Broken() raised KeyError: 'TOKEN'", "made once before the run"),
 }
 

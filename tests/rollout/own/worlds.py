@@ -246,3 +246,20 @@ class Asking:
     def where(self) -> str:
         """Says the city."""
         return self.city
+
+
+class Yielding:
+    def reset(self) -> None: ...
+
+    def step(self, size: int):
+        """Make a step.
+
+        Args:
+            size: How far.
+        """
+        yield size
+
+
+class Dripping:
+    def reset(self):
+        yield "begin"

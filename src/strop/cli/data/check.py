@@ -53,7 +53,8 @@ def check(
     ] = "nominal",
     columns: Columns = "",
     page: Annotated[
-        Path | None, typer.Option("--html", help="Also write the report as a page.")
+        Path | None,
+        typer.Option("--html", help="Also write the report as a page, and as JSON beside it."),
     ] = None,
     as_json: AsJson = False,
     fail_on: Annotated[
@@ -75,7 +76,7 @@ def check(
     from strop.curate.check.run import check as checked
     from strop.curate.check.show.page import report_page
     from strop.data.bad_rows import MAX_BAD
-    from strop.files import write_whole
+    from strop.files import write_json, write_whole
 
     _expect("--fail-on", fail_on, LEVELS)
     _expect("--scale", scale, SCALES)
@@ -93,6 +94,7 @@ def check(
     report = checked(asked)
     if page is not None:
         write_whole(page, report_page(report))
+        write_json(page.with_suffix(".json"), report.plain())
     _show(report, as_json)
     if page is not None and not as_json:
         print(f"page: {page}")

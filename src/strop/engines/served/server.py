@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -81,6 +82,18 @@ class Said:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """Tokens of an answer that were not told before: `Part(ids=(5, 2), logprobs=(-0.1, -0.02))`;
+    `logprobs` are what they are in `Said`."""
+
+    ids: tuple[int, ...]
+    logprobs: tuple[float, ...] | None
+
+
+Tell = Callable[[Part], None]
+
+
+@dataclass(frozen=True, slots=True)
 class Scored:
     """Log-probs of given tokens, nats, and what the server calls the weights that gave them:
     `Scored(logprobs=(-0.1, -2.3), spans=(Span("a1b2-7", 0, 0),))`."""
@@ -117,8 +130,21 @@ class Server(Protocol):
     def encoded(self, body: Body) -> list[int] | None:
         """The ids of a `prompt` or of `messages`; `None` where the server has no tokenizer."""
 
-    def sample(self, request: Request, adapter: str | None, stop_ids: Sequence[int]) -> Said:
-        """One answer, drawn with the seed of the request's key."""
+    def sample(
+        self,
+        request: Request,
+        adapter: str | None,
+        stop_ids: Sequence[int],
+        *,
+        tell: Tell | None = None,
+        waiting: Future[Any] | None = None,
+    ) -> Said:
+        """One answer, drawn with the seed of the request's key.
+
+        `tell` is told its tokens as they are drawn, in order: all that the answer has, exactly.
+        When `waiting` is cancelled the connection is closed, by which the server ends its work, and
+        `CancelledError` is raised.
+        """
 
     def score(self, ids: Sequence[int], adapter: str | None) -> Scored:
         """Log-probs of all given tokens but the first, at temperature 1."""
@@ -155,8 +181,12 @@ class Calls:
         self._control = HttpClient(RequestLimits(seconds=CONTROL_SECONDS, retries=0))
         self._sign = HttpClient(RequestLimits(seconds=SIGN_SECONDS, retries=0))
 
-    def ask(self, route: str, body: Body) -> Any:
-        return self._asking.post(f"{self.url}/{route}", body)
+    def ask(self, route: str, body: Body, waiting: Future[Any] | None = None) -> Any:
+        return self._asking.post(f"{self.url}/{route}", body, waiting=waiting)
+
+    def hear(self, route: str, body: Body, waiting: Future[Any] | None) -> Iterator[Any]:
+        """The events of an answer, which is asked for as a stream."""
+        return self._asking.events(f"{self.url}/{route}", body | {"stream": True}, waiting=waiting)
 
     def tell(self, route: str, body: Body, *, leaving: bool = False) -> None:
         client = self._sign if leaving else self._control

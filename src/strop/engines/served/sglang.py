@@ -2,12 +2,13 @@
 
 Facts, from SGLang's source: `srt/entrypoints/http_server.py` (the routes), `srt/managers/
 io_struct.py` (their bodies), `srt/layers/sampler.py` (which log-probs), `srt/sampling/
-sampling_batch_info.py` (seeds).
+sampling_batch_info.py` (seeds), `srt/managers/tokenizer_manager.py` (what events of a stream say).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,18 @@ import torch
 from strop.engines.draws import seed_of
 from strop.engines.engine import Request, Sampling, expect_served
 from strop.engines.served.sending import SGLANG, sglang_workers
-from strop.engines.served.server import About, Body, Calls, Said, Scored, Span, Started, spans_of
+from strop.engines.served.server import (
+    About,
+    Body,
+    Calls,
+    Part,
+    Said,
+    Scored,
+    Span,
+    Started,
+    Tell,
+    spans_of,
+)
 from strop.errors import HttpError, UsageError
 from strop.types import Finish
 
@@ -76,14 +88,27 @@ class SglangServer:
     def encoded(self, body: Body) -> list[int] | None:
         return self._calls.tokens(body)
 
-    def sample(self, request: Request, adapter: str | None, stop_ids: Sequence[int]) -> Said:
+    def sample(
+        self,
+        request: Request,
+        adapter: str | None,
+        stop_ids: Sequence[int],
+        *,
+        tell: Tell | None = None,
+        waiting: Future[Any] | None = None,
+    ) -> Said:
         expect_served(request.sampling, self.url)
         if request.sampling.routes:
             raise UsageError(
                 "the experts of SGLang's answers are not read", where=self.url,
                 fix="drop rollout.routing_replay, or sample from vLLM",
             )  # fmt: skip
-        said = self._calls.ask("generate", body_of(request, adapter, stop_ids))
+        body = body_of(request, adapter, stop_ids)
+        if tell is None:
+            said = self._calls.ask("generate", body, waiting)
+        else:
+            events = self._calls.hear("generate", body, waiting)
+            said = whole_of(events, request.sampling, tell, self.url)
         return said_of(said, request.sampling, self.url)
 
     def score(self, ids: Sequence[int], adapter: str | None) -> Scored:
@@ -148,6 +173,46 @@ def body_of(request: Request, adapter: str | None, stop_ids: Sequence[int]) -> B
             "skip_special_tokens": sampling.skip_special_tokens,
         },
     }
+
+
+def whole_of(events: Iterable[Any], sampling: Sampling, tell: Tell, url: str) -> Any:
+    """The answer that a stream comes to, in the form of one that comes whole.
+
+    Raises `HttpError` for events of another form, for tokens that are not those that were told, and
+    for a stream that does not say its end.
+    """
+    told: list[Any] = []
+    last: dict[str, Any] = {}
+    for event in events:
+        try:
+            last = dict(event["meta_info"])
+            new = _new_of(last, told)
+            part = Part(
+                tuple(int(one[1]) for one in new),
+                _of_what_is_drawn(tuple(float(one[0]) for one in new), sampling),
+            )
+        except (AttributeError, KeyError, IndexError, TypeError, ValueError):
+            raise HttpError("a part of the answer has no tokens with log-probs, or not those that "
+                            "were told before", where=url) from None  # fmt: skip
+        told += new
+        if part.ids:
+            tell(part)
+    if not last.get("finish_reason"):
+        raise HttpError("the stream ended, and the answer did not", where=url)
+    return {"meta_info": {**last, "output_token_logprobs": told}}
+
+
+def _new_of(about: Mapping[str, Any], told: list[Any]) -> list[Any]:
+    """What an event says that was not told before. Events repeat what earlier ones said, unless the
+    server was started with `--incremental-streaming-output`; how many tokens there are in all says
+    each of them. Raises `ValueError` for an event that does neither."""
+    listed = list(about.get("output_token_logprobs") or ())
+    count = int(about.get("output_token_logprobs_length") or 0)
+    if len(told) + len(listed) == count:
+        return listed
+    if len(listed) == count and listed[: len(told)] == told:
+        return listed[len(told) :]
+    raise ValueError
 
 
 def said_of(said: Any, sampling: Sampling, url: str) -> Said:

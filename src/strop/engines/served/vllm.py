@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,17 @@ from strop.engines.draws import seed_of
 from strop.engines.engine import Request, expect_served
 from strop.engines.routes import routes_of_text
 from strop.engines.served.sending import VLLM
-from strop.engines.served.server import About, Body, Calls, Said, Scored, Started, spans_of
+from strop.engines.served.server import (
+    About,
+    Body,
+    Calls,
+    Part,
+    Said,
+    Scored,
+    Started,
+    Tell,
+    spans_of,
+)
 from strop.errors import HttpError
 from strop.types import Finish, Routes
 
@@ -49,9 +60,21 @@ class VllmServer:
     def encoded(self, body: Body) -> list[int] | None:
         return self._calls.tokens(body)
 
-    def sample(self, request: Request, adapter: str | None, stop_ids: Sequence[int]) -> Said:
+    def sample(
+        self,
+        request: Request,
+        adapter: str | None,
+        stop_ids: Sequence[int],
+        *,
+        tell: Tell | None = None,
+        waiting: Future[Any] | None = None,
+    ) -> Said:
         expect_served(request.sampling, self.url)
-        said = self._calls.ask("inference/v1/generate", body_of(request, adapter, stop_ids))
+        route, body = "inference/v1/generate", body_of(request, adapter, stop_ids)
+        if tell is None:
+            said = self._calls.ask(route, body, waiting)
+        else:
+            said = whole_of(self._calls.hear(route, body, waiting), tell, self.url)
         read = said_of(said, self.url)
         if not request.sampling.routes or not read.ids:
             return read
@@ -127,6 +150,46 @@ def body_of(request: Request, adapter: str | None, stop_ids: Sequence[int]) -> B
             "logprobs": 0,
         },
     }
+
+
+def whole_of(events: Iterable[Any], tell: Tell, url: str) -> Any:
+    """The answer that a stream comes to, in the form of one that comes whole. Every event has the
+    tokens that are new; the last one has none, or some, and says what is said of all of them.
+
+    Raises `HttpError` for events of another form, and for a stream that does not say its end.
+    """
+    ids: list[int] = []
+    content: list[Any] = []
+    last: dict[str, Any] | None = None
+    for event in events:
+        for choice in _choices(event, url):
+            part = _part_of(choice, url)
+            ids += part.ids
+            content += choice["logprobs"]["content"]
+            last = choice
+            if part.ids:
+                tell(part)
+    if last is None or last.get("finish_reason") is None:
+        raise HttpError("the stream ended, and the answer did not", where=url)
+    return {"choices": [{**last, "token_ids": ids, "logprobs": {"content": content}}]}
+
+
+def _choices(event: Any, url: str) -> list[Any]:
+    """An event about usage has none."""
+    if not isinstance(event, dict) or not isinstance(event.get("choices"), list):
+        raise HttpError("an event of the stream has no choices", where=url)
+    return list(event["choices"])
+
+
+def _part_of(choice: Any, url: str) -> Part:
+    try:
+        ids = tuple(int(i) for i in choice["token_ids"])
+        logprobs = tuple(float(one["logprob"]) for one in choice["logprobs"]["content"])
+    except (KeyError, TypeError, ValueError):
+        raise HttpError("a part of the answer has no tokens with log-probs", where=url) from None
+    if len(ids) != len(logprobs):
+        raise HttpError(f"{len(ids)} tokens came with {len(logprobs)} log-probs", where=url)
+    return Part(ids, logprobs)
 
 
 def said_of(said: Any, url: str) -> Said:

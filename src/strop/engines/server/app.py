@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,8 +21,18 @@ from strop.engines.broadcast import BACKEND
 from strop.engines.draws import DrawKey
 from strop.engines.routes import routes_text
 from strop.engines.server.held import Held
-from strop.engines.server.lanes import Answered
+from strop.engines.server.lanes import Answered, Progress
 from strop.engines.server.receive import add_transfer
+from strop.engines.server.streams import (
+    DONE,
+    Drawn,
+    GoneError,
+    Sample,
+    Streamed,
+    drawn,
+    event,
+    unless_gone,
+)
 from strop.errors import StropError, UsageError
 from strop.types import Completion, Origin, Task
 
@@ -56,6 +69,7 @@ class Generate(Body):
     token_ids: Ids
     sampling_params: SamplingParams
     model: str | None = None
+    stream: bool = False
 
 
 class Completions(Body):
@@ -113,6 +127,10 @@ def engine_app(held: Held) -> FastAPI:
     async def refused(_: Request, error: StropError) -> JSONResponse:
         return JSONResponse({"error": {"message": str(error)}}, 400)
 
+    @app.exception_handler(GoneError)
+    async def gone(_: Request, __: GoneError) -> Response:
+        return Response(status_code=499)
+
     going = asyncio.Event()
     going.set()
     _add_answers(app, held, going)
@@ -150,30 +168,37 @@ def _add_answers(app: FastAPI, held: Held, going: asyncio.Event) -> None:
             ids = tokenizer(body.prompt or "", add_special_tokens=body.add_special_tokens).input_ids
         return {"tokens": list(ids), "count": len(ids), "max_model_len": held.context}
 
-    @app.post("/inference/v1/generate")
-    async def generate(body: Generate) -> dict[str, Any]:
+    @app.post("/inference/v1/generate", response_model=None)
+    async def generate(body: Generate, request: Request) -> dict[str, Any] | Response:
         how, adapter = body.sampling_params, adapter_of(body.model)
         expect_ends(how.stop_token_ids, ends)
         answer: dict[str, Any] = {"choices": [], "prompt_logprobs": None, "model": body.model}
         if how.prompt_logprobs is not None:
-            said = await done(held.score(body.token_ids, adapter))
+            expect_whole(body)
+            said = await unless_gone(request, done(held.score(body.token_ids, adapter)))
             scored = zip(body.token_ids[1:], said.what, strict=True)
             listed = [{str(token): {"logprob": logprob}} for token, logprob in scored]
             nothing = Answered(Completion.one_turn((), "", (), "length", 0), said.version)
             return answer | {"prompt_logprobs": [None, *listed], "choices": [choice_of(nothing)]}
-        await going.wait()
-        made = await done(held.sample(request_of(body, routes=held.routes), adapter))
+        await unless_gone(request, going.wait())
+        wanted = request_of(body, routes=held.routes)
+        if body.stream:
+            sample, holds = partial(held.sample, wanted, adapter), AsyncExitStack()
+            begins = streamed(sample, {"model": body.model}, holds)
+            return Streamed(await unless_gone(request, begins), holds, None, {})
+        made = await unless_gone(request, done(held.sample(wanted, adapter)))
         return answer | {"choices": [choice_of(made)]}
 
     @app.post("/v1/completions")
-    async def completions(body: Completions) -> dict[str, Any]:
+    async def completions(body: Completions, request: Request) -> dict[str, Any]:
         given = body.prompt
         ids = tokenizer(given).input_ids if isinstance(given, str) else given
         stop = [body.stop] if isinstance(body.stop, str) else body.stop
         how = SamplingParams(max_tokens=body.max_tokens, temperature=body.temperature,
                              top_p=body.top_p, seed=body.seed, stop=stop)  # fmt: skip
         asked_for = Generate(token_ids=ids, sampling_params=how, model=body.model)
-        said = await done(held.sample(request_of(asked_for), adapter_of(body.model)))
+        drawing = held.sample(request_of(asked_for), adapter_of(body.model))
+        said = await unless_gone(request, done(drawing))
         made = said.what
         choice: dict[str, Any] = {"index": 0, "text": made.text, "finish_reason": made.finish,
                                   "logprobs": None}  # fmt: skip
@@ -256,6 +281,36 @@ async def done(future: Future[Any]) -> Any:
     return await asyncio.wrap_future(future)
 
 
+async def streamed(
+    sample: Sample, more: Mapping[str, Any], holds: AsyncExitStack
+) -> AsyncGenerator[str]:
+    """An answer in vLLM's form, as server-sent events with these fields more. It is there when the
+    first token is: what is refused is raised. With `holds` the drawing ends, too."""
+    stream = drawn([sample])
+    holds.push_async_callback(stream.aclose)
+    return _events(await anext(stream), stream, more)
+
+
+async def _events(
+    first: Drawn,
+    stream: AsyncGenerator[Drawn],
+    more: Mapping[str, Any],
+) -> AsyncGenerator[str]:
+    yield event({"choices": [part_of(first[1])], **more})
+    try:
+        async for _, what in stream:
+            yield event({"choices": [part_of(what)], **more})
+    except StropError as error:
+        yield event({"error": {"message": str(error)}})
+    yield DONE
+
+
+def expect_whole(body: Generate) -> None:
+    """Raise `UsageError` where given tokens are to be scored as a stream."""
+    if body.stream:
+        raise UsageError("log-probs of given tokens are not streamed", fix="ask without `stream`")
+
+
 def expect_ends(wanted: list[int], ends: frozenset[int]) -> None:
     """Raise `UsageError` for tokens to stop at that are no ends of this model's answers."""
     if unknown := sorted(set(wanted) - ends):
@@ -282,9 +337,25 @@ def request_of(body: Generate, *, routes: bool = False) -> asked.Request:
 def choice_of(said: Answered[Completion]) -> dict[str, Any]:
     """A choice in vLLM's form."""
     made = said.what
+    return {**_tokens(made.ids, made.sampler_logprobs()), **_end_of(said)}
+
+
+def part_of(what: Progress | Answered[Completion]) -> dict[str, Any]:
+    """A part of a choice: tokens, or, with none, what is said of all of them at its end."""
+    if isinstance(what, Progress):
+        said = {"finish_reason": None, "weight_versions": None, "routed_experts": None}
+        return {**_tokens(what.ids, what.logprobs), **said}
+    return {**_tokens((), ()), **_end_of(what)}
+
+
+def _tokens(ids: Sequence[int], logprobs: Sequence[float]) -> dict[str, Any]:
     listed = [{"token": f"token_id:{i}", "token_id": i, "logprob": x}
-              for i, x in zip(made.ids, made.sampler_logprobs(), strict=True)]  # fmt: skip
+              for i, x in zip(ids, logprobs, strict=True)]  # fmt: skip
+    return {"index": 0, "token_ids": list(ids), "logprobs": {"content": listed}}
+
+
+def _end_of(said: Answered[Completion]) -> dict[str, Any]:
+    made = said.what
     span = {"version": said.version, "start": 0, "end": len(made.ids)}
-    return {"index": 0, "finish_reason": made.finish, "token_ids": list(made.ids),
-            "logprobs": {"content": listed}, "weight_versions": [span],
+    return {"finish_reason": made.finish, "weight_versions": [span],
             "routed_experts": routes_text(made)}  # fmt: skip

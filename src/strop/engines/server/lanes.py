@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
@@ -40,6 +40,15 @@ class Progress:
     ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     likeliest: tuple[Listed, ...]
+
+
+def joined(told: Sequence[Progress]) -> Progress:
+    """What was told of one answer in several parts, as one."""
+    return Progress(
+        tuple(i for one in told for i in one.ids),
+        tuple(x for one in told for x in one.logprobs),
+        tuple(place for one in told for place in one.likeliest),
+    )
 
 
 class Stream:

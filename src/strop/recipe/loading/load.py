@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from strop.files import SHORT, read_text, sha256_hex
 from strop.recipe.base import Strict
 from strop.recipe.loading.yaml_text import parsed, short, shown
 from strop.recipe.train.methods import METHODS, Recipe
+from strop.recipe.train.telling import WHICH_KIND
 
 Loc = tuple[str | int, ...]
 Given = str | Path | Mapping[str, Any] | Strict
@@ -245,7 +247,19 @@ def _explain(cls: type[BaseModel], source: Source, item: dict[str, Any]) -> tupl
     said = f"`{dotted}`: {message}{given}" if dotted else message
     if item["type"] == "string_type":  # YAML reads `on`, `3` and `2024-01-01` as other things
         return source.place(loc), said, "put the text in quotes"
-    return source.place(loc), said, f"change `{dotted}`" if dotted else "change the file"
+    whole = "change these values" if source.path is None else "change the file"
+    fix = f"change `{dotted}`" if dotted else whole
+    return source.place(loc), said, _meant_kind(item) or fix
+
+
+def _meant_kind(item: Any) -> str:
+    """The telling key that a mistyped one is near to, as a question; empty where there is none."""
+    if item["type"] != WHICH_KIND or not isinstance(item["input"], dict):
+        return ""
+    kinds = re.findall(r"\w+", item["msg"])
+    near = {name: difflib.get_close_matches(str(name), kinds, 1, 0.7) for name in item["input"]}
+    pairs = [(name, found[0]) for name, found in near.items() if found and found[0] != name]
+    return f"did you mean `{pairs[0][1]}` by `{pairs[0][0]}`?" if pairs else ""
 
 
 def _yaml_loc(values: Any, loc: Loc) -> Loc:

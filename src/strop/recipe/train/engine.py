@@ -14,21 +14,29 @@ def _listed(given: object) -> object:
     return [given] if isinstance(given, str) else given
 
 
+def _is_no_interface(url: str) -> str:
+    plain = url.rstrip("/")
+    if plain.endswith("/v1"):
+        raise ValueError(
+            f"{plain} is the address of a server's OpenAI interface alone: write the server's "
+            f"own, {plain.removesuffix('/v1')}"
+        )
+    return url
+
+
 def _addresses_are_servers(urls: list[str]) -> list[str]:
     plain = [url.rstrip("/") for url in urls]
     for url in plain:
         if "," in url:
             raise ValueError(f"{url} are several addresses in one: write a list, [A, B]")
-        if url.endswith("/v1"):
-            raise ValueError(
-                f"{url} is the address of a server's OpenAI interface alone: write the server's "
-                f"own, {url.removesuffix('/v1')}"
-            )
+        _is_no_interface(url)
     if len(set(plain)) < len(plain):
         raise ValueError("the same url stands twice: a server is asked once")
     return urls
 
 
+Address = Annotated[str, AfterValidator(_is_no_interface)]
+"""A server's own address."""
 Addresses = Annotated[list[str], BeforeValidator(_listed), AfterValidator(_addresses_are_servers)]
 """Addresses, no two of them the same."""
 Urls = Annotated[Addresses, Field(min_length=1)]

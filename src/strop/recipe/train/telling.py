@@ -7,6 +7,9 @@ from typing import Any
 
 from pydantic import BaseModel, Discriminator
 
+WHICH_KIND = "which_kind"
+"""The type of the error, whose message names the telling keys."""
+
 
 def tag(key: str) -> str:
     """The name of a union's member, which is no key of it."""
@@ -26,4 +29,4 @@ def told_by(kinds: Mapping[str, type[BaseModel]], problem: str) -> Discriminator
         found = [key for key in kinds if isinstance(given, dict) and key in given]
         return tag(found[0]) if len(found) == 1 else None
 
-    return Discriminator(kind_of, custom_error_type="which_kind", custom_error_message=problem)
+    return Discriminator(kind_of, custom_error_type=WHICH_KIND, custom_error_message=problem)

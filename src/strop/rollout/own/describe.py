@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from strop.rollout.own.instance import public_methods
-from strop.rollout.tools.functions import FORM, STARRED, parameters_of, place_of, schema_of
+from strop.rollout.tools.functions import FORM, STARRED, parameters_of, place_of, schema_of, yields
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,11 @@ def _checked(instance: Any, name: str) -> Description:
             problem=f"{name} has no method `reset`",
             fix="write `def reset(self, **columns)`: it begins an episode, and returns a text for "
             "the policy or None",
+        )
+    if yields(instance.reset):
+        return Description(
+            problem=f"`reset` of {name} yields, and has to return",
+            fix="return the text that begins the episode, or None",
         )
     reward = getattr(instance, "get_reward", None)
     if reward is not None and (not callable(reward) or _needed(reward)):

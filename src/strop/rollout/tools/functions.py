@@ -18,6 +18,8 @@ def schema_of(function: Callable[..., Any]) -> dict[str, Any]:
     `ValueError`, or what transformers raises, for one that cannot be described."""
     from transformers.utils.chat_template_utils import get_json_schema
 
+    if yields(function):
+        raise ValueError("it yields, and a tool has to return its result")
     for parameter in parameters_of(function):
         if parameter.kind in STARRED:
             raise ValueError(f"the argument {parameter.name} stands for any number of arguments")
@@ -26,6 +28,11 @@ def schema_of(function: Callable[..., Any]) -> dict[str, Any]:
                 f"the argument {parameter.name} (before `/`) cannot be given by its name"
             )
     return dict(get_json_schema(function))
+
+
+def yields(function: Callable[..., Any]) -> bool:
+    """Whether a call makes a generator in place of a result."""
+    return inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
 
 
 def parameters_of(function: Callable[..., Any]) -> list[inspect.Parameter]:

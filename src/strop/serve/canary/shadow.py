@@ -9,6 +9,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from strop.engines.server.lanes import Answered
 from strop.files import digest64
 from strop.recipe.serve import ShadowRecipe
 from strop.rewards.compose import Reward, as_said
@@ -16,7 +17,6 @@ from strop.serve.answering import drawn
 from strop.serve.exchange import Exchange
 from strop.serve.models.version import Version
 from strop.text.script import before_answer
-from strop.types import Completion
 
 MOST_WAITING = 32
 """Requests that wait for their shadow; further ones go without, so that nobody waits for it."""
@@ -61,8 +61,8 @@ class Shadow:
         said = ""
         async with aclosing(drawn(version, own.requests())) as stream:
             async for _, what in stream:
-                if isinstance(what, Completion):
-                    said = what.said
+                if isinstance(what, Answered):
+                    said = what.what.said
         scores = await asyncio.to_thread(self._scores, asked, shown, said)
         self.counts[_sign(scores)] += 1
         self.keep({"event": "shadow", "answer_id": asked.id, "version": version.label,

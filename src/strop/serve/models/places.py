@@ -36,12 +36,12 @@ class Places:
 
     def of_entry(self, which: str) -> Place:
         """The current entry of a name, or an entry by its id."""
-        entry = self._store().entry(which)
+        entry = self._store(which).entry(which)
         if not entry.manifest:  # a hub name, which has no files here
             return Place(entry.path, entry.weights, entry.id)
         folder = self._folder(entry)
         if not folder.is_dir():
-            checkout(self._store(), entry.id, folder)
+            checkout(self._store(which), entry.id, folder)
         if weights_hash(folder) != entry.weights:
             raise RegistryError("the files were changed since they were promoted",
                                 where=str(folder), fix="delete the folder")  # fmt: skip
@@ -53,7 +53,7 @@ class Places:
         if Path(given).is_dir():
             expect_weights(given)
         else:
-            self._store().entry(given)
+            self._store(given).entry(given)
 
     def of_either(self, given: str) -> Place:
         """A folder, else an entry."""
@@ -61,16 +61,19 @@ class Places:
 
     def current(self, name: str) -> str | None:
         """The id of the entry that a name stands for now."""
-        found = self._store().current(name)
+        found = self._store(name).current(name)
         return None if found is None else found.id
 
     def _folder(self, entry: Entry) -> Path:
-        home = self._store().path
+        home = self._store(entry.id).path
         return home.parent / f"{home.stem}.served" / entry.id
 
-    def _store(self) -> Registry:
+    def _store(self, wanted: str) -> Registry:
+        """The registry, which has what is wanted if anything has."""
+        if Path(wanted).is_file():
+            raise UsageError("this is a file", where=wanted, fix="give the folder that it is in")
         if self._registry is None:
-            raise UsageError("no folder is called so, and no registry is given",
+            raise UsageError("no folder is called so, and no registry is given", where=wanted,
                              fix="give a model folder, or --registry FILE")  # fmt: skip
         return self._registry
 

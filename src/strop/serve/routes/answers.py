@@ -7,23 +7,24 @@ import logging
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
 from strop.engines.server import app as engine
+from strop.engines.server.streams import DONE, Streamed, event
 from strop.errors import StropError
 from strop.serve.access import Caller
 from strop.serve.answering import Collected, Piece, Timed, pieces, usage, whole_piece
 from strop.serve.compute import chosen, reward_of
 from strop.serve.errors import RefusedError, refusal_of
 from strop.serve.exchange import Exchange, Start, new_id, sampling_of, seed_of, session_of
-from strop.serve.objects import DONE, ChatForm, Form, TextForm, event, frame
+from strop.serve.objects import ChatForm, Form, TextForm, frame
 from strop.serve.protocol.bodies import Chat, Completions, Drawing
 from strop.serve.routes.callers import all_or_none, caller_of, while_there
 from strop.serve.routes.kept import keep
-from strop.serve.routes.streamed import Streamed
 from strop.serve.service import Service
 from strop.serve.tools import expect_tools, forced, tools_for
 
@@ -52,7 +53,7 @@ def answer_routes(service: Service) -> APIRouter:
                              body.logprobs or 0, forms)  # fmt: skip
 
     @router.post("/inference/v1/generate")
-    async def generate(body: engine.Generate, request: Request) -> dict[str, Any]:
+    async def generate(body: engine.Generate, request: Request) -> Response:
         """vLLM's protocol, of a version by its name: ids in, ids out. It is not logged."""
         caller = caller_of(service, request, "serve")
         _, version = service.served(body.model)
@@ -70,13 +71,16 @@ def answer_routes(service: Service) -> APIRouter:
         async with AsyncExitStack() as stack:
             stack.enter_context(service.lineup.using(version))
             await _turn(service, request, stack)
-            made = await while_there(
-                request,
-                engine.done(version.held.sample(wanted, version.adapter)),
-                service.recipe.limits.seconds,
-            )
-            return {"choices": [engine.choice_of(made)], "prompt_logprobs": None,
-                    "model": body.model, "weights": version.place.weights}  # fmt: skip
+            seconds = service.recipe.limits.seconds
+            sample = partial(version.held.sample, wanted, version.adapter)
+            made_by = {"model": body.model, "weights": version.place.weights}
+            if body.stream:
+                begins = engine.streamed(sample, made_by, stack)
+                stream = await while_there(request, begins, seconds)
+                return Streamed(stream, stack.pop_all(), seconds, {})
+            made = await while_there(request, engine.done(sample()), seconds)
+            return JSONResponse({"choices": [engine.choice_of(made)], "prompt_logprobs": None,
+                                 **made_by})  # fmt: skip
 
     return router
 

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from fastapi import Request
 
+from strop.engines.server.streams import GoneError, unless_gone
 from strop.recipe.serve import Scope
 from strop.serve.access import Caller
 from strop.serve.errors import RefusedError
@@ -25,19 +26,12 @@ async def while_there(request: Request, work: Coroutine[Any, Any, T], seconds: f
 
     Raises `RefusedError` 499 (nobody reads it) and 504.
     """
-    task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_gone(request))
     try:
-        await asyncio.wait({task, gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            return task.result()
-        if gone.done():
-            raise RefusedError(499, "the client went away")
-        raise RefusedError(504, f"no answer within {seconds:g} s", code="timeout")
-    finally:
-        for one in (task, gone):
-            one.cancel()
-        await asyncio.gather(task, gone, return_exceptions=True)
+        return await unless_gone(request, work, seconds)
+    except GoneError:
+        raise RefusedError(499, "the client went away") from None
+    except TimeoutError:
+        raise RefusedError(504, f"no answer within {seconds:g} s", code="timeout") from None
 
 
 async def all_or_none(works: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
@@ -49,8 +43,3 @@ async def all_or_none(works: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

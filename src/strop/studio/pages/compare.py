@@ -117,6 +117,6 @@ def flat(recipe: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     for name, value in recipe.items():
         if isinstance(value, Mapping):
             found |= flat(value, f"{above}{name}.")
-        elif value is not None:
+        elif value not in (None, []):  # what says nothing, and what older recipes do not have
             found[f"{above}{name}"] = value
     return found

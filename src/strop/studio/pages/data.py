@@ -50,12 +50,12 @@ def data_routes(site: Site) -> APIRouter:
 
     @router.get("/check/{path:path}")
     def check(path: str) -> HTMLResponse:
-        file = site.root.inside(path) / "check.json"
+        file = site.root.inside(path)
         try:
             said = json.loads(file.read_text(encoding="utf-8"))
             findings = [dict(one) for one in said["findings"]]
         except (OSError, ValueError, KeyError, TypeError):
-            raise UsageError("this is no report of a data check", where=f"{path}/check.json",
+            raise UsageError("this is no report of a data check", where=path,
                              fix="run `strop data check` again") from None  # fmt: skip
         figures = {name: json.dumps(part, indent=1) for name, part in said.items()
                    if name not in ("files", "findings")}  # fmt: skip

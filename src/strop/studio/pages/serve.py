@@ -15,9 +15,11 @@ from markupsafe import Markup
 
 from strop.errors import StropError
 from strop.serve.canary.ratings import SIDES, Ratings, Side
+from strop.serve.canary.trial import END
 from strop.serve.traffic.rows import rows_in
 from strop.studio.site import Site
 from strop.tracking.story.bands import Band, bands
+from strop.tracking.story.samples import written
 
 ALPHA = 0.05
 """Of the drawn confidence sequence; a canary's own is in the server's YAML."""
@@ -39,6 +41,17 @@ class Arm:
         """Share of thumbs that are up."""
         thumbs = self.up + self.down
         return self.up / thumbs if thumbs else None
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A question and its answers as text."""
+
+    id: str
+    model: str
+    arm: str
+    asked: str
+    said: str
 
 
 @dataclass(slots=True)
@@ -76,8 +89,9 @@ class Traffic:
 
     arms: dict[tuple[str, str], Arm] = field(default_factory=dict)
     days: Counter[str] = field(default_factory=Counter)
-    ended: list[Mapping[str, Any]] = field(default_factory=list)
-    newest: list[Mapping[str, Any]] = field(default_factory=list)
+    events: list[str] = field(default_factory=list)
+    shadows: int = 0
+    newest: list[Exchange] = field(default_factory=list)
     feedback: dict[str, list[str]] = field(default_factory=dict)
     trials: dict[str, Standings] = field(default_factory=dict)
 
@@ -113,7 +127,7 @@ def counted(folder: Path) -> Traffic:
     owner: dict[str, Mapping[str, Any]] = {}
     for row in rows_in(folder):
         if "event" in row:
-            traffic.ended.append(row)
+            _happened(traffic, row)
         elif "digest" in row:
             _rated(traffic, row, owner.get(str(row.get("id"))))
         elif "messages" in row or "prompt" in row:
@@ -123,9 +137,29 @@ def counted(folder: Path) -> Traffic:
                 trial = traffic.trials.setdefault(str(row["trial"]), Standings())
                 trial.answers[str(row.get("arm"))] += 1
             traffic.days[str(row.get("time", ""))[:10]] += 1
-            traffic.newest.append(row)
+            traffic.newest.append(exchange_of(row))
             del traffic.newest[:-NEWEST]
     return traffic
+
+
+def exchange_of(row: Mapping[str, Any]) -> Exchange:
+    answers = row.get("answers") or [row.get("answer", "")]
+    said = [written(one if isinstance(one, str) else [one]) for one in answers]
+    return Exchange(
+        str(row.get("id")), *_key(row), written(row.get("messages", "")), "\n\n".join(said)
+    )
+
+
+def _happened(traffic: Traffic, row: Mapping[str, Any]) -> None:
+    kind, at = row["event"], str(row.get("time", ""))[:19].replace("T", " ")
+    if kind == "shadow":
+        traffic.shadows += 1
+    elif kind == END:
+        traffic.events.append(
+            f"{at} canary {row.get('trial')} was {row.get('state')}: {row.get('why')}"
+        )
+    else:
+        traffic.events.append(f"{at} {row.get('model')} is {row.get('version')} from here on")
 
 
 def _rated(traffic: Traffic, row: Mapping[str, Any], of: Mapping[str, Any] | None) -> None:

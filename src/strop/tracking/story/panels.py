@@ -21,7 +21,7 @@ TOGETHER = ("reward", "completions/mean_length", "entropy", "kl")
 """Of a run that samples: the four that say little one by one. A reward that rises while answers
 grow, or while entropy or KL run away, is another thing than one that rises."""
 TOGETHER_ON_RECORDS = ("loss", "rewards/accuracies", "rewards/margins",
-                       "displacement/chosen_per_token")  # fmt: skip
+                       "displacement/chosen_per_token", "entropy")  # fmt: skip
 TITLES: Mapping[str, str] = {
     "reward": "Reward",
     "completions/mean_length": "Length of answers, tokens",

@@ -7,6 +7,7 @@ import warnings
 from strop.errors import ModelError, RecipeError
 from strop.model.load import expect_weights, load_config, load_tokenizer, positions_of, tokenizer_of
 from strop.recipe.train.methods import Recipe
+from strop.recipe.train.online import OnlineRecipe
 from strop.train.preflight.prepared import Prepared
 
 
@@ -45,6 +46,20 @@ def within_positions(recipe: Recipe) -> Recipe:
         )
     text = recipe.text.model_copy(update={"max_length": most})
     return recipe.model_copy(update={"text": text})
+
+
+def expect_bounding(recipe: OnlineRecipe) -> None:
+    """Raise `RecipeError` where `max_episode_tokens` bounds nothing, because an episode is cut
+    before it has so many."""
+    world = recipe.rollout.environment
+    wanted = None if world is None else world.max_episode_tokens
+    if wanted is not None and wanted >= recipe.text.max_length:
+        raise RecipeError(
+            f"rollout.environment.max_episode_tokens {wanted} bounds nothing: an episode and its "
+            f"prompt have at most {recipe.text.max_length} tokens (text.max_length, or the "
+            "model's positions)",
+            fix="lower it, or leave it out",
+        )
 
 
 def report_positions(given: Recipe, prepared: Prepared) -> None:

@@ -31,7 +31,12 @@ from strop.tracking.notify.receivers import expect_receivers
 from strop.tracking.sinks import expect_sinks
 from strop.train.loop.online import HeldOut
 from strop.train.monitor.dev import load_dev, refuse_trained_on
-from strop.train.preflight.bounds import expect_critic, report_positions, within_positions
+from strop.train.preflight.bounds import (
+    expect_bounding,
+    expect_critic,
+    report_positions,
+    within_positions,
+)
 from strop.train.preflight.demands import DEMANDS, nothing_more
 from strop.train.preflight.mixture import mixture_of, total_steps
 from strop.train.preflight.prepared import Prepared, PreparedOffline, PreparedOnline
@@ -91,6 +96,7 @@ def prepare(
     prepared: Prepared
     with written_on(recipe.text.date):
         if isinstance(recipe, OnlineRecipe):
+            expect_bounding(recipe)
             prepared = _online(recipe, folder, tokenizer, cache)
         else:
             prepared = _offline(recipe, folder, tokenizer, cache)

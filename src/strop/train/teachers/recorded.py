@@ -6,7 +6,6 @@ any of the records that it holds: each is found by the hash of its tokens.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import warnings
 from collections.abc import Callable, Sequence
@@ -19,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from strop.errors import DataError
-from strop.files import write_whole
+from strop.files import digest64, write_whole
 from strop.losses.distillation import lumped
 from strop.model.teacher import Compare, TeacherRows, scaled
 from strop.types import Origin, Tree
@@ -110,7 +109,7 @@ def record(rows: TeacherRows, top_k: int) -> Said:
 def tree_number(tree: Tree) -> int:
     """A hash of everything that a forward reads of a tree, as a signed 64-bit number."""
     text = repr((tree.trunk, [(branch.ids, branch.supervised) for branch in tree.branches]))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little", signed=True)
+    return digest64(text) - 2**63
 
 
 def recorded_of(said: Said, trees: Sequence[Tree], vocabulary: int) -> Recorded:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
 
-from strop.serve.answering import Mail
+from strop.engines.server.lanes import Answered, Progress
+from strop.engines.server.streams import Mail, Sample, drawn
+from strop.types import Completion
 
 
 def test_much_that_is_told_at_once_wakes_the_loop_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,3 +60,28 @@ def test_nothing_is_lost_whenever_threads_tell() -> None:
     for first in (0, 2000, 4000):
         mine = [number for number in found if first <= number < first + 2000]
         assert mine == list(range(first, first + 2000))
+
+
+def test_what_was_told_while_nobody_looked_comes_as_one() -> None:
+    """A client that is slower than its answer is told fewer and longer parts."""
+
+    def answer(first: int) -> Sample:
+        def sample(tell: Callable[[Progress], None]) -> Future[Answered[Completion]]:
+            for number in range(first, first + 1000):
+                tell(Progress((number,), (-float(number),), (((number, 0.0),),)))
+            future: Future[Answered[Completion]] = Future()
+            future.set_result(Answered(Completion.one_turn((), "", (), "stop", 0), str(first)))
+            return future
+
+        return sample
+
+    async def run() -> list[Any]:
+        return [one async for one in drawn([answer(0), answer(5000)])]
+
+    found = asyncio.run(run())
+    for index, first in enumerate((0, 5000)):
+        (told, ended) = [what for place, what in found if place == index]
+        assert told.ids == tuple(range(first, first + 1000))
+        assert told.logprobs == tuple(-float(n) for n in told.ids)
+        assert told.likeliest == tuple(((n, 0.0),) for n in told.ids)
+        assert ended.version == str(first)

@@ -150,7 +150,7 @@ def read(run: Path) -> Row | None:
 
 
 def costs(folder: Path) -> str:
-    """Seconds of the forwards of a step of 128 answers, student and teacher of one size."""
+    """Processor time of the forwards of 128 answers, student and teacher of one size."""
     lines = (folder / "data/demonstrations.jsonl").read_text().splitlines()[:128]
     shown = [json.loads(line) for line in lines]
     policy = load_policy(ModelRecipe(path=str(folder / "runs/dpo/final")))
@@ -164,10 +164,12 @@ def costs(folder: Path) -> str:
         assert loss is not None
         return loss
 
-    own = timed(lambda: policy.score(trees))
-    sampled = timed(lambda: teacher.logprobs(trees))
-    plain = timed(lambda: policy.score(trees).logprobs_N.sum().backward())
-    whole = timed(lambda: compared().sum().backward())
+    own, sampled, plain, whole = timed(
+        lambda: policy.score(trees),
+        lambda: teacher.logprobs(trees),
+        lambda: policy.score(trees).logprobs_N.sum().backward(),
+        lambda: compared().sum().backward(),
+    )
     return (
         f"the student's forward {own * 1e3:.1f} ms; the teacher's log-probs of sampled tokens "
         f"{sampled * 1e3:.1f} ms, {sampled / own:.2f} times as long\n"
@@ -176,15 +178,17 @@ def costs(folder: Path) -> str:
     )
 
 
-def timed(work: Callable[[], Any], rounds: int = 15) -> float:
-    """Median seconds."""
-    work()
-    seconds = []
-    for _ in range(rounds):
-        began = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - began)
-    return statistics.median(seconds)
+def timed(*works: Callable[[], Any], rounds: int = 15) -> list[float]:
+    """Median seconds of processor time, which other work on the machine does not lengthen; in turn,
+    so that all meet the same machine."""
+    seconds: list[list[float]] = [[] for _ in works]
+    for number in range(rounds + 1):
+        for work, taken in zip(works, seconds, strict=True):
+            began = time.process_time()
+            work()
+            if number:  # the first round warms up
+                taken.append(time.process_time() - began)
+    return [statistics.median(taken) for taken in seconds]
 
 
 if __name__ == "__main__":

@@ -132,9 +132,9 @@ class Dev:
         return StepRecord(0, total, metrics)
 
     def of_teacher(self, teaching: Teaching | None) -> dict[str, float]:
-        """`teacher/<score>` of the task that `metric` is of, from a teacher that can be asked on its
-        own, with the student's prompts. One that is told more is not measured: a suite holds no
-        hints for it."""
+        """`teacher/<score>` of the task that `metric` is of, with the student's prompts, from a
+        teacher that can be asked on its own. One that is told more is not measured: a suite holds
+        no hints for it."""
         if teaching is None or teaching.informed is not None:
             return {}
         teacher = teaching.teacher

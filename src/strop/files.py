@@ -316,7 +316,7 @@ def _take(path: Path, where: Path, said: str) -> int:
             raise OutputError(
                 f"{said}: {owner}",
                 where=str(where),
-                fix="wait for it or stop it, or choose another `output`",
+                fix="wait for it or stop it, or choose another folder",
             ) from None
         if path.exists() and os.path.samestat(os.fstat(handle), path.stat()):
             return handle

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from strop.engines.server.app import engine_app
-from strop.errors import HttpError, UsageError
+from strop.errors import UsageError
 from strop.serve.models.holder import Behind
 from tests.support.engine_servers import App, Running, engine_server
 from tests.support.rounds import Futures, Rounds, endless, wait_for
@@ -207,8 +207,34 @@ def test_a_server_of_other_weights_or_nobody_is_refused(model_folder: Path, tmp_
         with pytest.raises(UsageError, match="holds the weights of"):
             start(model_folder, engine)
         url = behind.url
-    with pytest.raises(HttpError, match=url):
+    with pytest.raises(UsageError, match=f"{url}: no server answers"):
         start(model_folder, {"kind": "vllm", "url": url})
+
+
+def test_adapters_on_a_server_behind_are_each_runs_own(
+    model_folder: Path, adapters: list[Path]
+) -> None:
+    """One that was killed leaves its adapters there; one that ends takes its own away."""
+    models = [{"name": "one", "path": str(adapters[0])}, {"name": "two", "path": str(adapters[1])}]
+    with engine_server(model_folder) as running:
+        running.held.load_adapter("somebody's", str(adapters[0])).result(30)
+        recipe = recipe_of(models=models, engine={"kind": "vllm", "url": running.url})
+        with serving(recipe) as first:
+            with serving(recipe) as second:
+                assert len(running.held.adapters) == 5
+                assert ids(first, "one", seed=2) == ids(second, "one", seed=2)
+            assert len(running.held.adapters) == 3
+            assert ids(first, "two", seed=2)[0]
+        assert set(running.held.adapters) == {"somebody's"}
+
+
+def test_a_server_that_reads_no_seeds_is_refused(model_folder: Path) -> None:
+    app = Sglang(deterministic=False).app
+    with (
+        engine_server(model_folder, app=app) as running,
+        pytest.raises(UsageError, match="reads no seeds"),
+    ):
+        start(model_folder, {"kind": "sglang", "url": running.url})
 
 
 def start(folder: Path, engine: dict[str, str]) -> None:

@@ -78,6 +78,38 @@ def refused(*arguments: str) -> str:
     return str(found.exception)
 
 
+def test_what_was_given_is_named(model_folder: Path, tmp_path: Path) -> None:
+    missing = str(tmp_path / "final")
+    assert refused(missing).startswith(f"{missing}: no folder is called so")
+    config = str(model_folder / "config.json")
+    assert refused(config).startswith(f"{config}: this is a file")
+    assert refused(str(model_folder), "--port", "70000").startswith("--port 70000: `port`")
+    given = f"a b={model_folder}"
+    assert refused(given).startswith(f"{given}: `models.0.name`")
+    said = refused(f"x={model_folder}", f"x={model_folder}")
+    assert "two are called x" in said
+    assert "file" not in said
+    assert refused(str(model_folder), "--set", "limits.tokens=x").startswith("--set limits.tokens:")
+    assert "nothing is named that could be served" in refused()
+    empty = tmp_path / "serve.yaml"
+    empty.write_text("port: 8000\n")
+    assert refused("--config", str(empty)).startswith(f"{empty}: nothing is named")
+
+
+@pytest.mark.parametrize("more", [["--dry-run"], []])
+def test_a_server_behind_that_is_not_there(model_folder: Path, more: list[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    said = refused(str(model_folder), "--engine", f"http://127.0.0.1:{port}", "--port", "0", *more)
+    assert f"http://127.0.0.1:{port}: no server answers here" in said
+    assert f"fix: start one: strop engine serve {model_folder} --port {port}" in said
+    said = refused(str(model_folder), "--engine", "http://127.0.0.1:1/v1", *more)
+    assert "write the server's own, http://127.0.0.1:1 " in said
+    said = refused(str(model_folder), "--engine", "127.0.0.1:1", *more)
+    assert "write one like http://127.0.0.1:8000" in said
+    assert not said.endswith("/v1")
+
+
 def test_mistakes_are_told_before_anything_is_loaded(model_folder: Path, tmp_path: Path) -> None:
     assert "no registry is given" in refused("support")
     assert "port" in refused("--port", "70000", str(model_folder))

@@ -76,6 +76,35 @@ def test_bodies_that_are_no_json_or_too_long(plain_server: Serving) -> None:
     assert plain_server.get(CHAT).status_code == 405
 
 
+@pytest.mark.parametrize(("content", "sent_as", "status", "message"), [
+    (b'{"messages": []}', None, 400, "without a content type: send it as application/json"),
+    (b'{"messages": []}', "text/plain", 400, "came as text/plain: send it as application/json"),
+    (b'{"messages": []}', "application/x-www-form-urlencoded", 400, "send it as application/json"),
+    (b"", "application/json", 400, "the request has no body: send JSON"),
+    (b"[]", "application/json", 422, "the body is no JSON object"),
+    (b'"text"', "application/json; charset=utf-8", 422, "the body is no JSON object"),
+    (b'{"messages": []}', "application/json; charset=utf-8", 422, "at least 1 item"),
+])  # fmt: skip
+def test_bodies_that_came_as_something_else(
+    plain_server: Serving, content: bytes, sent_as: str | None, status: int, message: str
+) -> None:
+    headers = {} if sent_as is None else {"content-type": sent_as}
+    for path in (CHAT, "/v1/feedback") if b"messages" not in content or status == 400 else (CHAT,):
+        answer = httpx.post(plain_server.url + path, content=content, headers=headers)
+        assert answer.status_code == status
+        assert message in answer.json()["error"]["message"]
+
+
+def test_addresses_where_nothing_is(plain_server: Serving) -> None:
+    missed = plain_server.post("/chat/completions", said())
+    assert missed.status_code == 404
+    assert "nothing is at /chat/completions" in missed.json()["error"]["message"]
+    assert "base URL ends in /v1" in missed.json()["error"]["message"]
+    other = plain_server.get(CHAT)
+    assert other.headers["allow"] == "POST"
+    assert other.json()["error"]["message"] == f"{CHAT} takes POST, not GET"
+
+
 def test_only_this_machines_own_name_is_answered_without_tokens(plain_server: Serving) -> None:
     led_here = httpx.get(plain_server.url + "/v1/models", headers={"host": "evil.example"})
     assert led_here.status_code == 400
@@ -120,6 +149,13 @@ def test_a_secret_that_can_be_guessed_is_refused(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("SHORT", "abc")
     with pytest.raises(UsageError, match="3 characters"):
         Doors([TokenRecipe(name="a", env="SHORT")])
+
+
+def test_a_secret_that_is_not_set_is_no_short_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NOBODY_SET_IT", raising=False)
+    with pytest.raises(UsageError, match="no secret of the token 'app' is set") as told:
+        Doors([TokenRecipe(name="app", env="NOBODY_SET_IT")])
+    assert "export NOBODY_SET_IT=" in str(told.value.fix)
 
 
 def test_who_finds_the_queue_full_is_told_when_to_come_back(model_folder: Path) -> None:

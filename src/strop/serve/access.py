@@ -76,6 +76,9 @@ class Doors:
 def _secret(token: TokenRecipe) -> bytes:
     if token.env is not None:
         where, secret = f"${token.env}", os.environ.get(token.env, "")
+        if not secret:
+            raise UsageError(f"no secret of the token {token.name!r} is set", where=where,
+                             fix=f"export {token.env}=$(openssl rand -hex 24)")  # fmt: skip
     else:
         where = str(token.file)
         secret = read_text(Path(where), UsageError, limit=4096)

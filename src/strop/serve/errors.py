@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 
 from strop.errors import HttpError, StropError, UsageError
@@ -73,18 +74,44 @@ def add_refusals(app: FastAPI) -> None:
         return refusal_of(error).response()
 
     @app.exception_handler(HTTPException)
-    async def no_route(_: Request, error: HTTPException) -> JSONResponse:
-        return RefusedError(error.status_code, str(error.detail)).response()
+    async def no_route(request: Request, error: HTTPException) -> JSONResponse:
+        return misdirected(request, error).response()
 
     @app.exception_handler(RequestValidationError)
-    async def unread(_: Request, error: RequestValidationError) -> JSONResponse:
-        return unreadable(error).response()
+    async def unread(request: Request, error: RequestValidationError) -> JSONResponse:
+        return unreadable(error, request.headers.get("content-type")).response()
 
 
-def unreadable(error: RequestValidationError) -> RefusedError:
+def misdirected(request: Request, error: HTTPException) -> RefusedError:
+    """404 for an address where nothing is, 405 for another method than it has."""
+    path, method = request.url.path, request.method
+    if error.status_code == 404:
+        told = (f"nothing is at {path}: there are /v1/chat/completions, /v1/completions, "
+                "/v1/feedback and others; a client's base URL ends in /v1")  # fmt: skip
+        return RefusedError(404, told)
+    headers = error.headers or {}
+    if error.status_code == 405:
+        told = f"{path} takes {Headers(headers).get('allow')}, not {method}"
+        return RefusedError(405, told, headers=headers)
+    return RefusedError(error.status_code, str(error.detail), headers=headers)
+
+
+def _is_json(content_type: str | None) -> bool:
+    kind = (content_type or "").partition(";")[0].strip().lower()
+    return kind.startswith("application/") and kind.endswith(("/json", "+json"))
+
+
+def unreadable(error: RequestValidationError, content_type: str | None) -> RefusedError:
     """400 for what is no JSON, 422 for JSON that is no such request; the first mistake is told."""
     first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"] if part != "body")
+    if not place and first["type"] == "missing":
+        return RefusedError(400, "the request has no body: send JSON")
+    if not place and isinstance(first["input"], str | bytes) and not _is_json(content_type):
+        sent = f"as {content_type}" if content_type else "without a content type"
+        return RefusedError(400, f"the body came {sent}: send it as application/json")
+    if not place and "valid dictionary" in first["msg"]:
+        return RefusedError(422, "the body is no JSON object")
     if first["type"] == "json_invalid":
         return RefusedError(400, f"the body is no JSON: {first['ctx']['error']}")
     problem = str(first["msg"]).removeprefix("Value error, ")

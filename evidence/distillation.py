@@ -27,7 +27,7 @@ from strop.demo.write import write_demo
 from strop.losses.distillation import forward_kl
 from strop.model.load import load_for_inference, load_policy
 from strop.model.logprobs import Head
-from strop.model.teacher import LocalTeacher
+from strop.model.teacher import LocalTeacher, in_common
 from strop.recipe.train.model import ModelRecipe
 from strop.text.render import answer_tree
 from strop.tracking.runlog import read_rows
@@ -155,7 +155,7 @@ def costs(folder: Path) -> str:
     shown = [json.loads(line) for line in lines]
     policy = load_policy(ModelRecipe(path=str(folder / "runs/dpo/final")))
     frozen = load_for_inference(str(folder / "runs/grpo/final"))
-    teacher = LocalTeacher(frozen, len(policy.tokenizer))
+    teacher = LocalTeacher(frozen, in_common(policy, frozen))
     trees = [answer_tree(policy.tokenizer, r["prompt"], r["completion"]) for r in shown]
 
     def compared() -> torch.Tensor:

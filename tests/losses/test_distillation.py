@@ -20,6 +20,8 @@ from strop.losses.distillation import (
     skewed_forward_kl,
     skewed_reverse_kl,
 )
+from strop.losses.presets import PRESETS, PolicyTokens, policy_loss
+from strop.losses.reduce import StepCounts
 
 Divergence = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -250,6 +252,25 @@ class TestMinillm:
         found = torch.autograd.grad(parts, (first, after))
         for one, other in zip(found, expected, strict=True):
             torch.testing.assert_close(one, other)
+
+
+class TestInThePolicyLoss:
+    def test_minillms_parts_are_added_and_weighed_by_hand(self) -> None:
+        """Two answers, of 1 and 2 tokens; ratios 1, so the long part is -A log-ratio's gradient."""
+        logprobs = torch.tensor([-1.0, -2.0, -3.0], requires_grad=True)
+        exact = torch.tensor([0.5, 0.25, 0.125], requires_grad=True)
+        tokens = PolicyTokens(
+            logprobs_N=logprobs, old_N=logprobs.detach(), ref_N=None,
+            advantage_N=torch.tensor([2.0, -1.0, 0.0]), branch_N=torch.tensor([0, 1, 1]),
+            weight_N=torch.tensor([1.25, 0.5, 1.0]), exact_N=exact,
+        )  # fmt: skip
+        counts = StepCounts(sequences=2, tokens=3, max_length=2)
+        value = policy_loss(PRESETS["minillm"](), tokens, counts).value
+        by_hand = (1.25 * (-2.0 + 0.5) + 0.5 * (1.0 + 0.25) + 1.0 * 0.125) / 3
+        assert float(value.detach()) == pytest.approx(by_hand)
+        of_tokens, of_exact = torch.autograd.grad(value, (logprobs, exact))
+        assert of_tokens.tolist() == pytest.approx([-2.5 / 3, 0.5 / 3, 0.0])
+        assert of_exact.tolist() == pytest.approx([1.25 / 3, 0.5 / 3, 1.0 / 3])
 
 
 class TestShapes:

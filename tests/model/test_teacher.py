@@ -18,7 +18,7 @@ from strop.model.load import load_policy
 from strop.model.logprobs import Head, TreeScorer
 from strop.model.network import Policy
 from strop.model.reference import Reference
-from strop.model.teacher import Compare, LocalTeacher, expect_readable_head
+from strop.model.teacher import Compare, LocalTeacher, expect_readable_head, in_common
 from strop.recipe.train.model import LoraRecipe, ModelRecipe
 from strop.types import Branch, Tree
 from tests.support.held import Held
@@ -105,6 +105,7 @@ def test_equals_a_dense_computation(
 def test_heads_of_one_tokenizer_may_be_padded_to_different_lengths() -> None:
     student, trees = small(0), some_trees()
     teacher = frozen(1, vocabulary=VOCABULARY + 64)
+    assert in_common(student, teacher.policy) == VOCABULARY
     found = compared(student, teacher, trees, forward_kl, 1.0)
     expected = forward_kl(dense(student, trees, 1.0), dense(teacher.policy, trees, 1.0))
     torch.testing.assert_close(found, expected, rtol=2e-5, atol=2e-5)
@@ -120,7 +121,7 @@ class TestTheSameModelAtItsStart:
         recipe = ModelRecipe(path=str(model_folder), lora=lora)
         policy, trees = load_policy(recipe), some_trees()
         start = load_policy(ModelRecipe(path=str(model_folder)))
-        teacher = LocalTeacher(policy, len(policy.tokenizer), Reference(policy))
+        teacher = LocalTeacher(policy, in_common(policy), Reference(policy))
         with torch.no_grad():
             for parameter in policy.trainable():
                 parameter.add_(0.05 * torch.randn_like(parameter))

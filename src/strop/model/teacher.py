@@ -46,8 +46,8 @@ class LocalTeacher:
 
     With a `reference` its weights take the policy's place while the teacher reads: the model that a
     run starts from, without a second copy where an adapter is trained. `vocabulary` are the tokens
-    that are compared: those of the tokenizer, because heads of the same tokenizer may be padded to
-    different lengths.
+    that are compared: those that both heads have, because heads of the same tokenizer may be padded
+    to different lengths.
     """
 
     policy: Policy
@@ -114,6 +114,12 @@ class TeacherRows:
             return compare(student_nV, self.logprobs(rows, temperature))
 
         return apart
+
+
+def in_common(*policies: Policy) -> int:
+    """How many tokens all of these heads have."""
+    configs = (bare(policy.model).config.get_text_config() for policy in policies)
+    return min(int(config.vocab_size) for config in configs)
 
 
 def scaled(logits_nV: torch.Tensor, vocabulary: int, temperature: float) -> torch.Tensor:

@@ -132,8 +132,9 @@ class Dev:
         return StepRecord(0, total, metrics)
 
     def of_teacher(self, teaching: Teaching | None) -> dict[str, float]:
-        """`teacher/<score>` of every score of a teacher that can be asked on its own, with the
-        student's prompts. One that is told more is not measured: a suite holds no hints for it."""
+        """`teacher/<score>` of the task that `metric` is of, with the student's prompts, from a
+        teacher that can be asked on its own. One that is told more is not measured: a suite holds
+        no hints for it."""
         if teaching is None or teaching.informed is not None:
             return {}
         teacher = teaching.teacher
@@ -145,8 +146,14 @@ class Dev:
             same = replace(teacher.policy, tokenizer=self.network.tokenizer)
             engine = LocalEngine("teacher", same)
         with phase("evaluation"), torch.no_grad(), _same_draws(self.network):
-            scores = measure_engine(self.suite, engine, self.world)
+            scores = measure_engine(self._of_metric(), engine, self.world)
         return {f"teacher/{name}": value for name, value in scores.items()}
+
+    def _of_metric(self) -> Suite:
+        """The suite with the task alone that the metric is of."""
+        name = self.recipe.metric
+        tasks = [one for one in self.suite.tasks if f"{name}/".startswith(f"{one.name}/")]
+        return self.suite.model_copy(update={"tasks": tasks})
 
     def expect_better(self, start: StepRecord, taught: Mapping[str, float]) -> None:
         """Raise `RecipeError` for a teacher below the model that the run starts from."""

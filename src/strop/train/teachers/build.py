@@ -14,7 +14,7 @@ from strop.model.load import weights_hash
 from strop.model.network import Policy
 from strop.model.reference import Reference
 from strop.model.sharding import whole_weights
-from strop.model.teacher import LocalTeacher, expect_readable_head, load_teacher
+from strop.model.teacher import LocalTeacher, expect_readable_head, in_common, load_teacher
 from strop.recipe.train.methods import Recipe
 from strop.recipe.train.teacher import ModelTeacher, OwnTeacher, RecordedTeacher, Teacher, View
 from strop.train.teachers.recorded import Recorded, read_recorded
@@ -106,7 +106,7 @@ def _loaded(named: ModelTeacher, recipe: Recipe, policy: Policy) -> AnyTeacher:
         engine.prove()
         return ServedTeacher(engine)
     if is_the_start(named, recipe):
-        return LocalTeacher(policy, len(policy.tokenizer), Reference(policy))
+        return LocalTeacher(policy, in_common(policy), Reference(policy))
     loaded = load_teacher(named, recipe.model.device)
     if tokens_hash(loaded.tokenizer) != tokens_hash(policy.tokenizer):
         raise TrainingError(
@@ -114,12 +114,12 @@ def _loaded(named: ModelTeacher, recipe: Recipe, policy: Policy) -> AnyTeacher:
             where=named.path,
             fix="run it again",
         )
-    return LocalTeacher(loaded, len(policy.tokenizer))
+    return LocalTeacher(loaded, in_common(policy, loaded))
 
 
 def _own(named: OwnTeacher, recipe: Recipe, policy: Policy) -> AnyTeacher:
     start = Reference(policy) if named.own == "start" else None
-    return LocalTeacher(policy, len(policy.tokenizer), start)
+    return LocalTeacher(policy, in_common(policy), start)
 
 
 def _from_file(named: RecordedTeacher, recipe: Recipe, policy: Policy) -> AnyTeacher:

@@ -145,7 +145,8 @@ def test_json_lines(recipe: Path) -> None:
     assert rows[-1] == {"final": final, "finished_before": False}
 
 
-LINES = {"train", "run", "sweep", "demo", "registry verify", "registry diff", "registry attempts"}
+LINES = {"train", "run", "show", "sweep", "demo", "registry verify", "registry diff",
+         "registry attempts"}  # fmt: skip
 """Verbs that print a row for each of several things; all others print one value."""
 
 

@@ -8,6 +8,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from strop.studio.app import studio_app
+from strop.studio.root import Root
+from strop.studio.site import Site
 from tests.support.studio import TOKEN, write_root
 
 
@@ -24,4 +26,6 @@ def client(root: Path) -> TestClient:
 def asks(root: Path) -> TestClient:
     """Somebody with a browser on this machine, who knows the token."""
     headers = {"X-Strop-Token": TOKEN, "Accept": "text/html"}
-    return TestClient(studio_app(root, TOKEN), base_url="http://127.0.0.1:8760", headers=headers)
+    return TestClient(
+        studio_app(Site(Root(root), TOKEN)), base_url="http://127.0.0.1:8760", headers=headers
+    )

@@ -9,6 +9,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from strop.studio.app import studio_app
+from strop.studio.root import Root
+from strop.studio.site import Site
 from strop.tracking.story.page import report_html
 from strop.tracking.story.story import read_story
 from tests.support.studio import TOKEN, write_root
@@ -79,7 +81,9 @@ def inert(page: str) -> None:
 def test_it_is_text_on_every_page(tmp_path: Path, kind: str) -> None:
     root = write_root(tmp_path / "root", said=kind)
     headers = {"Accept": "text/html"}
-    with TestClient(studio_app(root, TOKEN), "http://127.0.0.1", headers=headers) as client:
+    with TestClient(
+        studio_app(Site(Root(root), TOKEN)), "http://127.0.0.1", headers=headers
+    ) as client:
         for page in ("/run/runs/seed-0", "/samples/runs/seed-0", "/serve",
                      "/compare?run=runs/seed-0&run=runs/candidate", "/records/data/pairs.jsonl",
                      "/check/checks/pairs.json", "/gate/gates/candidate.json"):  # fmt: skip

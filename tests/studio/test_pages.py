@@ -6,7 +6,11 @@ import json
 import os
 import shutil
 import sqlite3
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -18,10 +22,12 @@ from strop.judge.trust.anchors import read_anchors
 from strop.judge.trust.calibration import human_ceiling
 from strop.model.load import weights_hash
 from strop.recipe.loading.load import load_recipe
+from strop.recipe.serve import CanaryRecipe
 from strop.registry.store import Registry
-from strop.serve.canary.ratings import Ratings
+from strop.serve.canary.trial import Trial
+from strop.studio import begun
 from strop.studio.difference import Stretch, compared
-from strop.studio.pages import run as run_page
+from strop.studio.pages import advise
 from strop.studio.pages.compare import differences, grouped
 from strop.studio.pages.runs import last_row
 from strop.studio.pages.serve import counted
@@ -29,7 +35,7 @@ from strop.studio.root import Root, walk
 from strop.tracking.control import CONTROL, wish_of
 from strop.tracking.story.bands import Band
 from tests.support.registries import model, passed, promote
-from tests.support.studio import write_run, write_traffic
+from tests.support.studio import write_jsonl, write_run
 
 JSON = {"Accept": "application/json"}
 
@@ -71,13 +77,115 @@ def test_the_last_whole_row_is_found_without_reading_all(root: Path, end: str) -
 def test_a_run_page_tells_the_story_and_links_what_belongs_to_it(client: TestClient) -> None:
     page = client.get("/run/runs/candidate").text
     assert "Over 40 steps the reward rose" in page
-    assert "(held out: rose from 0.3 to 0.6)" in page
+    assert "(held out: went from 0.3 to 0.6)" in page
     assert "entropy_collapse at step 20" in page
     assert '<a href="/gate/gates/candidate.json">' in page
     assert "resumed after step 5" in page
     assert "data/pairs.manifest.json" in page
     assert '<a href="/records/data/pairs.jsonl">' in page
     assert "seconds of a step: 1.5" in page
+
+
+BAD_LINES = (
+    '{"step": NaN}', '{"step": Infinity}', '{"step": 1e20, "loss": 1}', '{"step": 41, "alarms": 5}',
+    '{"step": 41, "alarms": [["warn"]]}', '{"step": 41, "loss": ' + "9" * 400 + "}",
+    "[" * 20_000, "5", '"x"', "[1, 2]", '{"prompt": "no step"}', "\ufffd",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("line", BAD_LINES)
+@pytest.mark.parametrize("file", ["metrics.jsonl", "samples.jsonl"])
+def test_a_line_of_another_form_is_told_and_no_page_fails(
+    client: TestClient, root: Path, file: str, line: str
+) -> None:
+    with (root / "runs" / "stopped" / file).open("a") as stream:
+        stream.write(line + "\n")
+    assert client.get("/runs").status_code == 200
+    page = client.get("/run/runs/stopped")
+    assert page.status_code == 200
+    assert "Over 20 steps" in page.text
+
+
+BAD_FILES = {
+    "lineage.json": ['{"data": 5}', '{"manifests": [{}]}', '{"resumed": [{}]}', "[" * 20_000,
+                     '{"method": "\\ud800"}', "[]", '{"parent": 3}'],
+    ".lock": ["[" * 20_000, '{"pid": 99999999999999999999, "host": "x"}', '{"pid": "x"}', "5"],
+    "control.json": ["[" * 20_000, "5", '{"want": ["stop"]}'],
+    "recipe.resolved.yaml": ["run: {epochs: .inf}", "[" * 5_000, "5", "a: &a [1]\nb: *a"],
+    "env.json": ["[" * 20_000, "5"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("file", "text"), [(file, text) for file, texts in BAD_FILES.items() for text in texts]
+)
+def test_a_file_of_another_form_takes_no_page_with_it(
+    client: TestClient, root: Path, file: str, text: str
+) -> None:
+    (root / "runs" / "stopped" / file).write_text(text)
+    for page in ("/runs", "/run/runs/stopped", "/compare?run=runs/stopped&run=runs/seed-0"):
+        assert client.get(page).status_code == 200, page
+
+
+def test_pipes_are_not_waited_for(client: TestClient, root: Path) -> None:
+    run = root / "runs" / "stopped"
+    files = ("metrics.jsonl", "samples.jsonl", "lineage.json", "control.json")
+    for path in (*(run / file for file in files), root / "x.db", root / "gates/candidate.json"):
+        path.unlink(missing_ok=True)
+        os.mkfifo(path)
+    for page in ("/runs", "/run/runs/stopped", "/registry", "/gates"):
+        assert client.get(page).status_code == 200, page
+
+
+@pytest.mark.parametrize("file", ["samples.jsonl", "metrics.jsonl", "lineage.json"])
+def test_a_link_in_a_run_does_not_lead_out(client: TestClient, root: Path, file: str) -> None:
+    secret = root.parent / "secret"
+    secret.write_text('{"step": 1, "prompt": "hidden words"}\n')
+    path = root / "runs" / "stopped" / file
+    path.unlink()
+    path.symlink_to(secret)
+    for page in ("/run/runs/stopped", "/samples/runs/stopped", "/part/run/runs/stopped"):
+        answer = client.get(page)
+        assert answer.status_code == 404
+        assert "hidden words" not in answer.text
+
+
+def test_aliases_in_a_recipe_end(client: TestClient, root: Path) -> None:
+    bomb = "a0: &a0 {x: 1}\n" + "".join(
+        f"a{n}: &a{n} {{{', '.join(f'k{m}: *a{n - 1}' for m in range(5))}}}\n" for n in range(1, 13)
+    )
+    (root / "runs" / "stopped" / "recipe.resolved.yaml").write_text(bomb)
+    assert client.get("/compare?run=runs/stopped&run=runs/seed-0").status_code == 200
+
+
+def test_a_page_that_fails_says_so_and_lets_no_script_in(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(self: Root) -> None:
+        raise RuntimeError("a fault of our own")
+
+    monkeypatch.setattr(Root, "found", fails)
+    answer = client.get("/gates")
+    assert answer.status_code == 500
+    assert "this page failed: RuntimeError: a fault of our own" in answer.text
+    assert "script-src 'self'" in answer.headers["content-security-policy"]
+
+
+def test_labels_do_not_go_into_a_run_or_to_those_of_other_pairs(
+    client: TestClient, root: Path
+) -> None:
+    def begin(data: str, output: str) -> str:
+        told = client.post("/act/label", json={"data": data, "output": output}, headers=JSON)
+        return str(told.json().get("detail", told.json().get("said")))
+
+    assert "labels need a folder of their own" in begin("data/pairs.jsonl", "runs/stopped")
+    assert begin("data/pairs.jsonl", "labels") == "ready"
+    shutil.copy(root / "data" / "pairs.jsonl", root / "data" / "same.jsonl")
+    assert begin("data/same.jsonl", "labels") == "ready"
+    (root / "data" / "pairs.jsonl").write_text(
+        json.dumps({"prompt": "p", "chosen": "a", "rejected": "b"}) + "\n"
+    )
+    assert "labels of other pairs go to this folder" in begin("data/pairs.jsonl", "labels")
 
 
 def test_a_torn_log_and_a_foreign_folder_are_told_and_the_rest_is_shown(
@@ -133,25 +241,59 @@ def test_pausing_and_stopping_leave_a_wish_for_a_run_that_works(
     assert (folder / CONTROL).exists()
 
 
-def test_a_stopped_run_is_resumed_by_a_process_of_its_own(
-    client: TestClient, root: Path, monkeypatch: pytest.MonkeyPatch
+class Process:
+    """What is begun in place of a process; it ends when it is let."""
+
+    pid = 4242
+    begun: ClassVar[list[list[str]]] = []
+    ended = threading.Event()
+
+    def __init__(self, words: list[str], **how: object) -> None:
+        assert how["start_new_session"] is True
+        self.begun.append(words[1:])
+
+    def wait(self) -> None:
+        self.ended.wait(30)
+
+
+@pytest.fixture
+def processes(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Process]]:
+    Process.begun.clear()
+    Process.ended.clear()
+    monkeypatch.setattr(begun.subprocess, "Popen", Process)
+    yield Process
+    Process.ended.set()
+
+
+def test_a_stopped_run_is_resumed_by_as_many_processes_as_it_had(
+    client: TestClient, root: Path, processes: type[Process]
 ) -> None:
-    begun: list[list[str]] = []
-
-    class Process:
-        pid = 4242
-
-        def __init__(self, words: list[str], **how: object) -> None:
-            assert how["start_new_session"] is True
-            begun.append(words)
-
-    monkeypatch.setattr(run_page.subprocess, "Popen", Process)
-    told = client.post("/act/run", json={"path": "runs/stopped", "act": "resume"}).json()
+    body = {"path": "runs/stopped", "act": "resume"}
+    (root / "runs" / "stopped" / "env.json").write_text('{"processes": 2}')
+    told = client.post("/act/run", json=body).json()
     assert "process 4242" in told["said"]
     recipe = str(root / "runs" / "stopped" / "recipe.resolved.yaml")
-    assert [words[1:] for words in begun] == [["-m", "strop", "train", recipe, "--resume"]]
-    refused = client.post("/act/run", json={"path": "runs/seed-0", "act": "resume"}, headers=JSON)
+    assert processes.begun == [["-m", "strop", "train", recipe, "--resume", "--nproc", "2"]]
+    again = client.post("/act/run", json=body, headers=JSON)
+    assert again.status_code == 400
+    assert "process 4242 has just begun with it" in again.json()["detail"]
+    refused = client.post("/act/run", json={**body, "path": "runs/seed-0"}, headers=JSON)
     assert "the run is finished" in refused.json()["detail"]
+
+
+def test_a_copied_run_is_not_resumed_elsewhere(
+    client: TestClient, root: Path, processes: type[Process]
+) -> None:
+    shutil.copytree(root / "runs" / "stopped", root / "copied")
+    told = client.post("/act/run", json={"path": "copied", "act": "resume"}, headers=JSON)
+    assert told.status_code == 400
+    assert "which is another folder" in told.json()["detail"]
+    assert processes.begun == []
+
+
+def test_what_a_start_printed_shows_on_the_page(client: TestClient, root: Path) -> None:
+    (root / "runs" / "stopped" / "studio.log").write_text("refused: pass --force\n")
+    assert "refused: pass --force" in client.get("/run/runs/stopped").text
 
 
 def test_a_test_message_goes_to_whom_the_run_tells(
@@ -182,16 +324,14 @@ def test_seeds_of_one_recipe_stand_together_and_others_apart(root: Path) -> None
     assert {key for key, _ in differences(stories)} == {"seed", "output", "objective.beta"}
 
 
-def test_a_band_is_mean_lowest_and_highest_at_common_steps() -> None:
+def test_a_band_is_mean_lowest_and_highest_of_the_runs_that_are_there() -> None:
     one = (np.array([1, 2, 3, 4]), np.array([0.0, 1.0, 2.0, 3.0]))
     other = (np.array([2, 3, 5]), np.array([3.0, 4.0, 9.0]))
     band = Band.of("a", 0, [one, other])
-    assert band is not None
-    assert band.steps_N.tolist() == [2, 3]
-    assert band.mean_N.tolist() == [2.0, 3.0]
-    assert band.low_N.tolist() == [1.0, 2.0]
-    assert band.high_N.tolist() == [3.0, 4.0]
-    assert Band.of("a", 0, [one, (np.array([9]), np.array([1.0]))]) is None
+    assert band.steps_N.tolist() == [1, 2, 3, 4, 5]
+    assert band.mean_N.tolist() == [0.0, 2.0, 3.0, 3.0, 9.0]
+    assert band.low_N.tolist() == [0.0, 1.0, 2.0, 3.0, 9.0]
+    assert band.high_N.tolist() == [0.0, 3.0, 4.0, 3.0, 9.0]
 
 
 def test_comparing_shows_differences_and_the_same_items(client: TestClient) -> None:
@@ -220,7 +360,7 @@ def test_records_are_paged_with_their_columns(client: TestClient) -> None:
 def test_a_line_that_is_no_row_is_shown_as_one(client: TestClient, root: Path) -> None:
     (root / "data" / "pairs.jsonl").write_text('{"prompt": "a", "completion": "b"}\n[1, 2]\n')
     page = client.get("/records/data/pairs.jsonl").text
-    assert "the line is no JSON object" in page
+    assert "the line is no JSON object, or too long" in page
     assert "[1, 2]" in page
 
 
@@ -320,28 +460,65 @@ def test_traffic_is_counted_by_side(client: TestClient, root: Path) -> None:
     assert 'class="band run0"' in page
 
 
-def test_the_drawn_sequence_is_the_canarys_own(tmp_path: Path) -> None:
-    write_traffic(tmp_path)
-    trial = counted(tmp_path).trials["trial-1"]
-    ratings = Ratings(1 / 3, 0.05)
-    for side, value in trial.said:
-        ratings.add(side, value)
-    assert ratings.standing.canary == 20
-    assert f"to {ratings.standing.difference:.3g}" in trial.drawn()
+@pytest.mark.parametrize(
+    ("signal", "scale", "share", "alpha"),
+    [("thumb", [0.0, 1.0], 0.3, 0.05), ("edit", [0.0, 1.0], 0.1, 0.01),
+     ("quality", [1.0, 5.0], 0.5, 0.05)],
+)  # fmt: skip
+def test_the_drawn_sequence_is_the_servers_own(
+    tmp_path: Path, signal: str, scale: list[float], share: float, alpha: float
+) -> None:
+    recipe = CanaryRecipe.model_validate(
+        {"entry": "new", "signal": signal, "scale": scale, "share": share, "alpha": alpha}
+    )
+    trial = Trial(recipe, "w1", "w2")
+    rng = np.random.default_rng(4)
+    rows: list[dict[str, object]] = [trial.begin()]
+    for n in range(300):
+        arm = trial.arm(f"s{n % 250}")
+        assert arm is not None
+        rows.append({"id": str(n), "messages": [], "trial": trial.id, "arm": arm.side,
+                     "session": f"s{n % 250}", "answer": "x"})  # fmt: skip
+        said = {"label": bool(rng.random() < 0.6), "name": "quality",
+                "score": int(rng.integers(1, 6))}  # fmt: skip
+        if signal == "edit" and rng.random() < 0.3:
+            said = {"edit": "y"}
+        rows.append({"id": str(n), "digest": str(n), **said})
+    write_jsonl(tmp_path / "traffic-000001-20260102.jsonl", rows)
+    trial.replay(rows)
+    standing = trial.ratings.standing
+    (found,) = counted(tmp_path).trials.values()
+    assert len(found.said) == standing.canary + standing.stable == 250
+    assert standing.difference is not None
+    drawn = found.drawn()
+    assert f"to {standing.difference:.3g}" in drawn
 
 
 def test_a_form_gets_advice_and_a_run_begins_with_its_recipe(
-    client: TestClient, root: Path, monkeypatch: pytest.MonkeyPatch
+    client: TestClient,
+    root: Path,
+    processes: type[Process],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     page = client.get("/advise", params={"data": "data/pairs.jsonl", "goal": "brand voice"}).text
     assert 'aria-label="Advice"' in page
     bad = client.get("/advise", params={"data": "data/none.jsonl"})
     assert bad.status_code == 200
     assert 'class="problem"' in bad.text
-    refused = client.post("/act/start", json={"data": "data/pairs.jsonl", "name": "../x"},
-                          headers=JSON)  # fmt: skip
+    asked = {"data": "data/pairs.jsonl", "goal": "brand voice"}
+    refused = client.post("/act/start", json={**asked, "name": "../x"}, headers=JSON)
     assert refused.status_code == 400
     assert "the name is none" in refused.json()["detail"]
+    none = client.post("/act/start", json={**asked, "name": "voice"}, headers=JSON)
+    assert "there is nothing to start" in none.json()["detail"]
+    advised = advise.answer(advise.Question(data=(root / "data" / "pairs.jsonl",)))
+    made = {"method": "simpo", "data": ["data/pairs.jsonl"], "model": {"path": "m"}}
+    monkeypatch.setattr(advise, "answer", lambda _: replace(advised, recipe=made))
+    told = client.post("/act/start", json={**asked, "name": "voice"}, headers=JSON)
+    assert told.status_code == 200, told.text
+    recipe = yaml.safe_load((root / "voice.yaml").read_text())
+    assert recipe["output"] == str(root / "runs" / "voice")
+    assert processes.begun == [["-m", "strop", "train", str(root / "voice.yaml")]]
 
 
 def test_two_annotators_agree_as_calibrate_computes_it(client: TestClient, root: Path) -> None:

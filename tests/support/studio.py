@@ -108,6 +108,11 @@ def write_traffic(folder: Path, said: str = "x = 3") -> Path:
         })  # fmt: skip
         liked = n % 2 == 0 if arm == "canary" else n % 5 != 0
         rows.append({"id": f"chatcmpl-{n}", "digest": f"d{n}", "label": liked})
+    called = [{"role": "user", "content": None, "tool_calls": [{"x": 1}]}]
+    rows.append({"id": "chatcmpl-60", "model": "support", "session": "s60",
+                 "answers": ["a", "b"], "messages": called})  # fmt: skip
+    rows.insert(0, {"event": "trial_begun", "trial": "trial-1", "share": 0.3, "alpha": 0.05,
+                    "signal": "thumb", "scale": [0.0, 1.0]})  # fmt: skip
     rows.insert(0, {"event": "version", "model": "support", "version": "support@1a2b"})
     rows.append({"event": "shadow", "answer_id": "chatcmpl-3"})
     rows.append({"event": "trial_ended", "trial": "trial-1", "state": "taken back",

@@ -11,7 +11,7 @@ from strop.registry.lineage import parents_of
 WIDTH = 100
 """Columns; a longer line loses the middle of its longest word."""
 
-MACHINE = ("system", "cuda", "threads")
+MACHINE = ("system", "cuda", "threads", "processes")
 
 
 def drawn(lineage: Mapping[str, Any], width: int = WIDTH) -> list[str]:

@@ -144,6 +144,7 @@ class Service:
         self.trial = Trial(canary, place.weights, stable.place.weights)
         worse = await asyncio.to_thread(self.trial.replay, self.traffic.rows())
         if self.trial.state == "on trial":
+            self.keep(self.trial.begin())
             await self.use(CANARY, place)
         if worse:
             self.take_back()

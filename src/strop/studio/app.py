@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -23,7 +22,6 @@ from strop.studio.pages.registry import registry_routes
 from strop.studio.pages.run import run_routes
 from strop.studio.pages.runs import runs_routes
 from strop.studio.pages.serve import serve_routes
-from strop.studio.root import Root
 from strop.studio.site import FILES, Site
 from strop.tracking.story.page import style
 
@@ -33,11 +31,10 @@ PAGES = (runs_routes, run_routes, live_routes, compare_routes, data_routes, gate
          registry_routes, label_routes, advise_routes, serve_routes)  # fmt: skip
 
 
-def studio_app(root: Path, token: str) -> FastAPI:
-    """The application over a folder; `token` is what writing takes."""
-    site = Site(Root(root), token)
+def studio_app(site: Site) -> FastAPI:
+    """The application of a studio."""
     app = FastAPI(title="strop studio", openapi_url=None)
-    app.middleware("http")(Guard(token))
+    app.middleware("http")(Guard(site.token, lambda request, said: _told(site, request, 500, said)))
     for routes in PAGES:
         app.include_router(routes(site))
 
@@ -80,6 +77,6 @@ def plotly() -> bytes:
 
 def _told(site: Site, request: Request, status: int, said: str) -> Response:
     """What is wrong, as a page for those who look and as JSON for those who act."""
-    if request.method in ("GET", "HEAD") and "text/html" in request.headers.get("accept", ""):
+    if request.method == "GET" and "text/html" in request.headers.get("accept", ""):
         return site.page("problem.html", "Not shown", "", status, problems=said.splitlines())
     return JSONResponse({"detail": said}, status)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 PIECE = re.compile(r"\s*\S+|\s+")
+MOST_PIECES = 600
 MOST_LETTERS = 20_000
 """Characters of a text that are compared."""
 
@@ -21,7 +22,10 @@ class Stretch:
 
 
 def compared(one: Sequence[str], other: Sequence[str]) -> tuple[list[Stretch], list[Stretch]]:
-    """Two texts as pieces, with what only one of them has."""
+    """Two texts as pieces, with what only one of them has; nothing is marked where one of them has
+    more than `MOST_PIECES`, because to compare takes their product."""
+    if max(len(one), len(other)) > MOST_PIECES:
+        return [Stretch("".join(one), False)], [Stretch("".join(other), False)]
     left: list[Stretch] = []
     right: list[Stretch] = []
     for kind, a, b, c, d in SequenceMatcher(None, one, other, autojunk=False).get_opcodes():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Awaitable, Callable
 from urllib.parse import urlsplit
@@ -28,17 +29,22 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 class Guard:
-    """Middleware. Raises nothing: a request that may not pass is answered with the reason."""
+    """Middleware. Raises nothing: a request that may not pass is answered with the reason, and one
+    that fails by a fault of the studio's own with `failed`."""
 
-    def __init__(self, token: str) -> None:
-        self.token = token
+    def __init__(self, token: str, failed: Callable[[Request, str], Response]) -> None:
+        self.token, self.failed = token, failed
 
     async def __call__(self, request: Request, handle: Handler) -> Response:
         why = self._refusal(request)
         if why is not None:
             status, said = why
             return JSONResponse({"detail": said}, status, headers=HEADERS)
-        answer = await handle(request)
+        try:
+            answer = await handle(request)
+        except Exception as error:
+            logging.getLogger("strop.studio").exception("%s failed", request.url.path)
+            answer = self.failed(request, f"this page failed: {type(error).__name__}: {error}")
         for name, value in HEADERS.items():
             answer.headers.setdefault(name, value)
         if not request.url.path.startswith("/static/"):
@@ -46,7 +52,7 @@ class Guard:
         return answer
 
     def _refusal(self, request: Request) -> tuple[int, str] | None:
-        if (urlsplit(f"//{request.headers.get('host', '')}").hostname or "") not in HERE:
+        if _name(f"//{request.headers.get('host', '')}") not in HERE:
             return 400, "the studio answers 127.0.0.1 and localhost only"
         origin = request.headers.get("origin")
         if origin is not None and not _same(origin, request.headers["host"]):
@@ -55,7 +61,7 @@ class Guard:
         followed = request.method == "GET" and request.headers.get("sec-fetch-mode") == "navigate"
         if site not in ("none", "same-origin") and not followed:
             return 403, "another site may not ask the studio"
-        if request.method in ("GET", "HEAD"):
+        if request.method == "GET":
             return None
         given = request.headers.get("x-strop-token", "")
         if not secrets.compare_digest(given.encode(), self.token.encode()):
@@ -63,6 +69,13 @@ class Guard:
         return None
 
 
+def _name(address: str) -> str:
+    """The name in an address; empty where it is none."""
+    try:
+        return urlsplit(address).hostname or ""
+    except ValueError:
+        return ""
+
+
 def _same(origin: str, host: str) -> bool:
-    parts = urlsplit(origin)
-    return parts.scheme in ("http", "https") and parts.netloc == host
+    return origin in (f"http://{host}", f"https://{host}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 import time
@@ -13,13 +12,19 @@ from itertools import islice
 from pathlib import Path
 
 from strop.errors import UsageError
-from strop.tracking.story.facts import METRICS, RECIPE, is_run
+from strop.tracking.control import CONTROL
+from strop.tracking.reading import FAULTS, opened, read_json
+from strop.tracking.story.facts import LINEAGE, METRICS, RECIPE, SAMPLES, is_run
 from strop.tracking.story.log import MetricsLog
+from strop.tracking.story.samples import SamplesLog
 from strop.tracking.story.story import Story, read_story
 
 SKIPPED = ("checkpoint-", "final", "base", "profile", "node_modules", "__pycache__", ".")
 """Folders with these names, or with names that begin so where a sign stands at the end, hold no
 further runs."""
+OTHERS = frozenset({RECIPE, "summary.json", "labels.jsonl"})
+"""Beside them JSONL files are logs, scores or labels, and no records."""
+PROFILE = "profile/profile.md"
 MOST_FOLDERS = 50_000
 FRESH = 3.0
 """Seconds for which a walk through the root stays true: a new run shows so much later."""
@@ -47,7 +52,7 @@ class Root:
 
     folder: Path
     _found: tuple[float, Found] | None = None
-    _logs: OrderedDict[str, MetricsLog] = field(default_factory=OrderedDict)
+    _logs: OrderedDict[str, tuple[MetricsLog, SamplesLog]] = field(default_factory=OrderedDict)
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     def __post_init__(self) -> None:
@@ -62,9 +67,6 @@ class Root:
             raise UsageError("this path leads out of the folder that the studio shows", where=name,
                              fix="start the studio with a folder that holds it")  # fmt: skip
         return path
-
-    def name_of(self, path: Path) -> str:
-        return str(path.relative_to(self.folder))
 
     def found(self) -> Found:
         """What there is, looked for again where the last look is some seconds old."""
@@ -84,28 +86,31 @@ class Root:
         folder = self.inside(name)
         if not is_run(folder):
             raise UsageError("this folder holds no run", where=name, fix="choose one of the list")
+        for file in (METRICS, RECIPE, LINEAGE, SAMPLES, CONTROL, PROFILE):
+            self.inside(str(folder / file))  # none of them is a link that leads out
         return folder
 
     def story(self, name: str) -> Story:
         """The story of a run. Raises `UsageError` where there is none."""
         folder = self.run(name)
         with self._lock:
-            return read_story(folder, self._log(name, folder))
+            return read_story(folder, *self._open(name, folder))
 
     def log(self, name: str) -> MetricsLog:
         """The log of a run as it is now. Raises `UsageError` where there is none."""
         folder = self.run(name)
         with self._lock:
-            log = self._log(name, folder)
+            log, _ = self._open(name, folder)
             log.refresh()
             return log
 
-    def _log(self, name: str, folder: Path) -> MetricsLog:
-        log = self._logs.pop(name, None) or MetricsLog(folder / METRICS)
-        self._logs[name] = log
+    def _open(self, name: str, folder: Path) -> tuple[MetricsLog, SamplesLog]:
+        logs = self._logs.pop(name, None)
+        logs = logs or (MetricsLog(folder / METRICS), SamplesLog(folder / SAMPLES))
+        self._logs[name] = logs
         while len(self._logs) > OPEN_LOGS:
             self._logs.popitem(last=False)
-        return log
+        return logs
 
 
 def walk(folder: Path) -> Found:
@@ -120,6 +125,7 @@ def walk(folder: Path) -> Found:
             found["evals"].append(here)
         if any(name.startswith("traffic-") for name in names):
             found["traffic"].append(here)
+            continue  # its index is no registry, and its rows are no records
         for name in files:
             path = os.path.normpath(os.path.join(here, name))
             stem, end = os.path.splitext(name)
@@ -131,7 +137,7 @@ def walk(folder: Path) -> Found:
                     found["checks"].append(path)
             elif end == ".db" and _is_database(place / name):
                 found["registries"].append(path)
-            elif end == ".jsonl" and RECIPE not in names and "summary.json" not in names:
+            elif end == ".jsonl" and not names & OTHERS:
                 found["records"].append(path)
     return Found(**{name: tuple(sorted(paths)) for name, paths in found.items()})
 
@@ -149,17 +155,15 @@ def _skipped(name: str) -> bool:
 def _keys(path: Path) -> frozenset[str]:
     """The keys of a JSON object in a file of at most 4 MiB; none where it holds another thing."""
     try:
-        if not path.is_file() or path.stat().st_size > 1 << 22:
-            return frozenset()
-        said = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        said = read_json(path, 1 << 22)
+    except FAULTS:
         return frozenset()
     return frozenset(said) if isinstance(said, dict) else frozenset()
 
 
 def _is_database(path: Path) -> bool:
     try:
-        with path.open("rb") as stream:
+        with opened(path) as stream:
             return stream.read(16) == b"SQLite format 3\x00"
     except OSError:
         return False

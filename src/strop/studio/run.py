@@ -9,6 +9,8 @@ from pathlib import Path
 from strop.engines.server.listen import answer_on, listening
 from strop.errors import UsageError
 from strop.studio.app import studio_app
+from strop.studio.root import Root
+from strop.studio.site import Site
 
 HERE = "127.0.0.1"
 
@@ -24,4 +26,5 @@ def serve(root: Path, port: int, tell: Callable[[str], None]) -> None:
     with listening(HERE, port) as listens:
         token = secrets.token_urlsafe(16)
         address = f"http://{HERE}:{listens.getsockname()[1]}/#token={token}"
-        answer_on(listens, studio_app(root, token), lambda: tell(address))
+        site = Site(Root(root), token)
+        answer_on(listens, studio_app(site), lambda: tell(address), site.ending.set)

@@ -5,11 +5,11 @@ The wish is a file in the run's folder; the run reads it after every step.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Literal, get_args
 
 from strop.files import remove, write_json
+from strop.tracking.reading import FAULTS, read_json
 
 CONTROL = "control.json"
 Wish = Literal["go", "pause", "stop"]
@@ -19,10 +19,14 @@ Wish = Literal["go", "pause", "stop"]
 def wish_of(folder: Path) -> Wish:
     """What is wanted of the run in this folder; a file that cannot be read wants nothing."""
     try:
-        wanted = json.loads((folder / CONTROL).read_text(encoding="utf-8"))["want"]
-    except (OSError, ValueError, KeyError, TypeError):
+        wanted = read_json(folder / CONTROL)["want"]
+    except FAULTS:
         return "go"
-    return wanted if wanted in get_args(Wish) else "go"
+    wish: Wish
+    for wish in get_args(Wish):
+        if wanted == wish:
+            return wish
+    return "go"
 
 
 def want(folder: Path, wish: Wish) -> None:

@@ -79,6 +79,17 @@ def test_an_alarm_stands_on_its_curve_which_is_then_not_folded(tmp_path: Path) -
     assert not found["hack/empty"].alarms
 
 
+def test_a_capability_that_fell_has_the_alarm_and_not_the_target_that_rose(tmp_path: Path) -> None:
+    said = ("capability_regression at step 2: the target rose (exact 0.2 to 0.5) while general "
+            "scores fell (format 0.9 to 0.4): the run pays")  # fmt: skip
+    rows = [{"dev/exact": 0.2 * n, "dev/format": 0.9 / n, "loss": 1.0 / n} for n in (1, 2, 3)]
+    told = [dict(row) for row in rows]
+    told[1]["alarms"] = [["warn", said]]  # type: ignore[assignment]
+    found = panels(tmp_path, told)
+    assert found["dev/format"].alarms
+    assert not found["dev/exact"].alarms
+
+
 def test_without_a_reward_the_loss_comes_first(tmp_path: Path) -> None:
     rows = [{"entropy": 1.0 / n, "rewards/margins": n, "loss": 2.0 / n} for n in (1, 2, 3)]
     assert list(panels(tmp_path, rows)) == ["loss", "rewards/margins", "entropy"]

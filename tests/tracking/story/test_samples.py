@@ -8,9 +8,9 @@ from pathlib import Path
 from strop.tracking.story.samples import (
     MOST_TEXT,
     Sample,
+    SamplesLog,
     Wanted,
     chosen,
-    read_samples,
     same_prompt,
     sample_of,
     written,
@@ -30,12 +30,30 @@ def test_lines_become_samples_and_torn_ones_are_counted(tmp_path: Path) -> None:
     ]  # fmt: skip
     torn = '{"step": 4, "pro\n' + '{"prompt": "no step"}\n' + '{"step": 5'
     path.write_text("".join(json.dumps(row) + "\n" for row in rows) + torn)
-    samples, problems = read_samples(path)
-    assert problems == ["samples.jsonl: 2 lines cannot be read"]
+    log = SamplesLog(path)
+    log.refresh()
+    samples = log.samples
+    assert log.problems == ["samples.jsonl: 2 lines cannot be read"]
     assert samples[0].texts == (("chosen", "b"), ("learnt", "b"))
     assert samples[1] == Sample(3, "user: 2+2?", (("completion", "4"),), 1.0, "no_work",
                                 {"exact_answer": 1.0})  # fmt: skip
-    assert read_samples(tmp_path / "none") == ([], [])
+    none = SamplesLog(tmp_path / "none")
+    none.refresh()
+    assert (none.samples, none.problems) == ([], [])
+
+
+def test_samples_are_read_on_and_spread_over_all_steps(tmp_path: Path) -> None:
+    path = tmp_path / "samples.jsonl"
+    log = SamplesLog(path, most=10)
+    for start in range(0, 100, 25):
+        with path.open("a") as stream:
+            for step in range(start, start + 25):
+                stream.write(json.dumps({"step": step, "completion": "x"}) + "\n")
+        log.refresh()
+    assert [one.step for one in log.samples] == list(range(0, 100, 16))
+    path.write_text(json.dumps({"step": 7, "completion": "y"}) + "\n")
+    log.refresh()
+    assert [one.step for one in log.samples] == [7]
 
 
 def test_conversations_with_calls_are_written_out() -> None:

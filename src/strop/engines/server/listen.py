@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -18,9 +19,18 @@ SECONDS_TO_END = 2
 class ToldServer(uvicorn.Server):
     """Says when it answers, and can be ended: a signal before that would be lost."""
 
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        ready: Callable[[], None],
+        ending: Callable[[], None] = lambda: None,
+    ) -> None:
         super().__init__(config)
-        self.ready = ready
+        self.ready, self.ending = ready, ending
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self.ending()
+        super().handle_exit(sig, frame)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -44,10 +54,15 @@ def listening(host: str, port: int) -> socket.socket:
     return listens
 
 
-def answer_on(listens: socket.socket, app: Any, ready: Callable[[], None]) -> None:
-    """Serve an app until Ctrl-C or SIGTERM."""
+def answer_on(
+    listens: socket.socket,
+    app: Any,
+    ready: Callable[[], None],
+    ending: Callable[[], None] = lambda: None,
+) -> None:
+    """Serve an app until Ctrl-C or SIGTERM; `ending` is called when one of them arrives."""
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, timeout_graceful_shutdown=SECONDS_TO_END
     )
     with suppress(KeyboardInterrupt):  # it has ended in order, and says so once more
-        ToldServer(config, ready).run(sockets=[listens])
+        ToldServer(config, ready, ending).run(sockets=[listens])

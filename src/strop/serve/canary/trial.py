@@ -12,8 +12,8 @@ from strop.serve.canary.ratings import Ratings, Side, ratings_until
 from strop.serve.exchange import Arm
 
 State = Literal["on trial", "taken back", "ended"]
-END = "trial_ended"
-"""The name of the event in the log."""
+BEGIN, END = "trial_begun", "trial_ended"
+"""The names of the events in the log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,18 +62,16 @@ class Trial:
         return {"event": END, "trial": self.id, "state": state, "why": why,
                 "standing": asdict(self.ratings.standing)}  # fmt: skip
 
+    def begin(self) -> dict[str, Any]:
+        """The event for the log: what is needed to count the trial again from the log alone."""
+        recipe = self.recipe
+        return {"event": BEGIN, "trial": self.id, "share": recipe.share, "alpha": recipe.alpha,
+                "signal": recipe.signal, "scale": list(recipe.scale)}  # fmt: skip
+
     def value(self, said: Mapping[str, Any]) -> float | None:
         """The rating in a row of feedback, in [0, 1]; `None` where it says nothing of the trial's
-        signal. An edited answer was not good enough: 0."""
-        signal = self.recipe.signal
-        if signal in ("thumb", "edit"):
-            if "edit" in said and signal == "edit":
-                return 0.0
-            return None if said.get("label") is None else float(said["label"])
-        if said.get("name") != signal or isinstance(said.get("score"), str | None):
-            return None
-        low, high = self.recipe.scale
-        return min(max((float(said["score"]) - low) / (high - low), 0.0), 1.0)
+        signal."""
+        return rating_in(said, self.recipe.signal, self.recipe.scale)
 
     def replay(self, rows: Iterable[Mapping[str, Any]]) -> bool:
         """Count what a log says of this trial, in its order; whether the canary has to be taken
@@ -102,3 +100,16 @@ class Trial:
             "ratings_until_10_points_worse_are_shown":
                 ratings_until(0.1, recipe.share, recipe.alpha),
         }  # fmt: skip
+
+
+def rating_in(said: Mapping[str, Any], signal: str, scale: tuple[float, float]) -> float | None:
+    """What a row of feedback says of a signal, in [0, 1]; `None` where it says nothing of it. An
+    edited answer was not good enough: 0."""
+    if signal in ("thumb", "edit"):
+        if "edit" in said and signal == "edit":
+            return 0.0
+        return None if said.get("label") is None else float(said["label"])
+    if said.get("name") != signal or isinstance(said.get("score"), str | None):
+        return None
+    low, high = scale
+    return min(max((float(said["score"]) - low) / (high - low), 0.0), 1.0)

@@ -61,26 +61,44 @@ document.addEventListener("submit", (event) => {
 
 const live = document.getElementById("live");
 
-function opened() {
-  return [...live.querySelectorAll("details")].map((one) => one.open);
+// what a part of the page is, whatever stands before it: its heading within its figure or section
+function key(element) {
+  const around = element.closest("[data-metric], section");
+  const name = around ? around.dataset.metric || around.getAttribute("aria-label") : "";
+  const own = element.querySelector("summary") || element;
+  return `${element.tagName} ${name} ${own.getAttribute("aria-label") || own.textContent.trim()}`;
 }
 
 async function renew() {
   const answer = await fetch(live.dataset.part);
+  if (answer.status === 404) {
+    say("What this page shows is not there any more.", true);
+    return;
+  }
   if (!answer.ok) return;
   const text = await answer.text();
-  const before = opened();
+  const open = new Set([...live.querySelectorAll("details[open]")].map(key));
   const ticked = new Set([...live.querySelectorAll("input:checked")].map((one) => one.value));
+  const at = live.contains(document.activeElement)
+    ? key(document.activeElement.closest("details") || document.activeElement) : null;
   live.replaceChildren(...new DOMParser().parseFromString(text, "text/html").body.childNodes);
-  live.querySelectorAll("details").forEach((one, n) => { one.open = before[n] || false; });
+  live.querySelectorAll("details").forEach((one) => { one.open = open.has(key(one)); });
   live.querySelectorAll("input[type=checkbox]").forEach((one) => { one.checked = ticked.has(one.value); });
   decorate();
   narrow();
+  if (at !== null) {
+    const same = [...live.querySelectorAll("details, a, button, input")].find((one) => key(one) === at);
+    if (same) (same.querySelector("summary") || same).focus();
+  }
 }
 
-if (live) {
+// a browser holds few connections to one place: tabs that nobody looks at let go of theirs
+let source = null;
+
+function listen() {
+  if (source !== null || document.hidden) return;
   let waiting = false;
-  const source = new EventSource(live.dataset.live);
+  source = new EventSource(live.dataset.live);
   source.addEventListener("changed", async () => {
     if (waiting) return;
     waiting = true;
@@ -90,7 +108,24 @@ if (live) {
       waiting = false;
     }
   });
-  addEventListener("pagehide", () => source.close());
+}
+
+function let_go() {
+  if (source !== null) source.close();
+  source = null;
+}
+
+if (live) {
+  listen();
+  addEventListener("pagehide", let_go);
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) {
+      let_go();
+    } else {
+      renew();
+      listen();
+    }
+  });
 }
 
 // ---- the list of runs

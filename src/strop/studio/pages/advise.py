@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import yaml
 from fastapi import APIRouter
@@ -71,12 +68,17 @@ def advise_routes(site: Site) -> APIRouter:
         if not NAME.fullmatch(body.name):
             raise UsageError("the name is none", fix="use letters, digits, and . _ -")
         answered = _answer(site, body)
+        if answered.recipe is None:
+            raise UsageError(f"the verdict is {answered.advice.verdict}: there is nothing to start",
+                             fix="do what the advice says first")  # fmt: skip
         path = site.root.folder / f"{body.name}.yaml"
         if path.exists():
             raise UsageError("a recipe of that name is there already", where=path.name,
                              fix="give another name")  # fmt: skip
-        answered.save(path)
-        return {"said": _started(path, body.name, site.root.folder)}
+        run = site.root.folder / "runs" / body.name
+        recipe = {**answered.recipe, "output": str(run)}
+        replace(answered, recipe=recipe).save(path)
+        return {"said": site.begun.train(path, run, (), path.with_suffix(".log"))}
 
     return router
 
@@ -90,16 +92,3 @@ def _answer(site: Site, asked: Asked) -> Answered:
         data=() if data is None else (data,), model=place(asked.model), eval=place(asked.eval),
         target=read_target(asked.target) if asked.target else None, goal=asked.goal,
     ))  # fmt: skip
-
-
-def _started(recipe: Path, name: str, folder: Path) -> str:
-    """Start `strop train` on a recipe; it outlives the studio, and prints into a file beside it."""
-    log = recipe.with_suffix(".log")
-    words: list[Any] = [sys.executable, "-m", "strop", "train", str(recipe),
-                        "--set", f"output={folder / 'runs' / name}"]  # fmt: skip
-    with log.open("ab") as stream:
-        process = subprocess.Popen(
-            words, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, start_new_session=True,
-            env=os.environ | {"COLUMNS": "100"},
-        )  # fmt: skip
-    return f"started as process {process.pid}; what it prints is in {log.name}"

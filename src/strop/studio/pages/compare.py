@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
@@ -16,6 +18,8 @@ from strop.tracking.story.panels import TITLES, TOGETHER, TOGETHER_ON_RECORDS
 from strop.tracking.story.samples import Sample
 from strop.tracking.story.story import Story
 
+MOST_KEYS, DEEPEST = 2000, 8
+"""Of a recipe's keys that are compared, and of the levels that they stand in."""
 MOST_RUNS = 12
 APART = frozenset({"output", "seed"})
 """Keys in which runs of one recipe over several seeds differ."""
@@ -92,7 +96,7 @@ def differences(stories: Mapping[str, Story]) -> list[tuple[str, list[str]]]:
     """Keys of the recipes with different values, and the values of every run."""
     recipes = [flat(story.recipe) for story in stories.values()]
     names = dict.fromkeys(name for recipe in recipes for name in recipe)
-    rows = [(name, [str(recipe.get(name, "")) for recipe in recipes]) for name in names]
+    rows = [(name, [recipe.get(name, "") for recipe in recipes]) for name in names]
     return [row for row in rows if len(set(row[1])) > 1]
 
 
@@ -111,12 +115,18 @@ def same_items(stories: Mapping[str, Story], most: int = 20) -> Answers:
     return [(prompt, [by.get(path) for path in stories]) for prompt, by in common[:most]]
 
 
-def flat(recipe: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """`{"optim.learning_rate": 1e-5}`; what is a list stays one value."""
-    found: dict[str, Any] = {}
-    for name, value in recipe.items():
-        if isinstance(value, Mapping):
-            found |= flat(value, f"{above}{name}.")
-        elif value not in (None, []):  # what says nothing, and what older recipes do not have
-            found[f"{above}{name}"] = value
+def flat(recipe: Mapping[str, Any]) -> dict[str, str]:
+    """`{"optim.learning_rate": "1e-05"}`; what is a list stays one value, and what says nothing
+    (older recipes do not have it) is left out. At most `MOST_KEYS`: aliases in YAML can make a
+    short file endless."""
+    found: dict[str, str] = {}
+    left: list[tuple[str, Any]] = [("", recipe)]
+    while left and len(found) < MOST_KEYS:
+        above, value = left.pop()
+        if isinstance(value, Mapping) and above.count(".") < DEEPEST:
+            inside = [(f"{above}.{name}" if above else str(name), one)
+                      for name, one in islice(value.items(), MOST_KEYS)]  # fmt: skip
+            left += reversed(inside)
+        elif value not in (None, []):
+            found[above] = reprlib.repr(value)
     return found

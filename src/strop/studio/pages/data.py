@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import reprlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -19,8 +20,13 @@ from strop.errors import StropError, UsageError
 from strop.model.load import load_tokenizer
 from strop.studio.difference import MOST_LETTERS, Stretch, compared, words
 from strop.studio.site import Site
+from strop.tracking.reading import FAULTS, opened, read_json
 from strop.tracking.story.samples import written
 
+MOST_COLUMN = 500
+"""Characters of a column beside the answers."""
+MOST_LINE = 1 << 22
+"""Characters of a line of records."""
 UNBOUNDED = 1 << 30
 
 
@@ -52,14 +58,18 @@ def data_routes(site: Site) -> APIRouter:
     def check(path: str) -> HTMLResponse:
         file = site.root.inside(path)
         try:
-            said = json.loads(file.read_text(encoding="utf-8"))
-            findings = [dict(one) for one in said["findings"]]
-        except (OSError, ValueError, KeyError, TypeError):
+            said = read_json(file)
+            findings = [
+                {name: str(one.get(name, "")) for name in ("severity", "code", "said", "fix")}
+                for one in said["findings"]
+            ]
+            files = [str(one) for one in said["files"]]
+        except FAULTS:
             raise UsageError("this is no report of a data check", where=path,
                              fix="run `strop data check` again") from None  # fmt: skip
         figures = {name: json.dumps(part, indent=1) for name, part in said.items()
                    if name not in ("files", "findings")}  # fmt: skip
-        return site.page("check.html", f"Check {path}", "/data", files=said.get("files", []),
+        return site.page("check.html", f"Check {path}", "/data", files=files,
                          findings=findings, figures=figures)  # fmt: skip
 
     @router.get("/records/{path:path}")
@@ -87,16 +97,15 @@ def rows_of(file: Path, first: int, count: int, cut: Any) -> Iterator[Row]:
     """Rows of a JSONL file from `first` (from 0) on. A line that is no row is shown as one."""
     if not file.is_file():
         raise UsageError("there is no such file", where=str(file), fix="choose one of the list")
-    with file.open(encoding="utf-8", errors="replace") as stream:
+    with opened(file) as stream:
         for number, line in enumerate(islice(stream, first, first + count), start=first):
             try:
-                row = json.loads(line)
-                if not isinstance(row, dict):
+                if len(line) > MOST_LINE:
                     raise ValueError
-            except ValueError:
-                yield Row(number, line[:500], (), {}, "the line is no JSON object")
-                continue
-            yield _row(number, row, cut)
+                yield _row(number, dict(json.loads(line)), cut)
+            except FAULTS:
+                shown = line[:MOST_COLUMN].decode("utf-8", "replace")
+                yield Row(number, shown, (), {}, "the line is no JSON object, or too long")
 
 
 def masks_of(file: Path, tokenizer: Any, first: int, count: int) -> list[Preview]:
@@ -118,7 +127,8 @@ def _row(number: int, row: Mapping[str, Any], cut: Any) -> Row:
         name = next((name for name in ("completion", "messages", "text") if name in row), "")
         answers = ((name, (Stretch(written(row[name]), False),)),) if name else ()
         shown = ("prompt", name)
-    columns = {name: value for name, value in row.items() if name not in shown}
+    columns = {name: reprlib.repr(value) if not isinstance(value, str) else value[:MOST_COLUMN]
+               for name, value in row.items() if name not in shown}  # fmt: skip
     return Row(number, written(row.get("prompt", "")), answers, columns)
 
 

@@ -24,24 +24,24 @@ def live_routes(site: Site) -> APIRouter:
     async def run(request: Request, path: str) -> StreamingResponse:
         folder = site.root.run(path)
 
-        return _events(request, lambda: stamp_of(folder))
+        return _events(site, request, lambda: stamp_of(folder))
 
     @router.get("/live/runs")
     async def runs(request: Request) -> StreamingResponse:
         def all_runs() -> object:
             return [(path, stamp_of(site.root.folder / path)) for path in site.root.found().runs]
 
-        return _events(request, all_runs)
+        return _events(site, request, all_runs)
 
     return router
 
 
-def _events(request: Request, state: Callable[[], object]) -> StreamingResponse:
+def _events(site: Site, request: Request, state: Callable[[], object]) -> StreamingResponse:
     async def stream() -> AsyncIterator[str]:
         seen = await asyncio.to_thread(state)
         yield "retry: 1000\n\n"
         waited = 0.0
-        while not await request.is_disconnected():
+        while not site.ending.is_set() and not await request.is_disconnected():
             await asyncio.sleep(LOOK_EVERY)
             waited += LOOK_EVERY
             now = await asyncio.to_thread(state)

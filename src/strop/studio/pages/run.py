@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,17 +15,22 @@ from pydantic import BaseModel, ConfigDict
 
 from strop.errors import UsageError
 from strop.recipe.loading.load import load_recipe
+from strop.studio.begun import printed
 from strop.studio.difference import MOST_LETTERS, compared, words
+from strop.studio.root import PROFILE
 from strop.studio.site import Site
 from strop.tracking.control import want
 from strop.tracking.notify.receivers import send_test
-from strop.tracking.story.facts import RECIPE, SAMPLES, RunFacts, facts_of
+from strop.tracking.reading import FAULTS, read_json
+from strop.tracking.story.facts import RECIPE, SAMPLES, RunFacts, facts_of, recipe_of
 from strop.tracking.story.page import shown
 from strop.tracking.story.panels import HELD_OUT
 from strop.tracking.story.samples import Sample, Wanted, matching, same_prompt
 
 LAST = 2**53
 """A step beyond every run's last."""
+MOST_PAIRS = 20
+"""Prompts whose first and last answer are compared."""
 MOST_HITS = 200
 LOG = "studio.log"
 """What a run that the studio started prints."""
@@ -63,7 +67,8 @@ class Search(BaseModel):
 
     def wanted(self) -> Wanted:
         """Raises `UsageError` for what should be a number and is none."""
-        steps = (int(_number(self.first) or 0), int(_number(self.last) or LAST))
+        last = _number(self.last)
+        steps = (int(_number(self.first) or 0), LAST if last is None else int(last))
         return Wanted(self.text, steps, self.habit, _number(self.low), _number(self.high))
 
 
@@ -117,7 +122,7 @@ def run_routes(site: Site) -> APIRouter:
         folder = site.root.run(body.path)
         facts = facts_of(folder)
         if body.act == "resume":
-            return {"said": resume(folder, facts)}
+            return {"said": resume(site, folder, facts)}
         if facts.owner is None:
             raise UsageError(f"nothing works in {body.path}: the run is {facts.state}",
                              fix="resume it, or look at another one")  # fmt: skip
@@ -134,7 +139,10 @@ def _number(given: str) -> float | None:
     if not given.strip():
         return None
     try:
-        return float(given)
+        number = float(given)
+        if not math.isfinite(number):
+            raise ValueError
+        return number
     except ValueError:
         raise UsageError(f"{given!r} is no number", fix="give one, or leave it empty") from None
 
@@ -143,7 +151,7 @@ def early_and_late(samples: Sequence[Sample]) -> list[tuple[Sample, Sample, Any]
     """The first and the last answer to the same prompt, and what differs between them."""
     return [
         (first, last, compared(words(_said(first)), words(_said(last))))
-        for first, last in same_prompt(samples)
+        for first, last in islice(same_prompt(samples), MOST_PAIRS)
     ]
 
 
@@ -151,29 +159,43 @@ def _said(sample: Sample) -> str:
     return "\n".join(text for _, text in sample.texts)[:MOST_LETTERS]
 
 
-def resume(folder: Path, facts: RunFacts) -> str:
-    """Start `strop train --resume` on a run that stands still. It is a process of its own, which
-    outlives the studio. Raises `UsageError` for a run that is at work or finished."""
+def resume(site: Site, folder: Path, facts: RunFacts) -> str:
+    """Start `strop train --resume` on a run that stands still, with as many processes as it had.
+    Raises `UsageError` for a run that is at work or finished, and for one that was copied here: its
+    recipe would go on elsewhere."""
     if facts.state != "stopped":
         raise UsageError(f"the run is {facts.state}", fix="only a stopped run can be resumed")
-    with (folder / LOG).open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "strop", "train", str(folder / RECIPE), "--resume"],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-            env=os.environ | {"COLUMNS": "100"},
+    recipe, wrong = recipe_of(folder)
+    if wrong or Path(str(recipe.get("output"))).resolve() != folder:
+        raise UsageError(
+            wrong or f"its recipe writes to {recipe.get('output')}, which is another folder",
+            where=str(folder), fix="resume it where it was begun, with `strop train --resume`",
         )  # fmt: skip
-    return f"started as process {process.pid}; what it prints is in {LOG}"
+    options = ["--resume"]
+    processes = _processes(folder)
+    if processes > 1:
+        options += ["--nproc", str(processes)]
+    return site.begun.train(folder / RECIPE, folder, options, folder / LOG)
+
+
+def _processes(folder: Path) -> int:
+    """How many processes the run was begun with."""
+    try:
+        return int(read_json(folder / "env.json").get("processes", 1))
+    except FAULTS:
+        return 1
 
 
 @dataclass(frozen=True, slots=True)
 class Beside:
     """What belongs to a run, as paths below the root: evals and gates of its name, the files of its
-    data that are there, and what its profile says."""
+    data that are there; and what its profile and its last start in the studio say."""
 
     evals: tuple[str, ...]
     gates: tuple[str, ...]
     data: Mapping[str, str]
     profile: str
+    printed: str
 
 
 def beside(site: Site, path: str, facts: RunFacts) -> Beside:
@@ -182,11 +204,10 @@ def beside(site: Site, path: str, facts: RunFacts) -> Beside:
     found = site.root.found()
     name = Path(path).name
     data = {str(site.root.folder / one): one for one in found.records}
-    table = facts.folder / "profile" / "profile.md"
     return Beside(
         tuple(one for one in found.evals if one.startswith(near) and Path(one).name == name),
         tuple(one for one in found.gates if one.startswith(near) and Path(one).stem == name),
         {file: data[str(Path(file).resolve())] for file in facts.data
          if str(Path(file).resolve()) in data},
-        table.read_text(encoding="utf-8", errors="replace") if table.is_file() else "",
+        printed(facts.folder / PROFILE), printed(facts.folder / LOG),
     )  # fmt: skip

@@ -12,6 +12,7 @@ from fastapi.responses import HTMLResponse
 
 from strop.studio.root import Root
 from strop.studio.site import Site
+from strop.tracking.reading import FAULTS, opened
 from strop.tracking.story.facts import METRICS, Stamp, facts_of, stamp_of
 
 LAST_BYTES = 8192
@@ -76,7 +77,7 @@ def _listed(folder: Path, path: str) -> Listed:
     metric = next((name for name in COUNTED if row.get(name) is not None), "")
     value = row.get(metric)
     return Listed(
-        path, facts.method, facts.state, int(row.get("step") or 0), metric, value,
+        path, facts.method, facts.state, int(row.get("step", 0)), metric, value,
         facts.started, facts.problems[0] if facts.problems else "",
     )  # fmt: skip
 
@@ -85,7 +86,7 @@ def last_row(path: Path) -> dict[str, float]:
     """The last whole row of a log, without reading what stands before it; empty where there is
     none."""
     try:
-        with path.open("rb") as stream:
+        with opened(path) as stream:
             size = stream.seek(0, 2)
             stream.seek(max(0, size - LAST_BYTES))
             text = stream.read()
@@ -99,7 +100,7 @@ def _whole_rows(text: bytes) -> Iterator[dict[str, float]]:
     for line in reversed(text[: text.rfind(b"\n") + 1].splitlines()):
         try:
             row = json.loads(line)
-        except ValueError:
+            yield {name: float(value) for name, value in row.items()
+                   if isinstance(value, int | float)} | {"step": int(row["step"])}  # fmt: skip
+        except FAULTS:
             continue
-        if isinstance(row, dict) and "step" in row:
-            yield {name: value for name, value in row.items() if isinstance(value, int | float)}

@@ -15,14 +15,12 @@ from markupsafe import Markup
 
 from strop.errors import StropError
 from strop.serve.canary.ratings import SIDES, Ratings, Side
-from strop.serve.canary.trial import END
+from strop.serve.canary.trial import BEGIN, END, rating_in
 from strop.serve.traffic.rows import rows_in
 from strop.studio.site import Site
 from strop.tracking.story.bands import Band, bands
 from strop.tracking.story.samples import written
 
-ALPHA = 0.05
-"""Of the drawn confidence sequence; a canary's own is in the server's YAML."""
 NEWEST = 50
 """Exchanges that a page shows."""
 
@@ -56,17 +54,27 @@ class Exchange:
 
 @dataclass(slots=True)
 class Standings:
-    """The thumbs of a trial in their order, one a user."""
+    """The ratings of a trial in their order, one a user; `rules` are the event with which it
+    began."""
 
+    rules: Mapping[str, Any]
     said: list[tuple[Side, float]] = field(default_factory=list)
     sessions: set[str] = field(default_factory=set)
-    answers: Counter[str] = field(default_factory=Counter)
+
+    def rate(self, answered: Mapping[str, Any], row: Mapping[str, Any]) -> None:
+        """Count a feedback, as the server does: the first of a user that speaks of the signal."""
+        low, high = self.rules["scale"]
+        value = rating_in(row, str(self.rules["signal"]), (float(low), float(high)))
+        session = str(answered.get("session"))
+        if value is not None and session not in self.sessions:
+            self.sessions.add(session)
+            self.said.append((answered["arm"], value))
 
     def drawn(self) -> str:
-        """The confidence sequence of the difference (canary less stable) after each thumb, as an
-        `<svg>`; empty before the first pair of thumbs."""
-        total = sum(self.answers.values())
-        ratings = Ratings(max(self.answers["canary"], 1) / max(total, 2), ALPHA)
+        """The confidence sequence of the difference (canary less stable) after each rating, as an
+        `<svg>`; empty before both sides have one. It is the server's own: the same ratings, counted
+        in the same way."""
+        ratings = Ratings(float(self.rules["share"]), float(self.rules["alpha"]))
         rows = []
         for number, (side, value) in enumerate(self.said, start=1):
             ratings.add(side, value)
@@ -80,7 +88,7 @@ class Standings:
         )
         low, high = np.maximum(low, -1.0), np.minimum(high, 1.0)
         band = Band("canary less stable", 0, steps.astype(np.int64), mean, low, high, 2)
-        return bands("difference of thumbs", [band])
+        return bands("difference of ratings", [band])
 
 
 @dataclass(slots=True)
@@ -133,9 +141,6 @@ def counted(folder: Path) -> Traffic:
         elif "messages" in row or "prompt" in row:
             owner[str(row.get("id"))] = row
             traffic.arm(_key(row)).answers += 1
-            if row.get("trial"):
-                trial = traffic.trials.setdefault(str(row["trial"]), Standings())
-                trial.answers[str(row.get("arm"))] += 1
             traffic.days[str(row.get("time", ""))[:10]] += 1
             traffic.newest.append(exchange_of(row))
             del traffic.newest[:-NEWEST]
@@ -154,6 +159,8 @@ def _happened(traffic: Traffic, row: Mapping[str, Any]) -> None:
     kind, at = row["event"], str(row.get("time", ""))[:19].replace("T", " ")
     if kind == "shadow":
         traffic.shadows += 1
+    elif kind == BEGIN:
+        traffic.trials.setdefault(str(row["trial"]), Standings(row))
     elif kind == END:
         traffic.events.append(
             f"{at} canary {row.get('trial')} was {row.get('state')}: {row.get('why')}"
@@ -171,16 +178,14 @@ def _rated(traffic: Traffic, row: Mapping[str, Any], of: Mapping[str, Any] | Non
         arm.up += bool(row["label"])
         arm.down += not row["label"]
         said.append("up" if row["label"] else "down")
-        trial = traffic.trials.get(str(of.get("trial")))
-        session = str(of.get("session"))
-        if trial is not None and session not in trial.sessions and of.get("arm") in SIDES:
-            trial.sessions.add(session)
-            trial.said.append((of["arm"], float(bool(row["label"]))))
     if "edit" in row:
         arm.edits += 1
         said.append("edited")
     if row.get("name"):
         said.append(f"{row['name']} {row.get('score')}")
+    trial = traffic.trials.get(str(of.get("trial")))
+    if trial is not None and of.get("arm") in SIDES:
+        trial.rate(of, row)
     traffic.feedback.setdefault(str(row["id"]), []).extend(said)
 
 

@@ -28,8 +28,8 @@ Curve = tuple[NDArray[np.int64], NDArray[np.float64]]
 
 @dataclass(frozen=True, slots=True)
 class Band:
-    """The mean over runs at the steps that all of them have, and the lowest and the highest of
-    them: all of shape [N]. `number` is the colour."""
+    """The mean over runs at each step, and the lowest and the highest of them: all of shape [N].
+    Runs that have ended, or did not log at a step, are left out there. `number` is the colour."""
 
     name: str
     number: int
@@ -40,18 +40,16 @@ class Band:
     runs: int
 
     @classmethod
-    def of(cls, name: str, number: int, curves: Sequence[Curve]) -> Band | None:
-        """`None` where the runs have no step in common. Long curves are smoothed one by one."""
-        common = set(curves[0][0].tolist())
-        for steps_N, _ in curves[1:]:
-            common &= set(steps_N.tolist())
-        if not common:
-            return None
-        steps = np.array(sorted(common), dtype=np.int64)
+    def of(cls, name: str, number: int, curves: Sequence[Curve]) -> Band:
+        """At every step, of the runs that have it. Long curves are smoothed one by one."""
+        steps = np.unique(np.concatenate([steps_N for steps_N, _ in curves]))
         rows = np.stack([_at(curve, steps) for curve in curves])
         places = np.linspace(0, len(steps) - 1, min(len(steps), MOST_POINTS)).astype(int)
-        rows = rows[:, places]
-        return cls(name, number, steps[places], rows.mean(0), rows.min(0), rows.max(0), len(curves))
+        rows, steps = rows[:, places], steps[places]
+        return cls(
+            name, number, steps, np.nanmean(rows, 0), np.nanmin(rows, 0), np.nanmax(rows, 0),
+            len(curves),
+        )  # fmt: skip
 
 
 def bands(title: str, shown: Sequence[Band]) -> str:
@@ -86,8 +84,10 @@ def bands(title: str, shown: Sequence[Band]) -> str:
 
 
 def _at(curve: Curve, steps: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The curve's values at these steps, NaN where it has none."""
     own, values_N = curve
     if len(values_N) >= SMOOTHED_FROM:
         values_N = smooth(values_N, max(3, len(values_N) // 20))
-    found: NDArray[np.float64] = values_N[np.searchsorted(own, steps)]
+    found = np.full(len(steps), np.nan)
+    found[np.searchsorted(steps, own)] = values_N
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 import os
 import socket
 from collections.abc import Mapping
@@ -14,13 +14,15 @@ import yaml
 
 from strop.files import LOCK
 from strop.tracking.control import CONTROL, Wish, wish_of
+from strop.tracking.reading import FAULTS, read_json, read_text, said
 
 RECIPE, LINEAGE, METRICS, SAMPLES = (
     "recipe.resolved.yaml", "lineage.json", "metrics.jsonl", "samples.jsonl",
 )  # fmt: skip
 State = Literal["running", "paused", "finished", "stopped"]
 """`stopped`: neither finished nor at work; `strop train --resume` goes on with it."""
-MOST_BYTES = 1 << 24
+MOST_RECIPE = 1 << 20
+"""Bytes of a recipe."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +67,10 @@ def facts_of(folder: Path) -> RunFacts:
         state = "paused" if wish == "pause" else "running"
     else:
         state = "stopped"
-    parent = lineage.get("parent")
-    data = [str(one.get("path")) for one in lineage.get("data") or () if isinstance(one, dict)]
-    made = [str(one["path"]) for one in lineage.get("manifests") or () if isinstance(one, dict)]
     return RunFacts(
         folder, str(lineage.get("method", "unknown")), state, owner, wish,
-        str(parent.get("path", "")) if isinstance(parent, dict) else "",
-        tuple(data), tuple(made), _resumed(lineage), _began(folder), tuple(problems),
+        "".join(_paths([lineage.get("parent")])), _paths(lineage.get("data")),
+        _paths(lineage.get("manifests")), _resumed(lineage), _began(folder), tuple(problems),
     )  # fmt: skip
 
 
@@ -100,14 +99,14 @@ def owner_of(folder: Path) -> str | None:
     then. A process of another machine cannot be looked at, and counts as there.
     """
     try:
-        noted = json.loads((folder / LOCK).read_text(encoding="utf-8"))
+        noted = read_json(folder / LOCK)
         process, host = int(noted["pid"]), str(noted["host"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except FAULTS:
         return None
     if host == socket.gethostname():
         try:
             os.kill(process, 0)
-        except ProcessLookupError:
+        except (ProcessLookupError, OverflowError):
             return None
         except PermissionError:
             pass  # it is there, and somebody else's
@@ -118,9 +117,9 @@ def recipe_of(folder: Path) -> tuple[dict[str, Any], str]:
     """The recipe of a run as plain data, and what is wrong with its file (nothing: empty)."""
     path = folder / RECIPE
     try:
-        recipe = yaml.safe_load(_bounded(path))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        return {}, f"{path.name} cannot be read: {_first_line(error)}"
+        recipe = yaml.safe_load(read_text(path, MOST_RECIPE))
+    except (*FAULTS, yaml.YAMLError) as error:
+        return {}, f"{path.name} cannot be read: {said(error)}"
     if not isinstance(recipe, dict):
         return {}, f"{path.name} is no recipe"
     return recipe, ""
@@ -133,14 +132,24 @@ def steps_of(recipe: Mapping[str, Any], step: int, epoch: float | None) -> int |
     run = wanted if isinstance(wanted, dict) else {}
     if isinstance(run.get("steps"), int):
         return int(run["steps"])
-    if isinstance(run.get("epochs"), int | float) and epoch:
-        return max(step, round(step * float(run["epochs"]) / epoch))
+    epochs = run.get("epochs")
+    if isinstance(epochs, int | float) and math.isfinite(epochs) and epoch:
+        return max(step, round(step * float(epochs) / epoch))
     return None
 
 
+def _paths(noted: Any) -> tuple[str, ...]:
+    """The paths of what a lineage lists; what is of another form is left out."""
+    listed = noted if isinstance(noted, list) else []
+    return tuple(str(one["path"]) for one in listed if isinstance(one, dict) and "path" in one)
+
+
 def _resumed(lineage: Mapping[str, Any]) -> tuple[int, ...]:
-    noted = lineage.get("resumed") or ()
-    return tuple(sorted({int(one["step"]) for one in noted if isinstance(one, dict)}))
+    noted = lineage.get("resumed")
+    steps = [one.get("step") for one in noted if isinstance(one, dict)] if isinstance(
+        noted, list
+    ) else []  # fmt: skip
+    return tuple(sorted({step for step in steps if isinstance(step, int)}))
 
 
 def _began(folder: Path) -> str:
@@ -153,23 +162,14 @@ def _began(folder: Path) -> str:
 
 def _json(path: Path, problems: list[str]) -> dict[str, Any]:
     try:
-        found = json.loads(_bounded(path))
+        found = read_json(path)
     except FileNotFoundError:
         problems.append(f"{path.name} is missing: the run had not begun, or was copied in part")
         return {}
-    except (OSError, ValueError) as error:
-        problems.append(f"{path.name} cannot be read: {_first_line(error)}")
+    except FAULTS as error:
+        problems.append(f"{path.name} cannot be read: {said(error)}")
         return {}
     if not isinstance(found, dict):
         problems.append(f"{path.name} is of another form")
         return {}
     return found
-
-
-def _bounded(path: Path) -> str:
-    with path.open("rb") as stream:
-        return stream.read(MOST_BYTES).decode("utf-8")
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

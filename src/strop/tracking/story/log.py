@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import math
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from strop.tracking.reading import FAULTS, opened, said
 
 SHOWN_PROBLEMS = 5
 """Unreadable lines that are named; the others are counted."""
@@ -44,7 +46,7 @@ class MetricsLog:
         """Read on; returns whether something changed."""
         try:
             stat = self.path.stat()
-        except FileNotFoundError:
+        except OSError:
             changed = self._read > 0
             self._forget()
             return changed
@@ -53,9 +55,13 @@ class MetricsLog:
             self._inode = stat.st_ino
         if stat.st_size == self._read:
             return False
-        with self.path.open("rb") as stream:
-            stream.seek(self._read)
-            text = stream.read()
+        try:
+            with opened(self.path) as stream:
+                stream.seek(self._read)
+                text = stream.read()
+        except OSError as error:
+            self._unread, self._faults = 1, [(0, said(error))]
+            return False
         whole = text[: text.rfind(b"\n") + 1]
         self._read += len(whole)
         for line in whole.splitlines():
@@ -69,6 +75,11 @@ class MetricsLog:
     def step(self) -> int:
         """The last step that was logged; 0 before the first."""
         return self._steps[-1] if self._steps else 0
+
+    @property
+    def last_row(self) -> frozenset[str]:
+        """The metrics that the last row names, as a number or as none (`null`)."""
+        return self._last
 
     @property
     def names(self) -> list[str]:
@@ -93,24 +104,26 @@ class MetricsLog:
         self._steps: array[int] = array("q")
         self._columns: dict[str, array[float]] = {}
         self.alarms: list[Alarm] = []
-        self._faults: list[tuple[int, str]] = []
-        self._unread = 0
+        self._faults, self._unread = list[tuple[int, str]](), 0
+        self._last: frozenset[str] = frozenset()
 
     def _take(self, line: bytes) -> None:
         self._line += 1
         try:
             row = json.loads(line)
             step = int(row["step"])
-        except (ValueError, KeyError, TypeError):
+            values = _numbers(row)
+            rang = alarms_of(row.get("alarms", ()), step)
+            self._steps.append(step)
+        except FAULTS:
             self._unread += 1
             if len(self._faults) < SHOWN_PROBLEMS:
                 self._faults.append((self._line, "the line is no row of metrics, and is left out"))
             return
-        self._steps.append(step)
-        for name, value in row.items():
-            if isinstance(value, int | float) and name != "step":
-                self._put(name, float(value))
-        self.alarms += alarms_of(row.get("alarms", ()), step)
+        self._last = frozenset(row)
+        for name, value in values.items():
+            self._put(name, value)
+        self.alarms += rang
 
     def _put(self, name: str, value: float) -> None:
         column = self._columns.setdefault(name, array("d"))
@@ -118,6 +131,15 @@ class MetricsLog:
         if missing:
             column.extend([math.nan] * missing)
         column.append(value)
+
+
+def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
+    """The metrics of a row. Raises `OverflowError` for one that is no double."""
+    return {
+        name: float(value)
+        for name, value in row.items()
+        if isinstance(value, int | float) and name != "step"
+    }
 
 
 def alarms_of(noted: Sequence[Any], step: int) -> list[Alarm]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -67,7 +66,6 @@ def shown(story: Story, samples: int) -> dict[str, Any]:
         "together": [_drawn(story, panel) for panel in story.placed("together")],
         "own": [_drawn(story, panel) for panel in story.placed("own")],
         "folded": story.placed("folded"),
-        "loose_alarms": _loose(story),
         "samples": chosen(story.samples, samples),
     }
 
@@ -87,9 +85,3 @@ def _drawn(story: Story, panel: Panel) -> dict[str, Any]:
             for one in panel.series
         ],
     }  # fmt: skip
-
-
-def _loose(story: Story) -> Sequence[str]:
-    """Alarms of no curve."""
-    marked = {id(alarm) for panel in story.panels for alarm in panel.alarms}
-    return [alarm.said for alarm in story.alarms if id(alarm) not in marked]

@@ -60,6 +60,9 @@ CURVES: Mapping[str, tuple[str, ...]] = {
 """The curves that an alarm came from, the first that is there; a name with `/` at its end stands
 for the curves below it that the alarm's sentence names, or the first of them."""
 
+FELL = "while general scores fell ("
+"""Where `capability_regression` begins to name the scores that fell; before it stands the one that
+rose."""
 FLAT = 1e-3
 """A curve whose values differ by less than this share of its largest is flat."""
 ZERO = 1e-5
@@ -119,7 +122,8 @@ def curve_of(alarm: Alarm, names: Sequence[str]) -> str | None:
                 return wanted
             continue
         below = [name for name in names if name.startswith(wanted)]
-        said = [name for name in below if _says(alarm.said, name.removeprefix(wanted))]
+        told = alarm.said.partition(FELL)[2] or alarm.said
+        said = [name for name in below if _says(told, name.removeprefix(wanted))]
         if said or (below and wanted == "dev/"):
             return (said or below)[0]
     return None

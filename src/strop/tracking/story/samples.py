@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from strop.tracking.reading import FAULTS, opened
 
 BESIDE = frozenset({"step", "prompt", "completion", "chosen", "rejected", "learnt", "reward",
                     "habit", "answer", "reference"})  # fmt: skip
@@ -55,27 +58,63 @@ class Wanted:
         return not self.text or any(self.text.casefold() in one.casefold() for one in said)
 
 
-def read_samples(path: Path, most: int = MOST_SAMPLES) -> tuple[list[Sample], list[str]]:
-    """A run's samples in order, and what of them cannot be read. Of more than `most` every second
-    one is left out, again and again, so that they are spread over all steps."""
-    unread: list[str] = []
-    samples: list[Sample] = []
-    stride = 1
-    for number, sample in enumerate(samples_in(path, unread)):
-        if number % stride == 0:
-            samples.append(sample)
-        if len(samples) > most:
-            samples, stride = samples[::2], 2 * stride
-    lines = "line cannot" if len(unread) == 1 else "lines cannot"
-    return samples, [f"{path.name}: {len(unread)} {lines} be read"] if unread else []
+class SamplesLog:
+    """A run's samples in order, read on while the run goes on. Of more than `most` every second one
+    is left out, again and again, so that they are spread over all steps."""
+
+    def __init__(self, path: Path, most: int = MOST_SAMPLES) -> None:
+        self.path, self.most = path, most
+        self._inode = -1
+        self.samples: list[Sample] = []
+        self._read = self._unread = self._seen = 0
+        self._stride = 1
+
+    def refresh(self) -> None:
+        """Read on; a file that was cut or replaced is read anew."""
+        try:
+            with opened(self.path) as stream:
+                stat = os.fstat(stream.fileno())
+                if stat.st_size < self._read or stat.st_ino != self._inode:
+                    self._forget()
+                    self._inode = stat.st_ino
+                stream.seek(self._read)
+                for line in stream:
+                    if not line.endswith(b"\n"):
+                        return  # it is being written
+                    self._read += len(line)
+                    self._take(line)
+        except OSError:
+            self._forget()
+
+    @property
+    def problems(self) -> list[str]:
+        """What cannot be read, in words."""
+        lines = "line cannot" if self._unread == 1 else "lines cannot"
+        return [f"{self.path.name}: {self._unread} {lines} be read"] if self._unread else []
+
+    def _take(self, line: bytes) -> None:
+        try:
+            sample = sample_of(json.loads(line))
+        except FAULTS:
+            self._unread += 1
+            return
+        if self._seen % self._stride == 0:
+            self.samples.append(sample)
+        self._seen += 1
+        if len(self.samples) > self.most:
+            self.samples, self._stride = self.samples[::2], 2 * self._stride
+
+    def _forget(self) -> None:
+        self._read = self._unread = self._seen = 0
+        self._stride, self.samples = 1, []
 
 
 def matching(path: Path, wanted: Wanted, most: int) -> tuple[list[Sample], int, list[str]]:
     """The newest `most` samples that are wanted, how many there are, and all habits that samples
-    show."""
+    show. All are looked at."""
     kept: deque[Sample] = deque(maxlen=most)
     count, habits = 0, set()
-    for sample in samples_in(path, []):
+    for sample in samples_in(path):
         habits.add(sample.habit)
         if wanted.takes(sample):
             kept.append(sample)
@@ -83,20 +122,20 @@ def matching(path: Path, wanted: Wanted, most: int) -> tuple[list[Sample], int, 
     return list(kept), count, sorted(habits - {""})
 
 
-def samples_in(path: Path, unread: list[str]) -> Iterator[Sample]:
-    """The samples of a run in order; lines that cannot be read are put into `unread`."""
-    if not path.is_file():
+def samples_in(path: Path) -> Iterator[Sample]:
+    """The samples of a run in order, without lines that cannot be read; none where there is no
+    file."""
+    try:
+        with opened(path) as stream:
+            for line in stream:
+                if line.endswith(b"\n"):
+                    try:
+                        sample = sample_of(json.loads(line))
+                    except FAULTS:
+                        continue
+                    yield sample
+    except OSError:
         return
-    with path.open(encoding="utf-8", errors="replace") as stream:
-        for line in stream:
-            if not line.endswith("\n"):
-                return  # it is being written
-            try:
-                sample = sample_of(json.loads(line))
-            except (ValueError, KeyError, TypeError):
-                unread.append(line)
-            else:
-                yield sample
 
 
 def sample_of(row: Mapping[str, Any]) -> Sample:
@@ -118,7 +157,7 @@ def written(text: Any) -> str:
             f"{one.get('role', '?')}: {_content(one)}" if isinstance(one, dict) else str(one)
             for one in text
         )
-    said = str(text)
+    said = str(text).encode("utf-8", "backslashreplace").decode()  # halves of characters
     return said if len(said) <= MOST_TEXT else f"{said[:MOST_TEXT]} ... ({len(said)} characters)"
 
 

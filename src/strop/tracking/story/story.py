@@ -19,7 +19,7 @@ from strop.tracking.story.facts import (
 )
 from strop.tracking.story.log import Alarm, MetricsLog
 from strop.tracking.story.panels import Panel, panels_of
-from strop.tracking.story.samples import Sample, read_samples
+from strop.tracking.story.samples import Sample, SamplesLog
 from strop.tracking.story.sentence import sentence
 
 
@@ -53,8 +53,11 @@ class Story:
         return [panel for panel in self.panels if panel.place == place]
 
 
-def read_story(folder: Path, log: MetricsLog | None = None) -> Story:
-    """The story of the run in a folder; `log` is its log as it was read before, if it was.
+def read_story(
+    folder: Path, log: MetricsLog | None = None, told: SamplesLog | None = None
+) -> Story:
+    """The story of the run in a folder; `log` and `told` are its metrics and samples as they were
+    read before, if they were.
 
     Raises `UsageError` for a folder that holds no run.
     """
@@ -65,11 +68,12 @@ def read_story(folder: Path, log: MetricsLog | None = None) -> Story:
     log.refresh()
     facts = facts_of(folder)
     recipe, wrong = recipe_of(folder)
-    samples, unread = read_samples(folder / SAMPLES)
+    told = SamplesLog(folder / SAMPLES) if told is None else told
+    told.refresh()
     epochs = log.series("epoch")[1]
     return Story(
         facts, recipe, log.step,
         steps_of(recipe, log.step, float(epochs[-1]) if len(epochs) else None),
-        sentence(log), tuple(panels_of(log)), tuple(log.alarms), tuple(samples),
-        (*facts.problems, *([wrong] if wrong else []), *log.problems, *unread),
+        sentence(log), tuple(panels_of(log)), tuple(log.alarms), tuple(told.samples),
+        (*facts.problems, *([wrong] if wrong else []), *log.problems, *told.problems),
     )  # fmt: skip

@@ -355,8 +355,13 @@ def environment() -> dict[str, Any]:
         "transformers": transformers.__version__,
         "system": f"{platform.system()} {platform.machine()}",
         "threads": torch.get_num_threads(),
+        "processes": torch.distributed.get_world_size() if _is_one_of_several() else 1,
         "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
+
+
+def _is_one_of_several() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
 def commit() -> str | None:

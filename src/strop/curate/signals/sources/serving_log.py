@@ -29,7 +29,8 @@ from strop.types import Origin
 NAME = "serving_log"
 
 SIGNALS = ("label", "edit", "choice", "regenerated", "score")
-EVENTS = ("event", "state", "why", "standing.*", "answer_id", "shadow_answer", "scores.*")
+EVENTS = ("event", "state", "why", "standing.*", "answer_id", "shadow_answer", "scores.*",
+          "share", "alpha", "signal", "scale", "scale.*")  # fmt: skip
 FIELDS = frozenset(
     ("id", "model", "version", "weights", "entry", "caller", "messages", "plain", "tools", "answer",
      "answers", "finish", "usage.*", "time", "session", "trial", "arm", "metadata.*", "sampling.*",

@@ -64,10 +64,10 @@ def values_of(method: str, folder: Path, **more: Any) -> Values:
         "optim": {"learning_rate": 1e-6},
         "run": {"epochs": 2, "batch_size": 4},
     }
-    if row.records == "task" and method != "minillm":
-        values["reward"] = [{"function": "exact_answer"}]
     if "teacher" in row.recipe.model_fields:
         values["teacher"] = "org/teacher"
+    elif row.records == "task":
+        values["reward"] = [{"function": "exact_answer"}]
     if method == "ppo":
         values["value"] = {"path": "org/critic", "learning_rate": 1e-5}
     return values | more

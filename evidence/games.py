@@ -3,8 +3,8 @@
     python evidence/games.py --game tic_tac_toe --seeds 0 1 2 --out DIR
 
 A board tokenizer (a token for each sign) and a Qwen3 of three layers. SFT on games at random
-teaches which moves are legal, and nothing about which are good; GRPO by an ordinary recipe teaches
-the rest.
+teaches which moves are legal, and nothing about which are good; GRPO by ordinary recipes, one after
+the other, teaches the rest: the later ones begin nearer to the first board.
 Measured are games in which the model takes its likeliest move, half of them as first player.
 """
 
@@ -14,6 +14,7 @@ import argparse
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,17 +39,41 @@ from strop.types import Origin, Task
 
 SPECIAL = ["<|pad|>", "<|end|>", "<|user|>", "<|assistant|>"]
 SIGNS = "?XO.-123456789\n"
-STAGES = ("sft", "grpo")
 PROMPT = [{"role": "user", "content": "?\n"}]
-GAMES_OF: dict[str, dict[str, Any]] = {
-    "tic_tac_toe": {
-        "best": "perfect", "width": 64, "positions": 128, "games": 12800, "steps": 400,
-        "opponents": ["random", "self", "perfect"], "opening": 6,
-    },
-    "connect_four": {
-        "best": {"alpha_beta": 6}, "width": 64, "positions": 1536, "games": 2000, "steps": 100,
-        "opponents": ["random", "self"], "opening": 12,
-    },
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A recipe of GRPO: so many `steps` against `opponents`, up to `opening` moves being made at
+    random before a game begins."""
+
+    steps: int
+    opponents: tuple[str, ...]
+    opening: int
+    learning_rate: float = 1e-3
+    entropy_weight: float = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A game, who plays it best, the size of the model, and how it is taught."""
+
+    best: Any
+    width: int
+    positions: int
+    games: int
+    phases: tuple[Phase, ...]
+
+
+GAMES_OF = {
+    "tic_tac_toe": Subject("perfect", 64, 128, 12800, (
+        Phase(700, ("perfect", "self", "random"), 6),
+        Phase(800, ("perfect", "self"), 4, entropy_weight=0.02),
+        Phase(400, ("perfect", "self"), 2, learning_rate=8e-4, entropy_weight=0.02),
+    )),
+    "connect_four": Subject({"alpha_beta": 6}, 64, 1536, 2000, (
+        Phase(100, ("random", "self"), 12),
+    )),
 }  # fmt: skip
 
 
@@ -92,28 +117,31 @@ def write_rows(path: Path, rows: Iterator[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def recipes(folder: Path, name: str, seed: int, steps: int) -> dict[str, dict[str, Any]]:
-    """SFT on legal moves, then GRPO against opponents."""
-    about = GAMES_OF[name]
-    sft = {
+def recipes(folder: Path, name: str, seed: int) -> dict[str, dict[str, Any]]:
+    """SFT on legal moves, then GRPO against opponents, phase by phase."""
+    made: dict[str, dict[str, Any]] = {"sft": {
         "method": "sft", "model": {"path": str(folder / "raw")}, "data": str(folder / "sft.jsonl"),
         "output": str(folder / "sft"), "optim": {"learning_rate": 4e-3},
         "run": {"epochs": 1, "batch_size": 32}, "seed": seed,
-    }  # fmt: skip
-    grpo = {
-        "method": "grpo", "model": {"path": str(folder / "sft/final")},
-        "data": str(folder / "tasks.jsonl"), "output": str(folder / "grpo"),
-        "reward": [{"function": "environment"}],
-        "objective": {"mini_batches": 2},
-        "rollout": {
-            "group_size": 8, "max_tokens": 2,
-            "environment": {"game": name, "opponents": about["opponents"],
-                            "turns": "together", "random_opening": about["opening"]},
-        },
-        "optim": {"learning_rate": 1e-3, "schedule": "constant", "final_ratio": 1.0},
-        "run": {"steps": steps, "batch_size": 32, "save_every": 25}, "seed": seed,
-    }  # fmt: skip
-    return {"sft": sft, "grpo": grpo}
+    }}  # fmt: skip
+    for number, phase in enumerate(GAMES_OF[name].phases, start=1):
+        before = list(made)[-1]
+        made[f"grpo-{number}"] = {
+            "method": "grpo", "model": {"path": str(folder / before / "final")},
+            "data": str(folder / "tasks.jsonl"), "output": str(folder / f"grpo-{number}"),
+            "reward": [{"function": "environment"}],
+            "objective": {"mini_batches": 2, "epsilon_high": 0.3,
+                          "entropy_weight": phase.entropy_weight},
+            "rollout": {
+                "group_size": 8, "max_tokens": 2,
+                "environment": {"game": name, "opponents": list(phase.opponents),
+                                "turns": "together", "random_opening": phase.opening},
+            },
+            "optim": {"learning_rate": phase.learning_rate, "schedule": "linear",
+                      "final_ratio": 0.05},
+            "run": {"steps": phase.steps, "batch_size": 32, "save_every": 25}, "seed": seed,
+        }  # fmt: skip
+    return made
 
 
 def measured(folder: Path, name: str, opponent: Any, games: int) -> dict[str, float]:
@@ -134,8 +162,10 @@ def measured(folder: Path, name: str, opponent: Any, games: int) -> dict[str, fl
 def rated(folder: Path, name: str, pairs: int) -> dict[str, list[float]]:
     """Everybody's Elo above the player at random, with its 95 % interval, sampled at temperature 1.
     The league with its games is kept beside the runs."""
-    versions = {stage: {"model": str(folder / stage / "final")} for stage in STAGES}
-    players = {"random": "random", "best": GAMES_OF[name]["best"], **versions}
+    versions = {
+        stage: {"model": str(folder / stage / "final")} for stage in recipes(folder, name, 0)
+    }
+    players = {"random": "random", "best": GAMES_OF[name].best, **versions}
     league = play(
         League.model_validate({"game": name, "players": players}),
         PROMPT, Sampling(max_tokens=2), pairs=pairs, seed=1, opening=2,
@@ -149,7 +179,6 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--game", default="tic_tac_toe", choices=GAMES_OF)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--steps", type=int)
     parser.add_argument("--games", type=int, default=1000)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
@@ -158,16 +187,15 @@ def main() -> None:
     for seed in options.seeds:
         folder = options.out / options.game / str(seed)
         if not (folder / "sft/final").exists():
-            write_model(folder / "raw", seed, about["width"], about["positions"])
-            write_rows(folder / "sft.jsonl", demonstrations(options.game, about["games"], seed))
+            write_model(folder / "raw", seed, about.width, about.positions)
+            write_rows(folder / "sft.jsonl", demonstrations(options.game, about.games, seed))
             write_rows(folder / "tasks.jsonl", ({"prompt": PROMPT} for _ in range(1024)))
-        made = recipes(folder, options.game, seed, options.steps or about["steps"])
-        for stage in STAGES:
+        for stage, recipe in recipes(folder, options.game, seed).items():
             if not (folder / stage / "final").exists():
                 began = time.monotonic()
-                train(made[stage])
+                train(recipe)
                 print(f"{stage}: {time.monotonic() - began:.0f} s", flush=True)
-            for opponent in ("random", about["best"]):
+            for opponent in ("random", about.best):
                 row = measured(folder / stage / "final", options.game, opponent, options.games)
                 print(json.dumps({"seed": seed, "stage": stage, "against": opponent, **row}),
                       flush=True)  # fmt: skip

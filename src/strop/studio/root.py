@@ -137,7 +137,7 @@ def walk(folder: Path) -> Found:
                     found["checks"].append(path)
             elif end == ".db" and _is_database(place / name):
                 found["registries"].append(path)
-            elif end == ".jsonl" and not names & OTHERS:
+            elif end == ".jsonl" and not names & OTHERS and not stem.endswith(".db.rows"):
                 found["records"].append(path)
     return Found(**{name: tuple(sorted(paths)) for name, paths in found.items()})
 

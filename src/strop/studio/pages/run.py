@@ -100,10 +100,11 @@ def run_routes(site: Site) -> APIRouter:
     @router.get("/samples/{path:path}")
     def samples(path: str, search: Annotated[Search, Query()]) -> HTMLResponse:
         folder, wanted = site.root.run(path), search.wanted()
+        held = [one for one in site.root.story(path).samples if wanted.takes(one)]
         found, count, habits = matching(folder / SAMPLES, wanted, MOST_HITS)
         return site.page(
             "samples.html", f"Samples of {path}", "/runs", path=path, samples=found, count=count,
-            habits=habits, wanted=wanted, pairs=early_and_late(found),
+            habits=habits, wanted=wanted, pairs=early_and_late(held),
         )  # fmt: skip
 
     @router.post("/act/notify")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from strop.distributed.world import ALONE
 from strop.errors import StoppedBySignal
@@ -15,6 +17,7 @@ from strop.tracking.control import CONTROL, want, wish_of
 from strop.train.loop.signals import Signals
 from strop.train.monitor import heed
 from strop.train.run import train
+from strop.train.rundir.directory import environment
 from tests.support.runs import break_off, final_weights, metrics, same
 
 MORE = ["run.steps=4"]
@@ -87,3 +90,14 @@ def test_a_signal_ends_a_pause(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="paused"):
         heed.wait_while_paused(signals, tmp_path, ALONE, 3, arrives)
     assert signals.number == signal.SIGINT
+
+
+def test_a_run_notes_how_many_processes_it_has(
+    recipes: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that whoever resumes it starts as many: with others it would end otherwise."""
+    run = train(load_recipe(recipes["sft"], ["run.steps=1"])).parent
+    assert json.loads((run / "env.json").read_text())["processes"] == 1
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 4)
+    assert environment()["processes"] == 4

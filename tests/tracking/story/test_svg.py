@@ -6,7 +6,7 @@ import re
 import xml.etree.ElementTree as ET
 
 import numpy as np
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from strop.tracking.story.log import Alarm
@@ -43,10 +43,11 @@ def test_smoothing_is_the_mean_around() -> None:
 
 @given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6))
 def test_ticks_are_round_and_inside(low: float, span: float) -> None:
+    assume(span > 1e-6 * abs(low))  # a flatter curve is folded away
     high = low + span
     found = ticks(low, high)
     assert all(low - 1e-6 * span <= one <= high + 1e-6 * span for one in found)
-    assert 2 <= len(found) <= 8 or span < 1e-9 * abs(low)
+    assert 2 <= len(found) <= 8
 
 
 def test_alarms_are_marks_at_their_step_with_their_words() -> None:

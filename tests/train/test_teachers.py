@@ -22,7 +22,7 @@ from strop.text.render import prompts_ids
 from strop.train.monitor.alarms import AlarmWatch
 from strop.train.preflight.prepare import prepare
 from strop.train.run import train
-from strop.train.teachers.view import Informed, InformedTrees
+from strop.train.teachers.view import Informed
 from strop.types import Task
 from tests.support.engine_servers import engine_server
 from tests.support.models import sharp_model
@@ -57,13 +57,13 @@ class TestInformed:
         prepared = prepare(recipe, resume=False, overwrite=True, force=False)
         informed = Informed(View(prompt="hinted"), tokenizer)
         rendered = prepared.rendered
-        trees = InformedTrees(informed, rendered.trees, rendered.records)
         for place in range(3):
-            record = rendered.records[place]
+            own, record = rendered.trees[place], rendered.records[place]
+            read = informed.tree(own, record)
             told = Task(record.columns["hinted"], {}, record.origin)
-            assert trees[place].trunk == prompts_ids(tokenizer, [told])[0]
-            assert trees[place].trunk != rendered.trees[place].trunk
-            assert trees[place].branches == rendered.trees[place].branches
+            assert read.trunk == prompts_ids(tokenizer, [told])[0]
+            assert read.trunk != own.trunk
+            assert read.branches == own.branches
 
     @pytest.mark.parametrize("method", TAUGHT)
     @pytest.mark.parametrize("own", ["start", "current"])

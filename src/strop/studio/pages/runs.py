@@ -31,7 +31,7 @@ class Listed:
     step: int
     metric: str
     value: float | None
-    started: str
+    started: float
     problem: str
 
 
@@ -45,7 +45,7 @@ class Lister:
     def runs(self) -> list[Listed]:
         """Those at work first, then the newest."""
         rows = [self._row(path) for path in self.root.found().runs]
-        rows.sort(key=lambda row: float(row.started), reverse=True)
+        rows.sort(key=lambda row: row.started, reverse=True)
         return sorted(rows, key=lambda row: row.state not in ("running", "paused"))
 
     def _row(self, path: str) -> Listed:

@@ -43,7 +43,7 @@ class RunFacts:
     data: tuple[str, ...]
     manifests: tuple[str, ...]
     resumed: tuple[int, ...]
-    started: str
+    started: float
     problems: tuple[str, ...]
 
     @property
@@ -152,12 +152,12 @@ def _resumed(lineage: Mapping[str, Any]) -> tuple[int, ...]:
     return tuple(sorted({step for step in steps if isinstance(step, int)}))
 
 
-def _began(folder: Path) -> str:
-    """When the folder's recipe was written, as seconds since 1970 in words a page can sort."""
+def _began(folder: Path) -> float:
+    """When the folder's recipe was written, in seconds since 1970."""
     try:
-        return f"{(folder / RECIPE).stat().st_mtime:.0f}"
+        return (folder / RECIPE).stat().st_mtime
     except OSError:
-        return "0"
+        return 0.0
 
 
 def _json(path: Path, problems: list[str]) -> dict[str, Any]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from strop.data.messages import text_of
 from strop.errors import DataError
 from strop.recipe.train.teacher import View
-from strop.text.lazy import LazySequence
 from strop.text.render import prompts_ids
 from strop.types import Demonstration, Origin, Record, Task, Text, Tree
 
@@ -73,21 +72,6 @@ class Informed:
                         where=str(_asked(record)[2]),
                         fix="shorten the column, or drop the record",
                     )
-
-
-class InformedTrees(LazySequence[Tree]):
-    """The trees of records as an informed teacher reads them, rendered when they are asked for."""
-
-    def __init__(
-        self, informed: Informed, trees: Sequence[Tree], records: Sequence[Record]
-    ) -> None:
-        self.informed, self.trees, self.records = informed, trees, records
-
-    def __len__(self) -> int:
-        return len(self.trees)
-
-    def at(self, index: int) -> Tree:
-        return self.informed.tree(self.trees[index], self.records[index])
 
 
 def _asked(record: Record) -> tuple[Text, Mapping[str, Any], Origin]:

@@ -31,22 +31,44 @@ class FrozenRecipe(Strict):
     model: ModelPath
 
 
-KINDS: dict[str, type[Strict]] = {"alpha_beta": AlphaBetaRecipe, "model": FrozenRecipe}
+class OwnPlayerRecipe(Strict):
+    """A player of one's own: a class in `file`, made without arguments, whose method `best` gives
+    the moves that it takes for best on a board."""
+
+    file: LocalPath
+    class_: str = Field(alias="class")
+
+
+KINDS: dict[str, type[Strict]] = {
+    "alpha_beta": AlphaBetaRecipe,
+    "model": FrozenRecipe,
+    "file": OwnPlayerRecipe,
+}
 """Players that have options, by the key that tells them."""
 
 FrozenPlayerRecipe = Annotated[
     Annotated[Literal["random", "perfect"], Tag(tag("name"))]
     | Annotated[AlphaBetaRecipe, Tag(tag("alpha_beta"))]
-    | Annotated[FrozenRecipe, Tag(tag("model"))],
-    told_by(KINDS, "a player is random, perfect, {alpha_beta: 6} or {model: FOLDER}"),
+    | Annotated[FrozenRecipe, Tag(tag("model"))]
+    | Annotated[OwnPlayerRecipe, Tag(tag("file"))],
+    told_by(
+        KINDS,
+        "a player is random, perfect, {alpha_beta: 6}, {model: FOLDER} or "
+        "{file: FILE, class: NAME}",
+    ),
 ]
 """Players that stay as they are."""
 
 OpponentRecipe = Annotated[
     Annotated[Literal["random", "perfect", "self"], Tag(tag("name"))]
     | Annotated[AlphaBetaRecipe, Tag(tag("alpha_beta"))]
-    | Annotated[FrozenRecipe, Tag(tag("model"))],
-    told_by(KINDS, "an opponent is random, perfect, self, {alpha_beta: 6} or {model: FOLDER}"),
+    | Annotated[FrozenRecipe, Tag(tag("model"))]
+    | Annotated[OwnPlayerRecipe, Tag(tag("file"))],
+    told_by(
+        KINDS,
+        "an opponent is random, perfect, self, {alpha_beta: 6}, {model: FOLDER} or "
+        "{file: FILE, class: NAME}",
+    ),
 ]
 """Those, and the policy as it is now."""
 

@@ -11,12 +11,18 @@ from typing import Any
 from strop.engines.engine import Sampling
 from strop.errors import WorldError
 from strop.model.load import expect_weights
-from strop.recipe.train.game import AlphaBetaRecipe, FrozenRecipe, GameName, OwnGameRecipe
+from strop.recipe.train.game import (
+    AlphaBetaRecipe,
+    FrozenRecipe,
+    GameName,
+    OwnGameRecipe,
+    OwnPlayerRecipe,
+)
 from strop.rollout.frozen import FrozenModel
 from strop.rollout.games.alpha_beta import AlphaBeta
 from strop.rollout.games.connect_four import ConnectFour
 from strop.rollout.games.game import Game
-from strop.rollout.games.own import own_game
+from strop.rollout.games.own import OwnPlayer, own_game, own_player
 from strop.rollout.games.players import BestPlayer, ModelPlayer, Player, RandomPlayer
 from strop.rollout.games.solved import Solver
 from strop.rollout.games.tic_tac_toe import TicTacToe
@@ -33,9 +39,12 @@ def game_of(named: GameName) -> Game:
 
 
 def name_of(recipe: Any) -> str:
-    """What an opponent is called in logs: `random`, `alpha_beta 6`, or a folder."""
+    """What an opponent is called in logs: `random`, `alpha_beta 6`, a folder, or
+    `solver.py:Solver`."""
     if isinstance(recipe, AlphaBetaRecipe):
         return f"alpha_beta {recipe.alpha_beta}"
+    if isinstance(recipe, OwnPlayerRecipe):
+        return f"{recipe.file}:{recipe.class_}"
     return recipe.model if isinstance(recipe, FrozenRecipe) else str(recipe)
 
 
@@ -53,15 +62,15 @@ class Frozen:
 
     def __init__(self, game: Game, recipes: Mapping[str, Any]) -> None:
         self.game = game
-        self._models: list[FrozenModel] = []
+        self._threads: list[FrozenModel | OwnPlayer] = []
         self._seats = {name: self._ready(recipe) for name, recipe in recipes.items()}
 
     def seat(self, name: str, prompt: Text, player: int, sampling: Sampling) -> Player:
         return self._seats[name](prompt, player, sampling)
 
     async def close(self) -> None:
-        for model in self._models:
-            await asyncio.to_thread(model.close)
+        for one in self._threads:
+            await asyncio.to_thread(one.close)
 
     def _ready(self, recipe: Any) -> Seat:
         if isinstance(recipe, FrozenRecipe):
@@ -69,9 +78,13 @@ class Frozen:
         player = self._by_rules(recipe)
         return lambda prompt, seat, sampling: player
 
-    def _by_rules(self, recipe: str | AlphaBetaRecipe) -> Player:
+    def _by_rules(self, recipe: str | AlphaBetaRecipe | OwnPlayerRecipe) -> Player:
         if recipe == "random":
             return RandomPlayer(self.game)
+        if isinstance(recipe, OwnPlayerRecipe):
+            own = own_player(Path(recipe.file), recipe.class_, self.game)
+            self._threads.append(own)
+            return own
         if isinstance(recipe, AlphaBetaRecipe):
             if not isinstance(self.game, ConnectFour):
                 raise WorldError(
@@ -80,7 +93,8 @@ class Frozen:
             return BestPlayer(AlphaBeta(recipe.alpha_beta))
         if isinstance(self.game, ConnectFour):
             raise WorldError(
-                "connect four is not solved here", fix="take {alpha_beta: 8}, or more stones"
+                "connect four is not solved here",
+                fix="take {alpha_beta: 8}, more stones, or a solver of your own (`file`)",
             )
         solver = Solver(self.game)
         solver.value(self.game.reset([0])[0])
@@ -89,7 +103,7 @@ class Frozen:
     def _model(self, folder: str) -> Seat:
         expect_weights(folder)
         model = FrozenModel(folder)
-        self._models.append(model)
+        self._threads.append(model)
 
         def seat(prompt: Text, player: int, sampling: Sampling) -> Player:
             return ModelPlayer(self.game, prompt, player, partial(model.say, sampling=sampling))

@@ -1,19 +1,25 @@
-"""A game of the user's own, from a class in a file; it is tried before anybody plays it."""
+"""Games and players of the user's own, from a class in a file; tried before anybody plays."""
 
 from __future__ import annotations
 
+import asyncio
 import inspect
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from strop.engines.draws import DrawKey
 from strop.errors import RewardError, WorldError
 from strop.rewards.own.functions import own_names
-from strop.rollout.games.game import Game, over, random_games
+from strop.rollout.environment import FaultError
+from strop.rollout.games.game import Boards, Game, drawn, over, random_games
 
 METHODS = ("reset", "player", "legal", "step", "outcome", "show")
+Made = TypeVar("Made")
+
 TRIED = 32
 """Games at random in which the rules are checked."""
 
@@ -25,25 +31,82 @@ class BrokenRuleError(Exception):
 def own_game(path: Path, name: str) -> Game:
     """The game of a user's class, made without arguments. Raises `WorldError` for one that does
     not keep to the protocol `Game`."""
+
+    def tried(made: Any) -> Game:
+        check(made)
+        game: Game = made
+        return game
+
+    return _made(path, name, METHODS, tried)
+
+
+def own_player(path: Path, name: str, game: Game) -> OwnPlayer:
+    """The player of a user's class, made without arguments. Raises `WorldError` for one whose
+    `best` does not give legal moves, the same ones whenever it is asked about a board."""
+
+    def tried(made: Any) -> OwnPlayer:
+        player = OwnPlayer(made, game, f"{path}, {name}")
+        for boards, _ in random_games(game, [0, 1], DrawKey(0, "selfcheck", prompt="player")):
+            for board in boards[:-1]:
+                first, again = player.best(board), player.best(board)
+                _expect(first == again, f"best gives {first}, and {again} when asked again")
+        return player
+
+    return _made(path, name, ("best",), tried)
+
+
+class OwnPlayer:
+    """Makes any of the moves that a user's class says are best. It is asked one board at a time, in
+    a thread of its own, so that a slow one holds up nobody's turn but its own."""
+
+    def __init__(self, made: Any, game: Game, where: str) -> None:
+        self.made, self.game, self.where = made, game, where
+        self._thread = ThreadPoolExecutor(1)
+
+    async def move(self, board: Boards, key: DrawKey) -> int | None:
+        loop = asyncio.get_running_loop()
+        try:
+            moves = await loop.run_in_executor(self._thread, self.best, board)
+        except Exception as error:
+            raise FaultError(f"{self.where}: {type(error).__name__}: {error}") from error
+        return drawn(moves, key)
+
+    def best(self, board: Boards) -> list[int]:
+        """What the class says of a board [S]. Raises `BrokenRuleError` where that is no list of
+        legal moves."""
+        said = np.asarray(self.made.best(board.copy()))
+        legal = np.flatnonzero(self.game.legal(board[None])[0])
+        _expect(
+            said.ndim == 1 and len(said) > 0 and said.dtype.kind == "i"
+            and bool(np.isin(said, legal).all()),
+            f"best gives {said.tolist()!r}, and has to give one or more of the legal moves "
+            f"{legal.tolist()} (their numbers)",
+        )  # fmt: skip
+        return sorted({int(move) for move in said})
+
+    def close(self) -> None:
+        self._thread.shutdown()
+
+
+def _made(path: Path, name: str, methods: Sequence[str], tried: Callable[[Any], Made]) -> Made:
+    """What `tried` makes of an object of the class. Raises `WorldError` for a class that is not
+    there, lacks a method, or breaks a rule."""
     try:
-        made = own_names(path).get(name)
+        found = own_names(path).get(name)
     except RewardError as error:
         raise WorldError(str(error), fix="import the file in Python") from None
-    if not inspect.isclass(made):
+    if not inspect.isclass(found):
         raise WorldError(f"the file has no class {name!r}", where=str(path), fix="check `class:`")
-    lacking = [one for one in METHODS if not callable(getattr(made, one, None))]
+    lacking = [one for one in methods if not callable(getattr(found, one, None))]
     if lacking:
         raise _refused(path, f"{name} has no method {', '.join(lacking)}")
     try:
-        game: Any = made()
-        check(game)
+        return tried(found())
     except BrokenRuleError as error:
         raise _refused(path, f"{name}: {error}") from None
     except Exception as error:  # noqa: BLE001 - the user's rules may raise anything
         raise _refused(path, f"{name} fails in a game at random: {type(error).__name__}: {error}"
                        ) from None  # fmt: skip
-    checked: Game = game
-    return checked
 
 
 def _refused(path: Path, said: str) -> WorldError:

@@ -6,6 +6,7 @@ A board tokenizer (a token for each sign) and a Qwen3 of three layers. SFT on ga
 teaches which moves are legal, and nothing about which are good; GRPO by ordinary recipes, one after
 the other, teaches the rest: the later ones begin nearer to the first board.
 Measured are games in which the model takes its likeliest move, half of them as first player.
+Connect four is played perfectly by the solver of `pip install 'strop[connect-four]'`.
 """
 
 from __future__ import annotations
@@ -38,18 +39,20 @@ from strop.rollout.games.players import shown
 from strop.types import Origin, Task
 
 SPECIAL = ["<|pad|>", "<|end|>", "<|user|>", "<|assistant|>"]
+WIDTH = 64
 SIGNS = "?XO.-123456789\n"
 PROMPT = [{"role": "user", "content": "?\n"}]
 
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """A recipe of GRPO: so many `steps` against `opponents`, up to `opening` moves being made at
-    random before a game begins."""
+    """A recipe of GRPO: so many `steps` of 8 games for each of `prompts` against `opponents`, up to
+    `opening` moves being made at random before a game begins."""
 
     steps: int
-    opponents: tuple[str, ...]
+    opponents: tuple[Any, ...]
     opening: int
+    prompts: int = 32
     learning_rate: float = 1e-3
     entropy_weight: float = 0.01
 
@@ -59,25 +62,27 @@ class Subject:
     """A game, who plays it best, the size of the model, and how it is taught."""
 
     best: Any
-    width: int
     positions: int
     games: int
     phases: tuple[Phase, ...]
+    weaker: tuple[Any, ...] = ()
+    """Opponents between the player at random and the best."""
 
 
+PERFECT = {"file": str(Path(__file__).with_name("connect_four.py")), "class": "Perfect"}
 GAMES_OF = {
-    "tic_tac_toe": Subject("perfect", 64, 128, 12800, (
+    "tic_tac_toe": Subject("perfect", 128, 12800, (
         Phase(700, ("perfect", "self", "random"), 6),
         Phase(800, ("perfect", "self"), 4, entropy_weight=0.02),
         Phase(400, ("perfect", "self"), 2, learning_rate=8e-4, entropy_weight=0.02),
     )),
-    "connect_four": Subject({"alpha_beta": 6}, 64, 1536, 2000, (
-        Phase(100, ("random", "self"), 12),
-    )),
+    "connect_four": Subject(PERFECT, 1536, 4000, (
+        Phase(200, ("random", "self", {"alpha_beta": 2}), 12, prompts=8),
+    ), weaker=({"alpha_beta": 2}, {"alpha_beta": 4})),
 }  # fmt: skip
 
 
-def write_model(folder: Path, seed: int, width: int, positions: int) -> None:
+def write_model(folder: Path, seed: int, positions: int) -> None:
     """Random weights, and a tokenizer with a token for each sign of a board."""
     words = {sign: number for number, sign in enumerate([*SPECIAL, *SIGNS])}
     signs = Tokenizer(WordLevel(words, unk_token=SPECIAL[0]))
@@ -89,7 +94,7 @@ def write_model(folder: Path, seed: int, width: int, positions: int) -> None:
     )  # fmt: skip
     torch.manual_seed(seed)
     config = Qwen3Config(
-        vocab_size=len(tokenizer), hidden_size=width, intermediate_size=3 * width,
+        vocab_size=len(tokenizer), hidden_size=WIDTH, intermediate_size=3 * WIDTH,
         num_hidden_layers=3, num_attention_heads=8, num_key_value_heads=4, head_dim=16,
         max_position_embeddings=positions, tie_word_embeddings=True, bos_token_id=None,
         initializer_range=0.1,  # of a width this small; the usual 0.02 learns nothing for long
@@ -139,7 +144,8 @@ def recipes(folder: Path, name: str, seed: int) -> dict[str, dict[str, Any]]:
             },
             "optim": {"learning_rate": phase.learning_rate, "schedule": "linear",
                       "final_ratio": 0.05},
-            "run": {"steps": phase.steps, "batch_size": 32, "save_every": 25}, "seed": seed,
+            "run": {"steps": phase.steps, "batch_size": phase.prompts, "save_every": 25},
+            "seed": seed,
         }  # fmt: skip
     return made
 
@@ -187,7 +193,7 @@ def main() -> None:
     for seed in options.seeds:
         folder = options.out / options.game / str(seed)
         if not (folder / "sft/final").exists():
-            write_model(folder / "raw", seed, about.width, about.positions)
+            write_model(folder / "raw", seed, about.positions)
             write_rows(folder / "sft.jsonl", demonstrations(options.game, about.games, seed))
             write_rows(folder / "tasks.jsonl", ({"prompt": PROMPT} for _ in range(1024)))
         for stage, recipe in recipes(folder, options.game, seed).items():
@@ -195,7 +201,7 @@ def main() -> None:
                 began = time.monotonic()
                 train(recipe)
                 print(f"{stage}: {time.monotonic() - began:.0f} s", flush=True)
-            for opponent in ("random", about.best):
+            for opponent in ("random", *about.weaker, about.best):
                 row = measured(folder / stage / "final", options.game, opponent, options.games)
                 print(json.dumps({"seed": seed, "stage": stage, "against": opponent, **row}),
                       flush=True)  # fmt: skip

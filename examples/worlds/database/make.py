@@ -30,7 +30,7 @@ THINGS = ["kiwi", "plum", "fig", "pear", "lime", "date", "leek", "bean", "corn",
 PEOPLE = ["Ada", "Ben", "Cora", "Dan", "Eva", "Finn", "Gus", "Hanna", "Ida", "Jon", "Kira", "Lars"]
 PEOPLE += ["Mia", "Nils", "Olga", "Paul", "Rosa", "Sven", "Tom", "Vera"]
 HASTY = 0.5
-SHOWN, TRAINED, HELD_OUT = 3000, 400, 100
+SHOWN, TRAINED, HELD_OUT = 12000, 400, 100
 
 
 def database(draw: random.Random) -> dict[str, Row]:

@@ -6,6 +6,7 @@ A board tokenizer (a token for each sign) and a Qwen3 of three layers. SFT on ga
 teaches which moves are legal, and nothing about which are good; GRPO by ordinary recipes, one after
 the other, teaches the rest: the later ones begin nearer to the first board.
 Measured are games in which the model takes its likeliest move, half of them as first player.
+A run that was interrupted goes on from its last checkpoint, and what is finished is not run again.
 Connect four is played perfectly by the solver of `pip install 'strop[connect-four]'`.
 """
 
@@ -199,7 +200,7 @@ def main() -> None:
         for stage, recipe in recipes(folder, options.game, seed).items():
             if not (folder / stage / "final").exists():
                 began = time.monotonic()
-                train(recipe)
+                train(recipe, resume=(folder / stage / "latest").exists())
                 print(f"{stage}: {time.monotonic() - began:.0f} s", flush=True)
             for opponent in ("random", *about.weaker, about.best):
                 row = measured(folder / stage / "final", options.game, opponent, options.games)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from strop.engines.served.fixed import FixedEngine
 from strop.errors import ModelError, RecipeError
 from strop.model.load import expect_weights, load_config, load_tokenizer, positions_of
 from strop.recipe.train.distillation import TaughtRecipe
@@ -106,12 +107,14 @@ def _refuse_sampling(recipe: TaughtRecipe) -> None:
 
 
 def expect_teacher(recipe: Recipe, tokenizer: Any) -> None:
-    """Raise unless the teacher's folder holds weights for the student's tokens, or the file that it
-    recorded can be read."""
+    """Raise unless the teacher's folder holds weights for the student's tokens, its servers answer
+    and read the same tokens, or the file that it recorded can be read."""
     named = recipe.taught_by
     if isinstance(named, ModelTeacher):
         expect_weights(named.path)
         _expect_tokens(named, tokenizer)
+        if named.engine is not None:
+            FixedEngine(named.path, named.engine, samples=False).expect()
     elif named is not None and not isinstance(named, OwnTeacher):
         read_recorded(Path(named.recorded), tokens_hash(tokenizer))
 

@@ -102,7 +102,7 @@ def tokens_hash(tokenizer: Any) -> str:
 
 def _loaded(named: ModelTeacher, recipe: Recipe, policy: Policy) -> AnyTeacher:
     if named.engine is not None:
-        engine = FixedEngine(named.path, named.engine)
+        engine = FixedEngine(named.path, named.engine, samples=False)
         engine.prove()
         return ServedTeacher(engine)
     if is_the_start(named, recipe):

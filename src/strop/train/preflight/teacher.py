@@ -8,7 +8,13 @@ from typing import Any
 
 from strop.engines.served.fixed import FixedEngine
 from strop.errors import ModelError, RecipeError
-from strop.model.load import expect_weights, load_config, load_tokenizer, positions_of
+from strop.model.load import (
+    expect_weights,
+    load_config,
+    load_tokenizer,
+    positions_of,
+    weights_hash,
+)
 from strop.recipe.train.distillation import TaughtRecipe
 from strop.recipe.train.methods import Recipe
 from strop.recipe.train.online import OnlineRecipe
@@ -39,7 +45,7 @@ def refuse_teacher(recipe: Recipe) -> None:
 
 
 def _refuse_model(named: ModelTeacher, recipe: Recipe) -> None:
-    if named.path == recipe.model.path and not named.is_informed:
+    if weights_hash(named.path) == weights_hash(recipe.model.path) and not named.is_informed:
         raise RecipeError(
             "the teacher is the model that the run starts from, and reads the same prompt: the "
             "student has nothing to learn",

@@ -23,6 +23,7 @@ from strop.train.preflight.prepare import prepare
 from strop.train.run import train
 from strop.train.teachers import build
 from strop.train.teachers.build import is_the_start, shares_base, teaching_of
+from tests.support.gloo import in_processes
 from tests.support.runs import (
     EQUATIONS,
     TAUGHT,
@@ -36,7 +37,7 @@ from tests.support.runs import (
     weights,
 )
 from tests.support.served_evals import save_adapter
-from tests.support.teaching import hinted_rows
+from tests.support.teaching import hinted_rows, one_of_several
 
 RUN = ("run.steps=4", "model.lora={rank: 4, targets: [q_proj, up_proj]}")
 
@@ -213,3 +214,14 @@ def test_the_estimate_counts_its_adapter_alone(
     assert shared.held == (adapter / "adapter_model.safetensors").stat().st_size
     assert apart.held == 4 * shape.parameters
     assert shared.parameters == apart.parameters
+
+
+def test_two_processes_end_as_one(recipes: dict[str, Path], adapter: Path, tmp_path: Path) -> None:
+    """Each of them has the base once."""
+    shared = [*RUN, "run.batch_size=5", f"teacher={adapter}"]
+    options = [*shared, f"output={tmp_path}/one"]
+    alone = train(load_recipe(recipes["distil"], options)).parent
+    together = [*shared, "run.distributed.shard=none", f"output={tmp_path}/two"]
+    assert in_processes(2, one_of_several, recipes["distil"], together) == [None, None]
+    one, two = final_weights(alone), final_weights(tmp_path / "two")
+    assert max(float((one[name] - two[name]).abs().max()) for name in one) <= 2e-5

@@ -139,7 +139,8 @@ def tokens_hash(tokenizer: Any) -> str:
 
 def _loaded(named: ModelTeacher, recipe: Recipe, policy: Policy) -> AnyTeacher:
     if named.engine is not None:
-        engine = FixedEngine(named.path, named.engine, samples=False)
+        asked = recipe.dev is not None  # a suite may have it write answers, too
+        engine = FixedEngine(named.path, named.engine, samples=asked)
         engine.prove()
         return ServedTeacher(engine)
     if is_the_start(named, recipe):

@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -27,10 +28,14 @@ from strop.demo.write import write_demo
 from strop.losses.distillation import forward_kl
 from strop.model.load import load_for_inference, load_policy
 from strop.model.logprobs import Head
-from strop.model.teacher import LocalTeacher, in_common
-from strop.recipe.train.model import ModelRecipe
+from strop.model.network import Policy
+from strop.model.save import save_network
+from strop.model.teacher import LocalTeacher, beside, in_common, load_teacher
+from strop.recipe.train.model import LoraRecipe, ModelRecipe
+from strop.recipe.train.teacher import ModelTeacher
 from strop.text.render import answer_tree
 from strop.tracking.runlog import read_rows
+from strop.types import Tree
 
 Row = dict[str, Any]
 
@@ -80,6 +85,7 @@ def main() -> None:
             train(folder, name, student(name, seed))
     print(table(out, options.seeds))
     print(costs(out / f"seed-{options.seeds[0]}"))
+    print(shared_costs(out / f"seed-{options.seeds[0]}"))
 
 
 def prepare(folder: Path, seed: int) -> None:
@@ -151,12 +157,10 @@ def read(run: Path) -> Row | None:
 
 def costs(folder: Path) -> str:
     """Processor time of the forwards of 128 answers, student and teacher of one size."""
-    lines = (folder / "data/demonstrations.jsonl").read_text().splitlines()[:128]
-    shown = [json.loads(line) for line in lines]
     policy = load_policy(ModelRecipe(path=str(folder / "runs/dpo/final")))
     frozen = load_for_inference(str(folder / "runs/grpo/final"))
     teacher = LocalTeacher(frozen, in_common(policy, frozen))
-    trees = [answer_tree(policy.tokenizer, r["prompt"], r["completion"]) for r in shown]
+    trees = answers(folder, policy)
 
     def compared() -> torch.Tensor:
         head = Head(against=teacher.rows(trees).against(forward_kl, 1.0))
@@ -176,6 +180,45 @@ def costs(folder: Path) -> str:
         f"forward and backward of sft {plain * 1e3:.1f} ms, of distil {whole * 1e3:.1f} ms, "
         f"{whole / plain:.2f} times as long"
     )
+
+
+def answers(folder: Path, policy: Policy) -> list[Tree]:
+    """128 demonstrations as a forward reads them."""
+    lines = (folder / "data/demonstrations.jsonl").read_text().splitlines()[:128]
+    shown = [json.loads(line) for line in lines]
+    return [answer_tree(policy.tokenizer, r["prompt"], r["completion"]) for r in shown]
+
+
+def shared_costs(folder: Path) -> str:
+    """An adapter as the teacher of a student with an adapter: beside it, and merged, apart."""
+    recipe = ModelRecipe(path=str(folder / "runs/dpo/final"), lora=LoraRecipe(rank=16))
+    with TemporaryDirectory() as at:
+        made = load_policy(recipe, seed=1)
+        with torch.no_grad():
+            for weight in made.trainable():
+                weight += 0.01 * torch.randn(weight.shape)
+        save_network(made, Path(at))
+        policy = load_policy(recipe)
+        student = size(policy)
+        merged = load_teacher(ModelTeacher(path=at), "cpu")
+        shared = LocalTeacher(policy, in_common(policy), beside(policy, at))
+    apart, trees = LocalTeacher(merged, in_common(policy, merged)), answers(folder, policy)
+    own, beside_it, alone = timed(
+        lambda: policy.score(trees),
+        lambda: shared.logprobs(trees),
+        lambda: apart.logprobs(trees),
+    )
+    return (
+        f"with adapters of rank 16, the student's forward {own * 1e3:.1f} ms; a teacher beside it "
+        f"{beside_it / own:.2f} times as long, apart {alone / own:.2f}\n"
+        f"weights: {size(policy):,} bytes with the teacher beside, {student + size(merged):,} with "
+        "a second model"
+    )
+
+
+def size(policy: Policy) -> int:
+    """Bytes of all weights."""
+    return sum(parameter.nbytes for parameter in policy.model.parameters())
 
 
 def timed(*works: Callable[[], Any], rounds: int = 15) -> list[float]:

@@ -16,7 +16,7 @@ from strop.recipe.train.methods import METHODS, Recipe, method_of
 from strop.train.preflight.prepare import Prepared, prepare
 from tests.support import ROOT
 from tests.support.recipe_keys import recipe_keys
-from tests.support.runs import EQUATIONS, WriteRows
+from tests.support.runs import EQUATIONS, WriteRows, write_teacher
 
 EXAMPLES = sorted((ROOT / "examples/methods").glob("*.yaml"))
 PAGE = (ROOT / "docs/methods.md").read_text()
@@ -35,7 +35,7 @@ def beside(tmp_path: Path, model_folder: Path, write_rows: WriteRows) -> Path:
     # as many positions as the models have that the examples are for
     config["max_position_embeddings"] = 32768
     (tmp_path / "model/config.json").write_text(json.dumps(config))
-    shutil.copytree(tmp_path / "model", tmp_path / "teacher")
+    write_teacher(tmp_path, tmp_path / "model")
     answers = [(user(e), solution(e), solution(e, filler=True)) for e in EQUATIONS]
     rows = {
         "document": [{"text": good} for _, good, _ in answers],

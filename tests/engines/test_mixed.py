@@ -14,6 +14,7 @@ from strop.engines.local.engine import LocalEngine
 from strop.engines.local.mixed import MixedEngine, Mixing, mixture
 from strop.model.load import load_for_inference
 from strop.model.network import Policy
+from strop.model.teacher import LocalTeacher, in_common
 from strop.types import Branch, Completion, Origin, Task, Tree
 from tests.support.runs import write_teacher
 
@@ -28,7 +29,8 @@ def pair(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
 
 
 def engine(pair: tuple[Policy, Policy], share: float, temperature: float = 1.0) -> MixedEngine:
-    mixing = Mixing("", pair[0], pair[1], share=share, temperature=temperature)
+    teacher = LocalTeacher(pair[1], in_common(*pair))
+    mixing = Mixing("", pair[0], teacher, share=share, temperature=temperature)
     return MixedEngine(mixing)
 
 

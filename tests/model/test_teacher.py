@@ -121,7 +121,7 @@ class TestTheSameModelAtItsStart:
         recipe = ModelRecipe(path=str(model_folder), lora=lora)
         policy, trees = load_policy(recipe), some_trees()
         start = load_policy(ModelRecipe(path=str(model_folder)))
-        teacher = LocalTeacher(policy, in_common(policy), Reference(policy))
+        teacher = LocalTeacher(policy, in_common(policy), Reference(policy).in_place)
         with torch.no_grad():
             for parameter in policy.trainable():
                 parameter.add_(0.05 * torch.randn_like(parameter))

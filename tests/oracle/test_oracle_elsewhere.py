@@ -21,7 +21,7 @@ from strop.recipe.train.methods import METHODS
 from strop.train.run import train
 from tests.oracle.steps import EQUATIONS
 from tests.support.elsewhere import chat_rows, recipe_of
-from tests.support.runs import WriteRows, write_jsonl
+from tests.support.runs import WriteRows, write_jsonl, write_teacher
 
 pytestmark = pytest.mark.oracle
 
@@ -109,8 +109,9 @@ def text_rows() -> list[dict[str, Any]]:
 
 
 ROWS = {"cpt": text_rows, "sft": sft_rows, "dft": sft_rows, "dpo": pair_rows, "ipo": pair_rows,
-        "cdpo": pair_rows, "simpo": pair_rows, "reward_model": pair_rows}  # fmt: skip
-ALONE = ("cpt", "sft", "dft")
+        "cdpo": pair_rows, "simpo": pair_rows, "reward_model": pair_rows,
+        "distil": sft_rows}  # fmt: skip
+ALONE = ("cpt", "sft", "dft", "distil")
 """Methods whose records are one sequence, not two."""
 
 
@@ -134,6 +135,9 @@ def test_three_steps_have_the_same_losses(
     }  # fmt: skip
     if lora:
         values["model"]["lora"] = {"rank": 4, "alpha": 8}
+    if name == "distil":
+        values["teacher"] = str(write_teacher(tmp_path, model_folder))
+        values["objective"] = {"divergence": "generalized_js", "beta": 0.3}
     if name == "cdpo":
         values["objective"] = {"label_smoothing": 0.2}
     path = tmp_path / "recipe.yaml"
@@ -180,3 +184,25 @@ def test_the_script_of_a_method_that_samples_runs(
     (row,) = [row for row in trainer.state.log_history if "reward" in row]
     assert row["reward"] == 2.0
     assert trainer.state.global_step == 1
+
+
+def test_the_script_of_gkd_runs(model_folder: Path, tmp_path: Path, write_rows: WriteRows) -> None:
+    """All answers are the student's own."""
+    pytest.importorskip("trl")
+    values: dict[str, Any] = {
+        "method": "gkd",
+        "output": "run",
+        "model": {"path": str(model_folder), "device": "cpu"},
+        "teacher": str(write_teacher(tmp_path, model_folder)),
+        "data": write_rows("rows.jsonl", sft_rows()[:4]).name,
+        "text": {"max_length": 128},
+        "optim": {"learning_rate": 1e-4},
+        "run": {"steps": 1, "batch_size": 4},
+        "objective": {"own_samples": 1.0},
+        "rollout": {"max_tokens": 8},
+    }
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(values))
+    write(export(load_recipe(path), "trl"), tmp_path / "trl", system="TRL", method="gkd")
+    (loss,) = losses_of_trl(tmp_path / "trl")
+    assert loss > 0.01

@@ -14,14 +14,26 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from strop.demo.model import train_tokenizer
 from strop.demo.world import all_equations, assistant, solution, user
-from strop.errors import DataError, ModelError, OutputError, RecipeError, StropError
+from strop.engines.served.fixed import FixedEngine
+from strop.engines.server.app import engine_app
+from strop.errors import (
+    DataError,
+    ModelError,
+    OutputError,
+    RecipeError,
+    StropError,
+    UsageError,
+)
+from strop.model.teacher import LocalTeacher, in_common
 from strop.recipe.loading.load import load_recipe
 from strop.recipe.train.alarm import DistilAlarms, GkdAlarms
+from strop.recipe.train.engine import HoldersRecipe
 from strop.recipe.train.teacher import View
 from strop.text.render import prompts_ids
 from strop.train.monitor.alarms import AlarmWatch
 from strop.train.preflight.prepare import prepare
 from strop.train.run import train
+from strop.train.teachers.served import ServedTeacher
 from strop.train.teachers.view import Informed
 from strop.types import Task
 from tests.support.engine_servers import engine_server
@@ -36,7 +48,8 @@ from tests.support.runs import (
     metrics,
     same,
 )
-from tests.support.teaching import OWN, hinted_rows
+from tests.support.sglang_app import Sglang
+from tests.support.teaching import OWN, hinted_rows, teacher_of
 
 STEPS = "run.steps=4"
 
@@ -302,16 +315,21 @@ def test_the_teacher_is_part_of_what_a_run_is_made_of(
         train(recipe, resume=True)
 
 
+APPS = {"vllm": engine_app, "sglang": Sglang(deterministic=False).app}
+"""Servers by kind; one that only scores need not read seeds."""
+
+
+@pytest.mark.parametrize("kind", APPS)
 class TestServed:
-    """A teacher on a server that scores given tokens."""
+    """A teacher on a server that scores given tokens, by either protocol."""
 
     def test_gives_what_the_teacher_in_this_process_gives(
-        self, finished: Finished, recipes: dict[str, Path], tmp_path: Path
+        self, kind: str, finished: Finished, recipes: dict[str, Path], tmp_path: Path
     ) -> None:
         here = finished("on_policy_distil", STEPS)
         folder = recipes["distil"].parent / "teacher"
-        with engine_server(folder) as server:
-            named = f"teacher={{path: {folder}, engine: {{kind: vllm, url: '{server.url}'}}}}"
+        with engine_server(folder, app=APPS[kind]) as server:
+            named = f"teacher={{path: {folder}, engine: {{kind: {kind}, url: '{server.url}'}}}}"
             options = [STEPS, named, f"output={tmp_path}/served"]
             there = train(load_recipe(recipes["on_policy_distil"], options)).parent
         left, right = final_weights(here), final_weights(there)
@@ -319,17 +337,45 @@ class TestServed:
         for one, other in zip(metrics(here), metrics(there), strict=True):
             assert one["teacher/divergence"] == pytest.approx(other["teacher/divergence"], abs=1e-4)
 
+    def test_its_log_probs_are_those_of_the_folder(
+        self, kind: str, recipes: dict[str, Path], tmp_path: Path
+    ) -> None:
+        prepared = prepare(load_recipe(recipes["distil"], [STEPS]), resume=False, overwrite=True,
+                           force=False)  # fmt: skip
+        trees = [prepared.rendered.trees[place] for place in range(4)]
+        folder = recipes["distil"].parent / "teacher"
+        policy = teacher_of(recipes)
+        with engine_server(folder, app=APPS[kind]) as server:
+            holders = HoldersRecipe(kind=kind, url=[server.url])  # type: ignore[arg-type]
+            served = ServedTeacher(FixedEngine(str(folder), holders, samples=False))
+            found_N = served.logprobs(trees)
+        wanted_N = LocalTeacher(policy, in_common(policy)).logprobs(trees)
+        assert len(found_N) > 40
+        assert float((found_N - wanted_N).abs().max()) <= 1e-5
+
     def test_a_server_with_other_weights_is_found_out(
-        self, recipes: dict[str, Path], model_folder: Path, tmp_path: Path
+        self, kind: str, recipes: dict[str, Path], model_folder: Path, tmp_path: Path
     ) -> None:
         folder = recipes["distil"].parent / "teacher"
-        with engine_server(model_folder) as server:
-            named = f"teacher={{path: {folder}, engine: {{kind: vllm, url: '{server.url}'}}}}"
+        with engine_server(model_folder, app=APPS[kind]) as server:
+            named = f"teacher={{path: {folder}, engine: {{kind: {kind}, url: '{server.url}'}}}}"
             options = [STEPS, named, f"output={tmp_path}/served"]
             recipe = load_recipe(recipes["on_policy_distil"], options)
             with pytest.raises(StropError, match="is to be measured"):
                 train(recipe)
 
+    def test_a_server_that_is_not_there_is_seen_before_the_run(
+        self, kind: str, recipes: dict[str, Path]
+    ) -> None:
+        folder = recipes["distil"].parent / "teacher"
+        named = f"teacher={{path: {folder}, engine: {{kind: {kind}, url: 'http://127.0.0.1:9'}}}}"
+        start = {"vllm": f"strop engine serve {folder} --port 9", "sglang": "sglang.launch_server"}
+        with pytest.raises(UsageError, match="no server answers here") as caught:
+            checked(recipes["on_policy_distil"], named)
+        assert start[kind] in str(caught.value.fix)
+
+
+class TestAhead:
     def test_samples_may_be_a_version_old(
         self, recipes: dict[str, Path], model_folder: Path, tmp_path: Path
     ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -23,14 +23,28 @@ Servers = Annotated[
     typer.Option(
         "--engine",
         metavar="URL",
-        help="A server that holds the model (vLLM, strop engine serve); may be repeated.",
+        help="A server that holds the model (vLLM, strop engine serve; sglang:URL for SGLang); may "
+        "be repeated.",
     ),
 ]
 
+SGLANG = "sglang:"
 
-def asking(servers: Sequence[str], key: str = "engine") -> list[str]:
-    """Overrides by which a recipe asks these servers; none where there are none. Raises
-    `UsageError` for several addresses in one option, and for one of a server's interfaces."""
+
+def spoken(given: str) -> tuple[str, str]:
+    """Kind and address of a server: `sglang:URL` speaks SGLang's protocol, `URL` vLLM's."""
+    url = given.removeprefix(SGLANG)
+    return ("vllm" if url == given else "sglang"), url
+
+
+def holders(servers: Sequence[str]) -> dict[str, Any] | None:
+    """What a recipe says under `engine` where --engine was given.
+
+    Raises `UsageError` for several addresses in one option, for one of a server's interfaces, and
+    for servers of both kinds.
+    """
+    if not servers:
+        return None
     for given in servers:
         if "," in given:
             repeated = " ".join(f"--engine {one.strip()}" for one in given.split(","))
@@ -42,4 +56,16 @@ def asking(servers: Sequence[str], key: str = "engine") -> list[str]:
                 f"--engine {given} is the address of the server's OpenAI interface alone",
                 fix=f"give the server's own: --engine {given.rstrip('/').removesuffix('/v1')}",
             )
-    return [f"{key}.kind=vllm", f"{key}.url={json.dumps(list(servers))}"] if servers else []
+    kinds, urls = zip(*map(spoken, servers), strict=True)
+    if len(set(kinds)) > 1:
+        raise UsageError(
+            f"--engine names servers of two kinds: {', '.join(servers)}",
+            fix="ask those of one kind alone",
+        )
+    return {"kind": kinds[0], "url": list(urls)}
+
+
+def asking(servers: Sequence[str], key: str = "engine") -> list[str]:
+    """Overrides by which a recipe asks these servers; none where there are none."""
+    named = holders(servers) or {}
+    return [f"{key}.{name}={json.dumps(value)}" for name, value in named.items()]

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from strop.cli.options import AsJson, DryRun, Overrides
+from strop.cli.options import AsJson, DryRun, Overrides, spoken
 
 
 def serve(
@@ -32,7 +32,10 @@ def serve(
     ] = None,
     engine: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="A vLLM started with the same model draws the answers."),
+        typer.Option(
+            metavar="URL",
+            help="A vLLM (sglang:URL: an SGLang) started with the same model draws the answers.",
+        ),
     ] = None,
     follow: Annotated[
         list[str] | None,
@@ -64,7 +67,8 @@ def serve(
         values["models"] = [*listed, *(model for _, model in said)]
         options |= {f"models.{n}": given for n, (given, _) in enumerate(said, len(listed))}
     if engine is not None:
-        values["engine"] = {"kind": "vllm", "url": engine}
+        kind, url = spoken(engine)
+        values["engine"] = {"kind": kind, "url": url}
         options["engine"] = f"--engine {engine}"
     kept = values.get("traffic") or {}
     if traffic is not None and isinstance(kept, dict):

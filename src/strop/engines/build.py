@@ -16,6 +16,7 @@ FolderEngine = LocalEngine | FixedEngine
 BY_KIND: Mapping[str, Callable[[str, Any, TemplateRecipe], FolderEngine]] = {
     "local": lambda path, recipe, template: LocalEngine(path, template=template),
     "vllm": FixedEngine,
+    "sglang": FixedEngine,
 }
 """The builder of each kind of engine."""
 

@@ -193,6 +193,16 @@ def adapter_base(folder: str) -> str:
     return str(fetched(base, config.revision))
 
 
+def own_adapter(model: Any) -> str:
+    """The name of a peft model's own adapter; others were loaded beside it later."""
+    return str(next(iter(model.peft_config)))
+
+
+def adapted_base(model: Any) -> str:
+    """The model that a peft model's adapter goes over, as it was loaded."""
+    return str(model.peft_config[own_adapter(model)].base_model_name_or_path)
+
+
 def name_base(folder: Path) -> None:
     """In a saved adapter, write the base's name on the hub and its commit in the place of the
     folder of this machine's cache that it was read from. While it trains the folder stands there:
@@ -275,7 +285,7 @@ def attach_adapter(model: Any, name: str, folder: str) -> Any:
     else:
         _strip(model)
     raise ModelError(f"the adapter does not fit the model: {problem}", where=folder,
-                     fix="give one that was trained on the model that is served")  # fmt: skip
+                     fix="give one that was trained on this model")  # fmt: skip
 
 
 def drop_adapter(model: Any, name: str) -> Any:
@@ -321,6 +331,17 @@ def only_adapter(model: Any, name: str | None) -> Iterator[None]:
             yield
     else:
         yield
+
+
+@contextmanager
+def instead(model: Any, name: str) -> Iterator[None]:
+    """Within it, a peft model runs with this adapter, frozen, in place of the one that it trains;
+    that one is trained again afterwards."""
+    model.set_adapter(name, inference_mode=True)
+    try:
+        yield
+    finally:
+        model.set_adapter(own_adapter(model))
 
 
 def merge_for_good(model: Any) -> None:

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from strop.errors import ModelError
-from strop.model.adapters import adapter_tensors, name_base, put_adapter
+from strop.model.adapters import adapter_tensors, name_base, own_adapter, put_adapter
 from strop.model.logprobs import bare
 from strop.model.network import Network, Policy
 from strop.model.sharding import gathered, held_weights, part_like
@@ -20,8 +20,12 @@ def save_network(
     network: Network, folder: Path, weights: dict[str, torch.Tensor] | None = None
 ) -> None:
     """Write weights as safetensors (only the adapter for a peft model), config and tokenizer;
-    `weights` is a state dict to write in place of the network's current one."""
-    network.model.save_pretrained(folder, state_dict=weights, safe_serialization=True)
+    `weights` is a state dict to write in place of the network's current one. A peft model may hold
+    a teacher's adapter, too, which is not written."""
+    model = network.model
+    # by its name: a checkpoint is written while the model may be reading as the teacher
+    own = {"selected_adapters": [own_adapter(model)]} if network.is_adapter else {}
+    model.save_pretrained(folder, state_dict=weights, safe_serialization=True, **own)
     network.tokenizer.save_pretrained(folder)
     if network.is_adapter:
         name_base(folder)

@@ -9,12 +9,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 
 from strop.errors import ModelError
-from strop.model.adapters import nf4, without_its_file
+from strop.model.adapters import (
+    adapted,
+    adapter_base,
+    attach_adapter,
+    instead,
+    is_adapter_folder,
+    nf4,
+    without_its_file,
+)
 from strop.model.load import load_tokenizer, load_transformer, pick_device
 from strop.model.logprobs import (
     Head,
@@ -28,7 +37,6 @@ from strop.model.logprobs import (
 )
 from strop.model.network import Policy
 from strop.model.probe import agree, probe_of
-from strop.model.reference import Reference
 from strop.model.tree import lay_out
 from strop.recipe.train.teacher import ModelTeacher
 from strop.tracking.phases import phase
@@ -39,20 +47,26 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 Compare = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """(student's log-probs [n, V], teacher's [n, V]) -> [n]."""
 
+StandIn = Callable[[], AbstractContextManager[None]]
+"""Within what it gives, a model has other weights: a `Reference`'s, or another adapter."""
+
+TEACHER = "teacher"
+"""What a teacher's adapter is called beside the student's."""
+
 
 @dataclass(frozen=True, slots=True)
 class LocalTeacher:
     """A model in this process that gives whole distributions: `LocalTeacher(policy)`.
 
-    With a `reference` its weights take the policy's place while the teacher reads: the model that a
-    run starts from, without a second copy where an adapter is trained. `vocabulary` are the tokens
-    that are compared: those that both heads have, because heads of the same tokenizer may be padded
-    to different lengths.
+    A teacher that is the student's own model with other weights has them within `weights()` alone:
+    those of the run's start, or another adapter over the same frozen weights, so that there is no
+    second model. `vocabulary` are the tokens that are compared: those that both heads have, because
+    heads of the same tokenizer may be padded to different lengths.
     """
 
     policy: Policy
     vocabulary: int
-    reference: Reference | None = None
+    weights: StandIn = nullcontext
 
     @torch.no_grad()
     def logprobs(self, trees: Sequence[Tree], temperature: float = 1.0) -> torch.Tensor:
@@ -71,15 +85,17 @@ class LocalTeacher:
         with phase("forward"), eval_mode(self.policy.model), self.weights(), self.arithmetic():
             yield
 
-    def weights(self) -> AbstractContextManager[None]:
-        """Within it the model has the teacher's weights."""
-        return nullcontext() if self.reference is None else self.reference.in_place()
-
-    def head_weights(self) -> AbstractContextManager[None]:
-        """The same, where the head is one of those that are trained."""
+    @contextmanager
+    def head_weights(self) -> Iterator[None]:
+        """The same, where the head is one of those that are trained, or has an adapter; without the
+        dropout of that, because the student is in the middle of its own forward."""
         head = bare(self.policy.model).get_output_embeddings()
         trained = any(parameter.requires_grad for parameter in head.parameters())
-        return self.weights() if trained else nullcontext()
+        if not trained and isinstance(head, torch.nn.Linear):
+            yield
+            return
+        with self.weights(), eval_mode(head):
+            yield
 
     @contextmanager
     def arithmetic(self) -> Iterator[None]:
@@ -130,12 +146,14 @@ def scaled(logits_nV: torch.Tensor, vocabulary: int, temperature: float) -> torc
 
 
 def load_teacher(recipe: ModelTeacher, device: str) -> Policy:
-    """A frozen model from its folder, in the recipe's precision (its own unless it says)."""
+    """A frozen model from its folder, in the recipe's precision (its own unless it says). Weights
+    in 4 bits keep an adapter beside them, as QLoRA trained it: merged they would be rounded."""
     place = pick_device(device)
     dtype: Any = "auto" if recipe.dtype is None else DTYPES[recipe.dtype]
     stored = torch.float32 if recipe.dtype is None else dtype
+    apart = recipe.quantize is not None and is_adapter_folder(recipe.path)
     model = load_transformer(
-        recipe.path,
+        adapter_base(recipe.path) if apart else recipe.path,
         stored if recipe.quantize else dtype,
         trust_remote_code=recipe.trust_remote_code,
         quantized=nf4(stored) if recipe.quantize else None,
@@ -143,10 +161,24 @@ def load_teacher(recipe: ModelTeacher, device: str) -> Policy:
     )
     if recipe.quantize:
         without_its_file(model)
+    model = adapted(model, recipe.path) if apart else model
     model = model.to(place) if recipe.quantize is None else model
     model.eval().requires_grad_(False)
     tokenizer = load_tokenizer(recipe.path, recipe.trust_remote_code)
     return Policy(model, tokenizer, False, TreeScorer(model))
+
+
+def beside(policy: Policy, folder: str) -> StandIn:
+    """Load a teacher's adapter beside the one that the policy trains, over the same frozen weights.
+
+    Raises `ModelError` for an adapter that does not fit. No random number of the run is drawn.
+    """
+    model, device = policy.model, policy.device
+    training = model.training
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        attach_adapter(model, TEACHER, folder)
+    model.train(training)
+    return partial(instead, model, TEACHER)
 
 
 @torch.no_grad()

@@ -277,7 +277,7 @@ def _mixed_with(
     assert isinstance(teacher, LocalTeacher)
     temperature = recipe.rollout.temperature
     path = recipe.model.path
-    return MixedEngine(Mixing(path, policy, teacher.policy, share=share, temperature=temperature))
+    return MixedEngine(Mixing(path, policy, teacher, share=share, temperature=temperature))
 
 
 def _started(

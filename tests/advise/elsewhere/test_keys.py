@@ -19,7 +19,7 @@ from tests.support.runs import write_jsonl
 
 METHODS_TRIED = ("cpt", "sft", "dpo", "robust_dpo", "ipo", "discopop", "mpo", "simpo", "orpo",
                  "cpo", "kto", "reward_model", "grpo", "dapo", "gspo", "cispo", "sapo", "rloo",
-                 "reinforce_pp", "ppo")  # fmt: skip
+                 "reinforce_pp", "ppo", "gkd")  # fmt: skip
 """Between them they have every key that some system has a method for."""
 
 OTHERS: dict[str, Any] = {
@@ -49,6 +49,8 @@ OTHERS: dict[str, Any] = {
     "objective.epsilon_low": 0.15, "objective.epsilon_high": 0.35, "objective.dual_clip": 3.0,
     "objective.temperature_positive": 0.5, "objective.temperature_negative": 2.0,
     "objective.gae_lambda": 0.5, "objective.value_clip": 0.1,
+    "objective.own_samples": 0.25, "teacher": "org/stronger",
+    "alarms.teacher_divergence": {"threshold": 2.0},
     "rollout.group_size": 4, "rollout.temperature": 0.7, "rollout.max_tokens": 100,
     "rollout.stop": ["\n"], "rollout.include_stop_str_in_output": False,
     "rollout.skip_special_tokens": False, "rollout.resample": 3, "rollout.overlong_buffer": 20,
@@ -79,10 +81,15 @@ ELSEWHERE = {
     "objective.refresh_every": "needs beta: tested below",
     "objective.penalty": "no system has dpop", "objective.loss": "no system has online_dpo",
     "objective.min_reward": "no system has raft",
-    **{key: "no system has a method with a teacher" for key in recipe_keys()
-       if key.startswith("teacher") or key in (
-           "objective.top_k", "objective.own_samples", "objective.discount",
-           "objective.teacher_weight", "objective.mix", "alarms.teacher_divergence")},
+    "objective.top_k": "of distil: tested below", "teacher.path": "tested below",
+    "teacher.dtype": "tested below", "teacher.quantize": "tested below",
+    "teacher.revision": "tested below", "teacher.trust_remote_code": "tested below",
+    **{key: "tested as a whole" for key in recipe_keys() if key.startswith("teacher.engine")},
+    **{f"teacher.{key}": "no system has such a teacher: refused, tested with the methods"
+       for key in ("own", "prompt", "system", "recorded")},
+    "objective.discount": "no system has on_policy_distil",
+    "objective.teacher_weight": "no system has on_policy_distil",
+    "objective.mix": "no system has minillm",
     "probes": "tested by its parts", "value": "tested by its parts", "rollout": "by its parts",
     "objective": "by its parts", "optim": "by its parts", "run": "by its parts",
     "model": "by its parts", "text": "by its parts", "alarms": "by its parts",
@@ -96,6 +103,8 @@ ELSEWHERE = {
        if key.startswith(("rollout.environment.", "rollout.curriculum."))},
     **{f"rollout.source.{key}": "tested as a whole" for key in ("kind", "max_staleness", "order")},
 }  # fmt: skip
+
+TEACHER = {"path": "org/teacher"}
 
 AT_ONCE: dict[str, tuple[str, dict[str, Any]]] = {
     "run.distributed.replicas": ("sft", {"run.distributed": {"shard": "hybrid", "replicas": 2}}),
@@ -126,6 +135,16 @@ AT_ONCE: dict[str, tuple[str, dict[str, Any]]] = {
                                                    "max_unscored": 0.9}]}),
     "reward.0.weight": ("grpo", {"reward": [{"function": "exact_answer", "weight": 2.0}]}),
     "reward.0.optional": ("grpo", {"reward": [{"function": "exact_answer", "optional": True}]}),
+    **{f"teacher.{key}": ("distil", {"teacher": TEACHER, f"teacher.{key}": value})
+       for key, value in {
+           "path": "org/stronger", "dtype": "bfloat16", "quantize": "nf4", "revision": "v7",
+           "trust_remote_code": True,
+           "engine": {"kind": "sglang", "url": "http://127.0.0.1:8000"}}.items()},
+    "objective.divergence": ("distil", {"objective.divergence": "reverse_kl"}),
+    "objective.temperature": ("distil", {"objective.temperature": 2.0}),
+    "objective.top_k": ("distil", {"objective.top_k": 8}),
+    "objective.beta": ("distil", {"objective.divergence": "generalized_js",
+                                  "objective.beta": 0.3}),
     "reward.0.options": ("grpo", {"reward": [{"function": "exact_answer",
                                               "options": {"tag": "a"}}]}),
 }  # fmt: skip

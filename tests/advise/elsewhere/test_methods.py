@@ -161,6 +161,72 @@ def test_an_option_that_changes_the_loss_is_named_where_it_is_lost(tmp_path: Pat
                    objective={"length_normalized": True}).lost)  # fmt: skip
 
 
+class TestTeachers:
+    """GKD of TRL, which has two methods of strop."""
+
+    @pytest.mark.parametrize(
+        ("method", "objective", "beta", "lmbda"),
+        [
+            ("distil", {}, 0.0, 0.0),
+            ("distil", {"divergence": "reverse_kl"}, 1.0, 0.0),
+            ("distil", {"divergence": "generalized_js"}, 0.5, 0.0),
+            ("distil", {"divergence": "generalized_js", "beta": 0.2}, 0.2, 0.0),
+            ("gkd", {}, 0.5, 0.5),
+            ("gkd", {"beta": 0.9, "own_samples": 1.0}, 0.9, 1.0),
+        ],
+    )
+    def test_the_divergence_and_the_share_of_own_samples(
+        self, method: str, objective: dict[str, Any], beta: float, lmbda: float, tmp_path: Path
+    ) -> None:
+        made = exported(method, "trl", tmp_path, objective=objective)
+        read = config(made)
+        assert (read["beta"], read["lmbda"]) == (beta, lmbda)
+        assert read["teacher_model_name_or_path"] == "org/teacher"
+        assert read["teacher_model_init_kwargs"]["dtype"] == "auto"
+        assert "teacher_model=args.teacher_model_name_or_path" in made.files["train.py"]
+        assert [row["messages"][-1]["role"] for row in made.rows["train.jsonl"]] == [
+            "assistant"
+        ] * 8
+
+    def test_samples_are_drawn_as_the_recipe_says(self, tmp_path: Path) -> None:
+        rollout = {"temperature": 0.7, "max_tokens": 33}
+        read = config(exported("gkd", "trl", tmp_path, rollout=rollout))
+        assert (read["temperature"], read["max_new_tokens"]) == (0.7, 33)
+
+    @pytest.mark.parametrize(
+        ("method", "more", "said"),
+        [
+            ("distil", {"objective": {"divergence": "skewed_forward_kl"}}, "no skewed_forward_kl"),
+            ("distil", {"teacher": {"path": "org/t", "prompt": "hint"}}, "is told more"),
+            ("distil", {"teacher": {"path": "org/t", "system": "Think."}}, "is told more"),
+            ("gkd", {"teacher": {"own": "start", "system": "Think."}}, "is the student or a"),
+            ("distil", {"teacher": {"recorded": "a.safetensors"}}, "is the student or a record"),
+            ("gkd", {"rollout": {"temperature": 0}}, "a temperature above 0"),
+        ],
+    )
+    def test_what_gkd_has_not_is_refused(
+        self, method: str, more: dict[str, Any], said: str, tmp_path: Path
+    ) -> None:
+        with pytest.raises(UsageError, match=said):
+            exported(method, "trl", tmp_path, **more)
+
+    def test_plain_texts_and_several_turns_are_refused(self, tmp_path: Path) -> None:
+        write_jsonl(tmp_path / "demonstration.jsonl", text_rows("demonstration"))
+        with pytest.raises(DataError, match="TRL's GKD reads messages only"):
+            export(recipe_of("distil", tmp_path), "trl")
+        turns = [{"role": "assistant", "content": "a"}, {"role": "user", "content": "b"},
+                 {"role": "assistant", "content": "c"}]  # fmt: skip
+        rows = [{"prompt": [{"role": "user", "content": "q"}], "completion": turns}]
+        write_jsonl(tmp_path / "demonstration.jsonl", rows)
+        with pytest.raises(DataError, match="an answer has several messages"):
+            export(recipe_of("distil", tmp_path), "trl")
+
+    def test_a_temperature_of_the_loss_is_named(self, tmp_path: Path) -> None:
+        made = exported("distil", "trl", tmp_path, objective={"temperature": 2.0})
+        assert any("`objective.temperature`" in line and "changes the loss" in line
+                   for line in made.lost)  # fmt: skip
+
+
 @pytest.mark.parametrize("system", ["verl", "openrlhf"])
 def test_plain_texts_are_refused_where_only_messages_are_read(system: str, tmp_path: Path) -> None:
     write_jsonl(tmp_path / "task.jsonl", text_rows("task"))

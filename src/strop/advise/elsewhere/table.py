@@ -13,6 +13,7 @@ from strop.advise.elsewhere.back import llamafactory as from_llamafactory
 from strop.advise.elsewhere.back import trl as from_trl
 from strop.advise.elsewhere.carried import Export, Import, Keys
 from strop.advise.elsewhere.names import ORIGINS, TARGETS, Origin, Target
+from strop.advise.elsewhere.parts import taught
 from strop.errors import RecipeError, UsageError
 from strop.recipe.loading.load import load_recipe, read_yaml
 from strop.recipe.train.methods import METHODS, Recipe
@@ -30,7 +31,7 @@ class System:
 
 
 EXPORTERS: Mapping[Target, System] = {
-    "trl": System(trl.NAME, trl.export, frozenset(trl.FAMILY)),
+    "trl": System(trl.NAME, trl.export, frozenset(trl.FAMILY), taught.unfit),
     "axolotl": System(axolotl.NAME, axolotl.export, frozenset(axolotl.FAMILY)),
     "llamafactory": System(llamafactory.NAME, llamafactory.export, frozenset(llamafactory.STAGE),
                            llamafactory.unfit),
@@ -71,7 +72,7 @@ def export(recipe: Recipe, target: str) -> Export:
     keys = Keys(recipe, system.name)
     unfit = system.unfit(keys)
     if unfit:
-        raise UsageError(unfit, fix="export to another system, or change the objective")
+        raise UsageError(unfit, fix="export to another system, or change the recipe")
     return system.export(keys)
 
 

@@ -27,7 +27,8 @@ from strop.advise.elsewhere.parts.policy import (
 )
 from strop.advise.elsewhere.parts.reward_file import trl_reward
 from strop.advise.elsewhere.parts.script import CLASSES, template_file, trl_script
-from strop.advise.elsewhere.rows import Records, lose_tools, records_of
+from strop.advise.elsewhere.parts.taught import expect_messages, gkd_arguments
+from strop.advise.elsewhere.rows import Records, conversation, lose_tools, records_of
 
 SYSTEM = "trl"
 NAME = "TRL"
@@ -82,7 +83,7 @@ FAMILY: Mapping[str, str] = {
     "simpo": "cpo", "cpo": "cpo", "orpo": "orpo",
     "kto": "kto", "apo_zero_unpaired": "kto", "reward_model": "reward",
     **dict.fromkeys(("grpo", "dr_grpo", "dapo", "gspo", "cispo", "sapo"), "grpo"),
-    "gmpo": "gmpo", "rloo": "rloo",
+    "gmpo": "gmpo", "rloo": "rloo", "distil": "gkd", "gkd": "gkd",
 }  # fmt: skip
 """The trainer of each method that TRL has."""
 
@@ -273,6 +274,12 @@ def _grpo(keys: Keys, records: Records) -> Options:
     return Options(arguments, batch, numbers.updates)
 
 
+def _gkd(keys: Keys, records: Records) -> Options:
+    expect_messages(records)
+    lose_tools(keys, records)
+    return Options(gkd_arguments(keys), split(step_size(keys, len(records)), most_at_once(keys)))
+
+
 def _completions(keys: Keys, size: int, cuts: int) -> Batch:
     """Micro-batches of an update, in completions."""
     updated = size // cuts
@@ -350,15 +357,15 @@ def _refresh(keys: Keys, updates: int) -> Arguments:
 
 OPTIONS: Mapping[str, Callable[[Keys, Records], Options]] = {
     "sft": _sft, "dpo": _dpo, "cpo": _cpo, "orpo": _orpo, "kto": _kto, "reward": _reward,
-    "grpo": _grpo, "gmpo": _grpo, "rloo": _grpo,
+    "grpo": _grpo, "gmpo": _grpo, "rloo": _grpo, "gkd": _gkd,
 }  # fmt: skip
 
 
 def _row(keys: Keys, row: Row, records: Records) -> Row:
     """Rows are in strop's form, which is TRL's; template variables stand in a column."""
-    if FAMILY[keys.recipe.method] in ("cpo", "orpo"):
+    if FAMILY[keys.recipe.method] in ("cpo", "orpo", "gkd"):
         keys.lose("template_options", "this trainer hands the template no variables")
-        return row
+        return {"messages": conversation(row)} if FAMILY[keys.recipe.method] == "gkd" else row
     if not records.chat:
         keys.lose("template_options", "plain texts go through no template")
         return row

@@ -19,10 +19,9 @@ from strop.cli.data.options import (
     PerSecond,
     Requests,
     Tokens,
-    servers_of,
     settings_of,
 )
-from strop.cli.options import AsJson, DryRun, Servers
+from strop.cli.options import AsJson, DryRun, Servers, holders
 
 if TYPE_CHECKING:
     from strop.curate.difficulty.band import BandReport
@@ -73,7 +72,7 @@ def band(
 
     setup()
     given = {"model": model, "reward": _components(reward), "right": right, "samples": samples,
-             "low": low, "high": high, "seed": seed, "engine": servers_of(engine),
+             "low": low, "high": high, "seed": seed, "engine": holders(engine),
              "endpoint": endpoint, "cache": cache,
              "keep": [name.strip() for name in keep.split(",") if name.strip()],
              "sampling": {"temperature": temperature, "max_tokens": max_tokens},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -37,11 +37,6 @@ Requests = Annotated[int | None, typer.Option(min=1, help="Most requests to a se
 Tokens = Annotated[int | None, typer.Option(min=1, help="Most tokens that a server may use.")]
 AtOnce = Annotated[int | None, typer.Option(min=1, help="Requests on their way together.")]
 PerSecond = Annotated[float | None, typer.Option(help="Most requests begun in a second.")]
-
-
-def servers_of(urls: Sequence[str]) -> dict[str, Any] | None:
-    """What settings say under `engine`, where --engine was given."""
-    return {"kind": "vllm", "url": list(urls)} if urls else None
 
 
 def settings_of(

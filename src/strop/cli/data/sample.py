@@ -18,10 +18,9 @@ from strop.cli.data.options import (
     PerSecond,
     Requests,
     Tokens,
-    servers_of,
     settings_of,
 )
-from strop.cli.options import AsJson, DryRun, Servers
+from strop.cli.options import AsJson, DryRun, Servers, holders
 
 
 def sample(
@@ -64,7 +63,7 @@ def sample(
     setup()
     given = {"model": model, "samples": samples, "seed": seed, "truncated": truncated,
              "sampling": {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens},
-             "engine": servers_of(engine), "endpoint": endpoint, "cache": cache,
+             "engine": holders(engine), "endpoint": endpoint, "cache": cache,
              "requests": requests, "tokens": tokens, "at_once": at_once,
              "per_second": per_second}  # fmt: skip
     settings = settings_of(SampleSettings, given)

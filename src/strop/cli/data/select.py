@@ -18,10 +18,9 @@ from strop.cli.data.options import (
     PerSecond,
     Requests,
     Tokens,
-    servers_of,
     settings_of,
 )
-from strop.cli.options import AsJson, DryRun, Servers
+from strop.cli.options import AsJson, DryRun, Servers, holders
 
 
 def select(
@@ -75,7 +74,7 @@ def select(
 
     setup()
     given = {"keep": keep, "by": by, "order": order, "diverse": diverse, "pool": pool,
-             "embeddings": embeddings, "model": model, "engine": servers_of(engine),
+             "embeddings": embeddings, "model": model, "engine": holders(engine),
              "endpoint": endpoint, "cache": cache, "requests": requests, "tokens": tokens,
              "at_once": at_once, "per_second": per_second}  # fmt: skip
     settings = settings_of(SelectSettings, given)

@@ -19,27 +19,40 @@ from strop.engines.local.sampler import LocalSampler
 from strop.model.decode import Decoder
 from strop.model.network import Policy
 from strop.model.prefixes import Prefixes
+from strop.model.teacher import LocalTeacher, StandIn
 from strop.types import Completion
 
 
 class MixedDecoder:
     """Two decoders that read the same tokens. What it gives as logits is `temperature` times the
-    log-probs of the mixture, both being taken at that temperature."""
+    log-probs of the mixture, both being taken at that temperature. The teacher's decoder steps
+    within `weights()`."""
 
     def __init__(
-        self, student: Decoder, teacher: Decoder, *, share: float, temperature: float
+        self,
+        student: Decoder,
+        teacher: Decoder,
+        weights: StandIn,
+        *,
+        share: float,
+        temperature: float,
     ) -> None:
-        self.student, self.teacher = student, teacher
+        self.student, self.teacher, self.weights = student, teacher, weights
         self.share, self.temperature = share, temperature
 
     def join(
         self, prompts: Sequence[tuple[int, ...]], room: int, *, whole: bool = False, salt: str = ""
     ) -> torch.Tensor:
         own = self.student.join(prompts, room, whole=whole, salt=salt)
-        return self._mixed(own, self.teacher.join(prompts, room, salt=salt))
+        with self.weights():
+            other = self.teacher.join(prompts, room, salt=salt)
+        return self._mixed(own, other)
 
     def step(self, tokens_R: torch.Tensor) -> torch.Tensor:
-        return self._mixed(self.student.step(tokens_R), self.teacher.step(tokens_R))
+        own = self.student.step(tokens_R)
+        with self.weights():
+            other = self.teacher.step(tokens_R)
+        return self._mixed(own, other)
 
     def arrange(self, parent_R: torch.Tensor) -> None:
         self.student.arrange(parent_R)
@@ -70,15 +83,19 @@ def mixture(own_RV: torch.Tensor, other_RV: torch.Tensor, share: float) -> torch
 class MixedSampler(LocalSampler):
     """A student that is decoded beside its teacher."""
 
-    def __init__(self, policy: Policy, teacher: Policy, share: float, temperature: float) -> None:
+    def __init__(
+        self, policy: Policy, teacher: LocalTeacher, share: float, temperature: float
+    ) -> None:
         super().__init__(policy)
-        self.beside, self.share, self.temperature = LocalSampler(teacher), share, temperature
+        self.beside, self.weights = LocalSampler(teacher.policy), teacher.weights
+        self.share, self.temperature = share, temperature
 
     def decoder(self, *, shared: bool, prefixes: Prefixes | None, weights: str) -> Decoder:
         own = super().decoder(shared=shared, prefixes=prefixes, weights=weights)
         together = shared and self.beside.by_tree
         teacher = self.beside.decoder(shared=together, prefixes=None, weights=weights)
-        return MixedDecoder(own, teacher, share=self.share, temperature=self.temperature)
+        how = {"share": self.share, "temperature": self.temperature}
+        return MixedDecoder(own, teacher, self.weights, **how)
 
 
 class Mixing(LocalEngine):
@@ -87,7 +104,7 @@ class Mixing(LocalEngine):
     corrects for it (equation 5)."""
 
     def __init__(
-        self, path: str, policy: Policy, teacher: Policy, *, share: float, temperature: float
+        self, path: str, policy: Policy, teacher: LocalTeacher, *, share: float, temperature: float
     ) -> None:
         super().__init__(path, policy)
         self.teacher, self.share, self.temperature = teacher, share, temperature

@@ -78,7 +78,8 @@ def expect_context(about: About, tokens: int) -> None:
             f"the longest prompt and its answer need {tokens} tokens, the server reads "
             f"{about.context}",
             where=about.model,
-            fix="start it with a longer --max-model-len, lower max_tokens or shorten the prompts",
+            fix="start it with a longer --max-model-len (SGLang: --context-length), lower "
+            "max_tokens or shorten the prompts",
         )
 
 

@@ -32,7 +32,7 @@ from strop.types import Branch, Completion, Task, Tree, VersionSpan
 T = TypeVar("T")
 
 AFTER = 1
-"""vLLM samples so many tokens after a text that it scores, at the least; they need room, too."""
+"""Servers sample so many tokens after a text that they score, at the least; they need room, too."""
 
 
 class FixedEngine:
@@ -42,12 +42,20 @@ class FixedEngine:
     its log-probs of a fixed text; the log-probs again after every batch, so that what came back is
     the folder's even where a server was restarted or given other weights meanwhile. An adapter's
     folder is loaded on the servers under a name of its own, and unloaded when the engine is gone.
+    Servers that run in a way in which no run could be repeated are refused, unless nothing is
+    drawn (`samples=False`).
     """
 
     def __init__(
-        self, path: str, recipe: HoldersRecipe, template: TemplateRecipe = AS_IT_IS
+        self,
+        path: str,
+        recipe: HoldersRecipe,
+        template: TemplateRecipe = AS_IT_IS,
+        *,
+        samples: bool = True,
     ) -> None:
         self.path, self.recipe, self.template = path, recipe, template
+        self._samples = samples
         self._kind = KINDS[recipe.kind]
         self._servers = [self._kind.connect(url, seconds=recipe.seconds) for url in recipe.url]
 
@@ -58,7 +66,7 @@ class FixedEngine:
 
     def with_template(self, template: TemplateRecipe) -> FixedEngine:
         """Prompts are written here, so that servers need not know the template."""
-        return FixedEngine(self.path, self.recipe, template)
+        return FixedEngine(self.path, self.recipe, template, samples=self._samples)
 
     def expect(self) -> None:
         """Look at every server; no model is loaded or asked.
@@ -162,7 +170,8 @@ class FixedEngine:
     @cached_property
     def _held(self) -> Holding:
         self.expect()
-        held = Holding(self.path, self.recipe.limit, context=self.context())
+        limit, context = self.recipe.limit, self.context()
+        held = Holding(self.path, limit, context=context, samples=self._samples)
         weakref.finalize(self, held.leave, self._servers)
         return held
 

@@ -6,6 +6,7 @@ import secrets
 import threading
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -39,11 +40,12 @@ class Holding:
     """What servers have to hold: a folder's model, or its adapter's under a name of its own.
 
     The folder is loaded once, to score the fixed text and to see where answers end. `limit` is in
-    nats a token; `context` bounds the text.
+    nats a token; `context` bounds the text. Servers that are to draw answers, too (`samples`), have
+    to run in a way in which these are what is asked for.
     """
 
-    def __init__(self, path: str, limit: float | None, *, context: int) -> None:
-        self.path = path
+    def __init__(self, path: str, limit: float | None, *, context: int, samples: bool) -> None:
+        self.path, self._samples = path, samples
         policy = load_for_inference(path)
         ids = _fixed_text(policy.tokenizer)[: min(MOST_TOKENS, context - 1)]
         tree = canary_tree([PromptedTask(Task(ASKED, {}, Origin("canary", 1)), ids)])
@@ -58,21 +60,21 @@ class Holding:
         self._alone: dict[str, threading.Lock] = {}
 
     def score(self, ids: Sequence[int], server: Server) -> tuple[float, ...]:
-        """Log-probs of all ids but the first, nats; a server is given one text after another.
-
-        vLLM 0.32 that may get adapters takes their part of the head for the wrong rows where
-        several texts are scored together, and ends.
-        """
-        with self._alone[server.url]:
+        """Log-probs of all ids but the first, nats; a server that does not score several texts
+        together is given one after another."""
+        with nullcontext() if server.scores_together else self._alone[server.url]:
             return server.score(ids, self.adapter).logprobs
 
     def prepare(self, server: Server) -> None:
         """Load the adapter, if there is one, and prove that the server holds the model.
 
-        Raises `UsageError` for another model, and `HttpError` for a server that does not answer.
+        Raises `UsageError` for another model, or answers that are not what is asked for, and
+        `HttpError` for a server that does not answer.
         """
         about = server.about()
         self._expect_folder(server, about.model)
+        if self._samples:
+            server.expect_usable(self.ids)
         if self.adapter is not None and self.adapter not in about.adapters:
             self._load(server, self.adapter)
         self._prepared.add(server.url)
@@ -132,7 +134,7 @@ class Holding:
                 f"the server does not hold {self.path}: its log-probs of a fixed text are "
                 f"{apart:.3g} nats a token from the folder's (limit {self.limit:g})",
                 where=server.url,
-                fix=f"start it with {self._base}, in the precision of its weights (vLLM: --dtype); "
+                fix=f"start it with {self._base}, in the precision of its weights (--dtype); "
                 "`limit` of the engine allows a larger difference",
             )
 

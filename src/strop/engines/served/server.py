@@ -112,10 +112,12 @@ class OtherWeightsError(HttpError):
 class Server(Protocol):
     """One server; every call has an end. Raises `HttpError` for what fails.
 
-    `adapter` is the name of a loaded adapter, and `None` the model itself.
+    `adapter` is the name of a loaded adapter, and `None` the model itself. `scores_together` says
+    that several texts may be scored at the same time.
     """
 
     url: str
+    scores_together: bool
 
     def about(self) -> About:
         """Also a sign of life."""

@@ -49,6 +49,8 @@ class SglangServer:
     log-prob is 0, whatever the server says of it.
     """
 
+    scores_together = True
+
     def __init__(self, url: str, *, seconds: float) -> None:
         self._calls = Calls(url, seconds=seconds)
         self.url = self._calls.url

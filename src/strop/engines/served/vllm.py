@@ -35,7 +35,12 @@ FINISHES: Mapping[str | None, Finish] = {
 
 class VllmServer:
     """A `Server`. Every sample is one request, with a seed of its own: the children of vLLM's `n`
-    have seeds that follow each other, so that those of two prompts would share draws."""
+    have seeds that follow each other, so that those of two prompts would share draws.
+
+    vLLM 0.32 that may get adapters takes their part of the head for the wrong rows where several
+    texts are scored together, and ends; it does not say whether it may get them."""
+
+    scores_together = False
 
     def __init__(self, url: str, *, seconds: float) -> None:
         self._calls = Calls(url, seconds=seconds)

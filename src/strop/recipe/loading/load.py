@@ -288,7 +288,7 @@ def _unknown_key(cls: type[BaseModel], names: list[str]) -> tuple[str, str]:
         return said, f"did you mean `{near[0]}`?"
     homes = sorted({".".join(path) for path in known if path[-1] == name})
     if homes:
-        return said, f"it belongs at `{homes[0]}`"
+        return said, f"it belongs at {' or '.join(f'`{home}`' for home in homes)}"
     reads = f"known keys here: {', '.join(sorted(set(siblings)))}" if siblings else "remove it"
     return f"{said}: this method or section does not read it", reads
 

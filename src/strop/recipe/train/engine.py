@@ -50,8 +50,8 @@ class LocalEngineRecipe(Strict):
 
 
 class HoldersRecipe(Strict):
-    """Servers that hold the model folder and speak vLLM's protocol: vLLM itself, or `strop engine
-    serve`.
+    """Servers that hold the model folder: `vllm` speaks vLLM's protocol (vLLM itself, or `strop
+    engine serve`), `sglang` SGLang's own.
 
     `url` are the addresses of running ones (`http://127.0.0.1:8000`). A request gets `seconds`;
     `at_once` are on their way together. `limit` is how far a server's log-probs of a fixed text may
@@ -59,7 +59,7 @@ class HoldersRecipe(Strict):
     0.02 for one in fewer bits.
     """
 
-    kind: Literal["vllm"]
+    kind: Literal["vllm", "sglang"]
     url: Urls
     seconds: float = Field(600.0, gt=0)
     at_once: int = Field(64, ge=1)

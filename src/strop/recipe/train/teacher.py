@@ -43,8 +43,10 @@ class ModelTeacher(NamedModel, View):
 
     `dtype` is the precision it is loaded in (by default its own); `quantize: nf4` stores its
     weights in 4 bits. `engine: {kind: vllm, url: ...}` has servers that hold the folder score
-    given tokens in place of this process. A path that is the student's own `model.path` loads
-    nothing: the student's weights at the start are the teacher.
+    given tokens in place of this process. A folder with the student's own weights loads nothing:
+    the student's weights at the start are the teacher. An adapter over the base that the student
+    trains an adapter on, too, shares that base, unless `dtype` or `quantize` ask for it in another
+    form.
     """
 
     dtype: Literal["float32", "bfloat16"] | None = None

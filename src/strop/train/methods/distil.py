@@ -110,7 +110,8 @@ class GkdMethod:
     """Given answers, and in a share of the records the student's own answer to the same prompt.
 
     Agarwal et al. 2023 (GKD, arXiv 2306.13649, algorithm 1) draw once for a whole batch; here every
-    record draws for itself, which has the same expectation and varies less. No gradient goes
+    record draws for itself, which has the same expectation and varies less. They take the mean of
+    each answer's tokens first; here all tokens of a step count alike, as in TRL. No gradient goes
     through the sampling, as in the paper. A prompt without room for an answer keeps its given one.
     """
 

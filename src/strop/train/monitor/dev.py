@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from strop.evals.tasks.win_rate import NAME as WIN_RATE
 from strop.model.logprobs import eval_mode
 from strop.model.network import Network, Policy, ScalarNetwork
 from strop.model.sharding import whole_weights
+from strop.model.teacher import StandIn
 from strop.recipe.loading.load import load
 from strop.recipe.suite import (
     AnyTask,
@@ -140,12 +141,13 @@ class Dev:
         teacher = teaching.teacher
         if isinstance(teacher, Recorded):
             return {}
+        weights: StandIn = nullcontext
         if isinstance(teacher, ServedTeacher):
             engine: Engine = teacher.engine
         else:
             same = replace(teacher.policy, tokenizer=self.network.tokenizer)
-            engine = LocalEngine("teacher", same)
-        with phase("evaluation"), torch.no_grad(), _same_draws(self.network):
+            engine, weights = LocalEngine("teacher", same), teacher.weights
+        with phase("evaluation"), torch.no_grad(), _same_draws(self.network), weights():
             scores = measure_engine(self._of_metric(), engine, self.world)
         return {f"teacher/{name}": value for name, value in scores.items()}
 

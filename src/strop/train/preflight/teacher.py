@@ -6,8 +6,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from strop.engines.served.fixed import FixedEngine
 from strop.errors import ModelError, RecipeError
-from strop.model.load import expect_weights, load_config, load_tokenizer, positions_of
+from strop.model.load import (
+    expect_weights,
+    load_config,
+    load_tokenizer,
+    positions_of,
+    weights_hash,
+)
 from strop.recipe.train.distillation import TaughtRecipe
 from strop.recipe.train.methods import Recipe
 from strop.recipe.train.online import OnlineRecipe
@@ -38,7 +45,7 @@ def refuse_teacher(recipe: Recipe) -> None:
 
 
 def _refuse_model(named: ModelTeacher, recipe: Recipe) -> None:
-    if named.path == recipe.model.path and not named.is_informed:
+    if weights_hash(named.path) == weights_hash(recipe.model.path) and not named.is_informed:
         raise RecipeError(
             "the teacher is the model that the run starts from, and reads the same prompt: the "
             "student has nothing to learn",
@@ -106,12 +113,14 @@ def _refuse_sampling(recipe: TaughtRecipe) -> None:
 
 
 def expect_teacher(recipe: Recipe, tokenizer: Any) -> None:
-    """Raise unless the teacher's folder holds weights for the student's tokens, or the file that it
-    recorded can be read."""
+    """Raise unless the teacher's folder holds weights for the student's tokens, its servers answer
+    and read the same tokens, or the file that it recorded can be read."""
     named = recipe.taught_by
     if isinstance(named, ModelTeacher):
         expect_weights(named.path)
         _expect_tokens(named, tokenizer)
+        if named.engine is not None:
+            FixedEngine(named.path, named.engine, samples=False).expect()
     elif named is not None and not isinstance(named, OwnTeacher):
         read_recorded(Path(named.recorded), tokens_hash(tokenizer))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,24 @@ from typing import Any
 from strop.engines.served.fixed import FixedEngine
 from strop.errors import TrainingError
 from strop.files import SHORT, sha256_hex
+from strop.model.adapters import (
+    adapted_base,
+    adapter_base,
+    adapter_task,
+    is_adapter_folder,
+)
 from strop.model.load import weights_hash
 from strop.model.network import Policy
 from strop.model.reference import Reference
 from strop.model.sharding import whole_weights
-from strop.model.teacher import LocalTeacher, expect_readable_head, in_common, load_teacher
+from strop.model.teacher import (
+    LocalTeacher,
+    StandIn,
+    beside,
+    expect_readable_head,
+    in_common,
+    load_teacher,
+)
 from strop.recipe.train.methods import Recipe
 from strop.recipe.train.teacher import ModelTeacher, OwnTeacher, RecordedTeacher, Teacher, View
 from strop.train.teachers.recorded import Recorded, read_recorded
@@ -60,7 +74,8 @@ def teaching_of(recipe: Recipe, policy: Policy) -> Teaching | None:
     if isinstance(teacher, LocalTeacher) and method_reads_rows(recipe):
         with whole_weights(policy):
             expect_readable_head(policy, "student")
-        expect_readable_head(teacher.policy, "teacher")
+        with teacher.weights():
+            expect_readable_head(teacher.policy, "teacher")
     informed = None
     if isinstance(named, View) and named.is_informed:
         informed = Informed(named, policy.tokenizer)
@@ -76,20 +91,42 @@ def is_the_start(named: Teacher, recipe: Recipe) -> bool:
     """Whether a teacher is the model that the run starts from, which is there already."""
     if isinstance(named, OwnTeacher):
         return named.own == "start"
-    if not isinstance(named, ModelTeacher) or named.path != recipe.model.path:
+    if not isinstance(named, ModelTeacher) or not _held_alike(named, recipe):
         return False
-    otherwise = named.dtype or named.quantize or named.is_served
-    return not (otherwise or recipe.run.distributed.cuts)
+    return weights_hash(named.path) == weights_hash(recipe.model.path)
+
+
+def shares_base(named: ModelTeacher, recipe: Recipe, base: str) -> bool:
+    """Whether a teacher is an adapter over `base`, the frozen weights below the student's own
+    adapter; it then needs no base of its own."""
+    if recipe.model.lora is None or not _held_alike(named, recipe):
+        return False
+    if not is_adapter_folder(named.path) or adapter_task(named.path) != "CAUSAL_LM":
+        return False
+    return weights_hash(adapter_base(named.path)) == weights_hash(base)
+
+
+def _held_alike(named: ModelTeacher, recipe: Recipe) -> bool:
+    """Whether a teacher may have the student's weights in the form in which this process holds
+    them: whole, and in the precision that the teacher is to have, if one is named."""
+    model = recipe.model
+    if named.is_served or recipe.run.distributed.cuts:
+        return False
+    if named.dtype is None and named.quantize is None:
+        return True
+    asked = (named.dtype or model.dtype, named.quantize)
+    return model.lora is not None and asked == (model.dtype, model.quantize)
 
 
 def teacher_key(recipe: Recipe) -> str:
-    """What a teacher's log-probs depend on beside the data: `9a..../None/None/{...}`."""
-    named = recipe.taught_by
+    """What a teacher's log-probs depend on beside the data: `9a..../None/None/float32/None/{...}`.
+    One that shares the student's weights has them in the student's precision."""
+    named, model = recipe.taught_by, recipe.model
+    about = f"{model.dtype}/{model.quantize}"
     if isinstance(named, ModelTeacher):
-        about = f"{weights_hash(named.path)}/{named.dtype}/{named.quantize}"
+        about = f"{weights_hash(named.path)}/{named.dtype}/{named.quantize}/{about}"
     else:
-        model = recipe.model
-        about = f"{weights_hash(model.path)}/{model.dtype}/{model.quantize}"
+        about = f"{weights_hash(model.path)}/{about}"
     view = {"prompt": named.prompt, "system": named.system} if isinstance(named, View) else {}
     return f"{about}/{view}"
 
@@ -102,11 +139,14 @@ def tokens_hash(tokenizer: Any) -> str:
 
 def _loaded(named: ModelTeacher, recipe: Recipe, policy: Policy) -> AnyTeacher:
     if named.engine is not None:
-        engine = FixedEngine(named.path, named.engine)
+        asked = recipe.dev is not None  # a suite may have it write answers, too
+        engine = FixedEngine(named.path, named.engine, samples=asked)
         engine.prove()
         return ServedTeacher(engine)
     if is_the_start(named, recipe):
-        return LocalTeacher(policy, in_common(policy), Reference(policy))
+        return LocalTeacher(policy, in_common(policy), Reference(policy).in_place)
+    if policy.is_adapter and shares_base(named, recipe, adapted_base(policy.model)):
+        return LocalTeacher(policy, in_common(policy), beside(policy, named.path))
     loaded = load_teacher(named, recipe.model.device)
     if tokens_hash(loaded.tokenizer) != tokens_hash(policy.tokenizer):
         raise TrainingError(
@@ -118,8 +158,8 @@ def _loaded(named: ModelTeacher, recipe: Recipe, policy: Policy) -> AnyTeacher:
 
 
 def _own(named: OwnTeacher, recipe: Recipe, policy: Policy) -> AnyTeacher:
-    start = Reference(policy) if named.own == "start" else None
-    return LocalTeacher(policy, in_common(policy), start)
+    stand_in: StandIn = Reference(policy).in_place if named.own == "start" else nullcontext
+    return LocalTeacher(policy, in_common(policy), stand_in)
 
 
 def _from_file(named: RecordedTeacher, recipe: Recipe, policy: Policy) -> AnyTeacher:

@@ -21,12 +21,13 @@ from strop.advise.elsewhere.carried import Import
 from strop.errors import RecipeError, UsageError
 from strop.files import read_text
 
-RATES = {"sft": 2e-5, "reward": 1e-4, "rloo": 1e-6}
+RATES = {"sft": 2e-5, "gkd": 2e-5, "reward": 1e-4, "rloo": 1e-6}
 """Learning rates that TRL's trainers take by themselves; 1e-6 elsewhere."""
 
 DIVERGENCES = {"forward_kl": "forward_kl", "js_divergence": "js", "alpha_divergence": "alpha"}
 
 SIGNS: Mapping[str, tuple[str, ...]] = {
+    "gkd": ("lmbda", "teacher_model_name_or_path", "seq_kd"),
     "rloo": ("normalize_advantages", "reward_clip_range"),
     "grpo": ("num_generations", "max_completion_length", "num_iterations", "scale_rewards"),
     "cpo": ("cpo_alpha", "simpo_gamma"),
@@ -44,7 +45,7 @@ def recipe_of(values: Mapping[str, Any], folder: Path) -> Import:
     trainer = _trainer(foreign)
     made: Values = {"method": "", **output_and_seed(foreign), "model": _model(foreign),
                     "data": _data(foreign)}  # fmt: skip
-    if trainer in ("sft", "dpo", "cpo", "orpo", "kto", "reward"):
+    if trainer in ("sft", "dpo", "cpo", "orpo", "kto", "reward", "gkd"):
         held_out = foreign.beside("eval.jsonl")
         made |= evaluation(foreign, held_out)
         made["text"] = {"max_length": int(foreign.take("max_length", 1024)), "overlong": "cut"}
@@ -147,6 +148,39 @@ def _sft(foreign: Foreign, size: int) -> Parts:
         foreign.take("loss_type")
         return "cpt", {}, 1, 1.0
     return "dft" if foreign.take("loss_type", "nll") == "dft" else "sft", {}, 1, 1.0
+
+
+def _gkd(foreign: Foreign, size: int) -> Parts:
+    """Given answers alone are `distil`."""
+    if foreign.take("seq_kd", False):
+        foreign.say("`seq_kd`: let the teacher write answers first (strop data sample)")
+    foreign.take("disable_dropout")
+    beta, own = foreign.number("beta", 0.5), foreign.number("lmbda", 0.5)
+    temperature = foreign.number("temperature", 0.9)
+    tokens = int(foreign.take("max_new_tokens", 128))
+    parts: Values = {"teacher": _teacher(foreign)}
+    if not own:
+        name = {0.0: "forward_kl", 1.0: "reverse_kl"}.get(beta, "generalized_js")
+        js = {"beta": beta} if name == "generalized_js" else {}
+        return "distil", {**parts, "objective": {"divergence": name, **js}}, 1, 1.0
+    parts["objective"] = {"beta": beta, "own_samples": own}
+    parts["rollout"] = {"temperature": temperature, "max_tokens": tokens}
+    return "gkd", parts, 1, 1.0
+
+
+def _teacher(foreign: Foreign) -> Values:
+    """`auto` is the teacher's own precision, which strop takes by itself."""
+    path = foreign.take("teacher_model_name_or_path")
+    if path is None:
+        raise RecipeError("the config names no teacher", fix="add `teacher_model_name_or_path`")
+    how = "teacher_model_init_kwargs"
+    dtype = foreign.take(f"{how}.dtype", "auto")
+    return without_none({
+        "path": path,
+        "dtype": None if dtype == "auto" else dtype,
+        "revision": foreign.take(f"{how}.revision"),
+        "trust_remote_code": foreign.take(f"{how}.trust_remote_code") or None,
+    })  # fmt: skip
 
 
 def _dpo(foreign: Foreign, size: int) -> Parts:
@@ -299,5 +333,5 @@ def rewards(foreign: Foreign) -> list[Values]:
 
 PARTS: Mapping[str, Callable[[Foreign, int], Parts]] = {
     "sft": _sft, "dpo": _dpo, "cpo": _cpo, "orpo": _orpo, "kto": _kto, "reward": _reward,
-    "grpo": _grpo, "gmpo": _gmpo, "rloo": _rloo,
+    "grpo": _grpo, "gmpo": _gmpo, "rloo": _rloo, "gkd": _gkd,
 }  # fmt: skip

@@ -16,13 +16,15 @@ TEMPLATE = "chat_template.jinja"
 
 @dataclass(frozen=True, slots=True)
 class Trainer:
-    """`Trainer("trl", "DPOConfig", "DPOTrainer")`; `rewarded` ones take a reward function."""
+    """`Trainer("trl", "DPOConfig", "DPOTrainer")`; `rewarded` ones take a reward function, `taught`
+    ones the name of a teacher."""
 
     module: str
     config: str
     trainer: str
     rewarded: bool = False
     scalar: bool = False
+    taught: bool = False
 
 
 CLASSES: Mapping[str, Trainer] = {
@@ -35,6 +37,7 @@ CLASSES: Mapping[str, Trainer] = {
     "grpo": Trainer("trl", "GRPOConfig", "GRPOTrainer", rewarded=True),
     "rloo": Trainer("trl", "RLOOConfig", "RLOOTrainer", rewarded=True),
     "gmpo": Trainer("trl.experimental.gmpo", "GMPOConfig", "GMPOTrainer", rewarded=True),
+    "gkd": Trainer("trl.experimental.gkd", "GKDConfig", "GKDTrainer", taught=True),
 }
 """The classes of TRL 1.16 by family."""
 
@@ -73,7 +76,7 @@ def build(arguments=()):
     ){template}
     data = load_dataset("json", data_files={{{files}}})
     return {trainer}(
-        model=model,
+        model=model,{teacher}
         args=args,
         train_dataset=data["train"],{held_out}{rewards}
         processing_class=tokenizer,
@@ -87,6 +90,8 @@ if __name__ == "__main__":
     trainer.save_model(str(Path(trainer.args.output_dir) / "final"))
 '''
 
+
+TEACHER = "\n        teacher_model=args.teacher_model_name_or_path,"
 
 OWN_TOKENIZER = """model_args.model_name_or_path,
         revision=model_args.model_revision"""
@@ -109,6 +114,7 @@ def trl_script(classes: Trainer, *, tokenizer: str | None, template: bool, held_
         files=", ".join(files),
         held_out='\n        eval_dataset=data["eval"],' if held_out else "",
         rewards="\n        reward_funcs=[reward]," if classes.rewarded else "",
+        teacher=TEACHER if classes.taught else "",
     )
     if not classes.rewarded:
         return text

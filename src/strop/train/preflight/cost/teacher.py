@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from strop.model.load import load_config
@@ -10,7 +11,7 @@ from strop.recipe.train.distillation import DistilRecipe
 from strop.recipe.train.methods import Recipe
 from strop.recipe.train.teacher import ModelTeacher, OwnTeacher
 from strop.train.preflight.cost.shape import Shape, shape_of
-from strop.train.teachers.build import is_the_start
+from strop.train.teachers.build import is_the_start, shares_base
 
 WIDTHS = {"float32": 4.0, "float16": 2.0, "bfloat16": 2.0}
 NF4 = 0.52
@@ -20,7 +21,8 @@ NF4 = 0.52
 @dataclass(frozen=True, slots=True)
 class Teacher:
     """`Teacher(parameters=8_000_000_000, held=16_000_000_000, once=False)`: bytes that it holds (0
-    where it is the student itself), and whether it reads all records once, before step 1."""
+    where it is the student itself, an adapter's where it shares the base), and whether it reads all
+    records once, before step 1."""
 
     parameters: int
     held: int
@@ -41,6 +43,9 @@ def teacher_of(recipe: Recipe, shape: Shape) -> Teacher | None:
         return None
     config = load_config(named.path, named.trust_remote_code)
     parameters = shape_of(config).parameters
+    if shares_base(named, recipe, recipe.model.path):
+        files = Path(named.path).glob("adapter_model.safetensors")
+        return Teacher(parameters, sum(file.stat().st_size for file in files), once)
     return Teacher(parameters, round(parameters * _width(named, config)), once)
 
 

@@ -34,11 +34,11 @@ SHOWN, TRAINED, HELD_OUT = 12000, 400, 100
 
 
 def database(draw: random.Random) -> dict[str, Row]:
-    columns, things = draw.sample(COLUMNS, 4), draw.sample(THINGS, 4)
+    columns, things = draw.sample(COLUMNS, 2), draw.sample(THINGS, 4)
     return {
         name: {
-            "columns": ["name", *columns[2 * n : 2 * n + 2]],
-            "rows": [[thing, draw.choice(PEOPLE), draw.choice(PEOPLE)] for thing in things],
+            "columns": ["name", columns[n]],
+            "rows": [[thing, draw.choice(PEOPLE)] for thing in things],
         }
         for n, name in enumerate(draw.sample(TABLES, 2))
     }
@@ -71,10 +71,10 @@ def tables(seed: int) -> dict[str, list[Row]]:
     for n in range(SHOWN + TRAINED + HELD_OUT):
         made = database(draw)
         chosen = draw.choice(list(made.values()))
-        place, row = draw.choice((1, 2)), draw.choice(chosen["rows"])
-        column, thing = chosen["columns"][place], row[0]
+        row = draw.choice(chosen["rows"])
+        column, (thing, person) = chosen["columns"][1], row
         prompt = [user(f"Who is the {column} of {thing}?")]
-        task = {"prompt": prompt, "answer": row[place], "tables": made}
+        task = {"prompt": prompt, "answer": person, "tables": made}
         if n >= SHOWN:
             tasks.append(task)
             continue

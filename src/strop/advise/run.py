@@ -119,9 +119,11 @@ def facts_of(question: Question, data: KnownData, table: Table) -> Facts:
     if question.teacher is not None:
         known |= read_teacher(question.teacher, question.model)
     if question.teacher_eval is not None:
+        if question.teacher is None:
+            raise UsageError("--teacher-eval says nothing without the model that it measured",
+                             fix="add --teacher FOLDER")  # fmt: skip
         known |= read_taught(question.teacher_eval, question.eval, question.target)
-        if question.teacher is not None:
-            expect_same_model(question.teacher_eval, question.teacher)
+        expect_same_model(question.teacher_eval, question.teacher)
     known |= goals_of(question.goal, table.goals)
     facts = Facts(**known, users=question.users)
     counted = prompts.get(_SIGNAL_KIND.get(facts.signal or "", "task"))

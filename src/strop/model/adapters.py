@@ -402,7 +402,7 @@ def exact_on_cpu(model: Any) -> Any:
             raise ModelError(
                 f"4-bit weights on a CPU need rows of whole blocks of {BLOCK}; {name} has rows of "
                 f"{module.in_features}",
-                fix="remove model.quantize (a model this narrow fits as it is)",
+                fix="drop `quantize` (a model this narrow fits as it is)",
             )
         module.support_avx512bf16_for_cpu = False
     return model

@@ -433,6 +433,12 @@ def tree_way(causal_lm: Any, *, bfloat16: bool = False) -> Way | None:
         if len(layers) != decoder_layers(causal_lm):
             return False
         by_rows = padded_scores(causal_lm, batch)
+        if by_rows.logprobs_N.isnan().any():
+            raise ModelError(
+                f"the log-probs of {causal_lm.name_or_path or type(causal_lm).__name__} are NaN",
+                fix="its weights are damaged, or too large for its precision: take another copy, "
+                "or load it in float32",
+            )
         return agree(by_tree.logprobs_N, by_rows.logprobs_N, dtype)
 
     autocast = torch.autocast(causal_lm.device.type, torch.bfloat16, enabled=bfloat16)

@@ -34,6 +34,7 @@ from strop.train.preflight.prepared import Prepared
 from strop.train.preflight.space import disk_errors
 from strop.train.rundir.checkpoint import mark_best, random_states, step_of
 from strop.train.rundir.directory import run_inputs, write_dropped, write_identity
+from strop.train.rundir.replaced import kept_aside, let_go
 from strop.train.rundir.resume import Start, find_start, mark_resumed, prepare_folder
 from strop.train.rundir.writer import Writer
 from strop.train.underway import Begun, Run, begin, notifier_of, observed, tracked
@@ -92,6 +93,7 @@ def train(
         world = world.in_groups(recipe.run.distributed.tensor)
         with ExitStack() as ends:
             world.first(lambda: ends.enter_context(locked(folder)))
+            world.first(lambda: ends.enter_context(kept_aside(folder)))
             notifier = ends.enter_context(notifier_of(recipe, world))
             with interruptible():
                 changed = world.first(
@@ -113,6 +115,7 @@ def train(
                 with sinks:
                     world.first(lambda: on_start(prepared, run.state.step))
                     _measure_start(run, force=force)
+                    world.first(lambda: let_go(folder))
                     _run_steps(run, writer, signals, notifier)
                 finish(run, writer)
         if signals.number is not None:

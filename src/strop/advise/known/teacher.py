@@ -10,7 +10,7 @@ import numpy as np
 from strop.advise.known.evals import Target, read_eval
 from strop.errors import UsageError
 from strop.evals.records import read_records
-from strop.model.load import expect_weights, load_config, load_tokenizer
+from strop.model.load import expect_weights, load_config, load_tokenizer, weights_hash
 from strop.stats.compare import superiority
 from strop.train.preflight.cost.shape import shape_of
 from strop.train.teachers.build import tokens_hash
@@ -23,6 +23,9 @@ def read_teacher(folder: Path, model: Path | None) -> dict[str, Any]:
         raise UsageError("--teacher says nothing without the model that would learn from it",
                          fix="add --model FOLDER")  # fmt: skip
     expect_weights(str(folder))
+    if weights_hash(str(folder)) == weights_hash(str(model)):
+        raise UsageError("--teacher and --model hold the same weights", where=str(folder),
+                         fix="name a stronger model, or drop --teacher")  # fmt: skip
     sizes = [shape_of(load_config(str(one), False)).parameters for one in (folder, model)]
     hashes = [tokens_hash(load_tokenizer(str(one))) for one in (folder, model)]
     return {"same_tokens": hashes[0] == hashes[1], "teacher_times": sizes[0] / sizes[1]}

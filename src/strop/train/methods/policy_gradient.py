@@ -274,7 +274,11 @@ class PolicyGradient:
             lengths = [len(part) for part in batch.sampler[work.branches]]
             told_N = self.taught.advantage(old_N, teacher_N, lengths)
             advantage_N = advantage_N + self.taught.weight * told_N
-            metrics["teacher/divergence"] = mean_of(old_N - teacher_N)
+            # of tokens that the teacher helped to draw, only whole distributions tell the distance
+            exact_N = scores.divergence_N
+            metrics["teacher/divergence"] = mean_of(
+                old_N - teacher_N if exact_N is None else exact_N.detach()
+            )
         answer_B = batch.answer_B[work.branches]
         tokens = PolicyTokens(
             logprobs_N=scores.logprobs_N,

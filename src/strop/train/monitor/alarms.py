@@ -89,17 +89,22 @@ class RewardTrend:
         return (self.high - row["reward"]) / span if span > 0 else 0.0
 
 
+NEAR = 0.05
+"""Nats a token: a student that begins nearer to its teacher counts as so far away, because what is
+measured on samples varies around a small distance, also below 0."""
+
+
 class TeacherDivergence(Detector):
-    """Distance from the teacher as a multiple of what it was at the start."""
+    """Distance from the teacher as a multiple of what it was at the start, of `NEAR` at least."""
 
     def __init__(self) -> None:
         self.start = Start("teacher/divergence")
 
     def measure(self, row: Row) -> float | None:
         start = self.start.see(row)
-        if start is None or start <= 0 or "teacher/divergence" not in row:
+        if start is None or "teacher/divergence" not in row:
             return None
-        return row["teacher/divergence"] / start
+        return row["teacher/divergence"] / max(start, NEAR)
 
     def explain(self, value: float) -> str:
         return (

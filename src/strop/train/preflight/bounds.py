@@ -8,6 +8,7 @@ from strop.errors import ModelError, RecipeError
 from strop.model.load import expect_weights, load_config, load_tokenizer, positions_of, tokenizer_of
 from strop.recipe.train.methods import Recipe
 from strop.recipe.train.online import OnlineRecipe
+from strop.recipe.train.teacher import ModelTeacher
 from strop.train.preflight.prepared import Prepared
 
 
@@ -26,14 +27,18 @@ def expect_critic(path: str, recipe: Recipe) -> None:
 
 
 def within_positions(recipe: Recipe) -> Recipe:
-    """The recipe with `text.max_length` no longer than what the model (and PPO's critic) can read.
+    """The recipe with `text.max_length` no longer than what the model can read, and PPO's critic,
+    and a teacher that reads the same prompts.
 
     Raises `RecipeError` where that leaves a rollout no room for a prompt.
     """
     paths = [recipe.model.path]
     if recipe.critic is not None:
         paths.append(recipe.critic.path)
-    configs = (load_config(path, recipe.model.trust_remote_code) for path in paths)
+    configs = [load_config(path, recipe.model.trust_remote_code) for path in paths]
+    named = recipe.taught_by
+    if isinstance(named, ModelTeacher) and not named.is_informed:
+        configs.append(load_config(named.path, named.trust_remote_code))
     bounds = [bound for config in configs if (bound := positions_of(config)) is not None]
     asked, most = recipe.text.max_length, min(bounds, default=recipe.text.max_length)
     if asked <= most:
@@ -41,7 +46,7 @@ def within_positions(recipe: Recipe) -> Recipe:
     if recipe.turn_tokens >= most:
         raise RecipeError(
             f"rollout.max_tokens {recipe.turn_tokens} leaves no room for a prompt in the "
-            f"{most} positions of the model",
+            f"{most} positions of the model (or of its critic or teacher)",
             fix="lower rollout.max_tokens",
         )
     text = recipe.text.model_copy(update={"max_length": most})

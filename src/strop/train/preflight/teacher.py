@@ -15,9 +15,10 @@ from strop.model.load import (
     positions_of,
     weights_hash,
 )
-from strop.recipe.train.distillation import TaughtRecipe
+from strop.recipe.train.distillation import DistilRecipe, TaughtRecipe
 from strop.recipe.train.methods import Recipe
 from strop.recipe.train.online import OnlineRecipe
+from strop.recipe.train.reward import ProbesRecipe
 from strop.recipe.train.teacher import ModelTeacher, OwnTeacher, Teacher, View
 from strop.train.teachers.build import method_reads_rows, tokens_hash
 from strop.train.teachers.recorded import read_recorded
@@ -78,13 +79,23 @@ def _refuse_sampling(recipe: TaughtRecipe) -> None:
             "the teacher judges their tokens",
             fix="drop rollout.resample",
         )
-    unread = {"curriculum": rollout.curriculum, "overlong_buffer": rollout.overlong_buffer}
+    unread = {
+        "rollout.curriculum": rollout.curriculum is not None,
+        "rollout.overlong_buffer": bool(rollout.overlong_buffer),
+        "probes": recipe.probes != ProbesRecipe(),
+    }
     for name, is_set in unread.items():
         if is_set and not rewarded:
             raise RecipeError(
-                f"rollout.{name} works on a reward, and there is none",
-                fix=f"drop rollout.{name}, or add reward",
+                f"{name} works on a reward, and there is none",
+                fix=f"drop {name}, or add reward",
             )
+    if recipe.sampler_mix and rollout.mismatch.level == "none":
+        raise RecipeError(
+            "objective.mix draws answers that are not the student's own, which rollout.mismatch."
+            "level none does not weigh",
+            fix="drop rollout.mismatch.level, or set objective.mix to 0",
+        )
     if recipe.eval is not None and not (recipe.eval.reward or rewarded):
         raise RecipeError(
             "eval has no reward to score held-out answers by",
@@ -119,10 +130,13 @@ def expect_teacher(recipe: Recipe, tokenizer: Any) -> None:
     if isinstance(named, ModelTeacher):
         expect_weights(named.path)
         _expect_tokens(named, tokenizer)
+        _expect_head(named, recipe, tokenizer)
         if named.engine is not None:
             FixedEngine(named.path, named.engine, samples=False).expect()
     elif named is not None and not isinstance(named, OwnTeacher):
         read_recorded(Path(named.recorded), tokens_hash(tokenizer))
+    if isinstance(recipe, DistilRecipe) and recipe.objective.top_k is not None:
+        _expect_tail(recipe.objective.top_k, recipe)
 
 
 def _expect_tokens(named: ModelTeacher, tokenizer: Any) -> None:
@@ -130,14 +144,53 @@ def _expect_tokens(named: ModelTeacher, tokenizer: Any) -> None:
     if tokens_hash(theirs) == tokens_hash(tokenizer):
         return
     mine, other = tokenizer.get_vocab(), theirs.get_vocab()
-    differ = sum(mine.get(token) != number for token, number in other.items())
+    apart = [token for token in mine | other if mine.get(token) != other.get(token)]
     raise ModelError(
-        f"the teacher has another tokenizer than the student ({differ} of its {len(other)} tokens "
-        "have other ids, or are not there), so log-probs of tokens cannot be compared",
+        f"the teacher has another tokenizer than the student: {len(apart)} tokens (one is "
+        f"{apart[0]!r}) have other ids, or only one of the two has them, so log-probs of tokens "
+        "cannot be compared",
         where=named.path,
         fix="take a teacher of the student's family; or learn from its texts: let it write answers "
         "(`strop data sample`) and train on them with method: sft",
     )
+
+
+def _expect_head(named: ModelTeacher, recipe: Recipe, tokenizer: Any) -> None:
+    """Raise `ModelError` for a teacher that does not know every token that it may be asked of."""
+    theirs = _head(named.path, named.trust_remote_code)
+    if theirs < len(tokenizer):
+        raise ModelError(
+            f"the teacher knows {theirs} tokens, and its tokenizer has {len(tokenizer)}",
+            where=named.path,
+            fix="take the tokenizer that belongs to these weights, or other weights",
+        )
+    own = _head(recipe.model.path, recipe.model.trust_remote_code)
+    if own > theirs and recipe.answer_tokens:
+        raise ModelError(
+            f"the student's head has {own} rows and the teacher's {theirs} (its tokenizer has "
+            f"{len(tokenizer)} tokens): the student can sample ids that the teacher cannot read",
+            where=recipe.model.path,
+            fix="cut the student to the teacher's size (transformers: "
+            f"model.resize_token_embeddings({theirs})), or learn from given answers (method: "
+            "distil)",
+        )
+
+
+def _expect_tail(top_k: int, recipe: Recipe) -> None:
+    named, model = recipe.taught_by, recipe.model
+    heads = [_head(model.path, model.trust_remote_code)]
+    if isinstance(named, ModelTeacher):
+        heads.append(_head(named.path, named.trust_remote_code))
+    if top_k >= min(heads):
+        raise RecipeError(
+            f"objective.top_k {top_k} leaves no tail of a vocabulary of {min(heads)}",
+            fix="lower it (64 is usual), or drop it to compare whole distributions",
+        )
+
+
+def _head(path: str, trust_remote_code: bool) -> int:
+    """How many tokens a model's head has."""
+    return int(load_config(path, trust_remote_code).get_text_config().vocab_size)
 
 
 def expect_informed(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import platform
-import shutil
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -71,6 +70,9 @@ run that is finished. Sinks and those who are told only watch, and records are t
 their tokens are kept. Smaller forwards and gradient checkpointing are the way out of running out of
 memory, and change the result by rounding alone; so do another number of processes and a
 compiler."""
+REPLACED = ".replaced"
+"""Folder in which the run is kept that another one overwrites, until that takes its first step."""
+
 FOLDERS = ("final", "base", "profile", "sinks")
 
 
@@ -118,7 +120,7 @@ def claim(recipe: Recipe, *, resume: bool, overwrite: bool, force_resume: bool =
 
 def _is_of_a_start(file: Path) -> bool:
     """Whether a run that was killed before it wrote its recipe can have left this file."""
-    return file.name == LOCK or file.match(f".{RECIPE}.*.tmp")
+    return file.name in (LOCK, REPLACED) or file.match(f".{RECIPE}.*.tmp")
 
 
 def refuse_changed(folder: Path, inputs: Mapping[str, Any]) -> None:
@@ -415,18 +417,17 @@ def reopen(folder: Path) -> None:
 
 
 def clear(folder: Path) -> None:
-    """Delete what an earlier run left in a folder that `claim` freed, nothing else.
-
-    Files that mark the run as resumable go first, the recipe last: so a half-cleared folder does
-    not look finished, and is still recognised as strop's.
-    """
+    """Delete what an earlier run left in a folder that `claim` freed, nothing else."""
     reopen(folder)
-    (folder / "latest").unlink(missing_ok=True)
-    for part in [
-        *folder.glob("checkpoint-*"),
-        *folder.glob("nonfinite-step-*"),
-        *(folder / name for name in FOLDERS),
-    ]:
-        shutil.rmtree(part, ignore_errors=True)
-    for name in reversed(OURS):
-        (folder / name).unlink(missing_ok=True)
+    for part in left_by_a_run(folder):
+        remove(part)
+
+
+def left_by_a_run(folder: Path) -> list[Path]:
+    """Everything there that a run writes. Files that mark it as resumable come first, the recipe
+    last: so a half-cleared folder does not look finished, and is still recognised as strop's."""
+    named = [*FOLDERS, "latest"]
+    parts = [*folder.glob("checkpoint-*"), *folder.glob("nonfinite-step-*")]
+    all_of_them = [folder / name for name in named] + parts
+    all_of_them += [folder / name for name in reversed(OURS) if name not in named]
+    return [part for part in all_of_them if part.is_symlink() or part.exists()]

@@ -22,6 +22,7 @@ from strop.train.rundir.directory import (
     write_resumed,
 )
 from strop.train.rundir.parts import FOLDER
+from strop.train.rundir.replaced import set_aside
 
 
 def checkpoint_to_resume(folder: Path, asked: Path | None) -> Path | None:
@@ -104,12 +105,15 @@ def changes(recipe: Recipe, inputs: Mapping[str, Any]) -> list[str]:
 def prepare_folder(
     recipe: Recipe, inputs: Mapping[str, Any], *, resume: bool, force_resume: bool
 ) -> list[str] | None:
-    """Clear the folder for a new run and return `None`; or check that a run may be resumed and
+    """Free the folder for a new run and return `None`; or check that a run may be resumed and
     return the changes that `force_resume` accepts. Without it, raises `OutputError` for changed
     inputs. Writes nothing into the folder of a resumed run."""
     folder = Path(recipe.output)
-    if not (resume and has_begun(folder)):
+    if not has_begun(folder):
         clear(folder)
+        return None
+    if not resume:
+        set_aside(folder)
         return None
     refuse_stopped(folder)
     if force_resume:

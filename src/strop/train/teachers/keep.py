@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from strop.distributed.deal import share_of
 from strop.distributed.world import World
-from strop.errors import RecipeError
+from strop.errors import DataError
 from strop.files import sha256_of_parts
 from strop.model.network import Policy
 from strop.model.teacher import LocalTeacher
@@ -28,7 +28,7 @@ from strop.train.teachers.recorded import (
     tree_number,
     write,
 )
-from strop.types import Tree
+from strop.types import Record, Tree
 
 FILE = "teacher.safetensors"
 
@@ -51,23 +51,19 @@ def kept_or_made(
     """
     teacher = teaching.whole()
     assert isinstance(teacher, LocalTeacher)
-    if top_k >= teacher.vocabulary:
-        raise RecipeError(
-            f"objective.top_k {top_k} leaves no tail of a vocabulary of {teacher.vocabulary}",
-            fix="lower it (64 is usual), or drop it to compare whole distributions",
-        )
     trees = [rendered.trees[i] for i in chosen]
     asked = Chosen(rendered.records, chosen)
-    key = f"{teaching.key}/{top_k}/{_data_of(trees)}"
+    read = teaching.trees(trees, asked)
+    _expect_one_reading(trees, read, asked)
+    key = f"{teaching.key}/{top_k}/{_data_of(trees)}/{_data_of(read)}"
     found = world.first(lambda: cached(path, key))
     if found is not None:
         return found
     own = share_of(len(trees), world.data_rank, world.data_size)
-    records = iter(asked[own.start : own.stop])
-    said = []
-    for cut in micro_batches(trees[own.start : own.stop], max_tokens):
-        of = [next(records) for _ in cut.trees]
-        said.append(record(teacher.rows(teaching.trees(cut.trees, of)), top_k))
+    said = [
+        record(teacher.rows(cut.trees), top_k)
+        for cut in micro_batches(read[own.start : own.stop], max_tokens)
+    ]
     parts = [part for rank in world.by_data_rank(said) for part in rank]
     whole = Said(
         torch.cat([torch.zeros(0, top_k, dtype=torch.int32), *(part.ids_NK for part in parts)]),
@@ -77,6 +73,24 @@ def kept_or_made(
     about = {"key": key, "tokenizer": tokens_hash(policy.tokenizer), "teacher": teaching.key}
     world.first(lambda: write(path, made, about))
     return made
+
+
+def _expect_one_reading(
+    trees: Sequence[Tree], read: Sequence[Tree], asked: Sequence[Record]
+) -> None:
+    """Raise `DataError` for records that are equal to the student and not to the teacher: what is
+    recorded is found again by what the student reads."""
+    first: dict[int, int] = {}
+    for n, tree in enumerate(trees):
+        before = first.setdefault(tree_number(tree), n)
+        if read[before].trunk != read[n].trunk:
+            raise DataError(
+                f"this record has the prompt and the answer of that at {asked[before].origin}, and "
+                "the teacher is told something else, so that one recorded answer cannot hold both",
+                where=str(asked[n].origin),
+                fix="drop one of the two, or drop objective.top_k, so that the teacher is asked in "
+                "every step",
+            )
 
 
 def _data_of(trees: Sequence[Tree]) -> str:

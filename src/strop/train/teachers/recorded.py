@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from strop.errors import DataError
-from strop.files import digest64, write_whole
+from strop.files import digest64, sha256_of_parts, write_whole
 from strop.losses.distillation import lumped
 from strop.model.teacher import Compare, TeacherRows, scaled
 from strop.types import Origin, Tree
@@ -130,8 +130,8 @@ def write(path: Path, recorded: Recorded, about: dict[str, str]) -> None:
         "logprobs_NK1": recorded.said.logprobs_NK1,
         "places_T3": torch.tensor(spans, dtype=torch.long).view(-1, 3),
     }
-    kept = json.dumps({**about, "vocabulary": recorded.vocabulary})  # several keys have no order
-    write_whole(path, save(tensors, metadata={ABOUT: kept}))
+    kept = {**about, "vocabulary": recorded.vocabulary, "digest": _digest(tensors)}
+    write_whole(path, save(tensors, metadata={ABOUT: json.dumps(kept)}))  # in one key: an order
 
 
 def cached(path: Path, key: str) -> Recorded | None:
@@ -171,9 +171,16 @@ def read_recorded(path: Path, tokenizer: str) -> Recorded:
 
 
 def _read(path: Path) -> tuple[Recorded, dict[str, Any]]:
+    """Raises `ValueError` for tensors that are not those that were written."""
     with safe_open(path, framework="pt") as file:
         about: dict[str, Any] = json.loads((file.metadata() or {})[ABOUT])
-        ids, logprobs = file.get_tensor("ids_NK"), file.get_tensor("logprobs_NK1")
-        spans = file.get_tensor("places_T3").tolist()
-    places = {number: slice(start, stop) for number, start, stop in spans}
-    return Recorded(Said(ids, logprobs), places, int(about["vocabulary"])), about
+        tensors = {name: file.get_tensor(name) for name in ("ids_NK", "logprobs_NK1", "places_T3")}
+    if about["digest"] != _digest(tensors):
+        raise ValueError("its numbers are not those that were written")
+    places = {number: slice(start, stop) for number, start, stop in tensors["places_T3"].tolist()}
+    said = Said(tensors["ids_NK"], tensors["logprobs_NK1"])
+    return Recorded(said, places, int(about["vocabulary"])), about
+
+
+def _digest(tensors: Mapping[str, torch.Tensor]) -> str:
+    return sha256_of_parts(tensors[name].numpy().tobytes() for name in sorted(tensors))

@@ -44,7 +44,15 @@ class Informed:
                 where=str(origin),
                 fix="add the column to every record, or name another one",
             )
-        return Task(text_of(columns[name], name, origin), columns, origin)
+        told = text_of(columns[name], name, origin)
+        if isinstance(told, str) and not isinstance(prompt, str):
+            raise DataError(
+                f"the column {name!r} is plain text, and the student's prompt a conversation: the "
+                "teacher would read it without the template",
+                where=str(origin),
+                fix=f'write messages: "{name}": [{{"role": "user", "content": ...}}]',
+            )
+        return Task(told, columns, origin)
 
     def expect(self, records: Iterable[Record], answers: Iterable[int], most: int | None) -> None:
         """Look at every prompt before the run; `answers` are the tokens that may follow each.

@@ -103,6 +103,9 @@ def test_a_server_behind_that_is_not_there(model_folder: Path, more: list[str]) 
     said = refused(str(model_folder), "--engine", f"http://127.0.0.1:{port}", "--port", "0", *more)
     assert f"http://127.0.0.1:{port}: no server answers here" in said
     assert f"fix: start one: strop engine serve {model_folder} --port {port}" in said
+    other = f"sglang:http://127.0.0.1:{port}"
+    said = refused(str(model_folder), "--engine", other, "--port", "0", *more)
+    assert "sglang.launch_server" in said
     said = refused(str(model_folder), "--engine", "http://127.0.0.1:1/v1", *more)
     assert "write the server's own, http://127.0.0.1:1 " in said
     said = refused(str(model_folder), "--engine", "127.0.0.1:1", *more)

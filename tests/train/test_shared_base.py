@@ -22,7 +22,7 @@ from strop.train.preflight.cost.teacher import teacher_of
 from strop.train.preflight.prepare import prepare
 from strop.train.run import train
 from strop.train.teachers import build
-from strop.train.teachers.build import is_the_start, shares_base, teaching_of
+from strop.train.teachers.build import is_the_start, same_weights, shares_base, teaching_of
 from tests.support.gloo import in_processes
 from tests.support.runs import (
     EQUATIONS,
@@ -160,6 +160,14 @@ class TestWhichAreShared:
             next(model.parameters()).add_(0.01)
         model.save_pretrained(copied)
         assert not shares_base(recipe.teacher, recipe, str(copied))
+
+    def test_weights_of_other_sizes_are_not_read(
+        self, model_folder: Path, wide_folder: Path, adapter: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(build, "weights_hash", None)
+        assert not same_weights(str(model_folder), str(wide_folder))
+        assert not same_weights(str(model_folder), str(adapter))
+        assert same_weights(str(model_folder), str(model_folder))
 
     def test_an_adapter_over_what_the_students_adapter_was_merged_into(
         self, recipes: dict[str, Path], adapter: Path, tmp_path: Path,

@@ -8,19 +8,13 @@ from typing import Any
 
 from strop.engines.served.fixed import FixedEngine
 from strop.errors import ModelError, RecipeError
-from strop.model.load import (
-    expect_weights,
-    load_config,
-    load_tokenizer,
-    positions_of,
-    weights_hash,
-)
+from strop.model.load import expect_weights, load_config, load_tokenizer, positions_of
 from strop.recipe.train.distillation import DistilRecipe, TaughtRecipe
 from strop.recipe.train.methods import Recipe
 from strop.recipe.train.online import OnlineRecipe
 from strop.recipe.train.reward import ProbesRecipe
 from strop.recipe.train.teacher import ModelTeacher, OwnTeacher, Teacher, View
-from strop.train.teachers.build import method_reads_rows, tokens_hash
+from strop.train.teachers.build import method_reads_rows, same_weights, tokens_hash
 from strop.train.teachers.recorded import read_recorded
 from strop.train.teachers.view import Informed
 from strop.types import Record, Tree
@@ -46,7 +40,7 @@ def refuse_teacher(recipe: Recipe) -> None:
 
 
 def _refuse_model(named: ModelTeacher, recipe: Recipe) -> None:
-    if weights_hash(named.path) == weights_hash(recipe.model.path) and not named.is_informed:
+    if not named.is_informed and same_weights(named.path, recipe.model.path):
         raise RecipeError(
             "the teacher is the model that the run starts from, and reads the same prompt: the "
             "student has nothing to learn",

@@ -93,7 +93,7 @@ def is_the_start(named: Teacher, recipe: Recipe) -> bool:
         return named.own == "start"
     if not isinstance(named, ModelTeacher) or not _held_alike(named, recipe):
         return False
-    return weights_hash(named.path) == weights_hash(recipe.model.path)
+    return same_weights(named.path, recipe.model.path)
 
 
 def shares_base(named: ModelTeacher, recipe: Recipe, base: str) -> bool:
@@ -103,7 +103,17 @@ def shares_base(named: ModelTeacher, recipe: Recipe, base: str) -> bool:
         return False
     if not is_adapter_folder(named.path) or adapter_task(named.path) != "CAUSAL_LM":
         return False
-    return weights_hash(adapter_base(named.path)) == weights_hash(base)
+    return same_weights(adapter_base(named.path), base)
+
+
+def same_weights(one: str, other: str) -> bool:
+    """Whether two folders hold the same model; weights are read only where their files have the
+    same names and sizes."""
+    sizes, others = (
+        {file.name: file.stat().st_size for file in Path(path).glob("*.safetensors")}
+        for path in (one, other)
+    )
+    return one == other or (sizes == others and weights_hash(one) == weights_hash(other))
 
 
 def _held_alike(named: ModelTeacher, recipe: Recipe) -> bool:

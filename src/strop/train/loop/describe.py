@@ -35,8 +35,7 @@ def sample_rows(groups: Sequence[ScoredGroup]) -> Iterator[Row]:
                 "tokens": len(group.rollout.prompt_ids) + len(completion.ids),
                 "prompt": group.rollout.task.prompt,
                 "completion": completion.said,
-                "reward": score.total,
-                **score.components,
+                **score.shown(),
             }
 
 

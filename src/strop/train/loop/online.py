@@ -266,13 +266,10 @@ def _mean_length_below(scores: Sequence[Score], lengths: torch.Tensor) -> float:
 
 def _samples(group: ScoredGroup) -> list[dict[str, Any]]:
     """The best and the worst scored completion of a group."""
-    rows = [
-        _sample(group, number)
-        for number, score in enumerate(group.scores)
-        if score.total is not None
-    ]
-    rows.sort(key=lambda row: row["reward"], reverse=True)
-    return rows if len(rows) < 2 else [rows[0], rows[-1]]
+    totals = [(score.total, -n) for n, score in enumerate(group.scores) if score.total is not None]
+    ranked = [-place for _, place in sorted(totals, reverse=True)]
+    shown = ranked if len(ranked) < 2 else [ranked[0], ranked[-1]]
+    return [_sample(group, number) for number in shown]
 
 
 def _sample(group: ScoredGroup, number: int) -> dict[str, Any]:
@@ -280,8 +277,7 @@ def _sample(group: ScoredGroup, number: int) -> dict[str, Any]:
     return {
         "prompt": group.rollout.task.prompt,
         "completion": group.rollout.completions[number].said,
-        "reward": score.total,
-        **score.components,
+        **score.shown(),
     }
 
 
@@ -289,11 +285,13 @@ def _habit_samples(
     groups: Sequence[ScoredGroup], habits: Sequence[Sequence[Sequence[str]]]
 ) -> list[dict[str, Any]]:
     """For each habit seen in this step's completions, the completion with the highest reward."""
-    best: dict[str, dict[str, Any]] = {}
+    best: dict[str, tuple[float, dict[str, Any]]] = {}
     for group, shown in zip(groups, habits, strict=True):
         for number, names in enumerate(shown):
             earned = group.scores[number].total
-            for name in names if earned is not None else ():
-                if name not in best or earned > best[name]["reward"]:
-                    best[name] = {**_sample(group, number), "habit": name}
-    return list(best.values())
+            if earned is None:
+                continue
+            for name in names:
+                if name not in best or earned > best[name][0]:
+                    best[name] = earned, {**_sample(group, number), "habit": name}
+    return [row for _, row in best.values()]

@@ -166,7 +166,8 @@ class Dev:
                 f"the teacher is worse than the student: {name} {theirs:.3f} against {own:.3f} on "
                 "the dev suite, so the student would unlearn what it can do",
                 where=self.recipe.suite,
-                fix="take a better teacher, or pass --force",
+                fix="take a better teacher; where so few items cannot tell them apart, measure "
+                "more, or pass --force",
             )
 
     def measure(self) -> dict[str, float]:

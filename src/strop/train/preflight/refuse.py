@@ -70,7 +70,7 @@ def refuse(recipe: Recipe, *, force: bool) -> None:
         raise RecipeError(
             f"model.lora.dropout is set, but method {recipe.method} compares log-probs, which "
             "dropout would make noise of",
-            fix="drop it (sft, dft, cpt, reward_model and raft read it)",
+            fix="drop it (sft, dft, cpt, distil, gkd, reward_model and raft read it)",
         )
     if not force:
         _refuse_reckless(recipe)

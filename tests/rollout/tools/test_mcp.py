@@ -28,7 +28,6 @@ KEY = "sesame-9000"
 
 @pytest.fixture(autouse=True)
 def _package(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("mcp", reason="the extra mcp is not installed")
     monkeypatch.setenv("KEY_OF_SUMS", KEY)
     monkeypatch.setattr(ours, "FIRST_WAIT", 0.05)
 

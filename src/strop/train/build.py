@@ -190,12 +190,13 @@ def _player(
     limits, way = prepared.recipe.rollout.environment, prepared.way
     if limits is None or way is None:
         return None
-    if isinstance(engine, SharedEngine) and engine.leader is not None and world.size == 1:
+    alone = world.size == 1 or isinstance(prepared.recipe.rollout.source, AsynchronousRecipe)
+    if alone and isinstance(engine, SharedEngine) and engine.leader is not None:
         engine = engine.leader
-    if not isinstance(engine, LocalEngine | ServedEngine):
+    if not isinstance(engine, LocalEngine | ServedEngine | SharedEngine):
         raise UsageError(
-            "episodes are sampled by the embedded engine, or by servers from one process",
-            fix="drop rollout.engine, or run one process",
+            "episodes are sampled by the embedded engine, or by the recipe's servers",
+            fix="drop `engine`",
         )
     player = Player(engine, way.play(policy.tokenizer, prepared.recipe.text.max_length), limits)
     ends.callback(player.close)

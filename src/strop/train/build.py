@@ -214,17 +214,18 @@ def _source_of(
     """Who samples when, as the recipe says."""
     recipe, named = prepared.recipe, prepared.recipe.rollout.source
     prompts, mixture, reward = prepared.tasks, prepared.mixture, prepared.reward
+    results = None if prepared.way is None else prepared.way.results
     rest = engine.rest if isinstance(engine, SharedEngine) else _stay
     if not isinstance(named, AsynchronousRecipe):
         return SynchronousSource(
             recipe, prompts, mixture, player or engine, reward,
-            publish=publisher.publish, rest=rest, world=world,
+            publish=publisher.publish, rest=rest, world=world, results=results,
         )  # fmt: skip
     if isinstance(engine, SharedEngine) and engine.leader is not None:
         engine = engine.leader  # one process asks, whenever it is time
     source = AsynchronousSource(
         recipe, named, prompts, mixture, player or engine, reward,
-        total=prepared.total_steps, publisher=publisher,
+        total=prepared.total_steps, publisher=publisher, results=results,
     )  # fmt: skip
     ends.callback(source.close)
     return LedSource(source, publisher, world)

@@ -6,7 +6,6 @@ L tokens of a laid-out row. Each stage returns a new type; nothing is filled in 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -415,10 +414,8 @@ class Check:
     n=400, n_needed=None, detectable=0.05, method="tango", base=0.44, candidate=0.97)`. `estimate`
     is the mean difference candidate - base (a band's is the ratio of means, held between `bound`
     and `upper`). `floor` is the largest difference that changing nothing was seen to make, `noisy`
-    says that the change does not stand out of it;
-    `detectable` the smallest true one that so many items would show. Scores 0 or 1 also say how
-    many items were `lost` and `gained`, with McNemar's exact p-value, for information. `n` counts
-    scores; there are fewer `items` where each has several samples, which are one cluster.
+    says that the change does not stand out of it; `detectable` the smallest true one that so many
+    items would show; `lost` and `gained` count changed 0s and 1s; `items` have `n` scores.
     """
 
     name: str
@@ -443,13 +440,6 @@ class Check:
     churn: float | None = None
     mcnemar: float | None = None
     items: int | None = None
-
-    def counted(self, n: int) -> str:
-        """So many scores in items: `"32 items"`, `"32 answers (8 items with 4 samples each)"`."""
-        if self.items is None or self.items == self.n:
-            return f"{n} items"
-        each = self.n / self.items
-        return f"{n} answers ({math.ceil(n / each)} items with {each:g} samples each)"
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from strop.cli.app import app
 from strop.errors import MissingEvidenceError, RecipeError
 from strop.evals.gate import gate
+from strop.evals.gate.judge import counted
 from strop.evals.gate.verdict import read_verdict
 from strop.recipe.gate import Band, GateRules, Guardrail, Target
 from strop.recipe.loading.load import load
@@ -83,9 +84,9 @@ class TestGate:
         verdict = gate(base, candidate, GateRules(targets=[Target(score="a")]))
         (check,) = verdict.checks
         assert (check.n, check.items) == (32, 8)
-        assert check.counted(check.n) == "32 answers (8 items with 4 samples each)"
+        assert counted(check, check.n) == "32 answers (8 items with 4 samples each)"
         assert check.n_needed is not None
-        assert f"About {check.counted(check.n_needed)} would decide it." in verdict.sentence
+        assert f"About {counted(check, check.n_needed)} would decide it." in verdict.sentence
         assert f"({-(-check.n_needed // 4)} items with 4 samples each)" in verdict.sentence
 
     def test_dependent_samples_do_not_pass_by_chance(self) -> None:

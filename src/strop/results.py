@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from strop.errors import OutputError, UsageError
+from strop.evals.gate.judge import counted
 from strop.evals.records import read_records
 from strop.evals.summary import read_summary
 from strop.registry.records import Entry
@@ -350,7 +351,8 @@ def _check_cells(check: Check) -> tuple[str, ...]:
 
 def _needed(check: Check) -> str:
     """What it would take to decide an inconclusive check."""
-    shown = "" if check.detectable is None else f"{check.n} items show {check.detectable:.3f}; "
+    size = counted(check, check.n)
+    shown = "" if check.detectable is None else f"{size} show {check.detectable:.3f}; "
     needed = "no number of items would do" if not check.n_needed else f"{check.n_needed} would do"
     floor = "" if check.floor is None else f", noise floor {check.floor:.3f}"
     return f"{check.name}: {shown}{needed}{floor}"

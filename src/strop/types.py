@@ -418,9 +418,8 @@ class Check:
     n=400, n_needed=None, detectable=0.05, method="tango", base=0.44, candidate=0.97)`. `estimate`
     is the mean difference candidate - base (a band's is the ratio of means, held between `bound`
     and `upper`). `floor` is the largest difference that changing nothing was seen to make, `noisy`
-    says that the change does not stand out of it;
-    `detectable` the smallest true one that so many items would show. Scores 0 or 1 also say how
-    many items were `lost` and `gained`, with McNemar's exact p-value, for information.
+    says that the change does not stand out of it; `detectable` the smallest true one that so many
+    items would show; `lost` and `gained` count changed 0s and 1s; `items` have `n` scores.
     """
 
     name: str
@@ -444,6 +443,7 @@ class Check:
     gained: int | None = None
     churn: float | None = None
     mcnemar: float | None = None
+    items: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from strop.types import StepRecord
 from tests.support.engine_processes import process
 from tests.support.engine_servers import engine_server
 from tests.support.gloo import Raised, in_processes
-from tests.support.runs import final_weights, metrics
+from tests.support.runs import final_weights, metrics, write_jsonl
 
 STEPS = 3
 ASYNC = "rollout.source={kind: async, max_staleness: "
@@ -101,6 +101,33 @@ def test_two_processes_sample_and_learn_as_one(
             checks = json.loads((output / "lineage.json").read_text())["self_check"]
             assert checks["sampler_mismatch"] < 1e-5
             assert checks["engine"]["servers"] == [url]
+
+
+SERVED = "{{kind: vllm, url: '{url}'}}"
+PLAYED = f"stop: {list('0123456789x=+ -nt')}, environment: {{user: {{turns: more}}, max_turns: 4}}"
+
+
+@pytest.mark.parametrize("more", [(), (f"{ASYNC}0}}",)], ids=["together", "by the first"])
+def test_two_processes_play_episodes_as_one(
+    more: Sequence[str], recipes: dict[str, Path], model_folder: Path, tmp_path: Path
+) -> None:
+    """Each plays those of its prompts with the servers; a user answers twice."""
+    rows = [json.loads(line) for line in (recipes["grpo"].parent / "tasks.jsonl").open()]
+    data = write_jsonl(
+        tmp_path / "tasks.jsonl", [{**row, "more": ["3?", "x = 2?"]} for row in rows]
+    )
+    with process(model_folder) as url:
+        engine = SERVED.format(url=url)
+        rollout = f"rollout={{group_size: 4, max_tokens: 12, engine: {engine}, {PLAYED}}}"
+        for name in ("alone", "two"):
+            options = [*options_of(tmp_path / name, url), rollout, f"data={data}", *more]
+            if name == "alone":
+                part(ALONE, recipes["grpo"], options, 0, False)
+            else:
+                assert in_processes(2, part, recipes["grpo"], options, 0, False) == [[], []]
+    expect_equal(tmp_path / "two", tmp_path / "alone")
+    turns = [row["episode/turns"] for row in metrics(tmp_path / "two")]
+    assert all(1.5 < mean < 3.0 for mean in turns), turns
 
 
 def test_an_asynchronous_run_goes_on_with_other_numbers_and_loses_no_prompt(

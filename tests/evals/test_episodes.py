@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from strop.engines.recorded import RecordedEngine
-from strop.errors import UsageError
+from strop.errors import RecipeError, UsageError
 from strop.evals.run import run_suite
-from strop.evals.tasks.episodes import all_passed
+from strop.evals.tasks.episodes import all_passed, expect_some_pass
 from strop.recipe.suite import EpisodeTask, Suite
 from strop.types import Answer, Answered, EvalRecord, Origin, Task
 from tests.support.runs import WriteRows
@@ -94,6 +94,27 @@ def test_all_have_to_pass(scores: list[float | None], expected: float | None) ->
     ]
     (found,) = all_passed(task, [rollout], scored)
     assert (found.task, found.score) == ("w/pass^3", expected)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [({"passes": 0}, "with passes 0 every episode passes: .* is from 0 to 1"),
+     ({"passes": 2}, "with passes 2 no episode passes: .* is from 0 to 1"),
+     ({"passes": 0.5, "samples": 1}, r"for pass\^k over several samples"),
+     ({"passes": "twice"}, "valid number"), ({"passes": [1, 1]}, "valid number")],
+)  # fmt: skip
+def test_passes_has_to_divide_the_scores(
+    more: dict[str, Any], said: str, tmp_path: Path, write_rows: WriteRows
+) -> None:
+    data = write_rows("tasks.jsonl", [{**row, "answer": "2"} for row in rows(2)])
+
+    def looked_at() -> None:
+        task = recipe(tmp_path, data, scores=[{"function": "exact_answer"}], **more).tasks[0]
+        assert isinstance(task, EpisodeTask)
+        expect_some_pass(task)
+
+    with pytest.raises((RecipeError, ValueError), match=said):
+        looked_at()
 
 
 def test_recorded_answers_are_no_episodes(

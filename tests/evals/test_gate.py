@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from strop.cli.app import app
 from strop.errors import MissingEvidenceError, RecipeError
 from strop.evals.gate import gate
+from strop.evals.gate.judge import counted
 from strop.evals.gate.verdict import read_verdict
 from strop.recipe.gate import Band, GateRules, Guardrail, Target
 from strop.recipe.loading.load import load
@@ -67,6 +69,50 @@ class TestGate:
             GateRules(targets=[Target(score="a")]),
         )  # fmt: skip
         assert verdict.checks[0].method == "cluster-t"
+
+    def test_items_and_their_samples_are_named_apart(self) -> None:
+        """Eight items with four samples each are not 32 items, nor are so many needed."""
+        values = [float(n % 4 < k) for n, k in zip(range(32), [2] * 16 + [1] * 16, strict=True)]
+        better = [*values[:30], 1.0, 1.0]
+        base, candidate = (
+            [
+                EvalRecord("a", f"i{n // 4}", v, f"i{n // 4}", sample=n % 4)
+                for n, v in enumerate(side)
+            ]
+            for side in (values, better)
+        )
+        verdict = gate(base, candidate, GateRules(targets=[Target(score="a")]))
+        (check,) = verdict.checks
+        assert (check.n, check.items) == (32, 8)
+        assert counted(check, check.n) == "32 answers (8 items with 4 samples each)"
+        assert check.n_needed is not None
+        assert f"About {counted(check, check.n_needed)} would decide it." in verdict.sentence
+        assert f"({-(-check.n_needed // 4)} items with 4 samples each)" in verdict.sentence
+
+    def test_dependent_samples_do_not_pass_by_chance(self) -> None:
+        """Nothing is different between the two, and the four samples of an item go the same way: at
+        most one in forty may pass. Taken for independent they would pass far more often."""
+        draws = np.random.default_rng(11)
+        passed = taken_apart = 0
+        rules = GateRules(targets=[Target(score="a")])
+        for _ in range(200):
+            sides = []
+            for chances in draws.random((2, 30)):
+                whole = np.repeat(chances < 0.5, 4).astype(float)
+                flipped = np.where(draws.random(120) < 0.05, 1 - whole, whole)
+                sides.append(flipped.tolist())
+            grouped, single = (
+                [
+                    [EvalRecord("a", f"i{n // size}", v, f"i{n // size}", sample=n % size)
+                     for n, v in enumerate(side)]
+                    for side in sides
+                ]
+                for size in (4, 1)
+            )  # fmt: skip
+            passed += gate(*grouped, rules).name == "pass"
+            taken_apart += gate(*single, rules).name == "pass"
+        assert passed <= 200 * 0.025 + 3 * (200 * 0.025 * 0.975) ** 0.5
+        assert taken_apart > 200 * 0.1
 
     @pytest.mark.parametrize(
         ("base", "candidate", "message"),

@@ -19,7 +19,7 @@ from strop.evals.lm_eval.run import run_lm_eval
 from strop.evals.reading import Reader, reader_of
 from strop.evals.tasks import choice, perplexity
 from strop.evals.tasks.custom import own_records, task_function
-from strop.evals.tasks.episodes import all_passed, played
+from strop.evals.tasks.episodes import all_passed, expect_some_pass, played
 from strop.evals.tasks.generation import prefer, score_rollouts
 from strop.evals.tasks.safety import expect_safety, safety_records
 from strop.evals.tasks.win_rate import beside, warn_of_attacks, win_rate_of
@@ -104,6 +104,7 @@ def _generate(recipe: GenerateTask, asked: EvalSetup) -> Job:
 
 
 def _episodes(recipe: EpisodeTask, asked: EvalSetup) -> Job:
+    expect_some_pass(recipe)
     way = way_of(recipe.environment)
     read_rows = read(_frozen(recipe.data), task, held_out=True)
     rows = [with_tools(one, way.tools) for one in read_rows]

@@ -122,6 +122,15 @@ class EpisodeTask(ScoredTask):
     scores: Rewards = Field(default_factory=lambda: [RewardComponent(function=ENVIRONMENT)])
     passes: float = 1.0
 
+    @model_validator(mode="after")
+    def _passes_is_read(self) -> Self:
+        if "passes" in self.model_fields_set and self.samples == 1:
+            raise ValueError(
+                "passes says from which score on an episode counts as passed, for pass^k over "
+                "several samples: set samples, or drop passes"
+            )
+        return self
+
 
 class WinRateTask(AnswerTask):
     """How often a judge prefers the answers to others: the score `<name>/win_rate`, 1 where it does

@@ -18,6 +18,7 @@ from strop.recipe.train.methods import Online
 from strop.recipe.train.source import AsynchronousRecipe
 from strop.rewards.compose import Reward
 from strop.rollout.collect import Collected, expect_some_scored
+from strop.rollout.environment import Results
 from strop.rollout.group import rollout_of
 from strop.rollout.saved import group_of, group_plain
 from strop.rollout.source import (
@@ -98,10 +99,12 @@ class AsynchronousSource:
         *,
         total: int,
         publisher: Publisher,
+        results: Results | None = None,
     ) -> None:
         self.recipe, self.prompts, self.mixture = recipe, prompts, mixture
         self.ahead, self.in_order = asynchronous.max_staleness, asynchronous.order == "drawn"
         self.engine, self.reward, self.publisher = engine, reward, publisher
+        self.results = results
         self.tickets = Tickets(mixture.own, total)
         self.version = 0
         self._shift = 0
@@ -164,15 +167,23 @@ class AsynchronousSource:
                 for number, group in self._arrived.groups.items()
                 if all(_is_kept(c) for c in group.rollout.completions)
             }
-            return {"tickets": self.tickets.state(), "groups": groups}
+            league = {} if self.results is None else {"league": self.results.state()}
+            return {"tickets": self.tickets.state(), "groups": groups, **league}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        if state.keys() != {"tickets", "groups"}:
+        if not state.keys() >= {"tickets", "groups"}:
             raise UsageError(
                 "the checkpoint does not say which prompts were drawn, because its run sampled "
                 "synchronously: an asynchronous one would begin with the first prompt again",
                 fix=FEW,
             )
+        if ("league" in state) != (self.results is not None):
+            raise UsageError(
+                "the checkpoint does not say how games went, or it says so and there is no league",
+                fix="resume with the recipe that the run was started with",
+            )
+        if self.results is not None:
+            self.results.load(state["league"])
         self.close()
         with self._changed:
             self.tickets.load(state["tickets"])
@@ -300,6 +311,8 @@ class AsynchronousSource:
         warn_of(failures)
         expect_some_scored(sampled, failures)
         learnt = tuple(useful)
+        if self.results is not None:
+            self.results.note(sampled)
         if self.recipe.rollout.resample:
             batch = self.tickets.batch
             learnt = filled(useful, equal, batch, seed=self.recipe.seed, step=step)
@@ -315,7 +328,8 @@ class AsynchronousSource:
     def _metrics(self, ages: Sequence[int]) -> dict[str, float]:
         waited, self._waited = self._waited, 0.0
         settled = self.tickets.learnt + self.tickets.dropped
-        return {
+        known = {} if self.results is None else self.results.metrics()
+        return known | {
             "async/staleness": sum(ages) / max(1, len(ages)),
             "async/staleness_max": max(ages, default=0),
             "async/drawn": self.tickets.drawn,

@@ -3,15 +3,15 @@ good it was."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from strop.engines.engine import Request
 from strop.episodes import Episode
 from strop.text.chat.template import Tools
 from strop.text.tools import Call
-from strop.types import Completion, Message, Task
+from strop.types import Completion, Message, ScoredGroup, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +111,23 @@ class EnvironmentFactory(Offer, Protocol):
     def make(self, ask: Ask) -> Environment:
         """A new environment for one episode; it does no work before `reset`. `ask` draws answers of
         the policy that are no turns of the episode: an opponent's, a simulated user's."""
+
+
+class Kept(Protocol):
+    """What a run learns of its tasks or opponents while it samples, and saves with its state."""
+
+    def metrics(self) -> dict[str, float]: ...
+
+    def state(self) -> dict[str, Any]: ...
+
+    def load(self, state: Mapping[str, Any]) -> None: ...
+
+
+class Results(Kept, Protocol):
+    """What an environment draws by the results of training."""
+
+    def note(self, groups: Sequence[ScoredGroup]) -> None:
+        """Groups of training, in their order, the same ones on every process."""
 
 
 class Play(Protocol):

@@ -19,7 +19,7 @@ from strop.recipe.train.environment import (
 )
 from strop.recipe.train.user import ModelUserRecipe, OwnUserRecipe, ScriptRecipe
 from strop.rollout.agents.play import AgentPlay, AgentProcesses
-from strop.rollout.environment import EnvironmentFactory, Play
+from strop.rollout.environment import EnvironmentFactory, Play, Results
 from strop.rollout.games.environment import GameEnvironments, Rules
 from strop.rollout.openenv.environment import OpenEnvironments
 from strop.rollout.own.toolbox import OwnToolboxes
@@ -38,12 +38,14 @@ from strop.types import Task
 class Way:
     """How a run plays its episodes: the `tools` that its prompts show, whether there are `rewards`
     of environments, and `play(tokenizer, context)`, which is given how many tokens the model
-    reads. `expect(task)` raises `DataError` for a task that lacks what an episode of it needs."""
+    reads. `expect(task)` raises `DataError` for a task that lacks what an episode of it needs.
+    `results` hears of the games of training."""
 
     tools: Tools
     rewards: bool
     play: Callable[[Tokenizer, int], Play]
     expect: Callable[[Task], None] = lambda task: None
+    results: Results | None = None
 
 
 def turn_by_turn(factory: EnvironmentFactory, limits: EpisodeLimits) -> Way:
@@ -86,7 +88,7 @@ def _game(recipe: GameRecipe) -> Way:
     def play(tokenizer: Tokenizer, context: int) -> Play:
         return TurnByTurn(GameEnvironments(rules, tokenizer, context), tokenizer, recipe, context)
 
-    return Way(None, True, play)
+    return Way(None, True, play, results=rules.standings)
 
 
 def _agent(recipe: AgentRecipe) -> Way:

@@ -16,11 +16,16 @@ from strop.recipe.train.methods import Online
 from strop.rewards.compose import Reward
 from strop.rollout.collect import Collected, carries_no_gradient, collect
 from strop.rollout.curriculum import Curriculum
+from strop.rollout.environment import Kept, Results
 from strop.rollout.overlong import with_overlong_penalty
 from strop.types import Failure, Judged, Rollout, ScoredGroup
 
 ORDER_STREAM = 10**6
 """Stream that orders the groups of a step after dynamic sampling."""
+
+
+KNOWN = {"curriculum": "how often tasks were solved", "league": "how games went"}
+"""What each part of the state says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +82,16 @@ class SynchronousSource:
         publish: Callable[[], int],
         rest: Callable[[], None] = lambda: None,
         world: World = ALONE,
+        results: Results | None = None,
     ) -> None:
         self.recipe, self.prompts, self.mixture = recipe, prompts, mixture
         self.engine, self.reward = engine, reward
         self.publish, self.rest, self.world = publish, rest, world
         wanted = recipe.rollout.curriculum
         self.curriculum = None if wanted is None else Curriculum(wanted, len(prompts), recipe.seed)
+        self.results = results
+        both: dict[str, Kept | None] = {"curriculum": self.curriculum, "league": results}
+        self._kept = {name: one for name, one in both.items() if one is not None}
 
     def tasks(self, position: int) -> list[PromptedTask]:
         return [self.prompts[i] for i in self._drawn(position, 0)]
@@ -107,13 +116,15 @@ class SynchronousSource:
             if self.curriculum is not None:
                 for task, group in zip(drawn, collected.groups, strict=True):
                     self.curriculum.note(task, group)
+            if self.results is not None:
+                self.results.note(collected.groups)
             rounds += 1
             failures += collected.failures
             for group in collected.groups:
                 (useful if teaches(self.recipe, group) else equal).append(group)
             if len(useful) >= wanted:
                 break
-        known = {} if self.curriculum is None else self.curriculum.metrics()
+        known = {k: v for one in self._kept.values() for k, v in one.metrics().items()}
         if self.recipe.rollout.resample == 0:
             return StepRollouts(collected.groups, collected.groups, 1, collected.failures, known)
         learnt = filled(useful, equal, wanted, seed=self.recipe.seed, step=step)
@@ -129,16 +140,17 @@ class SynchronousSource:
         )  # fmt: skip
 
     def state(self) -> dict[str, Any]:
-        """What the curriculum knows; without one it is empty, because the next rollouts follow from
-        step and position alone."""
-        return {} if self.curriculum is None else {"curriculum": self.curriculum.state()}
+        """What the curriculum and the league know; without them it is empty, because the next
+        rollouts follow from step and position alone."""
+        return {name: one.state() for name, one in self._kept.items()}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        if self.curriculum is not None and state.keys() == {"curriculum"}:
-            self.curriculum.load(state["curriculum"])
-        elif self.curriculum is not None:
+        if self._kept and state.keys() == self._kept.keys():
+            for name, one in self._kept.items():
+                one.load(state[name])
+        elif self._kept:
             raise UsageError(
-                "the checkpoint does not know how often tasks were solved",
+                f"the checkpoint does not say {' and '.join(KNOWN[name] for name in self._kept)}",
                 fix="resume with the recipe that the run was started with",
             )
         elif state:

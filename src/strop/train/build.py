@@ -190,12 +190,13 @@ def _player(
     limits, way = prepared.recipe.rollout.environment, prepared.way
     if limits is None or way is None:
         return None
-    if isinstance(engine, SharedEngine) and engine.leader is not None and world.size == 1:
+    alone = world.size == 1 or isinstance(prepared.recipe.rollout.source, AsynchronousRecipe)
+    if alone and isinstance(engine, SharedEngine) and engine.leader is not None:
         engine = engine.leader
-    if not isinstance(engine, LocalEngine | ServedEngine):
+    if not isinstance(engine, LocalEngine | ServedEngine | SharedEngine):
         raise UsageError(
-            "episodes are sampled by the embedded engine, or by servers from one process",
-            fix="drop rollout.engine, or run one process",
+            "episodes are sampled by the embedded engine, or by the recipe's servers",
+            fix="drop `engine`",
         )
     player = Player(engine, way.play(policy.tokenizer, prepared.recipe.text.max_length), limits)
     ends.callback(player.close)
@@ -213,17 +214,18 @@ def _source_of(
     """Who samples when, as the recipe says."""
     recipe, named = prepared.recipe, prepared.recipe.rollout.source
     prompts, mixture, reward = prepared.tasks, prepared.mixture, prepared.reward
+    results = None if prepared.way is None else prepared.way.results
     rest = engine.rest if isinstance(engine, SharedEngine) else _stay
     if not isinstance(named, AsynchronousRecipe):
         return SynchronousSource(
             recipe, prompts, mixture, player or engine, reward,
-            publish=publisher.publish, rest=rest, world=world,
+            publish=publisher.publish, rest=rest, world=world, results=results,
         )  # fmt: skip
     if isinstance(engine, SharedEngine) and engine.leader is not None:
         engine = engine.leader  # one process asks, whenever it is time
     source = AsynchronousSource(
         recipe, named, prompts, mixture, player or engine, reward,
-        total=prepared.total_steps, publisher=publisher,
+        total=prepared.total_steps, publisher=publisher, results=results,
     )  # fmt: skip
     ends.callback(source.close)
     return LedSource(source, publisher, world)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from openai import AsyncOpenAI, BadRequestError, OpenAI
@@ -115,9 +118,22 @@ async def failing(base_url: str, api_key: str, task: dict[str, Any]) -> float:
         raise RuntimeError("no")
     if task["way"] == "crash":
         os._exit(1)
-    if task["way"] == "hang":
+    if task["way"] in ("hang", "daemons"):
+        if task["way"] == "daemons":
+            start_daemons(task["pids"])
         time.sleep(1000)
     return 1.0
+
+
+def start_daemons(pids: str) -> None:
+    """A process in a session of its own, and one whose parent has ended."""
+    loud = "import os, sys, time; print(os.getpid(), flush=True); time.sleep(1000)"
+    orphan = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {loud!r}])"
+    with open(pids, "w") as told:
+        for program in (loud, orphan):
+            subprocess.Popen([sys.executable, "-c", program], stdout=told, start_new_session=True)
+    while len(Path(pids).read_text().split()) < 2:
+        time.sleep(0.05)
 
 
 async def silent(base_url: str, api_key: str, task: dict[str, Any]) -> float:

@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from strop.engines.engine import Request
-from strop.episodes import Episode
 from strop.errors import WorldError
 from strop.recipe.train.environment import AgentRecipe
 from strop.rollout.agents.capture import Clock
 from strop.rollout.environments import way_of
-from strop.rollout.play import Player
 from strop.text.parse import decode
-from strop.types import Task
 from tests.rollout.agents.agents import ADD
-from tests.support.episodes import Say, ScriptedEngine, asked
-from tests.support.templates import PLAIN, TOOLS, speaking
+from tests.support.agents import PROMPT, played, speaker, texts
+from tests.support.episodes import asked
+from tests.support.templates import PLAIN, TOOLS
 
 FILE = Path(__file__).parent / "agents.py"
-PROMPT = [{"role": "user", "content": "What is 2 + 3?"}]
 CALL = '<tool_call>{"name": "add", "arguments": {"a": 2, "b": 3}}</tool_call>'
-
-
-def speaker(tokenizer: Any, template: str) -> Any:
-    told = speaking(tokenizer, template)
-    told.init_kwargs["end_of_turn"] = ["<|im_end|>"]
-    return told
 
 
 @pytest.fixture(scope="module")
@@ -43,49 +32,12 @@ def tooled(tokenizer: Any) -> Any:
     return speaker(tokenizer, TOOLS)
 
 
-def played(
-    tokenizer: Any, say: Say, function: str, columns: Sequence[dict[str, Any]] = ({},),
-    file: Path = FILE, **limits: Any,
-) -> list[Episode]:  # fmt: skip
-    """An episode for each task with these columns."""
-    recipe = AgentRecipe.model_validate(
-        {"agent": {"file": str(file), "function": function}, **limits}
-    )
-    requests = asked(tokenizer, [PROMPT] * len(columns))
-    given = [
-        Request(with_columns(request.prompt, more), request.sampling, request.key)
-        for request, more in zip(requests, columns, strict=True)
-    ]
-    engine = ScriptedEngine(tokenizer, say)
-    player = Player(engine, way_of(recipe).play(tokenizer, 2048), recipe)
-    try:
-        found = dict(player.generate(given))
-    finally:
-        player.close()
-    return [found[number] for number in range(len(given))]
-
-
-def with_columns(prompt: Any, columns: dict[str, Any]) -> Any:
-    task: Task = replace(prompt.task, columns=columns)
-    return replace(prompt, task=task)
-
-
-def texts(tokenizer: Any, episode: Episode) -> list[tuple[str, bool]]:
-    """The runs of what was read and what was written."""
-    runs: list[tuple[list[int], bool]] = []
-    for token, written in zip(episode.ids, episode.sampled, strict=True):
-        if not runs or runs[-1][1] != written:
-            runs.append(([], written))
-        runs[-1][0].append(token)
-    return [(decode(tokenizer, ids, special=True), written) for ids, written in runs]
-
-
 def adds(prompt: str, request: Request) -> str:
     return "It is 5." if "tool\n5" in prompt else CALL
 
 
 def test_a_conversation_with_tools_is_one_path(tooled: Any) -> None:
-    right, wrong = played(tooled, adds, "run", [{"answer": 5}, {"answer": 6}])
+    right, wrong = played(FILE, tooled, adds, "run", [{"answer": 5}, {"answer": 6}])
     assert (right.reward, wrong.reward) == (1.0, 0.0)
     assert (right.finish, len(right.turns), right.facts["forks"]) == ("stop", 2, 0.0)
     written = [text for text, sampled in texts(tooled, right) if sampled]
@@ -96,7 +48,7 @@ def test_a_conversation_with_tools_is_one_path(tooled: Any) -> None:
 
 
 def test_the_path_is_what_the_template_writes(tooled: Any) -> None:
-    (episode,) = played(tooled, adds, "run", [{"answer": 5}])
+    (episode,) = played(FILE, tooled, adds, "run", [{"answer": 5}])
     messages = [*PROMPT, *episode.messages]
     whole = tooled.apply_chat_template(messages, tools=[ADD], tokenize=False)
     requests = asked(tooled, [PROMPT])
@@ -113,7 +65,7 @@ def test_a_turn_that_the_template_writes_otherwise_is_a_fork(tooled: Any) -> Non
     def say(prompt: str, request: Request) -> str:
         return "It is 5." if "tool\n5" in prompt else spaced
 
-    (episode,) = played(tooled, say, "run", [{"answer": 5}])
+    (episode,) = played(FILE, tooled, say, "run", [{"answer": 5}])
     assert (episode.reward, episode.facts["forks"]) == (1.0, 1.0)
     first, second = episode.branches()
     assert [sum(branch.supervised) for branch in (first, second)] == [
@@ -124,7 +76,7 @@ def test_a_turn_that_the_template_writes_otherwise_is_a_fork(tooled: Any) -> Non
 
 
 def test_another_conversation_is_a_fork(plain: Any) -> None:
-    (episode,) = played(plain, lambda prompt, request: f"n {len(prompt)}", "chat")
+    (episode,) = played(FILE, plain, lambda prompt, request: f"n {len(prompt)}", "chat")
     assert episode.reward is None
     assert (len(episode.turns), len(episode.starts), episode.facts["forks"]) == (3, 2, 1.0)
     assert episode.facts["overruled"] == 2.0  # a temperature of 0.1 is not the run's
@@ -135,22 +87,23 @@ def test_another_conversation_is_a_fork(plain: Any) -> None:
 
 
 def test_questions_at_once_are_as_many_paths(plain: Any) -> None:
-    (episode,) = played(plain, lambda prompt, request: prompt[-25:-20], "parallel")
+    (episode,) = played(FILE, plain, lambda prompt, request: prompt[-25:-20], "parallel")
     assert (episode.reward, len(episode.starts)) == (3.0, 3)
 
 
 def test_episodes_are_told_apart_by_their_keys(plain: Any) -> None:
     """Answers depend on the draw keys, which name the episode's request."""
     episodes = played(
-        plain, lambda prompt, request: f"k {request.key.index}", "failing", [{"way": "no"}] * 4
-    )
+        FILE, plain, lambda prompt, request: f"k {request.key.index}", "failing",
+        [{"way": "no"}] * 4,
+    )  # fmt: skip
     said = [episode.messages[-1]["content"] for episode in episodes]
     assert sorted(said) == ["k 0", "k 1", "k 2", "k 3"]
     assert [int(one.split()[1]) for one in said] == [0, 1, 2, 3]
 
 
 def test_what_the_model_in_training_cannot_be_made_to_do_is_refused(plain: Any) -> None:
-    (episode,) = played(plain, lambda prompt, request: "x", "refused")
+    (episode,) = played(FILE, plain, lambda prompt, request: "x", "refused")
     assert (episode.reward, len(episode.turns)) == (5.0, 1)
 
 
@@ -161,7 +114,7 @@ def test_what_the_model_in_training_cannot_be_made_to_do_is_refused(plain: Any) 
 def test_limits_end_an_episode_as_length(
     plain: Any, limits: dict[str, Any], turns: int | None
 ) -> None:
-    (episode,) = played(plain, lambda prompt, request: "more and more", "endless", **limits)
+    (episode,) = played(FILE, plain, lambda prompt, request: "more and more", "endless", **limits)
     assert episode.finish == "length"
     if turns:
         assert len(episode.turns) == turns
@@ -172,29 +125,25 @@ def test_limits_end_an_episode_as_length(
 
 def test_failures_cost_their_episode_only(plain: Any) -> None:
     ways = [{"way": way} for way in ("raise", "no", "crash", "hang")]
-    ended = played(plain, lambda p, r: "x", "failing", ways, episode_seconds=8.0)
+    ended = played(FILE, plain, lambda p, r: "x", "failing", ways, episode_seconds=8.0)
     assert [e.finish for e in ended] == ["error", "stop", "error", "aborted"]
     assert [e.reward for e in ended] == [None, 1.0, None, None]
 
 
+def test_what_an_agent_has_started_ends_with_it(plain: Any, tmp_path: Path) -> None:
+    """Also what has a session of its own, and what has lost its parent."""
+    told = tmp_path / "pids"
+    task = {"way": "daemons", "pids": str(told)}
+    (episode,) = played(FILE, plain, lambda p, r: "x", "failing", [task], episode_seconds=8.0)
+    assert episode.finish == "aborted"
+    pids = [int(pid) for pid in told.read_text().split()]
+    assert len(pids) == 2
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
 def test_an_agent_that_asks_for_nothing_has_failed(plain: Any) -> None:
-    (episode,) = played(plain, lambda prompt, request: "x", "silent")
+    (episode,) = played(FILE, plain, lambda prompt, request: "x", "silent")
     assert (episode.finish, episode.ids, episode.turns) == ("error", (), ())
-
-
-def test_the_training_client_of_verifiers(plain: Any, tmp_path: Path) -> None:
-    """It renders by itself and asks for tokens; both turns are one path, because its second prompt
-    begins with the first one's tokens and the answer's."""
-    pytest.importorskip("verifiers")
-    plain.save_pretrained(tmp_path)
-    (episode,) = played(
-        plain, lambda prompt, request: "So it is.", "run", [{"tokenizer": str(tmp_path)}],
-        file=Path(__file__).parent / "with_verifiers.py",
-    )  # fmt: skip
-    assert (episode.finish, len(episode.turns), episode.facts["forks"]) == ("stop", 2, 0.0)
-    assert episode.reward == sum(episode.sampler_logprobs()) == -0.5 * sum(episode.sampled)
-    written = [text for text, sampled in texts(plain, episode) if sampled]
-    assert written == ["So it is.<|im_end|>"] * 2
 
 
 @pytest.mark.parametrize(

@@ -1,34 +1,48 @@
-"""An agent that asks by the training client of verifiers: tokens in, tokens and log-probs out."""
+"""Episodes of a verifiers environment, played by the model in training."""
 
 from __future__ import annotations
 
+import json
+import os
+from pathlib import Path
 from typing import Any
 
-from verifiers.v1.clients.train import TrainClient  # type: ignore[import-not-found]
-from verifiers.v1.configs.client import TrainClientConfig  # type: ignore[import-not-found]
-from verifiers.v1.dialects import ChatDialect  # type: ignore[import-not-found]
-from verifiers.v1.types import SamplingConfig  # type: ignore[import-not-found]
+import verifiers.v1 as vf
+from verifiers.v1.utils.loaders import load_environment, resolve_env_config
+
+os.environ["PYTHONPATH"] = str(Path(__file__).parent)  # an installed taskset needs no such line
+environment = load_environment(
+    resolve_env_config({"taskset": {"id": "adding"}, "agent": {"runtime": {"type": "subprocess"}}})
+)
+tasks = list(environment.taskset)
 
 
 async def run(base_url: str, api_key: str, task: dict[str, Any]) -> float:
-    """Two turns; the reward is the sum of the log-probs that it was told."""
-    config = TrainClientConfig(
+    """The reward of one episode of the task `task["idx"]`."""
+    return await played(vf.EvalClientConfig(base_url=base_url, api_key_var="OPENAI_API_KEY"), task)
+
+
+async def by_tokens(base_url: str, api_key: str, task: dict[str, Any]) -> float:
+    """The same by the training client, which renders and tokenises by itself."""
+    client = vf.TrainClientConfig(
         base_url=base_url,
         api_key_var="OPENAI_API_KEY",
-        renderer={"name": "default"},
+        renderer={"name": "default", "tool_parser": "qwen3"},
         renderer_model_name=task["tokenizer"],
     )
-    client = TrainClient(config)
-    messages = list(task["prompt"])
-    total = 0.0
-    for _ in range(2):
-        body = {"model": "policy", "messages": messages}
-        response = await client.get_response(ChatDialect(), body, SamplingConfig(max_tokens=60))
-        assert len(response.tokens.completion_logprobs) == len(response.tokens.completion_ids)
-        total += sum(response.tokens.completion_logprobs)
-        messages += [
-            {"role": "assistant", "content": response.message.content},
-            {"role": "user", "content": "Again?"},
-        ]
-    await client.close()
-    return total
+    return await played(client, task)
+
+
+async def played(client: vf.ClientConfig, task: dict[str, Any]) -> float:
+    async with environment.serving():
+        episode = await environment.run_episode(
+            tasks[task["idx"]], vf.ModelContext(model="policy", client=client)
+        )
+    (trace,) = episode.traces
+    if not episode.ok:
+        raise RuntimeError([error.message for error in [*episode.errors, *trace.errors]])
+    if "folder" in task:
+        branches = [[b.token_ids, b.sampled_mask, b.logprobs] for b in trace.branches]
+        note = {"reward": trace.reward, "branches": branches}
+        (Path(task["folder"]) / f"{trace.id}.trace").write_text(json.dumps(note))
+    return float(trace.reward)

@@ -34,30 +34,37 @@ def free_port() -> int:
 
 
 @contextmanager
-def world(kind: str) -> Iterator[str]:
-    """The address of a server of that kind."""
-    pytest.importorskip("openenv")
-    url = f"http://127.0.0.1:{free_port()}"
+def worlds_of(*kinds: str) -> Iterator[list[str]]:
+    """The addresses of servers of these kinds, in one process: it takes seconds to start."""
+    ports = [str(free_port()) for _ in kinds]
     file = Path(__file__).parent / "worlds.py"
-    process = subprocess.Popen([sys.executable, str(file), kind, url.rpartition(":")[2]])
+    words = [word for pair in zip(kinds, ports, strict=True) for word in pair]
+    process = subprocess.Popen([sys.executable, str(file), *words])
+    urls = [f"http://127.0.0.1:{port}" for port in ports]
     try:
         until = time.monotonic() + BOUND
-        while time.monotonic() < until and process.poll() is None:
-            try:
-                httpx.get(f"{url}/health", timeout=1.0)
-                break
-            except httpx.TransportError:
-                time.sleep(0.05)
-        yield url
+        for url in urls:
+            while time.monotonic() < until and process.poll() is None:
+                try:
+                    httpx.get(f"{url}/health", timeout=1.0)
+                    break
+                except httpx.TransportError:
+                    time.sleep(0.05)
+        yield urls
     finally:
         process.kill()
         process.wait()
 
 
 @pytest.fixture(scope="module")
-def guessing() -> Iterator[str]:
-    with world("guess") as url:
-        yield url
+def running() -> Iterator[list[str]]:
+    with worlds_of("guess", "echo", "tools") as urls:
+        yield urls
+
+
+@pytest.fixture
+def guessing(running: list[str]) -> str:
+    return running[0]
 
 
 async def never(prompt_ids: tuple[int, ...], **_: Any) -> Completion:
@@ -171,32 +178,31 @@ def test_a_server_that_hangs_is_at_fault(guessing: str) -> None:
     assert worlds.under_way == 0
 
 
-def test_what_the_policy_says_can_be_the_action() -> None:
-    with world("echo") as url:
-        worlds = OpenEnvironments(recipe(url, answer_field="message", observation_field="said"))
-        assert worlds.tools is None
-        began, said, over = asyncio.run(played(worlds, [saying("hi"), saying("bye")]))
-        assert began.messages == ()
-        assert said.messages == ({"role": "user", "content": "hi!"},)
-        assert (said.reward, over.reward, over.done, over.messages) == (0.5, 0.5, True, ())
+def test_what_the_policy_says_can_be_the_action(running: list[str]) -> None:
+    settings = {"answer_field": "message", "observation_field": "said"}
+    worlds = OpenEnvironments(recipe(running[1], **settings))
+    assert worlds.tools is None
+    began, said, over = asyncio.run(played(worlds, [saying("hi"), saying("bye")]))
+    assert began.messages == ()
+    assert said.messages == ({"role": "user", "content": "hi!"},)
+    assert (said.reward, over.reward, over.done, over.messages) == (0.5, 0.5, True, ())
 
 
-def test_a_server_of_tools() -> None:
-    with world("tools") as url:
-        worlds = OpenEnvironments(recipe(url))
-        (tool,) = worlds.tools or ()
-        assert tool["function"]["name"] == "add"
-        assert tool["function"]["description"] == "Add two numbers."
-        assert sorted(tool["function"]["parameters"]["properties"]) == ["a", "b"]
-        calls = calling(Call("add", {"a": 2, "b": 3}), Call("add", {"a": 2}))
-        _, heard = asyncio.run(played(worlds, [calls]))
-        assert read(heard)[0] == "5"
-        assert heard.facts == {"tool_calls": 2.0, "tool_errors": 1.0}
+def test_a_server_of_tools(running: list[str]) -> None:
+    worlds = OpenEnvironments(recipe(running[2]))
+    (tool,) = worlds.tools or ()
+    assert tool["function"]["name"] == "add"
+    assert tool["function"]["description"] == "Add two numbers."
+    assert sorted(tool["function"]["parameters"]["properties"]) == ["a", "b"]
+    calls = calling(Call("add", {"a": 2, "b": 3}), Call("add", {"a": 2}))
+    _, heard = asyncio.run(played(worlds, [calls]))
+    assert read(heard)[0] == "5"
+    assert heard.facts == {"tool_calls": 2.0, "tool_errors": 1.0}
 
 
 def test_a_server_that_dies_is_at_fault() -> None:
-    stop = world("guess")
-    url = stop.__enter__()
+    stop = worlds_of("guess")
+    (url,) = stop.__enter__()
     worlds = OpenEnvironments(recipe(url))
     with pytest.raises(FaultError, match="hung up"):
         asyncio.run(orphaned_with(worlds, stop))

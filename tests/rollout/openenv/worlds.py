@@ -1,7 +1,8 @@
-"""Servers of openenv-core: `python worlds.py KIND PORT`."""
+"""Servers of openenv-core: `python worlds.py KIND PORT KIND PORT ...`."""
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import time
 from typing import Any
@@ -107,7 +108,16 @@ WORLDS: dict[str, tuple[Any, Any, Any, int]] = {
     "tools": (Tools, Action, Observation, 4),
 }
 
+
+async def serve(kinds: list[str], ports: list[str]) -> None:
+    servers = []
+    for kind, port in zip(kinds, ports, strict=True):
+        env, action, observation, most = WORLDS[kind]
+        app = create_fastapi_app(env, action, observation, max_concurrent_envs=most)
+        config = uvicorn.Config(app, host="127.0.0.1", port=int(port), log_level="warning")
+        servers.append(uvicorn.Server(config))
+    await asyncio.gather(*(server.serve() for server in servers))
+
+
 if __name__ == "__main__":
-    env, action, observation, most = WORLDS[sys.argv[1]]
-    app = create_fastapi_app(env, action, observation, max_concurrent_envs=most)
-    uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[2]), log_level="warning")
+    asyncio.run(serve(sys.argv[1::2], sys.argv[2::2]))

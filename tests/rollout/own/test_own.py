@@ -18,12 +18,17 @@ import pytest
 from strop.errors import DataError, WorldError
 from strop.recipe.train.environment import OwnEnvironmentRecipe
 from strop.rollout.environment import FaultError
+from strop.rollout.environments import way_of
 from strop.rollout.own import server
 from strop.rollout.own.describe import described
 from strop.rollout.own.toolbox import OwnToolbox, OwnToolboxes
+from strop.rollout.play import Player
 from strop.rollout.tools.toolbox import ToolResult
 from strop.text.tools import Call
 from strop.types import Origin, Task
+from tests.support.agents import speaker
+from tests.support.episodes import ScriptedEngine, asked
+from tests.support.templates import PLAIN
 
 FILE = Path(__file__).parent / "worlds.py"
 TASK = Task("What is 2 + 3?", {"answer": 5, "level": 1}, Origin("tasks.jsonl", 1))
@@ -52,6 +57,27 @@ async def begun(boxes: OwnToolboxes, task: Task = TASK) -> AsyncIterator[OwnTool
 
 def call(name: str, **arguments: Any) -> Call:
     return Call(name, arguments)
+
+
+def test_a_class_without_tools_is_one_turn(tokenizer: Any) -> None:
+    """As in TRL: its text is read, the answer ends the episode, and its reward counts."""
+    given = recipe("Greeted")
+    way = way_of(given)
+    assert (list(way.tools or ()), way.rewards) == ([], True)
+    plain = speaker(tokenizer, PLAIN)
+    prompts: list[str] = []
+
+    def say(prompt: str, request: Any) -> str:
+        prompts.append(prompt)
+        return "Hello."
+
+    player = Player(ScriptedEngine(plain, say), way.play(plain, 512), given)
+    try:
+        ((_, episode),) = player.generate(asked(plain, [[{"role": "user", "content": "Go."}]]))
+    finally:
+        player.close()
+    assert "Go. Say hello." in prompts[0]
+    assert (episode.finish, episode.reward, len(episode.turns)) == ("stop", 0.75, 1)
 
 
 def test_public_methods_are_tools_by_their_schemas(calculators: OwnToolboxes) -> None:

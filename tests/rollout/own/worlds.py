@@ -23,6 +23,16 @@ class Moved:
     by: float
 
 
+class Greeted:
+    """Has no tools: it opens with a text and judges at the end."""
+
+    def reset(self, **columns: object) -> str:
+        return " Say hello."
+
+    def get_reward(self) -> float:
+        return 0.75
+
+
 class Calculator:
     def __init__(self) -> None:
         self.calls: list[str] = []

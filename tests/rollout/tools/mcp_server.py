@@ -1,13 +1,16 @@
-"""A real MCP server for tests: `python mcp_server.py [PORT]`, over HTTP where a port is given."""
+"""A real MCP server for tests: `python mcp_server.py [PORT [stateless]]`, over HTTP where a port
+is given."""
 
 from __future__ import annotations
 
 import os
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 from mcp.server import MCPServer
+from mcp.server.mcpserver import Context
 
 server = MCPServer("sums")
 
@@ -22,6 +25,18 @@ def add(a: int, b: int) -> str:
 def divide(a: int, b: int) -> str:
     """Divides two numbers."""
     return str(a // b)
+
+
+counts: Counter[str] = Counter()
+"""How often each session has counted; over standard input there is one."""
+
+
+@server.tool()
+def count(ctx: Context) -> str:
+    """Counts the calls of the session, and tells the process."""
+    name = (ctx.headers or {}).get("mcp-session-id", "")
+    counts[name] += 1
+    return f"{counts[name]} {os.getpid()}"
 
 
 @server.tool()
@@ -54,6 +69,7 @@ def sleep(seconds: float) -> str:
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:
-        server.run("streamable-http", host="127.0.0.1", port=int(sys.argv[1]))
+        bare = sys.argv[2:] == ["stateless"]
+        server.run("streamable-http", host="127.0.0.1", port=int(sys.argv[1]), stateless_http=bare)
     else:
         server.run("stdio")

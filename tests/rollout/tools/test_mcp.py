@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import socket
 import subprocess
@@ -28,7 +30,6 @@ KEY = "sesame-9000"
 
 @pytest.fixture(autouse=True)
 def _package(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("mcp", reason="the extra mcp is not installed")
     monkeypatch.setenv("KEY_OF_SUMS", KEY)
     monkeypatch.setattr(ours, "FIRST_WAIT", 0.05)
 
@@ -100,22 +101,102 @@ def test_options_that_contradict_are_refused(settings: dict[str, Any], said: str
         ToolsEnvironmentRecipe.model_validate({"tools": [sums(**settings)]})
 
 
-@pytest.fixture
-def served() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+def count(tools: Any, box: Any, *names: str) -> list[str]:
+    """What an episode is told to these calls at once."""
+
+    async def all_of_them() -> list[ToolResult]:
+        return await asyncio.gather(*(box.call(Call(name, {})) for name in names))
+
+    return [result.text.split()[0] for result in tools.runner.run(all_of_them())]
+
+
+def test_one_session_of_all_episodes_keeps_one_count(made: Any) -> None:
+    tools = made(sums())
+    one, other = tools.boxes.make("0"), tools.boxes.make("1")
+    assert count(tools, one, "count", "count") == ["1", "2"]
+    assert count(tools, other, "count") == ["3"]
+
+
+def test_each_episode_has_a_session_of_its_own(made: Any) -> None:
+    """A crash costs its own episode's session, which comes back with its earlier calls; ended
+    episodes leave no process, not even one that hangs."""
+    tools = made(sums(session="episode", retries=0, seconds=2.0))
+    one, other, idle = (tools.boxes.make(str(n)) for n in range(3))
+    assert count(tools, one, "count", "count", "count") == ["1", "2", "3"]
+    assert count(tools, other, "count") == ["1"]
+    assert tools.runner.run(one.call(Call("end", {}))).error == "crashed"
+    assert count(tools, other, "count") == ["2"]
+    assert count(tools, one, "count") == ["4"]
+    told_pids = [tools.runner.run(box.call(Call("count", {}))).text for box in (one, other)]
+    pids = [int(text.split()[1]) for text in told_pids]
+    assert tools.runner.run(other.call(Call("sleep", {"seconds": 60.0}))).error == "hung"
+    assert count(tools, other, "count") == ["4"]
+    for box in (one, other, idle):
+        tools.runner.run(box.close())
+    assert len(set(pids)) == 2
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def test_a_session_that_is_called_off_while_it_begins_leaves_no_process(made: Any) -> None:
+    tools = made(sums(session="episode"))
+    (kit,) = tools.boxes._kits
+
+    async def called_off() -> None:
+        box = tools.boxes.make("0")
+        calling = asyncio.create_task(box.call(Call("count", {})))
+        await asyncio.sleep(0.05)
+        calling.cancel()
+        await asyncio.wait([calling])
+        await box.close()
+
+    tools.runner.run(called_off())
+    assert len(kit._connections) == 1
+    tools.runner.run(kit.close())
+    assert not kit._connections
+    assert not [p for p in children_of(os.getpid()) if "mcp_server.py" in p]
+
+
+def children_of(pid: int) -> list[str]:
+    lists = (one.read_text() for one in Path(f"/proc/{pid}/task").glob("*/children"))
+    found = []
+    for child in " ".join(lists).split():
+        with contextlib.suppress(OSError):
+            found.append(Path(f"/proc/{child}/cmdline").read_bytes().decode())
+    return found
+
+
+@contextlib.contextmanager
+def running(*how: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A server over HTTP: its address and its process."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    process = subprocess.Popen([*SERVER, str(port)], env=env, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([*SERVER, str(port), *how], env=env, stderr=subprocess.DEVNULL)
     until = time.monotonic() + 60
     while time.monotonic() < until:
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 break
         time.sleep(0.05)
-    yield f"http://127.0.0.1:{port}/mcp", process
-    process.kill()
-    process.wait()
+    try:
+        yield f"http://127.0.0.1:{port}/mcp", process
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def served() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    with running() as server:
+        yield server
+
+
+def test_a_server_without_sessions_keeps_no_episode_apart(made: Any) -> None:
+    with running("stateless") as (url, _):
+        with pytest.raises(WorldError, match="gives no sessions, so that episodes would meet"):
+            made({"mcp": {"url": url, "session": "episode"}})
+        assert made({"mcp": {"url": url}}).one("add", a=1, b=2) == ToolResult("3")
 
 
 def test_a_running_server_over_http(made: Any, served: tuple[str, subprocess.Popen[bytes]]) -> None:
@@ -124,6 +205,10 @@ def test_a_running_server_over_http(made: Any, served: tuple[str, subprocess.Pop
     tools = made({"mcp": {"url": url, "headers": {"X-Key": "${KEY_OF_SUMS}"}, "retries": 1}})
     results = tools.ask(*(Call("add", {"a": n, "b": 1}) for n in range(3)))
     assert results == [ToolResult("1"), ToolResult("2"), ToolResult("3")]
+    own = made({"mcp": {"url": url, "session": "episode"}})
+    one, other = own.boxes.make("0"), own.boxes.make("1")
+    assert count(own, one, "count", "count") == ["1", "2"]
+    assert count(own, other, "count") == ["1"]
     process.kill()
     process.wait()
     with pytest.raises(FaultError):

@@ -14,6 +14,7 @@ from strop.distributed.world import World
 from strop.engines.canary import Canary
 from strop.engines.endings import stop_ids
 from strop.engines.engine import Request
+from strop.engines.feed import Feed
 from strop.engines.served.engine import ServedEngine, completion_of
 from strop.engines.served.fleet import Asked, Fleet, Member
 from strop.engines.served.server import Labels, Server, versions_of
@@ -47,10 +48,10 @@ class SharedEngine:
     """Process 0 gives the servers their weights and looks after them; every process asks for its
     share.
 
-    `publish` and `generate` are called by all processes in the same order; all wait until the
-    canary has seen the weights on every server. What another process gets no answer to is asked for
-    once more by process 0, which finds servers again and gives them their weights: the same request
-    has the same draw.
+    `publish`, `generate` and `answering` are called by all processes in the same order; all wait
+    until the canary has seen the weights on every server. What another process gets no answer to in
+    `generate` is asked for once more by process 0, which finds servers again and gives them their
+    weights: the same request has the same draw.
 
     Args:
         leader: the servers on process 0, `None` on the others.
@@ -99,6 +100,24 @@ class SharedEngine:
             found |= zip(left, answers[self.world.rank], strict=True)
             self._hear(told)
         yield from found.items()
+
+    def answering(self, feed: Feed) -> Iterator[tuple[int, Completion]]:
+        """Answers to this process's requests, which may come while others are sampled. All
+        processes call it together. Raises `TrainingError` where no server answers this process any
+        more: process 0 cannot ask instead, for what is asked next depends on the answers."""
+        self.world.first(lambda: self._first.wake())
+        if self.leader is not None:
+            yield from self.leader.answering(feed)
+            return
+
+        def take() -> tuple[int, Asked[Completion]] | None:
+            taken = feed.take_one()
+            if taken is None:
+                return None
+            number, request = taken
+            return number, Asked(partial(self._sample, request), request.sampling.max_tokens)
+
+        yield from self._fleet.answered(take, self._fleet.at_once)
 
     def rest(self) -> None:
         """Let servers that sleep give their GPU memory back; all processes have their answers."""

@@ -150,6 +150,7 @@ def _check(
         base=fmean(pair.base),
         candidate=fmean(pair.candidate),
         unscored=pair.unscored,
+        items=len({one.item for one, _ in pair.sides}),
     )
     if not pair.is_binary:
         return check
@@ -166,8 +167,8 @@ def _check(
 
 def _remarks(checks: Sequence[Check]) -> tuple[str, ...]:
     return tuple(
-        f"{check.name}: {check.unscored} of {check.n} items could not be scored and count against "
-        "the candidate"
+        f"{check.name}: {check.unscored} of {counted(check, check.n)} could not be scored and "
+        "count against the candidate"
         for check in checks
         if check.unscored
     )
@@ -184,9 +185,18 @@ def sentence(name: VerdictName, checks: Sequence[Check]) -> str:
     said = "; ".join(map(change, blocking))
     if name == "regressed":
         return f"Regressed: {said}."
-    needed = max((check.n_needed for check in blocking if check.n_needed), default=None)
-    more = f" About {needed} items would decide it." if needed else ""
+    asking = [(check.n_needed, check) for check in blocking if check.n_needed]
+    needed, most = max(asking, key=lambda one: one[0], default=(0, None))
+    more = f" About {counted(most, needed)} would decide it." if most else ""
     return f"Inconclusive: {said}; not enough to promote.{more}"
+
+
+def counted(check: Check, n: int) -> str:
+    """So many scores of a check: `"32 items"`, `"32 answers (8 items with 4 samples each)"`."""
+    if check.items is None or check.items == check.n:
+        return f"{n} items"
+    each = check.n / check.items
+    return f"{n} answers ({math.ceil(n / each)} items with {each:g} samples each)"
 
 
 def change(check: Check) -> str:

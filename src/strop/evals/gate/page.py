@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from strop.evals.gate.judge import EvalRecords
+from strop.evals.gate.judge import EvalRecords, counted
 from strop.evals.gate.pairing import paired
 from strop.files import write_whole
 from strop.types import Check, EvalRecord, Verdict
@@ -90,13 +90,15 @@ def _shown(
 
 
 def _templates() -> Environment:
-    return Environment(
+    made = Environment(
         loader=FileSystemLoader(FILES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    made.globals["counted"] = counted
+    return made
 
 
 def forest(checks: Sequence[Check]) -> list[ForestRow]:

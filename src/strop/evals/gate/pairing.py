@@ -65,8 +65,9 @@ def paired(
     sides = tuple((left[key], right[key]) for key in left)
     unscored = sum(one.score is None or other.score is None for one, other in sides)
     if unscored > max_unscored * len(sides):
+        what = "items" if len({one.item for one, _ in sides}) == len(sides) else "answers"
         raise MissingEvidenceError(
-            f"{score}: {unscored} of {len(sides)} items could not be scored on both sides",
+            f"{score}: {unscored} of {len(sides)} {what} could not be scored on both sides",
             fix="mend the reward or judge and run the suite again (unscored is not zero), or allow "
             "a share with max_unscored in the policy: they then count against the candidate",
         )

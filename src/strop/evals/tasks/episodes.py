@@ -8,9 +8,10 @@ from strop.engines.draws import DrawKey
 from strop.engines.engine import Engine, in_groups, requests_of, sampling_of
 from strop.engines.local.engine import LocalEngine
 from strop.engines.served.fixed import FixedEngine
-from strop.errors import UsageError
+from strop.errors import RecipeError, UsageError
 from strop.evals.tasks.generation import record_of
 from strop.recipe.suite import EpisodeTask
+from strop.rewards.find import declared_range
 from strop.rollout.environments import expect_shown, way_of
 from strop.rollout.group import rollout_of
 from strop.rollout.play import Player
@@ -32,6 +33,22 @@ def played(recipe: EpisodeTask, engine: Engine, tasks: Sequence[Task], seed: int
     finally:
         player.close()
     return [rollout_of(prompt, group) for prompt, group in zip(prompts, groups, strict=True)]
+
+
+def expect_some_pass(recipe: EpisodeTask) -> None:
+    """Raise `RecipeError` where `passes` divides no scores of the range that is declared."""
+    declared = declared_range(recipe.scores[0])
+    if declared is None or recipe.samples == 1 or declared[0] < recipe.passes <= declared[1]:
+        return
+    low, high = declared
+    all_or_none = "every" if recipe.passes <= low else "no"
+    raise RecipeError(
+        f"with passes {recipe.passes:g} {all_or_none} episode passes: the first score, "
+        f"{recipe.scores[0].label}, is from {low:g} to {high:g}",
+        where=f"task {recipe.name}",
+        fix="passes is the lowest score of an episode that has passed (default 1); how many "
+        "episodes there are is `samples`",
+    )
 
 
 def all_passed(

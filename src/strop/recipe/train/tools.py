@@ -103,9 +103,12 @@ class McpOptions(Strict):
     standard input and output, or the `url` of a running one (streamable HTTP).
 
     `env` are variables for the command, and `headers` go with every request; both may name
-    environment variables (`${KEY}`). `tools` are those that are offered (default: all). Calls of
-    all episodes go over one connection. A call gets `seconds`; what fails is tried `retries` times
-    more, each over a connection (for a command: in a process) of its own. At most `longest`
+    environment variables (`${KEY}`). `tools` are those that are offered (default: all).
+
+    With `session: shared` calls of all episodes go over one connection; with `session: episode`
+    each episode has a session (for a command: a process) of its own from its first call on, for a
+    server that keeps a state. A call gets `seconds`; what fails is tried `retries` times more, each
+    over a new connection, in an episode's own session after its earlier calls. At most `longest`
     characters of a result are told.
     """
 
@@ -114,6 +117,7 @@ class McpOptions(Strict):
     url: str | None = None
     headers: dict[str, str] = Field(default_factory=dict)
     tools: list[str] | None = Field(None, min_length=1)
+    session: Literal["shared", "episode"] = "shared"
     seconds: float = Field(30.0, gt=0)
     retries: int = Field(2, ge=0)
     longest: int = Field(20_000, ge=1)

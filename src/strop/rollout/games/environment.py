@@ -18,6 +18,7 @@ from strop.rollout.games.game import Boards, Game, drawn, named, over
 from strop.rollout.games.league import chosen, read_league
 from strop.rollout.games.opponents import Frozen, game_of, name_of
 from strop.rollout.games.players import ModelPlayer, Player, ply_key, shown
+from strop.rollout.games.standings import MET, Standings
 from strop.text.chat.template import Tools
 from strop.text.encode import Encoder, Tokenizer
 from strop.text.script import as_messages, opened_by
@@ -29,17 +30,20 @@ SIDES = ("first", "second")
 
 
 class Rules:
-    """A recipe's game and opponents, looked at; `weights` says how likely each is met.
+    """A recipe's game and opponents, looked at. In training a league's `standings` say how likely
+    each is met.
 
     Raises `WorldError`, `ModelError`, `DataError` or `RecipeError` for what cannot be played.
     """
 
     def __init__(self, recipe: GameRecipe) -> None:
         self.recipe = recipe
+        self.standings: Standings | None
         self.game = game_of(recipe.game)
         if recipe.league is None:
             met = {name_of(one): one for one in recipe.opponents}
-            self.weights = {name: 1 / len(met) for name in met}
+            self.standings = None
+            self.opening = {name: 1 / len(met) for name in met}
             players = {name: one for name, one in met.items() if one != SELF}
         else:
             league = read_league(Path(recipe.league.file))
@@ -47,9 +51,16 @@ class Rules:
                 raise RecipeError(
                     "the league plays another game", where=recipe.league.file, fix="name its game"
                 )
-            self.weights = league.weights(recipe.league.as_)
-            players = {name: league.players[name] for name in self.weights}
+            self.standings = Standings(league, recipe.league.as_)
+            self.opening = self.standings.opening
+            players = {name: league.players[name] for name in self.opening}
         self.frozen = Frozen(self.game, players)
+
+    def met(self, key: DrawKey) -> str:
+        """The opponent of a game; a measurement meets the same ones whenever it is made."""
+        learns = self.standings is not None and key.stream == "training"
+        weights = self.standings.weights() if learns and self.standings else self.opening
+        return chosen(weights, replace(key, prompt=f"{key.prompt}/opponent"))
 
 
 class GameEnvironments:
@@ -118,15 +129,15 @@ class GameEnvironment:
         key = task_key(self.key, task)
         chances = uniforms(key, 2)
         self.side = int(chances[0] < 0.5) if (at := _side(task)) is None else at
-        name = chosen(self.shared.rules.weights, replace(key, prompt=f"{key.prompt}/opponent"))
+        name = self.shared.rules.met(key)
         self.opponent = self.shared.opponent(name, task.prompt, 1 - self.side, self.ask)
         self.board = self.game.reset([seed_of(key)])[0]
         start, length = self.board, int(chances[1] * (self.shared.rules.recipe.random_opening + 1))
         self.board = opened(self.game, start, length, key)
-        facts = await self._opponent_moves()
+        facts = {f"{MET}{name}": 1.0, **await self._opponent_moves()}
         if self._over():  # the opening was lost before the policy could move
             self.board = start
-            facts = await self._opponent_moves()
+            facts |= await self._opponent_moves()
         if self._over():
             raise WorldError(
                 "a game was over before the policy could move", where=str(task.origin),

@@ -2,9 +2,10 @@
 `python -m strop.rollout.own.server HANDLE FILE NAME`.
 
 An order on the control socket brings one end of a socket pair: the fork answers on it, JSON line by
-JSON line. When the other end is closed the fork is killed, with all that it started; when the fork
-ends by itself, the other end is closed. The server ends, with all forks, when the control socket
-closes. Standard library only, beside what the user's file imports.
+JSON line. When the other end is closed the fork is killed, with all that it started, also in
+sessions of their own; when the fork ends by itself, the other end is closed. The server ends, with
+all forks, when the control socket closes. Standard library only, beside what the user's file
+imports.
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ from strop.rollout.own.describe import described, described_agent
 from strop.rollout.own.instance import Instance
 from strop.sandbox.confine.jail import PR_SET_PDEATHSIG
 from strop.sandbox.confine.seccomp import LIBC
+
+PR_SET_CHILD_SUBREAPER = 36
+"""Linux's `prctl`: who has lost the parent becomes a child of the process that asks for this."""
 
 LOOK_EVERY = 0.1
 """Seconds between looks at whether the run is still there, while a file is imported."""
@@ -92,6 +96,9 @@ class Server:
         self.poll = select.poll()
         self.poll.register(control, select.POLLIN)
         self.forks: dict[int, Fork] = {}
+        self.imported = _children()
+        """What the user's file started when it was imported."""
+        LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
     def serve(self) -> None:
         try:
@@ -138,6 +145,11 @@ class Server:
             del self.forks[place]
         os.close(fork.handle)
         fork.link.close()
+        while orphans := _children() - self.imported - {one.pid for one in self.forks.values()}:
+            for pid in orphans:  # what it had started in other sessions
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
 
     def _become_instance(self, link: socket.socket, parent: int) -> NoReturn:
         """In the fork: answer until the link closes."""
@@ -145,6 +157,7 @@ class Server:
         try:
             os.setsid()
             LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+            LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # they come to the server with it
             if os.getppid() == parent:
                 self.control.close()
                 for fork in set(self.forks.values()):
@@ -176,6 +189,12 @@ def answer_all(link: socket.socket, names: dict[str, Any], name: str) -> None:
         else:
             answer = instance.answer(order)
         link.sendall(_line({"order": order["order"], **answer}))
+
+
+def _children() -> set[int]:
+    """The processes whose parent this one is."""
+    lists = (place.read_text() for place in Path("/proc/self/task").glob("*/children"))
+    return {int(pid) for one in lists for pid in one.split()}
 
 
 def _offered(names: dict[str, Any]) -> list[str]:

@@ -16,7 +16,7 @@ from strop.recipe.train.tools import (
 )
 from strop.rollout.tools.arguments import Arguments
 from strop.rollout.tools.http import HttpTool
-from strop.rollout.tools.kit import Kit
+from strop.rollout.tools.kit import Kit, Seat
 from strop.rollout.tools.mcp import McpTools
 from strop.rollout.tools.own_functions import FunctionTools
 from strop.rollout.tools.python import PythonTool
@@ -54,7 +54,9 @@ class CombinedToolboxes:
         self._by_name = {tool["function"]["name"]: kit for kit in self._kits for tool in kit.tools}
 
     def make(self, seed: str) -> CombinedToolbox:
-        return CombinedToolbox(self._arguments, self._by_name)
+        seats = {id(kit): kit.seat() for kit in self._kits}
+        by_name = {name: seats[id(kit)] for name, kit in self._by_name.items()}
+        return CombinedToolbox(self._arguments, by_name)
 
     async def close(self) -> None:
         for kit in self._kits:
@@ -62,10 +64,9 @@ class CombinedToolboxes:
 
 
 class CombinedToolbox:
-    """One episode's view of the tools. They keep nothing from call to call, so it has nothing of
-    its own."""
+    """One episode's tools."""
 
-    def __init__(self, arguments: Arguments, by_name: Mapping[str, Kit]) -> None:
+    def __init__(self, arguments: Arguments, by_name: Mapping[str, Seat]) -> None:
         self._arguments, self._by_name = arguments, by_name
 
     async def begin(self, task: Task) -> None:
@@ -79,4 +80,4 @@ class CombinedToolbox:
         """Tools alone give none."""
 
     async def close(self) -> None:
-        """There is nothing to end."""
+        await asyncio.gather(*(seat.close() for seat in set(self._by_name.values())))

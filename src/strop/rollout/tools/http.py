@@ -15,7 +15,7 @@ from strop.errors import WorldError
 from strop.http import BUSY, retry_after
 from strop.recipe.train.tools import PLACE, HttpToolRecipe
 from strop.rollout.environment import FaultError
-from strop.rollout.tools.kit import described
+from strop.rollout.tools.kit import Stateless, described
 from strop.rollout.tools.record import Exchange, Record, named
 from strop.rollout.tools.said import cut, readable
 from strop.rollout.tools.toolbox import ToolResult, told
@@ -55,6 +55,9 @@ class HttpTool:
         _expect_address(options.url, where)
         self._client: httpx.AsyncClient | None = None
         self._asked: dict[str, asyncio.Task[Exchange]] = {}
+
+    def seat(self) -> Stateless:
+        return Stateless(self.call)
 
     async def call(self, call: Call) -> ToolResult:
         try:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import anyio
 
 from strop.errors import WorldError
 from strop.recipe.train.tools import McpToolRecipe
 from strop.rollout.environment import FaultError
-from strop.rollout.tools.kit import described
+from strop.rollout.tools.kit import Seat, Stateless, described
 from strop.rollout.tools.said import cut, readable
 from strop.rollout.tools.toolbox import ToolResult, told
 from strop.rollout.tools.tries import FailedError, Tries
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 OPENS_WITHIN = 60.0
 """Seconds until a server has to be ready to be called."""
+Try = Callable[[], Awaitable[ToolResult]]
+
 FIRST_WAIT = 0.5
 """Seconds before a connection is tried again; twice as long each time."""
 
@@ -37,7 +39,8 @@ class McpTools:
 
     A call whose connection ends, or that takes too long, is tried again over a connection of its
     own. It is the policy's doing if each of them takes too long, or if each ends the process of a
-    `command`; that a running server drops connections is the server's fault.
+    `command`; that a running server drops connections is the server's fault. In an episode's own
+    session its earlier calls are made again first.
     """
 
     def __init__(self, recipe: McpToolRecipe) -> None:
@@ -48,6 +51,8 @@ class McpTools:
         self._headers = self._secrets.headers(options.headers)
         self._silence = open(os.devnull, "w")  # noqa: SIM115 - it is open as long as the servers
         self._shared: Connection | None = None
+        self._connections: set[Connection] = set()
+        self._gives_sessions = self.options.command is not None
         self._opening = asyncio.Lock()
         self.tools: list[dict[str, Any]] = asyncio.run(self._offered())
 
@@ -61,6 +66,12 @@ class McpTools:
                 where="rollout.environment.tools",
                 fix="start it by hand: its command or url has to answer from this machine",
             ) from None
+        if self.options.session == "episode" and not self._gives_sessions:
+            raise WorldError(
+                f"the MCP server {self._name} gives no sessions, so that episodes would meet in it",
+                where="rollout.environment.tools",
+                fix="start it with sessions (stateful streamable HTTP), or say session: shared",
+            )
         wanted = self.options.tools or list(found)
         if missing := [name for name in wanted if name not in found]:
             raise WorldError(
@@ -70,14 +81,24 @@ class McpTools:
             )
         return [found[name] for name in wanted]
 
+    def seat(self) -> Seat:
+        return OwnSession(self) if self.options.session == "episode" else Stateless(self.call)
+
     async def call(self, call: Call) -> ToolResult:
+        """A call over the connection of all episodes."""
+
+        async def again() -> ToolResult:
+            async with self._private() as client:
+                return await self.called(client, call)
+
+        return await self.tried(call, lambda: self._called_together(call), again)
+
+    async def tried(self, call: Call, first: Try, again: Try) -> ToolResult:
+        """What a call comes to by a first try, and by others as long as it fails."""
         tries = Tries(self.options.retries)
         while True:
             try:
-                if tries.failures:
-                    async with self._private() as client:
-                        return await self._called(client, call)
-                return await self._called_together(call)
+                return await (again() if tries.failures else first())
             except FailedError as failure:
                 if tries.note(failure):
                     continue
@@ -88,14 +109,14 @@ class McpTools:
     async def _called_together(self, call: Call) -> ToolResult:
         connection = await self._together()
         try:
-            return await self._called(connection.client, call)
+            return await self.called(connection.client, call)
         except FailedError:  # others' calls on their way fail too, and are tried again
             if self._shared is connection:
                 self._shared = None
             await connection.close()
             raise
 
-    async def _called(self, client: Client, call: Call) -> ToolResult:
+    async def called(self, client: Client, call: Call) -> ToolResult:
         from mcp import MCPError
         from mcp.types import CONNECTION_CLOSED
 
@@ -118,22 +139,22 @@ class McpTools:
         """The connection of all episodes, opened where there is none."""
         async with self._opening:
             if self._shared is None:
-                self._shared = await self._opened()
+                self._shared = await self.opened()
             return self._shared
 
     @asynccontextmanager
     async def _private(self) -> AsyncIterator[Client]:
-        connection = await self._opened()
+        connection = await self.opened()
         try:
             yield connection.client
         finally:
             await connection.close()
 
-    async def _opened(self) -> Connection:
+    async def opened(self) -> Connection:
         """Raises `FaultError` where no connection can be made, whatever is tried."""
         wait = FIRST_WAIT
         for left in range(self.options.retries, -1, -1):
-            connection = Connection(self._transport())
+            connection = Connection(self._transport(), self._mode, self._connections)
             try:
                 await connection.open()
             except ConnectionError as error:
@@ -158,20 +179,69 @@ class McpTools:
             server = StdioServerParameters(command=program, args=words, env=self._env)
             return stdio_client(server, errlog=self._silence)
         http = create_mcp_http_client(headers=self._headers)
+        http.event_hooks["response"].append(self._note_session)
         return streamable_http_client(self.options.url or "", http_client=http)
 
+    async def _note_session(self, response: Any) -> None:
+        self._gives_sessions |= "mcp-session-id" in response.headers
+
+    @property
+    def _mode(self) -> Literal["auto", "legacy"]:
+        """Which form of the protocol: since that of 2026-07-28 no sessions are given over HTTP."""
+        return "legacy" if self.options.url and self.options.session == "episode" else "auto"
+
     async def close(self) -> None:
-        if self._shared is not None:
-            await self._shared.close()
+        await asyncio.gather(*(connection.close() for connection in list(self._connections)))
         self._silence.close()
+
+
+class OwnSession:
+    """The session of one episode, from its first call on. Calls are made one after the other; where
+    one ends the session, a new one begins with the calls that came before."""
+
+    def __init__(self, server: McpTools) -> None:
+        self._server = server
+        self._turn = asyncio.Lock()
+        self._made: list[Call] = []
+        self._connection: Connection | None = None
+
+    async def call(self, call: Call) -> ToolResult:
+        async with self._turn:
+
+            async def once() -> ToolResult:
+                return await self._once(call)
+
+            result = await self._server.tried(call, once, once)
+            if self._connection is not None:
+                self._made.append(call)
+            return result
+
+    async def _once(self, call: Call) -> ToolResult:
+        try:
+            if self._connection is None:
+                self._connection = await self._server.opened()
+                for earlier in self._made:
+                    await self._server.called(self._connection.client, earlier)
+            return await self._server.called(self._connection.client, call)
+        except FailedError:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
 
 
 class Connection:
     """A session with a server, held by a task of its own: a session has to end in the task in which
-    it began."""
+    it began. It is one of `among` as long as it lasts."""
 
-    def __init__(self, transport: Any) -> None:
-        self._transport = transport
+    def __init__(
+        self, transport: Any, mode: Literal["auto", "legacy"], among: set[Connection]
+    ) -> None:
+        self._transport, self._mode, self._among = transport, mode, among
+        among.add(self)
         self._over = asyncio.Event()
         self._ready: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(self._hold())
@@ -199,12 +269,14 @@ class Connection:
         from mcp import Client
 
         try:
-            async with Client(self._transport) as client:
+            async with Client(self._transport, mode=self._mode) as client:
                 self._ready.set_result(client)
                 await self._over.wait()
         except Exception as error:  # noqa: BLE001 - the library lets through whatever goes wrong
             if not self._ready.done():
                 self._ready.set_exception(ConnectionError(_first(error)))
+        finally:
+            self._among.discard(self)
 
 
 async def _all_tools(client: Client) -> dict[str, dict[str, Any]]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from strop.errors import WorldError
 from strop.recipe.train.tools import FunctionsToolRecipe
+from strop.rollout.tools.kit import Stateless
 from strop.rollout.tools.said import cut
 from strop.rollout.tools.toolbox import ToolResult, told
 from strop.rollout.tools.tries import FailedError, Tries
@@ -43,6 +44,9 @@ class FunctionTools:
             )
         self.tools: list[dict[str, Any]] = said.answer["tools"]
         self._threads = ThreadPoolExecutor(count, "function-tool")
+
+    def seat(self) -> Stateless:
+        return Stateless(self.call)
 
     async def call(self, call: Call) -> ToolResult:
         tries = Tries(self.recipe.retries)

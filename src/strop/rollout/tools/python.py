@@ -12,7 +12,7 @@ from typing import Any
 from strop.errors import SandboxError
 from strop.recipe.train.tools import PythonToolRecipe
 from strop.rollout.environment import FaultError
-from strop.rollout.tools.kit import described
+from strop.rollout.tools.kit import Stateless, described
 from strop.rollout.tools.said import cut, readable
 from strop.rollout.tools.toolbox import ToolResult, told
 from strop.sandbox.client import Printed, Sandbox
@@ -73,6 +73,9 @@ class PythonTool:
         self._sandboxes: SimpleQueue[Sandbox | None] = SimpleQueue()
         for _ in range(count):
             self._sandboxes.put(None)
+
+    def seat(self) -> Stateless:
+        return Stateless(self.call)
 
     async def call(self, call: Call) -> ToolResult:
         loop = asyncio.get_running_loop()

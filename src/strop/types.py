@@ -345,10 +345,6 @@ class Score:
     total: float | None
     components: Mapping[str, float | None]
 
-    def shown(self) -> dict[str, float | None]:
-        """`{"reward": 1.1, "exact_answer": 1.0}`; nothing where no reward judged."""
-        return {"reward": self.total, **self.components} if self.components else {}
-
 
 FaultKind = Literal["raised", "hung", "ended", "returned", "not_finite"]
 """How a reward fails: an exception, no answer in time, its process died, something that is no

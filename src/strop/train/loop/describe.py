@@ -8,7 +8,7 @@ from typing import Any
 from strop.engines.engine import PromptedTask
 from strop.text.parse import decode
 from strop.text.trees import Rendered
-from strop.types import ScoredGroup, Tree
+from strop.types import Score, ScoredGroup, Tree
 
 Row = dict[str, Any]
 
@@ -35,8 +35,13 @@ def sample_rows(groups: Sequence[ScoredGroup]) -> Iterator[Row]:
                 "tokens": len(group.rollout.prompt_ids) + len(completion.ids),
                 "prompt": group.rollout.task.prompt,
                 "completion": completion.said,
-                **score.shown(),
+                **judged(score),
             }
+
+
+def judged(score: Score) -> Row:
+    """`{"reward": 1.1, "exact_answer": 1.0}`; nothing where no reward judged."""
+    return {"reward": score.total, **score.components} if score.components else {}
 
 
 def shape_of_trees(trees: Sequence[Tree]) -> str:

@@ -33,7 +33,7 @@ from strop.rollout.episode_metrics import episode_metrics
 from strop.rollout.overlong import NAME as OVERLONG
 from strop.rollout.source import RolloutSource, StepRollouts
 from strop.tracking.phases import phase
-from strop.train.loop.describe import sample_rows, shape_of_groups, shape_of_tasks
+from strop.train.loop.describe import judged, sample_rows, shape_of_groups, shape_of_tasks
 from strop.train.loop.memory import explained, to_learn, to_sample
 from strop.train.loop.offline import Replay, with_replay
 from strop.train.loop.optim import learning_rate
@@ -277,7 +277,7 @@ def _sample(group: ScoredGroup, number: int) -> dict[str, Any]:
     return {
         "prompt": group.rollout.task.prompt,
         "completion": group.rollout.completions[number].said,
-        **score.shown(),
+        **judged(score),
     }
 
 

@@ -127,14 +127,7 @@ class ServedEngine:
     def answering(self, feed: Feed) -> Iterator[tuple[int, Completion]]:
         """Answers to requests that may come while others are sampled."""
         self.wake()
-
-        def take() -> tuple[int, Asked[Completion]] | None:
-            taken = feed.take_one()
-            if taken is None:
-                return None
-            number, request = taken
-            return number, Asked(partial(self._sample, request), request.sampling.max_tokens)
-
+        take = partial(taken, feed, self._sample)
         yield from self.fleet.answered(take, self.fleet.at_once)
 
     def score(self, trees: Sequence[Tree]) -> list[tuple[float, ...]]:
@@ -322,6 +315,17 @@ def expect_first_weights(label: str | None, url: str) -> None:
             where=url,
             fix="start it anew with model.path of the recipe",
         )
+
+
+def taken(
+    feed: Feed, sample: Callable[[Request, Server], Completion]
+) -> tuple[int, Asked[Completion]] | None:
+    """The next request of a feed as work for a server; `None` once there is no more."""
+    found = feed.take_one()
+    if found is None:
+        return None
+    number, request = found
+    return number, Asked(partial(sample, request), request.sampling.max_tokens)
 
 
 def completion_of(

@@ -15,7 +15,7 @@ from strop.engines.canary import Canary
 from strop.engines.endings import stop_ids
 from strop.engines.engine import Request
 from strop.engines.feed import Feed
-from strop.engines.served.engine import ServedEngine, completion_of
+from strop.engines.served.engine import ServedEngine, completion_of, taken
 from strop.engines.served.fleet import Asked, Fleet, Member
 from strop.engines.served.server import Labels, Server, versions_of
 from strop.errors import HttpError, TrainingError
@@ -109,14 +109,7 @@ class SharedEngine:
         if self.leader is not None:
             yield from self.leader.answering(feed)
             return
-
-        def take() -> tuple[int, Asked[Completion]] | None:
-            taken = feed.take_one()
-            if taken is None:
-                return None
-            number, request = taken
-            return number, Asked(partial(self._sample, request), request.sampling.max_tokens)
-
+        take = partial(taken, feed, self._sample)
         yield from self._fleet.answered(take, self._fleet.at_once)
 
     def rest(self) -> None:

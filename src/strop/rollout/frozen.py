@@ -18,6 +18,11 @@ BESIDE = Origin("beside", 0)
 """Where prompts come from that no file holds."""
 
 
+ONE_AT_A_TIME = threading.Lock()
+"""A tokenizer stands one thread at a time, and transformers loads one model at a time: of two that
+are loaded together one gets no weights."""
+
+
 class FrozenModel:
     """A model folder, loaded when it is first asked, which answers in a thread of its own.
 
@@ -30,7 +35,6 @@ class FrozenModel:
         self._numbers = itertools.count()
         self._waiting: dict[int, tuple[asyncio.AbstractEventLoop, asyncio.Future[Answer]]] = {}
         self._thread: threading.Thread | None = None
-        self._alone = threading.Lock()
 
     async def say(self, said: Text, sampling: Sampling, key: DrawKey) -> Completion:
         """Its next turn in a conversation (messages, or plain text)."""
@@ -52,9 +56,8 @@ class FrozenModel:
             self._thread.join()
 
     def _prompt(self, task: Task, sampling: Sampling) -> PromptedTask:
-        """Its prompt, once the model is loaded. One at a time: neither loading nor a tokenizer
-        stands several threads."""
-        with self._alone:
+        """Its prompt, once the model is loaded."""
+        with ONE_AT_A_TIME:
             (prompt,) = self.engine.prompted([task], sampling)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, daemon=True)

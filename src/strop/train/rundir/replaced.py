@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from strop.files import remove
+from strop.files import move, remove
 from strop.train.rundir.directory import REPLACED, clear, left_by_a_run
 
 
@@ -18,7 +18,7 @@ def set_aside(folder: Path) -> None:
         return
     aside.mkdir()
     for part in left_by_a_run(folder):
-        part.rename(aside / part.name)
+        move(part, aside / part.name)
 
 
 def let_go(folder: Path) -> None:
@@ -36,5 +36,5 @@ def kept_aside(folder: Path) -> Iterator[None]:
         if aside.exists():
             clear(folder)
             for part in reversed(left_by_a_run(aside)):
-                part.rename(folder / part.name)
+                move(part, folder / part.name)
             remove(aside)

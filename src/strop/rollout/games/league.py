@@ -31,6 +31,17 @@ PRIOR = 2.0
 """Drawn games that count as played before any was: a win that was seen once is not certain."""
 
 
+def chance_of(won: float, played: float) -> float:
+    """How often an opponent is beaten, from games and `PRIOR` draws."""
+    return (won + PRIOR / 2) / (played + PRIOR)
+
+
+def prioritised(chances: Mapping[str, float]) -> dict[str, float]:
+    """How likely each opponent is drawn: in proportion to (1 - p)^2, p the chance to beat it."""
+    raw = {name: (1 - chance) ** 2 for name, chance in chances.items()}
+    return {name: weight / sum(raw.values()) for name, weight in raw.items()}
+
+
 @dataclass(frozen=True, slots=True)
 class Rating:
     """`Rating(elo=212.0, low=170.0, high=254.0)`: points above another player, with their 95 %
@@ -71,16 +82,20 @@ class League(Strict):
         """The league after these games."""
         return self.model_copy(update={"games": [*self.games, *games]})
 
-    def chance(self, player: str, other: str) -> float:
-        """How often `player` beats `other`, a draw being half of it: from their games, and `PRIOR`
-        draws."""
-        won, played = PRIOR / 2, PRIOR
+    def tally(self, player: str, other: str) -> tuple[float, float]:
+        """What `player` won of its games against `other`, a draw being half of one, and how many
+        they were."""
+        won, played = 0.0, 0.0
         for game in self.games:
             if (game.first, game.second) == (player, other):
                 won, played = won + game.score, played + 1
             elif (game.second, game.first) == (player, other):
                 won, played = won + 1 - game.score, played + 1
-        return won / played
+        return won, played
+
+    def chance(self, player: str, other: str) -> float:
+        """How often `player` beats `other`."""
+        return chance_of(*self.tally(player, other))
 
     def weights(self, player: str) -> dict[str, float]:
         """How likely each other player is drawn as the opponent of `player`. Raises `UsageError`
@@ -90,8 +105,7 @@ class League(Strict):
                 f"{player!r} has no opponents in the league of {', '.join(self.players)}",
                 fix="name one of its players, of which there are at least two",
             )
-        raw = {n: (1 - self.chance(player, n)) ** 2 for n in self.players if n != player}
-        return {name: weight / sum(raw.values()) for name, weight in raw.items()}
+        return prioritised({n: self.chance(player, n) for n in self.players if n != player})
 
     def ratings(self, anchor: str) -> dict[str, Rating]:
         """Everybody's points above `anchor`, the advantage of moving first taken out. Raises

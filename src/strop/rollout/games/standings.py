@@ -7,7 +7,7 @@ from typing import Any
 
 from strop.episodes import Episode
 from strop.errors import UsageError
-from strop.rollout.games.league import PRIOR, League
+from strop.rollout.games.league import League, chance_of, prioritised
 from strop.types import FAILED, ScoredGroup
 
 MET = "met/"
@@ -31,21 +31,17 @@ class Standings:
     def __init__(self, league: League, player: str) -> None:
         self.opening = league.weights(player)
         """The weights of the league's file, which measurements keep to."""
-        self._won, self._played = dict.fromkeys(self.opening, 0.0), dict.fromkeys(self.opening, 0.0)
-        for game in league.games:
-            if player in (game.first, game.second) and game.first != game.second:
-                other = game.second if game.first == player else game.first
-                self._won[other] += game.score if game.first == player else 1 - game.score
-                self._played[other] += 1
+        tallies = {name: league.tally(player, name) for name in self.opening}
+        self._won = {name: won for name, (won, _) in tallies.items()}
+        self._played = {name: played for name, (_, played) in tallies.items()}
 
     def chance(self, other: str) -> float:
         """How often this opponent is beaten."""
-        return (self._won[other] + PRIOR / 2) / (self._played[other] + PRIOR)
+        return chance_of(self._won[other], self._played[other])
 
     def weights(self) -> dict[str, float]:
         """How likely each opponent is met."""
-        raw = {name: (1 - self.chance(name)) ** 2 for name in self.opening}
-        return {name: weight / sum(raw.values()) for name, weight in raw.items()}
+        return prioritised({name: self.chance(name) for name in self.opening})
 
     def note(self, groups: Sequence[ScoredGroup]) -> None:
         """What games came to; one that failed by nobody's doing says nothing."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from strop.types import Branch, Completion, Message, VersionSpan
+from strop.types import Answer, Branch, Completion, Message, Task, Text, VersionSpan
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +33,11 @@ class Episode(Completion):
     conversation goes on in a further path (a fork), in which the earlier turns are read, not
     learnt.
 
-    `turns` are in order, as are their sampled tokens in `ids`. `messages` are what was said after
-    the prompt, `reward` is the sum of what the environment gave (`None` where it gives no
-    rewards), and `facts` are counts of what happened: `{"tool_errors": 1.0}`.
+    `asked` is the prompt as the policy read it, where the environment said something before the
+    first turn (the task's prompt does not tell that). `turns` are in order, as are their sampled
+    tokens in `ids`. `messages` are what was said after the prompt, `reward` is the sum of what the
+    environment gave (`None` where it gives no rewards), and `facts` are counts of what happened:
+    `{"tool_errors": 1.0}`.
 
     With the prompt `1 4`, an answer `5 2`, a tool's result `8 9` and an answer `6 2`:
     `Episode("6", "stop", ids=(5, 2, 8, 9, 6, 2), sampled=(True, True, False, False, True, True),
@@ -46,6 +48,7 @@ class Episode(Completion):
     shared: int = 0
     starts: tuple[int, ...] = (0,)
     turns: tuple[Turn, ...] = ()
+    asked: Text | None = None
     messages: tuple[Message, ...] = ()
     reward: float | None = None
     facts: Mapping[str, float] = field(default_factory=dict)
@@ -84,6 +87,18 @@ class Episode(Completion):
             self, shared=shared, ids=tuple(ids), sampled=tuple(sampled), versions=spans,
             starts=starts,
         )  # fmt: skip
+
+
+def asked_of(task: Task, answer: Answer) -> Text:
+    """The prompt that was answered: the task's, with what the environment of an episode said before
+    the first turn."""
+    begun = answer.asked if isinstance(answer, Episode) else None
+    return task.prompt if begun is None else begun
+
+
+def said_by_policy(answer: Completion) -> int:
+    """How many tokens the policy wrote; in an episode some of `ids` were only read."""
+    return sum(answer.sampled)
 
 
 def _words(message: Message) -> str:

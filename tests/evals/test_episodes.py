@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,45 @@ def test_passes_has_to_divide_the_scores(
 
     with pytest.raises((RecipeError, ValueError), match=said):
         looked_at()
+
+
+def test_a_game_is_measured_with_what_happened_in_it(
+    tmp_path: Path, model_folder: Path, write_rows: WriteRows
+) -> None:
+    """Facts of games have a `/` in their names (whom they met), as figures have before theirs."""
+    data = [{"prompt": "Play:", "id": str(n)} for n in range(4)]
+    task = {
+        "name": "board", "kind": "episode", "data": [{"path": str(write_rows("g.jsonl", data))}],
+        "environment": {"game": "tic_tac_toe", "opponents": ["random", "perfect"]},
+        "sampling": {"temperature": 0, "max_tokens": 2},
+    }  # fmt: skip
+    suite = Suite.model_validate({"name": "s", "tasks": [task]})
+    result = run_suite(suite, str(model_folder), tmp_path / "out")
+    figures = result.figures["board"]
+    assert figures["met/random"] + figures["met/perfect"] == 1
+    assert result.scores["board/environment"] == 0  # an untaught model names no move
+    assert figures["length"] == 2 * figures["turns"], "boards are read, and no part of the answers"
+    record = next(r for r in result.records if r.task == "board/environment")
+    assert re.fullmatch(r"Play:([1-9XO]{3}\n){3}", record.prompt), (
+        "the board that it was asked about"
+    )
+
+
+def test_an_episode_that_cannot_begin_costs_itself_alone(
+    tmp_path: Path, model_folder: Path, write_rows: WriteRows
+) -> None:
+    suite = recipe(tmp_path, write_rows("rows.jsonl", rows(4)))
+    world = WORLD.replace(
+        "self.number =", "if columns['number'] == 2: raise OSError('away')\n        self.number ="
+    )
+    (tmp_path / "lucky.py").write_text(world)
+    with pytest.warns(UserWarning, match="away"):
+        result = run_suite(suite, str(model_folder), tmp_path / "out")
+    assert result.scores["world/environment"] == pytest.approx(2 / 3)  # of the tasks 0, 1, 3
+    lost = [r for r in result.records if r.score is None and r.task == "world/environment"]
+    assert {record.item for record in lost} == {
+        r.item for r in result.records if "Solve 2x" in r.prompt
+    }
 
 
 def test_recorded_answers_are_no_episodes(

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from strop.episodes import Episode, Turn
+from strop.recipe.train.reward import RewardComponent
+from strop.rewards.compose import Reward
 from strop.rollout.environment import Observation, Said
 from strop.text.parse import decode
-from strop.types import Branch, VersionSpan
+from strop.types import Branch, Rollout, VersionSpan
 from tests.support.episodes import (
     ScriptedEngine,
     ScriptedEnvironment,
@@ -213,6 +215,33 @@ def test_an_opening_is_part_of_every_prompt(tokenizer: Any) -> None:
     (path,) = whole(told, episode)
     assert path.startswith("<|im_start|>user\nSolve 2x = 6 Be short.<|im_end|>\n")
     assert episode.messages[0]["role"] == "assistant", "the opening belongs to the prompt"
+
+
+def test_rewards_are_told_what_the_policy_was_asked(tokenizer: Any) -> None:
+    """The task does not know what the environment said first."""
+    told = speaking(tokenizer, PLAIN)
+    told.init_kwargs["end_of_turn"] = ["<|im_end|>"]
+    openings = iter((" Be short.", " Be kind."))
+
+    def begun(number: int) -> ScriptedEnvironment:
+        opening = Observation(({"role": "user", "content": next(openings)},))
+        return ScriptedEnvironment(lambda said, turn: Observation(done=True), opening)
+
+    requests = asked(told, [USER, USER])
+    engine = ScriptedEngine(told, lambda prompt, request: "x = 3")
+    episodes = tuple(played(engine, ScriptedFactory(begun), requests))
+    seen: list[Any] = []
+
+    def reward(prompts: Any, completions: Any, **_: Any) -> list[float]:
+        seen.extend(prompts)
+        return [1.0, 1.0]
+
+    component = RewardComponent(function="seen")
+    rollout = Rollout(requests[0].prompt.task, (1,), episodes)
+    Reward([component], functions=[reward]).judge_rollouts([rollout])
+    said = [prompt[-1]["content"] for prompt in seen]
+    assert sorted(said) == ["Solve 2x = 6 Be kind.", "Solve 2x = 6 Be short."]
+    assert USER[0]["content"] == "Solve 2x = 6"
 
 
 def test_sharing_less_of_the_prompt_reads_more_in_every_path() -> None:

@@ -15,6 +15,7 @@ from strop.model.logprobs import TreeScorer
 from strop.model.network import Policy
 from strop.recipe.train.environment import ToolsEnvironmentRecipe, UserEnvironmentRecipe
 from strop.recipe.train.methods import METHODS
+from strop.train.loop.online import score_metrics
 from strop.train.loop.optim import Optimizers
 from strop.train.loop.state import TrainState
 from strop.train.methods.policy_gradient import PolicyGradient
@@ -182,6 +183,14 @@ def test_what_an_episode_does_not_read_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=said):
         learner(policy, "grpo", **change)
+
+
+def test_lengths_are_what_the_policy_wrote() -> None:
+    """An environment that says more does not make answers longer; all tokens are counted apart."""
+    row = score_metrics([GROUP])
+    assert row["completions/mean_length"] == pytest.approx((8 + 7 + 2) / 3)
+    assert row["completions/max_length"] == 8
+    assert row["num_tokens"] == 11 + 9 + 2
 
 
 def test_the_files_of_an_environment_are_inputs_of_the_run(tmp_path: Path) -> None:

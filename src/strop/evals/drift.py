@@ -14,7 +14,7 @@ from statistics import fmean, quantiles
 
 import torch
 
-from strop.episodes import Episode
+from strop.episodes import Episode, said_by_policy
 from strop.evals.tasks.generation import record_of
 from strop.model.network import Policy
 from strop.model.tree import owners
@@ -85,7 +85,7 @@ def _of_episode(answer: Answer, counted: Iterable[str]) -> dict[str, float]:
 
 
 def _length(answer: Answer) -> int:
-    return len(answer.ids) if isinstance(answer, Completion) else len(answer.text.split())
+    return said_by_policy(answer) if isinstance(answer, Completion) else len(answer.text.split())
 
 
 def corpus_figures(records: Sequence[EvalRecord]) -> dict[str, dict[str, float]]:
@@ -95,7 +95,7 @@ def corpus_figures(records: Sequence[EvalRecord]) -> dict[str, dict[str, float]]
     found: dict[str, dict[str, list[EvalRecord]]] = {}
     for record in records:
         if record.task.startswith(PREFIX):
-            task, name = record.task.removeprefix(PREFIX).rsplit("/", 1)
+            task, name = record.task.removeprefix(PREFIX).split("/", 1)
             found.setdefault(task, {}).setdefault(name, []).append(record)
     return {task: _of_task(figures) for task, figures in found.items()}
 
@@ -178,13 +178,19 @@ def _likelihoods(
     if reference is None and len(known) == len(given):
         return [{"entropy": fsum(one) / max(1, len(one))} for one in known]
     answers = [completion for r in rollouts for completion in r.completions]
-    trees = [
-        Tree(r.prompt_ids, tuple(b for c in r.completions for b in c.branches())) for r in rollouts
+    branches = [[b for b in completion.branches() if b.ids] for completion in answers]
+    told = iter(branches)
+    laid = [
+        (r.prompt_ids, tuple(b for own in islice(told, len(r.completions)) for b in own))
+        for r in rollouts
     ]
+    trees = [Tree(prompt_ids, own) for prompt_ids, own in laid if own]
+    if not trees:
+        return [{} for _ in answers]
     with policy.arithmetic():
         scores = policy.score(trees)
         kl_N = None if reference is None else policy.score.divergence(trees, reference.score)
-    answer_N = owners([len(c.branches()) for c in answers])[scores.branch_N.cpu()]
+    answer_N = owners([len(own) for own in branches])[scores.branch_N.cpu()]
     lengths_A = torch.bincount(answer_N, minlength=len(answers)).clamp(min=1)
 
     def mean_A(values_N: torch.Tensor) -> list[float]:

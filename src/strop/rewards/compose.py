@@ -12,7 +12,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from strop.episodes import Episode
+from strop.episodes import Episode, asked_of
 from strop.errors import DataError
 from strop.recipe.train.reward import RewardComponent
 from strop.rewards.combine import shaped, total_of
@@ -130,7 +130,7 @@ class Reward:
             columns["environment_reward"] = [
                 said.reward if isinstance(said, Episode) else None for _, said in flat
             ]
-        prompts = [before_answer(task.prompt) for task, _ in flat]
+        prompts = [before_answer(asked_of(task, said)) for task, said in flat]
         said = [_answer_of(task, completion) for task, completion in flat]
         failed = {i for i, (_, completion) in enumerate(flat) if completion.finish in FAILED}
         size = len(rollouts[0].completions)

@@ -20,7 +20,7 @@ from strop.text.chat.template import Tools
 from strop.text.encode import Encoder
 from strop.text.parse import decode
 from strop.text.script import as_messages, opened_by
-from strop.types import Completion, Finish, Message, VersionSpan
+from strop.types import Completion, Finish, Message, Text, VersionSpan
 
 
 @dataclass(slots=True)
@@ -122,6 +122,7 @@ class Dialogue:
         self.opened = prompt.opened
         self.disarmed = 0
         self._text = ""
+        self._asked: Text | None = None
         named = sorted(filter(None, encoder.tokenizer.all_special_tokens), key=len, reverse=True)
         self._special = re.compile("|".join(map(re.escape, named))) if named else None
 
@@ -140,6 +141,9 @@ class Dialogue:
         self.messages += messages
         self.given = len(self.messages)
         self._text = self.writing.opening(self.messages)
+        self._asked = (
+            self._text if isinstance(self.prompt.task.prompt, str) else list(self.messages)
+        )
         self.paths = [Path(list(self.writing.ids(self._text, first=True)))]
         self.opened = opened_by(self.messages, self._text)
 
@@ -210,6 +214,7 @@ class Dialogue:
             shared=laid.shared,
             starts=laid.starts or (0,),
             turns=tuple(self.turns),
+            asked=self._asked,
             messages=tuple(self.messages[self.given :]),
             reward=reward,
             facts=facts | self._counted(len(laid.starts)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from strop.data.items import cluster_of, item_of, slices_of
+from strop.episodes import asked_of
 from strop.errors import UnscoredError
 from strop.evals.reading import Reader
 from strop.recipe.suite import AnswerTask, PreferenceTask, ScoredTask
@@ -75,14 +76,15 @@ def record_of(
     scale: Scale | None = None,
 ) -> EvalRecord:
     """The record of one answer under the name of one score."""
+    answer = rollout.completions[sample]
     return EvalRecord(
         task=name,
         item=item_of(rollout.task),
         score=score,
         cluster=cluster_of(rollout.task),
         sample=sample,
-        prompt=plain(rollout.task.prompt),
-        output=rollout.completions[sample].said,
+        prompt=plain(asked_of(rollout.task, answer)),
+        output=answer.said,
         slices=slices_of(rollout.task, recipe.slices),
         scale=scale,
     )

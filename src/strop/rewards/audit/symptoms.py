@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from strop.episodes import Episode
+from strop.episodes import Episode, asked_of, said_by_policy
 from strop.recipe.train.reward import RewardComponent
 from strop.text.habits import HABITS
 from strop.text.parse import plain
@@ -18,10 +18,11 @@ LEAST_SHARE = 0.05
 
 def habits_of(group: ScoredGroup) -> list[tuple[str, ...]]:
     """The habits that each completion of a group shows; of an episode also those of using tools."""
-    prompt, said = plain(group.rollout.task.prompt), group.rollout.completions
+    said = group.rollout.completions
     paid = paid_to_stop([one for one in said if isinstance(one, Episode)])
     found = []
     for number, one in enumerate(said):
+        prompt = plain(asked_of(group.rollout.task, one))
         names = [name for name, shows in HABITS.items() if shows(prompt, one.text)]
         if isinstance(one, Episode):
             names += [name for name, shows in TOOL_HABITS.items() if shows(prompt, one.messages)]
@@ -61,7 +62,7 @@ def length_pay(primary: str, groups: Sequence[ScoredGroup]) -> float:
         for score, completion in zip(group.scores, group.rollout.completions, strict=True):
             if score.total is not None:
                 cell = cells.setdefault(score.components[primary], [])
-                cell.append((float(len(completion.ids)), score.total))
+                cell.append((float(said_by_policy(completion)), score.total))
         whole += sum(r * r for r in _centred([r for cell in cells.values() for _, r in cell]))
         if len(cells) == 1 and whole == 0.0:
             continue

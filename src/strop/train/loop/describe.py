@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from strop.engines.engine import PromptedTask
+from strop.episodes import asked_of
 from strop.text.parse import decode
 from strop.text.trees import Rendered
 from strop.types import Score, ScoredGroup, Tree
@@ -33,7 +34,7 @@ def sample_rows(groups: Sequence[ScoredGroup]) -> Iterator[Row]:
             yield {
                 "origin": str(group.rollout.task.origin),
                 "tokens": len(group.rollout.prompt_ids) + len(completion.ids),
-                "prompt": group.rollout.task.prompt,
+                "prompt": asked_of(group.rollout.task, completion),
                 "completion": completion.said,
                 **judged(score),
             }

@@ -19,6 +19,7 @@ from strop.data.order import DataMixture, DrawnRecords
 from strop.distributed.deal import dealt, share_of
 from strop.distributed.world import ALONE, World
 from strop.engines.engine import PromptedTask
+from strop.episodes import asked_of, said_by_policy
 from strop.errors import NotFiniteError
 from strop.losses.metrics import Metric, merge, results
 from strop.model.reference import Reference
@@ -231,7 +232,7 @@ def score_metrics(groups: Sequence[ScoredGroup]) -> dict[str, float]:
     completions = [c for group in groups for c in group.rollout.completions]
     totals = [score.total for score in scores if score.total is not None]
     rewards = torch.tensor(totals)
-    lengths = torch.tensor([len(c.ids) for c in completions], dtype=torch.float32)
+    lengths = torch.tensor([said_by_policy(c) for c in completions], dtype=torch.float32)
     cut = sum(c.finish == "length" for c in completions)
     rewarded = {
         "reward": float(rewards.mean()),
@@ -247,7 +248,7 @@ def score_metrics(groups: Sequence[ScoredGroup]) -> dict[str, float]:
         "completions/max_length": float(lengths.max()),
         "completions/mean_length_below": _mean_length_below(scores, lengths),
         "completions/clipped_ratio": cut / len(completions),
-        "num_tokens": float(lengths.sum()),
+        "num_tokens": float(sum(len(c.ids) for c in completions)),
     }
     for name in scores[0].components:
         values = [v for s in scores if (v := s.components[name]) is not None]
@@ -273,10 +274,10 @@ def _samples(group: ScoredGroup) -> list[dict[str, Any]]:
 
 
 def _sample(group: ScoredGroup, number: int) -> dict[str, Any]:
-    score = group.scores[number]
+    score, completion = group.scores[number], group.rollout.completions[number]
     return {
-        "prompt": group.rollout.task.prompt,
-        "completion": group.rollout.completions[number].said,
+        "prompt": asked_of(group.rollout.task, completion),
+        "completion": completion.said,
         **judged(score),
     }
 

@@ -24,13 +24,18 @@ from strop.model.network import Policy
 from strop.recipe.loading.load import load_recipe
 from strop.recipe.train.methods import Recipe
 from strop.recipe.train.model import LoraRecipe, ModelRecipe
+from strop.recipe.train.rollout import RolloutRecipe
 from strop.tracking.remaining import Remaining, spoken
 from strop.train.preflight.cost.duration import duration_of
 from strop.train.preflight.cost.estimate import estimate
 from strop.train.preflight.cost.hardware import Range, hardware
 from strop.train.preflight.cost.memory import critic_of, memory_of
 from strop.train.preflight.cost.shape import shape_of
-from strop.train.preflight.cost.workload import Workload, assumed_workload
+from strop.train.preflight.cost.workload import (
+    Workload,
+    answer_lengths,
+    assumed_workload,
+)
 from strop.types import StepRecord
 
 LLAMA = {"vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008,
@@ -351,6 +356,23 @@ def test_a_config_alone_is_enough(tmp_path: Path) -> None:
     said = json.loads(invoke(tmp_path / "recipe.yaml", "--hardware", "a100-80", "--json").output)
     assert any("was not read" in line for line in said["assumptions"])
     assert said["parameters"] == 6_738_415_616
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [({}, (30, 60)), ({"max_turns": 6}, (3 * 30, 6 * 60)),
+     ({"max_turns": 6, "max_episode_tokens": 80}, (80, 80)), ({"max_turns": 1}, (30, 60))],
+)  # fmt: skip
+def test_an_episode_is_as_long_as_its_turns(
+    more: dict[str, Any], expected: tuple[int, int]
+) -> None:
+    world = {"file": "e.py", "class": "E", **more} if more else None
+    rollout = RolloutRecipe.model_validate(
+        {"group_size": 4, "max_tokens": 60, "environment": world}
+    )
+    mean, longest, said = answer_lengths(rollout)
+    assert (mean, longest) == expected
+    assert ("max_turns" in said) == bool(more)
 
 
 def test_another_hardware_is_refused_with_the_known_ones(tmp_path: Path) -> None:

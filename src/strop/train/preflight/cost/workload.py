@@ -9,6 +9,7 @@ from statistics import fmean
 from strop.recipe.train.distillation import GkdRecipe
 from strop.recipe.train.methods import Recipe
 from strop.recipe.train.online import OnlineRecipe
+from strop.recipe.train.rollout import RolloutRecipe
 from strop.train.preflight.prepared import Prepared, PreparedOffline, PreparedOnline
 from strop.types import Tree
 
@@ -46,9 +47,8 @@ def workload_of(prepared: Prepared) -> Workload:
     assert isinstance(prepared, PreparedOnline)
     assert isinstance(recipe, OnlineRecipe)
     prompts = [len(task.prompt_ids) for task in prepared.tasks]
-    group, most = recipe.rollout.group_size, recipe.rollout.max_tokens
-    answer = max(1, round(ANSWERED * most))
-    asked = recipe.run.batch_size
+    group, asked = recipe.rollout.group_size, recipe.run.batch_size
+    answer, most, assumed = answer_lengths(recipe.rollout)
     tree = round(fmean(prompts)) + group * answer
     return Workload(
         steps=prepared.total_steps,
@@ -59,8 +59,23 @@ def workload_of(prepared: Prepared) -> Workload:
         prompt_tokens=round(asked * fmean(prompts)),
         answer_tokens=round(fmean(prompts)) // group + most,
         sampled=asked * group * answer,
-        assumed=(f"answers are {answer} tokens long, half of rollout.max_tokens",),
+        assumed=(assumed,),
     )
+
+
+def answer_lengths(rollout: RolloutRecipe) -> tuple[int, int, str]:
+    """Tokens of a mean and of the longest answer, and what is taken for granted there."""
+    most, turn = rollout.max_tokens, max(1, round(ANSWERED * rollout.max_tokens))
+    world = rollout.environment
+    if world is None:
+        return turn, most, f"answers are {turn} tokens long, half of rollout.max_tokens"
+    turns, whole = max(1, round(ANSWERED * world.max_turns)), world.max_turns * most
+    bound = min(whole, world.max_episode_tokens or whole)
+    said = (
+        f"episodes have {turns} turns of {turn} tokens, half of max_turns and of "
+        "rollout.max_tokens; what their environment says, and its time, are not counted"
+    )
+    return min(turns * turn, bound), bound, said
 
 
 def _of_trees(trees: Sequence[Tree], recipe: Recipe, steps: int) -> Workload:

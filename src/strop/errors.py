@@ -190,6 +190,6 @@ class StoppedBySignal(StropError):  # noqa: N818 - it is an event, not an error
         self.exit_code = 128 + number
 
 
-class EndedBySignal(SystemExit):  # noqa: N818 - it is an event, not an error
-    """SIGTERM arrived outside of a training run, and the program ends with this code. A `SystemExit`
+class EndedBySignal(SystemExit):
+    """SIGTERM arrived outside of a training run: the program ends with this code. A `SystemExit`
     that is none of these comes from a user's code."""

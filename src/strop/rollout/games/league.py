@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
 from pydantic import AfterValidator, Field, ValidationInfo, model_validator
@@ -76,8 +76,10 @@ class Played(Strict):
 
 def _of_members(game: Played, info: ValidationInfo) -> Played:
     """The game, if the league has its players."""
-    players = info.data.get("players")
-    for name in (game.first, game.second) if players is not None else ():
+    players: dict[str, Any] | None = info.data.get("players")
+    if players is None:
+        return game  # they are what is wrong
+    for name in (game.first, game.second):
         if name not in players:
             near = difflib.get_close_matches(name, players, 1, 0.6)
             hint = f"did you mean {near[0]!r}? " if near else ""

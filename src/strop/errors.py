@@ -188,3 +188,8 @@ class StoppedBySignal(StropError):  # noqa: N818 - it is an event, not an error
             fix="run the same command again to go on; `strop train` needs --resume for it",
         )
         self.exit_code = 128 + number
+
+
+class EndedBySignal(SystemExit):
+    """SIGTERM arrived outside of a training run: the program ends with this code. A `SystemExit`
+    that is none of these comes from a user's code."""

@@ -35,6 +35,9 @@ def evaluate(generate, seed):
 def broken(generate, seed):
     raise KeyError("answer")
 
+def leaves(generate, seed):
+    raise SystemExit(4)
+
 def empty(generate, seed):
     return []
 
@@ -116,6 +119,7 @@ class TestOwnTasks:
         ("function", "message"),
         [
             ("broken", "broken raised KeyError: 'answer'"),
+            ("leaves", "leaves raised SystemExit: 4"),
             ("empty", "empty yielded no items"),
             ("odd", r"item 1 of odd: score 'high' is not a finite number"),
             ("other", "the file has no function 'other'"),

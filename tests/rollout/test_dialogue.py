@@ -6,13 +6,19 @@ import itertools
 from typing import Any
 
 import pytest
+from tokenizers import Tokenizer, decoders, pre_tokenizers
+from tokenizers.models import BPE
+from tokenizers.trainers import BpeTrainer
+from transformers import PreTrainedTokenizerFast
 
 from strop.episodes import Episode, Turn
+from strop.model.tree import lay_out
 from strop.recipe.train.reward import RewardComponent
 from strop.rewards.compose import Reward
 from strop.rollout.environment import Observation, Said
+from strop.rollout.group import rollout_of
 from strop.text.parse import decode
-from strop.types import Branch, Rollout, VersionSpan
+from strop.types import Branch, Rollout, Tree, VersionSpan
 from tests.support.episodes import (
     ScriptedEngine,
     ScriptedEnvironment,
@@ -242,6 +248,101 @@ def test_rewards_are_told_what_the_policy_was_asked(tokenizer: Any) -> None:
     said = [prompt[-1]["content"] for prompt in seen]
     assert sorted(said) == ["Solve 2x = 6 Be kind.", "Solve 2x = 6 Be short."]
     assert USER[0]["content"] == "Solve 2x = 6"
+
+
+BARE = (
+    "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    "{% if add_generation_prompt %}|{% endif %}"
+)
+
+
+def merging(template: str | None) -> Any:
+    """A tokenizer for which `?A` and `?B` are one token, and nothing begins a text."""
+    bpe = Tokenizer(BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    bpe.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = BpeTrainer(vocab_size=len(alphabet) + 3, special_tokens=["<|end|>"],
+                         initial_alphabet=alphabet, show_progress=False)  # fmt: skip
+    bpe.train_from_iterator(["?A", "?B"] * 50, trainer)
+    told = PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<|end|>")
+    told.chat_template = template
+    assert [len(told(text)["input_ids"]) for text in ("?", "?A", "?B", "A?")] == [1, 1, 1, 2]
+    return told
+
+
+@pytest.mark.parametrize(
+    ("prompt", "template"), [("?", None), ([{"role": "user", "content": "?"}], BARE)]
+)
+def test_a_prompt_that_merges_with_what_follows_stays_the_groups_beginning(
+    prompt: Any, template: str | None
+) -> None:
+    """Two episodes that an environment opens otherwise, `?A` and `?B`, share no token with the
+    prompt `?` where each is tokenised as a whole, and a group needs one to begin with."""
+    told = merging(template)
+    engine = ScriptedEngine(told, lambda prompt, request: "x", "<|end|>")
+    factory = ScriptedFactory(
+        lambda number: ScriptedEnvironment(
+            lambda said, turn: (
+                Observation(done=True)
+                if turn == 2
+                else Observation(({"role": "user", "content": "B"},))
+            ),
+            Observation(({"role": "user", "content": "AB"[number]},)),
+        )
+    )
+    requests = asked(told, [prompt], size=2)
+    episodes = played(engine, factory, requests, turns="together")
+    rollout = rollout_of(requests[0].prompt, episodes)
+    assert rollout.prompt_ids == tuple(told("?")["input_ids"])
+    read = [request.prompt.prompt_ids for request in engine.asked]
+    assert [decode(told, ids, special=True)[:2] for ids in read] == ["?A", "?B"] * 2
+    tree = Tree(rollout.prompt_ids, tuple(b for e in rollout.completions for b in e.branches()))
+    paths = [(*tree.trunk, *branch.ids) for branch in tree.branches]
+    for ids in read:
+        assert any(path[: len(ids)] == ids for path in paths), (
+            "what is learnt from is what was read"
+        )
+    learnt = [sum(branch.supervised) for branch in tree.branches]
+    assert sum(learnt) == sum(len(e.logprobs) for e in episodes) == 8
+    batch = lay_out([tree])
+    assert batch.tokens_L.tolist()[0] == rollout.prompt_ids[0]
+
+
+def test_a_prompt_of_which_something_is_left_is_read_as_one_text_with_what_follows() -> None:
+    told = merging(None)
+    engine = ScriptedEngine(told, lambda prompt, request: "x", "<|end|>")
+    opening = Observation(({"role": "user", "content": "A."},))
+    factory = ScriptedFactory(
+        lambda number: ScriptedEnvironment(lambda said, turn: Observation(done=True), opening)
+    )
+    played(engine, factory, asked(told, ["So?"]))
+    assert engine.asked[0].prompt.prompt_ids == tuple(told("So?A.")["input_ids"])
+
+
+@pytest.mark.parametrize("prompt", ["Say.", USER])
+def test_half_a_character_of_an_environment_is_made_readable(tokenizer: Any, prompt: Any) -> None:
+    """At its beginning and in its answers; a task of one's own with it is refused before."""
+    told = speaking(tokenizer, PLAIN)
+    told.init_kwargs["end_of_turn"] = ["<|im_end|>"]
+    engine = ScriptedEngine(told, lambda prompt, request: "x")
+    factory = ScriptedFactory(
+        lambda number: ScriptedEnvironment(
+            lambda said, turn: (
+                Observation(done=True)
+                if turn == 2
+                else Observation(({"role": "user", "content": "two \udfff halves"},))
+            ),
+            Observation(({"role": "user", "content": " one \ud800 half"},)),
+        )
+    )
+    (episode,) = played(engine, factory, asked(told, [prompt]))
+    assert episode.finish == "stop"
+    texts = [decode(told, r.prompt.prompt_ids, special=True) for r in engine.asked]
+    assert "one ? half" in texts[0]
+    assert "two ? halves" in texts[1]
+    assert episode.messages[1]["content"] == "two ? halves"
+    assert "disarmed" not in episode.facts
 
 
 def test_sharing_less_of_the_prompt_reads_more_in_every_path() -> None:

@@ -43,7 +43,9 @@ def main() -> None:
 def stopped(number: int, frame: FrameType | None) -> NoReturn:
     """End on SIGTERM as on Ctrl-C, with files and children tidied up; a training run saves first
     (strop.train.loop.signals)."""
-    sys.exit(128 + number)
+    from strop.errors import EndedBySignal
+
+    raise EndedBySignal(128 + number)
 
 
 class Outliving(io.FileIO):

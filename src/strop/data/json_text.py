@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from strop.errors import DataError
 
 DEEPEST = 100
 """Levels of lists and objects, because values are later printed, compared and rendered."""
+
+
+Loc = tuple[str | int, ...]
+
+_SIGNS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{},:]|[^\s"\[\]{},:]+')
+"""Texts, brackets, commas and colons, and whatever else is one value."""
 
 
 def parsed(text: str, where: str, *, fix: str = "mend or drop the line") -> Any:
@@ -31,6 +38,34 @@ def parsed(text: str, where: str, *, fix: str = "mend or drop the line") -> Any:
     if "\\ud" in text or "\\uD" in text:
         _expect_whole(value, where)
     return value
+
+
+def lines_of(text: str) -> Iterator[tuple[Loc, int]]:
+    """Every key and item of a valid JSON text with its line, from 1: `(("players", "sft"), 3)`. A
+    key that is given twice comes twice."""
+    loc: list[str | int] = []  # of each open bracket, the key or the item that is being read
+    line, counted = 1, 0
+    key_next = item_next = False
+    for found in _SIGNS.finditer(text):
+        sign = found.group()
+        line += text.count("\n", counted, found.start())
+        counted = found.start()
+        if (item_next and sign != "]") or (key_next and sign != "}"):
+            loc[-1] = json.loads(sign) if key_next else loc[-1]
+            yield tuple(loc), line
+            if key_next:
+                key_next = False
+                continue
+        key_next = item_next = False
+        if sign in ("{", "["):
+            loc.append("" if sign == "{" else 0)
+            key_next, item_next = sign == "{", sign == "["
+        elif sign in ("}", "]"):
+            loc.pop()
+        elif sign == ",":
+            last = loc[-1]
+            loc[-1] = last + 1 if isinstance(last, int) else last
+            key_next, item_next = isinstance(last, str), isinstance(last, int)
 
 
 def _without_twins(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:

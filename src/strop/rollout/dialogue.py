@@ -16,6 +16,7 @@ from typing import Protocol
 
 from strop.engines.engine import PromptedTask
 from strop.episodes import Episode, Turn
+from strop.rollout.tools.said import readable
 from strop.text.chat.template import Tools
 from strop.text.encode import Encoder
 from strop.text.parse import decode
@@ -108,7 +109,7 @@ class Dialogue:
 
     What an environment says is data: a special token's name in it (a page that says `<|im_end|>`)
     would become that token and end the turn, or begin one of the user's. Such a name gets a space
-    behind its first sign, and is counted (`disarmed`).
+    behind its first sign, and is counted (`disarmed`). Half of a character becomes a question mark.
     """
 
     def __init__(self, prompt: PromptedTask, writing: Writing, encoder: Encoder) -> None:
@@ -144,7 +145,7 @@ class Dialogue:
         self._asked = (
             self._text if isinstance(self.prompt.task.prompt, str) else list(self.messages)
         )
-        self.paths = [Path(list(self.writing.ids(self._text, first=True)))]
+        self.paths = [Path(self._ids(self._text))]
         self.opened = opened_by(self.messages, self._text)
 
     @property
@@ -187,18 +188,34 @@ class Dialogue:
                 break
         else:
             text = self.writing.opening([*self.messages, *messages])
-            self.paths.append(Path(list(self.writing.ids(text, first=True))))
+            self.paths.append(Path(self._ids(text)))
         self.messages += messages
         self._text = text
         self.opened = opened_by(self.messages, text)
 
+    def _ids(self, text: str) -> list[int]:
+        """A path's first tokens: those of the text. Where not even one of them is the prompt's (a
+        short prompt without a token that begins it merges with what follows), the prompt stays as
+        it is and the rest is tokenised after it: the paths of a group have a beginning in common.
+        """
+        ids, given = list(self.writing.ids(text, first=True)), self.prompt.prompt_ids
+        if ids[:1] == list(given[:1]):
+            return ids
+        for kept in range(len(given), 0, -1):
+            before = decode(self.encoder.tokenizer, list(given[:kept]), special=True)
+            if text.startswith(before):
+                return [*given[:kept], *self.writing.ids(text[len(before) :], first=False)]
+        return ids
+
     def _harmless(self, message: Message) -> Message:
         content = message.get("content")
-        if self._special is None or not isinstance(content, str):
+        if not isinstance(content, str):
             return message
-        told, count = self._special.subn(lambda name: f"{name[0][0]} {name[0][1:]}", content)
+        told, count = readable(content), 0
+        if self._special is not None:
+            told, count = self._special.subn(lambda name: f"{name[0][0]} {name[0][1:]}", told)
         self.disarmed += count
-        return {**message, "content": told} if count else message
+        return {**message, "content": told}
 
     def episode(self, finish: Finish, reward: float | None, facts: dict[str, float]) -> Episode:
         """All of it as one completion."""

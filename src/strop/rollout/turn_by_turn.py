@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 import warnings
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
@@ -43,15 +42,39 @@ class Account:
     rewards: list[float] = field(default_factory=list)
     facts: dict[str, float] = field(default_factory=dict)
     calls: int = 0
+    limit: asyncio.Timeout | None = None
+    """Of the environment's work, while it works."""
+    waiting: int = 0
+    """Answers of the policy that the environment waits for: its time stands still meanwhile."""
 
     async def timed(self, work: Awaitable[T]) -> T:
         """Raises `TimeoutError` once the environment has no time left."""
-        began = time.monotonic()
-        try:
-            async with asyncio.timeout(max(0.0, self.left)):
+        until = asyncio.get_running_loop().time() + max(0.0, self.left)
+        async with asyncio.timeout_at(until) as self.limit:
+            try:
                 return await work
+            finally:
+                self._stop()
+                self.limit = None
+
+    async def untimed(self, work: Awaitable[T]) -> T:
+        """Work for which the environment waits, and which is not its own."""
+        self._stop()
+        self.waiting += 1
+        try:
+            return await work
         finally:
-            self.left -= time.monotonic() - began
+            self.waiting -= 1
+            limit = self.limit
+            if not self.waiting and limit is not None and limit.when() is None:
+                limit.reschedule(asyncio.get_running_loop().time() + max(0.0, self.left))
+
+    def _stop(self) -> None:
+        """Stop the time where it runs, and note what is left of it."""
+        limit = self.limit
+        if limit is not None and not limit.expired() and (until := limit.when()) is not None:
+            self.left = until - asyncio.get_running_loop().time()
+            limit.reschedule(None)
 
     def note(self, observation: Observation) -> None:
         for name, count in observation.facts.items():
@@ -62,6 +85,24 @@ class Account:
     @property
     def reward(self) -> float | None:
         return sum(self.rewards) if self.rewards else None
+
+
+class Unhurried:
+    """Asks the policy for an environment, whose time stands still until the answer is there."""
+
+    def __init__(self, ask: Ask, account: Account) -> None:
+        self._ask, self._account = ask, account
+
+    @property
+    def request(self) -> Request:
+        return self._ask.request
+
+    async def __call__(
+        self, prompt_ids: tuple[int, ...], *, opened: str = "", max_tokens: int | None = None
+    ) -> Completion:
+        return await self._account.untimed(
+            self._ask(prompt_ids, opened=opened, max_tokens=max_tokens)
+        )
 
 
 class TurnByTurn:
@@ -87,7 +128,7 @@ class TurnByTurn:
             writing = ChatWriting(encoder, self.factory.tools, where)
             dialogue = Dialogue(request.prompt, writing, encoder)
         account = Account(self.limits.episode_seconds)
-        environment = self.factory.make(ask)
+        environment = self.factory.make(Unhurried(ask, account))
         finish: Finish
         try:
             finish = await self._turns(dialogue, environment, account, ask)

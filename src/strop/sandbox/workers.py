@@ -64,7 +64,7 @@ class Workers:
         for worker in self._all:
             self._idle.put(worker)
         self._over = False
-        atexit.register(self._end_with_the_program)
+        atexit.register(self.end)
 
     def ask(self, requests: Sequence[Request], seconds: float) -> list[Reply]:
         """A reply for every request, in order. A request whose worker ends is repeated once; a
@@ -121,13 +121,13 @@ class Workers:
 
     def close(self) -> None:
         """End all processes, once what they are asked is answered."""
-        atexit.unregister(self._end_with_the_program)
+        atexit.unregister(self.end)
         for _ in range(self._count):
             worker = self._idle.get()
             worker.kill()
             self._idle.put(worker)
 
-    def _end_with_the_program(self) -> None:
+    def end(self) -> None:
         """Kill all processes, whatever they are at: nobody waits for the answers any more."""
         self._over = True
         for worker in self._all:

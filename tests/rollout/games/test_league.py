@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from strop.data.json_text import lines_of
 from strop.engines.draws import DrawKey
 from strop.engines.engine import Sampling
 from strop.errors import DataError, UsageError
@@ -137,6 +138,11 @@ def test_who_looks_further_ahead_wins_more() -> None:
         ({"games": [{"first": "a", "second": "new", "score": 1, "pair": 0}]}, "'a', who is no"),
         ({"games": [{"first": "random", "second": "new", "score": 2, "pair": 0}]}, "score"),
         ({"game": "go"}, "game"),
+        (
+            {"games": [{"first": "new", "second": "new", "score": 1, "pair": 0}]},
+            "'new' cannot play a game against itself",
+        ),
+        ({"gmes": []}, "unknown key `gmes`\n  fix: did you mean `games`"),
     ],
 )
 def test_what_is_no_league_is_refused(tmp_path: Path, change: dict[str, Any], said: str) -> None:
@@ -145,7 +151,7 @@ def test_what_is_no_league_is_refused(tmp_path: Path, change: dict[str, Any], sa
     with pytest.raises(DataError, match=said):
         read_league(file)
     file.write_text("{")
-    with pytest.raises(DataError, match="no JSON"):
+    with pytest.raises(DataError, match=r"broken JSON: .*line 1 column 2"):
         read_league(file)
 
 
@@ -158,3 +164,55 @@ def test_what_cannot_be_told_is_refused() -> None:
     games += [("random", "new", score, pair) for pair in range(6) for score in (1.0, 0.0)]
     with pytest.raises(DataError, match="perfect played no game"):
         league(*games).ratings("new")
+
+
+BROKEN = """{
+ "game": "tic_tac_toe",
+ "players": {"random": "random",
+             "perfect": "perfect",
+             "sft": {"model": "/m/new"}},
+ "games": [
+  {"first": "sft", "second": "random",
+   "score": 1.0, "pair": 0},
+  {"first": "sft", "second": "perfect", "score": 0.5, "pair": 1}
+ ]
+}"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('"perfect": "perfect"', '"random": "perfect"',
+         ":4: the player 'random' is there twice, first in line 3\n  fix: give one of them"),
+        ('"pair": 0', '"score": 0.0', ":8: the key 'score' is there twice, first in line 8"),
+        ('"first": "sft", "second": "p', '"first": "stf", "second": "p',
+         ":9: `games.1`: it was played by 'stf', who is no player: did you mean 'sft'? there are "
+         "random, perfect, sft"),
+        ('"second": "perfect"', '"second": "sft"',
+         ":9: `games.1`: 'sft' cannot play a game against itself"),
+        ('"score": 1.0', '"score": 2.0', ":8: `games.0.score`: Input should be less than or equal"),
+        ('"score": 1.0', '"scor": 1.0', "unknown key `games.scor`\n  fix: did you mean `score`?"),
+        ('{"model": "/m/new"}', '{"modl": "/m/new"}', ":5: `players.sft`: a player is random"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_told_with_its_line(tmp_path: Path, old: str, new: str, said: str) -> None:
+    file = tmp_path / "league.json"
+    file.write_text(BROKEN)
+    assert len(read_league(file).games) == 2
+    assert BROKEN.count(old) == 1
+    file.write_text(BROKEN.replace(old, new))
+    with pytest.raises(DataError) as raised:
+        read_league(file)
+    assert said in str(raised.value)
+    assert str(raised.value).startswith(f"{file}:")
+    file.write_text("[]")
+    with pytest.raises(DataError, match=r"league.json:1: a league is an object"):
+        read_league(file)
+
+
+def test_every_key_and_item_has_its_line() -> None:
+    text = '{"a": [1,\n {"b": "},\\"", "c": []},\n\n [2, "x:"]],\n "d": {}, "": null}'
+    assert list(lines_of(text)) == [
+        (("a",), 1), (("a", 0), 1), (("a", 1), 2), (("a", 1, "b"), 2), (("a", 1, "c"), 2),
+        (("a", 2), 4), (("a", 2, 0), 4), (("a", 2, 1), 4), (("d",), 5), (("",), 5),
+    ]  # fmt: skip

@@ -16,7 +16,8 @@ from strop.rollout.games.alpha_beta import AlphaBeta
 from strop.rollout.games.connect_four import ConnectFour
 from strop.rollout.games.game import Boards, Game, named, over, random_games
 from strop.rollout.games.lines import lines_of
-from strop.rollout.games.own import BrokenRuleError, check, own_game
+from strop.rollout.games.own.game import check, own_game
+from strop.rollout.games.own.made import BrokenRuleError
 from strop.rollout.games.players import BestPlayer, RandomPlayer, ply_key
 from strop.rollout.games.solved import Solver
 from strop.rollout.games.tic_tac_toe import TicTacToe
@@ -235,6 +236,19 @@ FAULTS = {
         "another board for the same move|changes the boards",
     ),
     "names alike": ({"moves": ("one", "one", "three")}, "names that differ"),
+    "names alike in lower case": (
+        {"moves": ("a", "A", "b")}, "ends in its move 'A' is taken for 'a': upper and lower case",
+    ),
+    "a name that ends in a mark": (
+        {"moves": ("1.", "2", "3")}, r"no answer can name its move '1\.'",
+    ),
+    "a name in brackets": (
+        {"moves": ("1", "(2)", "3")}, r"no answer can name its move '\(2\)'",
+    ),
+    "a name of marks": ({"moves": ("1", "2", "**")}, r"no answer can name its move '\*\*'"),
+    "a name that is another's in marks": (
+        {"moves": ("1", "1.", "3")}, "ends in its move '1.' is taken for '1'",
+    ),
     "a name of two words": ({"moves": ("one", "two", "all three")}, "no white space"),
     "legal says numbers": (
         {"legal": lambda self, boards: Nim.legal(self, boards).astype(int)}, "booleans",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from strop.engines.engine import Engine
-from strop.errors import DataError, UsageError
+from strop.errors import DataError, EndedBySignal, UsageError
 from strop.evals.ask import ask
 from strop.evals.records import record_from
 from strop.recipe.suite import PythonTask
@@ -21,7 +21,9 @@ def own_records(recipe: PythonTask, engine: Engine, seed: int) -> list[EvalRecor
     function = task_function(recipe)
     try:
         rows = list(function(generate=_asker(recipe, engine, seed), seed=seed))
-    except Exception as error:
+    except EndedBySignal:
+        raise
+    except (Exception, SystemExit) as error:
         raise UsageError(
             f"{recipe.function} raised {type(error).__name__}: {error}", where=recipe.file,
             fix="mend the function; the tasks measured before it are kept",

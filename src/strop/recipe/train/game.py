@@ -33,10 +33,12 @@ class FrozenRecipe(Strict):
 
 class OwnPlayerRecipe(Strict):
     """A player of one's own: a class in `file`, made without arguments, whose method `best` gives
-    the moves that it takes for best on a board."""
+    the moves that it takes for best on a board, within `call_seconds`. It has a process of its
+    own."""
 
     file: LocalPath
     class_: str = Field(alias="class")
+    call_seconds: float = Field(10.0, gt=0)
 
 
 KINDS: dict[str, type[Strict]] = {

@@ -5,15 +5,16 @@ Imports only the standard library and light modules, because worker processes im
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from strop.errors import RewardError
+from strop.errors import EndedBySignal, RewardError
 from strop.text.parse import plain
 from strop.types import FaultKind, Text
 
@@ -56,7 +57,9 @@ def called(function: Callable[..., Any], given: Mapping[str, Any], count: int) -
         if isinstance(answered, FunctionOutput):
             return answered
         returned = list(answered)
-    except Exception as error:  # noqa: BLE001 - a reward may raise anything; it must not end a run
+    except EndedBySignal:
+        raise
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a reward does ends no run
         return nothing(count, "raised", f"{type(error).__name__}: {error}")
     if len(returned) != count:
         problem = f"returned {len(returned)} values for {count} completions"
@@ -89,20 +92,37 @@ def _number(value: Any) -> tuple[float | None, str]:
 
 
 def own_names(path: Path) -> dict[str, Any]:
-    """The names that a user's Python file defines. Raises `RewardError` if it cannot be
-    imported."""
+    """The names that a user's Python file defines, which may import its neighbours. Raises
+    `RewardError` if it cannot be imported."""
     spec = importlib.util.spec_from_file_location(f"strop_user_{path.stem}", path)
     if spec is None or spec.loader is None or not path.exists():
         raise RewardError("no such Python file", where=str(path), fix="check `file:`")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses and pickle look their module up there
     try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # noqa: BLE001 - the user's file may raise anything
+        with beside(path):
+            spec.loader.exec_module(module)
+    except EndedBySignal:
+        raise
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's file may do anything
         raise RewardError(
             f"the file cannot be imported: {type(error).__name__}: {error}", where=str(path)
         ) from None
     return vars(module)
+
+
+@contextlib.contextmanager
+def beside(path: Path) -> Iterator[None]:
+    """Imports as if the file were run: its folder is looked in first. Afterwards it is looked in
+    last, for imports inside its functions, so that a neighbour's name hides no library from us."""
+    folder = str(path.resolve().parent)
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)
+        if folder not in sys.path:
+            sys.path.append(folder)
 
 
 def own_function(path: Path, name: str) -> Callable[..., Any]:

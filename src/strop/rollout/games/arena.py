@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import warnings
 from dataclasses import replace
 
 import numpy as np
 
 from strop.engines.draws import DrawKey, seed_of
 from strop.engines.engine import Sampling
+from strop.rollout.environment import FaultError
 from strop.rollout.games.environment import opened
-from strop.rollout.games.game import Boards, Game, over
+from strop.rollout.games.game import PLIES, Boards, Game, over
 from strop.rollout.games.league import League, Played
 from strop.rollout.games.opponents import Frozen, game_of
 from strop.rollout.games.players import Player, ply_key
@@ -24,7 +26,8 @@ def play(
     """Everybody meets everybody in so many pairs of games more: the two games of a pair begin with
     the same `opening` moves at random, and the sides are changed.
 
-    Models read the prompt and answer with this sampling. One that says no legal move has lost.
+    Models read the prompt and answer with this sampling. One that says no legal move has lost. A
+    game that fails by the fault of rules or a player of the user's own is left out, with a warning.
     """
     return asyncio.run(_play(league, prompt, sampling, (pairs, seed, opening)))
 
@@ -37,12 +40,17 @@ async def _play(
     frozen = Frozen(game, league.players)
     before = max((played.pair + 1 for played in league.games), default=0)
 
-    async def one(names: tuple[str, str], pair: int) -> Played:
+    async def one(names: tuple[str, str], pair: int) -> Played | None:
         first, second = names
         key = DrawKey(seed, "eval", prompt="/".join(sorted(names)), index=pair)
-        board = opened(game, game.reset([seed_of(key)])[0], opening, key)
         seats = [frozen.seat(name, prompt, n, sampling) for n, name in enumerate(names)]
-        score = await match(game, board, seats, replace(key, prompt=f"{first}/{second}"))
+        try:
+            board = opened(game, game.reset([seed_of(key)])[0], opening, key)
+            score = await match(game, board, seats, replace(key, prompt=f"{first}/{second}"))
+        except FaultError as error:
+            warnings.warn(f"a game of {first} against {second} failed, so it counts for nothing: "
+                          f"{error}", stacklevel=1)  # fmt: skip
+            return None
         return Played(first=first, second=second, score=score, pair=pair)
 
     try:
@@ -53,17 +61,17 @@ async def _play(
         ])  # fmt: skip
     finally:
         await frozen.close()
-    return league.joined(games)
+    return league.joined([game for game in games if game is not None])
 
 
 async def match(game: Game, board: Boards, seats: list[Player], key: DrawKey) -> float:
     """What a game from this board is worth to player 0: 1, 0.5 or 0."""
-    for ply in itertools.count():
+    for ply in range(PLIES + 1):
         if over(game, board[None])[0]:
-            break
+            return (1 + float(game.outcome(board[None])[0, 0])) / 2
         player = int(game.player(board[None])[0])
         move = await seats[player].move(board, ply_key(key, ply))
         if move is None:
             return float(player)
         board = game.step(board[None], np.array([move]))[0]
-    return (1 + float(game.outcome(board[None])[0, 0])) / 2
+    raise FaultError(f"the game did not end within {PLIES} moves")

@@ -13,10 +13,10 @@ from strop.engines.draws import DrawKey, seed_of, uniforms
 from strop.errors import DataError, RecipeError, WorldError
 from strop.recipe.train.environment import GameRecipe
 from strop.rollout.dialogue import ChatWriting, PlainWriting, Writing
-from strop.rollout.environment import Ask, Observation, Said
-from strop.rollout.games.game import Boards, Game, drawn, named, over
+from strop.rollout.environment import Ask, FaultError, Observation, Said
+from strop.rollout.games.game import PLIES, Boards, Game, drawn, named, over
 from strop.rollout.games.league import chosen, read_league
-from strop.rollout.games.opponents import Frozen, game_of, name_of
+from strop.rollout.games.opponents import Frozen, by_name, game_of
 from strop.rollout.games.players import ModelPlayer, Player, ply_key, shown
 from strop.rollout.games.standings import MET, Standings
 from strop.text.chat.template import Tools
@@ -41,7 +41,7 @@ class Rules:
         self.standings: Standings | None
         self.game = game_of(recipe.game)
         if recipe.league is None:
-            met = {name_of(one): one for one in recipe.opponents}
+            met = by_name(recipe.opponents)
             self.standings = None
             self.opening = {name: 1 / len(met) for name in met}
             players = {name: one for name, one in met.items() if one != SELF}
@@ -172,6 +172,8 @@ class GameEnvironment:
     def _make(self, move: int) -> None:
         self.board = self.game.step(self.board[None], np.array([move]))[0]
         self.ply += 1
+        if self.ply > PLIES:
+            raise FaultError(f"the game did not end within {PLIES} moves")
 
     async def _opponent_moves(self) -> dict[str, float]:
         """Until it is the policy's turn or the game is over; an illegal move of its is replaced by

@@ -20,6 +20,9 @@ Values = NDArray[np.float64]
 PLIES = 1_000
 """A game that goes on for longer is taken to have no end."""
 
+AROUND = ".,;:!*`'\"()[]"
+"""What may stand around a move's name in an answer."""
+
 
 class Game(Protocol):
     """The rules of a game of two players, 0 and 1, in which both see everything.
@@ -67,7 +70,7 @@ def named(game: Game, text: str) -> int | None:
     words = text.split()
     if not words:
         return None
-    word = words[-1].strip(".,;:!*`'\"()[]").casefold()
+    word = words[-1].strip(AROUND).casefold()
     return next((n for n, name in enumerate(game.moves) if name.casefold() == word), None)
 
 

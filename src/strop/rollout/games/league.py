@@ -7,20 +7,23 @@ it, so that those who still win are met most. Ratings are Elo's, from Bradley an
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Any, Self
 
 import numpy as np
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
+from strop.data.json_text import Loc, lines_of, parsed
 from strop.engines.draws import DrawKey, uniforms
-from strop.errors import DataError, UsageError
+from strop.errors import DataError, RecipeError, UsageError
 from strop.files import read_text, write_json
 from strop.recipe.base import Strict
+from strop.recipe.loading.load import Source, validate
 from strop.recipe.train.game import FrozenPlayerRecipe, GameName
 from strop.stats.bradley_terry import bradley_terry
 
@@ -42,6 +45,9 @@ def prioritised(chances: Mapping[str, float]) -> dict[str, float]:
     return {name: weight / sum(raw.values()) for name, weight in raw.items()}
 
 
+FORM = '{"game": "tic_tac_toe", "players": {"random": "random"}, "games": []}'
+
+
 @dataclass(frozen=True, slots=True)
 class Rating:
     """`Rating(elo=212.0, low=170.0, high=254.0)`: points above another player, with their 95 %
@@ -61,6 +67,27 @@ class Played(Strict):
     score: float = Field(ge=0, le=1)
     pair: int
 
+    @model_validator(mode="after")
+    def _two_play(self) -> Self:
+        if self.first == self.second:
+            raise ValueError(f"{self.first!r} cannot play a game against itself")
+        return self
+
+
+def _of_members(game: Played, info: ValidationInfo) -> Played:
+    """The game, if the league has its players."""
+    players: dict[str, Any] | None = info.data.get("players")
+    if players is None:
+        return game  # they are what is wrong
+    for name in (game.first, game.second):
+        if name not in players:
+            near = difflib.get_close_matches(name, players, 1, 0.6)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise ValueError(
+                f"it was played by {name!r}, who is no player: {hint}there are {', '.join(players)}"
+            )
+    return game
+
 
 class League(Strict):
     """Everything that a league is, as its file holds it: `{"game": "tic_tac_toe", "players":
@@ -69,14 +96,7 @@ class League(Strict):
 
     game: GameName
     players: dict[str, FrozenPlayerRecipe]
-    games: list[Played] = Field(default_factory=list)
-
-    @model_validator(mode="after")
-    def _all_are_members(self) -> Self:
-        for name in sorted({n for game in self.games for n in (game.first, game.second)}):
-            if name not in self.players:
-                raise ValueError(f"a game was played by {name!r}, who is no player")
-        return self
+    games: list[Annotated[Played, AfterValidator(_of_members)]] = Field(default_factory=list)
 
     def joined(self, games: Sequence[Played]) -> League:
         """The league after these games."""
@@ -134,16 +154,35 @@ class League(Strict):
 
 
 def read_league(path: Path) -> League:
-    """The league of a file; its models' folders are relative to it. Raises `DataError`."""
+    """The league of a file; its models' folders are relative to it. Raises `DataError` that names
+    the line of each mistake."""
+    text = read_text(path, DataError)
+    _expect_one_of_each(text, path)
+    value = parsed(text, str(path), fix="mend the file")
+    if not isinstance(value, dict):
+        raise DataError("a league is an object", where=f"{path}:1", fix=f"write {FORM}")
     try:
-        value = json.loads(read_text(path, DataError))
-        return League.model_validate(value, context={"folder": str(path.parent)})
-    except json.JSONDecodeError as error:
-        raise DataError(f"no JSON: {error}", where=str(path)) from None
-    except ValidationError as error:
-        said = error.errors()[0]
-        place = ".".join(map(str, said["loc"]))
-        raise DataError(f"no league: {place} {said['msg']}".strip(), where=str(path)) from None
+        return validate(League, Source(path, value, dict(lines_of(text))))
+    except RecipeError as error:
+        raise DataError(error.problem, where=error.where, fix=error.fix) from None
+
+
+def _expect_one_of_each(text: str, path: Path) -> None:
+    """Raise `DataError` for a name that is given twice; the last would count in silence."""
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return  # it is told what is wrong with it later
+    lines: dict[Loc, int] = {}
+    for loc, line in lines_of(text):
+        if loc in lines:
+            what = "the player" if loc[:-1] == ("players",) else "the key"
+            raise DataError(
+                f"{what} {loc[-1]!r} is there twice, first in line {lines[loc]}",
+                where=f"{path}:{line}",
+                fix="give one of them another name, or drop it",
+            )
+        lines[loc] = line
 
 
 def chosen(weights: Mapping[str, float], key: DrawKey) -> str:

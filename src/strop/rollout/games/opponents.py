@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,13 @@ from strop.recipe.train.game import (
     OwnGameRecipe,
     OwnPlayerRecipe,
 )
+from strop.rollout.environment import FaultError
 from strop.rollout.frozen import FrozenModel
 from strop.rollout.games.alpha_beta import AlphaBeta
 from strop.rollout.games.connect_four import ConnectFour
 from strop.rollout.games.game import Game
-from strop.rollout.games.own import OwnPlayer, own_game, own_player
+from strop.rollout.games.own.game import own_game
+from strop.rollout.games.own.player import OwnPlayer, own_player
 from strop.rollout.games.players import BestPlayer, ModelPlayer, Player, RandomPlayer
 from strop.rollout.games.solved import Solver
 from strop.rollout.games.tic_tac_toe import TicTacToe
@@ -38,14 +40,34 @@ def game_of(named: GameName) -> Game:
     return GAMES[named]()
 
 
-def name_of(recipe: Any) -> str:
-    """What an opponent is called in logs: `random`, `alpha_beta 6`, a folder, or
-    `solver.py:Solver`."""
+def by_name(recipes: Iterable[Any]) -> dict[str, Any]:
+    """Opponents by what they are called in logs: `random`, `alpha_beta 6`, the last parts of a
+    model's folder (`sft/final`) or `solver.py:Solver`; more of a path where two would be called
+    alike."""
+    called = {recipe: _names(recipe) for recipe in recipes}
+    found = {}
+    for recipe, names in called.items():
+        taken = {name for other, given in called.items() if other != recipe for name in given}
+        found[next((name for name in names if name not in taken), names[-1])] = recipe
+    return found
+
+
+def _names(recipe: Any) -> list[str]:
+    """What an opponent can be called, the shortest first; nobody else has the last one."""
     if isinstance(recipe, AlphaBetaRecipe):
-        return f"alpha_beta {recipe.alpha_beta}"
+        return [f"alpha_beta {recipe.alpha_beta}"]
     if isinstance(recipe, OwnPlayerRecipe):
-        return f"{recipe.file}:{recipe.class_}"
-    return recipe.model if isinstance(recipe, FrozenRecipe) else str(recipe)
+        names = [f"{tail}:{recipe.class_}" for tail in _tails(recipe.file)]
+        return [*names, f"{names[-1]} ({recipe.call_seconds:g} s)"]
+    if isinstance(recipe, FrozenRecipe) and Path(recipe.model).is_absolute():
+        return _tails(recipe.model)[1:] or [recipe.model]
+    return [recipe.model if isinstance(recipe, FrozenRecipe) else str(recipe)]
+
+
+def _tails(path: str) -> list[str]:
+    """`["c", "b/c", "/b/c"]` of `/b/c`."""
+    parts = Path(path).parts
+    return [*("/".join(parts[n:]) for n in range(len(parts) - 1, 0, -1)), path]
 
 
 Seat = Callable[[Text, int, Sampling], Player]
@@ -63,7 +85,11 @@ class Frozen:
     def __init__(self, game: Game, recipes: Mapping[str, Any]) -> None:
         self.game = game
         self._threads: list[FrozenModel | OwnPlayer] = []
-        self._seats = {name: self._ready(recipe) for name, recipe in recipes.items()}
+        try:
+            self._seats = {name: self._ready(recipe) for name, recipe in recipes.items()}
+        except FaultError as error:  # of a game of the user's own, on a board not met before
+            fix = "mend the game: it fails on boards that are seldom met"
+            raise WorldError(str(error), fix=fix) from None
 
     def seat(self, name: str, prompt: Text, player: int, sampling: Sampling) -> Player:
         return self._seats[name](prompt, player, sampling)
@@ -82,7 +108,7 @@ class Frozen:
         if recipe == "random":
             return RandomPlayer(self.game)
         if isinstance(recipe, OwnPlayerRecipe):
-            own = own_player(Path(recipe.file), recipe.class_, self.game)
+            own = own_player(recipe, self.game)
             self._threads.append(own)
             return own
         if isinstance(recipe, AlphaBetaRecipe):

@@ -17,7 +17,7 @@ from strop.rewards.style import format_tags
 from strop.rollout.collect import collect
 from strop.train.loop.state import Streaks
 from strop.train.loop.unscored import expect_scored
-from strop.types import Completion, Origin, Task
+from strop.types import Completion, Origin, Rollout, Score, ScoredGroup, Task
 
 
 @pytest.mark.parametrize(
@@ -210,6 +210,21 @@ class TestCollect:
         marked = component.model_copy(update={"optional": True})
         for step in ("step 1", "step 2", "step 3", "step 4"):
             expect_scored([marked], groups, [], Streaks(), step)
+
+    def test_episodes_that_failed_are_not_blamed_on_the_reward(self, tmp_path: Path) -> None:
+        component = RewardComponent(function="environment")
+        task = Task("a", {}, Origin("tasks.jsonl", 1))
+        answers = tuple(
+            Completion.one_turn((1,), "x", (-0.1,), finish) for finish in ("stop", "error", "error")
+        )
+        scores = (Score(1.0, {"environment": 1.0}), *[Score(None, {"environment": None})] * 2)
+        groups = [ScoredGroup(Rollout(task, (5,), answers), scores)]
+        streaks = Streaks()
+        for step in ("step 1", "step 2"):
+            expect_scored([component], groups, [], streaks, step)
+        with pytest.raises(UnscoredError, match="2 of them had failed or were called") as told:
+            expect_scored([component], groups, [], streaks, "step 3")
+        assert "the environment" in str(told.value.fix)
 
     def test_a_run_stops_when_nothing_can_be_scored(self, tmp_path: Path) -> None:
         path = tmp_path / "r.py"

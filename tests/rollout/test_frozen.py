@@ -14,6 +14,7 @@ from strop.engines.draws import DrawKey
 from strop.engines.engine import Sampling
 from strop.engines.local import engine as local
 from strop.model.load import load_for_inference
+from strop.rollout.environment import FaultError
 from strop.rollout.frozen import FrozenModel
 
 
@@ -48,3 +49,26 @@ def test_they_are_loaded_one_after_the_other(
             model.close()
     assert most == 1
     assert len({answer.ids for answer in answers}) == 1
+
+
+def test_a_model_that_failed_is_a_fault_for_who_asks_later_too(
+    model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = FrozenModel(str(model_folder))
+
+    def fails(feed: Any) -> Any:
+        feed.take(wait=True)
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(model.engine, "answering", fails)
+
+    async def twice() -> None:
+        sampling, key = Sampling(temperature=0, max_tokens=3), DrawKey(0, "training")
+        for _ in range(2):
+            with pytest.raises(FaultError, match="no room"):
+                await asyncio.wait_for(
+                    model.say([{"role": "user", "content": "3x"}], sampling, key), 60
+                )
+
+    asyncio.run(twice())
+    model.close()

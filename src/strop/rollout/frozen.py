@@ -35,6 +35,7 @@ class FrozenModel:
         self._numbers = itertools.count()
         self._waiting: dict[int, tuple[asyncio.AbstractEventLoop, asyncio.Future[Answer]]] = {}
         self._thread: threading.Thread | None = None
+        self._fault: str | None = None
 
     async def say(self, said: Text, sampling: Sampling, key: DrawKey) -> Completion:
         """Its next turn in a conversation (messages, or plain text)."""
@@ -45,6 +46,8 @@ class FrozenModel:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Answer] = loop.create_future()
         self._waiting[number] = (loop, future)
+        if self._fault is not None:  # looked at last: who came before it stood is told by `_work`
+            raise FaultError(self._fault)
         self._feed.put([(number, Request(prompt, sampling, named))])
         answer = await future
         assert isinstance(answer, Completion)
@@ -70,9 +73,9 @@ class FrozenModel:
                 loop, future = self._waiting.pop(number)
                 loop.call_soon_threadsafe(_settle, future, answer)
         except Exception as error:  # noqa: BLE001 - whatever it is, those who wait have to be told
-            for loop, future in self._waiting.values():
-                fault = FaultError(f"{self.engine.path}: {error}")
-                loop.call_soon_threadsafe(_fail, future, fault)
+            self._fault = f"{self.engine.path}: {error}"
+            for loop, future in list(self._waiting.values()):
+                loop.call_soon_threadsafe(_fail, future, FaultError(self._fault))
 
 
 def _settle(future: asyncio.Future[Answer], answer: Answer) -> None:

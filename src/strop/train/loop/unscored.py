@@ -8,7 +8,7 @@ from strop.errors import UnscoredError
 from strop.recipe.train.reward import RewardComponent
 from strop.rewards.compose import OPTIONAL
 from strop.train.loop.state import Streaks
-from strop.types import Failure, ScoredGroup
+from strop.types import FAILED, Failure, ScoredGroup
 
 PATIENCE = 3
 """Steps in a row after which a component above its `max_unscored` ends the run."""
@@ -46,16 +46,29 @@ def expect_scored(
         share = _unscored(component, groups) / total
         if streaks.see(component.label, share > component.unscored_limit) < PATIENCE:
             continue
-        said = [f.error for f in failures if f.component == component.label]
+        why, fix = _reason(component, groups, failures)
         raise UnscoredError(
             f"reward {component.label} left {share:.0%} of the completions unscored, "
-            f"more than {component.unscored_limit:.0%} for {PATIENCE} steps in a row; "
-            + (f"the last error: {said[-1]}" if said else "it returned None without an error"),
+            f"more than {component.unscored_limit:.0%} for {PATIENCE} steps in a row; {why}",
             where=where,
-            fix="try it with `strop reward check` and mend it, or raise its `max_unscored`"
-            if said
-            else f"{OPTIONAL}, or raise its `max_unscored`",
+            fix=f"{fix}, or raise its `max_unscored`",
         )
+
+
+def _reason(
+    component: RewardComponent, groups: Sequence[ScoredGroup], failures: Sequence[Failure]
+) -> tuple[str, str]:
+    """Why completions of the last step are unscored, and what mends it."""
+    said = [f.error for f in failures if f.component == component.label]
+    if said:
+        return f"the last error: {said[-1]}", "try it with `strop reward check` and mend it"
+    failed = sum(c.finish in FAILED for group in groups for c in group.rollout.completions)
+    if failed:
+        return (
+            f"in the last step {failed} of them had failed or were called off before it judged",
+            "mend what the warnings above name (the environment, the engine)",
+        )
+    return "it returned None without an error", OPTIONAL
 
 
 def _unscored(component: RewardComponent, groups: Sequence[ScoredGroup]) -> int:

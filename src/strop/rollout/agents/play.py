@@ -41,11 +41,14 @@ class AgentPlay:
     ) -> None:
         self._server, self._recipe = processes.server, recipe
         self._tokenizer, self._context = tokenizer, context
+        self._vocabulary = max(tokenizer.get_vocab().values()) + 1
         self._endpoint = Endpoint()
 
     async def play(self, request: Request, ask: Ask) -> Episode:
         encoder = Encoder(self._tokenizer)
-        capture = Capture(request, ask, encoder, self._recipe, self._context)
+        capture = Capture(
+            request, ask, encoder, self._recipe, context=self._context, vocabulary=self._vocabulary
+        )
         key = self._endpoint.begin(capture)
         finish: Finish = "stop"
         reward: float | None = None

@@ -206,6 +206,29 @@ def test_limits_end_an_episode_as_length(
         assert len(episode.ids) <= 60
 
 
+def test_an_agent_that_a_limit_cut_short_has_no_reward_unless_it_says_one(plain: Any) -> None:
+    """Also one that raises when it is refused, as OpenAI's client does: that is told and counted."""
+    ways = [{"then": then} for then in ("return", "raise", "hang")]
+    with pytest.warns(UserWarning, match="has no reward of its own") as warned:
+        ended = played(FILE, plain, lambda p, r: "x", "cut_short", ways, max_turns=2,
+                       episode_seconds=8.0)  # fmt: skip
+    assert [(e.finish, e.reward, len(e.turns)) for e in ended] == [
+        ("length", 1.0, 2), ("length", None, 2), ("length", None, 2),
+    ]  # fmt: skip
+    assert [e.facts["cut_short"] for e in ended] == [0.0, 1.0, 1.0]
+    said = "\n".join(str(one.message) for one in warned)
+    assert "RuntimeError: refused" in said
+    assert "max_turns" in said
+
+
+def test_an_episode_without_an_answer_has_failed_whatever_the_agent_returns(plain: Any) -> None:
+    """Its only request did not fit into what the model reads."""
+    with pytest.warns(UserWarning, match="no request of the agent .* was answered: a prompt of "):
+        (episode,) = played(FILE, plain, lambda p, r: "x", "cut_short",
+                            [{"then": "return", "say": "x" * 9000}])  # fmt: skip
+    assert (episode.finish, episode.reward, episode.ids) == ("error", None, ())
+
+
 def test_failures_cost_their_episode_only(plain: Any) -> None:
     ways = [{"way": way} for way in ("raise", "no", "crash", "hang")]
     ended = played(FILE, plain, lambda p, r: "x", "failing", ways, episode_seconds=8.0)
@@ -225,8 +248,9 @@ def test_what_an_agent_has_started_ends_with_it(plain: Any, tmp_path: Path) -> N
 
 
 def test_an_agent_that_asks_for_nothing_has_failed(plain: Any) -> None:
-    (episode,) = played(FILE, plain, lambda prompt, request: "x", "silent")
-    assert (episode.finish, episode.ids, episode.turns) == ("error", (), ())
+    with pytest.warns(UserWarning, match="silent of .* was answered: it made none"):
+        (episode,) = played(FILE, plain, lambda prompt, request: "x", "silent")
+    assert (episode.finish, episode.reward, episode.turns) == ("error", None, ())
 
 
 @pytest.mark.parametrize(

@@ -71,8 +71,8 @@ class Clock:
 
 
 class Capture:
-    """One agent's requests, from its first to its last. `limited` says that one was refused because
-    a limit was met; `overruled` counts those that asked for another sampling than the run's."""
+    """One agent's requests, from its first to its last. `limit` says by what limit one was
+    refused, the first that was; `overruled` counts those that asked for another sampling than the run's."""
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class Capture:
         self._asking: set[asyncio.Future[Completion]] = set()
         self._over = False
         self.clock = Clock()
-        self.limited = False
+        self.limit = ""
         self.overruled = 0
 
     @property
@@ -133,8 +133,8 @@ class Capture:
         )
         return completion, said, len(ids)
 
-    def episode(self, finish: Finish, reward: float | None) -> Episode:
-        """All of it as one completion."""
+    def episode(self, finish: Finish, reward: float | None, *, cut_short: bool = False) -> Episode:
+        """All of it as one completion; `cut_short` says that the agent failed over a limit."""
         paths: list[Path] = []
         told: list[list[Asked]] = []
         for one in self.asked:
@@ -150,7 +150,7 @@ class Capture:
         laid = lay(paths, self.request.prompt.prompt_ids)
         turns = [one for path in told for one in path]
         facts = {"turns": float(len(turns)), "forks": len(laid.starts) - 1.0,
-                 "overruled": float(self.overruled)}  # fmt: skip
+                 "overruled": float(self.overruled), "cut_short": float(cut_short)}  # fmt: skip
         return Episode(
             text=str(turns[-1].message.get("content") or "") if turns else "",
             finish=finish,
@@ -193,17 +193,19 @@ class Capture:
         """The place of a further request, which is fit to be answered, and how many tokens its
         answer may have. Raises `LimitError` where there is none."""
         if len(self._slots) >= self._limits.max_turns:
-            self.limited = True
-            raise LimitError(f"an episode has at most {self._limits.max_turns} turns (max_turns)")
+            raise self._met(f"an episode has at most {self._limits.max_turns} turns (max_turns)")
         room = self._context - len(ids)
         if self._limits.max_episode_tokens is not None:
             begun = len(self.asked[0].prompt_ids) if self.asked else len(ids)
             room = min(room, self._limits.max_episode_tokens - (len(ids) - begun))
         if room < 1:
-            self.limited = True
-            raise LimitError(f"a prompt of {len(ids)} tokens leaves no room for an answer")
+            raise self._met(f"a prompt of {len(ids)} tokens leaves no room for an answer")
         self._slots.append(None)
         return len(self._slots) - 1, room if most is None else min(most, room)
+
+    def _met(self, limit: str) -> LimitError:
+        self.limit = self.limit or limit
+        return LimitError(limit)
 
     async def _sampled(self, ids: tuple[int, ...], opened: str, bound: int) -> Completion:
         asking = asyncio.ensure_future(self._ask(ids, opened=opened, max_tokens=bound))

@@ -207,7 +207,7 @@ def test_limits_end_an_episode_as_length(
 
 
 def test_an_agent_that_a_limit_cut_short_has_no_reward_unless_it_says_one(plain: Any) -> None:
-    """Also one that raises when it is refused, as OpenAI's client does: that is told and counted."""
+    """Also one that raises when it is refused, as OpenAI's client does: it is told and counted."""
     ways = [{"then": then} for then in ("return", "raise", "hang")]
     with pytest.warns(UserWarning, match="has no reward of its own") as warned:
         ended = played(FILE, plain, lambda p, r: "x", "cut_short", ways, max_turns=2,

@@ -92,6 +92,44 @@ def test_what_cannot_work_is_refused_before_the_run(settings: dict[str, Any], sa
         CombinedToolboxes(recipe)
 
 
+def wrong(way: str, **settings: Any) -> dict[str, Any]:
+    """A server that breaks its protocol."""
+    file = str(Path(__file__).parent / "wrong_mcp_server.py")
+    return {"mcp": {"command": [sys.executable, file, way], "retries": 1, **settings}}
+
+
+@pytest.mark.parametrize(("way", "said"), [
+    ("schema", "wrong_mcp_server.py schema .*: tool 2 of its list, inputSchema.type: Input should"),
+    ("nameless", "tool 1 of its list, inputSchema: Field required"),
+    ("endless", "its list of tools has no end"),
+    ("refuses", "there is no such method"),
+    ("late", "did not list its tools within 5 s"),
+])  # fmt: skip
+def test_a_list_that_breaks_the_protocol_is_refused_before_the_run(
+    way: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ours, "OPENS_WITHIN", 5.0)
+    recipe = ToolsEnvironmentRecipe.model_validate({"tools": [wrong(way)]})
+    with pytest.raises(WorldError, match=said):
+        CombinedToolboxes(recipe)
+
+
+@pytest.mark.parametrize("session", ["shared", "episode"])
+@pytest.mark.parametrize(("way", "said"), [
+    ("text", "content: Input should be a valid list"),
+    ("nothing", "content: Field required"),
+    ("unstructured", "did not return structured content"),
+    ("misstructured", "'five' is not of type 'integer'"),
+])  # fmt: skip
+def test_a_result_that_breaks_the_protocol_is_the_servers_fault(
+    made: Any, way: str, said: str, session: str
+) -> None:
+    """Not the policy's, who is told nothing, nor the end of the run."""
+    tools = made(wrong(way, session=session))
+    with pytest.raises(FaultError, match=f"act failed 2 times: .*{said}"):
+        tools.one("act")
+
+
 @pytest.mark.parametrize(("settings", "said"), [
     ({"url": "http://h/mcp"}, "give `command` or `url`"),
     ({"headers": {"X": "1"}}, "headers are only read with url"),

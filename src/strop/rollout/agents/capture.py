@@ -72,7 +72,8 @@ class Clock:
 
 class Capture:
     """One agent's requests, from its first to its last. `limit` says by what limit one was
-    refused, the first that was; `overruled` counts those that asked for another sampling than the run's."""
+    refused, the first that was; `overruled` counts those that asked for another sampling than the
+    run's."""
 
     def __init__(
         self,

@@ -1,5 +1,5 @@
-"""What agents may ask: requests are checked at the door, so that a wrong one is refused in words and
-goes no further."""
+"""What agents may ask: requests are checked at the door, so that a wrong one is refused in words
+and goes no further."""
 
 from __future__ import annotations
 

@@ -17,13 +17,13 @@ import pytest
 
 from strop.errors import DataError, WorldError
 from strop.recipe.train.environment import OwnEnvironmentRecipe
-from strop.rollout.environment import FaultError
+from strop.rollout.environment import FaultError, Said
 from strop.rollout.environments import way_of
 from strop.rollout.own import server
 from strop.rollout.own.describe import described
 from strop.rollout.own.toolbox import OwnToolbox, OwnToolboxes
 from strop.rollout.play import Player
-from strop.rollout.tools.toolbox import ToolResult
+from strop.rollout.tools.toolbox import ToolEnvironment, ToolResult
 from strop.text.tools import Call
 from strop.types import Origin, Task
 from tests.support.agents import speaker
@@ -281,6 +281,58 @@ def test_nothing_is_left_of_an_episode_or_of_a_server() -> None:
 
     boxes = OwnToolboxes(recipe("Shouting"))
     assert gone(asyncio.run(played()))
+
+
+async def nothing_is_left(boxes: OwnToolboxes) -> bool:
+    """Whether no episode's process is there any more."""
+    server = boxes._server._process.pid
+    until = time.monotonic() + 20
+    while _children(server) and time.monotonic() < until:
+        await asyncio.sleep(0.05)
+    await asyncio.sleep(0.5)  # a process that begins after the end has begun by then
+    return not _children(server)
+
+
+def test_a_call_of_a_turn_that_ended_by_a_fault_begins_no_process(tmp_path: Path) -> None:
+    """It waits for its turn while the one before it fails."""
+    task = Task("Go.", {"tries": str(tmp_path / "tries")}, Origin("tasks.jsonl", 1))
+
+    async def played() -> bool:
+        environment = ToolEnvironment(boxes.make("0"))
+        await environment.reset(task)
+        calls = (call("fail"), call("look"))
+        with pytest.raises(FaultError, match="fail failed"):
+            await environment.step(Said({"role": "assistant", "tool_calls": []}, "", calls))
+        await environment.close()
+        ended = await nothing_is_left(boxes)
+        await boxes.close()
+        return ended
+
+    boxes = OwnToolboxes(recipe("Fickle", retries=1))
+    assert asyncio.run(played())
+
+
+def test_no_call_begins_a_process_once_its_episode_is_over(tmp_path: Path) -> None:
+    task = Task("Go.", {"tries": str(tmp_path / "tries")}, Origin("tasks.jsonl", 1))
+
+    async def played() -> tuple[list[Any], bool]:
+        box, late = boxes.make("0"), boxes.make("1")
+        await box.begin(task)
+        calling = [asyncio.create_task(box.call(call(name))) for name in ("wait", "look")]
+        calling.append(asyncio.create_task(late.begin(task)))  # its process is on its way
+        await asyncio.sleep(0)
+        await late.close()
+        await asyncio.sleep(0.2)
+        await box.close()
+        said = await asyncio.gather(*calling, return_exceptions=True)
+        ended = await nothing_is_left(boxes)
+        await boxes.close()
+        return said, ended
+
+    boxes = OwnToolboxes(recipe("Fickle", call_seconds=60.0, retries=1))
+    said, ended = asyncio.run(played())
+    assert [str(one) for one in said] == ["the episode is over"] * 3
+    assert ended
 
 
 def test_a_server_that_ended_is_started_again() -> None:

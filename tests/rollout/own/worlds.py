@@ -151,6 +151,30 @@ class Unspeakable:
         raise RuntimeError("no words")
 
 
+class Fickle:
+    """A call that fails in another way each time, and one that does not."""
+
+    def reset(self, tries: str) -> None:
+        self.tries = tries
+
+    def fail(self) -> str:
+        """Fail."""
+        with open(self.tries, "a") as tries:
+            tries.write("x")
+        if os.path.getsize(self.tries) % 2:
+            os._exit(1)
+        return Unspeakable()  # type: ignore[return-value]
+
+    def wait(self) -> str:
+        """Wait."""
+        time.sleep(1000)
+        return ""
+
+    def look(self) -> str:
+        """Look."""
+        return "a wall"
+
+
 class Cursed:
     """Cannot begin."""
 

@@ -194,6 +194,26 @@ def test_a_session_that_is_called_off_while_it_begins_leaves_no_process(made: An
     assert not [p for p in children_of(os.getpid()) if "mcp_server.py" in p]
 
 
+def test_no_call_begins_a_session_once_its_episode_is_over(made: Any) -> None:
+    tools = made(sums(session="episode", seconds=30.0))
+    (kit,) = tools.boxes._kits
+
+    async def played() -> list[Any]:
+        box, late = tools.boxes.make("0"), tools.boxes.make("1")
+        await box.call(Call("count", {}))
+        calls = [Call("sleep", {"seconds": 60.0}), Call("count", {})]
+        calling = [asyncio.create_task(box.call(one)) for one in calls]
+        calling.append(asyncio.create_task(late.call(Call("count", {}))))
+        await asyncio.sleep(0.05)  # the second waits for the first; the third session begins
+        await late.close()
+        await box.close()
+        return await asyncio.gather(*calling, return_exceptions=True)
+
+    said = tools.runner.run(played())
+    assert [str(one) for one in said] == ["the episode is over"] * 3
+    assert not kit._connections
+
+
 def children_of(pid: int) -> list[str]:
     lists = (one.read_text() for one in Path(f"/proc/{pid}/task").glob("*/children"))
     found = []

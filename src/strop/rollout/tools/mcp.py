@@ -17,7 +17,7 @@ from strop.recipe.train.tools import McpToolRecipe
 from strop.rollout.environment import FaultError
 from strop.rollout.tools.kit import Seat, Stateless, described
 from strop.rollout.tools.said import cut, readable
-from strop.rollout.tools.toolbox import ToolResult, told
+from strop.rollout.tools.toolbox import OVER, ToolResult, told
 from strop.rollout.tools.tries import FailedError, Tries
 from strop.secrets import Secrets
 from strop.text.tools import Call
@@ -245,6 +245,7 @@ class OwnSession:
         self._turn = asyncio.Lock()
         self._made: list[Call] = []
         self._connection: Connection | None = None
+        self._over = False
 
     async def call(self, call: Call) -> ToolResult:
         async with self._turn:
@@ -260,15 +261,30 @@ class OwnSession:
     async def _once(self, call: Call) -> ToolResult:
         try:
             if self._connection is None:
-                self._connection = await self._server.opened()
+                self._connection = await self._begun()
                 for earlier in self._made:
                     await self._server.called(self._connection.client, earlier)
             return await self._server.called(self._connection.client, call)
         except FailedError:
-            await self.close()
+            await self._end()
             raise
 
+    async def _begun(self) -> Connection:
+        """A call may still wait for its turn, or for its session, when the episode ends: it begins
+        none that nobody would end."""
+        if self._over:
+            raise FaultError(OVER)
+        connection = await self._server.opened()
+        if self._over:
+            await connection.close()
+            raise FaultError(OVER)
+        return connection
+
     async def close(self) -> None:
+        self._over = True
+        await self._end()
+
+    async def _end(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.close()

@@ -360,6 +360,8 @@ REFUSED = {
     "Constant": ("`get_reward` of Constant cannot be called", "returns the episode's reward"),
     "Yielding": ("step (line", "a method that is no tool begins with `_`"),
     "Dripping": ("`reset` of Dripping yields", "return the text that begins the episode"),
+    "Tipping": ("`get_reward` of Tipping yields", "returns the episode's reward"),
+    "Unready": ("looking at Unready() raised RuntimeError: not yet", "mend it"),
     "Broken": ("Broken() raised KeyError: 'TOKEN'", "made once before the run"),
 }
 
@@ -378,6 +380,22 @@ def test_a_factory_function_is_as_good_as_a_class(monkeypatch: pytest.MonkeyPatc
     monkeypatch.syspath_prepend(str(FILE.parent))
     said = described(names()["made"], "made", [])
     assert (said.problem, said.tools, said.rewards) == ("", [], False)
+
+
+def test_tools_have_the_names_by_which_they_are_called() -> None:
+    """No property is run to find them, and of two names of one method none hides the other."""
+
+    async def played() -> list[str]:
+        async with begun(boxes) as box:
+            return [(await box.call(call(name))).text for name in ("look", "go", "again")]
+
+    boxes = OwnToolboxes(recipe("Shy"))
+    try:
+        names = [tool["function"]["name"] for tool in boxes.tools or ()]
+        assert sorted(names) == ["again", "go", "look"]
+        assert asyncio.run(played()) == ["a door", "a wall", "a door"]
+    finally:
+        asyncio.run(boxes.close())
 
 
 def test_methods_that_cannot_be_described_are_all_named() -> None:

@@ -423,6 +423,12 @@ def test_a_file_that_cannot_be_imported_is_refused(tmp_path: Path) -> None:
             OwnToolboxes(OwnEnvironmentRecipe.model_validate({"file": str(path), "class": "A"}))
 
 
+def test_where_no_process_can_be_kept_in_hand_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.system", lambda: "Darwin")
+    with pytest.raises(WorldError, match=r"worlds.py: .* needs Linux, and this is Darwin"):
+        OwnToolboxes(recipe("Greeted"))
+
+
 @pytest.mark.slow
 def test_memory_does_not_grow_over_2000_episodes() -> None:
     def kept(pid: int) -> int:

@@ -197,6 +197,27 @@ def append_line(path: Path, line: str) -> None:
         os.fsync(stream.fileno())
 
 
+@contextmanager
+def adding(path: Path) -> Iterator[IO[bytes]]:
+    """A file to which several processes add, held by this one until the block ends: nobody else
+    reads or adds meanwhile by this module. What is written goes to its end, and is on the disk when
+    the block ends. The file and folders above it are made where they are missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield stream
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+@contextmanager
+def not_added_to(path: Path) -> Iterator[IO[bytes]]:
+    """A file that is read while no process is `adding` to it."""
+    with path.open("rb") as stream:
+        fcntl.flock(stream, fcntl.LOCK_SH)
+        yield stream
+
+
 def copy_hashed(source: IO[bytes], target: Path | None) -> str:
     """The sha256 of a stream, 64 hex digits, copied to `target` on the way where there is one."""
     digest = hashlib.sha256()

@@ -8,6 +8,8 @@ import os
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -143,3 +145,36 @@ async def silent(base_url: str, api_key: str, task: dict[str, Any]) -> float:
 
 def two(base_url: str, task: dict[str, Any]) -> None:
     """Takes too few arguments."""
+
+
+def wrong(base_url: str, api_key: str, task: dict[str, Any]) -> float:
+    """Makes the calls of the task, writes down what it was told, then asks as one should."""
+    told = [posted(base_url, api_key, path, body) for path, body in task["calls"]]
+    Path(task["told"]).write_text(json.dumps(told))
+    right = {"messages": list(task["prompt"])}
+    return float(posted(base_url, api_key, "/chat/completions", right)[0] == 200)
+
+
+def cut_short(base_url: str, api_key: str, task: dict[str, Any]) -> float:
+    """Asks until it is refused, and then does what the task names."""
+    prompt = [{"role": "user", "content": task.get("say", "Go.")}]
+    while posted(base_url, api_key, "/chat/completions", {"messages": prompt})[0] == 200:
+        pass
+    if task["then"] == "raise":
+        raise RuntimeError("refused")
+    if task["then"] == "hang":
+        time.sleep(1000)
+    return 1.0
+
+
+def posted(base_url: str, api_key: str, path: str, body: Any) -> tuple[int, str]:
+    """The status, and what a refusal says."""
+    data = body.encode() if isinstance(body, str) else json.dumps(body).encode()
+    headers = {"Authorization": f"Bearer {api_key}", "Content-Type": "application/json"}
+    request = urllib.request.Request(base_url + path, data, headers)
+    try:
+        with urllib.request.urlopen(request) as answer:
+            return answer.status, ""
+    except urllib.error.HTTPError as error:
+        text = error.read().decode()
+        return error.code, json.loads(text)["error"]["message"] if text.startswith("{") else text

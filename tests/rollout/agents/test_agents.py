@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from strop.engines.engine import Request
-from strop.errors import WorldError
+from strop.errors import TextError, WorldError
 from strop.recipe.train.environment import AgentRecipe
-from strop.rollout.agents.capture import Clock
+from strop.rollout.agents.capture import Capture, Clock
 from strop.rollout.environments import way_of
+from strop.text.encode import Encoder
 from strop.text.parse import decode
+from strop.types import Completion
 from tests.rollout.agents.agents import ADD
 from tests.support.agents import PROMPT, played, speaker, texts
 from tests.support.episodes import asked
@@ -107,6 +111,85 @@ def test_what_the_model_in_training_cannot_be_made_to_do_is_refused(plain: Any) 
     assert (episode.reward, len(episode.turns)) == (5.0, 1)
 
 
+ASK = [{"role": "user", "content": "Go."}]
+CHAT, TOKENS = "/chat/completions", "/inference/v1/generate"
+DEEP = "[" * 3000 + "]" * 3000
+WRONG: list[tuple[str, Any, str]] = [
+    (CHAT, "{not json", "JSON"),
+    (CHAT, [], "valid dictionary"),
+    (CHAT, {"messages": []}, "messages: "),
+    (CHAT, {"messages": [{"content": "x"}]}, "messages.0.role: Field required"),
+    (CHAT, {"messages": [{"role": 5, "content": "x"}]}, "messages.0.role: "),
+    (CHAT, {"messages": [{"role": "user", "content": 5}]},
+     "messages.0.content: it is neither a text nor a list of parts"),
+    (CHAT, {"messages": [{"role": "user", "content": [1]}]}, "messages.0.content.0: "),
+    (CHAT, {"messages": [{"role": "user", "content": [{"type": "text"}]}]},
+     "messages.0.content.0: a part of the type `text` has no `text`"),
+    (CHAT, {"messages": [*ASK, {"role": "assistant", "tool_calls": [{"id": "x"}]}]},
+     "messages.1.tool_calls.0.function: Field required"),
+    (CHAT, {"messages": [*ASK, {"role": "assistant", "tool_calls": [
+        {"id": "x", "function": {"name": "a", "arguments": "[1]"}}]}]}, "are no JSON object"),
+    (CHAT, {"messages": [*ASK, {"role": "assistant", "tool_calls": [
+        {"id": "x", "function": {"name": "a", "arguments": DEEP}}]}]}, "are no JSON object"),
+    (CHAT, {"messages": ASK, "stop": 5}, "stop: "),
+    (CHAT, {"messages": ASK, "stop": [["x"]]}, "stop.0: "),
+    (CHAT, {"messages": ASK, "stop": ["\ud800"]}, "answers do not end at"),
+    (CHAT, {"messages": ASK, "response_format": "text"}, "response_format: "),
+    (CHAT, {"messages": ASK, "tools": [{"a": 1}]}, "tools.0.function: Field required"),
+    (CHAT, {"messages": ASK, "max_tokens": 0}, "max_tokens: "),
+    (CHAT, {"messages": ASK, "max_completion_tokens": 1.5}, "max_completion_tokens: "),
+    (CHAT, {"messages": [{"role": "user", "content": "\ud800"}]}, "half of a surrogate pair"),
+    (TOKENS, {"token_ids": []}, "token_ids: "),
+    (TOKENS, {"token_ids": [5, -1]}, "token_ids.1 is -1: the model's tokens are 0 to "),
+    (TOKENS, {"token_ids": [10_000_000]}, "token_ids.0 is 10000000: the model's tokens are 0 to "),
+    (TOKENS, {"token_ids": [10**30]}, "token_ids.0"),
+    (TOKENS, {"token_ids": ["x"]}, "token_ids.0: "),
+    (TOKENS, {"token_ids": [5], "sampling_params": {"max_tokens": "x"}}, "max_tokens: "),
+    (TOKENS, {"token_ids": [5], "sampling_params": {"max_tokens": 0}}, "max_tokens: "),
+    (TOKENS, {"token_ids": [5], "sampling_params": {"max_tokens": 1.5}}, "max_tokens: "),
+    (TOKENS, {"token_ids": [5], "sampling_params": {"stop": 5}}, "sampling_params.stop: "),
+    (TOKENS, {"token_ids": [5], "sampling_params": {"n": 2}}, "sampling_params.n: "),
+]  # fmt: skip
+
+
+def test_a_wrong_call_is_refused_in_words_and_costs_no_turn(
+    plain: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever an agent sends, the run goes on, and the message is about its request."""
+    told = tmp_path / "told"
+    task = {"calls": [call[:2] for call in WRONG], "told": str(told)}
+    (episode,) = played(FILE, plain, lambda prompt, request: "x", "wrong", [task], max_turns=1)
+    for (path, body, wanted), (status, said) in zip(
+        WRONG, json.loads(told.read_text()), strict=True
+    ):
+        assert status == 400, (path, body, status, said)
+        assert wanted in said, (path, body, said)
+        assert "record" not in said
+        assert "tasks.jsonl" not in said
+    assert (episode.finish, episode.reward, len(episode.turns)) == ("stop", 1.0, 1)
+    assert episode.facts["overruled"] == 0.0
+    assert "Traceback" not in caplog.text
+
+
+def test_a_token_that_the_model_said_may_be_sent_back(plain: Any) -> None:
+    """Also one that its tokenizer has no word for; no other such one."""
+    (request,) = asked(plain, [PROMPT])
+
+    async def ask(ids: tuple[int, ...], **_: Any) -> Completion:
+        return Completion.one_turn([995, plain.eos_token_id], "x", [-0.5, -0.5], "stop", 1)
+
+    async def both() -> None:
+        limits = AgentRecipe.model_validate({"agent": {"file": str(FILE)}})
+        capture = Capture(request, ask, Encoder(plain), limits, context=64, vocabulary=292)  # type: ignore[arg-type]
+        await capture.generate((5,), None)
+        await capture.generate((5, 995), None)
+        with pytest.raises(TextError, match=r"token_ids.1 is 996: the model's tokens are 0 to 291"):
+            await capture.generate((5, 996), None)
+        assert len(capture.asked) == 2
+
+    asyncio.run(both())
+
+
 @pytest.mark.parametrize(
     ("limits", "turns"),
     [({"max_turns": 3}, 3), ({"max_turns": 50, "max_episode_tokens": 60}, None)],
@@ -121,6 +204,29 @@ def test_limits_end_an_episode_as_length(
     else:
         assert 2 <= len(episode.turns) < 50
         assert len(episode.ids) <= 60
+
+
+def test_an_agent_that_a_limit_cut_short_has_no_reward_unless_it_says_one(plain: Any) -> None:
+    """Also one that raises when it is refused, as OpenAI's client does: it is told and counted."""
+    ways = [{"then": then} for then in ("return", "raise", "hang")]
+    with pytest.warns(UserWarning, match="has no reward of its own") as warned:
+        ended = played(FILE, plain, lambda p, r: "x", "cut_short", ways, max_turns=2,
+                       episode_seconds=8.0)  # fmt: skip
+    assert [(e.finish, e.reward, len(e.turns)) for e in ended] == [
+        ("length", 1.0, 2), ("length", None, 2), ("length", None, 2),
+    ]  # fmt: skip
+    assert [e.facts["cut_short"] for e in ended] == [0.0, 1.0, 1.0]
+    said = "\n".join(str(one.message) for one in warned)
+    assert "RuntimeError: refused" in said
+    assert "max_turns" in said
+
+
+def test_an_episode_without_an_answer_has_failed_whatever_the_agent_returns(plain: Any) -> None:
+    """Its only request did not fit into what the model reads."""
+    with pytest.warns(UserWarning, match="no request of the agent .* was answered: a prompt of "):
+        (episode,) = played(FILE, plain, lambda p, r: "x", "cut_short",
+                            [{"then": "return", "say": "x" * 9000}])  # fmt: skip
+    assert (episode.finish, episode.reward, episode.ids) == ("error", None, ())
 
 
 def test_failures_cost_their_episode_only(plain: Any) -> None:
@@ -142,8 +248,9 @@ def test_what_an_agent_has_started_ends_with_it(plain: Any, tmp_path: Path) -> N
 
 
 def test_an_agent_that_asks_for_nothing_has_failed(plain: Any) -> None:
-    (episode,) = played(FILE, plain, lambda prompt, request: "x", "silent")
-    assert (episode.finish, episode.ids, episode.turns) == ("error", (), ())
+    with pytest.warns(UserWarning, match="silent of .* was answered: it made none"):
+        (episode,) = played(FILE, plain, lambda prompt, request: "x", "silent")
+    assert (episode.finish, episode.reward, episode.turns) == ("error", None, ())
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,9 @@ def test_a_taskset_with_a_tool_server_and_a_chat_program(tokenizer: Any) -> None
     file = HERE / "with_verifiers.py"
     right, wrong = played(file, tooled, adds, "run", [{"idx": 0}, {"idx": 1}])
     assert (right.reward, wrong.reward) == (1.25, 0.0)
-    assert (right.finish, right.facts) == ("stop", {"turns": 2.0, "forks": 0.0, "overruled": 0.0})
+    assert (right.finish, right.facts) == (
+        "stop", {"turns": 2.0, "forks": 0.0, "overruled": 0.0, "cut_short": 0.0}
+    )  # fmt: skip
     assert [text for text, sampled in texts(tooled, right) if sampled] == [
         f"{CALL}<|im_end|>", "It is 5.<|im_end|>",
     ]  # fmt: skip

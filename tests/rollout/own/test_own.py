@@ -17,13 +17,13 @@ import pytest
 
 from strop.errors import DataError, WorldError
 from strop.recipe.train.environment import OwnEnvironmentRecipe
-from strop.rollout.environment import FaultError
+from strop.rollout.environment import FaultError, Said
 from strop.rollout.environments import way_of
 from strop.rollout.own import server
 from strop.rollout.own.describe import described
 from strop.rollout.own.toolbox import OwnToolbox, OwnToolboxes
 from strop.rollout.play import Player
-from strop.rollout.tools.toolbox import ToolResult
+from strop.rollout.tools.toolbox import ToolEnvironment, ToolResult
 from strop.text.tools import Call
 from strop.types import Origin, Task
 from tests.support.agents import speaker
@@ -283,6 +283,58 @@ def test_nothing_is_left_of_an_episode_or_of_a_server() -> None:
     assert gone(asyncio.run(played()))
 
 
+async def nothing_is_left(boxes: OwnToolboxes) -> bool:
+    """Whether no episode's process is there any more."""
+    server = boxes._server._process.pid
+    until = time.monotonic() + 20
+    while _children(server) and time.monotonic() < until:
+        await asyncio.sleep(0.05)
+    await asyncio.sleep(0.5)  # a process that begins after the end has begun by then
+    return not _children(server)
+
+
+def test_a_call_of_a_turn_that_ended_by_a_fault_begins_no_process(tmp_path: Path) -> None:
+    """It waits for its turn while the one before it fails."""
+    task = Task("Go.", {"tries": str(tmp_path / "tries")}, Origin("tasks.jsonl", 1))
+
+    async def played() -> bool:
+        environment = ToolEnvironment(boxes.make("0"))
+        await environment.reset(task)
+        calls = (call("fail"), call("look"))
+        with pytest.raises(FaultError, match="fail failed"):
+            await environment.step(Said({"role": "assistant", "tool_calls": []}, "", calls))
+        await environment.close()
+        ended = await nothing_is_left(boxes)
+        await boxes.close()
+        return ended
+
+    boxes = OwnToolboxes(recipe("Fickle", retries=1))
+    assert asyncio.run(played())
+
+
+def test_no_call_begins_a_process_once_its_episode_is_over(tmp_path: Path) -> None:
+    task = Task("Go.", {"tries": str(tmp_path / "tries")}, Origin("tasks.jsonl", 1))
+
+    async def played() -> tuple[list[Any], bool]:
+        box, late = boxes.make("0"), boxes.make("1")
+        await box.begin(task)
+        calling = [asyncio.create_task(box.call(call(name))) for name in ("wait", "look")]
+        calling.append(asyncio.create_task(late.begin(task)))  # its process is on its way
+        await asyncio.sleep(0)
+        await late.close()
+        await asyncio.sleep(0.2)
+        await box.close()
+        said = await asyncio.gather(*calling, return_exceptions=True)
+        ended = await nothing_is_left(boxes)
+        await boxes.close()
+        return said, ended
+
+    boxes = OwnToolboxes(recipe("Fickle", call_seconds=60.0, retries=1))
+    said, ended = asyncio.run(played())
+    assert [str(one) for one in said] == ["the episode is over"] * 3
+    assert ended
+
+
 def test_a_server_that_ended_is_started_again() -> None:
     async def played() -> tuple[str, float | None]:
         async with begun(boxes) as box:
@@ -308,6 +360,8 @@ REFUSED = {
     "Constant": ("`get_reward` of Constant cannot be called", "returns the episode's reward"),
     "Yielding": ("step (line", "a method that is no tool begins with `_`"),
     "Dripping": ("`reset` of Dripping yields", "return the text that begins the episode"),
+    "Tipping": ("`get_reward` of Tipping yields", "returns the episode's reward"),
+    "Unready": ("looking at Unready() raised RuntimeError: not yet", "mend it"),
     "Broken": ("Broken() raised KeyError: 'TOKEN'", "made once before the run"),
 }
 
@@ -326,6 +380,22 @@ def test_a_factory_function_is_as_good_as_a_class(monkeypatch: pytest.MonkeyPatc
     monkeypatch.syspath_prepend(str(FILE.parent))
     said = described(names()["made"], "made", [])
     assert (said.problem, said.tools, said.rewards) == ("", [], False)
+
+
+def test_tools_have_the_names_by_which_they_are_called() -> None:
+    """No property is run to find them, and of two names of one method none hides the other."""
+
+    async def played() -> list[str]:
+        async with begun(boxes) as box:
+            return [(await box.call(call(name))).text for name in ("look", "go", "again")]
+
+    boxes = OwnToolboxes(recipe("Shy"))
+    try:
+        names = [tool["function"]["name"] for tool in boxes.tools or ()]
+        assert sorted(names) == ["again", "go", "look"]
+        assert asyncio.run(played()) == ["a door", "a wall", "a door"]
+    finally:
+        asyncio.run(boxes.close())
 
 
 def test_methods_that_cannot_be_described_are_all_named() -> None:
@@ -351,6 +421,12 @@ def test_a_file_that_cannot_be_imported_is_refused(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(WorldError, match=said):
             OwnToolboxes(OwnEnvironmentRecipe.model_validate({"file": str(path), "class": "A"}))
+
+
+def test_where_no_process_can_be_kept_in_hand_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.system", lambda: "Darwin")
+    with pytest.raises(WorldError, match=r"worlds.py: .* needs Linux, and this is Darwin"):
+        OwnToolboxes(recipe("Greeted"))
 
 
 @pytest.mark.slow

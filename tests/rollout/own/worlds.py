@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import random
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 from neighbour import GREETING  # type: ignore[import-not-found]  # it lies beside this file
 
@@ -151,6 +154,30 @@ class Unspeakable:
         raise RuntimeError("no words")
 
 
+class Fickle:
+    """A call that fails in another way each time, and one that does not."""
+
+    def reset(self, tries: str) -> None:
+        self.tries = tries
+
+    def fail(self) -> str:
+        """Fail."""
+        with open(self.tries, "a") as tries:
+            tries.write("x")
+        if os.path.getsize(self.tries) % 2:
+            os._exit(1)
+        return Unspeakable()  # type: ignore[return-value]
+
+    def wait(self) -> str:
+        """Wait."""
+        time.sleep(1000)
+        return ""
+
+    def look(self) -> str:
+        """Look."""
+        return "a wall"
+
+
 class Cursed:
     """Cannot begin."""
 
@@ -273,3 +300,42 @@ class Yielding:
 class Dripping:
     def reset(self):
         yield "begin"
+
+
+class Shy:
+    """Properties that cannot be looked at yet, and methods under other names than their own."""
+
+    looked = False
+
+    def __init__(self) -> None:
+        self.go = Fickle().look
+
+    def reset(self, **columns: object) -> None:
+        self.looks = 0
+
+    @property
+    def score(self) -> int:
+        type(self).looked = True
+        raise RuntimeError("not yet")
+
+    @functools.cached_property
+    def board(self) -> int:
+        type(self).looked = True
+        raise RuntimeError("not yet")
+
+    def look(self) -> str:
+        """Look around."""
+        return "a door"
+
+    again = look
+
+
+class Unready(Shy):
+    @property
+    def reset(self) -> Any:  # type: ignore[override]
+        raise RuntimeError("not yet")
+
+
+class Tipping(Shy):
+    def get_reward(self) -> Iterator[float]:
+        yield 1.0

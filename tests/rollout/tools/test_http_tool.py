@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,6 +20,7 @@ from strop.recipe.train.environment import ToolsEnvironmentRecipe
 from strop.rollout.environment import FaultError
 from strop.rollout.tools import http
 from strop.rollout.tools.combined import CombinedToolboxes
+from strop.rollout.tools.record import Exchange, Record
 from strop.rollout.tools.toolbox import ToolResult, told
 from strop.text.tools import Call
 
@@ -202,6 +205,83 @@ def test_options_that_contradict_are_refused(settings: dict[str, Any], said: str
         ToolsEnvironmentRecipe.model_validate(
             {"tools": [weather(Server(url="http://h"), None, **settings)]}
         )
+
+
+LINE = {"request": "r", "method": "GET", "url": "http://h/weather/Bern", "body": None,
+        "status": 200, "text": "fine"}  # fmt: skip
+
+
+@pytest.mark.parametrize("line", [
+    b"\xff\xfe", b"[1]", b"5", b'{"request": "12', b"[" * 100_000,
+    json.dumps(LINE | {"status": "200"}).encode(), json.dumps(LINE | {"status": True}).encode(),
+    json.dumps(LINE | {"text": 5}).encode(), json.dumps(LINE | {"url": None}).encode(),
+], ids=lambda line: str(line[:12]))  # fmt: skip
+def test_a_broken_record_is_refused_with_its_line(line: bytes, tmp_path: Path) -> None:
+    record = tmp_path / "weather.jsonl"
+    record.write_bytes(json.dumps(LINE).encode() + b"\n" + line + b"\n")
+    for live in (False, True):
+        one = weather(Server(url="http://h"), record, live=live)
+        with pytest.raises(WorldError, match=r"weather.jsonl:2: the line is no recorded answer"):
+            CombinedToolboxes(ToolsEnvironmentRecipe.model_validate({"tools": [one]}))
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_a_record_that_is_a_folder_is_refused(live: bool, tmp_path: Path) -> None:
+    one = weather(Server(url="http://h"), tmp_path, live=live)
+    with pytest.raises(WorldError, match="the record cannot be read: Is a directory"):
+        CombinedToolboxes(ToolsEnvironmentRecipe.model_validate({"tools": [one]}))
+
+
+ADDS = """
+import json, sys
+from pathlib import Path
+from strop.rollout.tools.record import Exchange, Record
+record = Record(Path(sys.argv[1]), live=True)
+print("ready", flush=True)
+sys.stdin.readline()
+told = []
+for n in range(150):
+    one = Exchange("GET", f"http://h/{n}", None, 200, sys.argv[2] * 20_000)
+    told.append((record.find("GET", one.url, None) or record.add(one)).text[0])
+print("".join(told), flush=True)
+"""
+
+
+def test_two_processes_that_record_at_once_agree_and_tear_no_line(tmp_path: Path) -> None:
+    """Each asks the same 150 things and would be answered otherwise; the first answer counts for
+    both, and is one line."""
+    file = tmp_path / "made" / "weather.jsonl"
+    both = [
+        subprocess.Popen([sys.executable, "-c", ADDS, str(file), name], text=True,
+                         stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        for name in "ab"
+    ]  # fmt: skip
+    for one in both:
+        assert one.stdout is not None
+        assert one.stdout.readline() == "ready\n"
+    for one in both:
+        assert one.stdin is not None
+        one.stdin.write("go\n")
+        one.stdin.flush()
+    told = [one.communicate(timeout=120)[0].strip() for one in both]
+    assert told[0] == told[1]
+    rows = [json.loads(line) for line in file.read_bytes().splitlines()]
+    assert len(rows) == 150
+    by_url = {row["url"]: row["text"] for row in rows}
+    assert [by_url[f"http://h/{n}"] for n in range(150)] == [name * 20_000 for name in told[0]]
+
+
+def test_what_another_process_recorded_is_found(tmp_path: Path) -> None:
+    """By one that records itself; what is only told again stays as it was when the run began."""
+    file = tmp_path / "weather.jsonl"
+    file.write_text(json.dumps(LINE))  # without an end of line, as some editors leave it
+    one, other, told = Record(file, live=True), Record(file, live=True), Record(file, live=False)
+    added = Exchange("GET", "http://h/weather/Rome", None, 200, "mild")
+    assert one.add(added) == added
+    assert one.add(Exchange("GET", added.url, None, 200, "cold")) == added
+    assert other.find("GET", added.url, None) == added
+    assert told.find("GET", added.url, None) is None
+    assert len(Record(file, live=False)) == 2
 
 
 @pytest.mark.parametrize(("settings", "line", "said"), [

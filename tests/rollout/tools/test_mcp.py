@@ -92,6 +92,44 @@ def test_what_cannot_work_is_refused_before_the_run(settings: dict[str, Any], sa
         CombinedToolboxes(recipe)
 
 
+def wrong(way: str, **settings: Any) -> dict[str, Any]:
+    """A server that breaks its protocol."""
+    file = str(Path(__file__).parent / "wrong_mcp_server.py")
+    return {"mcp": {"command": [sys.executable, file, way], "retries": 1, **settings}}
+
+
+@pytest.mark.parametrize(("way", "said"), [
+    ("schema", "wrong_mcp_server.py schema .*: tool 2 of its list, inputSchema.type: Input should"),
+    ("nameless", "tool 1 of its list, inputSchema: Field required"),
+    ("endless", "its list of tools has no end"),
+    ("refuses", "there is no such method"),
+    ("late", "did not list its tools within 5 s"),
+])  # fmt: skip
+def test_a_list_that_breaks_the_protocol_is_refused_before_the_run(
+    way: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ours, "OPENS_WITHIN", 5.0)
+    recipe = ToolsEnvironmentRecipe.model_validate({"tools": [wrong(way)]})
+    with pytest.raises(WorldError, match=said):
+        CombinedToolboxes(recipe)
+
+
+@pytest.mark.parametrize("session", ["shared", "episode"])
+@pytest.mark.parametrize(("way", "said"), [
+    ("text", "content: Input should be a valid list"),
+    ("nothing", "content: Field required"),
+    ("unstructured", "did not return structured content"),
+    ("misstructured", "'five' is not of type 'integer'"),
+])  # fmt: skip
+def test_a_result_that_breaks_the_protocol_is_the_servers_fault(
+    made: Any, way: str, said: str, session: str
+) -> None:
+    """Not the policy's, who is told nothing, nor the end of the run."""
+    tools = made(wrong(way, session=session))
+    with pytest.raises(FaultError, match=f"act failed 2 times: .*{said}"):
+        tools.one("act")
+
+
 @pytest.mark.parametrize(("settings", "said"), [
     ({"url": "http://h/mcp"}, "give `command` or `url`"),
     ({"headers": {"X": "1"}}, "headers are only read with url"),
@@ -154,6 +192,26 @@ def test_a_session_that_is_called_off_while_it_begins_leaves_no_process(made: An
     tools.runner.run(kit.close())
     assert not kit._connections
     assert not [p for p in children_of(os.getpid()) if "mcp_server.py" in p]
+
+
+def test_no_call_begins_a_session_once_its_episode_is_over(made: Any) -> None:
+    tools = made(sums(session="episode", seconds=30.0))
+    (kit,) = tools.boxes._kits
+
+    async def played() -> list[Any]:
+        box, late = tools.boxes.make("0"), tools.boxes.make("1")
+        await box.call(Call("count", {}))
+        calls = [Call("sleep", {"seconds": 60.0}), Call("count", {})]
+        calling = [asyncio.create_task(box.call(one)) for one in calls]
+        calling.append(asyncio.create_task(late.call(Call("count", {}))))
+        await asyncio.sleep(0.05)  # the second waits for the first; the third session begins
+        await late.close()
+        await box.close()
+        return await asyncio.gather(*calling, return_exceptions=True)
+
+    said = tools.runner.run(played())
+    assert [str(one) for one in said] == ["the episode is over"] * 3
+    assert not kit._connections
 
 
 def children_of(pid: int) -> list[str]:

@@ -13,7 +13,6 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from strop.engines.engine import Request
 from strop.episodes import Episode, Turn
@@ -72,19 +71,27 @@ class Clock:
 
 
 class Capture:
-    """One agent's requests, from its first to its last. `limited` says that one was refused because
-    a limit was met; `overruled` counts those that asked for another sampling than the run's."""
+    """One agent's requests, from its first to its last. `limit` says by what limit one was
+    refused, the first that was; `overruled` counts those that asked for another sampling than the
+    run's."""
 
     def __init__(
-        self, request: Request, ask: Ask, encoder: Encoder, limits: EpisodeLimits, context: int
+        self,
+        request: Request,
+        ask: Ask,
+        encoder: Encoder,
+        limits: EpisodeLimits,
+        *,
+        context: int,
+        vocabulary: int,
     ) -> None:
         self.request, self._ask, self._encoder = request, ask, encoder
-        self._limits, self._context = limits, context
+        self._limits, self._context, self._vocabulary = limits, context, vocabulary
         self._slots: list[Asked | None] = []
         self._asking: set[asyncio.Future[Completion]] = set()
         self._over = False
         self.clock = Clock()
-        self.limited = False
+        self.limit = ""
         self.overruled = 0
 
     @property
@@ -93,9 +100,11 @@ class Capture:
         return [one for one in self._slots if one is not None]
 
     async def generate(self, prompt_ids: tuple[int, ...], most: int | None) -> Completion:
-        """The answer to these tokens, of at most so many. Raises `LimitError`."""
-        slot = self._slot()
-        completion = await self._sampled(prompt_ids, "", most)
+        """The answer to these tokens, of at most so many. Raises `LimitError`, and `TextError` for
+        ids that are no tokens."""
+        self._expect_tokens(prompt_ids)
+        slot, bound = self._slot(prompt_ids, most)
+        completion = await self._sampled(prompt_ids, "", bound)
         text = decode(self._encoder.tokenizer, self._words(completion), special=True)
         message: Message = {"role": "assistant", "content": text}
         self._slots[slot] = Asked(prompt_ids, completion, message)
@@ -106,11 +115,13 @@ class Capture:
     ) -> tuple[Completion, SaidTurn, int]:
         """The answer to a conversation, as a message, too, and how many tokens were read. Raises
         `LimitError`, and `TextError` for messages that the template does not write."""
-        slot = self._slot()
-        writing = ChatWriting(self._encoder, tools, str(self.request.prompt.task.origin))
+        writing = ChatWriting(self._encoder, tools, "the request")
         written, text, ids = self._written(writing, messages, tools)
+        if not ids:
+            raise TextError("the chat template writes nothing of these messages")
         opened = opened_by(list(written), text)
-        completion = await self._sampled(ids, opened, most)
+        slot, bound = self._slot(ids, most)
+        completion = await self._sampled(ids, opened, bound)
         said = message_of(
             opened + decode(self._encoder.tokenizer, self._words(completion), special=True),
             tools,
@@ -123,8 +134,8 @@ class Capture:
         )
         return completion, said, len(ids)
 
-    def episode(self, finish: Finish, reward: float | None) -> Episode:
-        """All of it as one completion."""
+    def episode(self, finish: Finish, reward: float | None, *, cut_short: bool = False) -> Episode:
+        """All of it as one completion; `cut_short` says that the agent failed over a limit."""
         paths: list[Path] = []
         told: list[list[Asked]] = []
         for one in self.asked:
@@ -140,7 +151,7 @@ class Capture:
         laid = lay(paths, self.request.prompt.prompt_ids)
         turns = [one for path in told for one in path]
         facts = {"turns": float(len(turns)), "forks": len(laid.starts) - 1.0,
-                 "overruled": float(self.overruled)}  # fmt: skip
+                 "overruled": float(self.overruled), "cut_short": float(cut_short)}  # fmt: skip
         return Episode(
             text=str(turns[-1].message.get("content") or "") if turns else "",
             finish=finish,
@@ -166,23 +177,38 @@ class Capture:
             said += whole[len(prompt) :] if own else whole
         return tuple(said)
 
-    def _slot(self) -> int:
-        """The place of a further request. Raises `LimitError` where there is none."""
-        if len(self._slots) >= self._limits.max_turns:
-            self.limited = True
-            raise LimitError(f"an episode has at most {self._limits.max_turns} turns (max_turns)")
-        self._slots.append(None)
-        return len(self._slots) - 1
+    def _expect_tokens(self, ids: tuple[int, ...]) -> None:
+        """Engines end the run over any other id. The model may say some that its tokenizer lacks,
+        and they may come back."""
+        last = self._vocabulary - 1
+        strange = {place: token for place, token in enumerate(ids) if not 0 <= token <= last}
+        if strange:
+            said = {token for one in self.asked for token in one.completion.ids}
+            for place, token in strange.items():
+                if token not in said:
+                    raise TextError(
+                        f"token_ids.{place} is {token}: the model's tokens are 0 to {last}"
+                    )
 
-    async def _sampled(self, ids: tuple[int, ...], opened: str, most: int | None) -> Completion:
+    def _slot(self, ids: tuple[int, ...], most: int | None) -> tuple[int, int]:
+        """The place of a further request, which is fit to be answered, and how many tokens its
+        answer may have. Raises `LimitError` where there is none."""
+        if len(self._slots) >= self._limits.max_turns:
+            raise self._met(f"an episode has at most {self._limits.max_turns} turns (max_turns)")
         room = self._context - len(ids)
         if self._limits.max_episode_tokens is not None:
             begun = len(self.asked[0].prompt_ids) if self.asked else len(ids)
             room = min(room, self._limits.max_episode_tokens - (len(ids) - begun))
         if room < 1:
-            self.limited = True
-            raise LimitError(f"a prompt of {len(ids)} tokens leaves no room for an answer")
-        bound = room if most is None else min(most, room)
+            raise self._met(f"a prompt of {len(ids)} tokens leaves no room for an answer")
+        self._slots.append(None)
+        return len(self._slots) - 1, room if most is None else min(most, room)
+
+    def _met(self, limit: str) -> LimitError:
+        self.limit = self.limit or limit
+        return LimitError(limit)
+
+    async def _sampled(self, ids: tuple[int, ...], opened: str, bound: int) -> Completion:
         asking = asyncio.ensure_future(self._ask(ids, opened=opened, max_tokens=bound))
         self._asking.add(asking)
         self.clock.asks()
@@ -268,33 +294,3 @@ def _key(messages: Sequence[Message]) -> list[str]:
         ], sort_keys=True)
         for message in messages
     ]  # fmt: skip
-
-
-def as_written(messages: Sequence[dict[str, Any]]) -> list[Message]:
-    """A client's messages as templates read them: content as text, arguments of calls as objects.
-    Raises `TextError` for a part that is no text."""
-    return [_message(dict(message)) for message in messages]
-
-
-def _message(message: Message) -> Message:
-    content = message.get("content")
-    if isinstance(content, list):
-        kinds = sorted({str(part.get("type")) for part in content})
-        if kinds != ["text"]:
-            raise TextError(f"a message has parts that are no text: {', '.join(kinds)}")
-        message["content"] = "".join(str(part["text"]) for part in content)
-    if message.get("tool_calls"):
-        message["tool_calls"] = [_call(call) for call in message["tool_calls"]]
-    return {
-        name: value for name, value in message.items() if value is not None or name == "content"
-    }
-
-
-def _call(call: dict[str, Any]) -> dict[str, Any]:
-    function = dict(call["function"])
-    if isinstance(function.get("arguments"), str):
-        try:
-            function["arguments"] = json.loads(function["arguments"] or "{}")
-        except ValueError:
-            raise TextError(f"the arguments of {function.get('name')} are no JSON") from None
-    return {**call, "function": function}

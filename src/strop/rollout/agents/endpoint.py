@@ -8,19 +8,20 @@ import json
 import secrets
 import socket
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import uvicorn
 from fastapi import Depends, FastAPI, Header, HTTPException
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field
 
 from strop.engines.server.app import choice_of
 from strop.engines.server.lanes import Answered
 from strop.errors import TextError
-from strop.rollout.agents.capture import Capture, LimitError, as_written
+from strop.rollout.agents.capture import Capture, LimitError
+from strop.rollout.agents.requests import Chat, Generate
+from strop.rollout.tools.said import readable
 from strop.text.turns import SaidTurn
 from strop.types import Completion
 
@@ -28,33 +29,10 @@ MODEL = "policy"
 """The name of the model in training."""
 
 READ_AS_IS = frozenset({
-    "model", "messages", "tools", "max_tokens", "max_completion_tokens", "stream", "stream_options",
-    "user", "metadata", "store", "n", "tool_choice", "parallel_tool_calls", "logprobs",
-    "return_token_ids", "stop", "token_ids", "sampling_params", "cache_salt", "extra_headers",
+    "model", "stream_options", "user", "metadata", "store", "parallel_tool_calls", "logprobs",
+    "return_token_ids", "cache_salt", "extra_headers",
 })  # fmt: skip
-"""Fields that say nothing of how answers are drawn."""
-
-
-class Chat(BaseModel):
-    """OpenAI's `POST /v1/chat/completions`. What it says of sampling is overruled by the run's."""
-
-    model_config = ConfigDict(extra="allow")
-
-    messages: list[dict[str, Any]] = Field(min_length=1)
-    tools: list[dict[str, Any]] | None = None
-    max_tokens: int | None = Field(None, ge=1)
-    max_completion_tokens: int | None = Field(None, ge=1)
-    stream: bool = False
-    n: int | None = Field(None, ge=1, le=1)
-
-
-class Generate(BaseModel):
-    """vLLM's `POST /inference/v1/generate`."""
-
-    model_config = ConfigDict(extra="allow")
-
-    token_ids: list[int] = Field(min_length=1)
-    sampling_params: dict[str, Any] = {}
+"""Further fields that say nothing of how answers are drawn."""
 
 
 class Endpoint:
@@ -108,11 +86,15 @@ class Endpoint:
 
         @app.exception_handler(RequestValidationError)
         async def unread(_: Any, error: RequestValidationError) -> JSONResponse:
-            return _refusal(400, "; ".join(f"{e['loc'][-1]}: {e['msg']}" for e in error.errors()))
+            return _refusal(400, _said_of(error))
 
         @app.exception_handler(TextError)
         async def unwritten(_: Any, error: TextError) -> JSONResponse:
-            return _refusal(400, str(error))
+            return _refusal(400, error.problem)  # what mends records mends no request
+
+        @app.exception_handler(RecursionError)
+        async def too_deep(_: Any, error: RecursionError) -> JSONResponse:
+            return _refusal(400, "the request is nested too deeply")
 
         @app.exception_handler(LimitError)
         async def limited(_: Any, error: LimitError) -> JSONResponse:
@@ -124,12 +106,10 @@ class Endpoint:
 
         @app.post("/v1/chat/completions")
         async def chat(body: Chat, capture: Capture = whose) -> Response:
-            given = body.model_extra or {}
-            _expect_free(given, capture)
-            _count_overruled(capture, given)
-            tools = None if given.get("tool_choice") == "none" else body.tools
-            most = body.max_tokens or body.max_completion_tokens
-            made, said, read = await capture.chat(as_written(body.messages), tools, most)
+            _expect_free(body, capture)
+            messages = [message.written() for message in body.messages]
+            made, said, read = await capture.chat(messages, body.offered, body.most)
+            _count_overruled(capture, body.more)
             answer = _chat_answer(made, said, read)
             if body.stream:
                 return StreamingResponse(_events(answer), media_type="text/event-stream")
@@ -139,9 +119,9 @@ class Endpoint:
         @app.post("/v1/inference/v1/generate")
         async def generate(body: Generate, capture: Capture = whose) -> dict[str, Any]:
             how = body.sampling_params
-            _expect_free({"stop": how.get("stop")}, capture)
-            _count_overruled(capture, {n: v for n, v in how.items() if n not in _TOKENS_ONLY})
-            made = await capture.generate(tuple(body.token_ids), how.get("max_tokens"))
+            _expect_stops(how.stop, capture)
+            made = await capture.generate(tuple(body.token_ids), how.max_tokens)
+            _count_overruled(capture, {n: v for n, v in how.more.items() if n not in _TOKENS_ONLY})
             choice = choice_of(Answered(made, str(made.versions[-1].version)))
             return {"choices": [choice], "prompt_logprobs": None, "model": MODEL}
 
@@ -149,32 +129,34 @@ class Endpoint:
 
 
 _TOKENS_ONLY = frozenset({
-    "max_tokens", "logprobs", "stop", "skip_special_tokens", "stop_token_ids", "seed", "detokenize",
+    "logprobs", "skip_special_tokens", "stop_token_ids", "seed", "detokenize",
     "include_stop_str_in_output", "spaces_between_special_tokens",
 })  # fmt: skip
 """What vLLM's sampling parameters say beside how tokens are drawn."""
 
 
-def _expect_free(given: Mapping[str, Any], capture: Capture) -> None:
+def _expect_free(body: Chat, capture: Capture) -> None:
     """Raise `HTTPException` for what the model in training cannot be made to do."""
-    stop = given.get("stop") or []
-    stops = {stop} if isinstance(stop, str) else set(stop)
-    if not stops <= set(capture.request.sampling.stop):
-        raise HTTPException(400, f"answers do not end at {stop!r}: set rollout.stop in the recipe")
-    if given.get("tool_choice", "auto") not in ("auto", "none"):
+    _expect_stops(body.stop, capture)
+    if body.tool_choice not in (None, "auto", "none"):
         raise HTTPException(400, "the model in training is free to call: leave tool_choice out")
-    form = given.get("response_format") or {"type": "text"}
-    if form.get("type") != "text":
+    if body.response_format is not None and body.response_format.type != "text":
         raise HTTPException(400, "the model in training is held to no form: leave response_format "
                                  "out")  # fmt: skip
+
+
+def _expect_stops(stops: Sequence[str] | None, capture: Capture) -> None:
+    if not set(stops or ()) <= set(capture.request.sampling.stop):
+        said = ", ".join(map(repr, stops or ()))
+        raise HTTPException(400, f"answers do not end at {said}: set rollout.stop in the recipe")
 
 
 def _count_overruled(capture: Capture, given: Mapping[str, Any]) -> None:
     """Count a request that says another sampling than the run's."""
     run = capture.request.sampling
     same = {"temperature": run.temperature, "top_p": run.top_p, "top_k": run.top_k or -1,
-            "min_p": run.min_p, "response_format": {"type": "text"}, "frequency_penalty": 0,
-            "presence_penalty": 0, "repetition_penalty": 1}  # fmt: skip
+            "min_p": run.min_p, "frequency_penalty": 0, "presence_penalty": 0,
+            "repetition_penalty": 1}  # fmt: skip
     others = {
         name
         for name, value in given.items()
@@ -183,8 +165,17 @@ def _count_overruled(capture: Capture, given: Mapping[str, Any]) -> None:
     capture.overruled += bool(others)
 
 
+def _said_of(error: RequestValidationError) -> str:
+    """`messages.0.role: Field required`, and whatever else is wrong."""
+    return "; ".join(
+        f"{'.'.join(map(str, one['loc'][1:])) or 'the request'}: "
+        f"{one['msg'].removeprefix('Value error, ')}"
+        for one in error.errors()
+    )
+
+
 def _refusal(status: int, said: str, code: str = "") -> JSONResponse:
-    error = {"message": said, "type": "invalid_request_error", "code": code or None}
+    error = {"message": readable(said), "type": "invalid_request_error", "code": code or None}
     return JSONResponse({"error": error}, status)
 
 

@@ -31,9 +31,10 @@ class AgentProcesses:
 class AgentPlay:
     """Every episode is one run of the agent, in a process of its own.
 
-    An agent that raises, or ends its process, or asks for nothing, ends its episode as `error`; one
-    whose own time is over ends it as `aborted`. Both are unscored, for strop cannot tell whose
-    fault it was. Once a limit was met, the episode ends as `length` whatever the agent did then.
+    An agent that raises, or ends its process, or gets no request answered, ends its episode as
+    `error`; one whose own time is over ends it as `aborted`. Both are unscored, for strop cannot
+    tell whose fault it was. Once a limit was met, the episode ends as `length` whatever the agent
+    did then; one that failed then has no reward of its own, which is told and counted.
     """
 
     def __init__(
@@ -41,32 +42,53 @@ class AgentPlay:
     ) -> None:
         self._server, self._recipe = processes.server, recipe
         self._tokenizer, self._context = tokenizer, context
+        self._vocabulary = max(tokenizer.get_vocab().values()) + 1
         self._endpoint = Endpoint()
 
     async def play(self, request: Request, ask: Ask) -> Episode:
         encoder = Encoder(self._tokenizer)
-        capture = Capture(request, ask, encoder, self._recipe, self._context)
+        capture = Capture(
+            request, ask, encoder, self._recipe, context=self._context, vocabulary=self._vocabulary
+        )
         key = self._endpoint.begin(capture)
         finish: Finish = "stop"
         reward: float | None = None
+        failure = ""
         try:
             process = await self._server.fork()
             order = {"do": "run", "seed": secrets.token_hex(16), "base_url": self._endpoint.url,
                      "api_key": key, "row": row_of(request.prompt.task)}  # fmt: skip
             reward = await self._timed(process, order, capture)
-        except (FailedError, FaultError) as failure:
-            finish = "error"
-            if not capture.limited:
-                name = f"{self._recipe.agent.function} of {self._recipe.agent.file}"
-                warnings.warn(f"the agent {name} failed: {failure}", stacklevel=1)
+        except (FailedError, FaultError) as error:
+            finish, failure = "error", str(error)
         except TimeoutError:
             finish = "aborted"
+            failure = f"its own time of {self._recipe.episode_seconds:g} s is over"
         finally:
             self._endpoint.end(key)
-        if capture.limited or any(one.completion.finish == "length" for one in capture.asked[-1:]):
-            finish = "length"
-        elif not capture.asked:
-            finish = "error"
+        return self._ended(capture, finish, reward, failure)
+
+    def _ended(
+        self, capture: Capture, finish: Finish, reward: float | None, failure: str
+    ) -> Episode:
+        """The episode of an agent that returned a reward, or failed."""
+        agent = f"the agent {self._recipe.agent.function} of {self._recipe.agent.file}"
+        if not capture.asked:
+            why = failure or capture.limit or "it made none, or wrong ones"
+            warnings.warn(f"no request of {agent} was answered: {why}", stacklevel=1)
+            return capture.episode("error", None)
+        cut = capture.asked[-1].completion.finish == "length"
+        if limit := capture.limit or ("max_tokens of an answer" if cut else ""):
+            if failure:
+                warnings.warn(
+                    f"{agent} failed once it had met a limit ({limit}), so that its episode has no "
+                    f"reward of its own, and is unscored where the only reward is `environment`: "
+                    f"{failure}",
+                    stacklevel=1,
+                )
+            return capture.episode("length", reward, cut_short=bool(failure))
+        if finish == "error":
+            warnings.warn(f"{agent} failed: {failure}", stacklevel=1)
         return capture.episode(finish, reward)
 
     async def close(self) -> None:

@@ -43,7 +43,13 @@ def described(make: Any, name: str, offered: list[str]) -> Description:
             problem=f"{name}() raised {type(error).__name__}: {error}",
             fix="it is made once before the run: mend it, or what it needs",
         )
-    return _checked(instance, name)
+    try:
+        return _checked(instance, name)
+    except Exception as error:  # noqa: BLE001 - looking at its attributes may run the user's code
+        return Description(
+            problem=f"looking at {name}() raised {type(error).__name__}: {error}",
+            fix="its methods are looked for once before the run: mend it",
+        )
 
 
 def described_agent(function: Any, name: str, offered: list[str]) -> Description:
@@ -85,10 +91,16 @@ def _checked(instance: Any, name: str) -> Description:
             problem=f"`get_reward` of {name} {needs}",
             fix="make it a method without arguments that returns the episode's reward",
         )
+    if callable(reward) and yields(reward):
+        return Description(
+            problem=f"`get_reward` of {name} yields, and has to return",
+            fix="make it a method without arguments that returns the episode's reward",
+        )
     tools, problems = [], []
-    for method in public_methods(instance).values():
+    for called, method in public_methods(instance).items():
         try:
             tools.append(schema_of(method))
+            tools[-1]["function"]["name"] = called
         except Exception as error:  # noqa: BLE001 - evaluating hints may raise anything
             problems.append(f"{place_of(method)}: {error}")
     if problems:

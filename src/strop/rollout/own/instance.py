@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import functools
 import inspect
 import math
 import os
@@ -28,9 +29,16 @@ Answer = dict[str, Any]
 
 
 def public_methods(instance: Any) -> dict[str, Callable[..., Any]]:
-    """Its tools by their names, as TRL finds them: bound methods, static ones are none."""
-    found = inspect.getmembers(instance, predicate=inspect.ismethod)
-    return {n: m for n, m in found if not n.startswith("_") and n not in RESERVED}
+    """Its tools by their names, as TRL finds them: bound methods, static ones are none. Properties
+    are not run: what they compute may not be there yet."""
+    names = [n for n in dir(instance) if not n.startswith("_") and n not in RESERVED]
+    held = {n: getattr(instance, n, None) for n in names if not _computed(instance, n)}
+    return {n: method for n, method in held.items() if inspect.ismethod(method)}
+
+
+def _computed(instance: Any, name: str) -> bool:
+    found = inspect.getattr_static(instance, name, None)
+    return isinstance(found, (property, functools.cached_property))
 
 
 class Instance:

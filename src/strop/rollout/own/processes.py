@@ -7,6 +7,7 @@ import base64
 import contextlib
 import json
 import pickle
+import platform
 import socket
 import subprocess
 import sys
@@ -29,12 +30,19 @@ LONGEST_LINE = 16 * 2**20
 class ForkServer:
     """Imports the user's file in a process of its own, and begins an episode's process in
     milliseconds; started again if it ends. Raises `WorldError` for a file that cannot be
-    imported."""
+    imported, and where the system lets nobody end all that a process has started."""
 
     def __init__(self, path: Path, name: str) -> None:
         self._path, self._name = path, name
         self._lock = threading.Lock()
         self._started = 0
+        if platform.system() != "Linux":
+            raise WorldError(
+                f"a class, a user or an agent of one's own needs Linux, and this is "
+                f"{platform.system()}",
+                where=str(path),
+                fix="run strop on Linux; a container is enough",
+            )
         self._start()
 
     def describe(self, *, agent: bool = False) -> dict[str, Any]:

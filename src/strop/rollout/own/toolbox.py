@@ -9,8 +9,9 @@ from typing import Any
 
 from strop.errors import DataError
 from strop.recipe.train.environment import OwnEnvironmentRecipe
+from strop.rollout.environment import FaultError
 from strop.rollout.own.processes import EpisodeProcess, ForkServer, row_of
-from strop.rollout.tools.toolbox import ToolResult, told
+from strop.rollout.tools.toolbox import OVER, ToolResult, told
 from strop.rollout.tools.tries import FLAKY, FailedError, Tries
 from strop.text.chat.template import Tools
 from strop.text.tools import Call
@@ -80,6 +81,7 @@ class OwnToolbox:
         self._earlier: list[Order] = []
         self._process: EpisodeProcess | None = None
         self._turn = asyncio.Lock()
+        self._over = False
 
     async def begin(self, task: Task) -> str | None:
         self._begin = {"do": "begin", "seed": self._seed, "row": row_of(task)}
@@ -132,6 +134,10 @@ class OwnToolbox:
         return max(BEGINS_WITHIN, self._recipe.call_seconds)
 
     async def close(self) -> None:
+        self._over = True
+        self._end()
+
+    def _end(self) -> None:
         if self._process is not None:
             self._process.close()
 
@@ -150,12 +156,19 @@ class OwnToolbox:
             try:
                 return await self._replayed()
             except FailedError as failure:
-                await self.close()
+                self._end()
                 if not tries.note(failure):
                     raise tries.fault("beginning") from None
 
     async def _replayed(self) -> Order:
+        """A call may still wait for its turn, or for its process, when the episode ends: it begins
+        none that nobody would end."""
+        if self._over:
+            raise FaultError(OVER)
         process = self._process = await self._server.fork()
+        if self._over:
+            process.close()
+            raise FaultError(OVER)
         said = await process.ask(self._begin, self._begins_within)
         for order in self._earlier:
             await process.ask(order, self._recipe.call_seconds)

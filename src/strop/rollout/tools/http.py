@@ -42,7 +42,7 @@ class HttpTool:
         self.tools: list[dict[str, Any]] = [
             described(options.name, options.description, options.parameters)
         ]
-        self._record = Record(Path(options.record) if options.record else None)
+        self._record = Record(Path(options.record) if options.record else None, live=options.live)
         if not options.live and not len(self._record):
             raise WorldError(
                 "there is no record of answers, and the recipe does not say live: true",

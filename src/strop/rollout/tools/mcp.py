@@ -10,13 +10,14 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 import anyio
+from pydantic import ValidationError
 
 from strop.errors import WorldError
 from strop.recipe.train.tools import McpToolRecipe
 from strop.rollout.environment import FaultError
 from strop.rollout.tools.kit import Seat, Stateless, described
 from strop.rollout.tools.said import cut, readable
-from strop.rollout.tools.toolbox import ToolResult, told
+from strop.rollout.tools.toolbox import OVER, ToolResult, told
 from strop.rollout.tools.tries import FailedError, Tries
 from strop.secrets import Secrets
 from strop.text.tools import Call
@@ -29,8 +30,16 @@ OPENS_WITHIN = 60.0
 """Seconds until a server has to be ready to be called."""
 Try = Callable[[], Awaitable[ToolResult]]
 
+CLOSED = "the connection to the server is closed"
+SHOWN = 500
+"""Characters that are told of what breaks the protocol."""
+
 FIRST_WAIT = 0.5
 """Seconds before a connection is tried again; twice as long each time."""
+
+
+class BrokenError(Exception):
+    """A server's list of tools cannot be read: `BrokenError("does not list its tools: ...")`."""
 
 
 class McpTools:
@@ -39,8 +48,8 @@ class McpTools:
 
     A call whose connection ends, or that takes too long, is tried again over a connection of its
     own. It is the policy's doing if each of them takes too long, or if each ends the process of a
-    `command`; that a running server drops connections is the server's fault. In an episode's own
-    session its earlier calls are made again first.
+    `command`; that a running server drops connections is the server's fault, and so is an answer
+    that breaks the protocol. In an episode's own session its earlier calls are made again first.
     """
 
     def __init__(self, recipe: McpToolRecipe) -> None:
@@ -59,12 +68,18 @@ class McpTools:
     async def _offered(self) -> list[dict[str, Any]]:
         try:
             async with self._private() as client:
-                found = await _all_tools(client)
+                found = await self._listed(client)
         except FaultError as error:
             raise WorldError(
                 str(error),
                 where="rollout.environment.tools",
                 fix="start it by hand: its command or url has to answer from this machine",
+            ) from None
+        except BrokenError as broken:
+            raise WorldError(
+                self._secrets.hidden(f"the MCP server {self._name} {broken}"),
+                where="rollout.environment.tools",
+                fix="mend the server: its answers have to be those of the Model Context Protocol",
             ) from None
         if self.options.session == "episode" and not self._gives_sessions:
             raise WorldError(
@@ -80,6 +95,19 @@ class McpTools:
                 fix=f"it has {', '.join(found) or 'none'}",
             )
         return [found[name] for name in wanted]
+
+    async def _listed(self, client: Client) -> dict[str, dict[str, Any]]:
+        from mcp import MCPError
+
+        try:
+            async with asyncio.timeout(OPENS_WITHIN):
+                return await _all_tools(client)
+        except TimeoutError:
+            raise BrokenError(f"did not list its tools within {OPENS_WITHIN:g} s") from None
+        except ValidationError as error:
+            raise BrokenError(f"lists tools that cannot be used: {_broken(error)}") from None
+        except (MCPError, anyio.ClosedResourceError, anyio.BrokenResourceError) as error:
+            raise BrokenError(f"does not list its tools: {error}") from None
 
     def seat(self) -> Seat:
         return OwnSession(self) if self.options.session == "episode" else Stateless(self.call)
@@ -102,7 +130,8 @@ class McpTools:
             except FailedError as failure:
                 if tries.note(failure):
                     continue
-                if tries.alike and (failure.kind == "hung" or self.options.command):
+                ended = failure.kind == "crashed" and self.options.command
+                if tries.alike and (failure.kind == "hung" or ended):
                     return told(failure.kind, f"{call.name}: {failure.said}")
                 raise tries.fault(call.name) from None
 
@@ -110,16 +139,20 @@ class McpTools:
         connection = await self._together()
         try:
             return await self.called(connection.client, call)
-        except FailedError:  # others' calls on their way fail too, and are tried again
-            if self._shared is connection:
-                self._shared = None
-            await connection.close()
+        except FailedError as failure:
+            if failure.kind != "garbled":
+                # others' calls on their way fail too, and are tried again
+                if self._shared is connection:
+                    self._shared = None
+                await connection.close()
             raise
 
     async def called(self, client: Client, call: Call) -> ToolResult:
         from mcp import MCPError
         from mcp.types import CONNECTION_CLOSED
 
+        if not _is_open(client):
+            raise FailedError("crashed", CLOSED)
         try:
             async with asyncio.timeout(self.options.seconds):
                 said = await client.call_tool(call.name, dict(call.arguments))
@@ -130,8 +163,16 @@ class McpTools:
             if error.code == CONNECTION_CLOSED:
                 raise FailedError("crashed", "the server ended the connection") from None
             return told("raised", self._secrets.hidden(f"{call.name}: {error}"))
-        except (anyio.ClosedResourceError, anyio.BrokenResourceError, RuntimeError):
-            raise FailedError("crashed", "the connection to the server is closed") from None
+        except (anyio.ClosedResourceError, anyio.BrokenResourceError):
+            raise FailedError("crashed", CLOSED) from None
+        except (ValidationError, RuntimeError) as error:
+            broken = _broken(error) if isinstance(error, ValidationError) else str(error)
+            raise FailedError(
+                "garbled",
+                self._secrets.hidden(
+                    f"the MCP server {self._name} breaks the protocol: {broken[:SHOWN]}"
+                ),
+            ) from None
         text = cut(readable(self._secrets.hidden(_text_of(said))), self.options.longest)
         return told("raised", text) if said.is_error else ToolResult(text)
 
@@ -204,6 +245,7 @@ class OwnSession:
         self._turn = asyncio.Lock()
         self._made: list[Call] = []
         self._connection: Connection | None = None
+        self._over = False
 
     async def call(self, call: Call) -> ToolResult:
         async with self._turn:
@@ -219,15 +261,30 @@ class OwnSession:
     async def _once(self, call: Call) -> ToolResult:
         try:
             if self._connection is None:
-                self._connection = await self._server.opened()
+                self._connection = await self._begun()
                 for earlier in self._made:
                     await self._server.called(self._connection.client, earlier)
             return await self._server.called(self._connection.client, call)
         except FailedError:
-            await self.close()
+            await self._end()
             raise
 
+    async def _begun(self) -> Connection:
+        """A call may still wait for its turn, or for its session, when the episode ends: it begins
+        none that nobody would end."""
+        if self._over:
+            raise FaultError(OVER)
+        connection = await self._server.opened()
+        if self._over:
+            await connection.close()
+            raise FaultError(OVER)
+        return connection
+
     async def close(self) -> None:
+        self._over = True
+        await self._end()
+
+    async def _end(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.close()
@@ -282,6 +339,7 @@ class Connection:
 async def _all_tools(client: Client) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     cursor: str | None = None
+    before: set[str] = set()
     while True:
         page = await client.list_tools(cursor=cursor)
         for tool in page.tools:
@@ -290,6 +348,9 @@ async def _all_tools(client: Client) -> dict[str, dict[str, Any]]:
         cursor = page.next_cursor
         if cursor is None:
             return found
+        if cursor in before:
+            raise BrokenError("sends one page again and again: its list of tools has no end")
+        before.add(cursor)
 
 
 def _text_of(said: CallToolResult) -> str:
@@ -298,6 +359,27 @@ def _text_of(said: CallToolResult) -> str:
     if not parts and said.structured_content is not None:
         return json.dumps(said.structured_content, ensure_ascii=False)
     return "\n".join(parts)
+
+
+def _is_open(client: Client) -> bool:
+    """Whether the session has not ended; the library raises the same error for other reasons."""
+    try:
+        return client.session is not None
+    except RuntimeError:
+        return False
+
+
+def _broken(error: ValidationError) -> str:
+    """`tool 1 of its list, inputSchema.type: Input should be 'object'`."""
+    said = []
+    for one in error.errors():
+        match one["loc"]:
+            case ("tools", int(number), *path):
+                about = f"tool {number + 1} of its list, "
+            case path:
+                about = ""
+        said.append(f"{about}{'.'.join(map(str, path))}: {one['msg']}")
+    return "; ".join(said)
 
 
 def _first(error: BaseException) -> str:

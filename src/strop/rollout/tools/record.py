@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import IO
 
 from strop.errors import WorldError
-from strop.files import append_line
+from strop.files import adding, not_added_to
 from strop.http import request_hash
 
 
@@ -29,42 +33,101 @@ def named(method: str, url: str, body: object) -> str:
 
 
 class Record:
-    """The exchanges of a file by their requests. Raises `WorldError` for a line that is none.
+    """The exchanges of a file by their requests. Raises `WorldError` for a file that cannot be read
+    or, with `live`, written, and for a line that is no exchange.
 
-    Several processes may add to one file; each knows what was there when it began, and its own.
+    With `live` several processes may add to one file: the first answer to a request is the one that
+    all of them tell. Without, it stays as it was when it was read.
     """
 
-    def __init__(self, path: Path | None) -> None:
-        self._path = path
+    def __init__(self, path: Path | None, *, live: bool) -> None:
+        self._path, self._live = path, live
         self._known: dict[str, Exchange] = {}
-        if path is None or not path.exists():
+        self._read = self._lines = 0
+        """Bytes and lines that are known."""
+        if path is None:
             return
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-            try:
-                row = json.loads(line)
-                del row["request"]
-                one = Exchange(**row)
-                self._known.setdefault(named(one.method, one.url, one.body), one)
-            except (ValueError, TypeError, KeyError):
-                raise WorldError(
-                    "the line is no recorded answer",
-                    where=f"{path}:{number}",
-                    fix="delete the line; it is recorded again with live: true",
-                ) from None
+        with self._explained("read"):
+            if path.exists():
+                with not_added_to(path) as stream:
+                    self._learn(stream)
+            if live:
+                _expect_writable(path)
 
     def __len__(self) -> int:
         return len(self._known)
 
     def find(self, method: str, url: str, body: object) -> Exchange | None:
-        return self._known.get(named(method, url, body))
+        name = named(method, url, body)
+        if name not in self._known and self._live and self._path is not None:
+            with self._explained("read"):
+                if self._path.exists() and self._path.stat().st_size != self._read:
+                    with not_added_to(self._path) as stream:
+                        self._learn(stream)
+        return self._known.get(name)
 
     def add(self, one: Exchange) -> Exchange:
         """Keep an exchange; returns the one that is told from now on, the first."""
         name = named(one.method, one.url, one.body)
-        if name in self._known:
-            return self._known[name]
-        self._known[name] = one
-        if self._path is not None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            append_line(self._path, json.dumps({"request": name, **asdict(one)}))
-        return one
+        if self._path is None or name in self._known:
+            return self._known.setdefault(name, one)
+        with self._explained("written"), adding(self._path) as stream:
+            whole = self._learn(stream)
+            if name not in self._known:
+                line = json.dumps({"request": name, **asdict(one)}).encode() + b"\n"
+                stream.write(line if whole else b"\n" + line)
+                self._known[name] = one
+        return self._known[name]
+
+    def _learn(self, stream: IO[bytes]) -> bool:
+        """Read what was added since the file was last looked at; whether it ends in a whole
+        line."""
+        size = os.fstat(stream.fileno()).st_size
+        if size < self._read:  # somebody wrote another file in its place
+            self._read = self._lines = 0
+        stream.seek(self._read)
+        added = stream.read()
+        for number, line in enumerate(added.split(b"\n"), self._lines + 1):
+            if line.strip():
+                one = self._exchange(line, number)
+                self._known.setdefault(named(one.method, one.url, one.body), one)
+        self._lines += added.count(b"\n")
+        self._read = size
+        stream.seek(max(0, size - 1))
+        return stream.read() in (b"", b"\n")
+
+    def _exchange(self, line: bytes, number: int) -> Exchange:
+        try:
+            row = json.loads(line.decode("utf-8-sig"))
+            del row["request"]
+            one = Exchange(**row)
+            texts = all(isinstance(text, str) for text in (one.method, one.url, one.text))
+            if texts and type(one.status) is int:
+                return one
+        except (ValueError, TypeError, KeyError, RecursionError):
+            pass
+        raise WorldError(
+            "the line is no recorded answer",
+            where=f"{self._path}:{number}",
+            fix="delete the line; it is recorded again with live: true",
+        )
+
+    @contextmanager
+    def _explained(self, done: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise WorldError(
+                f"the record cannot be {done}: {error.strerror}",
+                where=str(self._path),
+                fix="name a file that this process may read and write",
+            ) from None
+
+
+def _expect_writable(path: Path) -> None:
+    """Raise `OSError` where nothing could be added, before anything is asked."""
+    place = path
+    while not place.exists():
+        place = place.parent
+    if not os.access(place, os.W_OK):
+        raise PermissionError(13, "nothing may be written here")

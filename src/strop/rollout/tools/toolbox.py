@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,6 +13,9 @@ from strop.rollout.environment import Ask, Observation, Offer, Said
 from strop.text.chat.template import Tools
 from strop.text.tools import Call
 from strop.types import Message, Task
+
+OVER = "the episode is over"
+"""What a call that comes after `close` raises as `FaultError`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +45,8 @@ class Toolbox(Protocol):
         """The reward of the episode at its end, if the tools say one."""
 
     async def close(self) -> None:
-        """End, whatever state they are in. Never raises."""
+        """End, whatever state they are in. Never raises. A call that still waits fails, and begins
+        nothing."""
 
 
 class ToolEnvironment:
@@ -62,13 +67,23 @@ class ToolEnvironment:
             return Observation((told,), facts={"tool_malformed": 1.0})
         if not said.calls:
             return Observation(done=True)
-        results = await asyncio.gather(*(self.toolbox.call(call) for call in said.calls))
+        results = await self._called(said.calls)
         errors = Counter(f"tool_{result.error}" for result in results if result.error)
         facts = {"tool_calls": float(len(results)), "tool_errors": float(errors.total())}
         return Observation(
             answers(said, [result.text for result in results]),
             facts=facts | {name: float(count) for name, count in errors.items()},
         )
+
+    async def _called(self, calls: Sequence[Call]) -> list[ToolResult]:
+        """The results of a turn's calls. Where one raises, the others are called off first."""
+        calling = [asyncio.create_task(self.toolbox.call(call)) for call in calls]
+        try:
+            return await asyncio.gather(*calling)
+        finally:
+            for one in calling:
+                one.cancel()
+            await asyncio.gather(*calling, return_exceptions=True)
 
     async def final_reward(self) -> float | None:
         return await self.toolbox.reward()

@@ -115,7 +115,7 @@ ASK = [{"role": "user", "content": "Go."}]
 CHAT, TOKENS = "/chat/completions", "/inference/v1/generate"
 DEEP = "[" * 3000 + "]" * 3000
 WRONG: list[tuple[str, Any, str]] = [
-    (CHAT, "{not json", "JSON"),
+    (CHAT, "{not json", "the request is no JSON"),
     (CHAT, [], "valid dictionary"),
     (CHAT, {"messages": []}, "messages: "),
     (CHAT, {"messages": [{"content": "x"}]}, "messages.0.role: Field required"),

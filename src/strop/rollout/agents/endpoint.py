@@ -167,6 +167,8 @@ def _count_overruled(capture: Capture, given: Mapping[str, Any]) -> None:
 
 def _said_of(error: RequestValidationError) -> str:
     """`messages.0.role: Field required`, and whatever else is wrong."""
+    if any(one["type"] == "json_invalid" for one in error.errors()):
+        return "the request is no JSON"
     return "; ".join(
         f"{'.'.join(map(str, one['loc'][1:])) or 'the request'}: "
         f"{one['msg'].removeprefix('Value error, ')}"

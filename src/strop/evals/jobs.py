@@ -19,7 +19,7 @@ from strop.evals.lm_eval.run import run_lm_eval
 from strop.evals.reading import Reader, reader_of
 from strop.evals.tasks import choice, perplexity
 from strop.evals.tasks.custom import own_records, task_function
-from strop.evals.tasks.episodes import all_passed, expect_some_pass, played
+from strop.evals.tasks.episodes import all_passed, expect_some_pass, played, told_by
 from strop.evals.tasks.generation import prefer, score_rollouts
 from strop.evals.tasks.safety import expect_safety, safety_records
 from strop.evals.tasks.win_rate import beside, warn_of_attacks, win_rate_of
@@ -54,8 +54,9 @@ FORWARD = 64
 class Job:
     """`Job("greedy", rows=(...), part=256, judge=..., items=(...))`: `judge(rows[a:b])` returns the
     records of these rows, which do not depend on the other rows. `items` are compared with the
-    training data. Rows of a part for which `together` returns the same are judged in one call:
-    answers to a prompt that stands there twice differ."""
+    training data; `told_by` are columns that tell those apart whose prompts are alike. Rows of a
+    part for which `together` returns the same are judged in one call: answers to a prompt that
+    stands there twice differ."""
 
     name: str
     rows: Sequence[Any]
@@ -63,6 +64,7 @@ class Job:
     judge: Callable[[Sequence[Any]], list[EvalRecord]]
     items: Sequence[Task | Preference] = ()
     together: Callable[[Any], str | None] = lambda row: None
+    told_by: Sequence[str] = ()
 
     def parts(self) -> Iterator[Sequence[Any]]:
         for start in range(0, len(self.rows), self.part):
@@ -120,7 +122,7 @@ def _episodes(recipe: EpisodeTask, asked: EvalSetup) -> Job:
 
     return Job(
         recipe.name, rows, max(1, ANSWERS // recipe.samples), judge, _sliced(recipe, rows),
-        together=lambda row: str(row.prompt),
+        together=lambda row: str(row.prompt), told_by=told_by(way.reads, rows),
     )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,7 +20,7 @@ from strop.recipe.train.environment import (
 from strop.recipe.train.user import ModelUserRecipe, OwnUserRecipe, ScriptRecipe
 from strop.rollout.agents.play import AgentPlay, AgentProcesses
 from strop.rollout.environment import EnvironmentFactory, Play, Results
-from strop.rollout.games.environment import GameEnvironments, Rules
+from strop.rollout.games.environment import SIDE, GameEnvironments, Rules
 from strop.rollout.openenv.environment import OpenEnvironments
 from strop.rollout.own.toolbox import OwnToolboxes
 from strop.rollout.tools.combined import CombinedToolboxes
@@ -39,13 +39,15 @@ class Way:
     """How a run plays its episodes: the `tools` that its prompts show, whether there are `rewards`
     of environments, and `play(tokenizer, context)`, which is given how many tokens the model
     reads. `expect(task)` raises `DataError` for a task that lacks what an episode of it needs.
-    `results` hears of the games of training."""
+    `results` hears of the games of training. `reads` are the columns that environments are given
+    beside the prompt; `None` where they are given all."""
 
     tools: Tools
     rewards: bool
     play: Callable[[Tokenizer, int], Play]
     expect: Callable[[Task], None] = lambda task: None
     results: Results | None = None
+    reads: Sequence[str] | None = None
 
 
 def turn_by_turn(factory: EnvironmentFactory, limits: EpisodeLimits) -> Way:
@@ -59,7 +61,8 @@ def turn_by_turn(factory: EnvironmentFactory, limits: EpisodeLimits) -> Way:
 
 def _own(recipe: OwnEnvironmentRecipe) -> Way:
     toolboxes = OwnToolboxes(recipe)
-    return replace(turn_by_turn(ToolEnvironments(toolboxes), recipe), expect=toolboxes.expect)
+    way = turn_by_turn(ToolEnvironments(toolboxes), recipe)
+    return replace(way, expect=toolboxes.expect, reads=toolboxes.reads)
 
 
 USERS: Mapping[type, Callable[[Any], Users]] = {
@@ -71,11 +74,12 @@ USERS: Mapping[type, Callable[[Any], Users]] = {
 
 def _user(recipe: UserEnvironmentRecipe) -> Way:
     users = USERS[type(recipe.user)](recipe.user)
-    return replace(turn_by_turn(UserEnvironments(users), recipe), expect=users.expect)
+    way = turn_by_turn(UserEnvironments(users), recipe)
+    return replace(way, expect=users.expect, reads=users.reads)
 
 
 def _tools(recipe: ToolsEnvironmentRecipe) -> Way:
-    return turn_by_turn(ToolEnvironments(CombinedToolboxes(recipe)), recipe)
+    return replace(turn_by_turn(ToolEnvironments(CombinedToolboxes(recipe)), recipe), reads=())
 
 
 def _openenv(recipe: OpenEnvRecipe) -> Way:
@@ -88,7 +92,7 @@ def _game(recipe: GameRecipe) -> Way:
     def play(tokenizer: Tokenizer, context: int) -> Play:
         return TurnByTurn(GameEnvironments(rules, tokenizer, context), tokenizer, recipe, context)
 
-    return Way(None, True, play, results=rules.standings)
+    return Way(None, True, play, results=rules.standings, reads=(SIDE,))
 
 
 def _agent(recipe: AgentRecipe) -> Way:

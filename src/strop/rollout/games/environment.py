@@ -25,8 +25,11 @@ from strop.text.script import as_messages, opened_by
 from strop.types import Completion, Task, Text
 
 SELF = "self"
+SIDE = "side"
+"""The column by which a task says which side the policy has."""
+
 SIDES = ("first", "second")
-"""What a task's column `side` may say of the policy."""
+"""What it may say."""
 
 
 class Rules:
@@ -222,11 +225,13 @@ def opened(game: Game, board: Boards, length: int, key: DrawKey) -> Boards:
 
 def _side(task: Task) -> int | None:
     """Which player the task's column `side` makes of the policy, if there is one."""
-    said = task.columns.get("side")
+    said = task.columns.get(SIDE)
     if said is None:
         return None
     if said not in SIDES:
         raise DataError(
-            f"the column `side` says {said!r}", where=str(task.origin), fix="write first or second"
+            f"the column `{SIDE}` says {said!r}",
+            where=str(task.origin),
+            fix="write first or second",
         )
     return SIDES.index(said)

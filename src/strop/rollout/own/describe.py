@@ -14,12 +14,14 @@ from strop.rollout.tools.functions import FORM, STARRED, parameters_of, place_of
 @dataclass(frozen=True, slots=True)
 class Description:
     """`Description([{"type": "function", "function": {"name": "add", ...}}], rewards=True,
-    needs=["answer"])`, or what is wrong (`problem`) and how to mend it. `needs` are columns that
-    `reset` cannot do without."""
+    needs=["answer"], reads=["answer", "level"])`, or what is wrong (`problem`) and how to mend it.
+    `needs` are columns that `reset` cannot do without, and `reads` those that it names (`None`: it
+    takes all)."""
 
     tools: list[dict[str, Any]] = field(default_factory=list)
     rewards: bool = False
     needs: list[str] = field(default_factory=list)
+    reads: list[str] | None = None
     problem: str = ""
     fix: str = ""
 
@@ -97,7 +99,14 @@ def _checked(instance: Any, name: str) -> Description:
             + "; ".join(problems),
             fix=f"{FORM}; a method that is no tool begins with `_`",
         )
-    return Description(tools, reward is not None, _needed(instance.reset))
+    return Description(tools, reward is not None, _needed(instance.reset), _read(instance.reset))
+
+
+def _read(reset: Callable[..., Any]) -> list[str] | None:
+    """The columns that `reset` names; `None` where it takes all."""
+    every = parameters_of(reset)
+    takes_all = any(p.kind is p.VAR_KEYWORD for p in every)
+    return None if takes_all else [p.name for p in every if p.kind not in STARRED]
 
 
 def _needed(function: Callable[..., Any]) -> list[str]:

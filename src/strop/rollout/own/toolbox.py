@@ -34,6 +34,7 @@ class OwnToolboxes:
         said = self._server.describe()
         self.tools: Tools = said["tools"]
         self.rewards: bool = said["rewards"]
+        self.reads: list[str] | None = said["reads"]
         self._needs: list[str] = said["needs"]
 
     def expect(self, task: Task) -> None:

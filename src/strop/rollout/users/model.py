@@ -70,6 +70,7 @@ class ModelUsers:
     def __init__(self, recipe: ModelUserRecipe) -> None:
         expect_weights(recipe.model)
         self.recipe, self.model = recipe, FrozenModel(recipe.model)
+        self.reads = (recipe.persona,)
 
     def expect(self, task: Task) -> None:
         column, persona = self.recipe.persona, task.columns.get(self.recipe.persona)

@@ -132,7 +132,7 @@ def test_passes_has_to_divide_the_scores(
     def looked_at() -> None:
         task = recipe(tmp_path, data, scores=[{"function": "exact_answer"}], **more).tasks[0]
         assert isinstance(task, EpisodeTask)
-        expect_some_pass(task)
+        expect_some_pass(task, None)
 
     with pytest.raises((RecipeError, ValueError), match=said):
         looked_at()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 JOINED_WITHIN = 60.0
 """Seconds in which the processes meet to say once that the recipe cannot be read."""
+
+
+SHOWN = 2000
+"""Characters of the first prompt that a dry run shows."""
 
 
 def without_nproc(arguments: list[str]) -> list[str]:
@@ -126,6 +130,20 @@ def read_once(path: Path, overrides: list[str]) -> Recipe:
             raise
 
 
+def _tools(prepared: Prepared) -> Sequence[Any]:
+    """The tools that the prompts of an environment show, as JSON schemas."""
+    from strop.train.preflight.prepared import PreparedOnline
+
+    shown = prepared.way if isinstance(prepared, PreparedOnline) else None
+    return shown.tools or () if shown else ()
+
+
+def _first_prompt(prepared: Prepared) -> str | None:
+    from strop.train.preflight.prepared import PreparedOnline
+
+    return prepared.first_prompt if isinstance(prepared, PreparedOnline) else None
+
+
 def tell_plan(prepared: Prepared, found: Sequence[Setting], as_json: bool) -> None:
     """Say what would be trained, and where each setting comes from."""
     from strop.cli.show import checks_line
@@ -135,10 +153,19 @@ def tell_plan(prepared: Prepared, found: Sequence[Setting], as_json: bool) -> No
     if as_json:
         told = {one.key: {"value": one.value, "from": one.source} for one in found}
         read = [source.plain() for source in prepared.sources]
-        print(json.dumps({**plan, "sources": read, "settings": told}))
+        begun = {"tools": _tools(prepared), "first_prompt": _first_prompt(prepared)}
+        known = {name: value for name, value in begun.items() if value}
+        print(json.dumps({**plan, "sources": read, "settings": told, **known}))
         return
     for source in prepared.sources:
         print(f"read {source.line()}")
     print(f"would train: {checks_line(plan)}")
+    names = [tool["function"]["name"] for tool in _tools(prepared)]
+    if names:
+        print(f"tools: {', '.join(names)}")
+    prompt = _first_prompt(prepared)
+    if prompt:
+        more = f" ... ({len(prompt) - SHOWN} characters more)" if len(prompt) > SHOWN else ""
+        print(f"first prompt: {prompt[:SHOWN]!r}{more}")
     for one in found:
         print(line(one, max(len(other.key) for other in found)))

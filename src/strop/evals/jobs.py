@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from strop.data.items import slices_of
@@ -56,7 +57,7 @@ class Job:
     records of these rows, which do not depend on the other rows. `items` are compared with the
     training data; `told_by` are columns that tell those apart whose prompts are alike. Rows of a
     part for which `together` returns the same are judged in one call: answers to a prompt that
-    stands there twice differ."""
+    stands there twice differ. `begin` tries what the first row needs."""
 
     name: str
     rows: Sequence[Any]
@@ -65,6 +66,7 @@ class Job:
     items: Sequence[Task | Preference] = ()
     together: Callable[[Any], str | None] = lambda row: None
     told_by: Sequence[str] = ()
+    begin: Callable[[], object] = lambda: None
 
     def parts(self) -> Iterator[Sequence[Any]]:
         for start in range(0, len(self.rows), self.part):
@@ -106,8 +108,8 @@ def _generate(recipe: GenerateTask, asked: EvalSetup) -> Job:
 
 
 def _episodes(recipe: EpisodeTask, asked: EvalSetup) -> Job:
-    expect_some_pass(recipe)
     way = way_of(recipe.environment)
+    expect_some_pass(recipe, way.bounds)
     read_rows = read(_frozen(recipe.data), task, held_out=True)
     rows = [with_tools(one, way.tools) for one in read_rows]
     for one in rows:
@@ -123,6 +125,7 @@ def _episodes(recipe: EpisodeTask, asked: EvalSetup) -> Job:
     return Job(
         recipe.name, rows, max(1, ANSWERS // recipe.samples), judge, _sliced(recipe, rows),
         together=lambda row: str(row.prompt), told_by=told_by(way.reads, rows),
+        begin=(lambda: None) if way.begin is None else partial(way.begin, rows[0]),
     )  # fmt: skip
 
 

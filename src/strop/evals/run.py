@@ -123,6 +123,7 @@ def _jobs(suite: Suite, asked: EvalSetup) -> list[Job]:
     jobs = jobs_of(suite, asked)
     for job in jobs:
         expect_own_items(job.items)
+        job.begin()
     return jobs
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from strop.errors import DataError, WorldError
@@ -20,9 +21,10 @@ from strop.recipe.train.environment import (
 from strop.recipe.train.user import ModelUserRecipe, OwnUserRecipe, ScriptRecipe
 from strop.rollout.agents.play import AgentPlay, AgentProcesses
 from strop.rollout.environment import EnvironmentFactory, Play, Results
-from strop.rollout.games.environment import SIDE, GameEnvironments, Rules
+from strop.rollout.games.environment import SIDE, GameEnvironments, Rehearsals, Rules
 from strop.rollout.openenv.environment import OpenEnvironments
 from strop.rollout.own.toolbox import OwnToolboxes
+from strop.rollout.rehearsal import rehearsed
 from strop.rollout.tools.combined import CombinedToolboxes
 from strop.rollout.tools.toolbox import ToolEnvironments
 from strop.rollout.turn_by_turn import TurnByTurn
@@ -31,7 +33,7 @@ from strop.rollout.users.scripted import OwnUsers, ScriptedUsers
 from strop.rollout.users.user import UserEnvironments, Users
 from strop.text.chat.template import ChatTemplate, Tools
 from strop.text.encode import Tokenizer
-from strop.types import Task
+from strop.types import Message, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,9 @@ class Way:
     of environments, and `play(tokenizer, context)`, which is given how many tokens the model
     reads. `expect(task)` raises `DataError` for a task that lacks what an episode of it needs.
     `results` hears of the games of training. `reads` are the columns that environments are given
-    beside the prompt; `None` where they are given all."""
+    beside the prompt; `None` where they are given all. `begin(task)` begins an episode and ends it:
+    what is said to the task before the policy's first turn, or `WorldError`; agents have none. The
+    sum of an episode's rewards is within `bounds`, where they are known."""
 
     tools: Tools
     rewards: bool
@@ -48,6 +52,8 @@ class Way:
     expect: Callable[[Task], None] = lambda task: None
     results: Results | None = None
     reads: Sequence[str] | None = None
+    begin: Callable[[Task], tuple[Message, ...]] | None = None
+    bounds: tuple[float, float] | None = None
 
 
 def turn_by_turn(factory: EnvironmentFactory, limits: EpisodeLimits) -> Way:
@@ -56,6 +62,8 @@ def turn_by_turn(factory: EnvironmentFactory, limits: EpisodeLimits) -> Way:
         factory.tools,
         factory.rewards,
         lambda tokenizer, context: TurnByTurn(factory, tokenizer, limits, context),
+        begin=partial(rehearsed, factory, limits),
+        bounds=factory.bounds,
     )
 
 
@@ -92,7 +100,11 @@ def _game(recipe: GameRecipe) -> Way:
     def play(tokenizer: Tokenizer, context: int) -> Play:
         return TurnByTurn(GameEnvironments(rules, tokenizer, context), tokenizer, recipe, context)
 
-    return Way(None, True, play, results=rules.standings, reads=(SIDE,))
+    begin = partial(rehearsed, Rehearsals(rules), recipe)
+    return Way(
+        None, True, play, results=rules.standings, reads=(SIDE,), begin=begin,
+        bounds=Rehearsals.bounds,
+    )  # fmt: skip
 
 
 def _agent(recipe: AgentRecipe) -> Way:

@@ -53,9 +53,11 @@ def played(recipe: EpisodeTask, engine: Engine, tasks: Sequence[Task], seed: int
     return [rollout_of(prompt, group) for prompt, group in zip(prompts, groups, strict=True)]
 
 
-def expect_some_pass(recipe: EpisodeTask) -> None:
-    """Raise `RecipeError` where `passes` divides no scores of the range that is declared."""
-    declared = declared_range(recipe.scores[0])
+def expect_some_pass(recipe: EpisodeTask, bounds: tuple[float, float] | None) -> None:
+    """Raise `RecipeError` where `passes` divides no scores of the range that is declared; that of
+    the score `environment` are `bounds`."""
+    first = recipe.scores[0]
+    declared = bounds if first.is_environment else declared_range(first)
     if declared is None or recipe.samples == 1 or declared[0] < recipe.passes <= declared[1]:
         return
     low, high = declared

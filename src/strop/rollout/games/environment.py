@@ -17,7 +17,7 @@ from strop.rollout.environment import Ask, Observation, Said
 from strop.rollout.games.game import Boards, Game, drawn, named, over
 from strop.rollout.games.league import chosen, read_league
 from strop.rollout.games.opponents import Frozen, game_of, name_of
-from strop.rollout.games.players import ModelPlayer, Player, ply_key, shown
+from strop.rollout.games.players import ModelPlayer, Player, RandomPlayer, ply_key, shown
 from strop.rollout.games.standings import MET, Standings
 from strop.text.chat.template import Tools
 from strop.text.encode import Encoder, Tokenizer
@@ -110,6 +110,19 @@ class GameEnvironments:
 
     async def close(self) -> None:
         await self.rules.frozen.close()
+
+
+class Rehearsals(GameEnvironments):
+    """The same games against opponents who all move at random, so that no model is asked."""
+
+    def __init__(self, rules: Rules) -> None:
+        self.rules = rules
+
+    def opponent(self, name: str, prompt: Text, player: int, ask: Ask) -> Player:
+        return RandomPlayer(self.rules.game)
+
+    async def close(self) -> None:
+        """Nothing was begun."""
 
 
 class GameEnvironment:

@@ -10,7 +10,6 @@ from typing import Any
 
 from strop.engines.engine import Sampling
 from strop.errors import WorldError
-from strop.model.load import expect_weights
 from strop.recipe.train.game import (
     AlphaBetaRecipe,
     FrozenRecipe,
@@ -18,7 +17,7 @@ from strop.recipe.train.game import (
     OwnGameRecipe,
     OwnPlayerRecipe,
 )
-from strop.rollout.frozen import FrozenModel
+from strop.rollout.frozen import FrozenModel, expect_model
 from strop.rollout.games.alpha_beta import AlphaBeta
 from strop.rollout.games.connect_four import ConnectFour
 from strop.rollout.games.game import Game
@@ -101,7 +100,7 @@ class Frozen:
         return BestPlayer(solver)
 
     def _model(self, folder: str) -> Seat:
-        expect_weights(folder)
+        expect_model(folder)
         model = FrozenModel(folder)
         self._threads.append(model)
 

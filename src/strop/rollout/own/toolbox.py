@@ -153,7 +153,7 @@ class OwnToolbox:
             except FailedError as failure:
                 await self.close()
                 if not tries.note(failure):
-                    raise tries.fault("beginning") from None
+                    raise tries.fault("beginning an episode") from None
 
     async def _replayed(self) -> Order:
         process = self._process = await self._server.fork()

@@ -70,7 +70,7 @@ def train(
     from strop.cli.show import Progress, setup
     from strop.distributed.processes import join, leave
     from strop.errors import UsageError
-    from strop.recipe.loading.load import read_yaml
+    from strop.recipe.loading.load import located, read_yaml
     from strop.train.pin import pinned
     from strop.train.preflight.prepare import prepare
     from strop.train.preflight.settings import settings
@@ -78,24 +78,25 @@ def train(
 
     setup()
     loaded = read_once(recipe, overrides)
+    source = read_yaml(recipe, overrides)
     if dry_run:
         if profile is not None:
             raise UsageError("--dry-run runs no step to profile", fix="pass one of the two")
-        loaded = pinned(loaded, force=force)
-        prepared = prepare(
-            loaded,
-            resume=resume or force_resume or resume_from is not None,
-            overwrite=overwrite,
-            force=force,
-            force_resume=force_resume,
-            dry_run=True,
-        )
-        found = settings(loaded, read_yaml(recipe, overrides), overrides, prepared)
-        tell_plan(prepared, found, as_json)
+        with located(source):
+            loaded = pinned(loaded, force=force)
+            prepared = prepare(
+                loaded,
+                resume=resume or force_resume or resume_from is not None,
+                overwrite=overwrite,
+                force=force,
+                force_resume=force_resume,
+                dry_run=True,
+            )
+        tell_plan(prepared, settings(loaded, source, overrides, prepared), as_json)
         return
     end_with_parent()
     world = join(loaded.run.distributed.timeout)
-    with Progress(as_json) as progress:
+    with located(source), Progress(as_json) as progress:
         final = run(
             loaded,
             world=world,

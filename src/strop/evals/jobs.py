@@ -13,6 +13,7 @@ from strop.data.records import preference, task
 from strop.data.sources import read
 from strop.engines.engine import Engine
 from strop.engines.local.engine import LocalEngine
+from strop.errors import UsageError
 from strop.evals.ask import ask
 from strop.evals.drift import answer_figures
 from strop.evals.golden.manifest import check_frozen
@@ -97,7 +98,18 @@ class EvalSetup:
 def jobs_of(suite: Suite, asked: EvalSetup) -> list[Job]:
     """One job per task, in the order of the suite. Reads and checks the data, but asks no
     engine."""
-    return [JOBS[type(recipe)](recipe, asked) for recipe in suite.tasks]
+    return [_job(recipe, asked) for recipe in suite.tasks]
+
+
+def _job(recipe: EvalTask, asked: EvalSetup) -> Job:
+    """A task's job; what is wrong with a key of it names the task."""
+    try:
+        return JOBS[type(recipe)](recipe, asked)
+    except UsageError as error:
+        if error.key is None:
+            raise
+        where = f"task {recipe.name}" + (f": {error.where}" if error.where else "")
+        raise type(error)(error.problem, where=where, fix=error.fix) from None
 
 
 def _generate(recipe: GenerateTask, asked: EvalSetup) -> Job:

@@ -166,4 +166,5 @@ def expect_shown(tools: Tools, tokenizer: Tokenizer) -> None:
         f"the environment has tools, and {said}, so that the model would not know of them",
         fix="set chat_template in the recipe to one that does: those of Qwen 2.5, 3 and 3.5,"
         " Hermes, Llama 3.1 and later, Mistral (v3 and later), GLM 4, gpt-oss, SmolLM 3",
+        key="rollout.environment",
     )

@@ -454,3 +454,40 @@ def test_a_reward_is_a_number_and_no_text(reward: str, said: str, tmp_path: Path
             asyncio.run(reward_of())
     else:
         assert asyncio.run(reward_of()) == float(eval(reward))
+
+
+BROKEN = """import random
+
+{more}
+
+class World:
+    def __init__(self{needs}):
+        {made}
+
+    def {begin}(self): ...
+
+    def get_reward(self{of}):
+        return 1.0
+"""
+
+
+@pytest.mark.parametrize(
+    ("broken", "name", "said"),
+    [({"more": "import nowhere_at_all"}, "World", r"world.py:3: the file cannot be imported: Mod"),
+     ({"more": "1 +"}, "World", r"world.py:3: the file cannot be imported: SyntaxError"),
+     ({"more": "1 / 0"}, "World", r"world.py:3: the file cannot be .*\n  fix: mend this line"),
+     ({}, "Wrld", r"world.py: the file has no class .*\n  fix: did you mean 'World'"),
+     ({"needs": ", rows"}, "World", r"world.py:5: World needs arguments to be made: rows"),
+     ({"made": "open('/nowhere/x')"}, "World", r"world.py:7: World\(\) raised FileNotFoundError"),
+     ({"begin": "begin"}, "World", r"world.py:5: World has no method `reset`"),
+     ({"of": ", task"}, "World", r"world.py:11: `get_reward` of World needs task")],
+)  # fmt: skip
+def test_each_refusal_names_the_line(
+    broken: dict[str, str], name: str, said: str, tmp_path: Path
+) -> None:
+    whole = {"more": "", "needs": "", "made": "pass", "begin": "reset", "of": "", **broken}
+    (tmp_path / "world.py").write_text(BROKEN.format(**whole))
+    with pytest.raises(WorldError, match=said):
+        OwnToolboxes(
+            OwnEnvironmentRecipe.model_validate({"file": str(tmp_path / "world.py"), "class": name})
+        )

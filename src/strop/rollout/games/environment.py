@@ -52,8 +52,12 @@ class Rules:
             league = read_league(Path(recipe.league.file))
             if league.game != recipe.game:
                 raise RecipeError(
-                    "the league plays another game", where=recipe.league.file, fix="name its game"
+                    "the league plays another game",
+                    where=recipe.league.file,
+                    fix="name its game",
+                    key="rollout.environment.game",
                 )
+            league.expect_opponents(recipe.league.as_, "rollout.environment.league.as")
             self.standings = Standings(league, recipe.league.as_)
             self.opening = self.standings.opening
             players = {name: league.players[name] for name in self.opening}

@@ -27,6 +27,9 @@ from strop.rollout.games.solved import Solver
 from strop.rollout.games.tic_tac_toe import TicTacToe
 from strop.types import Text
 
+OPPONENTS = "rollout.environment.opponents"
+"""The key that names them."""
+
 GAMES: Mapping[str, Callable[[], Game]] = {"tic_tac_toe": TicTacToe, "connect_four": ConnectFour}
 
 
@@ -87,13 +90,16 @@ class Frozen:
         if isinstance(recipe, AlphaBetaRecipe):
             if not isinstance(self.game, ConnectFour):
                 raise WorldError(
-                    "alpha_beta plays connect four alone", fix="take `perfect`, which solves games"
+                    "alpha_beta plays connect four alone",
+                    fix="take `perfect`, which solves games",
+                    key=OPPONENTS,
                 )
             return BestPlayer(AlphaBeta(recipe.alpha_beta))
         if isinstance(self.game, ConnectFour):
             raise WorldError(
                 "connect four is not solved here",
                 fix="take {alpha_beta: 8}, more stones, or a solver of your own (`file`)",
+                key=OPPONENTS,
             )
         solver = Solver(self.game)
         solver.value(self.game.reset([0])[0])

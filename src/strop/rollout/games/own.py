@@ -13,7 +13,7 @@ import numpy as np
 
 from strop.engines.draws import DrawKey
 from strop.errors import RewardError, WorldError
-from strop.rewards.own.functions import own_names
+from strop.rewards.own.functions import offered, own_names
 from strop.rollout.environment import FaultError
 from strop.rollout.games.game import Boards, Game, drawn, over, random_games
 
@@ -92,11 +92,15 @@ def _made(path: Path, name: str, methods: Sequence[str], tried: Callable[[Any], 
     """What `tried` makes of an object of the class. Raises `WorldError` for a class that is not
     there, lacks a method, or breaks a rule."""
     try:
-        found = own_names(path).get(name)
+        names = own_names(path)
     except RewardError as error:
-        raise WorldError(str(error), fix="import the file in Python") from None
+        raise WorldError(error.problem, where=error.where, fix=error.fix) from None
+    found = names.get(name)
     if not inspect.isclass(found):
-        raise WorldError(f"the file has no class {name!r}", where=str(path), fix="check `class:`")
+        own = [
+            n for n, v in names.items() if inspect.isclass(v) and v.__module__ == names["__name__"]
+        ]
+        raise WorldError(f"the file has no class {name!r}", where=str(path), fix=offered(own, name))
     lacking = [one for one in methods if not callable(getattr(found, one, None))]
     if lacking:
         raise _refused(path, f"{name} has no method {', '.join(lacking)}")

@@ -27,6 +27,7 @@ RESERVED = ("reset", "get_reward")
 
 Answer = dict[str, Any]
 
+OURS = os.path.dirname(__file__) + os.sep
 LIBRARY = os.path.dirname(os.__file__) + os.sep
 
 
@@ -128,13 +129,11 @@ async def _result(awaitable: Awaitable[Any]) -> Any:
 
 def place_of_failure(error: BaseException) -> str:
     """`env.py:12`, the line of the user's file at which it failed: the last one in the first file
-    that is neither this module nor Python's own. Empty where none is."""
-    ours = {__file__, asyncio.__file__}
+    that is neither of this room nor Python's own. Empty where none is."""
     frames = [
         (frame.f_code.co_filename, number)
         for frame, number in traceback.walk_tb(error.__traceback__)
-        if frame.f_code.co_filename not in ours
-        and not frame.f_code.co_filename.startswith((LIBRARY, "<"))
+        if not frame.f_code.co_filename.startswith((LIBRARY, OURS, "<"))
     ]
     lines = [number for path, number in frames if path == frames[0][0]]
     return f"{frames[0][0]}:{lines[-1]}" if frames else ""

@@ -29,6 +29,9 @@ OPENS_WITHIN = 60.0
 """Seconds until a server has to be ready to be called."""
 Try = Callable[[], Awaitable[ToolResult]]
 
+TOOLS = "rollout.environment.tools"
+"""The recipe's key that names servers."""
+
 FIRST_WAIT = 0.5
 """Seconds before a connection is tried again; twice as long each time."""
 
@@ -63,20 +66,23 @@ class McpTools:
         except FaultError as error:
             raise WorldError(
                 str(error),
-                where="rollout.environment.tools",
+                where=TOOLS,
+                key=TOOLS,
                 fix="start it by hand: its command or url has to answer from this machine",
             ) from None
         if self.options.session == "episode" and not self._gives_sessions:
             raise WorldError(
                 f"the MCP server {self._name} gives no sessions, so that episodes would meet in it",
-                where="rollout.environment.tools",
+                where=TOOLS,
+                key=TOOLS,
                 fix="start it with sessions (stateful streamable HTTP), or say session: shared",
             )
         wanted = self.options.tools or list(found)
         if missing := [name for name in wanted if name not in found]:
             raise WorldError(
                 f"the MCP server {self._name} has no tool {missing[0]!r}",
-                where="rollout.environment.tools",
+                where=TOOLS,
+                key=TOOLS,
                 fix=f"it has {', '.join(found) or 'none'}",
             )
         return [found[name] for name in wanted]
@@ -313,6 +319,7 @@ def _expect_extra() -> None:
     except ImportError:
         raise WorldError(
             "tools of an MCP server need the package mcp",
-            where="rollout.environment.tools",
+            where=TOOLS,
+            key=TOOLS,
             fix="pip install 'strop[mcp]'",
         ) from None

@@ -23,7 +23,7 @@ from strop.recipe.train.online import OnlineRecipe
 from strop.rewards.audit.check import defend
 from strop.rewards.combine import total_range
 from strop.rewards.compose import Reward
-from strop.rewards.find import declared_range, runs_code
+from strop.rewards.find import declared_range, expect_known, runs_code
 from strop.rollout.environments import Way, expect_shown, way_of
 from strop.rollout.rehearsal import first_prompt
 from strop.sandbox.tiers import strongest
@@ -214,16 +214,20 @@ def _online(recipe: Online, folder: Path, tokenizer: Any, cache: TokenCache) -> 
 
 def _expect_rewards(recipe: Online, way: Way) -> None:
     """Raise `RecipeError` for rewards of environments that nobody reads, or that there are not."""
+    for component in recipe.reward:
+        expect_known(component)
     read = any(component.is_environment for component in recipe.reward)
     if way.rewards and not read:
         raise RecipeError(
             "the environment gives rewards, and the recipe does not read them",
             fix="add `- function: environment` to reward (with a weight, if others count more)",
+            key="reward",
         )
     if read and not way.rewards:
         raise RecipeError(
             "the reward `environment` is read, and the environment gives none",
             fix="let it give one (`get_reward`), or score the answers by another reward",
+            key="reward",
         )
 
 
@@ -243,6 +247,7 @@ def _expect_passes(recipe: Online, way: Way) -> None:
         f"with rollout.curriculum.passes {passes:g} no answer passes: rewards in all are from "
         f"{known[0]:g} to {known[1]:g}",
         fix="passes is the lowest total of an answer that has passed (default 1)",
+        key="rollout.curriculum.passes",
     )
 
 

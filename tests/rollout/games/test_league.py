@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from strop.engines.engine import Sampling
 from strop.errors import DataError, UsageError
 from strop.rollout.games.arena import play
 from strop.rollout.games.league import League, Played, chosen, read_league
+from tests.support import ROOT
 
 PLAYERS: dict[str, Any] = {"random": "random", "perfect": "perfect", "new": {"model": "/m/new"}}
 
@@ -158,3 +160,19 @@ def test_what_cannot_be_told_is_refused() -> None:
     games += [("random", "new", score, pair) for pair in range(6) for score in (1.0, 0.0)]
     with pytest.raises(DataError, match="perfect played no game"):
         league(*games).ratings("new")
+
+
+def test_the_code_of_the_docs_makes_plays_and_reads_a_league(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (ROOT / "docs/environments.md").read_text()
+    (block,) = [
+        b for b in re.findall(r"```python\n(.*?)```", page, flags=re.S) if "read_league" in b
+    ]
+    monkeypatch.chdir(tmp_path)
+    exec(block, {})
+    league = read_league(tmp_path / "league.json")
+    assert len(league.games) == 16
+    assert "Rating(elo=" in capsys.readouterr().out
+    won, played = league.tally("perfect", "random")
+    assert won > played / 2

@@ -303,7 +303,7 @@ def _none_of(dotted: str, item: Mapping[str, Any]) -> tuple[str, str]:
     told = item["ctx"]
     given = told.get("tag", item["input"])
     options = re.findall(r"'([^']*)'", str(told.get("expected_tags") or told.get("expected")))
-    near = difflib.get_close_matches(str(given), options, 1, 0.5)
+    near = difflib.get_close_matches(str(given), options, 1, 0.6)
     fix = f"did you mean `{near[0]}`?" if near else f"write one of {', '.join(options)}"
     return f"`{dotted}`: {shown(given)} is none of {', '.join(options)}", fix
 

@@ -48,9 +48,21 @@ class StropError(Exception):
 
 
 class UsageError(StropError):
-    """The user asked for something that cannot be done as asked."""
+    """The user asked for something that cannot be done as asked. `key` is the recipe's key that
+    asked for it, where one did: `rollout.environment.url`."""
 
     exit_code = 2
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        where: str | None = None,
+        fix: str | None = None,
+        key: str | None = None,
+    ) -> None:
+        self.key = key
+        super().__init__(problem, where=where, fix=fix)
 
 
 class RecipeError(UsageError):

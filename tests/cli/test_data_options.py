@@ -19,7 +19,8 @@ from tests.support.runs import WriteRows
         ("clean --tokenizer m", "--tokenizer is only read with --unit tokens: drop it", None),
         ("clean --least 0", "--least: Input should be greater than or equal to 1 (got 0)",
          "change --least"),
-        ("clean --pii hide", "--pii: Input should be 'keep', 'report'", "change --pii"),
+        ("clean --pii hide", "--pii: 'hide' is none of keep, report, ", None),
+        ("clean --pii reprot", "'reprot' is none of keep, report, ", "did you mean `report`?"),
         ("clean --spacy-model en", "--spacy-model is only read with --names: drop it", None),
         ("balance --remove label --tolerance 0.1",
          "--tolerance is not read with --remove label: drop it", None),
@@ -30,8 +31,8 @@ from tests.support.runs import WriteRows
         ("sample --model m --temperature 0 --samples 2", "are one: raise --temperature", None),
         ("band --model m --reward exact_answer --low 0.9 --high 0.1",
          "--low 0.9 is above --high 0.1: swap them", None),
-        ("band --model m --reward exact_answer --keep some", "--keep: Input should be 'never'",
-         "change --keep"),
+        ("band --model m --reward exact_answer --keep some", "is none of never, hard, medium",
+         "write one of never, hard, medium, easy, always"),
     ],
 )  # fmt: skip
 def test_options_are_named(

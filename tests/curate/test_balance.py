@@ -220,7 +220,7 @@ class TestRefusals:
             ({"remove": "label", "tolerance": 0.1}, "`tolerance` is not read with `remove: label`"),
             ({"ratio": 2}, "`ratio` is not read with `remove: length`"),
             ({"tolerance": 0.5}, "less than 0.5"),
-            ({"remove": "style"}, "'length' or 'label'"),
+            ({"remove": "style"}, "'style' is none of length, label"),
         ],
     )
     def test_settings(self, options: dict[str, Any], message: str) -> None:

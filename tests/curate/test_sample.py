@@ -178,7 +178,7 @@ class TestModel:
         [
             ({"samples": 2, "sampling": {"temperature": 0}}, "at temperature 0 all 2 samples"),
             ({"requests": 5}, "`requests` is only read with `endpoint`"),
-            ({"truncated": "cut"}, "'keep' or 'drop'"),
+            ({"truncated": "cut"}, "'cut' is none of keep, drop"),
         ],
     )
     def test_settings(self, options: dict[str, Any], message: str) -> None:

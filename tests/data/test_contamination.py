@@ -162,6 +162,34 @@ def test_the_demo_world_is_clean_and_its_own_training_data_is_not(seed: int) -> 
     assert len(overlap(inside, shown).matches) == 50
 
 
+RULES = "You are the clerk of a shop, and a customer comes in with a complaint that you settle."
+
+
+@pytest.mark.parametrize("prompt", ["Hello?", RULES])
+@pytest.mark.parametrize(
+    ("training", "found"),
+    [
+        ({"persona": "You want a refund.", "id": "a"}, True),
+        ({"persona": "You want a lamp.", "id": "b"}, False),
+        ({}, True),  # it may be the same: nothing says that it is not
+    ],
+)
+def test_columns_tell_tasks_of_one_prompt_apart(
+    prompt: str, training: dict[str, str], found: bool
+) -> None:
+    item = asks(prompt, persona="You want a refund.", id="b")
+    record = Task(prompt, training, Origin("grpo.jsonl", 1))
+    assert bool(overlap([item], [record], [["persona"]]).matches) is found
+    assert how(item, record) != [], "without columns the prompt decides"
+
+
+def test_a_match_names_only_the_same_tasks() -> None:
+    item = asks(RULES, persona="A")
+    training = [Task(RULES, {"persona": p}, Origin("t", n)) for n, p in enumerate("BABA")]
+    (match,) = overlap([item], training, [["persona"]]).matches
+    assert (match.count, [place.line for place in match.places]) == (2, [1, 3])
+
+
 def lineage_of(*files: Path, parent: Path) -> dict[str, object]:
     def data(path: Path) -> dict[str, str]:
         return {"path": str(path), "sha256": data_hash([path])}

@@ -265,7 +265,7 @@ class TestMistakes:
         tasks = [{"prompt": "Solve", "answer": "1", "id": i} for i in (1, 2, 1)]
         recipe = study()
         write_rows("tasks.jsonl", tasks)
-        with pytest.raises(DataError, match=r"tasks.jsonl:1: the item '1' appears 2 times"):
+        with pytest.raises(DataError, match=r"l:3: this row has the `id` of .*tasks.jsonl:1, so"):
             check_study(recipe, **both)
         write_rows("tasks.jsonl", [{"prompt": "Solve"}])
         with pytest.raises(DataError, match="reads the column `answer`"):

@@ -8,12 +8,18 @@ from typing import Any
 
 import pytest
 
+from strop.data.sources import data_hash
+from strop.engines.local.engine import LocalEngine
 from strop.engines.recorded import RecordedEngine
-from strop.errors import RecipeError, UsageError
-from strop.evals.run import run_suite
-from strop.evals.tasks.episodes import all_passed, expect_some_pass
+from strop.errors import DataError, RecipeError, UsageError
+from strop.evals.jobs import EvalSetup, jobs_of
+from strop.evals.overlap import check_overlap
+from strop.evals.run import check_suite, run_suite
+from strop.evals.tasks.episodes import all_passed, expect_some_pass, told_by
+from strop.recipe.loading.load import load
 from strop.recipe.suite import EpisodeTask, Suite
 from strop.types import Answer, Answered, EvalRecord, Origin, Task
+from tests.support import ROOT
 from tests.support.runs import WriteRows
 from tests.support.templates import TOOLS
 
@@ -51,6 +57,20 @@ def recipe(folder: Path, data: Path, **more: Any) -> Suite:
     return Suite.model_validate(
         {"name": "s", "chat_template": str(folder / "tools.jinja"), "tasks": [task]}
     )
+
+
+MULTIPLY = '''
+def multiply(a: int, b: int) -> int:
+    """Multiply two numbers.
+
+    Args:
+        a: The first one.
+        b: The second one.
+    """
+    return a * b
+'''
+PAGE = ROOT / "docs/evals.md"
+GO = {"role": "user", "content": "Go."}
 
 
 def rows(count: int) -> list[dict[str, Any]]:
@@ -112,7 +132,7 @@ def test_passes_has_to_divide_the_scores(
     def looked_at() -> None:
         task = recipe(tmp_path, data, scores=[{"function": "exact_answer"}], **more).tasks[0]
         assert isinstance(task, EpisodeTask)
-        expect_some_pass(task)
+        expect_some_pass(task, None)
 
     with pytest.raises((RecipeError, ValueError), match=said):
         looked_at()
@@ -164,6 +184,67 @@ def test_recorded_answers_are_no_episodes(
     suite = recipe(tmp_path, write_rows("rows.jsonl", rows(1)))
     with pytest.raises(UsageError, match="no tokens of its answers, which world needs"):
         run_suite(suite, RecordedEngine(str(outputs)), tmp_path / "out")
+
+
+def test_rows_that_are_one_item_are_told_before_anything_is_played(
+    tmp_path: Path, model_folder: Path, write_rows: WriteRows
+) -> None:
+    """Rows of a game are often alike; at the gate their scores could not be told apart."""
+    game = {"environment": {"game": "tic_tac_toe", "opponents": ["random"]}}
+    alike = write_rows("alike.jsonl", [{"prompt": "Play."}] * 3)
+    suite, engine = recipe(tmp_path, alike, **game), LocalEngine(str(model_folder))
+    said = r"alike.jsonl:2: this row is, column for column, the row of .*alike.jsonl:1, so"
+    with pytest.raises(DataError, match=said):
+        check_suite(suite, engine)
+    with pytest.raises(DataError, match=said):
+        run_suite(suite, str(model_folder), tmp_path / "out")
+    named = write_rows("named.jsonl", [{"prompt": "Play.", "id": f"game-{n}"} for n in range(3)])
+    assert check_suite(recipe(tmp_path, named, **game), engine) == {"world": 3}
+
+
+def test_what_an_environment_is_given_tells_tasks_apart() -> None:
+    rows = [
+        Task("Go.", {"id": n, "split": "test", "secret": n, "tools": []}, Origin("t", n))
+        for n in range(3)
+    ]
+    assert told_by(None, rows) == ["secret"], "a split is no part of a task, nor is an id"
+    assert told_by(("persona",), rows) == ["persona"]
+    assert told_by((), rows) == []
+
+
+def test_the_overlap_of_episodes_reads_what_their_environments_read(
+    tmp_path: Path, model_folder: Path, write_rows: WriteRows
+) -> None:
+    """A held-out task with the prompt of a training task, and another hidden number, is its own."""
+    held_out = write_rows("rows.jsonl", [{"prompt": [GO], "number": n} for n in (1, 2)])
+    trained = write_rows("trained.jsonl", [{"prompt": [GO], "number": n} for n in (2, 3)])
+    suite = recipe(tmp_path, held_out)
+    (job,) = jobs_of(suite, EvalSetup(LocalEngine(str(model_folder)), None, 0))
+    assert job.told_by == ["number"]
+    data = {"path": str(trained), "sha256": data_hash([trained])}
+    lineage = {"model": "m", "data": [data], "parent": {"model": "base"}}
+    (found,) = check_overlap(job.items, lineage, job.told_by).found
+    assert (found.where, found.training) == (f"{held_out}:2", (f"{trained}:1",))
+
+
+def test_the_suite_of_the_docs_runs(
+    tmp_path: Path, model_folder: Path, write_rows: WriteRows
+) -> None:
+    """docs/evals.md: a task with tools and a game, with rows as its comments have them."""
+    (block,) = re.findall(r"## Episodes.*?```yaml\n(.*?)```", PAGE.read_text(), flags=re.S)
+    ask = [{"role": "user", "content": "2 x 3?"}]
+    write_rows("held-out.jsonl", [{"prompt": ask, "answer": "6"}])
+    write_rows("games.jsonl", [{"prompt": "Play. ", "id": f"game-{n}"} for n in (1, 2)])
+    (tmp_path / "tools.py").write_text(MULTIPLY)
+    (tmp_path / "tools.jinja").write_text(SHORT)
+    (tmp_path / "suite.yaml").write_text(f"chat_template: tools.jinja\n{block}")
+    suite = load(Suite, tmp_path / "suite.yaml")
+    engine = LocalEngine(str(model_folder))
+    assert check_suite(suite, engine) == {"calculator": 1, "against_random": 2}
+    _, games = jobs_of(suite, EvalSetup(engine, None, 0))
+    played = [one for one in games.judge(games.rows) if one.task == "against_random/environment"]
+    assert [one.item for one in played] == ["game-1", "game-2"]
+    assert all(one.score in (0, 0.5, 1) for one in played)
 
 
 def test_the_score_of_an_environment_needs_episodes() -> None:

@@ -177,7 +177,7 @@ def test_pipeline_and_suite_mistakes(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="stage names have to differ; used twice: a"):
         load(Pipeline, path)
     path = write(tmp_path, "name: p\nstages:\n  - {kind: trian, name: a}\n")
-    with pytest.raises(RecipeError, match=r"recipe.yaml:3: .*'train'"):
+    with pytest.raises(RecipeError, match=r"recipe.yaml:3: .*\n  fix: did you mean `train`"):
         load(Pipeline, path)
     path = write(tmp_path, "name: p\nstages:\n  - {kind: train, name: a, recipee: a.yaml}\n")
     with pytest.raises(RecipeError, match=r"unknown key `stages.recipee`[\s\S]*mean `recipe`"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 JOINED_WITHIN = 60.0
 """Seconds in which the processes meet to say once that the recipe cannot be read."""
+
+
+SHOWN = 2000
+"""Characters of the first prompt that a dry run shows."""
 
 
 def without_nproc(arguments: list[str]) -> list[str]:
@@ -66,7 +70,7 @@ def train(
     from strop.cli.show import Progress, setup
     from strop.distributed.processes import join, leave
     from strop.errors import UsageError
-    from strop.recipe.loading.load import read_yaml
+    from strop.recipe.loading.load import located, read_yaml
     from strop.train.pin import pinned
     from strop.train.preflight.prepare import prepare
     from strop.train.preflight.settings import settings
@@ -74,24 +78,25 @@ def train(
 
     setup()
     loaded = read_once(recipe, overrides)
+    source = read_yaml(recipe, overrides)
     if dry_run:
         if profile is not None:
             raise UsageError("--dry-run runs no step to profile", fix="pass one of the two")
-        loaded = pinned(loaded, force=force)
-        prepared = prepare(
-            loaded,
-            resume=resume or force_resume or resume_from is not None,
-            overwrite=overwrite,
-            force=force,
-            force_resume=force_resume,
-            dry_run=True,
-        )
-        found = settings(loaded, read_yaml(recipe, overrides), overrides, prepared)
-        tell_plan(prepared, found, as_json)
+        with located(source):
+            loaded = pinned(loaded, force=force)
+            prepared = prepare(
+                loaded,
+                resume=resume or force_resume or resume_from is not None,
+                overwrite=overwrite,
+                force=force,
+                force_resume=force_resume,
+                dry_run=True,
+            )
+        tell_plan(prepared, settings(loaded, source, overrides, prepared), as_json)
         return
     end_with_parent()
     world = join(loaded.run.distributed.timeout)
-    with Progress(as_json) as progress:
+    with located(source), Progress(as_json) as progress:
         final = run(
             loaded,
             world=world,
@@ -126,6 +131,20 @@ def read_once(path: Path, overrides: list[str]) -> Recipe:
             raise
 
 
+def _tools(prepared: Prepared) -> Sequence[Any]:
+    """The tools that the prompts of an environment show, as JSON schemas."""
+    from strop.train.preflight.prepared import PreparedOnline
+
+    shown = prepared.way if isinstance(prepared, PreparedOnline) else None
+    return shown.tools or () if shown else ()
+
+
+def _first_prompt(prepared: Prepared) -> str | None:
+    from strop.train.preflight.prepared import PreparedOnline
+
+    return prepared.first_prompt if isinstance(prepared, PreparedOnline) else None
+
+
 def tell_plan(prepared: Prepared, found: Sequence[Setting], as_json: bool) -> None:
     """Say what would be trained, and where each setting comes from."""
     from strop.cli.show import checks_line
@@ -135,10 +154,19 @@ def tell_plan(prepared: Prepared, found: Sequence[Setting], as_json: bool) -> No
     if as_json:
         told = {one.key: {"value": one.value, "from": one.source} for one in found}
         read = [source.plain() for source in prepared.sources]
-        print(json.dumps({**plan, "sources": read, "settings": told}))
+        begun = {"tools": _tools(prepared), "first_prompt": _first_prompt(prepared)}
+        known = {name: value for name, value in begun.items() if value}
+        print(json.dumps({**plan, "sources": read, "settings": told, **known}))
         return
     for source in prepared.sources:
         print(f"read {source.line()}")
     print(f"would train: {checks_line(plan)}")
+    names = [tool["function"]["name"] for tool in _tools(prepared)]
+    if names:
+        print(f"tools: {', '.join(names)}")
+    prompt = _first_prompt(prepared)
+    if prompt:
+        more = f" ... ({len(prompt) - SHOWN} characters more)" if len(prompt) > SHOWN else ""
+        print(f"first prompt: {prompt[:SHOWN]!r}{more}")
     for one in found:
         print(line(one, max(len(other.key) for other in found)))

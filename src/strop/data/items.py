@@ -24,6 +24,23 @@ def item_of(record: Task | Preference) -> str:
     return sha256_hex(content, 12)
 
 
+def expect_own_items(records: Sequence[Task | Preference]) -> None:
+    """Raise `DataError` where two rows are one item: their scores could not be told apart when they
+    are compared with another model's."""
+    first: dict[str, Task | Preference] = {}
+    for record in records:
+        name = item_of(record)
+        before = first.setdefault(name, record)
+        if before is not record:
+            alike = "has the `id`" if "id" in record.columns else "is, column for column, the row"
+            raise DataError(
+                f"this row {alike} of {before.origin}, so that both are the item {name!r} and "
+                "their scores cannot be compared with another model's",
+                where=str(record.origin),
+                fix='give every row its own `id` ("id": "game-7"), or drop what is double',
+            )
+
+
 def cluster_of(record: Task | Preference) -> str:
     """The row's `cluster`: items that belong together (one document, one customer)."""
     return str(record.columns.get("cluster", item_of(record)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,9 @@ SHOWN = 5
 """Places in the training data that a report names for an item."""
 
 How = Literal["prompt", "13-gram", "answer"]
+
+Told = Mapping[str, str]
+"""Columns of a row, each with its value as JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +54,16 @@ class Overlap:
     matches: tuple[Match, ...]
 
 
-def overlap(items: Sequence[Task | Preference], training: Iterable[Record]) -> Overlap:
+def overlap(
+    items: Sequence[Task | Preference],
+    training: Iterable[Record],
+    told_by: Sequence[Sequence[str]] = (),
+) -> Overlap:
     """The eval items that appear in the training records; items are identified by their prompts.
+
+    `told_by` names, for each item, columns that belong to what is asked beside the prompt (a hidden
+    persona, the rows of a database): a training record that has one of them with another value is
+    another task. One that lacks the column may be the same.
 
     An item appears if training has
 
@@ -64,12 +76,17 @@ def overlap(items: Sequence[Task | Preference], training: Iterable[Record]) -> O
     - an equal answer of at least 50 words (`chosen`, `answer`). A shorter answer under another
       prompt is no overlap: many questions have the answer 5.
     """
-    index = _Index.of([words(asked(item.prompt)) for item in items], [_answer(i) for i in items])
+    told = [_told(item, columns) for item, columns in zip(items, told_by, strict=bool(told_by))]
+    index = _Index.of(
+        [words(asked(item.prompt)) for item in items], [_answer(i) for i in items], told
+    )
+    names = list(dict.fromkeys(name for columns in told_by for name in columns))
     records = 0
     for record in training:
         records += 1
+        of_record = _told(record, names)
         for text in asked_in(record):
-            index.look(words(text), record.origin)
+            index.look(words(text), record.origin, of_record)
         if index.answers:
             for answer in _answers(record):
                 index.note("answer", index.answers.get(words(answer), ()), record.origin)
@@ -96,30 +113,33 @@ class _Index:
     grams: Mapping[Words, int]
     """Run of 13 words -> items that hold it."""
     blocks: frozenset[Words]
+    told: Sequence[Told]
+    """What each item is told by beside its prompt; empty where prompts alone count."""
     equal: dict[tuple[int, How], list[Origin]] = field(default_factory=dict)
-    seen: dict[Words, list[Origin]] = field(default_factory=dict)
+    seen: dict[Words, list[tuple[Origin, Told]]] = field(default_factory=dict)
     """Training texts that share a run with some item."""
     holders: dict[Words, list[Words]] = field(default_factory=dict)
     """Run -> the different training texts that hold it."""
 
     @classmethod
-    def of(cls, prompts: Sequence[Words], answers: Sequence[Words]) -> _Index:
+    def of(cls, prompts: Sequence[Words], answers: Sequence[Words], told: Sequence[Told]) -> _Index:
         grams = Counter(gram for text in set(prompts) for gram in set(_runs(text)))
         blocks = {gram[i : i + BLOCK] for gram in grams for i in range(GRAM - BLOCK + 1)}
         long_answers = [text if len(text) >= LONG_ANSWER else () for text in answers]
-        return cls(prompts, _places(prompts), _places(long_answers), grams, frozenset(blocks))
+        return cls(prompts, _places(prompts), _places(long_answers), grams, frozenset(blocks), told)
 
-    def look(self, text: Words, origin: Origin) -> None:
+    def look(self, text: Words, origin: Origin, told: Told) -> None:
         """Look for equal prompts and shared runs in one training text."""
-        self.note("prompt", self.prompts.get(text, ()), origin)
+        same = [item for item in self.prompts.get(text, ()) if self._same(item, told)]
+        self.note("prompt", same, origin)
         if text in self.seen:
-            self.seen[text].append(origin)
+            self.seen[text].append((origin, told))
         elif any(text[i : i + BLOCK] in self.blocks for i in range(0, len(text), BLOCK)):
             held = [gram for gram in set(_runs(text)) if gram in self.grams]
             for gram in held:
                 self.holders.setdefault(gram, []).append(text)
             if held:
-                self.seen[text] = [origin]
+                self.seen[text] = [(origin, told)]
 
     def note(self, how: How, items: Iterable[int], origin: Origin) -> None:
         for item in items:
@@ -145,10 +165,18 @@ class _Index:
         if not shared:
             return None
         others = dict.fromkeys(other for run in shared for other in fitting[run])
-        places = [origin for other in others for origin in self.seen[other]]
+        found = [one for other in others for one in self.seen[other]]
+        places = [origin for origin, told in found if self._same(item, told)]
+        if not places:
+            return None
         places.sort(key=lambda origin: (origin.path, origin.line))
         share = len(shared) / len(runs)
         return Match(item, "13-gram", share, len(places), tuple(places))
+
+    def _same(self, item: int, told: Told) -> bool:
+        """Whether no column says that a record is another task than this item."""
+        own = self.told[item] if self.told else {}
+        return all(told.get(name, value) == value for name, value in own.items())
 
     def _own_runs(self, text: Words) -> list[Words]:
         """The different runs of a text with enough words of its own."""
@@ -191,6 +219,14 @@ def _answer(item: Task | Preference) -> Words:
         return words(spoken(item.chosen))
     answer = item.columns.get("answer")
     return words(answer) if isinstance(answer, str) else ()
+
+
+def _told(record: Record, columns: Iterable[str]) -> Told:
+    return {
+        name: json.dumps(record.columns[name], sort_keys=True, default=str)
+        for name in columns
+        if name in record.columns
+    }
 
 
 def _places(texts: Sequence[Words]) -> dict[Words, list[int]]:

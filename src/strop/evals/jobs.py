@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from strop.data.items import slices_of
@@ -12,6 +13,7 @@ from strop.data.records import preference, task
 from strop.data.sources import read
 from strop.engines.engine import Engine
 from strop.engines.local.engine import LocalEngine
+from strop.errors import UsageError
 from strop.evals.ask import ask
 from strop.evals.drift import answer_figures
 from strop.evals.golden.manifest import check_frozen
@@ -19,7 +21,7 @@ from strop.evals.lm_eval.run import run_lm_eval
 from strop.evals.reading import Reader, reader_of
 from strop.evals.tasks import choice, perplexity
 from strop.evals.tasks.custom import own_records, task_function
-from strop.evals.tasks.episodes import all_passed, expect_some_pass, played
+from strop.evals.tasks.episodes import all_passed, expect_some_pass, played, told_by
 from strop.evals.tasks.generation import prefer, score_rollouts
 from strop.evals.tasks.safety import expect_safety, safety_records
 from strop.evals.tasks.win_rate import beside, warn_of_attacks, win_rate_of
@@ -54,8 +56,9 @@ FORWARD = 64
 class Job:
     """`Job("greedy", rows=(...), part=256, judge=..., items=(...))`: `judge(rows[a:b])` returns the
     records of these rows, which do not depend on the other rows. `items` are compared with the
-    training data. Rows of a part for which `together` returns the same are judged in one call:
-    answers to a prompt that stands there twice differ."""
+    training data; `told_by` are columns that tell those apart whose prompts are alike. Rows of a
+    part for which `together` returns the same are judged in one call: answers to a prompt that
+    stands there twice differ. `begin` tries what the first row needs."""
 
     name: str
     rows: Sequence[Any]
@@ -63,6 +66,8 @@ class Job:
     judge: Callable[[Sequence[Any]], list[EvalRecord]]
     items: Sequence[Task | Preference] = ()
     together: Callable[[Any], str | None] = lambda row: None
+    told_by: Sequence[str] = ()
+    begin: Callable[[], object] = lambda: None
 
     def parts(self) -> Iterator[Sequence[Any]]:
         for start in range(0, len(self.rows), self.part):
@@ -93,7 +98,18 @@ class EvalSetup:
 def jobs_of(suite: Suite, asked: EvalSetup) -> list[Job]:
     """One job per task, in the order of the suite. Reads and checks the data, but asks no
     engine."""
-    return [JOBS[type(recipe)](recipe, asked) for recipe in suite.tasks]
+    return [_job(recipe, asked) for recipe in suite.tasks]
+
+
+def _job(recipe: EvalTask, asked: EvalSetup) -> Job:
+    """A task's job; what is wrong with a key of it names the task."""
+    try:
+        return JOBS[type(recipe)](recipe, asked)
+    except UsageError as error:
+        if error.key is None:
+            raise
+        where = f"task {recipe.name}" + (f": {error.where}" if error.where else "")
+        raise type(error)(error.problem, where=where, fix=error.fix) from None
 
 
 def _generate(recipe: GenerateTask, asked: EvalSetup) -> Job:
@@ -104,8 +120,8 @@ def _generate(recipe: GenerateTask, asked: EvalSetup) -> Job:
 
 
 def _episodes(recipe: EpisodeTask, asked: EvalSetup) -> Job:
-    expect_some_pass(recipe)
     way = way_of(recipe.environment)
+    expect_some_pass(recipe, way.bounds)
     read_rows = read(_frozen(recipe.data), task, held_out=True)
     rows = [with_tools(one, way.tools) for one in read_rows]
     for one in rows:
@@ -120,7 +136,8 @@ def _episodes(recipe: EpisodeTask, asked: EvalSetup) -> Job:
 
     return Job(
         recipe.name, rows, max(1, ANSWERS // recipe.samples), judge, _sliced(recipe, rows),
-        together=lambda row: str(row.prompt),
+        together=lambda row: str(row.prompt), told_by=told_by(way.reads, rows),
+        begin=(lambda: None) if way.begin is None else partial(way.begin, rows[0]),
     )  # fmt: skip
 
 

@@ -66,8 +66,11 @@ def training_sources(lineage: Mapping[str, Any]) -> list[tuple[DataSource, str]]
     return found
 
 
-def check_overlap(items: Sequence[Task | Preference], lineage: Mapping[str, Any]) -> OverlapReport:
-    """Compare eval items with all training data of a lineage (see `data.contamination.overlap`).
+def check_overlap(
+    items: Sequence[Task | Preference], lineage: Mapping[str, Any], told_by: Sequence[str] = ()
+) -> OverlapReport:
+    """Compare eval items with all training data of a lineage (see `data.overlap.overlap`); items
+    with the same prompt are told apart by the columns `told_by`.
 
     `unknown` lists files that are gone or changed since training, and ancestors whose weights have
     been replaced. The training data of a base model that strop did not train cannot be checked.
@@ -83,7 +86,7 @@ def check_overlap(items: Sequence[Task | Preference], lineage: Mapping[str, Any]
     for model in generations(lineage):
         if model.get("changed"):
             unknown[str(model["model"])] = "its weights changed, so its history is lost"
-    compared = overlap(items, _records(checked))
+    compared = overlap(items, _records(checked), [told_by] * len(items))
     names = tuple(source.name for source in checked)
     return OverlapReport(len(items), _named(items, compared), names, unknown)
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from strop.data.items import expect_own_items
 from strop.engines.build import FolderEngine
 from strop.engines.engine import Engine, sampling_of
 from strop.engines.local.engine import LocalEngine
@@ -72,7 +73,7 @@ def _run_suite(
     _expect_free(folder)
     against = None if reference is None else LocalEngine(reference, template=suite.template)
     expect_measurable(suite, asked_of, reference)
-    jobs = jobs_of(suite, EvalSetup(asked_of, against, suite.seed))
+    jobs = _jobs(suite, EvalSetup(asked_of, against, suite.seed))
     for model in (asked_of, against):
         if isinstance(model, FolderEngine):
             expect_weights(model.path)
@@ -109,13 +110,21 @@ def check_suite(suite: Suite, engine: Engine) -> dict[str, int]:
     expect_measurable(suite, engine, None)
     if isinstance(engine, FixedEngine | OpenAIEngine):
         engine.expect()
-    jobs = jobs_of(suite, EvalSetup(engine, None, suite.seed))
+    jobs = _jobs(suite, EvalSetup(engine, None, suite.seed))
     if isinstance(engine, FixedEngine):
         for recipe, job in zip(suite.tasks, jobs, strict=True):
             asked = [item for item in job.items if isinstance(item, Task)]
             if asked and isinstance(recipe, AnswerTask):
                 engine.prompted(asked, sampling_of(recipe.sampling))
     return {job.name: len(job.rows) for job in jobs}
+
+
+def _jobs(suite: Suite, asked: EvalSetup) -> list[Job]:
+    jobs = jobs_of(suite, asked)
+    for job in jobs:
+        expect_own_items(job.items)
+        job.begin()
+    return jobs
 
 
 def _expect_free(folder: Path) -> None:

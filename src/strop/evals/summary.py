@@ -118,7 +118,7 @@ def _overlap(jobs: Sequence[Job], engine: Engine) -> dict[str, Any]:
     found: list[dict[str, Any]] = []
     unknown: dict[str, str] = {}
     for job in (job for job in jobs if job.items and parents_of(lineage)):
-        report = check_overlap(job.items, lineage)
+        report = check_overlap(job.items, lineage, job.told_by)
         unknown |= report.unknown
         seen = [{"item": one.item, "where": one.training[0]} for one in report.found]
         found.append({"task": job.name, "of": len(job.items), "items": seen})

@@ -17,6 +17,15 @@ _VARIABLE = re.compile(r"\$(?:\{([A-Za-z_]\w*)\}|([A-Za-z_]\w*)|(\$)|(?=\{))", r
 """`${NAME}`, `$NAME`, `$$`, or a brace that holds anything else."""
 
 
+class Contradiction(ValueError):  # noqa: N818 - pydantic turns it into an error
+    """Keys that do not go together: `Contradiction("...", "reward", fix="...")` names the key that
+    is wrong, below the class whose validator raises it."""
+
+    def __init__(self, problem: str, key: str, *, fix: str) -> None:
+        self.key, self.fix = key, fix
+        super().__init__(problem)
+
+
 class Strict(BaseModel):
     """Frozen; an unknown key is an error, and so is a number that is NaN, infinite or a bool."""
 

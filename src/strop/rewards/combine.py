@@ -58,6 +58,31 @@ def _filled(component: RewardComponent, value: float | None) -> float:
     return 1.0 if component.gate else 0.0
 
 
+def total_range(
+    components: Sequence[RewardComponent], ranges: Sequence[tuple[float, float] | None]
+) -> tuple[float, float] | None:
+    """The range of the totals of components that have these ranges; `None` where one has none that
+    is known."""
+    gates, added = (1.0, 1.0), (0.0, 0.0)
+    for component, given in zip(components, ranges, strict=True):
+        if given is None or component.normalize:
+            return None
+        clipped = [_clipped(component, end) for end in given]
+        ends = [end for end in clipped if end is not None]
+        if component.optional:
+            ends.append(1.0 if component.gate else 0.0)
+        if component.gate:
+            corners = [gate * end for gate in gates for end in ends]
+            gates = min(corners), max(corners)
+        else:
+            weighed = [component.weight * end for end in ends]
+            added = added[0] + min(weighed), added[1] + max(weighed)
+    if all(component.gate for component in components):
+        return gates if components else added
+    corners = [gate * end for gate in gates for end in added]
+    return min(corners), max(corners)
+
+
 def shaped(
     components: Sequence[RewardComponent], group: Sequence[Parts], *, normalize: bool
 ) -> list[dict[str, float | None]]:

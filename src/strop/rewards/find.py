@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 
@@ -144,10 +145,20 @@ def find_function(component: RewardComponent) -> RewardFunction:
         return GuardedFunction(Path(component.file), component.function, component.time_limit)
     if component.function in JUDGED:
         return judged_function(component)
-    if component.function not in BUILT_IN:
-        known = ", ".join((*BUILT_IN, *JUDGED))
-        raise RewardError(
-            f"unknown reward {component.function!r}",
-            fix=f"use one of {known}, or give `file:` with your own function",
-        )
+    expect_known(component)
     return BUILT_IN[component.function]
+
+
+def expect_known(component: RewardComponent) -> None:
+    """Raise `RewardError` for a name that is neither strop's nor a function of the user's own."""
+    own = component.file or component.url or component.model or component.given
+    known = (*BUILT_IN, *JUDGED)
+    if own or component.function in known:
+        return
+    near = get_close_matches(component.function, known, 1, 0.6)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise RewardError(
+        f"unknown reward {component.function!r}",
+        fix=f"{hint}use one of {', '.join(known)}, or give `file:` with your own function",
+        key="reward",
+    )

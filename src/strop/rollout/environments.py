@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from strop.errors import DataError, WorldError
@@ -20,9 +21,10 @@ from strop.recipe.train.environment import (
 from strop.recipe.train.user import ModelUserRecipe, OwnUserRecipe, ScriptRecipe
 from strop.rollout.agents.play import AgentPlay, AgentProcesses
 from strop.rollout.environment import EnvironmentFactory, Play, Results
-from strop.rollout.games.environment import GameEnvironments, Rules
+from strop.rollout.games.environment import SIDE, GameEnvironments, Rehearsals, Rules
 from strop.rollout.openenv.environment import OpenEnvironments
 from strop.rollout.own.toolbox import OwnToolboxes
+from strop.rollout.rehearsal import rehearsed
 from strop.rollout.tools.combined import CombinedToolboxes
 from strop.rollout.tools.toolbox import ToolEnvironments
 from strop.rollout.turn_by_turn import TurnByTurn
@@ -31,7 +33,7 @@ from strop.rollout.users.scripted import OwnUsers, ScriptedUsers
 from strop.rollout.users.user import UserEnvironments, Users
 from strop.text.chat.template import ChatTemplate, Tools
 from strop.text.encode import Tokenizer
-from strop.types import Task
+from strop.types import Message, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +41,19 @@ class Way:
     """How a run plays its episodes: the `tools` that its prompts show, whether there are `rewards`
     of environments, and `play(tokenizer, context)`, which is given how many tokens the model
     reads. `expect(task)` raises `DataError` for a task that lacks what an episode of it needs.
-    `results` hears of the games of training."""
+    `results` hears of the games of training. `reads` are the columns that environments are given
+    beside the prompt; `None` where they are given all. `begin(task)` begins an episode and ends it:
+    what is said to the task before the policy's first turn, or `WorldError`; agents have none. The
+    sum of an episode's rewards is within `bounds`, where they are known."""
 
     tools: Tools
     rewards: bool
     play: Callable[[Tokenizer, int], Play]
     expect: Callable[[Task], None] = lambda task: None
     results: Results | None = None
+    reads: Sequence[str] | None = None
+    begin: Callable[[Task], tuple[Message, ...]] | None = None
+    bounds: tuple[float, float] | None = None
 
 
 def turn_by_turn(factory: EnvironmentFactory, limits: EpisodeLimits) -> Way:
@@ -54,12 +62,15 @@ def turn_by_turn(factory: EnvironmentFactory, limits: EpisodeLimits) -> Way:
         factory.tools,
         factory.rewards,
         lambda tokenizer, context: TurnByTurn(factory, tokenizer, limits, context),
+        begin=partial(rehearsed, factory, limits),
+        bounds=factory.bounds,
     )
 
 
 def _own(recipe: OwnEnvironmentRecipe) -> Way:
     toolboxes = OwnToolboxes(recipe)
-    return replace(turn_by_turn(ToolEnvironments(toolboxes), recipe), expect=toolboxes.expect)
+    way = turn_by_turn(ToolEnvironments(toolboxes), recipe)
+    return replace(way, expect=toolboxes.expect, reads=toolboxes.reads)
 
 
 USERS: Mapping[type, Callable[[Any], Users]] = {
@@ -71,11 +82,12 @@ USERS: Mapping[type, Callable[[Any], Users]] = {
 
 def _user(recipe: UserEnvironmentRecipe) -> Way:
     users = USERS[type(recipe.user)](recipe.user)
-    return replace(turn_by_turn(UserEnvironments(users), recipe), expect=users.expect)
+    way = turn_by_turn(UserEnvironments(users), recipe)
+    return replace(way, expect=users.expect, reads=users.reads)
 
 
 def _tools(recipe: ToolsEnvironmentRecipe) -> Way:
-    return turn_by_turn(ToolEnvironments(CombinedToolboxes(recipe)), recipe)
+    return replace(turn_by_turn(ToolEnvironments(CombinedToolboxes(recipe)), recipe), reads=())
 
 
 def _openenv(recipe: OpenEnvRecipe) -> Way:
@@ -88,7 +100,11 @@ def _game(recipe: GameRecipe) -> Way:
     def play(tokenizer: Tokenizer, context: int) -> Play:
         return TurnByTurn(GameEnvironments(rules, tokenizer, context), tokenizer, recipe, context)
 
-    return Way(None, True, play, results=rules.standings)
+    begin = partial(rehearsed, Rehearsals(rules), recipe)
+    return Way(
+        None, True, play, results=rules.standings, reads=(SIDE,), begin=begin,
+        bounds=Rehearsals.bounds,
+    )  # fmt: skip
 
 
 def _agent(recipe: AgentRecipe) -> Way:
@@ -150,4 +166,5 @@ def expect_shown(tools: Tools, tokenizer: Tokenizer) -> None:
         f"the environment has tools, and {said}, so that the model would not know of them",
         fix="set chat_template in the recipe to one that does: those of Qwen 2.5, 3 and 3.5,"
         " Hermes, Llama 3.1 and later, Mistral (v3 and later), GLM 4, gpt-oss, SmolLM 3",
+        key="rollout.environment",
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import threading
 from dataclasses import replace
 
@@ -11,6 +12,9 @@ from strop.engines.draws import DrawKey
 from strop.engines.engine import PromptedTask, Request, Sampling
 from strop.engines.feed import Feed
 from strop.engines.local.engine import LocalEngine
+from strop.errors import ModelError
+from strop.hub import NAME, fetched
+from strop.model.load import expect_weights
 from strop.rollout.environment import FaultError
 from strop.types import Answer, Completion, Origin, Task, Text
 
@@ -21,6 +25,21 @@ BESIDE = Origin("beside", 0)
 ONE_AT_A_TIME = threading.Lock()
 """A tokenizer stands one thread at a time, and transformers loads one model at a time: of two that
 are loaded together one gets no weights."""
+
+
+def expect_model(path: str) -> None:
+    """Raise `ModelError` or `HubError` where neither a folder nor the hub has this model; no
+    weights are fetched."""
+    expect_weights(path)
+    if os.path.isdir(path):
+        return
+    if not NAME.fullmatch(path):
+        raise ModelError(
+            "no such model folder, and no name of the hub (org/name)",
+            where=path,
+            fix="check the path: a relative one is relative to the file that names it",
+        )
+    fetched(path, None, weights=False)
 
 
 class FrozenModel:

@@ -200,7 +200,7 @@ class TestRefusals:
         [
             ({"low": 0.8, "high": 0.2}, "`low` 0.8 is above `high` 0.2"),
             ({"samples": 1}, "greater than or equal to 2"),
-            ({"keep": ["average"]}, "'never', 'hard', 'medium', 'easy' or 'always'"),
+            ({"keep": ["average"]}, "'average' is none of never, hard, medium, easy, always"),
             ({"sampling": {"temperature": 0}}, "at temperature 0 all 8 samples are one"),
             ({"reward": []}, "at least 1 item"),
         ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from strop.engines.engine import Sampling
 from strop.errors import DataError, UsageError
 from strop.rollout.games.arena import play
 from strop.rollout.games.league import League, Played, chosen, read_league
+from tests.support import ROOT
 
 PLAYERS: dict[str, Any] = {"random": "random", "perfect": "perfect", "new": {"model": "/m/new"}}
 
@@ -216,3 +218,19 @@ def test_every_key_and_item_has_its_line() -> None:
         (("a",), 1), (("a", 0), 1), (("a", 1), 2), (("a", 1, "b"), 2), (("a", 1, "c"), 2),
         (("a", 2), 4), (("a", 2, 0), 4), (("a", 2, 1), 4), (("d",), 5), (("",), 5),
     ]  # fmt: skip
+
+
+def test_the_code_of_the_docs_makes_plays_and_reads_a_league(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (ROOT / "docs/environments.md").read_text()
+    (block,) = [
+        b for b in re.findall(r"```python\n(.*?)```", page, flags=re.S) if "read_league" in b
+    ]
+    monkeypatch.chdir(tmp_path)
+    exec(block, {})
+    league = read_league(tmp_path / "league.json")
+    assert len(league.games) == 16
+    assert "Rating(elo=" in capsys.readouterr().out
+    won, played = league.tally("perfect", "random")
+    assert won > played / 2

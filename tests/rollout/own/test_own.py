@@ -229,8 +229,8 @@ def test_injected_faults_lose_no_episode_and_cost_none_its_reward(episodes: int)
 
 @pytest.mark.parametrize(
     ("prompt", "said"),
-    [("begin", "beginning failed 2 times: OSError: the world is closed"),
-     ("end", "get_reward failed 2 times: ValueError: get_reward returned nan")],
+    [("begin", r"beginning an episode failed 2 times: .*worlds.py:\d+: reset raised OSError: the"),
+     ("end", "get_reward failed 2 times: get_reward raised ValueError: get_reward returned nan")],
 )  # fmt: skip
 def test_a_world_that_cannot_begin_or_say_its_reward_is_at_fault(prompt: str, said: str) -> None:
     async def played() -> None:
@@ -430,3 +430,70 @@ def test_a_file_that_never_ends_its_import_does_not_outlive_the_run(
 def _children(pid: int) -> list[int]:
     said = Path(f"/proc/{pid}/task/{pid}/children")
     return list(map(int, said.read_text().split())) if said.exists() else []
+
+
+@pytest.mark.parametrize(
+    ("reward", "said"),
+    [("'1.0'", "get_reward raised TypeError: get_reward returned the text '1.0', which is no"),
+     ("b'1'", "which is no number"), ("[1]", "get_reward raised TypeError: float"),
+     ("True", ""), ("2", "")],
+)  # fmt: skip
+def test_a_reward_is_a_number_and_no_text(reward: str, said: str, tmp_path: Path) -> None:
+    """As of reward functions (docs/rewards.md)."""
+    text = f"class World:\n    def reset(self): ...\n    def get_reward(self): return {reward}\n"
+    (tmp_path / "world.py").write_text(text)
+    boxes = OwnToolboxes(
+        OwnEnvironmentRecipe.model_validate(
+            {"file": str(tmp_path / "world.py"), "class": "World", "retries": 0}
+        )
+    )
+
+    async def reward_of() -> float | None:
+        try:
+            async with begun(boxes) as box:
+                return await box.reward()
+        finally:
+            await boxes.close()
+
+    if said:
+        with pytest.raises(FaultError, match=said):
+            asyncio.run(reward_of())
+    else:
+        assert asyncio.run(reward_of()) == float(eval(reward))
+
+
+BROKEN = """import random
+
+{more}
+
+class World:
+    def __init__(self{needs}):
+        {made}
+
+    def {begin}(self): ...
+
+    def get_reward(self{of}):
+        return 1.0
+"""
+
+
+@pytest.mark.parametrize(
+    ("broken", "name", "said"),
+    [({"more": "import nowhere_at_all"}, "World", r"world.py:3: the file cannot be imported: Mod"),
+     ({"more": "1 +"}, "World", r"world.py:3: the file cannot be imported: SyntaxError"),
+     ({"more": "1 / 0"}, "World", r"world.py:3: the file cannot be .*\n  fix: mend this line"),
+     ({}, "Wrld", r"world.py: the file has no class .*\n  fix: did you mean 'World'"),
+     ({"needs": ", rows"}, "World", r"world.py:5: World needs arguments to be made: rows"),
+     ({"made": "open('/nowhere/x')"}, "World", r"world.py:7: World\(\) raised FileNotFoundError"),
+     ({"begin": "begin"}, "World", r"world.py:5: World has no method `reset`"),
+     ({"of": ", task"}, "World", r"world.py:11: `get_reward` of World needs task")],
+)  # fmt: skip
+def test_each_refusal_names_the_line(
+    broken: dict[str, str], name: str, said: str, tmp_path: Path
+) -> None:
+    whole = {"more": "", "needs": "", "made": "pass", "begin": "reset", "of": "", **broken}
+    (tmp_path / "world.py").write_text(BROKEN.format(**whole))
+    with pytest.raises(WorldError, match=said):
+        OwnToolboxes(
+            OwnEnvironmentRecipe.model_validate({"file": str(tmp_path / "world.py"), "class": name})
+        )

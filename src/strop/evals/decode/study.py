@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from strop.data.items import cluster_of, item_of
+from strop.data.items import cluster_of, expect_own_items, item_of
 from strop.data.records import task
 from strop.data.sources import read
 from strop.engines.build import FolderEngine, folder_engine
 from strop.engines.served.fixed import FixedEngine
 from strop.errors import (
-    DataError,
     MissingEvidenceError,
     ModelError,
     OutputError,
@@ -83,15 +81,7 @@ def check_study(study: Study, *, model: str, base: str) -> CheckedStudy:
             fix="give the checkpoint that the model was trained from as --base",
         )
     tasks = read(study.data, task, held_out=True)
-    times = Counter(item_of(one) for one in tasks)
-    for one in tasks:
-        name = item_of(one)
-        if times[name] > 1:
-            raise DataError(
-                f"the item {name!r} appears {times[name]} times",
-                where=str(one.origin),
-                fix="drop what is double, or give every row its own `id`",
-            )
+    expect_own_items(tasks)
     _expect_clusters(tasks)
     grader = Grader(study)
     for reward in (grader.scores, grader.picker):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 from strop.engines.draws import DrawKey
@@ -16,6 +17,23 @@ from strop.rollout.environments import expect_shown, way_of
 from strop.rollout.group import rollout_of
 from strop.rollout.play import Player
 from strop.types import EvalRecord, Rollout, Task
+
+LABELS = ("id", "cluster", "tools")
+"""Columns that say nothing of what a task is."""
+
+
+def told_by(reads: Sequence[str] | None, rows: Sequence[Task]) -> list[str]:
+    """The columns that tell apart tasks whose prompts are alike: those that their environment
+    `reads`. Where it is given all (`None`), those in which the rows differ, since one that says
+    `test` in every row says nothing of any."""
+    if reads is not None:
+        return list(reads)
+    names = dict.fromkeys(name for row in rows for name in row.columns if name not in LABELS)
+    return [
+        name
+        for name in names
+        if len({json.dumps(row.columns.get(name), sort_keys=True, default=str) for row in rows}) > 1
+    ]
 
 
 def played(recipe: EpisodeTask, engine: Engine, tasks: Sequence[Task], seed: int) -> list[Rollout]:
@@ -35,9 +53,11 @@ def played(recipe: EpisodeTask, engine: Engine, tasks: Sequence[Task], seed: int
     return [rollout_of(prompt, group) for prompt, group in zip(prompts, groups, strict=True)]
 
 
-def expect_some_pass(recipe: EpisodeTask) -> None:
-    """Raise `RecipeError` where `passes` divides no scores of the range that is declared."""
-    declared = declared_range(recipe.scores[0])
+def expect_some_pass(recipe: EpisodeTask, bounds: tuple[float, float] | None) -> None:
+    """Raise `RecipeError` where `passes` divides no scores of the range that is declared; that of
+    the score `environment` are `bounds`."""
+    first = recipe.scores[0]
+    declared = bounds if first.is_environment else declared_range(first)
     if declared is None or recipe.samples == 1 or declared[0] < recipe.passes <= declared[1]:
         return
     low, high = declared

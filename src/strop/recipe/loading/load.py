@@ -7,16 +7,18 @@ import difflib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
-from strop.errors import RecipeError
+from strop.errors import RecipeError, UsageError
 from strop.files import SHORT, read_text, sha256_hex
-from strop.recipe.base import Strict
+from strop.recipe.base import Contradiction, Strict
 from strop.recipe.loading.yaml_text import parsed, short, shown
 from strop.recipe.train.methods import METHODS, Recipe
 from strop.recipe.train.telling import WHICH_KIND
@@ -33,6 +35,9 @@ StrictT = TypeVar("StrictT", bound=Strict)
 
 RECIPE_BYTES = 1 << 18
 """A longer YAML file is refused, as nobody writes one by hand."""
+
+ENUMERATED = ("literal_error", "union_tag_invalid")
+"""Mistakes in a value of which there is a list."""
 
 MOST_MISTAKES = 20
 """Mistakes in one message."""
@@ -237,11 +242,25 @@ def _explain(cls: type[BaseModel], source: Source, item: dict[str, Any]) -> tupl
     names = [str(part) for part in loc if isinstance(part, str)]
     dotted = short(".".join(map(str, loc)))
     if item["type"] == "extra_forbidden":
-        return source.place(loc), *_unknown_key(cls, names)
+        return source.place(loc), *_unknown_key(cls, names, str(item["loc"][-2:-1]))
     if item["type"] == "missing":
         return source.place(loc[:-1]), f"missing key `{dotted}`", "add it"
     if item["type"] == "union_tag_not_found":
         return source.place(loc), f"missing key `{dotted}.kind`", "add it"
+    if item["type"] == "union_tag_invalid":
+        loc, dotted = (*loc, "kind"), f"{dotted}.kind"
+    if item["type"] in ENUMERATED:
+        said, fix = _none_of(dotted, item)
+        return source.place(loc), said, fix
+    if isinstance(item["input"], dict):
+        several = [kind for kind in _telling(item) if kind in item["input"]]
+        if len(several) > 1:
+            named = " and ".join(f"`{kind}`" for kind in several)
+            said = f"`{dotted}` has {named}, and each of them says what it is"
+            return source.place((*loc, several[1])), said, "keep one of them"
+    raised = item.get("ctx", {}).get("error")
+    if isinstance(raised, Contradiction):
+        return source.place((*loc, *_parts(raised.key))), str(raised), raised.fix
     message = str(item["msg"]).removeprefix("Value error, ")[:LONGEST_MESSAGE]
     given = f" (got {shown(item['input'])})" if not isinstance(item["input"], dict) else ""
     said = f"`{dotted}`: {message}{given}" if dotted else message
@@ -252,11 +271,54 @@ def _explain(cls: type[BaseModel], source: Source, item: dict[str, Any]) -> tupl
     return source.place(loc), said, _meant_kind(item) or fix
 
 
+def _parts(key: str) -> Loc:
+    return tuple(int(part) if part.isdecimal() else part for part in key.split("."))
+
+
+@contextmanager
+def located(source: Source) -> Iterator[None]:
+    """Within it, what is wrong with a key of the recipe names the file and the line of that key
+    (`UsageError.key`); a recipe's mistake that names no place names the file."""
+    try:
+        yield
+    except UsageError as error:
+        if error.key is None and (error.where is not None or not isinstance(error, RecipeError)):
+            raise
+        place = _place_of(error, source)
+        where = place if error.where is None else f"{place}: {error.where}"
+        raise type(error)(error.problem, where=where, fix=error.fix) from None
+
+
+def _place_of(error: UsageError, source: Source) -> str:
+    """The place of the key that an error is about, or names first; else the file."""
+    named = re.findall(r"[a-z_]+(?:\.\w+)*", error.problem)
+    for key in [error.key] if error.key else named:
+        if _parts(key) in source.lines or key in source.overridden:
+            return source.place(_parts(key))
+    return source.place(_parts(error.key)) if error.key else str(source.path or "the recipe")
+
+
+def _none_of(dotted: str, item: Mapping[str, Any]) -> tuple[str, str]:
+    """A value that is none of those that there are, and the one that it is nearest to."""
+    told = item["ctx"]
+    given = told.get("tag", item["input"])
+    options = re.findall(r"'([^']*)'", str(told.get("expected_tags") or told.get("expected")))
+    near = difflib.get_close_matches(str(given), options, 1, 0.6)
+    fix = f"did you mean `{near[0]}`?" if near else f"write one of {', '.join(options)}"
+    return f"`{dotted}`: {shown(given)} is none of {', '.join(options)}", fix
+
+
+def _telling(item: Mapping[str, Any]) -> list[str]:
+    """The keys of which one has to be there, where that is what is wrong."""
+    first, *kinds = str(item["type"]).split()
+    return kinds if first == WHICH_KIND else []
+
+
 def _meant_kind(item: Any) -> str:
     """The telling key that a mistyped one is near to, as a question; empty where there is none."""
-    if item["type"] != WHICH_KIND or not isinstance(item["input"], dict):
+    kinds = _telling(item)
+    if not kinds or not isinstance(item["input"], dict):
         return ""
-    kinds = re.findall(r"\w+", item["msg"])
     near = {name: difflib.get_close_matches(str(name), kinds, 1, 0.7) for name in item["input"]}
     pairs = [(name, found[0]) for name, found in near.items() if found and found[0] != name]
     return f"did you mean `{pairs[0][1]}` by `{pairs[0][0]}`?" if pairs else ""
@@ -273,24 +335,50 @@ def _yaml_loc(values: Any, loc: Loc) -> Loc:
         if inside:
             here = here[part]
             path.append(part)
-        elif number == len(loc) - 1:
+        elif number == len(loc) - 1 and not str(part).startswith("<"):
             path.append(part)
     return tuple(path)
 
 
-def _unknown_key(cls: type[BaseModel], names: list[str]) -> tuple[str, str]:
+def _unknown_key(cls: type[BaseModel], names: list[str], tag: str) -> tuple[str, str]:
+    """What is wrong with a key that nothing reads. `tag` may hold the kind of what it stands in."""
     *parents, name = names
     known = list(_fields(cls, ()))
-    siblings = [path[-1] for path in known if list(path[:-1]) == parents]
     said = f"unknown key `{short('.'.join(names))}`"
+    members = _members(cls, parents)
+    own = [one for one in members if f"'{_kind(one)}'" in tag] or members
+    siblings = [key for one in own for key in _keys(one)]
     near = difflib.get_close_matches(name, siblings, 1, 0.6)
     if near:
         return said, f"did you mean `{near[0]}`?"
+    kinds = [_kind(one) for one in members if name in _keys(one)]
+    if kinds:
+        return f"{said} for kind: {_kind(own[0])}", f"write kind: {' or '.join(kinds)}, or drop it"
     homes = sorted({".".join(path) for path in known if path[-1] == name})
     if homes:
         return said, f"it belongs at {' or '.join(f'`{home}`' for home in homes)}"
     reads = f"known keys here: {', '.join(sorted(set(siblings)))}" if siblings else "remove it"
     return f"{said}: this method or section does not read it", reads
+
+
+def _members(cls: type[BaseModel], names: Sequence[str]) -> list[type[BaseModel]]:
+    """The classes that may stand at these keys: several where a recipe has kinds."""
+    found = [cls]
+    for name in names:
+        fields = [f for one in found for key, f in _keys(one).items() if key == name]
+        found = list(dict.fromkeys(nested for f in fields for nested in _classes(f.annotation)))
+    return found
+
+
+def _keys(cls: type[BaseModel]) -> dict[str, FieldInfo]:
+    return {known.alias or name: known for name, known in cls.model_fields.items()}
+
+
+def _kind(cls: type[BaseModel]) -> str:
+    """What its key `kind` says; empty for a class that has none."""
+    known = cls.model_fields.get("kind")
+    said = get_args(known.annotation) if known is not None else ()
+    return str(said[0]) if said else ""
 
 
 def _fields(cls: type[BaseModel], prefix: tuple[str, ...]) -> Iterator[tuple[str, ...]]:

@@ -74,7 +74,14 @@ OpponentRecipe = Annotated[
 ]
 """Those, and the policy as it is now."""
 
-GameName = Literal["tic_tac_toe", "connect_four"] | OwnGameRecipe
+GameName = Annotated[
+    Annotated[Literal["tic_tac_toe", "connect_four"], Tag(tag("name"))]
+    | Annotated[OwnGameRecipe, Tag(tag("file"))],
+    told_by(
+        {"file": OwnGameRecipe},
+        "a game is tic_tac_toe, connect_four or {file: FILE, class: NAME}",
+    ),
+]
 
 
 class LeagueMatchRecipe(Strict):

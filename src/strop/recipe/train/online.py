@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from strop.recipe.base import Strict
+from strop.recipe.base import Contradiction, Strict
 from strop.recipe.train.alarm import OnlineDpoAlarms, PolicyAlarms, SampleAlarms
 from strop.recipe.train.data import Sources
 from strop.recipe.train.policy import (
@@ -65,15 +65,21 @@ class OnlineRecipe(TrainRecipe):
         world = self.rollout.environment
         asked = [component for component in self.all_rewards if component.is_environment]
         if asked and world is None:
-            raise ValueError(
-                "the reward `environment` is an episode's: set rollout.environment, or take another"
-            )
+            within = [*(f"reward.{n}" for n in range(len(self.reward))), "eval.reward"]
+            raise Contradiction(
+                "the reward `environment` is what an environment gives, and there is none",
+                next(key for key, one in zip(within, self.all_rewards, strict=False)
+                     if one.is_environment),
+                fix="set rollout.environment, or take another reward",
+            )  # fmt: skip
         if world is not None and world.credit == "turn":
             plain = [one for one in self.reward if one.is_environment]
             if not plain or plain[0].gate or plain[0].normalize or plain[0].clip is not None:
-                raise ValueError(
+                raise Contradiction(
                     "credit: turn reads the environment's rewards of turns, so that the reward "
-                    "`environment` has to be in the sum as it is (no gate, clip or normalize)"
+                    "`environment` has to be in the sum as it is (no gate, clip or normalize)",
+                    "rollout.environment.credit",
+                    fix="add `- function: environment` to reward, or drop credit",
                 )
         return self
 

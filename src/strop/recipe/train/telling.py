@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, Discriminator
 
 WHICH_KIND = "which_kind"
-"""The type of the error, whose message names the telling keys."""
+"""The first word of the type of the error; the others are the telling keys."""
 
 
 def tag(key: str) -> str:
@@ -29,4 +29,5 @@ def told_by(kinds: Mapping[str, type[BaseModel]], problem: str) -> Discriminator
         found = [key for key in kinds if isinstance(given, dict) and key in given]
         return tag(found[0]) if len(found) == 1 else None
 
-    return Discriminator(kind_of, custom_error_type=WHICH_KIND, custom_error_message=problem)
+    type_ = " ".join((WHICH_KIND, *kinds))
+    return Discriminator(kind_of, custom_error_type=type_, custom_error_message=problem)

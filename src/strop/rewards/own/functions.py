@@ -9,8 +9,10 @@ import contextlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +108,11 @@ def own_names(path: Path) -> dict[str, Any]:
         raise
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's file may do anything
         raise RewardError(
-            f"the file cannot be imported: {type(error).__name__}: {error}", where=str(path)
+            f"the file cannot be imported: {type(error).__name__}: {error}",
+            where=_place_of(error, path),
+            fix="install what it imports, or put it beside the file"
+            if isinstance(error, ImportError)
+            else "mend this line: the whole file is run when it is imported",
         ) from None
     return vars(module)
 
@@ -125,16 +131,33 @@ def beside(path: Path) -> Iterator[None]:
             sys.path.append(folder)
 
 
+def _place_of(error: BaseException, path: Path) -> str:
+    """The last line of the file that was run, or that cannot be read: `env.py:3`."""
+    if isinstance(error, SyntaxError):
+        return f"{error.filename or path}:{error.lineno or 1}"
+    frames = traceback.walk_tb(error.__traceback__)
+    lines = [line for frame, line in frames if frame.f_code.co_filename == str(path)]
+    return f"{path}:{lines[-1]}" if lines else str(path)
+
+
+def offered(names: Iterable[str], wanted: str) -> str:
+    """What a file has in place of what was wanted, as a fix: the nearest name first."""
+    listed = [name for name in names if not name.startswith("_")]
+    near = get_close_matches(wanted, listed, 1, 0.6)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"{hint}it has {', '.join(listed)}" if listed else f"write {wanted!r} into the file"
+
+
 def own_function(path: Path, name: str) -> Callable[..., Any]:
     """The reward function `name` of a file, with TRL's signature. Raises `RewardError`."""
     found = own_names(path)
     function = found.get(name)
     if not callable(function):
-        offered = [n for n, v in found.items() if inspect.isfunction(v)]
+        has = [n for n, v in found.items() if inspect.isfunction(v)]
         raise RewardError(
             f"the file has no function {name!r}",
             where=str(path),
-            fix=f"it has {', '.join(offered) or 'none'}",
+            fix=offered(has, name),
         )
     return as_trl(function) if is_verl(function) else function
 

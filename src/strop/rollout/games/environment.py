@@ -17,7 +17,7 @@ from strop.rollout.environment import Ask, FaultError, Observation, Said
 from strop.rollout.games.game import PLIES, Boards, Game, drawn, named, over
 from strop.rollout.games.league import chosen, read_league
 from strop.rollout.games.opponents import Frozen, by_name, game_of
-from strop.rollout.games.players import ModelPlayer, Player, ply_key, shown
+from strop.rollout.games.players import ModelPlayer, Player, RandomPlayer, ply_key, shown
 from strop.rollout.games.standings import MET, Standings
 from strop.text.chat.template import Tools
 from strop.text.encode import Encoder, Tokenizer
@@ -25,8 +25,11 @@ from strop.text.script import as_messages, opened_by
 from strop.types import Completion, Task, Text
 
 SELF = "self"
+SIDE = "side"
+"""The column by which a task says which side the policy has."""
+
 SIDES = ("first", "second")
-"""What a task's column `side` may say of the policy."""
+"""What it may say."""
 
 
 class Rules:
@@ -49,8 +52,12 @@ class Rules:
             league = read_league(Path(recipe.league.file))
             if league.game != recipe.game:
                 raise RecipeError(
-                    "the league plays another game", where=recipe.league.file, fix="name its game"
+                    "the league plays another game",
+                    where=recipe.league.file,
+                    fix="name its game",
+                    key="rollout.environment.game",
                 )
+            league.expect_opponents(recipe.league.as_, "rollout.environment.league.as")
             self.standings = Standings(league, recipe.league.as_)
             self.opening = self.standings.opening
             players = {name: league.players[name] for name in self.opening}
@@ -107,6 +114,19 @@ class GameEnvironments:
 
     async def close(self) -> None:
         await self.rules.frozen.close()
+
+
+class Rehearsals(GameEnvironments):
+    """The same games against opponents who all move at random, so that no model is asked."""
+
+    def __init__(self, rules: Rules) -> None:
+        self.rules = rules
+
+    def opponent(self, name: str, prompt: Text, player: int, ask: Ask) -> Player:
+        return RandomPlayer(self.rules.game)
+
+    async def close(self) -> None:
+        """Nothing was begun."""
 
 
 class GameEnvironment:
@@ -224,11 +244,13 @@ def opened(game: Game, board: Boards, length: int, key: DrawKey) -> Boards:
 
 def _side(task: Task) -> int | None:
     """Which player the task's column `side` makes of the policy, if there is one."""
-    said = task.columns.get("side")
+    said = task.columns.get(SIDE)
     if said is None:
         return None
     if said not in SIDES:
         raise DataError(
-            f"the column `side` says {said!r}", where=str(task.origin), fix="write first or second"
+            f"the column `{SIDE}` says {said!r}",
+            where=str(task.origin),
+            fix="write first or second",
         )
     return SIDES.index(said)

@@ -12,6 +12,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -117,14 +118,23 @@ class League(Strict):
         """How often `player` beats `other`."""
         return chance_of(*self.tally(player, other))
 
+    def expect_opponents(self, player: str, key: str | None = None) -> None:
+        """Raise `UsageError`, about this key of a recipe, for a name that is no player, or the only
+        one."""
+        if player in self.players and len(self.players) > 1:
+            return
+        near = get_close_matches(player, self.players, 1, 0.6)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise UsageError(
+            f"{player!r} has no opponents in the league of {', '.join(self.players)}",
+            fix=f"{hint}name one of its players, of which there are at least two",
+            key=key,
+        )
+
     def weights(self, player: str) -> dict[str, float]:
         """How likely each other player is drawn as the opponent of `player`. Raises `UsageError`
         for a name that is no player, or the only one."""
-        if player not in self.players or len(self.players) < 2:
-            raise UsageError(
-                f"{player!r} has no opponents in the league of {', '.join(self.players)}",
-                fix="name one of its players, of which there are at least two",
-            )
+        self.expect_opponents(player)
         return prioritised({n: self.chance(player, n) for n in self.players if n != player})
 
     def ratings(self, anchor: str) -> dict[str, Rating]:

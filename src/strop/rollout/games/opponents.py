@@ -10,7 +10,6 @@ from typing import Any
 
 from strop.engines.engine import Sampling
 from strop.errors import WorldError
-from strop.model.load import expect_weights
 from strop.recipe.train.game import (
     AlphaBetaRecipe,
     FrozenRecipe,
@@ -19,7 +18,7 @@ from strop.recipe.train.game import (
     OwnPlayerRecipe,
 )
 from strop.rollout.environment import FaultError
-from strop.rollout.frozen import FrozenModel
+from strop.rollout.frozen import FrozenModel, expect_model
 from strop.rollout.games.alpha_beta import AlphaBeta
 from strop.rollout.games.connect_four import ConnectFour
 from strop.rollout.games.game import Game
@@ -29,6 +28,9 @@ from strop.rollout.games.players import BestPlayer, ModelPlayer, Player, RandomP
 from strop.rollout.games.solved import Solver
 from strop.rollout.games.tic_tac_toe import TicTacToe
 from strop.types import Text
+
+OPPONENTS = "rollout.environment.opponents"
+"""The key that names them."""
 
 GAMES: Mapping[str, Callable[[], Game]] = {"tic_tac_toe": TicTacToe, "connect_four": ConnectFour}
 
@@ -114,20 +116,23 @@ class Frozen:
         if isinstance(recipe, AlphaBetaRecipe):
             if not isinstance(self.game, ConnectFour):
                 raise WorldError(
-                    "alpha_beta plays connect four alone", fix="take `perfect`, which solves games"
+                    "alpha_beta plays connect four alone",
+                    fix="take `perfect`, which solves games",
+                    key=OPPONENTS,
                 )
             return BestPlayer(AlphaBeta(recipe.alpha_beta))
         if isinstance(self.game, ConnectFour):
             raise WorldError(
                 "connect four is not solved here",
                 fix="take {alpha_beta: 8}, more stones, or a solver of your own (`file`)",
+                key=OPPONENTS,
             )
         solver = Solver(self.game)
         solver.value(self.game.reset([0])[0])
         return BestPlayer(solver)
 
     def _model(self, folder: str) -> Seat:
-        expect_weights(folder)
+        expect_model(folder)
         model = FrozenModel(folder)
         self._threads.append(model)
 

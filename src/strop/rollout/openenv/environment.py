@@ -26,6 +26,9 @@ from strop.types import Message, Task
 WAITS = 0.05
 """Seconds between two tries to get a session of a server that is full."""
 
+URL = "rollout.environment.url"
+"""The key that names it."""
+
 START = (
     "start the server (in the environment's folder: uvicorn server.app:app --host 127.0.0.1 "
     "--port 8000), and check `url`"
@@ -86,12 +89,12 @@ class OpenEnvironments:
             return actions_of(schema, self.recipe.answer_field, url)
         except HttpError as error:
             raise WorldError(
-                f"no OpenEnv server answers: {error.problem}", where=url, fix=START
+                f"no OpenEnv server answers: {error.problem}", where=url, fix=START, key=URL
             ) from None
         except (FaultError, RefusedError, KeyError, TypeError) as error:
             raise WorldError(
                 f"the server does not say what its actions are: {error}", where=url,
-                fix="the server has to be one of openenv-core 0.3 or later",
+                fix="the server has to be one of openenv-core 0.3 or later", key=URL,
             ) from None  # fmt: skip
 
     async def _listed(self) -> dict[str, Any]:

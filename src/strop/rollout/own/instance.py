@@ -17,6 +17,7 @@ import os
 import pickle
 import random
 import sys
+import traceback
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -26,6 +27,9 @@ RESERVED = ("reset", "get_reward")
 """Public methods that are no tools."""
 
 Answer = dict[str, Any]
+
+OURS = os.path.dirname(__file__) + os.sep
+LIBRARY = os.path.dirname(os.__file__) + os.sep
 
 
 def public_methods(instance: Any) -> dict[str, Callable[..., Any]]:
@@ -53,11 +57,13 @@ class Instance:
         self._make, self._loop = make, loop
         self._seed = ""
         self._instance: Any = None
+        self._doing = ""
 
     def answer(self, order: Answer) -> Answer:
         """Carry out `begin`, `call` or `reward`, or `run` an agent. What fails by the environment's
         doing is `failed`."""
         try:
+            self._doing = order["do"]
             if order["do"] == "run":
                 return {"reward": self._run(order)}
             if order["do"] == "begin":
@@ -70,12 +76,20 @@ class Instance:
         except NoTextError as error:
             return {"garbled": str(error)}
         except Exception as error:  # noqa: BLE001 - the user's code may raise anything
-            return {"failed": f"{type(error).__name__}: {error}"}
+            return {"failed": self._failure(error)}
+
+    def _failure(self, error: Exception) -> str:
+        """`env.py:12: reset raised KeyError: 'level'`."""
+        place = place_of_failure(error)
+        said = f"{self._doing} raised {type(error).__name__}: {error}"
+        return f"{place}: {said}" if place else said
 
     def _begin(self, seed: str, row: dict[str, Any]) -> str | None:
         self._seed = seed
         seed_draws(seed)
+        self._doing = f"{getattr(self._make, '__name__', 'it')}()"
         self._instance = self._make()
+        self._doing = "reset"
         said = self._value(self._instance.reset(**_accepted(self._instance.reset, row)))
         return None if said is None else text_of(said)
 
@@ -97,6 +111,7 @@ class Instance:
         return {"text": text, "error": ""}
 
     def _reward(self) -> float | None:
+        self._doing = "get_reward"
         return _number(self._value(self._instance.get_reward()), "get_reward")
 
     def _run(self, order: Answer) -> float | None:
@@ -105,6 +120,7 @@ class Instance:
         seed_draws(order["seed"])
         os.environ.update(OPENAI_BASE_URL=order["base_url"], OPENAI_API_KEY=order["api_key"])
         task = pickle.loads(base64.b64decode(order["row"]))
+        self._doing = getattr(self._make, "__name__", "the agent")
         returned = self._make(order["base_url"], order["api_key"], task)
         return _number(self._value(returned), "the agent")
 
@@ -119,9 +135,23 @@ async def _result(awaitable: Awaitable[Any]) -> Any:
     return await awaitable
 
 
+def place_of_failure(error: BaseException) -> str:
+    """`env.py:12`, the line of the user's file at which it failed: the last one in the first file
+    that is neither of this room nor Python's own. Empty where none is."""
+    frames = [
+        (frame.f_code.co_filename, number)
+        for frame, number in traceback.walk_tb(error.__traceback__)
+        if not frame.f_code.co_filename.startswith((LIBRARY, OURS, "<"))
+    ]
+    lines = [number for path, number in frames if path == frames[0][0]]
+    return f"{frames[0][0]}:{lines[-1]}" if frames else ""
+
+
 def _number(reward: Any, source: str) -> float | None:
     if reward is None:
         return None
+    if isinstance(reward, str | bytes):  # which float() would read, as it does for no other reward
+        raise TypeError(f"{source} returned the text {reward!r:.40}, which is no number")
     number = float(reward)
     if not math.isfinite(number):
         raise ValueError(f"{source} returned {number}")

@@ -51,7 +51,9 @@ class ForkServer:
         try:
             said = self._described(agent)
             if said["problem"]:
-                raise WorldError(said["problem"], where=str(self._path), fix=said["fix"])
+                raise WorldError(
+                    said["problem"], where=said["place"] or str(self._path), fix=said["fix"]
+                )
         except WorldError:
             self.close()
             raise

@@ -35,6 +35,7 @@ class OwnToolboxes:
         said = self._server.describe()
         self.tools: Tools = said["tools"]
         self.rewards: bool = said["rewards"]
+        self.reads: list[str] | None = said["reads"]
         self._needs: list[str] = said["needs"]
 
     def expect(self, task: Task) -> None:
@@ -158,7 +159,7 @@ class OwnToolbox:
             except FailedError as failure:
                 self._end()
                 if not tries.note(failure):
-                    raise tries.fault("beginning") from None
+                    raise tries.fault("beginning an episode") from None
 
     async def _replayed(self) -> Order:
         """A call may still wait for its turn, or for its process, when the episode ends: it begins

@@ -33,6 +33,8 @@ Try = Callable[[], Awaitable[ToolResult]]
 CLOSED = "the connection to the server is closed"
 SHOWN = 500
 """Characters that are told of what breaks the protocol."""
+TOOLS = "rollout.environment.tools"
+"""The recipe's key that names servers."""
 
 FIRST_WAIT = 0.5
 """Seconds before a connection is tried again; twice as long each time."""
@@ -72,26 +74,30 @@ class McpTools:
         except FaultError as error:
             raise WorldError(
                 str(error),
-                where="rollout.environment.tools",
+                where=TOOLS,
+                key=TOOLS,
                 fix="start it by hand: its command or url has to answer from this machine",
             ) from None
         except BrokenError as broken:
             raise WorldError(
                 self._secrets.hidden(f"the MCP server {self._name} {broken}"),
-                where="rollout.environment.tools",
+                where=TOOLS,
+                key=TOOLS,
                 fix="mend the server: its answers have to be those of the Model Context Protocol",
             ) from None
         if self.options.session == "episode" and not self._gives_sessions:
             raise WorldError(
                 f"the MCP server {self._name} gives no sessions, so that episodes would meet in it",
-                where="rollout.environment.tools",
+                where=TOOLS,
+                key=TOOLS,
                 fix="start it with sessions (stateful streamable HTTP), or say session: shared",
             )
         wanted = self.options.tools or list(found)
         if missing := [name for name in wanted if name not in found]:
             raise WorldError(
                 f"the MCP server {self._name} has no tool {missing[0]!r}",
-                where="rollout.environment.tools",
+                where=TOOLS,
+                key=TOOLS,
                 fix=f"it has {', '.join(found) or 'none'}",
             )
         return [found[name] for name in wanted]
@@ -395,6 +401,7 @@ def _expect_extra() -> None:
     except ImportError:
         raise WorldError(
             "tools of an MCP server need the package mcp",
-            where="rollout.environment.tools",
+            where=TOOLS,
+            key=TOOLS,
             fix="pip install 'strop[mcp]'",
         ) from None

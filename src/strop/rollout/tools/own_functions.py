@@ -39,7 +39,7 @@ class FunctionTools:
             self._workers.close()
             raise WorldError(
                 said.failed or said.answer["problem"],
-                where=where,
+                where=where if said.failed else said.answer.get("where", where),
                 fix="import the file in Python" if said.failed else said.answer["fix"],
             )
         self.tools: list[dict[str, Any]] = said.answer["tools"]

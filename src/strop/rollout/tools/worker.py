@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from strop.errors import RewardError
-from strop.rewards.own.functions import own_names
+from strop.rewards.own.functions import offered, own_names
 from strop.rollout.tools.functions import FORM, place_of, schema_of
 from strop.rollout.tools.said import LONGEST, NoTextError, readable, text_of
 from strop.sandbox.orders import orders
@@ -30,12 +30,12 @@ def found(file: Path, wanted: Sequence[str]) -> tuple[Functions, Answer]:
     try:
         names = own_names(file)
     except RewardError as error:
-        return {}, {"problem": error.problem, "fix": error.fix or "mend the file"}
+        return {}, {"problem": error.problem, "where": error.where, "fix": error.fix}
     own = {n: f for n, f in names.items() if inspect.isfunction(f)}
     missing = [name for name in wanted if name not in own]
     if missing:
-        has = ", ".join(n for n in own if not n.startswith("_")) or "none"
-        return {}, {"problem": f"the file has no function {missing[0]!r}", "fix": f"it has {has}"}
+        said = f"the file has no function {missing[0]!r}"
+        return {}, {"problem": said, "where": str(file), "fix": offered(own, missing[0])}
     return {name: own[name] for name in wanted}, {}
 
 

@@ -7,10 +7,9 @@ import asyncio
 from strop.engines.draws import DrawKey
 from strop.engines.engine import Sampling
 from strop.errors import DataError, UsageError
-from strop.model.load import expect_weights
 from strop.recipe.train.user import ModelUserRecipe
 from strop.rollout.environment import FaultError
-from strop.rollout.frozen import FrozenModel
+from strop.rollout.frozen import FrozenModel, expect_model
 from strop.text.parse import plain
 from strop.text.script import as_messages
 from strop.types import Message, Task
@@ -68,8 +67,9 @@ class ModelUsers:
     rewards = False
 
     def __init__(self, recipe: ModelUserRecipe) -> None:
-        expect_weights(recipe.model)
+        expect_model(recipe.model)
         self.recipe, self.model = recipe, FrozenModel(recipe.model)
+        self.reads = (recipe.persona,)
 
     def expect(self, task: Task) -> None:
         column, persona = self.recipe.persona, task.columns.get(self.recipe.persona)

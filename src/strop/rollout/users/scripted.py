@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from strop.errors import DataError, WorldError
 from strop.recipe.train.environment import OwnEnvironmentRecipe
 from strop.recipe.train.user import OwnUserRecipe, ScriptRecipe
@@ -43,6 +45,7 @@ class ScriptedUsers:
 
     def __init__(self, recipe: ScriptRecipe) -> None:
         self.recipe = recipe
+        self.reads = (recipe.turns,)
 
     def expect(self, task: Task) -> None:
         column, turns = self.recipe.turns, task.columns.get(self.recipe.turns)
@@ -101,6 +104,10 @@ class OwnUsers:
     @property
     def rewards(self) -> bool:
         return self.toolboxes.rewards
+
+    @property
+    def reads(self) -> Sequence[str] | None:
+        return self.toolboxes.reads
 
     def expect(self, task: Task) -> None:
         self.toolboxes.expect(task)

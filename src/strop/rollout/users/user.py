@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from strop.engines.draws import written
@@ -27,10 +28,14 @@ class User(Protocol):
 
 
 class Users(Protocol):
-    """Makes the users of a run; `rewards` says whether they say how content they are."""
+    """Makes the users of a run; `rewards` says whether they say how content they are, and `reads`
+    which columns of a task they are given (`None`: all)."""
 
     @property
     def rewards(self) -> bool: ...
+
+    @property
+    def reads(self) -> Sequence[str] | None: ...
 
     def expect(self, task: Task) -> None:
         """Raise `DataError` for a task that does not say what its user needs."""

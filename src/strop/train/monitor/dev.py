@@ -205,10 +205,12 @@ class Dev:
 @dataclass(frozen=True, slots=True)
 class DevSet:
     """A suite, and those of its items that training data could contain: `DevSet(Suite(name="dev",
-    ...), (Task("3x = 6", ...), ...))`."""
+    ...), (Task("3x = 6", ...), ...), told_by=((), ...))`; `told_by` are the columns that tell each
+    item apart from others with its prompt."""
 
     suite: Suite
     items: tuple[Task | Preference, ...]
+    told_by: tuple[Sequence[str], ...]
 
 
 def load_dev(recipe: Recipe) -> DevSet | None:
@@ -239,13 +241,14 @@ def load_dev(recipe: Recipe) -> DevSet | None:
         for asked in suite.tasks:
             _expect_pairs(asked, dev.suite)
     jobs = jobs_of(suite, EvalSetup(LocalEngine(recipe.model.path), None, suite.seed))
-    return DevSet(suite, tuple(item for job in jobs for item in job.items))
+    told_by = tuple(job.told_by for job in jobs for _ in job.items)
+    return DevSet(suite, tuple(item for job in jobs for item in job.items), told_by)
 
 
 def refuse_trained_on(dev: DevSet, training: Iterable[Record]) -> None:
     """Raise `DataError` where dev items are in the training data: memorising them would raise the
     scores, and the best checkpoint would be the one that memorised most."""
-    found = overlap(dev.items, training).matches
+    found = overlap(dev.items, training, dev.told_by).matches
     if found:
         first = found[0]
         raise DataError(

@@ -21,9 +21,11 @@ from strop.recipe.train.engine import LocalEngineRecipe, VllmRecipe
 from strop.recipe.train.methods import Offline, Online, Recipe, method_of
 from strop.recipe.train.online import OnlineRecipe
 from strop.rewards.audit.check import defend
+from strop.rewards.combine import total_range
 from strop.rewards.compose import Reward
-from strop.rewards.find import runs_code
+from strop.rewards.find import declared_range, expect_known, runs_code
 from strop.rollout.environments import Way, expect_shown, way_of
+from strop.rollout.rehearsal import first_prompt
 from strop.sandbox.tiers import strongest
 from strop.text.chat.clock import written_on
 from strop.text.trees import joined
@@ -164,6 +166,7 @@ def _online(recipe: Online, folder: Path, tokenizer: Any, cache: TokenCache) -> 
     if way is not None:
         expect_shown(way.tools, tokenizer)
         _expect_rewards(recipe, way)
+        _expect_passes(recipe, way)
     reading = Reading(recipe.text, tokenizer, cache, tools=way.tools if way else None)
     by_source = [reading.prompted(source, room) for source in roles.own]
     replay = reading.replay(roles)
@@ -205,22 +208,55 @@ def _online(recipe: Online, folder: Path, tokenizer: Any, cache: TokenCache) -> 
         held_out=held_out,
         server=_server(recipe, tokenizer, tasks if held_out is None else (*tasks, *held_out.tasks)),
         way=way,
+        first_prompt=_first_prompt(way, tasks[0], tokenizer),
     )
 
 
 def _expect_rewards(recipe: Online, way: Way) -> None:
     """Raise `RecipeError` for rewards of environments that nobody reads, or that there are not."""
+    for component in recipe.reward:
+        expect_known(component)
     read = any(component.is_environment for component in recipe.reward)
     if way.rewards and not read:
         raise RecipeError(
             "the environment gives rewards, and the recipe does not read them",
             fix="add `- function: environment` to reward (with a weight, if others count more)",
+            key="reward",
         )
     if read and not way.rewards:
         raise RecipeError(
             "the reward `environment` is read, and the environment gives none",
             fix="let it give one (`get_reward`), or score the answers by another reward",
+            key="reward",
         )
+
+
+def _expect_passes(recipe: Online, way: Way) -> None:
+    """Raise `RecipeError` where `rollout.curriculum.passes` divides no totals of the range that is
+    known: every task or none would count as solved."""
+    if recipe.rollout.curriculum is None:
+        return
+    passes = recipe.rollout.curriculum.passes
+    known = total_range(
+        recipe.reward,
+        [way.bounds if one.is_environment else declared_range(one) for one in recipe.reward],
+    )
+    if known is None or passes <= known[1]:
+        return
+    raise RecipeError(
+        f"with rollout.curriculum.passes {passes:g} no answer passes: rewards in all are from "
+        f"{known[0]:g} to {known[1]:g}",
+        fix="passes is the lowest total of an answer that has passed (default 1)",
+        key="rollout.curriculum.passes",
+    )
+
+
+def _first_prompt(way: Way | None, first: PromptedTask, tokenizer: Any) -> str | None:
+    """What the policy reads of the first task. Raises `WorldError` where no episode of it can
+    begin."""
+    if way is None or way.begin is None:
+        return None
+    return first_prompt(first, way.begin(first.task), way.tools, tokenizer)
 
 
 def _server(recipe: Online, tokenizer: Any, prompts: Sequence[PromptedTask]) -> About | None:

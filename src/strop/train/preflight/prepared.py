@@ -84,7 +84,8 @@ class PreparedOffline(Prepared):
 class PreparedOnline(Prepared):
     """A run that trains on its own samples: prompts with their tasks, and the reward; what its
     servers hold, if it samples from servers, and how its episodes are played, if it has an
-    environment."""
+    environment; `first_prompt` is then what the policy reads of the first task, with what its
+    environment said."""
 
     recipe: Online
     tasks: tuple[PromptedTask, ...]
@@ -92,6 +93,7 @@ class PreparedOnline(Prepared):
     held_out: HeldOut | None
     server: About | None
     way: Way | None = None
+    first_prompt: str | None = None
 
     def own_records(self) -> Iterator[Record]:
         return (prompt.task for prompt in self.tasks)

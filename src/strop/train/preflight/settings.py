@@ -128,4 +128,4 @@ def line(setting: Setting, wide: int) -> str:
     value = setting.value
     if isinstance(value, dict):
         value = ", ".join(f"{name} {item}" for name, item in flat(value).items())
-    return f"  {setting.key:<{wide}} {value!s:<12} {setting.source}"
+    return f"  {setting.key:<{wide}} {value!s:<12}  {setting.source}"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from strop.errors import EndedBySignal, RewardError, WorldError
-from strop.rewards.own.functions import own_names
+from strop.rewards.own.functions import offered, own_names
 
 T = TypeVar("T")
 
@@ -39,12 +39,15 @@ def made_of(path: Path, name: str, methods: Sequence[str]) -> Any:
     """An object of the class, made without arguments. Raises `WorldError` for a class that is not
     there, lacks a method, or cannot be made."""
     try:
-        found = own_names(path).get(name)
+        names = own_names(path)
     except RewardError as error:
-        fix = error.fix or "import the file in Python"
-        raise WorldError(error.problem, where=error.where, fix=fix) from None
+        raise WorldError(error.problem, where=error.where, fix=error.fix) from None
+    found = names.get(name)
     if not inspect.isclass(found):
-        raise WorldError(f"the file has no class {name!r}", where=str(path), fix="check `class:`")
+        own = [
+            n for n, v in names.items() if inspect.isclass(v) and v.__module__ == names["__name__"]
+        ]
+        raise WorldError(f"the file has no class {name!r}", where=str(path), fix=offered(own, name))
     lacking = [one for one in methods if not callable(getattr(found, one, None))]
     if lacking:
         raise refused(path, f"{name} has no method {', '.join(lacking)}")

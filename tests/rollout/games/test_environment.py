@@ -218,6 +218,24 @@ def test_what_cannot_be_played_is_refused(
         way_of(recipe(**change))
 
 
+def test_connect_four_shown_otherwise_meets_who_plays_connect_four(
+    tokenizer: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "shown.py").write_text(
+        "from strop.rollout.games.connect_four import ConnectFour\n"
+        "class Shown(ConnectFour):\n"
+        "    def show(self, board, player):\n"
+        "        return f'{(board > 0).sum()} stones'\n"
+    )
+    own = {"file": str(tmp_path / "shown.py"), "class": "Shown"}
+    made = recipe(game=own, opponents=[{"alpha_beta": 2}])
+    episodes, _ = play(tokenizer, made, lambda prompt, request: "4", tasks=4)
+    assert {e.facts["lost"] for e in episodes} == {1}, "four in one column are blocked"
+    assert all("2 stones" in str(e.messages) or "3 stones" in str(e.messages) for e in episodes)
+    with pytest.raises(WorldError, match="not solved here"):
+        way_of(recipe(game=own, opponents=["perfect"]))
+
+
 def test_a_side_is_first_or_second(tokenizer: Any) -> None:
     with pytest.raises(DataError, match="side` says 'X'"):
         play(tokenizer, recipe(), columns={"side": "X"})

@@ -22,7 +22,7 @@ from strop.rollout.frozen import FrozenModel, expect_model
 from strop.rollout.games.alpha_beta import AlphaBeta
 from strop.rollout.games.connect_four import ConnectFour
 from strop.rollout.games.game import Game
-from strop.rollout.games.own.game import own_game
+from strop.rollout.games.own.game import OwnGame, own_game
 from strop.rollout.games.own.player import OwnPlayer, own_player
 from strop.rollout.games.players import BestPlayer, ModelPlayer, Player, RandomPlayer
 from strop.rollout.games.solved import Solver
@@ -114,14 +114,14 @@ class Frozen:
             self._threads.append(own)
             return own
         if isinstance(recipe, AlphaBetaRecipe):
-            if not isinstance(self.game, ConnectFour):
+            if not _is_connect_four(self.game):
                 raise WorldError(
                     "alpha_beta plays connect four alone",
                     fix="take `perfect`, which solves games",
                     key=OPPONENTS,
                 )
             return BestPlayer(AlphaBeta(recipe.alpha_beta))
-        if isinstance(self.game, ConnectFour):
+        if _is_connect_four(self.game):
             raise WorldError(
                 "connect four is not solved here",
                 fix="take {alpha_beta: 8}, more stones, or a solver of your own (`file`)",
@@ -140,3 +140,8 @@ class Frozen:
             return ModelPlayer(self.game, prompt, player, partial(model.say, sampling=sampling))
 
         return seat
+
+
+def _is_connect_four(game: Game) -> bool:
+    """Also where a class of the user's own shows its boards otherwise."""
+    return isinstance(game.made if isinstance(game, OwnGame) else game, ConnectFour)

@@ -1,4 +1,4 @@
-"""Who plays connect four perfectly: M. Thill's solver BitBully, as an opponent of one's own."""
+"""Connect four in few tokens, and who plays it perfectly: M. Thill's solver BitBully."""
 
 from __future__ import annotations
 
@@ -6,7 +6,20 @@ import numpy as np
 from bitbully import BitBully, Board
 from numpy.typing import NDArray
 
-HEIGHT, WIDTH = 6, 7
+from strop.rollout.games.connect_four import HEIGHT, WIDTH, ConnectFour
+
+SIGNS = np.array(list(".XO"))
+
+
+class ByColumns(ConnectFour):
+    """Connect four whose boards are shown column by column: the column's name and what it holds,
+    from its lowest place up. With a token for each of the 7 * 127 that there are, a board is 7
+    tokens."""
+
+    def show(self, board: NDArray[np.int8], player: int) -> str:
+        own = board if player == 0 else (3 - board) * (board > 0)
+        held = ["".join(signs) for signs in SIGNS[own.reshape(HEIGHT, WIDTH)[::-1].T].tolist()]
+        return "".join(name + column for name, column in zip(self.moves, held, strict=True))
 
 
 class Perfect:

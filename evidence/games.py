@@ -3,9 +3,9 @@
     python evidence/games.py --game tic_tac_toe --seeds 0 1 2 --out DIR
 
 A board tokenizer (a token for each sign, of connect four for each column) and a Qwen3 of three
-layers. SFT teaches which moves are legal: on games at random, of connect four on the moves of a player
-that looks two stones ahead. GRPO by ordinary recipes, one after the other, teaches the rest: the later
-ones begin nearer to the first board.
+layers. SFT teaches which moves are legal: on games at random, of connect four on the moves of a
+player that looks two stones ahead. GRPO by ordinary recipes, one after the other, teaches the rest:
+the later ones begin nearer to the first board.
 Measured are games in which the model takes its likeliest move, half of them as first player.
 A run that was interrupted goes on from its last checkpoint, and what is finished is not run again.
 Connect four is played perfectly by the solver of `pip install 'strop[connect-four]'`.

@@ -167,7 +167,7 @@ def test_credit_by_turn_reaches_every_turns_tokens(exact: Policy) -> None:
     [
         ({"rollout": {**ROLLOUT, "routing_replay": True}}, "routing_replay is not read"),
         ({"rollout": {**ROLLOUT, "overlong_buffer": 4}}, "overlong_buffer shapes single answers"),
-        ({"rollout": {}}, "the reward `environment` is an episode's"),
+        ({"rollout": {}}, "the reward `environment` is what an environment gives"),
         ({"rollout": {"environment": {"file": "e.py"}}}, "give one of class"),
         (
             {

@@ -21,6 +21,8 @@
     |-- MissingEvidenceError       scores that cannot be compared: exit code 12
     `-- StoppedBySignal            a signal came, the state was saved: exit code 128 + number
 
+`EndedBySignal` is a `SystemExit`: outside of a training run there is nothing to save.
+
 Each message names the place (file and line where there is one) and ends with what to do next.
 """
 

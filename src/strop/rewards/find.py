@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 
@@ -35,6 +34,7 @@ from strop.rewards.style import (
     similarity,
 )
 from strop.rewards.tools import tool_call
+from strop.text.nearest import did_you_mean
 
 RewardFunction = Callable[..., Sequence[float | None] | FunctionOutput]
 
@@ -155,8 +155,7 @@ def expect_known(component: RewardComponent) -> None:
     known = (*BUILT_IN, *JUDGED)
     if own or component.function in known:
         return
-    near = get_close_matches(component.function, known, 1, 0.6)
-    hint = f"did you mean {near[0]!r}? " if near else ""
+    hint = did_you_mean(component.function, known)
     raise RewardError(
         f"unknown reward {component.function!r}",
         fix=f"{hint}use one of {', '.join(known)}, or give `file:` with your own function",

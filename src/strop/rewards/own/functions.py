@@ -12,11 +12,11 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from strop.errors import EndedBySignal, RewardError
+from strop.text.nearest import did_you_mean
 from strop.text.parse import plain
 from strop.types import FaultKind, Text
 
@@ -143,8 +143,7 @@ def _place_of(error: BaseException, path: Path) -> str:
 def offered(names: Iterable[str], wanted: str) -> str:
     """What a file has in place of what was wanted, as a fix: the nearest name first."""
     listed = [name for name in names if not name.startswith("_")]
-    near = get_close_matches(wanted, listed, 1, 0.6)
-    hint = f"did you mean {near[0]!r}? " if near else ""
+    hint = did_you_mean(wanted, listed)
     return f"{hint}it has {', '.join(listed)}" if listed else f"write {wanted!r} into the file"
 
 

@@ -7,12 +7,10 @@ it, so that those who still win are met most. Ratings are Elo's, from Bradley an
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -27,6 +25,7 @@ from strop.recipe.base import Strict
 from strop.recipe.loading.load import Source, validate
 from strop.recipe.train.game import FrozenPlayerRecipe, GameName
 from strop.stats.bradley_terry import bradley_terry
+from strop.text.nearest import did_you_mean
 
 ELO = 400 / math.log(10)
 """Elo's points in a logit."""
@@ -82,8 +81,7 @@ def _of_members(game: Played, info: ValidationInfo) -> Played:
         return game  # they are what is wrong
     for name in (game.first, game.second):
         if name not in players:
-            near = difflib.get_close_matches(name, players, 1, 0.6)
-            hint = f"did you mean {near[0]!r}? " if near else ""
+            hint = did_you_mean(name, players)
             raise ValueError(
                 f"it was played by {name!r}, who is no player: {hint}there are {', '.join(players)}"
             )
@@ -123,8 +121,7 @@ class League(Strict):
         one."""
         if player in self.players and len(self.players) > 1:
             return
-        near = get_close_matches(player, self.players, 1, 0.6)
-        hint = f"did you mean {near[0]!r}? " if near else ""
+        hint = did_you_mean(player, self.players)
         raise UsageError(
             f"{player!r} has no opponents in the league of {', '.join(self.players)}",
             fix=f"{hint}name one of its players, of which there are at least two",
